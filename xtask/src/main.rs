@@ -1,0 +1,25 @@
+//! `cargo xtask`: the one door to everything a person or CI runs here. Each subcommand is a module.
+
+mod check;
+mod run;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Everything this project runs, through one door")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Format, lints, unit tests, properties, generated files and dependency policy; needs no cluster.
+    Check,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Check => check::run_all(),
+    }
+}

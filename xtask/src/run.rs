@@ -1,0 +1,39 @@
+//! Running the commands that the stages are made of, from the workspace's root, with their time.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+/// The workspace's root folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
+}
+
+/// The cargo that runs us, so that a toolchain override carries over.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs to the end with our own output, and fails when the command does.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status =
+        command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Runs one named stage and prints what it took.
+pub fn stage<T>(name: &str, body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    eprintln!("== {name}");
+    let start = Instant::now();
+    let result = body().with_context(|| format!("stage {name}"));
+    let word = if result.is_ok() { "passed" } else { "FAILED" };
+    eprintln!("== {name}: {word} in {:.1} s", start.elapsed().as_secs_f64());
+    result
+}
