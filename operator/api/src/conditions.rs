@@ -1,0 +1,120 @@
+//! Condition types and reasons, in the one order they are written in.
+
+use std::fmt;
+
+/// A condition's type. The order here is their order in status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// At least `replicas − maxUnavailable` pods serve.
+    Available,
+    /// A rollout goes on or is complete; False when it got stuck.
+    Progressing,
+    /// No pod is draining.
+    Drained,
+    /// Something the user should know and nothing waits for: a grace too short, a probe that fails while draining.
+    Warning,
+    /// kstatus: the operator still works towards the spec.
+    Reconciling,
+    /// kstatus: it cannot go on without help; the message says what would help.
+    Stalled,
+}
+
+impl ConditionType {
+    /// All, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Available, Self::Progressing, Self::Drained, Self::Warning, Self::Reconciling, Self::Stalled];
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "Available",
+            Self::Progressing => "Progressing",
+            Self::Drained => "Drained",
+            Self::Warning => "Warning",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a condition has its status. A closed list, so that the docs and alerts can name them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// All is as the spec says.
+    AsDesired,
+    /// Enough pods serve.
+    MinimumReplicasAvailable,
+    /// Too few pods serve.
+    MinimumReplicasUnavailable,
+    /// A new revision is being rolled out.
+    RollingOut,
+    /// Pods are being added or drained for a new number of replicas.
+    Scaling,
+    /// Pods are draining.
+    Draining,
+    /// A pod is past its deadline and is held (`onDeadline: Hold`).
+    DeadlineHeld,
+    /// `rollout.paused` is set.
+    Paused,
+    /// The GracefulApp is being deleted.
+    Deleting,
+    /// The spec contradicts itself; the message names the field.
+    InvalidSpec,
+    /// Kubernetes refuses the template or a child; the message is its own.
+    Refused,
+    /// New pods fail to become Available within `progressDeadlineSeconds`.
+    ProgressDeadlineExceeded,
+    /// New pods are Available, but their in-flight endpoint gives no valid answer.
+    InFlightUnreadable,
+    /// A Service of the user's own selects the pods without the serving label.
+    UnfencedService,
+    /// A PodDisruptionBudget of the user's own covers the same pods.
+    ForeignDisruptionBudget,
+    /// What is baked into running pods (grace period, hook) differs from the spec.
+    BakedInDiffers,
+    /// The template's grace period is shorter than a drain may take.
+    GraceTooShort,
+    /// A probe's path fails while the pod drains.
+    ProbeFailsWhileDraining,
+    /// More than one thing to warn of; the message lists them.
+    SeveralWarnings,
+}
+
+impl Reason {
+    /// The name on the wire: CamelCase, as the API conventions want.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AsDesired => "AsDesired",
+            Self::MinimumReplicasAvailable => "MinimumReplicasAvailable",
+            Self::MinimumReplicasUnavailable => "MinimumReplicasUnavailable",
+            Self::RollingOut => "RollingOut",
+            Self::Scaling => "Scaling",
+            Self::Draining => "Draining",
+            Self::DeadlineHeld => "DeadlineHeld",
+            Self::Paused => "Paused",
+            Self::Deleting => "Deleting",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::Refused => "Refused",
+            Self::ProgressDeadlineExceeded => "ProgressDeadlineExceeded",
+            Self::InFlightUnreadable => "InFlightUnreadable",
+            Self::UnfencedService => "UnfencedService",
+            Self::ForeignDisruptionBudget => "ForeignDisruptionBudget",
+            Self::BakedInDiffers => "BakedInDiffers",
+            Self::GraceTooShort => "GraceTooShort",
+            Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",
+            Self::SeveralWarnings => "SeveralWarnings",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
