@@ -1,0 +1,169 @@
+//! What the planner answers: acts to do now, conversations to hold, and what to tell people.
+
+use std::collections::BTreeMap;
+
+use graceful_api::DrainReason;
+use jiff::Timestamp;
+
+use crate::observed::{Epoch, PodUid, RevisionHash};
+use crate::report::Report;
+
+/// All that follows from one view.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// To be done now, in this order. Stop at the first that fails, observe and plan again.
+    pub actions: Vec<Action>,
+    /// What is to be said to each pod until the next plan. A pod that is not here is not spoken to.
+    pub conversations: BTreeMap<PodUid, Conversation>,
+    /// Plan again at this moment even if nothing is heard.
+    pub wake_at: Option<Timestamp>,
+    /// For status, columns, Events and metrics.
+    pub report: Report,
+}
+
+/// One idempotent call. Each carries what it was decided on, and is void where that no longer holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Put our finalizer on the GracefulApp, before anything that it must clean up exists.
+    AddFinalizer,
+    /// Take our finalizer off: nothing of ours is left to do.
+    ReleaseFinalizer,
+    /// Make the managed Service as the spec says, or remove it.
+    SyncService,
+    /// Make the PodDisruptionBudget as wanted, or remove it.
+    SyncBudget,
+    /// Ask the API server whether it would take the update revision's Deployment, and remember its word.
+    DryRunTemplate {
+        /// The revision asked about.
+        revision: RevisionHash,
+    },
+    /// Make the update revision's Deployment. One that is there already is success.
+    CreateRevision {
+        /// The update revision.
+        revision: RevisionHash,
+        /// Its first `spec.replicas`.
+        replicas: u32,
+    },
+    /// Write the update revision's policy annotation as the spec says now.
+    SyncPolicy {
+        /// The update revision.
+        revision: RevisionHash,
+    },
+    /// Raise a Deployment's `spec.replicas`, if it is still `from`.
+    ScaleUp {
+        /// Whose.
+        revision: RevisionHash,
+        /// The value seen.
+        from: u32,
+        /// The value wanted.
+        to: u32,
+    },
+    /// Lower a Deployment's `spec.replicas` to what it has: replicas without a pod. Void unless a live list shows at most `to`
+    /// pods that are neither terminating nor unstarted (`retire::may_lower`).
+    ScaleDown {
+        /// Whose.
+        revision: RevisionHash,
+        /// The value seen.
+        from: u32,
+        /// The value wanted.
+        to: u32,
+    },
+    /// One patch with uid and resourceVersion: epoch, reason and since on the annotations, the serving label off, deletion cost to the highest.
+    Unroute {
+        /// The pod.
+        pod: PodRef,
+        /// The new drain's number.
+        epoch: Epoch,
+        /// Why.
+        reason: DrainReason,
+        /// Since when; kept when a drain is only given a new number.
+        since: Timestamp,
+    },
+    /// One patch with uid and resourceVersion: the new epoch on the annotation, the serving label back, reason, since and cost off.
+    PutBack {
+        /// The pod.
+        pod: PodRef,
+        /// The resumption's number.
+        epoch: Epoch,
+    },
+    /// End a pod: live list, `retire::check`, DELETE with uid and resourceVersion, and at once scale its Deployment down by one.
+    Retire {
+        /// The pod.
+        pod: PodRef,
+        /// Its Deployment.
+        revision: RevisionHash,
+        /// The Deployment's `spec.replicas` as seen.
+        replicas: u32,
+        /// Why it may go.
+        proof: Proof,
+    },
+    /// Delete a Deployment that has neither replicas nor pods, with preconditions.
+    DeleteRevision {
+        /// Which.
+        revision: RevisionHash,
+    },
+}
+
+/// A pod by both of its names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodRef {
+    /// For the URL.
+    pub name: String,
+    /// For the precondition.
+    pub uid: PodUid,
+}
+
+/// Why a pod may be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// One answer said: this epoch, admission closed, nothing in flight.
+    Idle {
+        /// The drain's number.
+        epoch: Epoch,
+    },
+    /// Zero has held through quietSeconds, read at least three times; admission could not be closed.
+    Quiet {
+        /// The drain's number.
+        epoch: Epoch,
+    },
+    /// Signal Sigterm at its deadline: the app's own drain inside its grace period is the drain.
+    HandedOver {
+        /// The drain's number.
+        epoch: Epoch,
+    },
+    /// `onDeadline: Terminate`: what is in flight is cut, and counted on the pod before the DELETE.
+    Cut {
+        /// The drain's number.
+        epoch: Epoch,
+        /// The last known in-flight count; none where the pod never told.
+        tasks: Option<u64>,
+    },
+    /// Nothing in it can be busy: see `busy::cannot_be_busy`.
+    NotRunning,
+}
+
+/// What is to be said to one pod, and kept up until the plan says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conversation {
+    /// Serving: asked now and then, for the report, under the global rate cap.
+    Survey,
+    /// Asked at once and every pollIntervalSeconds: a decision waits for its answer.
+    Ask,
+    /// `PUT /drain` until it is answered in this epoch, then watched (long poll) until it is idle.
+    Drain {
+        /// The drain's number, as it stands on the pod.
+        epoch: Epoch,
+        /// Passed on in the request.
+        linger_seconds: u32,
+    },
+    /// Asked every pollIntervalSeconds, counting zeros in a row since the first one in this epoch.
+    Quiet {
+        /// The drain's number, as it stands on the pod.
+        epoch: Epoch,
+    },
+    /// `DELETE /drain?epoch=` until it says that it accepts again.
+    Resume {
+        /// The resumption's number, as it stands on the pod.
+        epoch: Epoch,
+    },
+}

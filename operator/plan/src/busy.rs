@@ -1,0 +1,18 @@
+//! What cannot be busy. Unknown is busy, so each case here argues why it is not unknown.
+
+use crate::observed::{Container, Pod, Readiness};
+
+/// True where nothing in the pod can be at work, so that it may go without a drain.
+///
+/// - `Finished`: the kubelet runs nothing in a pod whose phase is Failed or Succeeded, ever again.
+/// - `NeverStarted`: the container that does the work has never run; only the word of a kubelet that is heard counts.
+/// - `Crashed` and never Ready: it does not run now, and no Service has ever sent it anything. (One that was Ready once may hold accepted
+///   work in a volume for its next start, so it is drained like any other.) Otherwise a crash loop would fill the surge and block its own fix.
+pub fn cannot_be_busy(pod: &Pod) -> bool {
+    match pod.container {
+        Container::Finished => true,
+        Container::NeverStarted => pod.node_ready,
+        Container::Crashed => pod.node_ready && pod.readiness == Readiness::Never,
+        Container::Running | Container::Unknown => false,
+    }
+}

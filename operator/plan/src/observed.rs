@@ -1,0 +1,273 @@
+//! What the planner is given: the app as its user wants it, and its Deployments and pods as they are.
+//!
+//! These are plain data, parsed once by `observe`; nothing here knows of a client. All counts are pods.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use graceful_api::conditions::Reason;
+use graceful_api::{DrainReason, OnDeadline, Signal};
+use jiff::Timestamp;
+
+use crate::contact::Contact;
+
+macro_rules! text_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub String);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+    };
+}
+
+text_newtype!(
+    /// A pod's `metadata.uid`: unlike its name, never used twice.
+    PodUid
+);
+text_newtype!(
+    /// The hash of a user's template: which revision a Deployment or a pod belongs to.
+    RevisionHash
+);
+
+/// The number of one drain or one resumption; each is above every earlier one of the same app. Below 2^53, so that JSON keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The next number.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One app, all at one moment, including the effect of our own last writes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// What the user asks for.
+    pub app: App,
+    /// The app's Deployments, one a revision, found by label and the app's uid.
+    pub revisions: Vec<Revision>,
+    /// The app's pods, terminating ones among them.
+    pub pods: Vec<Pod>,
+    /// What the pods have said to this operator process.
+    pub contacts: BTreeMap<PodUid, Contact>,
+    /// What stands around them.
+    pub surroundings: Surroundings,
+}
+
+/// What the user asks for, resolved: percentages are pods, defaults are filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// The GracefulApp's name.
+    pub name: String,
+    /// How many serving pods are wanted.
+    pub replicas: u32,
+    /// The revision that the template of now belongs to.
+    pub update: RevisionHash,
+    /// How the update revision's pods are drained.
+    pub policy: DrainPolicy,
+    /// Pods above `replicas` that may exist, draining ones counted.
+    pub max_surge: u32,
+    /// Pods below `replicas` that may be missing from serving.
+    pub max_unavailable: u32,
+    /// A pod must have been Ready this long to be Available.
+    pub min_ready_seconds: u32,
+    /// How long a new pod may fail to count before the app is Stalled.
+    pub progress_deadline_seconds: u32,
+    /// No drain for a rollout starts.
+    pub paused: bool,
+    /// How many emptied Deployments are kept.
+    pub revision_history_limit: u32,
+    /// Whether the GracefulApp is being deleted, and what is to become of its children.
+    pub deletion: Deletion,
+    /// Our finalizer is on the GracefulApp.
+    pub finalizer: bool,
+}
+
+/// Whether the GracefulApp goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// It stays.
+    #[default]
+    No,
+    /// It goes, and takes its pods with it, drained. Background and foreground alike.
+    Drain,
+    /// `--cascade=orphan`: it goes and leaves its Deployments.
+    Orphan,
+}
+
+/// How a revision's pods are drained; frozen when the revision is superseded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainPolicy {
+    /// How a pod is told.
+    pub signal: Signal,
+    /// Unrouted but accepting.
+    pub linger_seconds: u32,
+    /// How long a zero must hold where admission cannot be closed.
+    pub quiet_seconds: u32,
+    /// How long a drain may take.
+    pub deadline_seconds: u32,
+    /// What then.
+    pub on_deadline: OnDeadline,
+}
+
+/// One Deployment of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    /// Which revision it is.
+    pub hash: RevisionHash,
+    /// The Deployment's name.
+    pub name: String,
+    /// Its `spec.replicas`.
+    pub replicas: u32,
+    /// When it was made.
+    pub created: Timestamp,
+    /// How its pods are drained.
+    pub policy: DrainPolicy,
+    /// The policy annotation says what the spec says (asked of the update revision only).
+    pub policy_current: bool,
+    /// Why the ReplicaSet cannot make pods (a quota, a policy), and since when.
+    pub replica_failure: Option<Failure>,
+}
+
+/// Something that keeps failing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Kubernetes' or the pod's own words.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: PodUid,
+    /// Which revision it belongs to.
+    pub revision: RevisionHash,
+    /// When it was made.
+    pub created: Timestamp,
+    /// It has a deletion timestamp: whatever we think of it, it goes.
+    pub terminating: bool,
+    /// It has the label that routes traffic to it.
+    pub serving: bool,
+    /// The epoch on its annotation, of its last drain or resumption.
+    pub epoch: Option<Epoch>,
+    /// Why and since when it drains, from its annotations.
+    pub drain: Option<DrainMark>,
+    /// Kubernetes' Ready condition.
+    pub readiness: Readiness,
+    /// What the kubelet says of the container that is asked for its in-flight count.
+    pub container: Container,
+    /// Its node's kubelet is heard. False makes the kubelet's word worthless.
+    pub node_ready: bool,
+    /// What keeps it from running or becoming Ready, in the kubelet's or the scheduler's words.
+    pub trouble: Option<String>,
+}
+
+/// Why and since when a pod drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainMark {
+    /// Why.
+    pub reason: DrainReason,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Kubernetes' Ready condition of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Ready since then.
+    Ready(Timestamp),
+    /// It was Ready once, and is not since then.
+    Lost(Timestamp),
+    /// It has never been Ready, so that no Service has ever sent it anything.
+    Never,
+}
+
+/// What the kubelet says of the in-flight container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// It runs: it may be busy.
+    Running,
+    /// Not running now, and no run of it has ever started.
+    NeverStarted,
+    /// It ran, and is not running now (a crash loop's back-off).
+    Crashed,
+    /// The pod's phase is Failed or Succeeded: nothing in it will run again.
+    Finished,
+    /// Nothing is known: it may be busy.
+    Unknown,
+}
+
+/// What stands around the app.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Surroundings {
+    /// What the API server says to the update revision's Deployment.
+    pub template: TemplateVerdict,
+    /// The managed Service.
+    pub service: Child,
+    /// The PodDisruptionBudget.
+    pub budget: Child,
+    /// Services of the user's that select the app's pods without the serving label.
+    pub unfenced_services: Vec<String>,
+    /// The user's own PodDisruptionBudgets over these pods.
+    pub foreign_budgets: Vec<String>,
+    /// What the user should know of the spec or of running pods, though nothing waits for it.
+    pub warnings: Vec<Warning>,
+    /// The namespace is terminating: nothing can be made, all is taken by others.
+    pub namespace_terminating: bool,
+}
+
+/// Something to know that nothing waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// As a word.
+    pub reason: Reason,
+    /// As a sentence that says what to do.
+    pub message: String,
+}
+
+/// What a server-side dry run says of the template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TemplateVerdict {
+    /// Not asked yet.
+    #[default]
+    Unknown,
+    /// It would be taken.
+    Accepted,
+    /// It would not: Kubernetes' own words.
+    Refused(String),
+}
+
+/// A child that is kept equal to what the spec says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Child {
+    /// It is as wanted: there and equal, or absent where none is wanted.
+    #[default]
+    AsWanted,
+    /// It is wanted, and missing or different.
+    Outdated,
+    /// It is there, and not wanted.
+    Unwanted,
+}
