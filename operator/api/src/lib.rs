@@ -2,12 +2,21 @@
 //!
 //! Layer: the lowest. Nothing here does IO or reads a clock; the planner, the operator and `xtask` build on it.
 
+pub mod budget;
 pub mod conditions;
+pub mod metric;
 pub mod names;
+pub mod policy;
+pub mod revision;
 pub mod spec;
 pub mod status;
 pub mod template;
+pub mod validated;
 
+pub use budget::Budget;
+pub use metric::MetricSelector;
+pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
+pub use revision::RevisionHash;
 pub use spec::{
     Disruption, Drain, Format, GracefulApp, GracefulAppSpec, InFlight, OnDeadline, PreStop, Rollout,
     ServiceTemplate, ServiceType, Signal,
@@ -16,3 +25,4 @@ pub use status::{
     Cut, DrainReason, DrainingPod, GracefulAppStatus, InFlightCount, Phase, PodState, RevisionStatus,
 };
 pub use template::Template;
+pub use validated::{FieldError, Validated};

@@ -1,0 +1,146 @@
+//! How the pods of one revision are asked and drained.
+//!
+//! Written as an annotation on the revision's Deployment while it is the update revision, and frozen after: each pod is
+//! asked in its own revision's language. The JSON outlives operator versions, so every field has a default or is there
+//! from the first version on.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metric::MetricSelector;
+use crate::spec::{OnDeadline, Signal};
+
+/// The resolved `inFlight` and `drain` of one revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// How a pod is asked.
+    pub in_flight: InFlightPolicy,
+    /// How a pod is drained.
+    pub drain: DrainPolicy,
+}
+
+impl Policy {
+    /// As the annotation's value: one line of JSON, the same for the same policy.
+    pub fn to_annotation(&self) -> String {
+        // Serializing cannot fail: there are no maps with keys other than strings, and no custom errors.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// From an annotation's value.
+    pub fn from_annotation(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+/// Where and how a pod is asked what it has in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InFlightPolicy {
+    /// The container that has the port: while it never started, its pod cannot be busy.
+    pub container: String,
+    /// The port's number.
+    pub port: u16,
+    /// The HTTP path.
+    pub path: String,
+    /// What answers there.
+    pub question: Question,
+    /// Seconds between two questions to a draining pod.
+    pub poll_interval_seconds: u32,
+    /// Seconds an answer may take.
+    pub timeout_seconds: u32,
+}
+
+impl InFlightPolicy {
+    /// Time between two questions to a draining pod.
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_secs(self.poll_interval_seconds.into())
+    }
+
+    /// Time an answer may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds.into())
+    }
+}
+
+/// What answers on the in-flight port, with all that is needed to read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "format")]
+pub enum Question {
+    /// The drain protocol v1.
+    Graceful,
+    /// A JSON document.
+    JsonPointer {
+        /// Where its number is (RFC 6901).
+        pointer: String,
+    },
+    /// The Prometheus text format.
+    Prometheus {
+        /// The series to sum.
+        metric: MetricSelector,
+    },
+}
+
+/// How a pod is drained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainPolicy {
+    /// How it learns that it drains.
+    pub signal: Signal,
+    /// Seconds unrouted and still accepting.
+    pub linger_seconds: u32,
+    /// With Sigterm and None: seconds for which zero must hold.
+    pub quiet_seconds: u32,
+    /// Seconds until `on_deadline` applies.
+    pub deadline_seconds: u32,
+    /// What happens then.
+    pub on_deadline: OnDeadline,
+}
+
+impl DrainPolicy {
+    /// Time unrouted and still accepting.
+    pub fn linger(&self) -> Duration {
+        Duration::from_secs(self.linger_seconds.into())
+    }
+
+    /// Time for which zero must hold.
+    pub fn quiet(&self) -> Duration {
+        Duration::from_secs(self.quiet_seconds.into())
+    }
+
+    /// Time until `on_deadline` applies, from the drain's beginning.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_secs(self.deadline_seconds.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Golden: Deployments in users' clusters carry exactly this text.
+    #[test]
+    fn an_annotation_written_today_is_read_by_every_later_version() {
+        let policy = Policy {
+            in_flight: InFlightPolicy {
+                container: "web".to_owned(),
+                port: 8000,
+                path: "/metrics".to_owned(),
+                question: Question::Prometheus { metric: r#"q{state="running"}"#.parse().unwrap() },
+                poll_interval_seconds: 1,
+                timeout_seconds: 2,
+            },
+            drain: DrainPolicy {
+                signal: Signal::Sigterm,
+                linger_seconds: 3,
+                quiet_seconds: 5,
+                deadline_seconds: 300,
+                on_deadline: OnDeadline::Hold,
+            },
+        };
+        let text = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Sigterm","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
+        assert_eq!(policy.to_annotation(), text);
+        assert_eq!(Policy::from_annotation(text).unwrap(), policy);
+    }
+}
