@@ -3,7 +3,9 @@
 //! Layer: the lowest. Nothing here does IO or reads a clock; the planner, the operator and `xtask` build on it.
 
 pub mod budget;
+pub mod children;
 pub mod conditions;
+pub mod inject;
 pub mod metric;
 pub mod names;
 pub mod policy;

@@ -66,9 +66,9 @@ pub fn service_name(app: &str) -> String {
     app.to_owned()
 }
 
-/// The PodDisruptionBudget over the app's pods.
+/// The PodDisruptionBudget over the app's pods. Not the app's own name, which a budget of the user's often has.
 pub fn pdb_name(app: &str) -> String {
-    app.to_owned()
+    format!("{app}-graceful")
 }
 
 /// Selects every pod of the app, serving or not.

@@ -1,0 +1,136 @@
+//! The pod template of a revision's Deployment: the user's, and what the operator adds to it.
+//!
+//! Raw JSON in, raw JSON out. What is added: three labels, two env variables, a preStop hook where a container has none,
+//! and the grace period if the template has none. Nothing else changes, and nothing of the user's is overridden.
+
+use serde_json::{Map, Value, json};
+
+use crate::names;
+use crate::spec::PreStop;
+use crate::validated::Validated;
+
+/// The user's template with what new pods need.
+pub fn pod_template(app: &Validated) -> Value {
+    let mut template = app.template.0.as_object().cloned().unwrap_or_default();
+    edit_object(&mut template, "metadata", |metadata| {
+        edit_object(metadata, "labels", |labels| {
+            labels.insert(names::APP_LABEL.to_owned(), json!(app.name));
+            labels.insert(names::REVISION_LABEL.to_owned(), json!(app.revision));
+            labels.insert(names::SERVING_LABEL.to_owned(), json!(names::SERVING));
+        });
+    });
+    edit_object(&mut template, "spec", |spec| {
+        if spec.get(GRACE).is_none_or(Value::is_null) {
+            spec.insert(GRACE.to_owned(), json!(app.grace_seconds));
+        }
+        each_object(spec, "containers", |container| {
+            add_env(container);
+            add_hook(container, app);
+        });
+        // A native sidecar outlives the main containers, so that it needs no time for endpoints to propagate: it gets
+        // the hook only where it is the one that is asked.
+        each_object(spec, "initContainers", |container| {
+            if is_sidecar(container) {
+                add_env(container);
+                if is_in_flight_container(container, app) {
+                    add_hook(container, app);
+                }
+            }
+        });
+    });
+    Value::Object(template)
+}
+
+/// What running pods of this revision got at their creation and the spec now wants otherwise, as sentences: the grace
+/// period and hooks are baked into a pod. `written` is the template in the revision's Deployment.
+pub fn baked_in_differences(app: &Validated, written: &Value) -> Vec<String> {
+    let wanted = pod_template(app);
+    let mut differences = Vec::new();
+    let (has, wants) = (&written["spec"][GRACE], &wanted["spec"][GRACE]);
+    if has != wants {
+        differences
+            .push(format!("running pods have a grace period of {has} s, and the spec asks for {wants} s"));
+    }
+    for kind in ["containers", "initContainers"] {
+        for container in containers(&wanted, kind) {
+            let old = containers(written, kind).find(|c| c.get("name") == container.get("name"));
+            if pre_stop(container) != old.and_then(pre_stop) {
+                let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+                differences.push(format!("running pods have another preStop hook in container {name}"));
+            }
+        }
+    }
+    differences
+}
+
+fn containers<'a>(template: &'a Value, kind: &str) -> impl Iterator<Item = &'a Map<String, Value>> {
+    template["spec"][kind].as_array().into_iter().flatten().filter_map(Value::as_object)
+}
+
+const GRACE: &str = "terminationGracePeriodSeconds";
+
+fn pre_stop(container: &Map<String, Value>) -> Option<&Value> {
+    container.get("lifecycle")?.get("preStop").filter(|hook| !hook.is_null())
+}
+
+fn has(container: &Map<String, Value>, key: &str, value: &str) -> bool {
+    container.get(key).and_then(Value::as_str) == Some(value)
+}
+
+fn is_sidecar(container: &Map<String, Value>) -> bool {
+    has(container, "restartPolicy", "Always")
+}
+
+fn is_in_flight_container(container: &Map<String, Value>, app: &Validated) -> bool {
+    has(container, "name", &app.policy.in_flight.container)
+}
+
+/// Ours come first, so that the user's own variables can refer to them; a name that is there already is the user's.
+fn add_env(container: &mut Map<String, Value>) {
+    let theirs = match container.remove("env") {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    };
+    let ours = [(names::POD_NAME_ENV, "metadata.name"), (names::POD_UID_ENV, "metadata.uid")];
+    let mut env: Vec<_> = ours
+        .into_iter()
+        .filter(|(name, _)| !theirs.iter().any(|variable| variable["name"] == *name))
+        .map(|(name, path)| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}))
+        .collect();
+    env.extend(theirs);
+    container.insert("env".to_owned(), Value::Array(env));
+}
+
+fn add_hook(container: &mut Map<String, Value>, app: &Validated) {
+    if app.pre_stop == PreStop::None || pre_stop(container).is_some() {
+        return;
+    }
+    let linger = app.policy.drain.linger_seconds;
+    let hook = match &app.pre_stop_command {
+        Some(command) if is_in_flight_container(container, app) => json!({"exec": {"command": command}}),
+        Some(_) | None if linger == 0 => return,
+        Some(_) | None => json!({"sleep": {"seconds": linger}}),
+    };
+    edit_object(container, "lifecycle", |lifecycle| {
+        lifecycle.insert("preStop".to_owned(), hook);
+    });
+}
+
+/// Edits the object under a key, made where it is absent or null. [`Validated`] has refused any other type there.
+fn edit_object(parent: &mut Map<String, Value>, key: &str, edit: impl FnOnce(&mut Map<String, Value>)) {
+    let mut member = match parent.remove(key) {
+        Some(Value::Object(member)) => member,
+        _ => Map::new(),
+    };
+    edit(&mut member);
+    parent.insert(key.to_owned(), Value::Object(member));
+}
+
+/// Edits each object of the list under a key, if there is one.
+fn each_object(parent: &mut Map<String, Value>, key: &str, edit: impl FnMut(&mut Map<String, Value>)) {
+    let list = parent.get_mut(key).and_then(Value::as_array_mut);
+    list.into_iter().flatten().filter_map(Value::as_object_mut).for_each(edit);
+}
+
+#[cfg(test)]
+mod tests;
