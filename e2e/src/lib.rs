@@ -1,1 +1,7 @@
-//! (skeleton)
+//! The proof: scenarios on a real cluster, under load, with a ledger that trusts neither server nor operator.
+//!
+//! - [`wire`]: what load generator, harness and task servers say to each other.
+//! - [`loadgen`]: the load generator and its ledger, a pod beside the app.
+
+pub mod loadgen;
+pub mod wire;
