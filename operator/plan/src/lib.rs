@@ -2,12 +2,23 @@
 //!
 //! Nothing here knows of a client, a clock or a task runtime. `operator/src` observes, calls [`plan`], executes the [`Action`]s
 //! in order and keeps the [`Conversation`]s going; after anything fails or anything is heard it observes and plans again.
+//!
+//! Read [`plan`] first: it is the table of contents. `rollout` keeps the budget (P3), `drains` says when a pod may go (P1, P7), `retire` has
+//! the last look before the kill, `busy` what needs no drain, `telling` and `waiting` what people are told (P8).
 mod action;
 mod busy;
+mod census;
 mod contact;
+mod draft;
+mod drains;
 mod observed;
 mod report;
 pub mod retire;
+mod rollout;
+mod talk;
+mod telling;
+mod upkeep;
+mod waiting;
 
 pub use action::{Action, Conversation, Plan, PodRef, Proof};
 pub use busy::cannot_be_busy;
@@ -17,3 +28,44 @@ pub use observed::{
     Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, Report, RevisionReport};
+
+use census::Census;
+use draft::Draft;
+
+/// Decides everything.
+///
+/// # Flow
+/// Count; then, in this order: the children that follow the spec; pods whose label and word differ; older pods that cannot be busy; warm
+/// pods back and new pods made; drains that are proven; drains that the budget allows; history. Last, who is spoken to and what people are told.
+///
+/// # Guarantees
+/// The same view and moment give the same plan. A view that is as the spec says gives no actions (P6). Every [`Action::Retire`] rests on a
+/// [`Proof`], and silence is never one (P7).
+///
+/// # Assumptions
+/// The view holds our own last writes to this app. Views may otherwise be late: each action carries what it was decided on.
+///
+/// # Caveats
+/// One pod a Deployment is retired in each plan, since each retirement scales from the number that it saw.
+pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
+    let census = Census::take(observed, now);
+    let mut draft = Draft::new(&census);
+    let course = rollout::course(&census);
+    match observed.app.deletion {
+        Deletion::No if !observed.app.finalizer => draft.act(Action::AddFinalizer),
+        Deletion::No => {
+            upkeep::children(&census, &mut draft);
+            drains::repair(&census, &mut draft);
+            let clearing = rollout::clear_away(&census, &mut draft, &course);
+            rollout::grow(&census, &mut draft, &course, clearing);
+            drains::settle(&census, &mut draft);
+            rollout::shrink(&census, &mut draft, &course);
+            upkeep::history(&census, &mut draft);
+        }
+        Deletion::Drain => upkeep::delete(&census, &mut draft),
+        Deletion::Orphan => upkeep::orphan(&census, &mut draft),
+    }
+    let conversations = talk::conversations(&census, &draft);
+    let report = telling::report(&census, &mut draft, &course);
+    Plan { wake_at: draft.wake_at(), actions: draft.actions, conversations, report }
+}

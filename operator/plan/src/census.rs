@@ -1,0 +1,162 @@
+//! The count: every fact that more than one rule needs, taken once from the view.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::contact::{Answer, Contact};
+use crate::observed::{Container, DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash};
+
+/// The view, with the questions that rules ask of it.
+pub(crate) struct Census<'a> {
+    pub(crate) observed: &'a Observed,
+    pub(crate) now: Timestamp,
+    /// Pods that a ReplicaSet counts: neither terminating nor finished.
+    pub(crate) live: Vec<&'a Pod>,
+}
+
+impl<'a> Census<'a> {
+    pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
+        let mut live: Vec<_> =
+            observed.pods.iter().filter(|p| !p.terminating && p.container != Container::Finished).collect();
+        live.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { observed, now, live }
+    }
+
+    pub(crate) fn update(&self) -> &'a RevisionHash {
+        &self.observed.app.update
+    }
+
+    pub(crate) fn revision(&self, hash: &RevisionHash) -> Option<&'a Revision> {
+        self.observed.revisions.iter().find(|r| r.hash == *hash)
+    }
+
+    /// Is this an older revision than the one the spec asks for?
+    pub(crate) fn superseded(&self, pod: &Pod) -> bool {
+        pod.revision != *self.update()
+    }
+
+    pub(crate) fn policy(&self, pod: &Pod) -> DrainPolicy {
+        self.revision(&pod.revision).map_or(self.observed.app.policy, |r| r.policy)
+    }
+
+    pub(crate) fn contact(&self, pod: &Pod) -> Option<&'a Contact> {
+        self.observed.contacts.get(&pod.uid)
+    }
+
+    pub(crate) fn answer(&self, pod: &Pod) -> Option<&'a Answer> {
+        self.contact(pod)?.answer.as_ref()
+    }
+
+    /// When the pod is, or will be, Available; none while it is not Ready.
+    pub(crate) fn available_from(&self, pod: &Pod) -> Option<Timestamp> {
+        match pod.readiness {
+            Readiness::Ready(since) => Some(since + seconds(self.observed.app.min_ready_seconds)),
+            Readiness::Lost(_) | Readiness::Never => None,
+        }
+    }
+
+    pub(crate) fn available(&self, pod: &Pod) -> bool {
+        self.available_from(pod).is_some_and(|from| from <= self.now)
+    }
+
+    /// Routed to and Available: traffic reaches it.
+    pub(crate) fn serves(&self, pod: &Pod) -> bool {
+        pod.serving && self.available(pod)
+    }
+
+    /// Serves, and may be relied on: a pod of the update revision must have given a valid answer and take new work. (Older ones proved
+    /// themselves when they came; after an operator's restart they are not asked to prove it again.)
+    pub(crate) fn counts(&self, pod: &Pod) -> bool {
+        self.serves(pod) && (self.superseded(pod) || (self.answer(pod).is_some() && !self.closed(pod)))
+    }
+
+    /// A serving pod whose admission is closed, or will be: its last resumption has not reached it yet.
+    pub(crate) fn closed(&self, pod: &Pod) -> bool {
+        self.answer(pod)
+            .and_then(|a| a.protocol)
+            .is_some_and(|p| !p.accepting || pod.epoch.is_some_and(|e| p.epoch < e))
+    }
+
+    pub(crate) fn serving(&self) -> u32 {
+        count(self.live.iter().filter(|p| self.serves(p)))
+    }
+
+    pub(crate) fn counting(&self) -> u32 {
+        count(self.live.iter().filter(|p| self.counts(p)))
+    }
+
+    /// Pods that finish their work.
+    pub(crate) fn draining(&self) -> impl Iterator<Item = &'a Pod> {
+        self.live.iter().copied().filter(|p| !p.serving)
+    }
+
+    /// Pods that are, or are to be, routed to.
+    pub(crate) fn labelled(&self) -> impl Iterator<Item = &'a Pod> {
+        self.live.iter().copied().filter(|p| p.serving)
+    }
+
+    pub(crate) fn live_of(&self, hash: &RevisionHash) -> u32 {
+        count(self.live.iter().filter(|p| p.revision == *hash))
+    }
+
+    /// Pods of a revision that serve or will, those its ReplicaSet has yet to make or take included: its replicas less its draining pods.
+    pub(crate) fn wanted_of(&self, revision: &Revision) -> i64 {
+        let draining = count(self.draining().filter(|p| p.revision == revision.hash));
+        i64::from(revision.replicas) - i64::from(draining)
+    }
+
+    /// All pods there are or will be, of all revisions: what P3 bounds by replicas + maxSurge.
+    pub(crate) fn total(&self) -> u32 {
+        let owned: u32 = self.observed.revisions.iter().map(|r| r.replicas.max(self.live_of(&r.hash))).sum();
+        let orphans = count(self.live.iter().filter(|p| self.revision(&p.revision).is_none()));
+        owned + orphans
+    }
+
+    /// The newest revision that still has serving pods or replicas, other than the update revision.
+    pub(crate) fn current(&self) -> Option<&'a Revision> {
+        self.observed
+            .revisions
+            .iter()
+            .filter(|r| r.hash != *self.update())
+            .filter(|r| self.wanted_of(r) > 0)
+            .max_by_key(|r| (r.created, &r.hash))
+    }
+
+    /// The epochs that this plan may still hand out: each above all annotations of the app and what the pod itself has seen.
+    pub(crate) fn epochs(&self) -> Epochs {
+        let last = self.observed.pods.iter().filter_map(|p| p.epoch).max().unwrap_or_default();
+        Epochs { last }
+    }
+
+    /// Pods by revision, for the report.
+    pub(crate) fn by_revision(&self) -> BTreeMap<&'a RevisionHash, Vec<&'a Pod>> {
+        let mut map: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for pod in &self.live {
+            map.entry(&pod.revision).or_default().push(*pod);
+        }
+        map
+    }
+}
+
+/// Hands out epochs.
+pub(crate) struct Epochs {
+    last: Epoch,
+}
+
+impl Epochs {
+    /// One for this pod. A pod that lies about what it has seen burns its own numbers, nobody else's.
+    pub(crate) fn next_for(&mut self, census: &Census<'_>, pod: &Pod) -> Epoch {
+        self.last = self.last.next();
+        let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch.next()).unwrap_or_default();
+        self.last.max(seen)
+    }
+}
+
+pub(crate) fn seconds(n: u32) -> SignedDuration {
+    SignedDuration::from_secs(i64::from(n))
+}
+
+pub(crate) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

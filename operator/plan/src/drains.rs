@@ -1,0 +1,135 @@
+//! Pods that drain: when each may go, and what repairs a drain that went astray.
+
+use graceful_api::{OnDeadline, Signal};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::action::{Action, Proof};
+use crate::busy::cannot_be_busy;
+use crate::census::{Census, seconds};
+use crate::draft::{Draft, pod_ref};
+use crate::observed::{DrainMark, DrainPolicy, Epoch, Pod};
+
+/// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
+pub(crate) const QUIET_READS: u32 = 3;
+
+/// How old the last of them may be when it is acted upon: two time-outs of the longest allowed poll would be guessing.
+const QUIET_AGE: SignedDuration = SignedDuration::from_secs(10);
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It may go.
+    Proven(Proof),
+    /// It has something in flight, or may have: unknown is busy.
+    Busy,
+    /// As `Busy`, past its deadline and held.
+    Held,
+}
+
+/// The one place that says a pod may be killed.
+pub(crate) fn progress(census: &Census<'_>, pod: &Pod) -> Progress {
+    if cannot_be_busy(pod) {
+        return Progress::Proven(Proof::NotRunning);
+    }
+    let (Some(epoch), Some(mark)) = (pod.epoch, pod.drain) else {
+        return Progress::Busy;
+    };
+    let policy = census.policy(pod);
+    let proven = match policy.signal {
+        Signal::Http => idle(census, pod, epoch).then_some(Proof::Idle { epoch }),
+        Signal::Sigterm | Signal::None => quiet(census, pod, epoch, policy).then_some(Proof::Quiet { epoch }),
+    };
+    match proven {
+        Some(proof) => Progress::Proven(proof),
+        None if census.now < deadline(mark, policy) => Progress::Busy,
+        None => past_deadline(census, pod, epoch, policy),
+    }
+}
+
+/// One answer says all of it: this epoch, admission closed, nothing in flight. Once true it stays true until the process ends, because
+/// the latch opens only for a resumption, and that has an epoch of its own.
+fn idle(census: &Census<'_>, pod: &Pod, epoch: Epoch) -> bool {
+    census.answer(pod).is_some_and(|answer| {
+        answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
+    })
+}
+
+/// Admission cannot be closed, so zero must hold: long enough, often enough, and until now.
+fn quiet(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> bool {
+    let Some(contact) = census.contact(pod) else {
+        return false;
+    };
+    contact.error.is_none()
+        && contact.quiet.is_some_and(|q| {
+            q.epoch == epoch
+                && q.reads >= QUIET_READS
+                && q.until.duration_since(q.since) >= seconds(policy.quiet_seconds)
+                && census.now.duration_since(q.until) <= QUIET_AGE
+        })
+}
+
+fn past_deadline(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
+    match (policy.signal, policy.on_deadline) {
+        (Signal::Sigterm, _) => Progress::Proven(Proof::HandedOver { epoch }),
+        (Signal::Http | Signal::None, OnDeadline::Terminate) => {
+            let tasks = census.answer(pod).map(|a| a.in_flight.total);
+            Progress::Proven(Proof::Cut { epoch, tasks })
+        }
+        (Signal::Http | Signal::None, OnDeadline::Hold) => Progress::Held,
+    }
+}
+
+pub(crate) fn deadline(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
+    mark.since + seconds(policy.deadline_seconds)
+}
+
+/// Ends what is proven, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
+pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
+    for pod in census.draining() {
+        let Some(mark) = pod.drain else {
+            continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
+        };
+        draft.wake(census, deadline(mark, census.policy(pod)));
+        match progress(census, pod) {
+            Progress::Proven(proof) => draft.retire(census, pod, proof),
+            Progress::Busy | Progress::Held => {
+                if outnumbered(census, pod) && !draft.has_acted_on(pod) {
+                    let epoch = draft.epochs.next_for(census, pod);
+                    let DrainMark { reason, since } = mark;
+                    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
+                }
+            }
+        }
+    }
+}
+
+/// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours.
+fn outnumbered(census: &Census<'_>, pod: &Pod) -> bool {
+    let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
+    match (pod.epoch, seen) {
+        (None, _) => true,
+        (Some(ours), Some(seen)) => seen > ours,
+        (Some(_), None) => false,
+    }
+}
+
+/// Puts back what serves by its label and not by its word, and what lost its label without a drain.
+///
+/// A pod that has had its SIGTERM cannot resume: it is left to end.
+pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
+    for pod in &census.live {
+        let astray = if pod.serving {
+            let refuses = census
+                .answer(pod)
+                .and_then(|a| a.protocol)
+                .is_some_and(|p| !p.accepting && p.resumable && pod.epoch.is_none_or(|e| e <= p.epoch));
+            refuses || pod.drain.is_some()
+        } else {
+            pod.drain.is_none()
+        };
+        if astray {
+            let epoch = draft.epochs.next_for(census, pod);
+            draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
+        }
+    }
+}

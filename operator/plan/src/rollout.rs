@@ -1,0 +1,255 @@
+//! Growing and shrinking: which pods come, which come back, and which may start to drain.
+//!
+//! P3 is kept here and nowhere else: `room` bounds creation, `spendable` bounds drains.
+
+use graceful_api::DrainReason;
+use jiff::SignedDuration;
+
+use crate::action::{Action, Proof};
+use crate::busy::cannot_be_busy;
+use crate::census::{Census, count};
+use crate::draft::{Draft, pod_ref};
+use crate::observed::{Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
+
+/// How old an in-flight count may be when the idlest pod is chosen by it. All are asked each second while a choice is due.
+const FRESH: SignedDuration = SignedDuration::from_secs(10);
+
+/// Where the app is going.
+pub(crate) struct Course<'a> {
+    /// The revision that new pods are made of; none where there is nothing yet that Kubernetes would take.
+    pub(crate) growth: Option<&'a RevisionHash>,
+    /// Pods of other revisions are to be replaced.
+    pub(crate) rolling: bool,
+}
+
+/// The update revision, unless Kubernetes refuses it or the rollout is paused: then what already serves grows and shrinks instead.
+pub(crate) fn course<'a>(census: &Census<'a>) -> Course<'a> {
+    let app = &census.observed.app;
+    let current = census.current().map(|r| &r.hash);
+    let stay = || Course { growth: current, rolling: false };
+    let exists = census.revision(&app.update).is_some();
+    if !exists && census.observed.surroundings.template != TemplateVerdict::Accepted {
+        return stay();
+    }
+    if app.paused && !proven(census) && current.is_some() {
+        return stay();
+    }
+    Course { growth: Some(&app.update), rolling: !app.paused }
+}
+
+/// Before all else: pods of older revisions that cannot be busy. A crash-looping revision would fill the surge and block its own fix.
+/// True while one of them is on its way out.
+pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
+    if !course.rolling {
+        return false;
+    }
+    let mut any = false;
+    for pod in census.labelled().filter(|p| dispensable(census, &p.revision) && cannot_be_busy(p)) {
+        draft.retire(census, pod, Proof::NotRunning);
+        any = true;
+    }
+    for revision in census.observed.revisions.iter().filter(|r| dispensable(census, &r.hash)) {
+        any |= drop_unmade(census, draft, revision, u32::MAX);
+    }
+    any
+}
+
+/// A superseded revision whose missing or unready pods need not be waited for.
+///
+/// Until the update revision is proven, a revision that serves, and the oldest one that should, keep even the pods that are only starting:
+/// were a node lost while the new revision is bad, their replacements would be all there is. Without surge, maxUnavailable says how many may go.
+fn dispensable(census: &Census<'_>, hash: &RevisionHash) -> bool {
+    let app = &census.observed.app;
+    if hash == census.update() {
+        return false;
+    }
+    let without_surge =
+        app.max_surge == 0 && census.total() > app.replicas.saturating_sub(app.max_unavailable);
+    proven(census) || without_surge || !relied_on(census, hash)
+}
+
+fn relied_on(census: &Census<'_>, hash: &RevisionHash) -> bool {
+    let superseded = census.observed.revisions.iter().filter(|r| r.hash != *census.update());
+    let oldest = superseded.filter(|r| census.wanted_of(r) > 0).min_by_key(|r| (r.created, &r.hash));
+    oldest.is_some_and(|r| r.hash == *hash)
+        || census.labelled().any(|p| p.revision == *hash && census.counts(p))
+}
+
+/// Something of the update revision counts: it can replace others.
+fn proven(census: &Census<'_>) -> bool {
+    census.observed.app.replicas == 0 || census.labelled().any(|p| !census.superseded(p) && census.counts(p))
+}
+
+/// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
+fn drop_unmade(census: &Census<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
+    let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash)).min(at_most);
+    if unmade == 0 || draft.retires(&revision.hash) {
+        return false;
+    }
+    draft.act(Action::ScaleDown {
+        revision: revision.hash.clone(),
+        from: revision.replicas,
+        to: revision.replicas - unmade,
+    });
+    true
+}
+
+/// Makes the growth revision as large as it should be: warm pods first, then new ones where P3 leaves room.
+pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, clearing: bool) {
+    let Some(growth) = course.growth else {
+        return;
+    };
+    let app = &census.observed.app;
+    let revision = census.revision(growth);
+    let mut need = i64::from(app.replicas) - serving_or_coming(census, course);
+    for pod in warm(census, growth) {
+        if need <= 0 {
+            break;
+        }
+        let epoch = draft.epochs.next_for(census, pod);
+        draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
+        need -= 1;
+    }
+    let room = i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(census.total());
+    let new = if clearing { 0 } else { u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX) };
+    match revision {
+        None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
+        Some(r) if new > 0 => {
+            let to = r.replicas.saturating_add(new);
+            draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
+        }
+        Some(_) => {}
+    }
+}
+
+/// Pods that count towards `replicas` on this course.
+fn serving_or_coming(census: &Census<'_>, course: &Course<'_>) -> i64 {
+    let counted = |r: &&Revision| !course.rolling || course.growth == Some(&r.hash);
+    census.observed.revisions.iter().filter(counted).map(|r| census.wanted_of(r)).sum()
+}
+
+/// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
+fn warm<'a>(census: &Census<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
+    let mut pods: Vec<_> = census
+        .draining()
+        .filter(|p| p.revision == *revision && census.available(p))
+        .filter(|p| p.drain.is_some_and(|d| d.reason != DrainReason::NodeDrain))
+        .filter(|p| census.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
+        .collect();
+    pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
+    pods
+}
+
+/// Starts the drains that the budget allows.
+pub(crate) fn shrink(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) {
+    if fenced(census) {
+        let mut spendable = spendable(census);
+        if course.rolling {
+            replace(census, draft, &mut spendable);
+        }
+        scale_down(census, draft, course, &mut spendable);
+    }
+}
+
+/// No Service of the user's own would keep sending clients to a draining pod.
+pub(crate) fn fenced(census: &Census<'_>) -> bool {
+    census.observed.surroundings.unfenced_services.is_empty()
+}
+
+/// How many counting pods may stop serving: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
+fn spendable(census: &Census<'_>) -> i64 {
+    let app = &census.observed.app;
+    i64::from(census.counting()) - i64::from(app.replicas.saturating_sub(app.max_unavailable))
+}
+
+/// The rollout's drains.
+///
+/// Worked example, replicas 3, maxSurge 1, maxUnavailable 0: three old pods count, spendable is 0. The new pod is made (room 1), counts, and
+/// spendable is 1: one old pod starts to drain, and spendable is 0 again. It goes, room is 1, and so on.
+fn replace(census: &Census<'_>, draft: &mut Draft, spendable: &mut i64) {
+    let may_start = census.observed.app.max_surge == 0 || proven(census);
+    let mut old: Vec<_> = census.labelled().filter(|p| census.superseded(p) && !cannot_be_busy(p)).collect();
+    old.sort_by_key(|p| (census.counts(p), known_in_flight(census, p), p.created, &p.name));
+    for pod in old {
+        let cost = i64::from(census.counts(pod));
+        let free = pod.readiness == Readiness::Never && dispensable(census, &pod.revision);
+        if free || (may_start && *spendable >= cost) {
+            *spendable -= cost;
+            unroute(census, draft, pod, DrainReason::Rollout);
+        }
+    }
+}
+
+/// Fewer replicas: replicas without a pod first, then pods that cannot be busy, then the idlest, by counts asked for just then.
+fn scale_down(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
+    let mut surplus = serving_or_coming(census, course) - i64::from(kept(census));
+    if surplus <= 0 {
+        return;
+    }
+    let ours = |hash: &RevisionHash| !course.rolling || course.growth == Some(hash);
+    for revision in census.observed.revisions.iter().filter(|r| ours(&r.hash)) {
+        let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash));
+        if drop_unmade(census, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
+            surplus -= i64::from(unmade).min(surplus);
+        }
+    }
+    let (unbusy, mut candidates): (Vec<_>, Vec<_>) =
+        census.labelled().filter(|p| ours(&p.revision)).partition(|p| cannot_be_busy(p));
+    for pod in unbusy {
+        if surplus > 0 {
+            surplus -= 1;
+            draft.retire(census, pod, Proof::NotRunning);
+        }
+    }
+    if surplus <= 0 || !all_fresh(census, draft, &candidates) {
+        return;
+    }
+    candidates.sort_by_key(|p| {
+        (census.counts(p), known_in_flight(census, p), std::cmp::Reverse(p.created), &p.name)
+    });
+    for pod in candidates {
+        let cost = i64::from(census.counts(pod));
+        if surplus > 0 && *spendable >= cost {
+            surplus -= 1;
+            *spendable -= cost;
+            unroute(census, draft, pod, DrainReason::ScaleDown);
+        }
+    }
+}
+
+/// How many pods scaling leaves alone: `replicas`, and while a pause holds a rollout half-way also the surge that it stopped at.
+fn kept(census: &Census<'_>) -> u32 {
+    let app = &census.observed.app;
+    let half_way = app.paused
+        && census.labelled().any(|p| census.superseded(p))
+        && census.labelled().any(|p| !census.superseded(p));
+    if half_way { app.replicas.saturating_add(app.max_surge) } else { app.replicas }
+}
+
+/// Every candidate that serves has been asked just now, whether it answered or not. Otherwise all are asked, and the choice waits.
+fn all_fresh(census: &Census<'_>, draft: &mut Draft, candidates: &[&Pod]) -> bool {
+    draft.ask_serving = true;
+    candidates.iter().filter(|p| census.serves(p)).all(|p| {
+        let asked = census.contact(p).and_then(|c| c.asked);
+        asked.is_some_and(|at| census.now.duration_since(at) <= FRESH)
+    })
+}
+
+/// Unknown is busy: it ranks last.
+fn known_in_flight(census: &Census<'_>, pod: &Pod) -> u64 {
+    let contact = census.contact(pod).filter(|c| c.error.is_none());
+    contact.and_then(|c| c.answer.as_ref()).map_or(u64::MAX, |a| a.in_flight.total)
+}
+
+pub(crate) fn unroute(census: &Census<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
+    if draft.has_acted_on(pod) {
+        return;
+    }
+    let epoch = draft.epochs.next_for(census, pod);
+    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since: census.now });
+}
+
+/// Older revisions that have, or will have, pods.
+pub(crate) fn superseded_pods(census: &Census<'_>) -> u32 {
+    count(census.live.iter().filter(|p| census.superseded(p)))
+}

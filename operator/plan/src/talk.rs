@@ -1,0 +1,42 @@
+//! Who is spoken to, and how.
+
+use std::collections::BTreeMap;
+
+use graceful_api::Signal;
+
+use crate::action::Conversation;
+use crate::census::Census;
+use crate::draft::Draft;
+use crate::observed::{Pod, PodUid, Readiness};
+
+/// A conversation for each pod that can hold one.
+pub(crate) fn conversations(census: &Census<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
+    census.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(census, draft, p)?))).collect()
+}
+
+fn conversation(census: &Census<'_>, draft: &Draft, pod: &Pod) -> Option<Conversation> {
+    let policy = census.policy(pod);
+    if pod.serving {
+        return serving(census, draft, pod, policy.signal);
+    }
+    let (epoch, _) = (pod.epoch?, pod.drain?);
+    Some(match policy.signal {
+        Signal::Http => Conversation::Drain { epoch, linger_seconds: policy.linger_seconds },
+        Signal::Sigterm | Signal::None => Conversation::Quiet { epoch },
+    })
+}
+
+/// A serving pod is asked rarely, unless something waits for its word: that it may be relied on, or how idle it is. One whose resumption has not
+/// arrived is told until it has.
+fn serving(census: &Census<'_>, draft: &Draft, pod: &Pod, signal: Signal) -> Option<Conversation> {
+    let said = census.answer(pod).and_then(|a| a.protocol);
+    let unheard = said.and_then(|s| pod.epoch.filter(|e| s.epoch < *e && s.resumable));
+    if let (Signal::Http, Some(epoch)) = (signal, unheard) {
+        return Some(Conversation::Resume { epoch });
+    }
+    if !matches!(pod.readiness, Readiness::Ready(_)) {
+        return None;
+    }
+    let unproven = !census.superseded(pod) && census.answer(pod).is_none();
+    Some(if draft.ask_serving || unproven { Conversation::Ask } else { Conversation::Survey })
+}

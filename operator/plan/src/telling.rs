@@ -1,0 +1,248 @@
+//! What is told to people: the STATUS column, the conditions and the counts. The sentence is in `waiting`.
+
+use graceful_api::conditions::{ConditionType, Reason};
+use graceful_api::{Phase, PodState};
+use jiff::Timestamp;
+
+use crate::census::{Census, count, seconds};
+use crate::draft::Draft;
+use crate::drains::{Progress, deadline, progress};
+use crate::observed::{Deletion, Pod, Readiness, TemplateVerdict};
+use crate::report::{ConditionReport, DrainingPodReport, Report, RevisionReport};
+use crate::rollout::{Course, fenced, superseded_pods};
+use crate::waiting;
+
+/// Why the app cannot go on without help.
+pub(crate) struct Stall {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+pub(crate) fn report(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) -> Report {
+    let stall = stall(census, draft);
+    let phase = phase(census, stall.as_ref());
+    let waiting_for = waiting::sentence(census, draft, course, stall.as_ref());
+    let drained: Vec<_> = draining_pods(census);
+    Report {
+        conditions: conditions(census, phase, stall.as_ref(), &waiting_for),
+        phase,
+        waiting_for,
+        serving: census.serving(),
+        updated: count(census.live.iter().filter(|p| census.serves(p) && !census.superseded(p))),
+        draining: count(census.draining()),
+        in_flight: drained.iter().filter_map(|p| p.in_flight).map(|f| f.total).fold(0, u64::saturating_add),
+        current_revision: census
+            .current()
+            .map(|r| r.hash.clone())
+            .or_else(|| census.revision(census.update()).map(|r| r.hash.clone())),
+        revisions: revisions(census),
+        pods: drained,
+    }
+}
+
+/// The first thing that needs a person. A drain that takes long is never one of them.
+fn stall(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
+    if census.observed.app.deletion != Deletion::No {
+        return None;
+    }
+    let around = &census.observed.surroundings;
+    if let (TemplateVerdict::Refused(why), None) = (&around.template, census.revision(census.update())) {
+        let message = format!("Kubernetes refuses spec.template, and nothing running was touched: {why}");
+        return Some(Stall { reason: Reason::Refused, message });
+    }
+    if !fenced(census) && (superseded_pods(census) > 0 || surplus(census)) {
+        return Some(Stall { reason: Reason::UnfencedService, message: waiting::unfenced(census) });
+    }
+    failing(census, draft)
+}
+
+fn surplus(census: &Census<'_>) -> bool {
+    count(census.labelled()) > census.observed.app.replicas
+}
+
+/// A new pod that has failed to count for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
+fn failing(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
+    let patience = seconds(census.observed.app.progress_deadline_seconds);
+    let update = census.revision(census.update())?;
+    if let Some(failure) = &update.replica_failure {
+        draft.wake(census, failure.since + patience);
+        if failure.since + patience <= census.now {
+            let message = format!("{}: no pod can be made: {}", update.name, failure.message);
+            return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
+        }
+    }
+    let mut found = None;
+    for pod in census.labelled().filter(|p| !census.superseded(p) && !census.counts(p)) {
+        let Some((since, reason)) = failing_since(census, pod) else {
+            continue;
+        };
+        draft.wake(census, since + patience);
+        if since + patience <= census.now && found.is_none() {
+            found = Some(Stall { reason, message: waiting::new_pod(census, pod) });
+        }
+    }
+    found
+}
+
+/// Since when a new pod has been failing, and at what. None while it has not been asked yet.
+fn failing_since(census: &Census<'_>, pod: &Pod) -> Option<(Timestamp, Reason)> {
+    match (census.available_from(pod), pod.readiness) {
+        (Some(from), _) if from <= census.now => {
+            let error = census.contact(pod)?.error.as_ref()?;
+            Some((from.max(error.since), Reason::InFlightUnreadable))
+        }
+        (Some(from), _) => Some((from, Reason::ProgressDeadlineExceeded)),
+        (None, Readiness::Lost(since)) => Some((since, Reason::ProgressDeadlineExceeded)),
+        (None, _) => Some((pod.created, Reason::ProgressDeadlineExceeded)),
+    }
+}
+
+/// The first that applies, in this order.
+fn phase(census: &Census<'_>, stall: Option<&Stall>) -> Phase {
+    let app = &census.observed.app;
+    let superseded = superseded_pods(census) > 0;
+    let to_roll = superseded || census.revision(&app.update).is_none();
+    if app.deletion != Deletion::No {
+        Phase::Deleting
+    } else if stall.is_some() {
+        Phase::Stalled
+    } else if app.paused && to_roll {
+        Phase::Paused
+    } else if census.draining().any(|p| progress(census, p) == Progress::Held) {
+        Phase::Held
+    } else if to_roll || !all_here(census) {
+        Phase::Rolling
+    } else if census.draining().next().is_some() {
+        Phase::Draining
+    } else {
+        Phase::Serving
+    }
+}
+
+/// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,
+/// and a restarted operator must not report a rollout that is not there.
+fn all_here(census: &Census<'_>) -> bool {
+    let here = census.live.iter().filter(|p| !census.superseded(p) && census.serves(p)).filter(|p| {
+        let asked = census.contact(p).and_then(|c| c.asked).is_some();
+        !asked || census.counts(p)
+    });
+    count(here) >= census.observed.app.replicas
+}
+
+fn conditions(
+    census: &Census<'_>,
+    phase: Phase,
+    stall: Option<&Stall>,
+    waiting_for: &str,
+) -> Vec<ConditionReport> {
+    let app = &census.observed.app;
+    let serving = census.serving();
+    let enough = serving >= app.replicas.saturating_sub(app.max_unavailable);
+    let draining = count(census.draining());
+    let (why, busy) = match phase {
+        Phase::Serving => (Reason::AsDesired, false),
+        Phase::Rolling if superseded_pods(census) > 0 => (Reason::RollingOut, true),
+        Phase::Rolling => (Reason::Scaling, true),
+        Phase::Draining => (Reason::Draining, true),
+        Phase::Held => (Reason::DeadlineHeld, true),
+        Phase::Paused => (Reason::Paused, true),
+        Phase::Deleting => (Reason::Deleting, true),
+        Phase::Stalled => (stall.map_or(Reason::ProgressDeadlineExceeded, |s| s.reason), true),
+    };
+    let said =
+        if waiting_for.is_empty() { "all is as the spec says".to_owned() } else { waiting_for.to_owned() };
+    let condition = |kind, holds, reason, message: &str| ConditionReport {
+        kind,
+        holds,
+        reason,
+        message: message.to_owned(),
+    };
+    let mut all = vec![
+        condition(
+            ConditionType::Available,
+            enough,
+            if enough { Reason::MinimumReplicasAvailable } else { Reason::MinimumReplicasUnavailable },
+            &format!("{serving} of {} replicas serve", app.replicas),
+        ),
+        condition(ConditionType::Progressing, stall.is_none(), why, &said),
+        condition(
+            ConditionType::Drained,
+            draining == 0,
+            if draining == 0 { Reason::AsDesired } else { Reason::Draining },
+            &format!("{draining} pods drain"),
+        ),
+    ];
+    all.extend(warning(census));
+    all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, &said));
+    let stalled = stall.map_or_else(|| "nothing needs help".to_owned(), |s| s.message.clone());
+    all.push(condition(
+        ConditionType::Stalled,
+        stall.is_some(),
+        if stall.is_some() { why } else { Reason::AsDesired },
+        &stalled,
+    ));
+    all
+}
+
+/// One condition for all warnings; absent where there are none.
+fn warning(census: &Census<'_>) -> Option<ConditionReport> {
+    let warnings = &census.observed.surroundings.warnings;
+    let reason = match warnings.as_slice() {
+        [] => return None,
+        [one] => one.reason,
+        _ => Reason::SeveralWarnings,
+    };
+    let message = warnings.iter().map(|w| w.message.as_str()).collect::<Vec<_>>().join(" · ");
+    Some(ConditionReport { kind: ConditionType::Warning, holds: true, reason, message })
+}
+
+fn revisions(census: &Census<'_>) -> Vec<RevisionReport> {
+    let pods = census.by_revision();
+    let mut revisions: Vec<_> = census.observed.revisions.iter().collect();
+    revisions.sort_by_key(|r| (std::cmp::Reverse(r.created), &r.hash));
+    let tally =
+        |hash, keep: &dyn Fn(&Pod) -> bool| count(pods.get(hash).into_iter().flatten().filter(|p| keep(p)));
+    revisions
+        .into_iter()
+        .map(|r| RevisionReport {
+            hash: r.hash.clone(),
+            pods: tally(&r.hash, &|_| true),
+            serving: tally(&r.hash, &|p| census.serves(p)),
+            draining: tally(&r.hash, &|p| !p.serving),
+        })
+        .collect()
+}
+
+fn draining_pods(census: &Census<'_>) -> Vec<DrainingPodReport> {
+    let mut pods: Vec<_> = census.draining().filter_map(|p| draining_pod(census, p)).collect();
+    pods.sort_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
+    pods
+}
+
+fn draining_pod(census: &Census<'_>, pod: &Pod) -> Option<DrainingPodReport> {
+    let mark = pod.drain?;
+    let contact = census.contact(pod);
+    let answer = census.answer(pod);
+    Some(DrainingPodReport {
+        pod: pod.name.clone(),
+        reason: mark.reason,
+        state: state(census, pod),
+        in_flight: answer.map(|a| a.in_flight),
+        since: mark.since,
+        deadline: deadline(mark, census.policy(pod)),
+        last_contact: answer.map(|a| a.at),
+        error: contact.and_then(|c| c.error.as_ref()).map(|e| e.message.clone()),
+    })
+}
+
+pub(crate) fn state(census: &Census<'_>, pod: &Pod) -> PodState {
+    if matches!(progress(census, pod), Progress::Proven(_)) {
+        return PodState::Idle;
+    }
+    let said = census.answer(pod).and_then(|a| a.protocol);
+    match said {
+        Some(p) if Some(p.epoch) == pod.epoch && !p.accepting => PodState::Draining,
+        Some(_) => PodState::Lingering,
+        None => PodState::Draining,
+    }
+}

@@ -1,0 +1,103 @@
+//! What stands around the pods: finalizer, Service, budget, policy, history; and what a deletion leaves.
+
+use graceful_api::DrainReason;
+
+use crate::action::Action;
+use crate::census::Census;
+use crate::draft::Draft;
+use crate::drains;
+use crate::observed::{Child, Revision, TemplateVerdict};
+use crate::rollout::unroute;
+
+/// Children that follow the spec, whatever the rollout does.
+pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
+    let around = &census.observed.surroundings;
+    if around.service != Child::AsWanted {
+        draft.act(Action::SyncService);
+    }
+    if around.budget != Child::AsWanted {
+        draft.act(Action::SyncBudget);
+    }
+    match census.revision(census.update()) {
+        Some(update) if !update.policy_current => {
+            draft.act(Action::SyncPolicy { revision: update.hash.clone() });
+        }
+        None if around.template == TemplateVerdict::Unknown => {
+            draft.act(Action::DryRunTemplate { revision: census.update().clone() });
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// Emptied Deployments beyond the limit, the oldest first.
+pub(crate) fn history(census: &Census<'_>, draft: &mut Draft) {
+    let mut emptied: Vec<_> =
+        census.observed.revisions.iter().filter(|r| r.hash != *census.update() && empty(census, r)).collect();
+    emptied.sort_by_key(|r| (r.created, &r.hash));
+    let limit = usize::try_from(census.observed.app.revision_history_limit).unwrap_or(usize::MAX);
+    let surplus = emptied.len().saturating_sub(limit);
+    for revision in emptied.into_iter().take(surplus) {
+        draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
+    }
+}
+
+/// No pod left, not even a terminating one: it would be collected with its ReplicaSet.
+fn empty(census: &Census<'_>, revision: &Revision) -> bool {
+    revision.replicas == 0 && !census.observed.pods.iter().any(|p| p.revision == revision.hash)
+}
+
+/// The GracefulApp goes: every pod drains, then the children go, then the finalizer.
+///
+/// It never waits for terminating pods (their node may be lost), nor in a terminating namespace (all is being taken there anyway).
+pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
+    if !census.observed.app.finalizer {
+        return;
+    }
+    if census.observed.surroundings.namespace_terminating {
+        draft.act(Action::ReleaseFinalizer);
+        return;
+    }
+    for pod in census.live.iter().filter(|p| p.serving || p.drain.is_none()) {
+        if crate::busy::cannot_be_busy(pod) {
+            draft.retire(census, pod, crate::action::Proof::NotRunning);
+        } else {
+            unroute(census, draft, pod, DrainReason::Delete);
+        }
+    }
+    drains::settle(census, draft);
+    for revision in &census.observed.revisions {
+        let live = census.live_of(&revision.hash);
+        if revision.replicas > live && !draft.retires(&revision.hash) {
+            let (revision, from) = (revision.hash.clone(), revision.replicas);
+            draft.act(Action::ScaleDown { revision, from, to: live });
+        }
+    }
+    if census.live.is_empty() && census.observed.revisions.iter().all(|r| r.replicas == 0) {
+        remove_children(census, draft);
+    }
+}
+
+fn remove_children(census: &Census<'_>, draft: &mut Draft) {
+    for revision in &census.observed.revisions {
+        draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
+    }
+    let around = &census.observed.surroundings;
+    if around.service != Child::AsWanted {
+        draft.act(Action::SyncService);
+    }
+    if around.budget != Child::AsWanted {
+        draft.act(Action::SyncBudget);
+    }
+    draft.act(Action::ReleaseFinalizer);
+}
+
+/// `--cascade=orphan`: the Deployments and the Service stay as they are; the budget would block every eviction for ever, so it goes.
+pub(crate) fn orphan(census: &Census<'_>, draft: &mut Draft) {
+    if !census.observed.app.finalizer {
+        return;
+    }
+    if census.observed.surroundings.budget != Child::AsWanted {
+        draft.act(Action::SyncBudget);
+    }
+    draft.act(Action::ReleaseFinalizer);
+}

@@ -1,0 +1,173 @@
+//! WAITING-FOR: the sentence that says what is waited for, and what a person can do about it (P8).
+
+use graceful_api::PodState;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::census::{Census, count};
+use crate::draft::Draft;
+use crate::drains::{Progress, progress};
+use crate::observed::{Deletion, Pod, TemplateVerdict};
+use crate::rollout::{Course, superseded_pods};
+use crate::telling::{Stall, state};
+
+/// Empty when nothing is waited for.
+pub(crate) fn sentence(
+    census: &Census<'_>,
+    draft: &mut Draft,
+    course: &Course<'_>,
+    stall: Option<&Stall>,
+) -> String {
+    let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
+    parts.extend(drains(census, draft));
+    if parts.is_empty() {
+        parts.extend(new_pods(census, draft));
+    }
+    if parts.is_empty() {
+        parts.extend(rest(census, course));
+    }
+    parts.join("; ")
+}
+
+/// The drain that is nearest to trouble, and how many others there are.
+fn drains(census: &Census<'_>, draft: &mut Draft) -> Option<String> {
+    let mut pods: Vec<_> = census.draining().filter(|p| p.drain.is_some()).collect();
+    pods.sort_by_key(|p| (p.drain.map(|d| d.since), &p.name));
+    let held = |p: &&&Pod| progress(census, p) == Progress::Held;
+    let pod = pods.iter().find(held).or(pods.first())?;
+    let others = match pods.len() - 1 {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    Some(format!("{}{others}", drain(census, draft, pod)))
+}
+
+fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
+    let since = pod.drain.map_or(census.now, |d| d.since);
+    let age = age(census, draft, since);
+    let contact = census.contact(pod);
+    let what = match (contact.and_then(|c| c.error.as_ref()), contact.and_then(|c| c.answer.as_ref())) {
+        (Some(error), Some(last)) => {
+            format!("counted busy: {} (last known {} in flight)", error.message, last.in_flight.total)
+        }
+        (Some(error), None) => format!("counted busy: {}", error.message),
+        (None, None) => "not heard yet".to_owned(),
+        (None, Some(_)) => in_flight(census, pod),
+    };
+    let restarted = match contact.and_then(|c| c.restarted) {
+        Some(r) => format!(", restarted in place {} × (had {} in flight)", r.times, r.last_known),
+        None => String::new(),
+    };
+    let way_out = if progress(census, pod) == Progress::Held {
+        let seconds = census.policy(pod).deadline_seconds;
+        format!(
+            ", past its deadline of {seconds} s and held: wait, or `kubectl delete pod {}` to let it end within its grace period",
+            pod.name
+        )
+    } else {
+        String::new()
+    };
+    format!("{}: {what}{restarted}, {age}{way_out}", pod.name)
+}
+
+fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
+    let Some(answer) = census.answer(pod) else {
+        return "not heard yet".to_owned();
+    };
+    let count = answer.in_flight;
+    let kinds: Vec<_> = [(count.queued, "queued"), (count.running, "running"), (count.requests, "requests")]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, kind)| format!("{n} {kind}"))
+        .collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+    let suffix = match state(census, pod) {
+        PodState::Lingering => ", lingering",
+        PodState::Draining if count.total == 0 => ", zero must hold",
+        PodState::Idle => ", idle",
+        PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
+    };
+    format!("{} in flight{kinds}{suffix}", count.total)
+}
+
+/// New pods that do not count yet.
+fn new_pods(census: &Census<'_>, draft: &mut Draft) -> Option<String> {
+    let mut pods: Vec<_> = census.labelled().filter(|p| !census.superseded(p) && !census.counts(p)).collect();
+    pods.sort_by_key(|p| (p.created, &p.name));
+    let first = pods.first()?;
+    if let Some(from) = census.available_from(first) {
+        draft.wake(census, from);
+    }
+    let others = match pods.len() - 1 {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    Some(format!("{}{others}", new_pod(census, first)))
+}
+
+/// What keeps one new pod from counting.
+pub(crate) fn new_pod(census: &Census<'_>, pod: &Pod) -> String {
+    let name = &pod.name;
+    let error = census.contact(pod).and_then(|c| c.error.as_ref());
+    match (census.available_from(pod), &pod.trouble, error) {
+        (Some(from), ..) if from > census.now => {
+            format!(
+                "{name}: Ready, Available after minReadySeconds ({} s)",
+                census.observed.app.min_ready_seconds
+            )
+        }
+        (Some(_), _, Some(error)) => {
+            format!("{name}: Available, but its in-flight count cannot be read: {}", error.message)
+        }
+        (Some(_), _, None) if census.answer(pod).is_some() => {
+            format!("{name}: Available, but accepts no work yet")
+        }
+        (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
+        (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),
+        (None, None, _) => format!("{name}: not Ready yet"),
+    }
+}
+
+/// What is waited for when no pod is at fault.
+fn rest(census: &Census<'_>, course: &Course<'_>) -> Option<String> {
+    let app = &census.observed.app;
+    if app.deletion != Deletion::No {
+        return Some("the children to be removed".to_owned());
+    }
+    let to_roll = superseded_pods(census) > 0 || census.revision(&app.update).is_none();
+    if app.paused && to_roll && !course.rolling {
+        return Some("the rollout is paused: set spec.rollout.paused to false to go on".to_owned());
+    }
+    if census.revision(&app.update).is_none() {
+        return match census.observed.surroundings.template {
+            TemplateVerdict::Unknown => Some("a dry run of spec.template".to_owned()),
+            TemplateVerdict::Accepted | TemplateVerdict::Refused(_) => None,
+        };
+    }
+    let here = count(census.labelled().filter(|p| !census.superseded(p)));
+    let missing = app.replicas.saturating_sub(here);
+    (missing > 0).then(|| format!("{missing} pods of revision {} to be made", app.update))
+}
+
+/// The exact command that fences the first of the user's own Services.
+pub(crate) fn unfenced(census: &Census<'_>) -> String {
+    let services = &census.observed.surroundings.unfenced_services;
+    let first = services.first().map_or("", String::as_str);
+    format!(
+        "Service {} would send clients to draining pods: run `kubectl patch service {first} --type merge -p \
+         '{{\"spec\":{{\"selector\":{{\"graceful.dev/serving\":\"true\"}}}}}}'`, or accept it with the annotation \
+         graceful.dev/accept-unfenced-services=true on the GracefulApp",
+        services.join(", ")
+    )
+}
+
+/// How long, as coarse as it is old: a status is written only when this text changes, so a drain of hours must not write each second.
+fn age(census: &Census<'_>, draft: &mut Draft, since: Timestamp) -> String {
+    let age = census.now.duration_since(since).as_secs().max(0);
+    let (text, step) = match age {
+        0..60 => (format!("{age} s"), 5),
+        60..3600 => (format!("{} min", age / 60), 60),
+        _ => (format!("{} h {} min", age / 3600, age % 3600 / 60), 300),
+    };
+    draft.wake(census, census.now + SignedDuration::from_secs(step - age % step));
+    text
+}
