@@ -5,17 +5,21 @@
 pub mod budget;
 pub mod children;
 pub mod conditions;
+pub mod crd;
 pub mod inject;
 pub mod metric;
 pub mod names;
 pub mod policy;
 pub mod revision;
+mod rules;
+mod schema;
 pub mod spec;
 pub mod status;
 pub mod template;
 pub mod validated;
 
 pub use budget::Budget;
+pub use crd::{crd, crd_yaml};
 pub use metric::MetricSelector;
 pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 pub use revision::RevisionHash;

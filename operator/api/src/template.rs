@@ -3,6 +3,7 @@
 //! A typed `PodTemplateSpec` would drop every field that this build does not know, and a newer Kubernetes has some.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -15,10 +16,76 @@ use serde_json::Value;
 pub struct Template(pub Value);
 
 impl Template {
-    /// The known fields, typed. Nulls count as absent, as they do for Kubernetes.
-    pub fn typed(&self) -> Result<PodTemplateSpec, serde_json::Error> {
-        serde_json::from_value(without_nulls(&self.0))
+    /// The few fields that the operator itself looks at.
+    pub fn outline(&self) -> Result<Outline, serde_json::Error> {
+        Outline::deserialize(&self.0)
     }
+}
+
+/// What the operator reads of a template. Not a whole `PodTemplateSpec`: that one fails on what Kubernetes takes (`cpu: 1`
+/// without quotes, a shape from a newer version), and all the rest is Kubernetes' to judge. Nulls count as absent.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Outline {
+    /// The template's metadata.
+    pub metadata: Option<OutlineMetadata>,
+    /// The pod's spec.
+    pub spec: Option<OutlinePod>,
+}
+
+/// A template's metadata.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct OutlineMetadata {
+    /// Labels of the pods.
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Annotations of the pods.
+    pub annotations: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// A pod's spec.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutlinePod {
+    /// The containers.
+    pub containers: Option<Vec<OutlineContainer>>,
+    /// The init containers, native sidecars among them.
+    pub init_containers: Option<Vec<OutlineContainer>>,
+    /// Always, or absent.
+    pub restart_policy: Option<String>,
+    /// Whether the pod has its node's address.
+    pub host_network: Option<bool>,
+    /// The grace period, if given.
+    pub termination_grace_period_seconds: Option<i64>,
+}
+
+impl OutlinePod {
+    /// The containers that run for the pod's whole life: the main ones, then the native sidecars.
+    pub fn lasting_containers(&self) -> impl Iterator<Item = &OutlineContainer> {
+        let sidecars = self.init_containers.iter().flatten();
+        let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        self.containers.iter().flatten().chain(sidecars)
+    }
+}
+
+/// A container.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutlineContainer {
+    /// Its name.
+    pub name: String,
+    /// Always makes an init container a native sidecar.
+    pub restart_policy: Option<String>,
+    /// The ports it declares.
+    pub ports: Option<Vec<OutlinePort>>,
+}
+
+/// A container's port.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutlinePort {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Its number.
+    pub container_port: i32,
 }
 
 impl From<PodTemplateSpec> for Template {
@@ -38,17 +105,7 @@ impl JsonSchema for Template {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<PodTemplateSpec>()
-    }
-}
-
-/// The same JSON without members that are null. Nulls inside lists stay: dropping them would shift their neighbours.
-pub(crate) fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => Value::Object(
-            map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect(),
-        ),
-        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+        // Not as a reference: it would have our own name, and count as a recursion.
+        PodTemplateSpec::json_schema(generator)
     }
 }

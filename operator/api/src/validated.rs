@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::budget::Budget;
@@ -13,7 +12,7 @@ use crate::revision::RevisionHash;
 use crate::spec::{
     Disruption, Drain, Format, GracefulApp, InFlight, PreStop, Rollout, ServiceTemplate, Signal,
 };
-use crate::template::Template;
+use crate::template::{Outline, OutlineContainer, OutlinePod, Template};
 
 /// The longest `deadlineSeconds`: seven days.
 pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
@@ -103,8 +102,8 @@ impl TryFrom<&GracefulApp> for Validated {
         let budget = Budget::resolve(*replicas, max_surge, max_unavailable)
             .map_err(|(field, message)| errors.add(format!("spec.rollout.{field}"), message))
             .ok();
-        let typed = template.typed().map_err(|e| errors.add("spec.template", e.to_string())).ok();
-        let pod = typed.as_ref().and_then(|t| check_template(t, &mut errors));
+        let outline = template.outline().map_err(|e| errors.add("spec.template", e.to_string())).ok();
+        let pod = outline.as_ref().and_then(|t| check_template(t, &mut errors));
         let question = question(in_flight, &mut errors);
         let signal = signal(drain, in_flight.format, &mut errors);
         let place = pod.and_then(|pod| locate(&in_flight.port, pod, &mut errors));
@@ -196,7 +195,7 @@ fn check_name(name: &str, errors: &mut Errors) {
 }
 
 /// What the operator itself needs of a template. All else is Kubernetes' to judge, by a dry run.
-fn check_template<'a>(template: &'a PodTemplateSpec, errors: &mut Errors) -> Option<&'a PodSpec> {
+fn check_template<'a>(template: &'a Outline, errors: &mut Errors) -> Option<&'a OutlinePod> {
     let metadata = template.metadata.as_ref();
     for (kind, map) in [
         ("labels", metadata.and_then(|m| m.labels.as_ref())),
@@ -306,8 +305,8 @@ fn grace_warning(grace: u32, drain: &Drain) -> Option<String> {
 }
 
 /// The container and number of the in-flight port. Native sidecars count.
-fn locate(port: &IntOrString, pod: &PodSpec, errors: &mut Errors) -> Option<(String, u16)> {
-    let candidates: Vec<&Container> = pod.containers.iter().chain(native_sidecars(pod)).collect();
+fn locate(port: &IntOrString, pod: &OutlinePod, errors: &mut Errors) -> Option<(String, u16)> {
+    let candidates: Vec<&OutlineContainer> = pod.lasting_containers().collect();
     let ports = || candidates.iter().flat_map(|c| c.ports.iter().flatten().map(move |p| (*c, p)));
     let declared = ports().find(|(_, p)| match port {
         IntOrString::Int(number) => p.container_port == *number,
@@ -341,7 +340,5 @@ fn locate(port: &IntOrString, pod: &PodSpec, errors: &mut Errors) -> Option<(Str
     }
 }
 
-/// Init containers that run for the pod's whole life.
-fn native_sidecars(pod: &PodSpec) -> impl Iterator<Item = &Container> {
-    pod.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"))
-}
+#[cfg(test)]
+mod tests;

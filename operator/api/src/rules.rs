@@ -1,0 +1,241 @@
+//! What the API server itself refuses, as CEL rules with messages that say what to write instead.
+//!
+//! `validated.rs` checks the same and more, for what CEL cannot or may not afford. The cost budget is met by the bounds
+//! that `crd.rs` sets on lists and strings.
+
+use serde_json::{Value, json};
+
+use crate::names::MAX_APP_NAME;
+
+/// One rule, at one place of the schema.
+pub(crate) struct Rule {
+    /// Where it stands, as a path from the root.
+    pub(crate) at: &'static str,
+    /// The field that an error is told of, from there.
+    pub(crate) field: &'static str,
+    rule: String,
+    message: Message,
+}
+
+enum Message {
+    Text(String),
+    Expression(String),
+}
+
+impl Rule {
+    fn new(
+        at: &'static str,
+        field: &'static str,
+        rule: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { at, field, rule: rule.into(), message: Message::Text(message.into()) }
+    }
+
+    /// As the schema has it.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut rule = json!({"rule": self.rule});
+        match &self.message {
+            Message::Text(text) => rule["message"] = json!(text),
+            Message::Expression(cel) => rule["messageExpression"] = json!(cel),
+        }
+        if !self.field.is_empty() {
+            rule["fieldPath"] = json!(self.field);
+        }
+        rule
+    }
+}
+
+/// All rules, in the order of the spec.
+pub(crate) fn rules() -> Vec<Rule> {
+    let mut rules = vec![name_is_a_label(), name_leaves_room(), port_exists(), signal_suits_format()];
+    rules.extend(template());
+    rules.extend(in_flight());
+    rules.extend(drain());
+    rules.extend(rollout());
+    rules
+}
+
+fn name_is_a_label() -> Rule {
+    Rule::new(
+        "",
+        "",
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "metadata.name must be a DNS label: lower-case letters, digits and -, starting with a letter",
+    )
+}
+
+fn name_leaves_room() -> Rule {
+    Rule::new(
+        "",
+        "",
+        format!("self.metadata.name.size() <= {MAX_APP_NAME}"),
+        format!(
+            "metadata.name is too long: use at most {MAX_APP_NAME} characters, since Deployments and pods are named after it"
+        ),
+    )
+}
+
+fn port_exists() -> Rule {
+    let named = "c.?ports.orValue([]).exists(p, p.?name.orValue('') == string(self.inFlight.port))";
+    Rule {
+        at: "spec",
+        field: ".inFlight.port",
+        rule: format!(
+            "type(self.inFlight.port) != string || self.template.spec.containers.exists(c, {named}) || \
+             self.template.spec.?initContainers.orValue([]).exists(c, c.?restartPolicy.orValue('') == 'Always' && {named})"
+        ),
+        message: Message::Expression(
+            "'no container or native sidecar has a port named ' + string(self.inFlight.port) + \
+             '; add {name: ' + string(self.inFlight.port) + ', containerPort: 9808} to the one that answers, or name a port that is there'"
+                .to_owned(),
+        ),
+    }
+}
+
+fn signal_suits_format() -> Rule {
+    Rule::new(
+        "spec",
+        ".drain.signal",
+        "self.?drain.signal.orValue('') != 'Http' || self.inFlight.format == 'Graceful'",
+        "signal Http needs inFlight.format: Graceful; set that format, or write signal: Sigterm or signal: None",
+    )
+}
+
+fn template() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "spec.template.spec",
+            ".restartPolicy",
+            "self.?restartPolicy.orValue('Always') == 'Always'",
+            "restartPolicy must be Always, as in a Deployment; remove the line",
+        ),
+        Rule::new(
+            "spec.template.spec",
+            ".hostNetwork",
+            "!self.?hostNetwork.orValue(false)",
+            "hostNetwork is not supported, since a pod is asked at its own IP; remove it, and use spec.service or a hostPort",
+        ),
+    ]
+}
+
+fn in_flight() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "spec.inFlight",
+            ".jsonPointer",
+            "!has(self.jsonPointer) || self.format == 'JsonPointer'",
+            "jsonPointer needs format: JsonPointer; set it, or remove jsonPointer",
+        ),
+        Rule::new(
+            "spec.inFlight",
+            "",
+            "self.format != 'JsonPointer' || has(self.jsonPointer)",
+            "format JsonPointer needs jsonPointer; say where the number is, as in jsonPointer: /task_lenth",
+        ),
+        Rule::new(
+            "spec.inFlight",
+            ".jsonPointer",
+            "self.?jsonPointer.orValue('') == '' || self.jsonPointer.startsWith('/')",
+            "jsonPointer must start with /, as in /task_lenth",
+        ),
+        Rule::new(
+            "spec.inFlight",
+            ".metric",
+            "!has(self.metric) || self.format == 'Prometheus'",
+            "metric needs format: Prometheus; set it, or remove metric",
+        ),
+        Rule::new(
+            "spec.inFlight",
+            "",
+            "self.format != 'Prometheus' || has(self.metric)",
+            "format Prometheus needs metric; name it, as in metric: queue_length or metric: queue_length{state=\"running\"}",
+        ),
+        Rule::new(
+            "spec.inFlight",
+            ".path",
+            "self.path.startsWith('/')",
+            "path must start with /, as in /drain",
+        ),
+        Rule::new(
+            "spec.inFlight",
+            ".path",
+            "self.format != 'Graceful' || !self.path.contains('?')",
+            "path must have no query with format Graceful: the drain protocol adds its own; remove it from ? on",
+        ),
+        Rule::new(
+            "spec.inFlight",
+            ".port",
+            "type(self.port) != int || (self.port >= 1 && self.port <= 65535)",
+            "port must be a port's name, or a number from 1 to 65535",
+        ),
+    ]
+}
+
+fn drain() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "spec.drain",
+            ".deadlineSeconds",
+            "self.deadlineSeconds <= 604800",
+            "deadlineSeconds must be at most 604800 (7 days); for a longer wait use onDeadline: Hold, which waits on past it",
+        ),
+        Rule::new(
+            "spec.drain",
+            ".preStopCommand",
+            "!has(self.preStopCommand) || self.preStopCommand.exists(word, word != '')",
+            "preStopCommand is empty; write a command, as in [/server, pre-stop], or remove it for a sleep of lingerSeconds",
+        ),
+        Rule::new(
+            "spec.drain",
+            ".preStopCommand",
+            "!has(self.preStopCommand) || self.preStop == 'Auto'",
+            "preStopCommand needs preStop: Auto; set it, or remove preStopCommand",
+        ),
+    ]
+}
+
+fn rollout() -> Vec<Rule> {
+    let amount = |field: &str| {
+        format!(
+            "type(self.{field}) == int ? int(self.{field}) >= 0 : string(self.{field}).matches('^[0-9]{{1,4}}%$')"
+        )
+    };
+    let nothing = |field: &str| {
+        format!(
+            "(type(self.{field}) == int ? int(self.{field}) == 0 : string(self.{field}).matches('^0+%$'))"
+        )
+    };
+    vec![
+        Rule::new(
+            "spec.rollout",
+            ".maxSurge",
+            amount("maxSurge"),
+            "maxSurge must be a number of 0 or more, or a percentage such as \"25%\"",
+        ),
+        Rule::new(
+            "spec.rollout",
+            ".maxUnavailable",
+            amount("maxUnavailable"),
+            "maxUnavailable must be a number of 0 or more, or a percentage such as \"25%\"",
+        ),
+        Rule::new(
+            "spec.rollout",
+            ".maxUnavailable",
+            "type(self.maxUnavailable) == int || string(self.maxUnavailable).matches('^0*([0-9]{1,2}|100)%$')",
+            "maxUnavailable must be at most 100%",
+        ),
+        Rule::new(
+            "spec.rollout",
+            "",
+            format!("!({} && {})", nothing("maxSurge"), nothing("maxUnavailable")),
+            "maxSurge and maxUnavailable are both 0, so no pod could ever be replaced; set one of them to 1 or more",
+        ),
+        Rule::new(
+            "spec.rollout",
+            ".progressDeadlineSeconds",
+            "self.progressDeadlineSeconds > self.minReadySeconds",
+            "progressDeadlineSeconds must be longer than minReadySeconds",
+        ),
+    ]
+}
