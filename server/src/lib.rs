@@ -1,1 +1,21 @@
-//! (skeleton)
+//! The task server: hand it a task over HTTP, watch it over a WebSocket; a rollout loses none.
+//!
+//! - [`config`]: flags and environment
+//! - [`api`]: the routes, public and admin
+//! - [`queue`]: what was accepted and has not ended
+//! - [`worker`]: runs it
+//! - [`hub`]: tells the sockets
+//! - [`report`]: tells the collector
+//! - [`metrics`], [`identity`], [`logs`]: what is seen from outside
+//! - [`run`]: all of it together, from the bound ports to the exit
+
+pub mod api;
+pub mod config;
+pub mod hub;
+pub mod identity;
+pub mod logs;
+pub mod metrics;
+pub mod queue;
+pub mod report;
+pub mod run;
+pub mod worker;

@@ -1,1 +1,74 @@
-//! (skeleton)
+//! Drain a pod without losing what it accepted: admission gate, in-flight tracking and the drain protocol (v1, see
+//! `docs/protocol.md`) for any axum app.
+//!
+//! ```no_run
+//! use axum::{Router, routing::post};
+//! use graceful_drain::{Drain, RequestGuard, Settings, serve};
+//! use tokio::net::TcpListener;
+//!
+//! async fn work(request: RequestGuard) -> &'static str {
+//!     let mut task = request.queue_task();      // counted before the request is counted out
+//!     tokio::spawn(async move {
+//!         task.start();                         // queued -> running
+//!     });                                       // dropped at the end, also on panic: counted out
+//!     "queued"
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let drain = Drain::new(Settings::from_env());
+//!     let app = Router::new().route("/work", post(work)).layer(drain.gate());
+//!     let public = TcpListener::bind("0.0.0.0:8000").await?;
+//!     let admin = TcpListener::bind("0.0.0.0:9808").await?;
+//!     let exit = serve((public, app), (admin, drain.routes()), drain).await?;
+//!     std::process::exit(exit.code())
+//! }
+//! ```
+//!
+//! `examples/counter.rs` is a whole app with a WebSocket.
+//!
+//! # Flow
+//! Serving → Lingering (still accepting, answers say `Connection: close`, idle keep-alive connections are closed) →
+//! Draining (the latch is closed: newcomers get 503 with `Retry-After`) → Idle. `PUT /drain` starts it, `DELETE /drain`
+//! takes it back. SIGTERM does the same by itself and ends the process: sockets are told once nothing is in flight,
+//! spread over a second, then the process exits with 0. A second signal aborts with 128 + its number.
+//!
+//! # Guarantees
+//! - A request is counted before the latch closes, or it is refused: latch and counts are one value under one lock.
+//! - `accepting: false` with `inFlight.total: 0` is never reported while something accepted can still run, and stays
+//!   so until a resume: past the latch, only what is counted can count more.
+//! - A request counts until its response's body has ended or was dropped. A guard's drop counts out, on panic and
+//!   cancellation too.
+//! - Each upgraded socket is told before the exit.
+//!
+//! # Assumptions
+//! - Work that outlives its request has a guard: [`RequestGuard::queue_task`], or a clone of the request's own.
+//! - The app listens on its own for nothing else that brings work; what does (a message queue, a timer) asks
+//!   [`Drain::try_task`] first.
+//!
+//! # Caveats
+//! - It speaks for one process. Several processes in a pod (prefork, workers) need one that answers for all.
+//! - CPU-bound work on the async threads starves the admin port, and an unanswered question reads as busy: use
+//!   `spawn_blocking`, and move the guard into it.
+//! - HTTP/1 only ([`serve`]); the gate itself works under any server.
+//! - What was handed to the kernel's socket buffer counts as sent, as everywhere.
+
+mod core;
+mod drain;
+mod gate;
+mod guard;
+mod pre_stop;
+mod routes;
+mod serve;
+mod signal;
+mod sockets;
+mod status;
+
+pub use crate::core::Conflict;
+pub use drain::{Drain, Refused, Settings};
+pub use gate::{Gate, Gated};
+pub use guard::{ConnectionGuard, Farewell, RequestGuard, TaskGuard};
+pub use pre_stop::{PreStopError, pre_stop};
+pub use serve::{Exit, serve};
+pub use sockets::{SERVICE_RESTART, closing_frame};
+pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, State};

@@ -1,0 +1,283 @@
+//! [`Drain`], the handle that everything shares: one lock around [`Core`], and one bell that rings on each change.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+use uuid::Uuid;
+
+use crate::core::{Conflict, Core, Kind, Ticket};
+use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
+use crate::status::{DrainStatus, PROTOCOL};
+
+/// How a pod drains; the defaults are what the operator's own defaults expect.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The pod's uid; empty outside a cluster. `from_env` reads `GRACEFUL_POD_UID`.
+    pub pod_uid: String,
+    /// How long a pod that drains itself goes on accepting, so that endpoints can propagate. Three seconds: an
+    /// EndpointSlice change reaches every kube-proxy within about one, and a busy API server gets three times that.
+    pub linger: Duration,
+    /// Farewells to open sockets are spread over this time, so that their clients don't all come back at once.
+    pub farewell_spread: Duration,
+    /// What a refused client is told to wait, in seconds (`Retry-After`).
+    pub retry_after_seconds: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pod_uid: String::new(),
+            linger: Duration::from_secs(3),
+            farewell_spread: Duration::from_secs(1),
+            retry_after_seconds: 1,
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults, with the pod's uid from `GRACEFUL_POD_UID`.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self { pod_uid: std::env::var("GRACEFUL_POD_UID").unwrap_or_default(), ..Self::default() }
+    }
+}
+
+/// New work came after the latch had closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("draining: no new work is accepted")]
+pub struct Refused;
+
+/// One per process, cheap to clone: admits and counts work, and knows where the drain is.
+#[derive(Debug, Clone)]
+pub struct Drain(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    core: Mutex<Core>,
+    changed: Notify,
+    settings: Settings,
+    boot_id: String,
+    refused: AtomicU64,
+}
+
+impl Drain {
+    /// A pod that serves, with a boot id of its own.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self(Arc::new(Shared {
+            core: Mutex::new(Core::new()),
+            changed: Notify::new(),
+            settings,
+            boot_id: Uuid::new_v4().to_string(),
+            refused: AtomicU64::new(0),
+        }))
+    }
+
+    /// How this pod drains.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// New for each start of the process.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.0.boot_id
+    }
+
+    /// Requests and tasks refused since the start because the latch was closed.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request, or refuses it. [`crate::Gate`] does this for HTTP; call it for work that comes by other ways.
+    ///
+    /// # Errors
+    /// [`Refused`] once the latch is closed.
+    pub fn try_request(&self) -> Result<RequestGuard, Refused> {
+        self.admit(Kind::Request).map(|ticket| RequestGuard::new(self.clone(), ticket))
+    }
+
+    /// Counts a queued task that no request brings (a timer's, a message's), or refuses it. A task that a request
+    /// brings comes from [`RequestGuard::queue_task`], which cannot fail.
+    ///
+    /// # Errors
+    /// [`Refused`] once the latch is closed.
+    pub fn try_task(&self) -> Result<TaskGuard, Refused> {
+        self.admit(Kind::Queued).map(|ticket| TaskGuard::new(self.clone(), ticket))
+    }
+
+    fn admit(&self, kind: Kind) -> Result<Ticket, Refused> {
+        let admitted = self.change(|core, now| core.admit(kind, now));
+        admitted.ok_or_else(|| {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            Refused
+        })
+    }
+
+    /// Counts an open upgraded connection. It holds no drain up; it is told at the end by its [`crate::Farewell`].
+    #[must_use]
+    pub fn connection(&self) -> ConnectionGuard {
+        self.change(|core, _| core.connect());
+        ConnectionGuard::new(self.clone())
+    }
+
+    /// Starts to drain in `epoch`: open for `linger` more, then latched. The same epoch again changes nothing.
+    ///
+    /// # Errors
+    /// [`Conflict`] when the epoch is at or below any other one seen.
+    pub fn start(&self, epoch: u64, linger: Duration) -> Result<DrainStatus, Conflict> {
+        let outcome = self.change(|core, now| {
+            let before = core.state();
+            core.drain(epoch, linger, now).map(|()| (before, core.state()))
+        });
+        let (before, after) = outcome?;
+        if before != after {
+            info!(epoch, linger_seconds = linger.as_secs_f32(), state = after.as_str(), "drain starts");
+        }
+        Ok(self.status())
+    }
+
+    /// Takes the pod back into service in `epoch`.
+    ///
+    /// # Errors
+    /// [`Conflict`] when the epoch is at or below any other one seen, or once SIGTERM has come.
+    pub fn resume(&self, epoch: u64) -> Result<DrainStatus, Conflict> {
+        self.change(|core, now| core.resume(epoch, now))?;
+        info!(epoch, "back to serving");
+        Ok(self.status())
+    }
+
+    /// What SIGTERM does, final: a pod that is not draining lingers for `linger`, then latches. One that is latched
+    /// stays so, and lingers no more.
+    pub fn terminate(&self, linger: Duration) -> DrainStatus {
+        self.change(|core, now| core.terminate(linger, now));
+        self.status()
+    }
+
+    /// The answer as of now.
+    #[must_use]
+    pub fn status(&self) -> DrainStatus {
+        self.look(|core, now| DrainStatus {
+            protocol: PROTOCOL.to_owned(),
+            pod_uid: self.0.settings.pod_uid.clone(),
+            boot_id: self.0.boot_id.clone(),
+            state: core.state(),
+            accepting: core.accepting(),
+            epoch: core.epoch(),
+            in_flight: core.in_flight(),
+            connections: core.connections(),
+            oldest_seconds: core.oldest(now).as_secs(),
+            resumable: !core.terminating(),
+        })
+    }
+
+    /// Waits until the status is as asked; level-triggered, so it misses nothing and may start late.
+    pub async fn wait_until(&self, mut wanted: impl FnMut(&DrainStatus) -> bool) -> DrainStatus {
+        self.watch(|| {
+            let status = self.status();
+            if wanted(&status) { Ok(status) } else { Err(self.look(|core, _| core.latches_at())) }
+        })
+        .await
+    }
+
+    /// Waits until nothing accepted is left and nothing new can come.
+    pub async fn idle(&self) {
+        self.watch(|| self.look(|core, _| if core.idle() { Ok(()) } else { Err(core.latches_at()) })).await;
+    }
+
+    /// Waits until SIGTERM has come and the pod is idle: the time to say farewell.
+    pub async fn closing(&self) {
+        self.watch(|| {
+            self.look(
+                |core, _| if core.terminating() && core.idle() { Ok(()) } else { Err(core.latches_at()) },
+            )
+        })
+        .await;
+    }
+
+    /// Waits until no upgraded connection is open.
+    pub async fn disconnected(&self) {
+        self.watch(|| self.look(|core, _| if core.connections() == 0 { Ok(()) } else { Err(None) })).await;
+    }
+
+    /// Waits until the latch is closed or will close within `tail`.
+    pub(crate) async fn latching(&self, tail: Duration) {
+        self.watch(|| {
+            self.look(|core, now| match core.latches_at() {
+                Some(at) if at <= now + tail => Ok(()),
+                Some(at) => Err(Some(at - tail)),
+                None if core.accepting() => Err(None),
+                None => Ok(()),
+            })
+        })
+        .await;
+    }
+
+    /// Waits until `look` is Ok; it is asked again at each change, and at the time it gives itself.
+    async fn watch<T>(&self, mut look: impl FnMut() -> Result<T, Option<Instant>>) -> T {
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            // Listening starts before looking: a change in between still wakes us.
+            changed.as_mut().enable();
+            match look() {
+                Ok(found) => return found,
+                Err(None) => changed.await,
+                Err(Some(at)) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(at) => {}
+                },
+            }
+        }
+    }
+
+    pub(crate) fn winding_down(&self) -> bool {
+        self.look(|core, _| !core.accepting() || core.latches_at().is_some())
+    }
+
+    pub(crate) fn shift(&self, from: Kind, to: Kind) {
+        self.change(|core, _| core.shift(from, to));
+    }
+
+    pub(crate) fn count(&self, kind: Kind) -> Ticket {
+        self.change(|core, now| core.count(kind, now))
+    }
+
+    pub(crate) fn release(&self, ticket: Ticket, kind: Kind) {
+        self.change(|core, _| core.release(ticket, kind));
+    }
+
+    pub(crate) fn disconnect(&self) {
+        self.change(|core, _| core.disconnect());
+    }
+
+    fn look<T>(&self, read: impl FnOnce(&Core, Instant) -> T) -> T {
+        let now = Instant::now();
+        let mut core = self.lock();
+        let latched = core.advance(now);
+        let seen = read(&core, now);
+        drop(core);
+        if latched {
+            self.0.changed.notify_waiters();
+        }
+        seen
+    }
+
+    fn change<T>(&self, write: impl FnOnce(&mut Core, Instant) -> T) -> T {
+        let now = Instant::now();
+        let outcome = write(&mut self.lock(), now);
+        self.0.changed.notify_waiters();
+        outcome
+    }
+
+    // Nothing panics under the lock; if it ever did, counts that are a little off beat a pod that can't answer.
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.0.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

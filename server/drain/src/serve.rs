@@ -1,0 +1,228 @@
+//! [`serve`]: two listeners, signals, and the order in which a process ends.
+//!
+//! Flow: a first SIGTERM → linger, still accepting → latch → nothing in flight → sockets are told → listeners close
+//! → connections flush → return. The admin listener answers until the very end. A second signal returns at once.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{debug, info, warn};
+
+use crate::drain::Drain;
+use crate::gate::close_if_winding_down;
+use crate::signal::{Signal, Signals};
+use crate::status::InFlight;
+
+/// How long a connection may take to send a request's head, idle time included: longer than the 60 s that common
+/// proxies and clients keep an idle connection, so that it is they who close it and never a request that meets a
+/// closing server; short enough to be rid of those that dawdle on purpose.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Idle keep-alive connections are closed this long before the latch: their clients open a new one, to another pod,
+/// instead of meeting a 503 here later. Half a second lets a request that crosses our FIN be sent anew while we
+/// still accept. (A linger shorter than that closes them at its start.)
+const KEEP_ALIVE_TAIL: Duration = Duration::from_millis(500);
+
+/// After the last farewell, how long a socket's peer has to answer the close frame.
+const CLOSE_HANDSHAKE: Duration = Duration::from_millis(500);
+
+/// How long last responses may take from our buffer to the client once nothing is in flight.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All that was accepted is done. Exit with 0.
+    Drained,
+    /// A second signal cut the drain short.
+    Aborted {
+        /// What was in flight and is lost.
+        cut: InFlight,
+        /// Sockets that were not told.
+        connections: u64,
+        /// 128 + the signal's number, as shells report it.
+        code: i32,
+    },
+}
+
+impl Exit {
+    /// The process's exit code.
+    #[must_use]
+    pub const fn code(self) -> i32 {
+        match self {
+            Self::Drained => 0,
+            Self::Aborted { code, .. } => code,
+        }
+    }
+}
+
+/// Serves `app` on `public` and `admin_app` (with [`Drain::routes`]) on `admin` until a signal has drained it.
+///
+/// # Errors
+/// When signal handlers cannot be installed.
+pub async fn serve(
+    (public, app): (TcpListener, Router),
+    (admin, admin_app): (TcpListener, Router),
+    drain: Drain,
+) -> io::Result<Exit> {
+    let mut signals = Signals::install()?;
+    let public = Door::open(public, app, Some(drain.clone()));
+    let admin = Door::open(admin, admin_app, None);
+
+    let first = signals.next().await;
+    let linger = match first {
+        Signal::Terminate => drain.settings().linger,
+        // Ctrl-C at a terminal: no endpoints have to propagate.
+        Signal::Interrupt => Duration::ZERO,
+    };
+    let status = drain.terminate(linger);
+    info!(
+        signal = first.name(),
+        in_flight = status.in_flight.total(),
+        accepting = status.accepting,
+        "terminating"
+    );
+
+    let orderly = async {
+        drain.closing().await;
+        info!(connections = drain.status().connections, "nothing in flight: closing");
+        let patience = drain.settings().farewell_spread + CLOSE_HANDSHAKE;
+        if timeout(patience, drain.disconnected()).await.is_err() {
+            warn!(
+                connections = drain.status().connections,
+                "sockets that did not answer their close are cut"
+            );
+        }
+        public.close().await;
+        admin.close().await;
+    };
+    tokio::select! {
+        () = orderly => Ok(Exit::Drained),
+        second = signals.next() => Ok(abort(&drain, second)),
+    }
+}
+
+fn abort(drain: &Drain, signal: Signal) -> Exit {
+    let status = drain.status();
+    let InFlight { queued, running, requests } = status.in_flight;
+    let connections = status.connections;
+    warn!(
+        signal = signal.name(),
+        queued, running, requests, connections, "second signal: aborted, this is cut"
+    );
+    Exit::Aborted { cut: status.in_flight, connections, code: 128 + signal.number() }
+}
+
+/// One listener and its connections.
+struct Door {
+    stop: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Door {
+    /// Accepts until closed. With a drain, answers and idle connections wind down with it.
+    fn open(listener: TcpListener, app: Router, drain: Option<Drain>) -> Self {
+        let door = Self { stop: CancellationToken::new(), connections: TaskTracker::new() };
+        let (stop, connections) = (door.stop.clone(), door.connections.clone());
+        tokio::spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = stop.cancelled() => return,
+                };
+                match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(connection(stream, app.clone(), drain.clone(), stop.clone()));
+                    }
+                    Err(error) => {
+                        // Out of descriptors, most likely: others will close theirs.
+                        warn!(%error, "cannot accept a connection; trying again in 100 ms");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        });
+        door
+    }
+
+    /// Accepts no more, lets answers under way finish, closes the rest.
+    async fn close(&self) {
+        self.stop.cancel();
+        self.connections.close();
+        if timeout(FLUSH, self.connections.wait()).await.is_err() {
+            warn!(connections = self.connections.len(), "connections that did not take their answer are cut");
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, app: Router, drain: Option<Drain>, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "no TCP_NODELAY");
+    }
+    let used = Arc::new(Notify::new());
+    let service = {
+        let (used, drain) = (used.clone(), drain.clone());
+        service_fn(move |request| {
+            used.notify_one();
+            respond(app.clone(), drain.clone(), request)
+        })
+    };
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(serving);
+    let winding_down = async {
+        let Some(drain) = drain else { return std::future::pending().await };
+        // hyper would cut a connection that has not carried a request yet; its first one may be on the way.
+        used.notified().await;
+        drain.latching(KEEP_ALIVE_TAIL).await;
+    };
+    // Biased: the connection reads what has arrived before it is told to close, so that a request already here is
+    // answered and not reset.
+    let ended = tokio::select! {
+        biased;
+        ended = serving.as_mut() => Some(ended),
+        () = winding_down => None,
+        () = stop.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
+    }
+}
+
+async fn respond(
+    app: Router,
+    drain: Option<Drain>,
+    request: http::Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let version = request.version();
+    let mut response = app.oneshot(request.map(Body::new)).await?;
+    if let Some(drain) = drain {
+        close_if_winding_down(&drain, version, &mut response);
+    }
+    Ok(response)
+}

@@ -1,0 +1,46 @@
+//! SIGTERM and SIGINT as a sequence: the first drains, the second aborts.
+
+use std::io;
+
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+/// A request to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Terminate,
+    Interrupt,
+}
+
+impl Signal {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+        }
+    }
+
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Self::Terminate => SignalKind::terminate().as_raw_value(),
+            Self::Interrupt => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}
+
+pub(crate) struct Signals {
+    terminate: Stream,
+    interrupt: Stream,
+}
+
+impl Signals {
+    pub(crate) fn install() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub(crate) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The public API: the seed's routes, answer for answer, and its description.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing};
+use graceful_drain::{Drain, RequestGuard, State as DrainState};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::{OpenApi, ToSchema};
+use utoipa_swagger_ui::SwaggerUi;
+use uuid::Uuid;
+
+use crate::hub::Hub;
+use crate::metrics::{Metrics, Refusal};
+use crate::queue::Queue;
+
+const SHUTTING_DOWN: &str = "Service Under Graceful Shutdown";
+/// A client id goes into every frame sent to that client; this keeps the frames small.
+const LONGEST_CLIENT_ID: usize = 128;
+/// Clients send nothing that is used; a small bound keeps what they send out of memory.
+const LONGEST_MESSAGE: usize = 16 * 1024;
+
+/// What the routes share.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The drain of this process.
+    pub drain: Drain,
+    /// The tasks of this pod.
+    pub queue: Arc<Queue>,
+    /// The sockets of this pod.
+    pub hub: Hub,
+    /// What Prometheus is told.
+    pub metrics: Arc<Metrics>,
+    /// The first frame of each socket.
+    pub greeting: String,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Graceful task server",
+        description = "Hand it a task over HTTP, watch it over a WebSocket.\n\n\
+            The queue is held by the pod that accepted the task: until a shared engine comes, a pod answers 404 for a \
+            task it does not hold. Behind a Service, ask again or watch `/ws/{client_id}`, which tells of every task \
+            of its pod.\n\n\
+            While a pod drains it finishes what it accepted, and answers new tasks with 503 and `Retry-After`."
+    ),
+    paths(create_task, read_task, queue_length, health)
+)]
+struct Document;
+
+/// The OpenAPI document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// The public routes. What brings work is behind the drain's gate; reads and health answer until the end.
+pub fn public(api: Api) -> Router {
+    let metrics = api.metrics.clone();
+    let gate = api.drain.gate_with(move || {
+        metrics.refused(Refusal::Draining);
+        detail(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN)
+    });
+    let work = Router::new()
+        .route("/v1/create-task/", routing::post(create_task))
+        .route("/v1/create-task", routing::post(create_task))
+        .route("/ws/{client_id}", routing::get(watch))
+        .route_layer(gate);
+    let reads = Router::new()
+        .route("/v1/tasks/{id}", routing::get(read_task))
+        .route("/v1/get_queue_length/", routing::get(queue_length))
+        .route("/v1/get_queue_length", routing::get(queue_length))
+        .route("/v1/health", routing::get(health));
+    work.merge(reads)
+        .with_state(api)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document()))
+        .merge(probes())
+        .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async {
+            detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+        })
+}
+
+/// The admin port's routes.
+pub fn admin(api: &Api) -> Router {
+    let (drain, metrics) = (api.drain.clone(), api.metrics.clone());
+    let text = move || async move {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([(header::CONTENT_TYPE, kind)], metrics.text(&drain))
+    };
+    api.drain.routes().merge(probes()).route("/metrics", routing::get(text))
+}
+
+/// Both are 200 while draining: a pod that drains lives, and one that turned unready would be the first that its
+/// ReplicaSet kills. It is the operator that takes it out of the Service.
+fn probes() -> Router {
+    Router::new()
+        .route("/livez", routing::get(|| async { "ok\n" }))
+        .route("/readyz", routing::get(|| async { "ok\n" }))
+}
+
+fn detail(status: StatusCode, text: &str) -> Response {
+    (status, Json(json!({"detail": text}))).into_response()
+}
+
+/// A task that was accepted.
+#[derive(Debug, Serialize, ToSchema)]
+struct TaskAccepted {
+    /// `Task <id> Queued`.
+    message: String,
+    /// The task's id.
+    task_id: Uuid,
+}
+
+/// A task, queued or processed.
+#[derive(Debug, Serialize, ToSchema)]
+struct TaskOut {
+    /// The task's id.
+    task_id: Uuid,
+    /// `Task <id> queued`, later `Task <id> processed`.
+    message: String,
+}
+
+/// How much there is to do.
+#[derive(Debug, Serialize, ToSchema)]
+struct QueueOut {
+    /// Tasks of this pod that wait or run.
+    task_lenth: usize,
+}
+
+/// Why not.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes an answer in the document; the answer itself is made by `detail`")]
+struct Detail {
+    /// What is wrong.
+    detail: String,
+}
+
+/// Whether new tasks are welcome.
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    /// `ok`, or that the pod drains.
+    status: &'static str,
+}
+
+/// Hand over a task. No body is needed.
+#[utoipa::path(post, path = "/v1/create-task/", responses(
+    (status = 200, description = "The task is queued and will be done.", body = TaskAccepted),
+    (status = 429, description = "The queue is full; `Retry-After` says when to try again.", body = Detail),
+    (status = 503, description = "The pod drains; `Retry-After` says when to try again.", body = Detail),
+))]
+async fn create_task(State(api): State<Api>, request: RequestGuard) -> Response {
+    match api.queue.submit(&request) {
+        Ok(task_id) => {
+            api.metrics.accepted();
+            Json(TaskAccepted { message: format!("Task {task_id} Queued"), task_id }).into_response()
+        }
+        Err(_) => {
+            api.metrics.refused(Refusal::Full);
+            let busy = detail(StatusCode::TOO_MANY_REQUESTS, "The queue is full");
+            ([(header::RETRY_AFTER, "1")], busy).into_response()
+        }
+    }
+}
+
+/// What became of a task. A pod knows the tasks it accepted, and of the finished ones the latest.
+#[utoipa::path(get, path = "/v1/tasks/{id}", params(("id" = String, Path, description = "The task's id.")), responses(
+    (status = 200, description = "The task.", body = TaskOut),
+    (status = 404, description = "This pod does not hold the task.", body = Detail),
+))]
+async fn read_task(State(api): State<Api>, Path(id): Path<String>) -> Response {
+    let found = id.parse().ok().and_then(|id| Some((id, api.queue.message(id)?)));
+    match found {
+        Some((task_id, message)) => Json(TaskOut { task_id, message }).into_response(),
+        None => detail(StatusCode::NOT_FOUND, "Task not found"),
+    }
+}
+
+/// How many tasks of this pod wait or run. (The name of the field is what the first clients were given.)
+#[utoipa::path(get, path = "/v1/get_queue_length/", responses(
+    (status = 200, description = "The count.", body = QueueOut),
+))]
+async fn queue_length(State(api): State<Api>) -> Json<QueueOut> {
+    Json(QueueOut { task_lenth: api.queue.length() })
+}
+
+/// Whether new tasks are welcome. Not for a liveness probe: it fails while the pod drains.
+#[utoipa::path(get, path = "/v1/health", responses(
+    (status = 200, description = "They are.", body = Health),
+    (status = 503, description = "The pod drains.", body = Health),
+))]
+async fn health(State(api): State<Api>) -> Response {
+    match api.drain.status().state {
+        DrainState::Serving => Json(Health { status: "ok" }).into_response(),
+        DrainState::Lingering | DrainState::Draining | DrainState::Idle | DrainState::Terminating => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: SHUTTING_DOWN })).into_response()
+        }
+    }
+}
+
+/// `/ws/{client_id}`: tells of each task of this pod as it ends.
+async fn watch(State(api): State<Api>, Path(client): Path<String>, upgrade: WebSocketUpgrade) -> Response {
+    if client.len() > LONGEST_CLIENT_ID {
+        return detail(StatusCode::BAD_REQUEST, "client_id is longer than 128 bytes; use a shorter one");
+    }
+    let upgrade = upgrade.max_message_size(LONGEST_MESSAGE).max_frame_size(LONGEST_MESSAGE);
+    let drain = api.drain.clone();
+    drain.on_upgrade(upgrade, move |socket, farewell| async move {
+        api.hub.session(socket, client, api.greeting, farewell, api.metrics).await;
+    })
+}

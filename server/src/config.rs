@@ -1,0 +1,184 @@
+//! Flags and environment, parsed once. What can't be used is refused with the flag's name and what to write instead.
+
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A task server: hand it tasks over HTTP, watch them over a WebSocket, and roll it out without losing one.
+#[derive(Debug, Parser)]
+#[command(name = "server", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Without a subcommand, `run`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The flags of `run`.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until SIGTERM has drained the process (the default).
+    Run(Run),
+    /// For a preStop hook: start the drain of the server in this pod if nobody has, and wait until it is idle.
+    PreStop(PreStop),
+}
+
+/// The flags of `server run`.
+//
+// Variables are not called GRACEFUL_PORT and the like: Kubernetes puts <SERVICE>_PORT=tcp://… into each pod of a
+// namespace, and a Service named `graceful` would overwrite ours.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Port of the public API.
+    #[arg(long, env = "GRACEFUL_LISTEN_PORT", default_value = "8000")]
+    pub port: u16,
+    /// Port of /drain, /metrics, /livez and /readyz; no Service should expose it.
+    #[arg(long, env = "GRACEFUL_ADMIN_LISTEN_PORT", default_value = "9808")]
+    pub admin_port: u16,
+    /// Tasks that run at the same time. The seed has no bound; here they are 64, which its 20 s tasks make about
+    /// three a second: a burst waits in the queue, where it is counted, rather than in memory, where it is not.
+    #[arg(long, env = "GRACEFUL_CONCURRENCY", default_value = "64")]
+    pub concurrency: NonZeroUsize,
+    /// How long a task takes: `20`, `0.5`, or a range to draw from, `2-8`.
+    #[arg(long, env = "GRACEFUL_TASK_SECONDS", default_value = "20", allow_negative_numbers = true)]
+    pub task_seconds: TaskSeconds,
+    /// Tasks that may wait. Past it a submit is answered 429 with Retry-After.
+    #[arg(long, env = "GRACEFUL_QUEUE_CAPACITY", default_value = "1024")]
+    pub queue_capacity: NonZeroUsize,
+    /// Finished tasks that are remembered for GET /v1/tasks/{id}, for an hour at most.
+    #[arg(long, env = "GRACEFUL_KEEP_FINISHED", default_value = "10000")]
+    pub keep_finished: usize,
+    /// Where each task is reported as it ends: POST {"taskId","podUid","bootId","outcome"}.
+    #[arg(long, env = "GRACEFUL_REPORT_URL")]
+    pub report_url: Option<ReportUrl>,
+    /// How long a SIGTERM that nobody announced leaves the door open, while endpoints propagate.
+    #[arg(long, env = "GRACEFUL_LINGER_SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub linger_seconds: u64,
+    /// Form of the logs; auto is text on a terminal and JSON elsewhere.
+    #[arg(long, env = "GRACEFUL_LOG_FORMAT", default_value = "auto")]
+    pub log_format: LogFormat,
+    /// What is logged, as tracing's filter: `info`, or `info,graceful_drain=debug`.
+    #[arg(long, env = "GRACEFUL_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// The flags of `server pre-stop`.
+#[derive(Debug, Clone, Args)]
+pub struct PreStop {
+    /// Admin port of the server in this pod.
+    #[arg(long, env = "GRACEFUL_ADMIN_LISTEN_PORT", default_value = "9808")]
+    pub admin_port: NonZeroU16,
+    /// How long the door stays open if the drain starts here.
+    #[arg(long, env = "GRACEFUL_LINGER_SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub linger_seconds: u64,
+}
+
+/// Form of the logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// A line for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How long a task takes: from the first to the second, drawn evenly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TaskSeconds {
+    shortest: f64,
+    longest: f64,
+}
+
+impl TaskSeconds {
+    /// One draw.
+    #[must_use]
+    pub fn draw(&self) -> Duration {
+        Duration::from_secs_f64(rand::random_range(self.shortest..=self.longest))
+    }
+}
+
+impl FromStr for TaskSeconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds = |part: &str| match part.trim().parse::<f64>() {
+            Ok(value) if (0.0..=86_400.0).contains(&value) => Ok(value),
+            _ => Err(format!("`{text}` is not a number of seconds up to 86400; write 20, 0.5 or 2-8")),
+        };
+        let (shortest, longest) = match text.split_once('-') {
+            Some((shortest, longest)) => (seconds(shortest)?, seconds(longest)?),
+            None => (seconds(text)?, seconds(text)?),
+        };
+        if shortest > longest {
+            return Err(format!("the range runs backwards; write {longest}-{shortest}"));
+        }
+        Ok(Self { shortest, longest })
+    }
+}
+
+/// An http URL that reports are posted to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportUrl(pub reqwest::Url);
+
+impl FromStr for ReportUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url =
+            text.parse::<reqwest::Url>().map_err(|error| format!("{error}; write http://host:port/path"))?;
+        // Built without TLS: the collector lives in the same cluster.
+        if url.scheme() != "http" {
+            return Err(format!("{} is not supported; write http://host:port/path", url.scheme()));
+        }
+        Ok(Self(url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(args: &[&str]) -> String {
+        Cli::try_parse_from([&["server"], args].concat()).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_bad_flag_is_named_with_what_to_write_instead() {
+        for (args, flag, instead) in [
+            (["--task-seconds", "8-2"], "--task-seconds", "write 2-8"),
+            (["--task-seconds", "NaN"], "--task-seconds", "write 20, 0.5 or 2-8"),
+            (["--task-seconds", "-1"], "--task-seconds", "write 20, 0.5 or 2-8"),
+            (["--report-url", "https://x/"], "--report-url", "write http://host:port/path"),
+            (["--report-url", "collector"], "--report-url", "write http://host:port/path"),
+            (["--concurrency", "0"], "--concurrency", "zero"),
+            (["--linger-seconds", "4000"], "--linger-seconds", "0..=3600"),
+        ] {
+            let said = refusal(&args);
+            assert!(said.contains(flag) && said.contains(instead), "{args:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn flags_work_with_and_without_the_word_run() {
+        let bare = Cli::try_parse_from(["server", "--port", "1"]).unwrap();
+        assert!(bare.command.is_none() && bare.run.port == 1);
+        let named = Cli::try_parse_from(["server", "run", "--port", "1"]).unwrap();
+        assert!(matches!(named.command, Some(Command::Run(run)) if run.port == 1));
+    }
+
+    #[test]
+    fn task_seconds_are_drawn_from_the_range() {
+        let range: TaskSeconds = "0.5-2".parse().unwrap();
+        for _ in 0..100 {
+            let drawn = range.draw().as_secs_f64();
+            assert!((0.5..=2.0).contains(&drawn), "{drawn}");
+        }
+        assert_eq!("20".parse::<TaskSeconds>().unwrap().draw(), Duration::from_secs(20));
+    }
+}
