@@ -86,8 +86,6 @@ pub struct Unfinished {
     pub task_id: String,
     /// When its client was told that it was accepted.
     pub accepted_ms: u64,
-    /// The pod that accepted it, when its answer says so.
-    pub pod: Option<String>,
 }
 
 /// How submissions were answered.

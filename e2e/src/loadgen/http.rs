@@ -52,7 +52,6 @@ async fn submit(client: &reqwest::Client, url: &str) -> Answer {
         Err(error) => return Answer::Failed(kind(&error)),
     };
     let status = response.status();
-    let pod = response.headers().get(POD_HEADER).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let body = match response.bytes().await {
         Ok(body) => body,
         Err(error) => return Answer::Failed(format!("cut: {}", kind(&error))),
@@ -61,13 +60,10 @@ async fn submit(client: &reqwest::Client, url: &str) -> Answer {
         return Answer::Refused(status.as_u16());
     }
     match serde_json::from_slice::<Created>(&body) {
-        Ok(Created { task_id }) => Answer::Accepted { task_id, pod },
+        Ok(Created { task_id }) => Answer::Accepted(task_id),
         Err(error) => Answer::Failed(format!("answer without a task id: {error}")),
     }
 }
-
-/// Names the pod that answered; an app may leave it out.
-const POD_HEADER: &str = "x-pod";
 
 /// A short, stable word for what went wrong.
 fn kind(error: &reqwest::Error) -> String {

@@ -10,7 +10,8 @@ use crate::wire::{LedgerView, PROCESSED, PodWork, Report, Requests, SocketClose,
 /// All that was accepted, and all that ended.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    accepted: HashMap<String, Accepted>,
+    /// When its client was told, by task.
+    accepted: HashMap<String, u64>,
     ended: HashMap<String, Ended>,
     last_report_ms: Option<u64>,
     pods: BTreeMap<String, PodWork>,
@@ -18,12 +19,6 @@ pub struct Ledger {
     sockets: Sockets,
     /// Clients without a connection, with the index of the close that began their gap.
     gaps: HashMap<String, usize>,
-}
-
-#[derive(Debug)]
-struct Accepted {
-    at_ms: u64,
-    pod: Option<String>,
 }
 
 /// Which processes reported the end of a task, by how it ended.
@@ -36,13 +31,8 @@ struct Ended {
 /// What became of one submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A whole 2xx answer with a task id, and the pod if the answer names it.
-    Accepted {
-        /// The task.
-        task_id: String,
-        /// The pod, if the answer names it.
-        pod: Option<String>,
-    },
+    /// A whole 2xx answer with this task id.
+    Accepted(String),
     /// A whole answer with another status.
     Refused(u16),
     /// No whole answer: whether the task was accepted is unknown.
@@ -54,8 +44,8 @@ impl Ledger {
     pub fn answer(&mut self, answer: Answer, now_ms: u64) {
         self.requests.sent += 1;
         match answer {
-            Answer::Accepted { task_id, pod } => {
-                self.accepted.insert(task_id, Accepted { at_ms: now_ms, pod });
+            Answer::Accepted(task_id) => {
+                self.accepted.insert(task_id, now_ms);
             }
             Answer::Refused(status) => *self.requests.refused.entry(status).or_default() += 1,
             Answer::Failed(kind) => *self.requests.failed.entry(kind).or_default() += 1,
@@ -123,18 +113,14 @@ impl Ledger {
         let mut duplicates = 0;
         let mut unfinished = Vec::new();
         let mut given_up: BTreeMap<String, u64> = BTreeMap::new();
-        for (task_id, accepted) in &self.accepted {
+        for (task_id, accepted_ms) in &self.accepted {
             let ended = self.ended.get(task_id);
             match ended.map_or(0, |e| e.processed_by.len()) {
                 0 => {
                     if let Some(outcome) = ended.and_then(|e| e.given_up.clone()) {
                         *given_up.entry(outcome).or_default() += 1;
                     }
-                    unfinished.push(Unfinished {
-                        task_id: task_id.clone(),
-                        accepted_ms: accepted.at_ms,
-                        pod: accepted.pod.clone(),
-                    });
+                    unfinished.push(Unfinished { task_id: task_id.clone(), accepted_ms: *accepted_ms });
                 }
                 1 => finished += 1,
                 _ => {
@@ -177,7 +163,7 @@ mod tests {
     }
 
     fn accepted(task: &str) -> Answer {
-        Answer::Accepted { task_id: task.into(), pod: None }
+        Answer::Accepted(task.into())
     }
 
     #[test]
