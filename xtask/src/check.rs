@@ -3,7 +3,7 @@
 use crate::run::{cargo, run, stage};
 
 /// Runs every stage in the order of its price and stops at the first that fails.
-pub fn run_all() -> anyhow::Result<()> {
+pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     stage("clippy", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))

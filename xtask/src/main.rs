@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one door to everything a person or CI runs here. Each subcommand is a module.
 
 mod check;
+mod generate;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -16,10 +17,13 @@ struct Cli {
 enum Command {
     /// Format, lints, unit tests, properties, generated files and dependency policy; needs no cluster.
     Check,
+    /// Writes the generated files: the CRD, and its copy in the chart.
+    Gen,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Check => check::run_all(),
+        Command::Gen => generate::write_all(),
     }
 }

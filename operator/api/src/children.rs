@@ -71,7 +71,7 @@ pub fn service(app: &Validated) -> Option<Service> {
     let mut selector = pod_labels(app);
     selector.insert(names::SERVING_LABEL.to_owned(), names::SERVING.to_owned());
     let mut metadata = metadata(app, names::service_name(&app.name));
-    metadata.annotations.get_or_insert_default().extend(annotations);
+    metadata.annotations.get_or_insert_default().extend(annotations.unwrap_or_default());
     Some(Service {
         metadata,
         spec: Some(ServiceSpec {

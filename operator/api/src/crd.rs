@@ -133,3 +133,79 @@ fn columns() -> Value {
         column("Waiting-For", "string", ".status.waitingFor", 1, "What the operator waits for"),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walks a schema with each node's path.
+    fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &serde_json::Map<String, Value>)) {
+        let Value::Object(node) = schema else { return };
+        visit(path, node);
+        for (name, property) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            walk(property, &format!("{path}.{name}"), visit);
+        }
+        for key in ["items", "additionalProperties"] {
+            if let Some(child) = node.get(key) {
+                walk(child, path, visit);
+            }
+        }
+    }
+
+    fn root() -> Value {
+        crd_json()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    }
+
+    #[test]
+    fn it_is_a_crd_and_small_enough_for_a_client_side_apply() {
+        let bytes = serde_json::to_vec(&crd()).unwrap().len();
+        assert!(bytes < MAX_BYTES - 4096, "{bytes} bytes of {MAX_BYTES}, and other annotations need room");
+        assert!(crd_yaml().len() < MAX_BYTES);
+    }
+
+    #[test]
+    fn a_template_passes_through_untouched() {
+        let template = &root()["properties"]["spec"]["properties"]["template"];
+        let mut objects = 0;
+        walk(template, "template", &mut |path, node| {
+            assert!(!node.contains_key("default"), "{path} would be changed by a default");
+            assert!(
+                path == "template" || !node.contains_key("description"),
+                "{path} describes what is not ours"
+            );
+            if node.contains_key("properties") {
+                objects += 1;
+                let preserves = node.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
+                assert!(preserves, "{path} would prune what a newer Kubernetes knows");
+            }
+        });
+        assert!(objects > 100, "only {objects} objects: is the template's schema still embedded?");
+    }
+
+    #[test]
+    fn quantities_may_be_fractions_and_ports_may_be_names() {
+        let mut root = root();
+        let container = "spec.template.spec.containers.[]";
+        let limits = at(&mut root, &format!("{container}.resources.limits"));
+        assert_eq!(limits["additionalProperties"], json!({"x-kubernetes-preserve-unknown-fields": true}));
+        let port = at(&mut root, &format!("{container}.livenessProbe.httpGet.port"));
+        assert_eq!(port.get("x-kubernetes-int-or-string"), Some(&json!(true)));
+    }
+
+    #[test]
+    fn each_of_our_own_fields_is_explained() {
+        let mut root = root();
+        at(&mut root, "spec")["properties"]["template"] = json!({"description": "tested above"});
+        for embedded in ["spec.service.ports", "status.conditions"] {
+            at(&mut root, embedded).remove("items");
+        }
+        let mut missing = Vec::new();
+        walk(&root["properties"]["spec"], "spec", &mut |path, node| {
+            let is_list_item = path.ends_with("preStopCommand") || path.ends_with("annotations");
+            if !node.contains_key("description") && !is_list_item {
+                missing.push(path.to_owned());
+            }
+        });
+        assert_eq!(missing, Vec::<String>::new());
+    }
+}

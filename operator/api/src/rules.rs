@@ -76,14 +76,16 @@ fn name_leaves_room() -> Rule {
     )
 }
 
+/// Spelt with `has` throughout: an optional's default has no bound on its size, and would exceed the cost budget.
 fn port_exists() -> Rule {
-    let named = "c.?ports.orValue([]).exists(p, p.?name.orValue('') == string(self.inFlight.port))";
+    let named = "has(c.ports) && c.ports.exists(p, has(p.name) && p.name == self.inFlight.port)";
+    let sidecar = "has(c.restartPolicy) && c.restartPolicy == 'Always'";
     Rule {
         at: "spec",
         field: ".inFlight.port",
         rule: format!(
             "type(self.inFlight.port) != string || self.template.spec.containers.exists(c, {named}) || \
-             self.template.spec.?initContainers.orValue([]).exists(c, c.?restartPolicy.orValue('') == 'Always' && {named})"
+             (has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, {sidecar} && {named}))"
         ),
         message: Message::Expression(
             "'no container or native sidecar has a port named ' + string(self.inFlight.port) + \
@@ -115,6 +117,12 @@ fn template() -> Vec<Rule> {
             ".hostNetwork",
             "!self.?hostNetwork.orValue(false)",
             "hostNetwork is not supported, since a pod is asked at its own IP; remove it, and use spec.service or a hostPort",
+        ),
+        Rule::new(
+            "spec.template",
+            ".metadata.labels",
+            "!has(self.metadata) || !has(self.metadata.labels) || self.metadata.labels.all(key, !key.startsWith('graceful.dev/'))",
+            "labels of graceful.dev/ are set by the operator; remove them",
         ),
     ]
 }
@@ -238,4 +246,19 @@ fn rollout() -> Vec<Rule> {
             "progressDeadlineSeconds must be longer than minReadySeconds",
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_fit_in_one_line_and_fields_are_paths() {
+        for rule in rules() {
+            let json = rule.to_json();
+            let message = json["message"].as_str().or(json["messageExpression"].as_str()).unwrap();
+            assert!(!message.is_empty() && !message.contains('\n'), "{message}");
+            assert!(rule.field.is_empty() || rule.field.starts_with('.'), "{}", rule.field);
+        }
+    }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-/// Keeps what users read and drops what only Rust needs: formats of unsigned integers, `nullable` where nothing is
-/// optional, line breaks of doc comments, whole defaults where those of the members say the same.
+/// Keeps what users read and drops what only Rust needs: formats of unsigned integers, line breaks of doc
+/// comments, and `nullable`: without it the API server takes a null for absent, so that defaults and CEL see none.
 pub(crate) fn tidy(schema: &mut Value) {
     let Value::Object(node) = schema else { return };
     if let Some(Value::String(text)) = node.get_mut("description") {
@@ -14,12 +14,7 @@ pub(crate) fn tidy(schema: &mut Value) {
         Some("uint64") => node.insert("format".to_owned(), json!("int64")),
         Some(_) | None => None,
     };
-    if node.contains_key("x-kubernetes-int-or-string") {
-        node.remove("nullable");
-    }
-    if node.get("default").is_some_and(Value::is_object) {
-        node.insert("default".to_owned(), json!({}));
-    }
+    node.remove("nullable");
     for bound in ["minimum", "maximum"] {
         if let Some(value) = node.get_mut(bound) {
             *value = whole(value);

@@ -72,8 +72,8 @@ pub struct ServiceTemplate {
     #[schemars(length(min = 1, max = 32))]
     pub ports: Vec<ServicePort>,
     /// Annotations of the Service; cloud load balancers are configured by them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
     /// As in Kubernetes: Cluster or Local.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<String>,
@@ -104,7 +104,7 @@ pub struct InFlight {
     /// Container port to ask, by name or number.
     pub port: IntOrString,
     /// HTTP path to ask.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[^\s#]*$"))]
+    #[schemars(length(max = 1024), regex(pattern = r"^[^\s#]*$"))]
     pub path: String,
     /// What answers there. Graceful: the drain protocol v1. JsonPointer: a JSON document with a number in it.
     /// Prometheus: metrics in the text format.
@@ -142,10 +142,7 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Drain {
-    /// How a pod learns that it drains. Http (default with format Graceful): PUT on the in-flight path. Sigterm (default
-    /// with the other formats): wait for a quiet zero, at most deadlineSeconds, then delete; the app's own drain within
-    /// its grace period is the drain. None: wait for a quiet zero; the app does not drain, and what slips in after it is
-    /// cut and counted.
+    /// How a pod learns that it drains; see [`Signal`], whose text the schema shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<Signal>,
     /// Seconds for which a pod is unrouted and still accepts, while endpoints propagate.
@@ -164,7 +161,7 @@ pub struct Drain {
     /// With preStop Auto: the command of the hook in the container that has the in-flight port. Without it, and in
     /// all other containers, the hook sleeps for lingerSeconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(max = 1024)))]
+    #[schemars(length(max = 32), inner(length(max = 1024)))]
     pub pre_stop_command: Option<Vec<String>>,
 }
 
@@ -178,7 +175,10 @@ impl Drain {
     }
 }
 
-/// How a pod learns that it drains.
+/// How a pod learns that it drains. Http (default with format Graceful): PUT on the in-flight path. Sigterm (default with
+/// the other formats): wait for a quiet zero, at most deadlineSeconds, then delete; the app's own drain within its grace
+/// period is the drain. None: wait for a quiet zero; the app does not drain, and what slips in after it is cut and
+/// counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Signal {
     /// PUT on the in-flight path.
