@@ -187,6 +187,15 @@ impl Drain {
         .await
     }
 
+    /// Waits until the status differs from what its caller knows, or the process is about to exit.
+    pub(crate) async fn news(&self, known: impl Fn(&DrainStatus) -> bool) -> DrainStatus {
+        self.wait_until(|status| !known(status) || self.look(|core, _| core.ended())).await
+    }
+
+    pub(crate) fn end(&self) {
+        self.change(|core, _| core.end());
+    }
+
     /// Waits until nothing accepted is left and nothing new can come.
     pub async fn idle(&self) {
         self.watch(|| self.look(|core, _| if core.idle() { Ok(()) } else { Err(core.latches_at()) })).await;

@@ -54,10 +54,10 @@ async fn show(State(drain): State<Drain>, headers: HeaderMap) -> Response {
     let Some(wait) = preferred_wait(&headers) else {
         return not_modified(&status.etag());
     };
-    let changed = drain.wait_until(|status| !knows(&headers, &status.etag()));
-    let mut response = match timeout(wait, changed).await {
-        Ok(status) => answer(StatusCode::OK, &status),
-        Err(_) => not_modified(&status.etag()),
+    let news = drain.news(|status| knows(&headers, &status.etag()));
+    let mut response = match timeout(wait, news).await {
+        Ok(status) if !knows(&headers, &status.etag()) => answer(StatusCode::OK, &status),
+        Ok(_) | Err(_) => not_modified(&status.etag()),
     };
     if let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs())) {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);

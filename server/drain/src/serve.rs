@@ -109,6 +109,7 @@ pub async fn serve(
             );
         }
         public.close().await;
+        drain.end();
         admin.close().await;
     };
     tokio::select! {
