@@ -48,7 +48,7 @@ pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course
         draft.retire(census, pod, Proof::NotRunning);
         any = true;
     }
-    for revision in census.observed.revisions.iter().filter(|r| dispensable(census, &r.hash)) {
+    for revision in superseded(census).filter(|r| dispensable(census, &r.hash)) {
         any |= drop_unmade(census, draft, revision, u32::MAX);
     }
     any
@@ -56,8 +56,8 @@ pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course
 
 /// A superseded revision whose missing or unready pods need not be waited for.
 ///
-/// Until the update revision is proven, a revision that serves, and the oldest one that should, keep even the pods that are only starting:
-/// were a node lost while the new revision is bad, their replacements would be all there is. Without surge, maxUnavailable says how many may go.
+/// Until the update revision is proven, the revisions that serve keep even the pods that are only starting, up to `replicas` pods in all:
+/// were a node lost while the new revision is bad, their replacements would be all there is. Without surge, maxUnavailable says how many go.
 fn dispensable(census: &Census<'_>, hash: &RevisionHash) -> bool {
     let app = &census.observed.app;
     if hash == census.update() {
@@ -65,14 +65,19 @@ fn dispensable(census: &Census<'_>, hash: &RevisionHash) -> bool {
     }
     let without_surge =
         app.max_surge == 0 && census.total() > app.replicas.saturating_sub(app.max_unavailable);
-    proven(census) || without_surge || !relied_on(census, hash)
+    let beyond = superseded(census).map(|r| census.wanted_of(r)).sum::<i64>() > i64::from(app.replicas);
+    proven(census) || without_surge || beyond || !relied_on(census, hash)
 }
 
+fn superseded<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Revision> {
+    census.observed.revisions.iter().filter(|r| r.hash != *census.update())
+}
+
+/// It serves; or nothing does, and it is the oldest that should.
 fn relied_on(census: &Census<'_>, hash: &RevisionHash) -> bool {
-    let superseded = census.observed.revisions.iter().filter(|r| r.hash != *census.update());
-    let oldest = superseded.filter(|r| census.wanted_of(r) > 0).min_by_key(|r| (r.created, &r.hash));
-    oldest.is_some_and(|r| r.hash == *hash)
-        || census.labelled().any(|p| p.revision == *hash && census.counts(p))
+    let counts = |hash: &RevisionHash| census.labelled().any(|p| p.revision == *hash && census.counts(p));
+    let oldest = superseded(census).filter(|r| census.wanted_of(r) > 0).min_by_key(|r| (r.created, &r.hash));
+    counts(hash) || (oldest.is_some_and(|r| r.hash == *hash) && !superseded(census).any(|r| counts(&r.hash)))
 }
 
 /// Something of the update revision counts: it can replace others.
@@ -143,7 +148,7 @@ fn warm<'a>(census: &Census<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
 /// Starts the drains that the budget allows.
 pub(crate) fn shrink(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) {
     if fenced(census) {
-        let mut spendable = spendable(census);
+        let mut spendable = spendable(census, course);
         if course.rolling {
             replace(census, draft, &mut spendable);
         }
@@ -157,9 +162,13 @@ pub(crate) fn fenced(census: &Census<'_>) -> bool {
 }
 
 /// How many counting pods may stop serving: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
-fn spendable(census: &Census<'_>) -> i64 {
+///
+/// While a rollout that can surge has proven nothing yet, only what serves above `replicas` itself: a bad revision costs no capacity.
+fn spendable(census: &Census<'_>, course: &Course<'_>) -> i64 {
     let app = &census.observed.app;
-    i64::from(census.counting()) - i64::from(app.replicas.saturating_sub(app.max_unavailable))
+    let unproven = course.rolling && app.max_surge > 0 && !proven(census);
+    let may_miss = if unproven { 0 } else { app.max_unavailable };
+    i64::from(census.counting()) - i64::from(app.replicas.saturating_sub(may_miss))
 }
 
 /// The rollout's drains.
@@ -167,13 +176,12 @@ fn spendable(census: &Census<'_>) -> i64 {
 /// Worked example, replicas 3, maxSurge 1, maxUnavailable 0: three old pods count, spendable is 0. The new pod is made (room 1), counts, and
 /// spendable is 1: one old pod starts to drain, and spendable is 0 again. It goes, room is 1, and so on.
 fn replace(census: &Census<'_>, draft: &mut Draft, spendable: &mut i64) {
-    let may_start = census.observed.app.max_surge == 0 || proven(census);
     let mut old: Vec<_> = census.labelled().filter(|p| census.superseded(p) && !cannot_be_busy(p)).collect();
     old.sort_by_key(|p| (census.counts(p), known_in_flight(census, p), p.created, &p.name));
     for pod in old {
         let cost = i64::from(census.counts(pod));
         let free = pod.readiness == Readiness::Never && dispensable(census, &pod.revision);
-        if free || (may_start && *spendable >= cost) {
+        if free || *spendable >= cost {
             *spendable -= cost;
             unroute(census, draft, pod, DrainReason::Rollout);
         }

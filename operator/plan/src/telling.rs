@@ -4,6 +4,7 @@ use graceful_api::conditions::{ConditionType, Reason};
 use graceful_api::{Phase, PodState};
 use jiff::Timestamp;
 
+use crate::action::Proof;
 use crate::census::{Census, count, seconds};
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress};
@@ -236,7 +237,10 @@ fn draining_pod(census: &Census<'_>, pod: &Pod) -> Option<DrainingPodReport> {
 }
 
 pub(crate) fn state(census: &Census<'_>, pod: &Pod) -> PodState {
-    if matches!(progress(census, pod), Progress::Proven(_)) {
+    if matches!(
+        progress(census, pod),
+        Progress::Proven(Proof::Idle { .. } | Proof::Quiet { .. } | Proof::NotRunning)
+    ) {
         return PodState::Idle;
     }
     let said = census.answer(pod).and_then(|a| a.protocol);

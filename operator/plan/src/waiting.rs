@@ -145,7 +145,8 @@ fn rest(census: &Census<'_>, course: &Course<'_>) -> Option<String> {
     }
     let here = count(census.labelled().filter(|p| !census.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
-    (missing > 0).then(|| format!("{missing} pods of revision {} to be made", app.update))
+    let pods = if missing == 1 { "pod" } else { "pods" };
+    (missing > 0).then(|| format!("{missing} {pods} of revision {} to be made", app.update))
 }
 
 /// The exact command that fences the first of the user's own Services.

@@ -1,0 +1,227 @@
+//! Deployments, ReplicaSets and pods: just enough of the real controllers, and the real order in which a ReplicaSet picks its victims.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use graceful_plan::{
+    Container, DrainMark, DrainPolicy, Epoch, Observed, PodUid, Readiness, Revision, RevisionHash,
+    TemplateVerdict,
+};
+use jiff::Timestamp;
+
+use super::World;
+use super::process::{Behaviour, Process};
+
+/// The pods' `terminationGracePeriodSeconds`: less than a task, so that a wrong kill is a loss.
+pub(crate) const GRACE_SECONDS: i64 = 3;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Deployment {
+    pub(crate) replicas: u32,
+    pub(crate) created: Timestamp,
+    pub(crate) policy: DrainPolicy,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) uid: PodUid,
+    pub(crate) revision: RevisionHash,
+    pub(crate) created: Timestamp,
+    /// Its resourceVersion.
+    pub(crate) version: u64,
+    pub(crate) deleted_at: Option<Timestamp>,
+    pub(crate) gone_at: Option<Timestamp>,
+    pub(crate) serving: bool,
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) drain: Option<DrainMark>,
+    pub(crate) highest_cost: bool,
+    pub(crate) readiness: Readiness,
+    pub(crate) container: Container,
+    pub(crate) boots: u32,
+    pub(crate) process: Option<Process>,
+    /// The cut that was written on it before its end.
+    pub(crate) cut: Option<u64>,
+}
+
+impl Pod {
+    pub(crate) fn terminating(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
+    pub(crate) fn busy(&self) -> bool {
+        self.process.as_ref().is_some_and(|p| !p.tasks.is_empty())
+    }
+
+    fn seen(&self, behaviour: Behaviour) -> graceful_plan::Pod {
+        graceful_plan::Pod {
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            revision: self.revision.clone(),
+            created: self.created,
+            terminating: self.terminating(),
+            serving: self.serving,
+            epoch: self.epoch,
+            drain: self.drain,
+            readiness: self.readiness,
+            container: self.container,
+            node_ready: true,
+            trouble: match (self.container, behaviour) {
+                (Container::NeverStarted, Behaviour::BadImage) => Some("ImagePullBackOff".to_owned()),
+                (Container::Crashed, _) => Some("CrashLoopBackOff".to_owned()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// What a watch cache held at some moment.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) at: Timestamp,
+    pub(crate) observed: Observed,
+    /// resourceVersions of the pods.
+    pub(crate) versions: BTreeMap<PodUid, u64>,
+}
+
+impl World {
+    /// The ReplicaSet controller, and the garbage collector for pods whose Deployment is gone.
+    pub(super) fn controllers(&mut self) {
+        if self.random.chance(self.faults.idle_controller) {
+            return;
+        }
+        let wanted: Vec<_> = self.deployments.iter().map(|(h, d)| (h.clone(), d.replicas)).collect();
+        for (hash, replicas) in wanted {
+            let mut active: Vec<usize> = (0..self.pods.len())
+                .filter(|i| self.pods[*i].revision == hash && !self.pods[*i].terminating())
+                .collect();
+            let have = u32::try_from(active.len()).expect("few");
+            for _ in have..replicas {
+                self.make_pod(&hash);
+            }
+            active.sort_by_key(|i| victim_order(&self.pods[*i]));
+            for i in active.into_iter().take(have.saturating_sub(replicas) as usize) {
+                if self.pods[i].busy() {
+                    let what = format!("the ReplicaSet of {hash} took the busy pod {}", self.pods[i].name);
+                    self.violate(&what);
+                }
+                self.end(i, true);
+            }
+        }
+        for i in 0..self.pods.len() {
+            if !self.deployments.contains_key(&self.pods[i].revision) && !self.pods[i].terminating() {
+                if self.pods[i].busy() {
+                    let what = format!("a Deployment was deleted under the busy pod {}", self.pods[i].name);
+                    self.violate(&what);
+                }
+                self.end(i, true);
+            }
+        }
+    }
+
+    fn make_pod(&mut self, hash: &RevisionHash) {
+        self.names += 1;
+        let name = format!("{}-{hash}-{}", self.app.name, self.names);
+        self.pods.push(Pod {
+            uid: PodUid(format!("uid-{}", self.names)),
+            name,
+            revision: hash.clone(),
+            created: self.now,
+            version: 1,
+            deleted_at: None,
+            gone_at: None,
+            serving: true,
+            epoch: None,
+            drain: None,
+            highest_cost: false,
+            readiness: Readiness::Never,
+            container: Container::NeverStarted,
+            boots: 0,
+            process: None,
+            cut: None,
+        });
+    }
+
+    /// The user deletes a pod.
+    pub(crate) fn kubectl_delete_pod(&mut self, nth: usize) {
+        let live: Vec<_> = (0..self.pods.len()).filter(|i| !self.pods[*i].terminating()).collect();
+        if let Some(i) = live.get(nth % live.len().max(1)) {
+            self.end(*i, false);
+        }
+    }
+
+    /// What is there now.
+    pub(crate) fn observe(&self) -> Snapshot {
+        let revision = |(hash, d): (&RevisionHash, &Deployment)| Revision {
+            hash: hash.clone(),
+            name: format!("{}-{hash}", self.app.name),
+            replicas: d.replicas,
+            created: d.created,
+            policy: d.policy,
+            policy_current: *hash != self.app.update || d.policy == self.app.policy,
+            replica_failure: None,
+        };
+        Snapshot {
+            at: self.now,
+            observed: Observed {
+                app: self.app.clone(),
+                revisions: self.deployments.iter().map(revision).collect(),
+                pods: self.pods.iter().map(|p| p.seen(self.behaviour(&p.revision))).collect(),
+                contacts: BTreeMap::new(),
+                surroundings: self.surroundings.clone(),
+            },
+            versions: self.pods.iter().map(|p| (p.uid.clone(), p.version)).collect(),
+        }
+    }
+
+    /// A dry run of the update revision.
+    pub(crate) fn dry_run(&mut self) {
+        let behaviour = self.behaviour(&self.app.update);
+        self.surroundings.template = match behaviour {
+            Behaviour::Refused => {
+                TemplateVerdict::Refused("spec.containers[0].image: Required value".to_owned())
+            }
+            _ => TemplateVerdict::Accepted,
+        };
+    }
+
+    pub(super) fn remember(&mut self) {
+        self.history.push(self.observe());
+        let keep_from = self.history.len().saturating_sub(20);
+        self.history.drain(..keep_from);
+    }
+
+    /// The view that the operator gets: the newest, or an older one that still holds its own last writes. The spec is always as read last.
+    pub(super) fn view(&mut self) -> Snapshot {
+        let mut snapshot = self.history.last().cloned().unwrap_or_else(|| self.observe());
+        if self.random.chance(self.faults.stale) {
+            let old: Vec<_> = self.history.iter().filter(|s| s.at > self.last_write).cloned().collect();
+            if !old.is_empty() {
+                let nth = usize::try_from(self.random.next()).unwrap_or(0) % old.len();
+                snapshot = old[nth].clone();
+            }
+        }
+        snapshot.observed.app = self.app.clone();
+        snapshot.observed.surroundings = self.surroundings.clone();
+        snapshot.observed.contacts = self.contacts.clone();
+        snapshot
+    }
+}
+
+/// The real order: Pending before Running, not Ready before Ready, lower deletion cost, Ready for less time, more restarts, newer.
+/// (Co-location is not modelled: there is one node.)
+fn victim_order(pod: &Pod) -> impl Ord + use<> {
+    let pending = pod.container == Container::NeverStarted;
+    let ready_since = match pod.readiness {
+        Readiness::Ready(since) => Some(since),
+        Readiness::Lost(_) | Readiness::Never => None,
+    };
+    (
+        !pending,
+        ready_since.is_some(),
+        pod.highest_cost,
+        Reverse(ready_since),
+        Reverse(pod.boots),
+        Reverse(pod.created),
+    )
+}

@@ -1,0 +1,177 @@
+//! A model cluster: Deployments, ReplicaSets that choose victims in the real order, pods that do tasks, and an operator that may crash
+//! between any two calls. Time moves in whole seconds. Faults come from a seeded generator, so a failure repeats.
+
+mod kubernetes;
+mod operator;
+mod process;
+
+use std::collections::BTreeMap;
+
+use graceful_api::{OnDeadline, Signal};
+use graceful_plan::{App, Contact, Conversation, Deletion, DrainPolicy, PodUid, RevisionHash, Surroundings};
+use jiff::{SignedDuration, Timestamp};
+
+pub(crate) use kubernetes::{Deployment, Pod};
+pub(crate) use process::Behaviour;
+
+/// Chances in a thousand, each second or call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    /// The operator dies between two of its calls.
+    pub(crate) crash: u32,
+    /// A question to a pod, or its answer, is lost.
+    pub(crate) lose: u32,
+    /// The operator plans on a view that is some seconds old (never older than its own last write).
+    pub(crate) stale: u32,
+    /// The ReplicaSet controller does nothing this second.
+    pub(crate) idle_controller: u32,
+    /// A container restarts in place.
+    pub(crate) restart: u32,
+}
+
+/// All of it.
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) app: App,
+    pub(crate) behaviours: BTreeMap<RevisionHash, Behaviour>,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) exists: bool,
+    pub(crate) deployments: BTreeMap<RevisionHash, Deployment>,
+    pub(crate) pods: Vec<Pod>,
+    pub(crate) faults: Faults,
+    /// A task arrives at each pod that takes one, every so many seconds; zero is never.
+    pub(crate) task_every: u32,
+    pub(crate) task_seconds: u32,
+    pub(crate) ledger: Ledger,
+    /// What broke a promise.
+    pub(crate) violations: Vec<String>,
+    /// Each plan's words, for the golden scenarios.
+    pub(crate) transcript: Vec<String>,
+    /// Actions executed in the last second.
+    pub(crate) acted: usize,
+    contacts: BTreeMap<PodUid, Contact>,
+    conversations: BTreeMap<PodUid, Conversation>,
+    history: Vec<kubernetes::Snapshot>,
+    last_write: Timestamp,
+    names: u32,
+    random: Random,
+}
+
+/// What became of the tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    pub(crate) accepted: u32,
+    pub(crate) finished: u32,
+    /// Ended by a kill that the operator started.
+    pub(crate) lost: u32,
+    /// Ended at a deadline, by the user's choice, and said so.
+    pub(crate) cut: u32,
+    /// Ended by a container's restart, a user's delete or a ReplicaSet that a user's write misled: nobody promised these.
+    pub(crate) unpromised: u32,
+}
+
+/// A small deterministic generator (SplitMix64): the same seed gives the same run on every machine.
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// True so many times in a thousand.
+    pub(crate) fn chance(&mut self, permille: u32) -> bool {
+        permille > 0 && self.next() % 1000 < u64::from(permille)
+    }
+}
+
+pub(crate) const POLICY: DrainPolicy = DrainPolicy {
+    signal: Signal::Http,
+    linger_seconds: 2,
+    quiet_seconds: 3,
+    deadline_seconds: 300,
+    on_deadline: OnDeadline::Hold,
+};
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a moment");
+        let app = App {
+            name: "tasks".to_owned(),
+            replicas: 3,
+            update: RevisionHash::from("v1"),
+            policy: POLICY,
+            max_surge: 1,
+            max_unavailable: 0,
+            min_ready_seconds: 0,
+            progress_deadline_seconds: 15,
+            paused: false,
+            revision_history_limit: 2,
+            deletion: Deletion::No,
+            finalizer: false,
+        };
+        Self {
+            now,
+            app,
+            behaviours: BTreeMap::new(),
+            surroundings: Surroundings::default(),
+            exists: true,
+            deployments: BTreeMap::new(),
+            pods: Vec::new(),
+            faults: Faults::default(),
+            task_every: 0,
+            task_seconds: 6,
+            ledger: Ledger::default(),
+            violations: Vec::new(),
+            transcript: Vec::new(),
+            acted: 0,
+            contacts: BTreeMap::new(),
+            conversations: BTreeMap::new(),
+            history: Vec::new(),
+            last_write: now,
+            names: 0,
+            random: Random(seed),
+        }
+    }
+
+    /// The user applies a template.
+    pub(crate) fn template(&mut self, revision: &str, behaviour: Behaviour) {
+        self.app.update = RevisionHash::from(revision);
+        self.behaviours.insert(self.app.update.clone(), behaviour);
+    }
+
+    /// One second of everything, in the order in which it happens on a cluster.
+    pub(crate) fn tick(&mut self) {
+        self.now += SignedDuration::from_secs(1);
+        self.acted = 0;
+        self.controllers();
+        self.processes();
+        self.converse();
+        // Answers trigger plans, and one plan enables the next: a few in each second, as on a cluster.
+        for _ in 0..4 {
+            self.remember();
+            if !self.reconcile() {
+                break;
+            }
+            self.controllers();
+        }
+    }
+
+    /// The last thing the operator said.
+    pub(crate) fn phase(&self) -> String {
+        self.transcript.last().map_or(String::new(), |l| l.split_whitespace().nth(2).unwrap_or("").to_owned())
+    }
+
+    pub(crate) fn violate(&mut self, what: &str) {
+        let at = self.elapsed();
+        self.violations.push(format!("{at} s: {what}"));
+    }
+
+    pub(crate) fn elapsed(&self) -> i64 {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a moment");
+        self.now.duration_since(start).as_secs()
+    }
+}

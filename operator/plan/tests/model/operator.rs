@@ -1,0 +1,324 @@
+//! The operator of the model: the same loop as the real one, with a crash possible between any two calls.
+
+use graceful_plan::retire::{self, Verdict};
+use graceful_plan::{
+    Action, Child, Contact, ContactError, Conversation, DrainMark, Observed, Plan, PodRef, PodUid, Proof,
+    Quiet, Restarted, RevisionHash, TemplateVerdict, plan,
+};
+
+use super::World;
+use super::kubernetes::{Deployment, Snapshot};
+
+/// The operator died, or a precondition no longer held: the rest of the plan is void.
+struct Stopped;
+
+impl World {
+    /// One pass. True where anything was done, so that another pass may follow at once.
+    pub(super) fn reconcile(&mut self) -> bool {
+        if !self.exists {
+            return false;
+        }
+        let view = self.view();
+        let plan = plan(&view.observed, self.now);
+        self.check_budget(&view.observed, &plan);
+        self.record(&plan);
+        self.conversations = plan.conversations;
+        let before = self.acted;
+        for action in plan.actions {
+            if self.random.chance(self.faults.crash) {
+                self.crash();
+                break;
+            }
+            self.last_write = self.now;
+            self.acted += 1;
+            if self.execute(&view, action).is_err() {
+                break;
+            }
+        }
+        self.acted > before
+    }
+
+    fn crash(&mut self) {
+        self.contacts.clear();
+        self.conversations.clear();
+    }
+
+    /// P3 on the very view that was planned on: no drain below the budget, no pod above the surge.
+    fn check_budget(&mut self, seen: &Observed, plan: &Plan) {
+        let app = &seen.app;
+        let serves = |p: &&graceful_plan::Pod| {
+            !p.terminating && p.serving && matches!(p.readiness, graceful_plan::Readiness::Ready(_))
+        };
+        let serving = seen.pods.iter().filter(serves).count();
+        let unrouted = plan.actions.iter().filter(|a| match a {
+            Action::Unroute { pod, reason, .. } => {
+                *reason != graceful_api::DrainReason::Delete
+                    && seen.pods.iter().filter(serves).any(|p| p.uid == pod.uid)
+            }
+            _ => false,
+        });
+        let unrouted = unrouted.count();
+        let floor = app.replicas.saturating_sub(app.max_unavailable) as usize;
+        if unrouted > 0 && serving - unrouted < floor {
+            self.violate(&format!(
+                "P3: {unrouted} drains start with {serving} serving and a floor of {floor}"
+            ));
+        }
+        let made: u32 = plan
+            .actions
+            .iter()
+            .map(|a| match a {
+                Action::CreateRevision { replicas, .. } => *replicas,
+                Action::ScaleUp { from, to, .. } => to - from,
+                _ => 0,
+            })
+            .sum();
+        let live = seen.pods.iter().filter(|p| !p.terminating).count();
+        let ceiling = (app.replicas + app.max_surge) as usize;
+        if made > 0 && live + made as usize > ceiling {
+            self.violate(&format!("P3: {made} pods made beside {live} with a ceiling of {ceiling}"));
+        }
+    }
+
+    fn execute(&mut self, view: &Snapshot, action: Action) -> Result<(), Stopped> {
+        match action {
+            Action::AddFinalizer => self.app.finalizer = true,
+            Action::ReleaseFinalizer => self.exists = false,
+            Action::SyncService => self.surroundings.service = Child::AsWanted,
+            Action::SyncBudget => self.surroundings.budget = Child::AsWanted,
+            Action::DryRunTemplate { .. } => self.dry_run(),
+            Action::CreateRevision { revision, replicas } => {
+                let (created, policy) = (self.now, self.app.policy);
+                self.deployments.entry(revision).or_insert(Deployment { replicas, created, policy });
+                self.surroundings.template = TemplateVerdict::Unknown;
+            }
+            Action::SyncPolicy { revision } => {
+                let policy = self.app.policy;
+                self.deployments.get_mut(&revision).ok_or(Stopped)?.policy = policy;
+            }
+            Action::ScaleUp { revision, from, to } => self.scale(&revision, from, to)?,
+            Action::ScaleDown { revision, from, to } => {
+                if !retire::may_lower(to, &self.live(&revision)) {
+                    return Err(Stopped);
+                }
+                self.scale(&revision, from, to)?;
+            }
+            Action::Unroute { pod, epoch, reason, since } => {
+                let i = self.precondition(view, &pod)?;
+                let found = &mut self.pods[i];
+                found.serving = false;
+                found.highest_cost = true;
+                found.epoch = Some(epoch);
+                found.drain = Some(DrainMark { reason, since });
+                found.version += 1;
+            }
+            Action::PutBack { pod, epoch } => {
+                let i = self.precondition(view, &pod)?;
+                let found = &mut self.pods[i];
+                found.serving = true;
+                found.highest_cost = false;
+                found.epoch = Some(epoch);
+                found.drain = None;
+                found.version += 1;
+            }
+            Action::Retire { pod, revision, replicas, proof } => {
+                self.retire(&pod, &revision, replicas, proof)?;
+            }
+            Action::DeleteRevision { revision } => {
+                self.deployments.remove(&revision);
+            }
+        }
+        Ok(())
+    }
+
+    fn live(&self, revision: &RevisionHash) -> Vec<graceful_plan::Pod> {
+        self.observe().observed.pods.into_iter().filter(|p| p.revision == *revision).collect()
+    }
+
+    fn scale(&mut self, revision: &RevisionHash, from: u32, to: u32) -> Result<(), Stopped> {
+        let deployment = self.deployments.get_mut(revision).filter(|d| d.replicas == from).ok_or(Stopped)?;
+        deployment.replicas = to;
+        Ok(())
+    }
+
+    /// uid and resourceVersion, as the view had them.
+    fn precondition(&self, view: &Snapshot, pod: &PodRef) -> Result<usize, Stopped> {
+        let version = view.versions.get(&pod.uid);
+        let found = self.pods.iter().position(|p| p.uid == pod.uid && Some(&p.version) == version);
+        found.ok_or(Stopped)
+    }
+
+    /// The kill, with a crash possible before the DELETE and between it and the scale.
+    fn retire(
+        &mut self,
+        pod: &PodRef,
+        revision: &RevisionHash,
+        replicas: u32,
+        proof: Proof,
+    ) -> Result<(), Stopped> {
+        let Verdict::Go { scale_to } = retire::check(&pod.uid, proof, replicas, &self.live(revision)) else {
+            return Err(Stopped);
+        };
+        let i = self.pods.iter().position(|p| p.uid == pod.uid).ok_or(Stopped)?;
+        self.judge(i, proof);
+        let cut = matches!(proof, Proof::Cut { .. });
+        let tasks = self.pods[i].process.as_ref().map_or(0, |p| p.tasks.len());
+        if cut {
+            self.pods[i].cut = Some(tasks as u64);
+            self.ledger.cut += u32::try_from(tasks).expect("few");
+            if let Some(p) = &mut self.pods[i].process {
+                p.tasks.clear();
+            }
+        }
+        self.end(i, true);
+        if self.random.chance(self.faults.crash) {
+            self.crash();
+            return Err(Stopped);
+        }
+        self.scale(revision, replicas, scale_to)
+    }
+
+    /// The promise itself, with the knowledge that only a model has.
+    fn judge(&mut self, i: usize, proof: Proof) {
+        let pod = &self.pods[i];
+        let open = pod.process.as_ref().is_some_and(|p| !p.closed);
+        let broken = match proof {
+            Proof::Idle { .. } if pod.busy() => Some("it is busy"),
+            Proof::Idle { .. } if open => Some("it still accepts"),
+            Proof::NotRunning if pod.busy() => Some("it is busy"),
+            Proof::Cut { .. } if self.app.policy.on_deadline != graceful_api::OnDeadline::Terminate => {
+                Some("nobody chose to terminate")
+            }
+            _ if pod.serving && !matches!(proof, Proof::NotRunning) => Some("it serves"),
+            _ => None,
+        };
+        if let Some(why) = broken {
+            let what = format!("P1: {} killed on {proof:?}, but {why}", pod.name);
+            self.violate(&what);
+        }
+    }
+
+    /// What the probes do in a second: each conversation one exchange, which may be lost.
+    pub(super) fn converse(&mut self) {
+        let conversations: Vec<_> = self.conversations.iter().map(|(u, c)| (u.clone(), *c)).collect();
+        for (uid, conversation) in conversations {
+            let lost = self.random.chance(self.faults.lose);
+            let Some(i) = self.pods.iter().position(|p| p.uid == uid && !p.terminating()) else {
+                self.contacts.remove(&uid);
+                continue;
+            };
+            if conversation == Conversation::Survey && self.random.chance(900) {
+                continue;
+            }
+            if lost || !self.answers(&self.pods[i]) {
+                self.unheard(&uid);
+            } else {
+                self.heard(i, &uid, conversation);
+            }
+        }
+    }
+
+    fn unheard(&mut self, uid: &PodUid) {
+        let now = self.now;
+        let contact = self.contacts.entry(uid.clone()).or_default();
+        contact.asked = Some(now);
+        contact.quiet = None;
+        contact.error.get_or_insert(ContactError {
+            class: "timeout".to_owned(),
+            message: "no answer in 2 s".to_owned(),
+            since: now,
+        });
+    }
+
+    fn heard(&mut self, i: usize, uid: &PodUid, conversation: Conversation) {
+        let now = self.now;
+        let policy = self.deployments.get(&self.pods[i].revision).map_or(self.app.policy, |d| d.policy);
+        let graceful = policy.signal == graceful_api::Signal::Http;
+        let Some(process) = &mut self.pods[i].process else {
+            return;
+        };
+        match conversation {
+            Conversation::Drain { epoch, linger_seconds } => {
+                process.drain(epoch, linger_seconds, now);
+            }
+            Conversation::Resume { epoch } => {
+                process.resume(epoch);
+            }
+            Conversation::Quiet { .. } | Conversation::Ask | Conversation::Survey => {}
+        }
+        let answer = process.answer(now, graceful);
+        let boot = process.boot;
+        let contact = self.contacts.entry(uid.clone()).or_default();
+        note_restart(contact, boot);
+        contact.quiet = match conversation {
+            Conversation::Quiet { epoch } if answer.in_flight.total == 0 => {
+                let run = contact.quiet.filter(|q| q.epoch == epoch);
+                let run = run.unwrap_or(Quiet { epoch, since: now, until: now, reads: 0 });
+                Some(Quiet { until: now, reads: run.reads + 1, ..run })
+            }
+            _ => None,
+        };
+        contact.asked = Some(now);
+        contact.error = None;
+        contact.answer = Some(answer);
+    }
+
+    /// One line a second that has news: when, phase, sentence; then what is done.
+    fn record(&mut self, plan: &Plan) {
+        let mut line = format!(
+            "{:>4} s  {:<9}{}",
+            self.elapsed(),
+            format!("{:?}", plan.report.phase),
+            plan.report.waiting_for
+        );
+        for action in &plan.actions {
+            line.push_str("\n            → ");
+            line.push_str(&words(action));
+        }
+        self.transcript.push(line.trim_end().to_owned());
+    }
+}
+
+/// The model's boots count from one; a contact remembers the number it last heard as the times of restarts.
+fn note_restart(contact: &mut Contact, boot: u32) {
+    let heard = contact.restarted.map_or(1, |r| r.times + 1);
+    if boot > heard {
+        let last_known = contact.answer.as_ref().map_or(0, |a| a.in_flight.total);
+        contact.restarted = Some(Restarted { times: boot - 1, last_known });
+    }
+}
+
+/// An action as a person would say it.
+fn words(action: &Action) -> String {
+    match action {
+        Action::AddFinalizer => "add the finalizer".to_owned(),
+        Action::ReleaseFinalizer => "release the finalizer".to_owned(),
+        Action::SyncService => "sync the Service".to_owned(),
+        Action::SyncBudget => "sync the PodDisruptionBudget".to_owned(),
+        Action::DryRunTemplate { revision } => format!("dry run of {revision}"),
+        Action::CreateRevision { revision, replicas } => {
+            format!("create {revision} with {replicas} replicas")
+        }
+        Action::SyncPolicy { revision } => format!("sync the policy of {revision}"),
+        Action::ScaleUp { revision, from, to } => format!("scale {revision} up, {from} to {to}"),
+        Action::ScaleDown { revision, from, to } => format!("scale {revision} down, {from} to {to}"),
+        Action::Unroute { pod, epoch, reason, .. } => {
+            format!("unroute {} for {reason}, epoch {epoch}", pod.name)
+        }
+        Action::PutBack { pod, epoch } => format!("put {} back, epoch {epoch}", pod.name),
+        Action::Retire { pod, replicas, proof, .. } => {
+            let proof = match proof {
+                Proof::Idle { epoch } => format!("idle in epoch {epoch}"),
+                Proof::Quiet { epoch } => format!("quiet in epoch {epoch}"),
+                Proof::HandedOver { epoch } => format!("its own drain takes over from epoch {epoch}"),
+                Proof::Cut { epoch, tasks } => match tasks {
+                    Some(n) => format!("cut with {n} in flight, epoch {epoch}"),
+                    None => format!("cut unheard, epoch {epoch}"),
+                },
+                Proof::NotRunning => "nothing runs in it".to_owned(),
+            };
+            format!("delete {} ({proof}), its Deployment from {replicas}", pod.name)
+        }
+        Action::DeleteRevision { revision } => format!("delete Deployment {revision}"),
+    }
+}

@@ -1,0 +1,191 @@
+//! What runs in a pod: it accepts tasks, finishes them, and speaks the drain protocol, or fails to.
+
+use graceful_plan::{Answer, Container, Epoch, InFlight, Protocol, Readiness, RevisionHash};
+use jiff::{SignedDuration, Timestamp};
+
+use super::World;
+use super::kubernetes::Pod;
+
+/// What a template's pods do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    /// Starts, serves, drains.
+    #[default]
+    Good,
+    /// Its image cannot be pulled: it never starts.
+    BadImage,
+    /// Ends a second after each start.
+    CrashLoop,
+    /// Runs and is never Ready.
+    NeverReady,
+    /// Serves, and never answers for its in-flight count.
+    Silent,
+    /// The API server refuses it.
+    Refused,
+}
+
+/// A process and its memory: gone when it restarts.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) boot: u32,
+    pub(crate) epoch: u64,
+    pub(crate) lingers_until: Option<Timestamp>,
+    pub(crate) closed: bool,
+    /// When each task ends.
+    pub(crate) tasks: Vec<Timestamp>,
+}
+
+impl Process {
+    pub(crate) fn new(boot: u32) -> Self {
+        Self { boot, epoch: 0, lingers_until: None, closed: false, tasks: Vec::new() }
+    }
+
+    pub(crate) fn answer(&self, now: Timestamp, graceful: bool) -> Answer {
+        let total = self.tasks.len() as u64;
+        Answer {
+            at: now,
+            in_flight: InFlight { total, queued: 0, running: total, requests: 0 },
+            protocol: graceful.then_some(Protocol {
+                epoch: Epoch(self.epoch),
+                accepting: !self.closed,
+                resumable: true,
+            }),
+        }
+    }
+
+    /// `PUT /drain`. False is a 409.
+    pub(crate) fn drain(&mut self, epoch: Epoch, linger: u32, now: Timestamp) -> bool {
+        let draining = self.closed || self.lingers_until.is_some();
+        if epoch.0 == self.epoch && draining {
+            return true;
+        }
+        if epoch.0 <= self.epoch {
+            return false;
+        }
+        self.epoch = epoch.0;
+        self.lingers_until = Some(now + SignedDuration::from_secs(i64::from(linger)));
+        true
+    }
+
+    /// `DELETE /drain`.
+    pub(crate) fn resume(&mut self, epoch: Epoch) -> bool {
+        if epoch.0 <= self.epoch {
+            return false;
+        }
+        *self = Self { epoch: epoch.0, lingers_until: None, closed: false, ..self.clone() };
+        true
+    }
+}
+
+impl World {
+    /// Containers start, crash and restart; tasks arrive and end.
+    pub(super) fn processes(&mut self) {
+        let now = self.now;
+        for i in 0..self.pods.len() {
+            let behaviour = self.behaviour(&self.pods[i].revision);
+            let restart = self.random.chance(self.faults.restart);
+            self.run(i, behaviour);
+            if restart && self.pods[i].process.is_some() && !self.pods[i].terminating() {
+                self.restart(i);
+            }
+            self.work(i);
+        }
+        self.pods.retain(|p| p.gone_at.is_none_or(|at| at > now));
+    }
+
+    fn run(&mut self, i: usize, behaviour: Behaviour) {
+        let now = self.now;
+        let pod = &mut self.pods[i];
+        if pod.terminating() {
+            return;
+        }
+        let age = now.duration_since(pod.created).as_secs();
+        let (container, readiness) = match (behaviour, age) {
+            (Behaviour::BadImage | Behaviour::Refused, _) | (_, 0) => {
+                (Container::NeverStarted, Readiness::Never)
+            }
+            (Behaviour::CrashLoop, age) if age % 3 == 1 => (Container::Running, Readiness::Never),
+            (Behaviour::CrashLoop, _) => (Container::Crashed, Readiness::Never),
+            (Behaviour::NeverReady, _) | (_, 1) => (Container::Running, Readiness::Never),
+            (Behaviour::Good | Behaviour::Silent, _) => match pod.readiness {
+                Readiness::Ready(since) => (Container::Running, Readiness::Ready(since)),
+                Readiness::Never | Readiness::Lost(_) => (Container::Running, Readiness::Ready(now)),
+            },
+        };
+        if (container, readiness) != (pod.container, pod.readiness) {
+            pod.version += 1;
+        }
+        if container == Container::Running && pod.process.is_none() {
+            pod.boots += 1;
+            pod.process = Some(Process::new(pod.boots));
+        }
+        if container == Container::Crashed {
+            pod.process = None;
+        }
+        (pod.container, pod.readiness) = (container, readiness);
+    }
+
+    fn restart(&mut self, i: usize) {
+        let now = self.now;
+        let pod = &mut self.pods[i];
+        let lost = pod.process.as_ref().map_or(0, |p| p.tasks.len());
+        pod.boots += 1;
+        pod.process = Some(Process::new(pod.boots));
+        pod.version += 1;
+        pod.readiness = Readiness::Lost(now);
+        self.ledger.unpromised += u32::try_from(lost).expect("few");
+    }
+
+    /// Tasks reach pods that are routed to; a few stragglers reach those that are unrouted and still accept.
+    fn work(&mut self, i: usize) {
+        let now = self.now;
+        let due = self.task_every > 0
+            && (self.elapsed() + i64::try_from(i).expect("few")) % i64::from(self.task_every) == 0;
+        let straggles = self.random.chance(200);
+        let ends = now + SignedDuration::from_secs(i64::from(self.task_seconds));
+        let pod = &mut self.pods[i];
+        let routed = matches!(pod.readiness, Readiness::Ready(_)) && (pod.serving || straggles);
+        let Some(process) = &mut pod.process else {
+            return;
+        };
+        if process.lingers_until.is_some_and(|until| until <= now) {
+            process.lingers_until = None;
+            process.closed = true;
+        }
+        let before = process.tasks.len();
+        process.tasks.retain(|end| *end > now);
+        self.ledger.finished += u32::try_from(before - process.tasks.len()).expect("few");
+        if due && routed && !process.closed && pod.deleted_at.is_none() {
+            process.tasks.push(ends);
+            self.ledger.accepted += 1;
+        }
+    }
+
+    /// A pod's SIGTERM: it drains itself, and what is not finished when the grace period ends is lost. `promised` says whose fault that is.
+    pub(super) fn end(&mut self, i: usize, promised: bool) {
+        let now = self.now;
+        let gone = now + SignedDuration::from_secs(2);
+        let grace = now + SignedDuration::from_secs(super::kubernetes::GRACE_SECONDS);
+        let pod = &mut self.pods[i];
+        pod.deleted_at = Some(now);
+        pod.version += 1;
+        let tasks = pod.process.take().map_or(Vec::new(), |p| p.tasks);
+        pod.gone_at = Some(tasks.iter().copied().max().map_or(gone, |last| last.min(grace)).max(gone));
+        let lost = u32::try_from(tasks.iter().filter(|end| **end > grace).count()).expect("few");
+        self.ledger.finished += u32::try_from(tasks.len()).expect("few") - lost;
+        if promised {
+            self.ledger.lost += lost;
+        } else {
+            self.ledger.unpromised += lost;
+        }
+    }
+
+    pub(crate) fn behaviour(&self, revision: &RevisionHash) -> Behaviour {
+        self.behaviours.get(revision).copied().unwrap_or_default()
+    }
+
+    /// Who may be asked: a process that runs, of a pod that is not silent.
+    pub(super) fn answers(&self, pod: &Pod) -> bool {
+        pod.process.is_some() && self.behaviour(&pod.revision) != Behaviour::Silent
+    }
+}

@@ -1,0 +1,231 @@
+//! The promises as properties, on the model cluster: whatever a user does and whenever the operator dies, loses an answer or plans on an old
+//! view, nothing accepted is lost (P1), the budget holds (P3), the end is always reached (P6), and silence is never idleness (P7).
+
+mod model;
+
+use graceful_api::{OnDeadline, Signal};
+use graceful_plan::{Deletion, TemplateVerdict};
+use model::{Behaviour, Faults, Ledger, World};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+
+/// What a user does, and how long after the last thing.
+#[derive(Clone, Debug)]
+enum Event {
+    Template(u8, Behaviour),
+    Replicas(u32),
+    Pause(bool),
+    Budget(u32, u32),
+    DeletePod(usize),
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    seed: u64,
+    replicas: u32,
+    surge: u32,
+    unavailable: u32,
+    signal: Signal,
+    terminate: bool,
+    task_seconds: u32,
+    faults: Faults,
+    events: Vec<(u32, Event)>,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let behaviour = prop_oneof![
+        5 => Just(Behaviour::Good),
+        1 => Just(Behaviour::BadImage),
+        1 => Just(Behaviour::CrashLoop),
+        1 => Just(Behaviour::Refused),
+        1 => Just(Behaviour::Silent),
+        1 => Just(Behaviour::NeverReady),
+    ];
+    prop_oneof![
+        6 => (0u8..3, behaviour).prop_map(|(n, b)| Event::Template(n, b)),
+        2 => (0u32..6).prop_map(Event::Replicas),
+        1 => any::<bool>().prop_map(Event::Pause),
+        1 => (0u32..3, 0u32..2).prop_map(|(s, u)| Event::Budget(s, if s == 0 { 1 } else { u })),
+        1 => (0usize..8).prop_map(Event::DeletePod),
+    ]
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let faults = (0u32..200, 0u32..300, 0u32..500, 0u32..400, 0u32..15).prop_map(
+        |(crash, lose, stale, idle_controller, restart)| Faults {
+            crash,
+            lose,
+            stale,
+            idle_controller,
+            restart,
+        },
+    );
+    let signal = prop_oneof![3 => Just(Signal::Http), 1 => Just(Signal::Sigterm)];
+    let shape = (any::<u64>(), 1u32..5, 0u32..3, 0u32..2, signal, any::<bool>(), 3u32..40);
+    (shape, faults, prop::collection::vec((0u32..25, event()), 1..8)).prop_map(|(shape, faults, events)| {
+        let (seed, replicas, surge, unavailable, signal, terminate, task_seconds) = shape;
+        Run {
+            seed,
+            replicas,
+            surge,
+            unavailable: if surge == 0 { 1 } else { unavailable },
+            signal,
+            terminate,
+            // An app that only knows SIGTERM finishes inside its grace period what slips in after the quiet zero.
+            task_seconds: if signal == Signal::Sigterm { 2 } else { task_seconds },
+            faults,
+            events,
+        }
+    })
+}
+
+impl Run {
+    /// Runs the events under the faults, and leaves the last template to come to rest without them.
+    fn world(&self) -> World {
+        let mut world = World::new(self.seed);
+        world.app.replicas = self.replicas;
+        world.app.max_surge = self.surge;
+        world.app.max_unavailable = self.unavailable;
+        world.app.policy.signal = self.signal;
+        if self.terminate {
+            world.app.policy.on_deadline = OnDeadline::Terminate;
+            world.app.policy.deadline_seconds = 20;
+        }
+        world.task_every = 3;
+        world.task_seconds = self.task_seconds;
+        world.template("v0", Behaviour::Good);
+        (0..12).for_each(|_| world.tick());
+        world.faults = self.faults;
+        for (pause, event) in &self.events {
+            (0..*pause).for_each(|_| world.tick());
+            self.apply(&mut world, event);
+        }
+        (0..10).for_each(|_| world.tick());
+        world
+    }
+
+    fn apply(&self, world: &mut World, event: &Event) {
+        match event {
+            Event::Template(n, behaviour) => {
+                // What never answers is never idle: with Hold such a revision stays until a person comes, by design.
+                let unanswering = matches!(behaviour, Behaviour::Silent | Behaviour::NeverReady);
+                if unanswering && !(self.terminate && self.signal == Signal::Http) {
+                    return;
+                }
+                let name = format!("v{n}");
+                let known = world.behaviours.get(&name.as_str().into()).copied();
+                world.surroundings.template = TemplateVerdict::Unknown;
+                world.template(&name, known.unwrap_or(*behaviour));
+            }
+            Event::Replicas(n) => world.app.replicas = *n,
+            Event::Pause(paused) => world.app.paused = *paused,
+            Event::Budget(surge, unavailable) => {
+                (world.app.max_surge, world.app.max_unavailable) = (*surge, *unavailable);
+            }
+            Event::DeletePod(nth) => world.kubectl_delete_pod(*nth),
+        }
+    }
+}
+
+/// Calm: no faults, no new work, a good template, no pause. Everything must come to rest.
+fn calm(world: &mut World) {
+    world.faults = Faults::default();
+    world.task_every = 0;
+    world.app.paused = false;
+    world.surroundings.template = TemplateVerdict::Unknown;
+    world.template("last", Behaviour::Good);
+}
+
+/// The longest a calm rollout takes in the model: pods times (start + linger + task), and two deadlines.
+const PATIENCE: u32 = 600;
+
+fn settle(world: &mut World) -> bool {
+    let mut quiet = 0;
+    for _ in 0..PATIENCE {
+        world.tick();
+        quiet = if world.acted == 0 && world.phase() == "Serving" { quiet + 1 } else { 0 };
+        if quiet == 8 {
+            return true;
+        }
+    }
+    false
+}
+
+fn tail(world: &World) -> String {
+    let from = world.transcript.len().saturating_sub(60);
+    world.transcript[from..].join("\n")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p1_p3_p7_nothing_accepted_is_lost_and_the_budget_holds(run in run()) {
+        let world = run.world();
+        prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
+        prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
+        prop_assert!(run.terminate || world.ledger.cut == 0, "cut without the user's choice\n{}", tail(&world));
+    }
+
+    #[test]
+    fn p6_desired_becomes_actual_and_then_nothing_is_written(run in run()) {
+        let mut world = run.world();
+        calm(&mut world);
+        prop_assert!(settle(&mut world), "never at rest: {:?}\n{}", world.app, tail(&world));
+        let live: Vec<_> = world.pods.iter().filter(|p| !p.terminating()).collect();
+        prop_assert_eq!(live.len(), world.app.replicas as usize);
+        prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.serving));
+        let old = world.deployments.iter().filter(|(hash, d)| **hash != world.app.update && d.replicas > 0);
+        prop_assert_eq!(old.count(), 0);
+        let Ledger { accepted, finished, lost, cut, unpromised } = world.ledger;
+        prop_assert_eq!(accepted, finished + lost + cut + unpromised, "the model itself lost count");
+        prop_assert!(world.violations.is_empty(), "{:?}", world.violations);
+    }
+
+    #[test]
+    fn deletion_ends_and_loses_nothing(run in run()) {
+        let mut world = run.world();
+        let faults = world.faults;
+        world.app.deletion = Deletion::Drain;
+        for second in 0..PATIENCE {
+            // Faults go on for a while into the deletion.
+            world.faults = if second < 30 { faults } else { Faults::default() };
+            world.task_every = 0;
+            world.tick();
+        }
+        prop_assert!(!world.exists, "never gone\n{}", tail(&world));
+        prop_assert_eq!(world.deployments.len(), 0);
+        prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
+        prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
+    }
+}
+
+/// The model must be able to fail: a user who deletes busy pods loses their tasks, and the ledger says so.
+#[test]
+fn the_model_can_lose_a_task() {
+    let mut world = World::new(7);
+    world.template("v1", Behaviour::Good);
+    (world.task_every, world.task_seconds) = (2, 30);
+    (0..10).for_each(|_| world.tick());
+    world.kubectl_delete_pod(0);
+    assert!(world.ledger.unpromised > 0, "{:?}", world.ledger);
+}
+
+/// Every kind of thing that the properties rely on happens in them.
+#[test]
+fn the_runs_reach_what_they_are_about() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut accepted, mut put_back, mut unbusy, mut cut) = (0, 0, 0, 0);
+    for _ in 0..300 {
+        let run = run().new_tree(&mut runner).expect("a run").current();
+        let world = run.world();
+        accepted += world.ledger.accepted;
+        cut += world.ledger.cut;
+        put_back += world.transcript.iter().filter(|l| l.contains("→ put ")).count();
+        unbusy += world.transcript.iter().filter(|l| l.contains("nothing runs in it")).count();
+    }
+    assert!(
+        accepted > 1000 && put_back > 20 && unbusy > 20 && cut > 0,
+        "{accepted} {put_back} {unbusy} {cut}"
+    );
+}

@@ -1,0 +1,253 @@
+//! Golden scenarios: a script in YAML, run on the model cluster without faults; what the operator said and did is compared word by word.
+//! `GRACEFUL_GOLDEN=write cargo test -p graceful-plan --test scenarios` writes them anew: read the difference before you commit it.
+
+mod model;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use graceful_api::{OnDeadline, Signal};
+use graceful_plan::{Deletion, Observed};
+use model::{Behaviour, World};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    title: String,
+    #[serde(default)]
+    given: Given,
+    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Given {
+    replicas: Option<u32>,
+    max_surge: Option<u32>,
+    max_unavailable: Option<u32>,
+    min_ready_seconds: Option<u32>,
+    signal: Option<Signal>,
+    on_deadline: Option<OnDeadline>,
+    deadline_seconds: Option<u32>,
+    task_every: Option<u32>,
+    task_seconds: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Step {
+    /// Apply a template: its name, and what its pods do.
+    Template(String, Pods),
+    Replicas(u32),
+    Pause(bool),
+    Tasks {
+        every: u32,
+        seconds: u32,
+    },
+    UnfencedService(String),
+    DeletePod(usize),
+    Delete,
+    Orphan,
+    /// Let so many seconds pass.
+    Wait(u32),
+    /// Wait for a phase, at most 120 s.
+    Until(String),
+    /// Wait until the GracefulApp is gone, at most 120 s.
+    UntilGone,
+}
+
+#[derive(Clone, Copy, Deserialize, Default)]
+enum Pods {
+    #[default]
+    Good,
+    BadImage,
+    CrashLoop,
+    NeverReady,
+    Silent,
+    Refused,
+}
+
+#[test]
+fn golden_scenarios() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut scripts: Vec<_> = std::fs::read_dir(&folder)
+        .expect("the scenarios")
+        .map(|e| e.expect("an entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    scripts.sort();
+    assert!(scripts.len() >= 10, "only {} scenarios found", scripts.len());
+    let mut differing = Vec::new();
+    for path in scripts {
+        let text = std::fs::read_to_string(&path).expect("a script");
+        let script: Script =
+            serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let transcript = run(&script);
+        let golden = path.with_extension("txt");
+        if write_wanted() {
+            std::fs::write(&golden, &transcript).expect("the golden file");
+        } else if std::fs::read_to_string(&golden).unwrap_or_default() != transcript {
+            differing.push(format!("{}\n{transcript}", golden.display()));
+        }
+    }
+    assert!(differing.is_empty(), "these scenarios now go otherwise:\n{}", differing.join("\n"));
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's switch, not a decision's input")]
+fn write_wanted() -> bool {
+    std::env::var("GRACEFUL_GOLDEN").is_ok_and(|v| v == "write")
+}
+
+fn run(script: &Script) -> String {
+    let mut world = World::new(1);
+    script.given.apply(&mut world);
+    let mut out = format!("{}\n\n", script.title);
+    for step in &script.steps {
+        let from = world.transcript.len();
+        let said = take(&mut world, step);
+        writeln!(out, "● {said}").expect("a string");
+        let mut last = String::new();
+        for line in &world.transcript[from..] {
+            // Only news: a second in which nothing is done and nothing else is waited for says nothing.
+            let sentence = without_numbers(line);
+            if sentence != last || line.contains('→') {
+                writeln!(out, "{line}").expect("a string");
+            }
+            last = sentence;
+        }
+    }
+    let l = world.ledger;
+    writeln!(out, "\naccepted {}, finished {}, lost {}, cut {}", l.accepted, l.finished, l.lost, l.cut)
+        .expect("a string");
+    assert!(world.violations.is_empty(), "{}: {:?}\n{out}", script.title, world.violations);
+    out
+}
+
+/// The line without its time and ages.
+fn without_numbers(line: &str) -> String {
+    let words = line.split_whitespace().skip(2);
+    words.filter(|w| !w.chars().all(|c| c.is_ascii_digit())).collect::<Vec<_>>().join(" ")
+}
+
+fn take(world: &mut World, step: &Step) -> String {
+    match step {
+        Step::Template(name, pods) => {
+            let (behaviour, aside) = match pods {
+                Pods::Good => (Behaviour::Good, ""),
+                Pods::BadImage => (Behaviour::BadImage, ", whose image cannot be pulled"),
+                Pods::CrashLoop => (Behaviour::CrashLoop, ", which crashes"),
+                Pods::NeverReady => (Behaviour::NeverReady, ", which is never Ready"),
+                Pods::Silent => (Behaviour::Silent, ", which never answers"),
+                Pods::Refused => (Behaviour::Refused, ", which Kubernetes refuses"),
+            };
+            world.surroundings.template = graceful_plan::TemplateVerdict::Unknown;
+            world.template(name, behaviour);
+            world.tick();
+            format!("template {name}{aside}")
+        }
+        Step::Replicas(n) => {
+            world.app.replicas = *n;
+            world.tick();
+            format!("replicas {n}")
+        }
+        Step::Pause(paused) => {
+            world.app.paused = *paused;
+            world.tick();
+            format!("paused {paused}")
+        }
+        Step::Tasks { every, seconds } => {
+            (world.task_every, world.task_seconds) = (*every, *seconds);
+            format!("each pod gets a task of {seconds} s every {every} s")
+        }
+        Step::UnfencedService(name) => {
+            world.surroundings.unfenced_services = if name.is_empty() { vec![] } else { vec![name.clone()] };
+            world.tick();
+            format!("the user's Service without the serving label: {name:?}")
+        }
+        Step::DeletePod(nth) => {
+            world.kubectl_delete_pod(*nth);
+            world.tick();
+            "kubectl delete pod".to_owned()
+        }
+        Step::Delete => {
+            world.app.deletion = Deletion::Drain;
+            world.tick();
+            "kubectl delete gracefulapp".to_owned()
+        }
+        Step::Orphan => {
+            world.app.deletion = Deletion::Orphan;
+            world.tick();
+            "kubectl delete gracefulapp --cascade=orphan".to_owned()
+        }
+        Step::Wait(seconds) => {
+            (0..*seconds).for_each(|_| world.tick());
+            format!("{seconds} s pass")
+        }
+        Step::Until(phase) => {
+            assert!(
+                pass_until(world, |w| w.phase() == *phase && w.acted == 0),
+                "never {phase}: {}",
+                world.transcript.join("\n")
+            );
+            format!("until {phase}")
+        }
+        Step::UntilGone => {
+            assert!(pass_until(world, |w| !w.exists), "never gone: {}", world.transcript.join("\n"));
+            "until it is gone".to_owned()
+        }
+    }
+}
+
+fn pass_until(world: &mut World, done: impl Fn(&World) -> bool) -> bool {
+    (0..120).any(|_| {
+        world.tick();
+        done(world)
+    })
+}
+
+impl Given {
+    fn apply(&self, world: &mut World) {
+        let Self {
+            replicas,
+            max_surge,
+            max_unavailable,
+            min_ready_seconds,
+            signal,
+            on_deadline,
+            deadline_seconds,
+            task_every,
+            task_seconds,
+        } = self;
+        let app = &mut world.app;
+        let set = |to: &mut u32, from: &Option<u32>| {
+            if let Some(value) = from {
+                *to = *value;
+            }
+        };
+        set(&mut app.replicas, replicas);
+        set(&mut app.max_surge, max_surge);
+        set(&mut app.max_unavailable, max_unavailable);
+        set(&mut app.min_ready_seconds, min_ready_seconds);
+        set(&mut app.policy.deadline_seconds, deadline_seconds);
+        app.policy.signal = signal.unwrap_or(app.policy.signal);
+        app.policy.on_deadline = on_deadline.unwrap_or(app.policy.on_deadline);
+        set(&mut world.task_every, task_every);
+        set(&mut world.task_seconds, task_seconds);
+    }
+}
+
+/// The same view gives the same plan.
+#[test]
+fn a_plan_depends_on_the_view_and_the_moment_alone() {
+    let mut world = World::new(1);
+    world.template("v1", Behaviour::Good);
+    (0..5).for_each(|_| world.tick());
+    world.template("v2", Behaviour::Good);
+    for _ in 0..20 {
+        world.tick();
+        let seen: Observed = world.observe().observed;
+        assert_eq!(graceful_plan::plan(&seen, world.now), graceful_plan::plan(&seen, world.now));
+    }
+}
