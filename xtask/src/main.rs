@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one door to everything a person or CI runs here. Each subcommand is a module.
 
 mod check;
+mod cluster;
 mod generate;
 mod run;
 
@@ -19,11 +20,15 @@ enum Command {
     Check,
     /// Writes the generated files: the CRD, and its copy in the chart.
     Gen,
+    /// The real Kubernetes of this machine: up, down, load, faults.
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Check => check::run_all(),
         Command::Gen => generate::write_all(),
+        Command::Cluster(verb) => cluster::run(verb),
     }
 }
