@@ -1,5 +1,7 @@
 //! `cargo xtask`: the one door to everything a person or CI runs here. Each subcommand is a module.
 
+mod admission;
+mod charts;
 mod check;
 mod cluster;
 mod generate;
@@ -18,6 +20,8 @@ struct Cli {
 enum Command {
     /// Format, lints, unit tests, properties, generated files and dependency policy; needs no cluster.
     Check,
+    /// The charts and the CRD's rules, judged by helm and by the cluster that is up.
+    Charts,
     /// Writes the generated files: the CRD, and its copy in the chart.
     Gen,
     /// The real Kubernetes of this machine: up, down, load, faults.
@@ -28,6 +32,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Check => check::run_all(),
+        Command::Charts => charts::check(),
         Command::Gen => generate::write_all(),
         Command::Cluster(verb) => cluster::run(verb),
     }

@@ -1,0 +1,167 @@
+//! What a real API server says to good and bad GracefulApps: each CEL rule is seen to refuse, in words that help.
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::charts::Server;
+
+/// Tries all cases by dry run.
+pub(crate) fn check(server: &Server) -> anyhow::Result<()> {
+    for (pointer, value, said) in refused() {
+        let (name, spec) = app_with(pointer, value.clone());
+        match server.try_app(&name, &spec)? {
+            Ok(_) => bail!("{pointer} = {value} was accepted; it should be refused with: {said}"),
+            Err(why) => {
+                ensure!(
+                    why.contains(said),
+                    "{pointer} = {value} was refused with\n{why}\nand not with: {said}"
+                );
+            }
+        }
+    }
+    for (pointer, value) in accepted() {
+        let (name, spec) = app_with(pointer, value.clone());
+        let made = server.try_app(&name, &spec)?;
+        made.map_err(anyhow::Error::msg)
+            .with_context(|| format!("{pointer} = {value} should be accepted"))?;
+    }
+    passes_through(server)?;
+    defaults(server)
+}
+
+/// What is refused, and in which words.
+fn refused() -> Vec<(&'static str, Value, &'static str)> {
+    let ports = |name: &str| json!([{"name": name, "containerPort": 1}]);
+    vec![
+        ("/name", json!("a".repeat(38)), "metadata.name is too long: use at most 37 characters"),
+        ("/name", json!("a.b"), "metadata.name must be a DNS label"),
+        ("/replicas", json!(-1), "should be greater than or equal to 0"),
+        ("/template", json!({}), "spec.template.spec: Required value"),
+        (
+            "/template/spec/restartPolicy",
+            json!("OnFailure"),
+            "restartPolicy must be Always, as in a Deployment",
+        ),
+        ("/template/spec/hostNetwork", json!(true), "hostNetwork is not supported"),
+        (
+            "/template/metadata",
+            json!({"labels": {"graceful.dev/serving": "x"}}),
+            "are set by the operator; remove",
+        ),
+        (
+            "/inFlight",
+            json!({"port": "amdin"}),
+            "has a port named amdin; add {name: amdin, containerPort: 9808}",
+        ),
+        (
+            "/template/spec",
+            json!({"containers": [{"name": "web"}], "initContainers": [{"name": "i", "ports": ports("admin")}]}),
+            "no container or native sidecar has a port named admin",
+        ),
+        ("/inFlight", json!({"port": 0}), "port must be a port's name, or a number from 1 to 65535"),
+        ("/inFlight", json!({"path": "drain"}), "path must start with /"),
+        ("/inFlight", json!({"path": "/drain?x=1"}), "path must have no query with format Graceful"),
+        (
+            "/inFlight",
+            json!({"format": "Json"}),
+            r#"supported values: "Graceful", "JsonPointer", "Prometheus""#,
+        ),
+        ("/inFlight", json!({"jsonPointer": "/n"}), "jsonPointer needs format: JsonPointer"),
+        ("/inFlight", json!({"format": "JsonPointer"}), "format JsonPointer needs jsonPointer"),
+        ("/inFlight", json!({"format": "JsonPointer", "jsonPointer": "n"}), "jsonPointer must start with /"),
+        ("/inFlight", json!({"metric": "n"}), "metric needs format: Prometheus"),
+        ("/inFlight", json!({"format": "Prometheus"}), "format Prometheus needs metric"),
+        ("/drain", json!({"lingerSeconds": -1}), "should be greater than or equal to 0"),
+        ("/drain", json!({"deadlineSeconds": 604_801}), "deadlineSeconds must be at most 604800 (7 days)"),
+        ("/drain", json!({"preStopCommand": []}), "preStopCommand is empty; write a command"),
+        ("/drain", json!({"preStop": "None", "preStopCommand": ["x"]}), "preStopCommand needs preStop: Auto"),
+        (
+            "/rollout",
+            json!({"maxSurge": "0%", "maxUnavailable": 0}),
+            "are both 0, so no pod could ever be replaced",
+        ),
+        ("/rollout", json!({"maxSurge": "25"}), "maxSurge must be a number of 0 or more, or a percentage"),
+        (
+            "/rollout",
+            json!({"maxUnavailable": -1}),
+            "maxUnavailable must be a number of 0 or more, or a percentage",
+        ),
+        ("/rollout", json!({"maxUnavailable": "101%"}), "maxUnavailable must be at most 100%"),
+        (
+            "/rollout",
+            json!({"minReadySeconds": 600}),
+            "progressDeadlineSeconds must be longer than minReadySeconds",
+        ),
+        ("", http_without_graceful(), "signal Http needs inFlight.format: Graceful"),
+    ]
+}
+
+fn accepted() -> Vec<(&'static str, Value)> {
+    let sidecar = json!([{"name": "agent", "restartPolicy": "Always", "ports": [{"name": "admin", "containerPort": 5}]}]);
+    vec![
+        ("/name", json!("a".repeat(37))),
+        ("/inFlight", json!({"port": 9000})),
+        ("/inFlight", json!({"format": "JsonPointer", "jsonPointer": ""})),
+        ("/inFlight", json!({"format": "Prometheus", "metric": "q{state=\"running\"}"})),
+        ("/rollout", json!({"maxSurge": 0, "maxUnavailable": "100%"})),
+        ("/template/spec", json!({"containers": [{"name": "web"}], "initContainers": sidecar})),
+        ("/drain", json!({"signal": null, "preStopCommand": null, "lingerSeconds": null})),
+        ("/template/metadata", json!({"creationTimestamp": null, "labels": null})),
+        ("/template/spec/restartPolicy", Value::Null),
+    ]
+}
+
+/// A field from a newer Kubernetes survives at every depth; a quantity without quotes is taken.
+fn passes_through(server: &Server) -> anyhow::Result<()> {
+    let template = json!({
+        "metadata": {"labels": {"tier": "web"}, "fromTheFuture": 1},
+        "spec": {
+            "fromTheFuture": {"x": [1]},
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": 0.5, "fromTheFuture": 1}}],
+            "containers": [{
+                "name": "web", "fromTheFuture": true,
+                "ports": [{"name": "admin", "containerPort": 1, "fromTheFuture": 1}],
+                "resources": {"limits": {"cpu": 0.5, "memory": 1_000_000}, "fromTheFuture": 1},
+                "livenessProbe": {"httpGet": {"port": "admin", "fromTheFuture": 1}},
+            }],
+        },
+    });
+    let (name, spec) = app_with("/template", template.clone());
+    let made = server.try_app(&name, &spec)?.map_err(anyhow::Error::msg)?;
+    let kept = &made["spec"]["template"];
+    ensure!(*kept == template, "a template went in as\n{template}\nand came out as\n{kept}");
+    Ok(())
+}
+
+/// The API server's defaults are those that the types have.
+fn defaults(server: &Server) -> anyhow::Result<()> {
+    let (name, spec) = app_with("/replicas", Value::Null);
+    let made = server.try_app(&name, &spec)?.map_err(anyhow::Error::msg)?;
+    let ours: graceful_api::GracefulAppSpec = serde_json::from_value(json!({"template": spec["template"]}))?;
+    let ours = serde_json::to_value(ours)?;
+    ensure!(made["spec"] == ours, "the server's defaults\n{}\nare not the types'\n{ours}", made["spec"]);
+    Ok(())
+}
+
+/// A small valid app with one value set, by JSON pointer; `/name` is the app's.
+fn app_with(pointer: &str, value: Value) -> (String, Value) {
+    let mut spec = json!({"template": {"spec": {"containers": [
+        {"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 9808}]},
+    ]}}});
+    match (pointer, value) {
+        ("/name", Value::String(name)) => return (name, spec),
+        ("", Value::Object(members)) => {
+            for (key, member) in members {
+                spec[key] = member;
+            }
+        }
+        (pointer, value) => {
+            *pointer.split('/').skip(1).fold(&mut spec, |at, key| &mut at[key]) = value;
+        }
+    }
+    ("web".to_owned(), spec)
+}
+
+fn http_without_graceful() -> Value {
+    json!({"inFlight": {"format": "Prometheus", "metric": "n"}, "drain": {"signal": "Http"}})
+}

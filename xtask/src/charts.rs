@@ -1,0 +1,150 @@
+//! The charts, judged by helm and by a real API server: lint, values schema, server dry run, Pod Security, admission.
+//!
+//! The CRD chart is installed for real, since rules must be in force to be tried. All else is a dry run in a namespace
+//! of its own.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail, ensure};
+use graceful_cluster::Cluster;
+use serde_json::{Value, json};
+
+use crate::admission;
+use crate::run::root;
+
+const OPERATOR: &str = "charts/graceful-operator";
+const CRDS: &str = "charts/graceful-crds";
+
+/// Checks both charts and the sample against the cluster that is up.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let server = Server { cluster: Cluster::open()?, namespace: format!("charts-{}", std::process::id()) };
+    lint(&server)?;
+    values_are_checked(&server)?;
+    // Two arguments of one install: a release that is there already is upgraded to the same.
+    server.helm(&[
+        "upgrade",
+        "--install",
+        "graceful-crds",
+        CRDS,
+        "-n",
+        "graceful-system",
+        "--create-namespace",
+    ])?;
+    server.kubectl(
+        &["wait", "--for=condition=Established", "--timeout=30s", "crd/gracefulapps.graceful.dev"],
+        None,
+    )?;
+    server.kubectl(&["create", "namespace", &server.namespace], None)?;
+    let judged = in_namespace(&server);
+    // Not waited for: the namespace is empty but for what Kubernetes puts there.
+    let removed = server.kubectl(&["delete", "namespace", &server.namespace, "--wait=false"], None);
+    judged.and(removed.map(drop))
+}
+
+/// A cluster, and the namespace of this run.
+pub(crate) struct Server {
+    cluster: Cluster,
+    pub(crate) namespace: String,
+}
+
+fn lint(server: &Server) -> anyhow::Result<()> {
+    for chart in [OPERATOR, CRDS] {
+        server.helm(&["lint", "--strict", "--quiet", chart])?;
+    }
+    Ok(())
+}
+
+/// A value with a typo or of a wrong type is refused, not ignored.
+fn values_are_checked(server: &Server) -> anyhow::Result<()> {
+    for wrong in ["image.tag=5", "imgae.tag=x", "admissionPolicy.enabled=maybe"] {
+        let refused = server.helm(&["template", "x", OPERATOR, "--validate", "--set", wrong]);
+        ensure!(refused.is_err(), "the values schema lets {wrong} pass");
+    }
+    Ok(())
+}
+
+fn in_namespace(server: &Server) -> anyhow::Result<()> {
+    // A Deployment that Pod Security would refuse the pods of is warned of, once the namespace asks for it.
+    let level = "pod-security.kubernetes.io/warn=restricted";
+    server.kubectl(&["label", "namespace", &server.namespace, level], None)?;
+    let chart =
+        server.helm(&["template", "charts-check", OPERATOR, "--validate", "-n", &server.namespace])?;
+    server.dry_run(&chart).context("the operator's chart")?;
+    let sample = fs::read_to_string(root().join("samples/tasks.yaml"))?;
+    server.dry_run(&sample).context("samples/tasks.yaml")?;
+    least_privilege(&chart)?;
+    admission::check(server)
+}
+
+/// No wildcard, no Secrets, no `exec`: a role that grows one is caught here.
+fn least_privilege(chart: &str) -> anyhow::Result<()> {
+    for line in chart.lines().map(str::trim).filter(|l| {
+        ["apiGroups:", "resources:", "verbs:"].iter().any(|key| l.trim_start_matches("- ").starts_with(key))
+    }) {
+        for forbidden in ["*", "secrets", "exec", "escalate", "impersonate", "bind"] {
+            let names = line.split(['[', ']', ',', ' ', '"', '\'']);
+            ensure!(
+                !names.into_iter().any(|name| name == forbidden),
+                "the chart's role asks for {forbidden}: {line}"
+            );
+        }
+    }
+    Ok(())
+}
+
+impl Server {
+    fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = output(self.cluster.helm().current_dir(root()).args(arguments), None)?;
+        Ok(output.stdout)
+    }
+
+    fn kubectl(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<Output> {
+        output(self.cluster.kubectl().args(arguments), input)
+    }
+
+    /// What the server would say to these objects; a warning counts as a refusal.
+    fn dry_run(&self, yaml: &str) -> anyhow::Result<()> {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+        let said = self.kubectl(&[&arguments[..], &["-n", &self.namespace]].concat(), Some(yaml))?;
+        ensure!(!said.stderr.contains("Warning"), "{}", said.stderr);
+        Ok(())
+    }
+
+    /// Creates a GracefulApp by a dry run: what the server made of it, or why it refused.
+    pub(crate) fn try_app(&self, name: &str, spec: &Value) -> anyhow::Result<Result<Value, String>> {
+        let app = json!({
+            "apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        });
+        // Raw, since kubectl would drop nulls and check fields itself.
+        let path =
+            format!("/apis/graceful.dev/v1alpha1/namespaces/{}/gracefulapps?dryRun=All", self.namespace);
+        match self.kubectl(&["create", "--raw", &path, "-f", "-"], Some(&app.to_string())) {
+            Ok(said) => Ok(Ok(serde_json::from_str(&said.stdout)?)),
+            Err(refused) => Ok(Err(format!("{refused:#}"))),
+        }
+    }
+}
+
+struct Output {
+    stdout: String,
+    stderr: String,
+}
+
+fn output(command: &mut Command, input: Option<&str>) -> anyhow::Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    // Both programs read all of their input before they write, so that neither side can fill a pipe and wait.
+    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+        std::io::Write::write_all(&mut stdin, input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    if !output.status.success() {
+        bail!("{}: {stderr}{stdout}", command.get_program().display());
+    }
+    Ok(Output { stdout, stderr })
+}
