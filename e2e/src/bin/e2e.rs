@@ -1,0 +1,73 @@
+//! Runs the scenarios against a cluster: `e2e [FILTER]`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use graceful_e2e::harness::world::{Tools, World};
+use graceful_e2e::harness::{charts, runner};
+use graceful_e2e::scenarios;
+
+/// The end-to-end tests.
+#[derive(Parser)]
+struct Args {
+    /// Only scenarios whose name contains this.
+    filter: Option<String>,
+    /// Keep the namespaces.
+    #[arg(long)]
+    keep: bool,
+    /// Context in the kubeconfig, for a cluster that is not ours.
+    #[arg(long)]
+    context: Option<String>,
+    /// Registry that the images were pushed to; without it they are loaded on the nodes.
+    #[arg(long)]
+    registry: Option<String>,
+    /// Decides every random choice; printed, so that a run can be repeated.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Scenarios side by side.
+    #[arg(long, default_value_t = 3)]
+    jobs: usize,
+    /// Take the charts as they are installed.
+    #[arg(long)]
+    installed: bool,
+    /// The kubectl to use.
+    #[arg(long, env = "GRACEFUL_KUBECTL", default_value = "kubectl")]
+    kubectl: PathBuf,
+    /// The helm to use.
+    #[arg(long, env = "GRACEFUL_HELM", default_value = "helm")]
+    helm: PathBuf,
+    /// The kubeconfig.
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True when every scenario passed.
+async fn run(args: Args) -> anyhow::Result<bool> {
+    let Args { filter, keep, context, registry, seed, jobs, installed, kubectl, helm, kubeconfig } =
+        Args::parse();
+    let seed = seed.unwrap_or_else(rand::random);
+    let world = World::connect(Tools { kubectl, helm, kubeconfig }, context, registry, seed, keep).await?;
+    let chosen: Vec<_> = scenarios::all()
+        .into_iter()
+        .filter(|s| filter.as_ref().is_none_or(|f| s.name.contains(f.as_str())))
+        .collect();
+    anyhow::ensure!(!chosen.is_empty(), "no scenario's name contains {filter:?}");
+    println!("e2e: {} scenarios, {jobs} side by side, seed {seed}", chosen.len());
+    if !installed {
+        charts::install(&world).await?;
+    }
+    runner::run(&world, chosen, jobs.max(1)).await
+}

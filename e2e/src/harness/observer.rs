@@ -1,0 +1,268 @@
+//! Watches the app's pods for the whole of a test and holds them against P1 and P3, whatever the test itself looks at.
+//!
+//! Caveats: a spare (the pod that a ReplicaSet starts for one that was just deleted, and takes back at once) may stand
+//! beside a surge pod for a moment. Pods that were deleted without ever running a container are therefore recorded apart.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use graceful_api::names;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::app::Limits;
+use crate::loadgen::now_ms;
+use crate::wire::LedgerView;
+
+/// How long a change of the spec may take to reach the operator: until then both the old and the new limits count.
+const TRANSITION: Duration = Duration::from_secs(5);
+/// A report on its way while the DELETE is; the operator deletes only what reported long before.
+const REPORT_SLACK_MS: u64 = 700;
+
+/// One pod's life as the watch showed it.
+#[derive(Clone, Debug)]
+pub struct PodLife {
+    /// Its name.
+    pub name: String,
+    /// Its node.
+    pub node: Option<String>,
+    /// When it was first seen.
+    pub seen: Instant,
+    /// When its deletion was first seen, on the harness' clock.
+    pub deleted_ms: Option<u64>,
+    /// Whether a container of it ever ran.
+    pub ran: bool,
+    /// Whether it has the serving label.
+    pub serving: bool,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Why it drains or drained.
+    pub reason: Option<String>,
+    /// What was cut, as its annotation says.
+    pub cut: Option<String>,
+    /// The revision label.
+    pub revision: Option<String>,
+    /// Succeeded or Failed: it runs nothing.
+    pub over: bool,
+}
+
+impl PodLife {
+    /// Counts towards replicas + maxSurge.
+    fn counts(&self) -> bool {
+        self.deleted_ms.is_none() && !self.over
+    }
+
+    /// Counts towards replicas − maxUnavailable.
+    fn serves(&self) -> bool {
+        self.counts() && self.serving && self.ready
+    }
+
+    /// The operator drained it; a test's own deletion leaves no trace of a drain.
+    fn drained_by_operator(&self) -> bool {
+        self.reason.is_some() && !self.serving
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    pods: BTreeMap<String, PodLife>,
+    limits: Vec<(Instant, Option<Limits>)>,
+    /// Moments with more pods than allowed; spares are taken off when the test is over.
+    over: Vec<(u64, Vec<String>)>,
+    violations: Vec<String>,
+}
+
+/// Watches until dropped.
+pub struct Observer {
+    seen: Arc<Mutex<Seen>>,
+    task: AbortHandle,
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the whole test amounts to.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Broken promises.
+    pub violations: Vec<String>,
+    /// Spare pods seen.
+    pub spares: usize,
+}
+
+impl Observer {
+    /// Starts watching pods with this label in the namespace.
+    pub fn start(client: Client, namespace: &str, selector: &str) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let pods: Api<Pod> = Api::namespaced(client, namespace);
+        let config = watcher::Config::default().labels(selector);
+        let shared = seen.clone();
+        let task = tokio::spawn(async move {
+            let events = watcher(pods, config).default_backoff();
+            let mut events = std::pin::pin!(events);
+            loop {
+                match events.try_next().await {
+                    Ok(Some(event)) => lock(&shared).event(event),
+                    Ok(None) => return,
+                    Err(_) => {} // the back-off above paces the next try
+                }
+            }
+        });
+        Self { seen, task: task.abort_handle() }
+    }
+
+    /// From now on these limits hold; None suspends the check (the app is being deleted).
+    pub fn expect(&self, limits: Option<Limits>) {
+        lock(&self.seen).limits.push((Instant::now(), limits));
+    }
+
+    /// Every pod seen so far, by uid.
+    pub fn pods(&self) -> BTreeMap<String, PodLife> {
+        lock(&self.seen).pods.clone()
+    }
+
+    /// Joins what was seen with the ledger; `clock_offset_ms` is the harness' clock minus the ledger's.
+    pub fn verdict(&self, ledger: Option<(&LedgerView, i64)>) -> Verdict {
+        let seen = lock(&self.seen);
+        let mut violations = seen.violations.clone();
+        let is_spare = |uid: &String| seen.pods.get(uid).is_some_and(|p| p.deleted_ms.is_some() && !p.ran);
+        for (most, uids) in &seen.over {
+            let running: Vec<_> = uids.iter().filter(|uid| !is_spare(uid)).collect();
+            if running.len() as u64 > *most {
+                let names = running.iter().filter_map(|uid| seen.pods.get(*uid)).map(|p| p.name.as_str());
+                let names = names.collect::<Vec<_>>().join(", ");
+                violations.push(format!("P3: {} pods where {most} are allowed: {names}", running.len()));
+            }
+        }
+        if let Some((ledger, offset)) = ledger {
+            violations.extend(seen.killed_while_busy(ledger, offset));
+        }
+        let spares = seen.pods.keys().filter(|uid| is_spare(uid)).count();
+        Verdict { violations, spares }
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seen {
+    fn event(&mut self, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init | watcher::Event::InitDone => {}
+            watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) => self.applied(&pod),
+            watcher::Event::Delete(pod) => {
+                self.applied(&pod);
+                if let Some(life) = pod.uid().and_then(|uid| self.pods.get_mut(&uid)) {
+                    life.deleted_ms.get_or_insert_with(now_ms);
+                }
+            }
+        }
+    }
+
+    fn applied(&mut self, pod: &Pod) {
+        let Some(uid) = pod.uid() else { return };
+        let before = self.pods.get(&uid).cloned();
+        let life = life(pod, before.as_ref());
+        self.pods.insert(uid, life.clone());
+        match before {
+            None if life.counts() => self.created(),
+            Some(before) if before.serves() && life.counts() && !life.serving => self.unrouted(&life),
+            _ => {}
+        }
+    }
+
+    /// A pod is new: P3's upper bound.
+    fn created(&mut self) {
+        let Some(most) = self.allowed(|l| l.most, u64::max) else { return };
+        let counting: Vec<_> =
+            self.pods.iter().filter(|(_, p)| p.counts()).map(|(uid, _)| uid.clone()).collect();
+        if counting.len() as u64 > most {
+            self.over.push((most, counting));
+        }
+    }
+
+    /// A serving pod lost its label and lives: a drain starts, and P3's lower bound must hold without it.
+    fn unrouted(&mut self, life: &PodLife) {
+        if life.reason.as_deref() == Some("Delete") {
+            return;
+        }
+        let Some(fewest) = self.allowed(|l| l.fewest, u64::min) else { return };
+        let serving = self.pods.values().filter(|p| p.serves()).count() as u64;
+        if serving < fewest {
+            let name = &life.name;
+            self.violations.push(format!("P3: {serving} pods serve without {name}, at least {fewest} must"));
+        }
+    }
+
+    /// The most lenient of the limits in force now and, for a moment after a change, before it.
+    fn allowed(&self, of: impl Fn(&Limits) -> u64, lenient: impl Fn(u64, u64) -> u64) -> Option<u64> {
+        let mut result = None;
+        for (index, (_, limits)) in self.limits.iter().enumerate() {
+            let replaced = self.limits.get(index + 1).map(|(at, _)| *at);
+            if replaced.is_some_and(|at| at.elapsed() > TRANSITION) {
+                continue;
+            }
+            let value = of(limits.as_ref()?);
+            result = Some(result.map_or(value, |r| lenient(r, value)));
+        }
+        result
+    }
+
+    /// P1 seen from outside: a pod that the operator deleted must not report another task after its deletion.
+    fn killed_while_busy(&self, ledger: &LedgerView, offset: i64) -> Vec<String> {
+        let late = |(uid, life): (&String, &PodLife)| {
+            let deleted = life.deleted_ms?;
+            if !life.drained_by_operator() || life.cut.is_some() {
+                return None;
+            }
+            let last = ledger.pods.get(uid)?.last_report_ms.saturating_add_signed(offset);
+            let late = last.checked_sub(deleted + REPORT_SLACK_MS)?;
+            Some(format!(
+                "P1: {} finished a task {} ms after its deletion",
+                life.name,
+                late + REPORT_SLACK_MS
+            ))
+        };
+        self.pods.iter().filter_map(late).collect()
+    }
+}
+
+fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
+    let status = pod.status.as_ref();
+    let condition = |kind: &str| {
+        status
+            .and_then(|s| s.conditions.as_ref())
+            .is_some_and(|c| c.iter().any(|c| c.type_ == kind && c.status == "True"))
+    };
+    let containers = status.and_then(|s| s.container_statuses.as_ref());
+    let runs = containers.is_some_and(|all| {
+        all.iter().any(|c| {
+            c.restart_count > 0
+                || c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+        })
+    });
+    let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    let deleted = pod.metadata.deletion_timestamp.is_some().then(now_ms);
+    PodLife {
+        name: pod.name_any(),
+        node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        seen: before.map_or_else(Instant::now, |b| b.seen),
+        deleted_ms: before.and_then(|b| b.deleted_ms).or(deleted),
+        ran: runs || before.is_some_and(|b| b.ran),
+        serving: pod.labels().get(names::SERVING_LABEL).is_some_and(|v| v == names::SERVING),
+        ready: condition("Ready"),
+        reason: pod.annotations().get(names::DRAIN_REASON).cloned(),
+        cut: pod.annotations().get(names::CUT).cloned(),
+        revision: pod.labels().get(names::REVISION_LABEL).cloned(),
+        over: matches!(phase, "Succeeded" | "Failed"),
+    }
+}

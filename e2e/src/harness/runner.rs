@@ -1,0 +1,134 @@
+//! Runs scenarios side by side, each in its namespace, and counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::ListParams;
+use tokio::time::{Instant, timeout};
+
+use super::dump;
+use super::scene::{Figures, NAMESPACE_LABEL, Scene};
+use super::wait::eventually;
+use super::world::World;
+
+/// No scenario takes half of it on an idle machine.
+const LONGEST: Duration = Duration::from_secs(420);
+/// A namespace with a GracefulApp in it must not hang: its finalizer lets go at once.
+const NAMESPACES_GONE: Duration = Duration::from_secs(90);
+
+/// One scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name, which the filter matches.
+    pub name: &'static str,
+    /// Whether it disturbs the operator itself, and so must run alone.
+    pub alone: bool,
+    /// The steps.
+    pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, anyhow::Result<()>>,
+}
+
+/// What became of one scenario.
+struct Outcome {
+    name: &'static str,
+    took: Duration,
+    figures: Figures,
+    error: Option<anyhow::Error>,
+}
+
+/// Runs all scenarios, `jobs` side by side and then those that must be alone. True when all passed.
+pub async fn run(world: &World, scenarios: Vec<Scenario>, jobs: usize) -> anyhow::Result<bool> {
+    let world = Arc::new(world.clone());
+    let (alone, together): (Vec<_>, Vec<_>) = scenarios.into_iter().partition(|s| s.alone);
+    let start = |scenario: Scenario| {
+        let world = world.clone();
+        async move { one(&world, scenario).await }
+    };
+    let mut outcomes: Vec<Outcome> = stream::iter(together).map(start).buffer_unordered(jobs).collect().await;
+    outcomes.extend(stream::iter(alone).map(start).buffer_unordered(1).collect::<Vec<_>>().await);
+    if !world.keep {
+        let begun = Instant::now();
+        let error = namespaces_gone(&world).await.err();
+        let (took, figures) = (begun.elapsed(), Figures::default());
+        outcomes.push(Outcome { name: "namespaces_go", took, figures, error });
+    }
+    Ok(report(&outcomes, world.seed))
+}
+
+async fn one(world: &World, scenario: Scenario) -> Outcome {
+    let begun = Instant::now();
+    let (figures, error) = match Scene::new(world, scenario.name).await {
+        Ok(scene) => {
+            let result = match timeout(LONGEST, (scenario.run)(&scene)).await {
+                Ok(result) => result,
+                Err(_) => Err(anyhow!("not over after {} s", LONGEST.as_secs())),
+            };
+            let figures = scene.figures().clone();
+            (figures, finish(&scene, result).await.err())
+        }
+        Err(error) => (Figures::default(), Some(error)),
+    };
+    Outcome { name: scenario.name, took: begun.elapsed(), figures, error }
+}
+
+async fn finish(scene: &Scene, result: anyhow::Result<()>) -> anyhow::Result<()> {
+    if let Err(error) = &result {
+        scene.say(&format!("FAILED: {error:#}"));
+        dump::dump(scene).await;
+    }
+    if scene.world.keep {
+        scene.say(&format!("namespace {} is kept", scene.namespace));
+        return result;
+    }
+    result.and(scene.remove_namespace().await.context("cannot delete the namespace"))
+}
+
+/// Waits until every namespace that tests made is gone.
+async fn namespaces_gone(world: &World) -> anyhow::Result<()> {
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let params = ListParams::default().labels(NAMESPACE_LABEL);
+    eventually("the tests' namespaces are gone", NAMESPACES_GONE, || async {
+        let left = namespaces.list(&params).await?.items;
+        let names: Vec<_> = left.iter().filter_map(|n| n.metadata.name.clone()).collect();
+        ensure!(names.is_empty(), "still there: {}", names.join(", "));
+        Ok(())
+    })
+    .await
+}
+
+fn report(outcomes: &[Outcome], seed: u64) -> bool {
+    println!();
+    let total: Figures = outcomes.iter().fold(Figures::default(), |mut sum, o| {
+        let Figures { accepted, finished, lost, unanswered, spares } = o.figures;
+        sum.accepted += accepted;
+        sum.finished += finished;
+        sum.lost += lost;
+        sum.unanswered += unanswered;
+        sum.spares += spares;
+        sum
+    });
+    for Outcome { name, took, figures, error } in outcomes {
+        let word = if error.is_none() { "passed" } else { "FAILED" };
+        let Figures { accepted, finished, lost, unanswered, spares } = figures;
+        println!(
+            "{word} {name:<28} {:>6.1} s  accepted={accepted} finished={finished} lost={lost} unanswered={unanswered} spares={spares}",
+            took.as_secs_f64()
+        );
+        if let Some(error) = error {
+            println!("       {error:#}");
+        }
+    }
+    let failed = outcomes.iter().filter(|o| o.error.is_some()).count();
+    let passed = outcomes.len() - failed;
+    println!(
+        "tasks: accepted={} finished={} requests unanswered={} spare pods={} (none ran a container) seed={seed}",
+        total.accepted, total.finished, total.unanswered, total.spares
+    );
+    println!("{passed} passed, {failed} failed");
+    println!("e2e: passed={passed} failed={failed} skipped=0 lost={}", total.lost);
+    failed == 0 && passed > 0 && total.lost == 0
+}

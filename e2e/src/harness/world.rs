@@ -1,0 +1,97 @@
+//! What every test shares: the cluster, its tools, the images, the seed.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::process::Command;
+
+/// One run's surroundings.
+#[derive(Clone)]
+pub struct World {
+    /// Talks to the API server.
+    pub client: Client,
+    /// The cluster's own kubectl.
+    pub kubectl: PathBuf,
+    /// The cluster's own helm.
+    pub helm: PathBuf,
+    /// The kubeconfig file.
+    pub kubeconfig: PathBuf,
+    /// The context in it; none means its current one.
+    pub context: Option<String>,
+    /// Where images are pulled from; none means that they are loaded on the nodes.
+    pub registry: Option<String>,
+    /// Decides every random choice.
+    pub seed: u64,
+    /// Keep the namespaces.
+    pub keep: bool,
+}
+
+impl World {
+    /// Reads the kubeconfig and connects.
+    pub async fn connect(
+        tools: Tools,
+        context: Option<String>,
+        registry: Option<String>,
+        seed: u64,
+        keep: bool,
+    ) -> anyhow::Result<Self> {
+        let Tools { kubectl, helm, kubeconfig } = tools;
+        let file = Kubeconfig::read_from(&kubeconfig)
+            .with_context(|| format!("cannot read the kubeconfig {}", kubeconfig.display()))?;
+        let options = KubeConfigOptions { context: context.clone(), ..Default::default() };
+        let config = Config::from_custom_kubeconfig(file, &options).await?;
+        let client = Client::try_from(config)?;
+        client.apiserver_version().await.context("the cluster does not answer: `cargo xtask cluster up`")?;
+        Ok(Self { client, kubectl, helm, kubeconfig, context, registry, seed, keep })
+    }
+
+    /// The image `graceful/<name>:dev` as the nodes know it.
+    pub fn image(&self, name: &str) -> String {
+        match &self.registry {
+            Some(registry) => format!("{registry}/graceful/{name}:dev"),
+            None => format!("graceful/{name}:dev"),
+        }
+    }
+
+    /// Runs the cluster's kubectl; its standard output.
+    pub async fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.kubectl);
+        if let Some(context) = &self.context {
+            command.args(["--context", context]);
+        }
+        self.run(command, args).await
+    }
+
+    /// Runs the cluster's helm; its standard output.
+    pub async fn helm(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.helm);
+        if let Some(context) = &self.context {
+            command.args(["--kube-context", context]);
+        }
+        self.run(command, args).await
+    }
+
+    async fn run(&self, mut command: Command, args: &[&str]) -> anyhow::Result<String> {
+        command.args(args).env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
+        let program = command.as_std().get_program().display().to_string();
+        let output = command.output().await.with_context(|| format!("cannot start {program}"))?;
+        if !output.status.success() {
+            bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Where the cluster's tools are.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// kubectl.
+    pub kubectl: PathBuf,
+    /// helm.
+    pub helm: PathBuf,
+    /// The kubeconfig file.
+    pub kubeconfig: PathBuf,
+}
