@@ -56,8 +56,7 @@ async fn main() -> ExitCode {
 
 /// True when every scenario passed.
 async fn run(args: Args) -> anyhow::Result<bool> {
-    let Args { filter, keep, context, registry, seed, jobs, installed, kubectl, helm, kubeconfig } =
-        Args::parse();
+    let Args { filter, keep, context, registry, seed, jobs, installed, kubectl, helm, kubeconfig } = args;
     let seed = seed.unwrap_or_else(rand::random);
     let world = World::connect(Tools { kubectl, helm, kubeconfig }, context, registry, seed, keep).await?;
     let chosen: Vec<_> = scenarios::all()
