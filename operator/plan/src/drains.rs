@@ -133,3 +133,117 @@ pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::DrainReason;
+
+    use super::*;
+    use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
+    use crate::observed::{
+        App, Container, Deletion, Observed, PodUid, Readiness, Revision, RevisionHash, Surroundings,
+    };
+
+    const EPOCH: Epoch = Epoch(7);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// One pod that drains since second 0 under this signal, its contact, and what follows at this second.
+    fn judged(signal: Signal, on_deadline: OnDeadline, contact: Contact, now: i64) -> Progress {
+        let policy =
+            DrainPolicy { signal, linger_seconds: 3, quiet_seconds: 5, deadline_seconds: 60, on_deadline };
+        let hash = RevisionHash::from("old");
+        let pod = Pod {
+            name: "tasks-old-1".to_owned(),
+            uid: PodUid::from("uid"),
+            revision: hash.clone(),
+            created: at(-100),
+            terminating: false,
+            serving: false,
+            epoch: Some(EPOCH),
+            drain: Some(DrainMark { reason: DrainReason::Rollout, since: at(0) }),
+            readiness: Readiness::Ready(at(-90)),
+            container: Container::Running,
+            node_ready: true,
+            trouble: None,
+        };
+        let observed = Observed {
+            app: App {
+                name: "tasks".to_owned(),
+                replicas: 1,
+                update: RevisionHash::from("new"),
+                policy,
+                max_surge: 1,
+                max_unavailable: 0,
+                min_ready_seconds: 0,
+                progress_deadline_seconds: 600,
+                paused: false,
+                revision_history_limit: 2,
+                deletion: Deletion::No,
+                finalizer: true,
+            },
+            revisions: vec![Revision {
+                hash,
+                name: "tasks-old".to_owned(),
+                replicas: 1,
+                created: at(-100),
+                policy,
+                policy_current: true,
+                replica_failure: None,
+            }],
+            contacts: [(pod.uid.clone(), contact)].into(),
+            pods: vec![pod.clone()],
+            surroundings: Surroundings::default(),
+        };
+        progress(&Census::take(&observed, at(now)), &pod)
+    }
+
+    fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
+        let in_flight = InFlight { total, ..InFlight::default() };
+        let protocol = Some(Protocol { epoch: Epoch(epoch), accepting, resumable: true });
+        Contact { answer: Some(Answer { at: at(4), in_flight, protocol }), ..Contact::default() }
+    }
+
+    fn zeros(reads: u32, since: i64, until: i64) -> Contact {
+        let quiet = Quiet { epoch: EPOCH, since: at(since), until: at(until), reads };
+        Contact { quiet: Some(quiet), ..said(0, 0, true) }
+    }
+
+    #[test]
+    fn idle_is_one_answer_that_says_all_of_it() {
+        let judge = |contact| judged(Signal::Http, OnDeadline::Hold, contact, 10);
+        assert_eq!(judge(said(0, 7, false)), Progress::Proven(Proof::Idle { epoch: EPOCH }));
+        assert_eq!(judge(said(1, 7, false)), Progress::Busy, "something is in flight");
+        assert_eq!(judge(said(0, 7, true)), Progress::Busy, "it still accepts");
+        assert_eq!(judge(said(0, 6, false)), Progress::Busy, "an older drain's word");
+        assert_eq!(judge(Contact::default()), Progress::Busy, "silence");
+    }
+
+    #[test]
+    fn a_lone_zero_is_not_idle() {
+        let judge = |contact| judged(Signal::Sigterm, OnDeadline::Hold, contact, 12);
+        assert_eq!(judge(zeros(1, 10, 10)), Progress::Busy);
+        assert_eq!(judge(zeros(2, 4, 10)), Progress::Busy, "held long enough, read twice");
+        assert_eq!(judge(zeros(9, 8, 10)), Progress::Busy, "read often enough, held 2 s of 5");
+        assert_eq!(judge(zeros(3, 5, 10)), Progress::Proven(Proof::Quiet { epoch: EPOCH }));
+    }
+
+    #[test]
+    fn an_old_quiet_is_not_a_quiet() {
+        assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, zeros(9, 5, 20), 40), Progress::Busy);
+    }
+
+    #[test]
+    fn a_deadline_does_what_the_policy_says() {
+        let busy = || said(3, 7, false);
+        let cut = Proof::Cut { epoch: EPOCH, tasks: Some(3) };
+        assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 59), Progress::Busy);
+        assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 60), Progress::Held);
+        assert_eq!(judged(Signal::Http, OnDeadline::Terminate, busy(), 60), Progress::Proven(cut));
+        let handed_over = Progress::Proven(Proof::HandedOver { epoch: EPOCH });
+        assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, busy(), 60), handed_over);
+        assert_eq!(judged(Signal::None, OnDeadline::Hold, busy(), 60), Progress::Held);
+    }
+}

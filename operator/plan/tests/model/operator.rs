@@ -21,6 +21,15 @@ impl World {
         let view = self.view();
         let plan = plan(&view.observed, self.now);
         self.check_budget(&view.observed, &plan);
+        if plan.actions.is_empty()
+            && plan.report.phase != graceful_api::Phase::Serving
+            && plan.report.waiting_for.is_empty()
+        {
+            self.violate(&format!(
+                "P8: {:?}, nothing to do, and no word of what is waited for",
+                plan.report.phase
+            ));
+        }
         self.record(&plan);
         self.conversations = plan.conversations;
         let before = self.acted;
