@@ -5,6 +5,8 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use graceful_cluster::Cluster;
@@ -21,7 +23,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let server = Server { cluster: Cluster::open()?, namespace: format!("charts-{}", std::process::id()) };
     lint(&server)?;
     values_are_checked(&server)?;
-    // Two arguments of one install: a release that is there already is upgraded to the same.
+    // A release that is there already is upgraded to the same.
     server.helm(&[
         "upgrade",
         "--install",
@@ -74,7 +76,56 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     let sample = fs::read_to_string(root().join("samples/tasks.yaml"))?;
     server.dry_run(&sample).context("samples/tasks.yaml")?;
     least_privilege(&chart)?;
-    admission::check(server)
+    admission::check(server)?;
+    let policy =
+        ["template", "charts-check", OPERATOR, "--validate", "--show-only", "templates/admission.yaml"];
+    let policy = server.helm(&policy)?;
+    server.kubectl(&["apply", "-f", "-"], Some(&policy))?;
+    let fixed = revision_templates_are_fixed(server);
+    let removed = server.kubectl(&["delete", "-f", "-"], Some(&policy));
+    fixed.and(removed.map(drop))
+}
+
+/// The admission policy, in force: an edit of a revision's template is refused with what to do instead, and scaling is not.
+fn revision_templates_are_fixed(server: &Server) -> anyhow::Result<()> {
+    let labels = json!({"graceful.dev/app": "tasks", "graceful.dev/revision": "r1"});
+    let revision = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "tasks-r1", "namespace": server.namespace, "labels": labels},
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "x:1"}]}}},
+    });
+    server.kubectl(&["apply", "-f", "-"], Some(&revision.to_string()))?;
+    let try_edit = |command: &[&str]| {
+        let place = ["-n", &server.namespace, "--dry-run=server"];
+        server.kubectl(&[command, &place].concat(), None).err().map(|refused| format!("{refused:#}"))
+    };
+    let set_image = ["set", "image", "deployment/tasks-r1", "web=x:2"];
+    // The API server learns of a new policy within some seconds.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let refused = loop {
+        match try_edit(&set_image) {
+            Some(refused) => break refused,
+            None if Instant::now() > deadline => bail!("no policy refuses {set_image:?}"),
+            None => thread::sleep(Duration::from_millis(200)),
+        }
+    };
+    for said in ["one revision of GracefulApp tasks", "kubectl edit gracefulapp -n", "graceful.dev/app-"] {
+        ensure!(
+            refused.contains(said),
+            "the policy refuses {set_image:?} without saying {said:?}: {refused}"
+        );
+    }
+    for allowed in [
+        &["scale", "deployment/tasks-r1", "--replicas=1"][..],
+        &["annotate", "deployment/tasks-r1", "a=b"],
+        &["label", "deployment/tasks-r1", "graceful.dev/app-"],
+    ] {
+        if let Some(refused) = try_edit(allowed) {
+            bail!("the policy refuses {allowed:?}: {refused}");
+        }
+    }
+    Ok(())
 }
 
 /// No wildcard, no Secrets, no `exec`: a role that grows one is caught here.

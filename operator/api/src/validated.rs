@@ -22,6 +22,18 @@ pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
 pub const GRACE_MARGIN_SECONDS: u32 = 15;
 
 /// A GracefulApp that makes sense.
+///
+/// ```
+/// use graceful_api::{GracefulApp, Validated};
+///
+/// let app: GracefulApp = serde_json::from_value(serde_json::json!({
+///     "apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp", "metadata": {"name": "tasks"},
+///     "spec": {"template": {"spec": {"containers": [{"name": "web", "image": "web:1"}]}}},
+/// }))?;
+/// let errors = Validated::try_from(&app).expect_err("it has no port to ask");
+/// assert!(errors[0].to_string().starts_with("spec.inFlight.port: no container has a port named \"admin\""));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Validated {
     /// Its namespace.

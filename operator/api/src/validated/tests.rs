@@ -57,6 +57,15 @@ fn a_minimal_app_has_the_documented_defaults() {
 }
 
 #[test]
+fn the_sample_is_valid() {
+    let text = include_str!("../../../../samples/tasks.yaml");
+    let sample: GracefulApp = serde_yaml::from_str(text).unwrap();
+    let app = Validated::try_from(&sample).unwrap();
+    assert_eq!((app.name.as_str(), app.replicas), ("tasks", 3));
+    assert_eq!((app.policy.in_flight.container.as_str(), app.policy.in_flight.port), ("server", 9808));
+}
+
+#[test]
 fn the_signal_follows_the_format() {
     let mut spec = with("/inFlight", json!({"format": "JsonPointer", "jsonPointer": "/task_lenth"}));
     let signal = |spec: &Value| Validated::try_from(&app(spec)).unwrap().policy.drain.signal;
