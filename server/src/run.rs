@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use graceful_drain::{Drain, Exit, Settings, serve};
+use graceful_drain::{Drain, Exit, Settings, Signals, serve};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -36,6 +36,8 @@ pub async fn run(run: Run) -> anyhow::Result<Exit> {
         log_format: _,
         log: _,
     } = run;
+    // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
+    let signals = Signals::install().context("cannot listen for signals")?;
     let public =
         bind(port).await.with_context(|| format!("--port {port}: cannot listen; give a free port"))?;
     let admin = bind(admin_port)
@@ -65,7 +67,7 @@ pub async fn run(run: Run) -> anyhow::Result<Exit> {
     );
     let api = Api { drain: drain.clone(), queue, hub, metrics, greeting: identity::greeting() };
     let admin_app = api::admin(&api);
-    Ok(serve((public, api::public(api)), (admin, admin_app), drain).await?)
+    Ok(serve((public, api::public(api)), (admin, admin_app), drain, signals).await)
 }
 
 /// All addresses: IPv6 and IPv4 where the kernel has both, IPv4 where it has no IPv6.

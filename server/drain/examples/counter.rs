@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use axum::routing::{get, post};
-use graceful_drain::{Drain, Farewell, RequestGuard, Settings, closing_frame, serve};
+use graceful_drain::{Drain, Farewell, RequestGuard, Settings, Signals, closing_frame, serve};
 use tokio::net::TcpListener;
 
 async fn work(request: RequestGuard) -> &'static str {
@@ -44,6 +44,7 @@ async fn session(mut socket: WebSocket, farewell: Farewell) {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
+    let signals = Signals::install()?;
     let drain = Drain::new(Settings::from_env());
     let app = Router::new()
         .route("/work", post(work))
@@ -53,6 +54,6 @@ async fn main() -> std::io::Result<()> {
         .with_state(drain.clone());
     let public = TcpListener::bind("0.0.0.0:8000").await?;
     let admin = TcpListener::bind("0.0.0.0:9808").await?;
-    let exit = serve((public, app), (admin, drain.routes()), drain).await?;
+    let exit = serve((public, app), (admin, drain.routes()), drain, signals).await;
     std::process::exit(exit.code())
 }

@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
-//! use graceful_drain::{Drain, RequestGuard, Settings, serve};
+//! use graceful_drain::{Drain, RequestGuard, Settings, Signals, serve};
 //! use tokio::net::TcpListener;
 //!
 //! async fn work(request: RequestGuard) -> &'static str {
@@ -16,11 +16,12 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> std::io::Result<()> {
+//!     let signals = Signals::install()?;        // first: a SIGTERM may come before anything else is ready
 //!     let drain = Drain::new(Settings::from_env());
 //!     let app = Router::new().route("/work", post(work)).layer(drain.gate());
 //!     let public = TcpListener::bind("0.0.0.0:8000").await?;
 //!     let admin = TcpListener::bind("0.0.0.0:9808").await?;
-//!     let exit = serve((public, app), (admin, drain.routes()), drain).await?;
+//!     let exit = serve((public, app), (admin, drain.routes()), drain, signals).await;
 //!     std::process::exit(exit.code())
 //! }
 //! ```
@@ -70,5 +71,6 @@ pub use gate::{Gate, Gated};
 pub use guard::{ConnectionGuard, Farewell, RequestGuard, TaskGuard};
 pub use pre_stop::{PreStopError, pre_stop};
 pub use serve::{Exit, serve};
+pub use signal::Signals;
 pub use sockets::{SERVICE_RESTART, closing_frame};
 pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, State};

@@ -4,7 +4,6 @@
 //! → connections flush → return. The admin listener answers until the very end. A second signal returns at once.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,15 +71,12 @@ impl Exit {
 }
 
 /// Serves `app` on `public` and `admin_app` (with [`Drain::routes`]) on `admin` until a signal has drained it.
-///
-/// # Errors
-/// When signal handlers cannot be installed.
 pub async fn serve(
     (public, app): (TcpListener, Router),
     (admin, admin_app): (TcpListener, Router),
     drain: Drain,
-) -> io::Result<Exit> {
-    let mut signals = Signals::install()?;
+    mut signals: Signals,
+) -> Exit {
     let public = Door::open(public, app, Some(drain.clone()));
     let admin = Door::open(admin, admin_app, None);
 
@@ -113,8 +109,8 @@ pub async fn serve(
         admin.close().await;
     };
     tokio::select! {
-        () = orderly => Ok(Exit::Drained),
-        second = signals.next() => Ok(abort(&drain, second)),
+        () = orderly => Exit::Drained,
+        second = signals.next() => abort(&drain, second),
     }
 }
 

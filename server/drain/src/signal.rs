@@ -27,13 +27,20 @@ impl Signal {
     }
 }
 
-pub(crate) struct Signals {
+/// The process's SIGTERM and SIGINT from now on. Install it first thing in `main`: as PID 1 of a container, a process
+/// without a handler never hears the SIGTERM that came before, and its pod sits out the whole grace period.
+#[derive(Debug)]
+pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
 }
 
 impl Signals {
-    pub(crate) fn install() -> io::Result<Self> {
+    /// Takes over both signals.
+    ///
+    /// # Errors
+    /// When the process may not have handlers.
+    pub fn install() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

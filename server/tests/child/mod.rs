@@ -1,0 +1,154 @@
+//! A server as a child process on free ports, killed when dropped.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_server");
+/// Far beyond what anything here takes, on a loaded machine too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) public: u16,
+    pub(crate) admin: u16,
+    client: reqwest::Client,
+    logs: Arc<Mutex<Vec<Value>>>,
+    reading: JoinHandle<()>,
+}
+
+/// Runs to the end; its exit code and what it wrote to stderr.
+pub(crate) async fn run(args: &[&str]) -> (i32, String) {
+    let output = timeout(PATIENCE, Command::new(BINARY).args(args).kill_on_drop(true).output())
+        .await
+        .unwrap()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+impl Server {
+    pub(crate) async fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[]).await
+    }
+
+    pub(crate) async fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["--port", "0", "--admin-port", "0"])
+            .args(args)
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .envs(env.iter().copied())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let logs = Arc::new(Mutex::new(Vec::new()));
+        let (found, mut ports) = watch::channel(None);
+        let sink = logs.clone();
+        let reading = tokio::spawn(async move {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                let event: Value =
+                    serde_json::from_str(&line).expect("each line is JSON when nobody watches");
+                let port = |name: &str| event[name].as_str()?.rsplit(':').next()?.parse::<u16>().ok();
+                if let (Some(public), Some(admin)) = (port("public"), port("admin")) {
+                    found.send_replace(Some((public, admin)));
+                }
+                sink.lock().unwrap().push(event);
+            }
+        });
+        let ports = timeout(PATIENCE, ports.wait_for(Option::is_some)).await.unwrap().unwrap().unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        Self { child, public: ports.0, admin: ports.1, client, logs, reading }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("still runs");
+        let sent =
+            std::process::Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end, and for its last log line.
+    pub(crate) async fn exit(&mut self) -> i32 {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap();
+        (&mut self.reading).await.unwrap();
+        status.code().expect("not killed by a signal")
+    }
+
+    /// Log lines whose message starts so.
+    pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
+        let logs = self.logs.lock().unwrap();
+        logs.iter().filter(|event| event["message"].as_str().unwrap().starts_with(message)).cloned().collect()
+    }
+
+    pub(crate) async fn post(&self) -> reqwest::Response {
+        self.client.post(format!("http://127.0.0.1:{}/v1/create-task/", self.public)).send().await.unwrap()
+    }
+
+    pub(crate) async fn submit(&self) -> String {
+        let answer = self.post().await;
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()["task_id"].as_str().unwrap().to_owned()
+    }
+
+    fn drain_url(&self) -> String {
+        format!("http://127.0.0.1:{}/drain", self.admin)
+    }
+
+    pub(crate) async fn status(&self) -> Value {
+        self.client.get(self.drain_url()).send().await.unwrap().json().await.unwrap()
+    }
+
+    pub(crate) async fn drain(&self, epoch: u64, linger: u64) {
+        let body = json!({"epoch": epoch, "lingerSeconds": linger});
+        assert_eq!(self.client.put(self.drain_url()).json(&body).send().await.unwrap().status(), 202);
+    }
+
+    /// Long-polls until the status is as wanted.
+    pub(crate) async fn drained_to(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let asking = async {
+            let mut known = String::new();
+            loop {
+                let question = self.client.get(self.drain_url()).header("prefer", "wait=1");
+                let answer = question.header("if-none-match", &known).send().await.unwrap();
+                known = answer.headers()["etag"].to_str().unwrap().to_owned();
+                if answer.status() == 200 {
+                    let status: Value = answer.json().await.unwrap();
+                    if wanted(&status) {
+                        return status;
+                    }
+                }
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("comes to it in time")
+    }
+
+    /// A poll of the kind an operator holds while it waits; ends with the first change. It is under way on return:
+    /// two questions asked after it were answered.
+    pub(crate) async fn poll(&self) -> JoinHandle<Value> {
+        let known = self.client.get(self.drain_url()).send().await.unwrap().headers()["etag"].clone();
+        let question =
+            self.client.get(self.drain_url()).header("prefer", "wait=15").header("if-none-match", known);
+        let held = tokio::spawn(async move { question.send().await.unwrap().json().await.unwrap() });
+        self.status().await;
+        self.status().await;
+        held
+    }
+
+    pub(crate) async fn pre_stop(&self, args: &[&str]) -> (i32, String) {
+        run(&[&["pre-stop", "--admin-port", &self.admin.to_string()], args].concat()).await
+    }
+
+    pub(crate) async fn socket(&self, client: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+        connect_async(format!("ws://127.0.0.1:{}/ws/{client}", self.public)).await.unwrap().0
+    }
+}
