@@ -11,10 +11,11 @@ pub const NAMESPACE: &str = "graceful-system";
 /// The operator's Deployment, as kubectl names it.
 pub const OPERATOR: &str = "deployment/graceful-operator";
 
+/// Selects the operator's pods.
+pub const OPERATOR_PODS: &str = "app.kubernetes.io/name=graceful-operator";
+
 /// Installs or upgrades both releases, and makes sure that the operator that runs is of the image just built.
 pub async fn install(world: &World) -> anyhow::Result<()> {
-    let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts");
-    let chart = |name: &str| charts.join(name).display().to_string();
     let crds = chart("graceful-crds");
     world
         .helm(&[
@@ -29,28 +30,22 @@ pub async fn install(world: &World) -> anyhow::Result<()> {
         ])
         .await
         .context("chart graceful-crds")?;
+    upgrade(world, &[]).await?;
+    restart(world).await
+}
+
+/// Upgrades the operator's release; `more` are helm's own arguments.
+pub async fn upgrade(world: &World, more: &[&str]) -> anyhow::Result<()> {
     let image = world.image("operator");
     let (repository, tag) = image.rsplit_once(':').unwrap_or((&image, "dev"));
     let repository = format!("image.repository={repository}");
     let tag = format!("image.tag={tag}");
     let operator = chart("graceful-operator");
-    world
-        .helm(&[
-            "upgrade",
-            "--install",
-            "graceful-operator",
-            &operator,
-            "-n",
-            NAMESPACE,
-            "--set",
-            &repository,
-            "--set",
-            &tag,
-            "--wait",
-        ])
-        .await
-        .context("chart graceful-operator")?;
-    restart(world).await
+    let mut args = vec!["upgrade", "--install", "graceful-operator", &operator, "-n", NAMESPACE];
+    args.extend(["--set", &repository, "--set", &tag, "--wait"]);
+    args.extend(more);
+    world.helm(&args).await.context("chart graceful-operator")?;
+    Ok(())
 }
 
 /// Replaces the operator's pod: the tag stays the same when the image changes.
@@ -59,8 +54,23 @@ pub async fn restart(world: &World) -> anyhow::Result<()> {
     settled(world).await
 }
 
+/// Changes how many operators run, and waits until it is so.
+pub async fn scale(world: &World, replicas: u32) -> anyhow::Result<()> {
+    let replicas_flag = format!("--replicas={replicas}");
+    world.kubectl(&["-n", NAMESPACE, "scale", OPERATOR, &replicas_flag]).await?;
+    if replicas == 0 {
+        let gone = ["-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", OPERATOR_PODS, "--timeout=60s"];
+        world.kubectl(&gone).await?;
+    }
+    settled(world).await
+}
+
 /// Waits until the operator's Deployment is as it should be.
-pub async fn settled(world: &World) -> anyhow::Result<()> {
+async fn settled(world: &World) -> anyhow::Result<()> {
     world.kubectl(&["-n", NAMESPACE, "rollout", "status", OPERATOR, "--timeout=60s"]).await?;
     Ok(())
+}
+
+fn chart(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts").join(name).display().to_string()
 }

@@ -47,6 +47,8 @@ pub struct PodLife {
     pub cut: Option<String>,
     /// The revision label.
     pub revision: Option<String>,
+    /// Whether it was draining once and serves again.
+    pub returned: bool,
     /// Succeeded or Failed: it runs nothing.
     pub over: bool,
 }
@@ -250,6 +252,7 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
                 || c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
         })
     });
+    let serving = pod.labels().get(names::SERVING_LABEL).is_some_and(|v| v == names::SERVING);
     let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let deleted = pod.metadata.deletion_timestamp.is_some().then(now_ms);
     PodLife {
@@ -258,11 +261,12 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
         seen: before.map_or_else(Instant::now, |b| b.seen),
         deleted_ms: before.and_then(|b| b.deleted_ms).or(deleted),
         ran: runs || before.is_some_and(|b| b.ran),
-        serving: pod.labels().get(names::SERVING_LABEL).is_some_and(|v| v == names::SERVING),
+        serving,
         ready: condition("Ready"),
         reason: pod.annotations().get(names::DRAIN_REASON).cloned(),
         cut: pod.annotations().get(names::CUT).cloned(),
         revision: pod.labels().get(names::REVISION_LABEL).cloned(),
+        returned: before.is_some_and(|b| b.returned || (!b.serving && b.reason.is_some() && serving)),
         over: matches!(phase, "Succeeded" | "Failed"),
     }
 }

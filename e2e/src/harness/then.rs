@@ -7,9 +7,9 @@ use graceful_api::{GracefulAppStatus, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::ROLLS;
 use super::scene::{Scene, serves_template};
-use super::wait::eventually;
+use super::wait::{eventually, throughout};
+use super::{ROLLS, STARTS};
 use crate::wire::LedgerView;
 
 /// `then.…`
@@ -66,6 +66,44 @@ impl Then<'_> {
             Ok(status)
         };
         scene.step(format!("then {words}"), eventually(words, deadline, look)).await
+    }
+
+    /// The status stays what `test` accepts, for the whole of `span`.
+    pub async fn holds(
+        self,
+        words: &str,
+        span: Duration,
+        test: impl Fn(&GracefulAppStatus) -> bool,
+    ) -> anyhow::Result<()> {
+        let scene = self.0;
+        let look = || async {
+            let status = scene.app().await?.status.context("no status")?;
+            ensure!(test(&status), "status: {status:?}");
+            Ok(())
+        };
+        scene.step(format!("then {words} for {} s", span.as_secs()), throughout(words, span, look)).await
+    }
+
+    /// The ledger becomes what `test` accepts.
+    pub async fn ledger(
+        self,
+        words: &str,
+        deadline: Duration,
+        test: impl Fn(&LedgerView) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let scene = self.0;
+        let look = || async { test(&scene.load().await?.ledger().await?) };
+        scene.step(format!("then {words}"), eventually(words, deadline, look)).await
+    }
+
+    /// Every WebSocket client has a connection.
+    pub async fn all_sockets_connected(self) -> anyhow::Result<()> {
+        self.ledger("all sockets are connected", STARTS, |view| {
+            let (connected, wanted) = (view.sockets.connected, view.sockets.wanted);
+            ensure!(connected == wanted, "{connected} of {wanted}");
+            Ok(())
+        })
+        .await
     }
 
     /// The pods become what `test` accepts; what it returns comes back.

@@ -1,7 +1,13 @@
 //! The scenarios, each under continuous load.
 
+mod bad;
 mod control;
+mod deadline;
+mod deletion;
+mod operator;
 mod rollout;
+mod scale;
+mod sockets;
 
 use crate::harness::runner::Scenario;
 
@@ -18,5 +24,27 @@ macro_rules! scenarios {
 
 /// All of them, the longest first so that the last to run are short.
 pub fn all() -> Vec<Scenario> {
-    scenarios![rollout::rollout, control::plain_deployment_loses_tasks]
+    scenarios![
+        rollout::max_surge_zero,
+        rollout::tasks_longer_than_the_grace_period,
+        rollout::rollout,
+        rollout::change_in_mid_rollout,
+        rollout::back_to_the_first_template,
+        rollout::paused,
+        sockets::sockets_stay_while_their_tasks_run,
+        scale::scale_down_takes_the_idle_pod,
+        scale::kubectl_scale_in_mid_rollout,
+        scale::autoscaler_scales_in_mid_rollout,
+        scale::to_zero_and_back,
+        bad::bad_image_then_its_correction,
+        bad::crash_loop_then_its_correction,
+        deadline::deadline_hold,
+        deadline::deadline_terminate,
+        deletion::deletion_in_the_background,
+        deletion::deletion_in_the_foreground,
+        control::plain_deployment_loses_tasks,
+        operator::operator_killed_during_rollouts(alone),
+        operator::helm_upgrade_restarts_nobody(alone),
+        operator::without_an_operator_pods_serve(alone),
+    ]
 }

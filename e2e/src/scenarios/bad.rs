@@ -1,0 +1,56 @@
+//! Bad revisions: nothing running is touched, the reason is said, and a correction goes through at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::ensure;
+use graceful_api::Phase;
+use kube::ResourceExt;
+
+use crate::harness::app::AppSpec;
+use crate::harness::load;
+use crate::harness::scene::Scene;
+
+/// progressDeadlineSeconds is 15; the rest is for the image pull's own back-off and a busy machine.
+const STALLS: Duration = Duration::from_secs(45);
+/// A correction is surged at once: no back-off and no deadline of the bad revision holds it up.
+const CORRECTED: Duration = Duration::from_secs(60);
+
+/// An image that cannot be pulled.
+pub(super) async fn bad_image_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
+    bad_then_good(scene, |app| app.image("graceful/nowhere:dev"), &["ImagePull", "ErrImage"]).await
+}
+
+/// A container that exits at once.
+pub(super) async fn crash_loop_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
+    // The server refuses a range that runs backwards, and exits.
+    bad_then_good(scene, |app| app.task_seconds("8-2"), &["CrashLoopBackOff", "Error"]).await
+}
+
+async fn bad_then_good(
+    scene: &Scene,
+    break_it: impl FnOnce(AppSpec) -> AppSpec,
+    reasons: &[&str],
+) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world).replicas(2)).await?;
+    given.load(load::usual()).await?;
+    let good = scene.spec()?;
+    let before = uids(scene).await?;
+    when.app_changes("the new template is bad", break_it).await?;
+    let status = then.status("it is Stalled", STALLS, |s| s.phase == Some(Phase::Stalled)).await?;
+    let said = serde_json::to_string(&status.conditions)?;
+    ensure!(reasons.iter().any(|r| said.contains(r)), "the pods' own reason is not said: {said}");
+    let now = uids(scene).await?;
+    ensure!(before.is_subset(&now), "an old pod was touched: {before:?}, now {now:?}");
+    ensure!(status.draining_replicas == 0, "{} old pods drain for a bad revision", status.draining_replicas);
+    when.app_changes("it is corrected", |_| good.env("MARK", "corrected")).await?;
+    then.status("the correction serves at once", CORRECTED, |s| s.updated_replicas > 0).await?;
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+async fn uids(scene: &Scene) -> anyhow::Result<BTreeSet<String>> {
+    Ok(scene.pods().await?.iter().filter_map(ResourceExt::uid).collect())
+}

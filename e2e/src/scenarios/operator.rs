@@ -1,0 +1,141 @@
+//! The operator itself dies, is upgraded, or is away. These run alone: all apps share it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use rand::RngExt;
+
+use crate::harness::app::AppSpec;
+use crate::harness::charts;
+use crate::harness::scene::Scene;
+use crate::harness::wait::eventually;
+use crate::harness::{ROLLS, STARTS, load};
+
+/// What the issue asks for.
+const KILLS: u32 = 10;
+/// Between kills: from the middle of a reconcile to several drains later.
+const MOMENTS_MS: std::ops::Range<u64> = 200..5_000;
+
+/// Killed without grace at seeded moments, again and again, while rollouts go on: nothing is lost and it ends right.
+pub(super) async fn operator_killed_during_rollouts(scene: &Scene) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world)).await?;
+    given.load(load::usual()).await?;
+    let mut kills = 0;
+    let mut rollouts = 0;
+    while kills < KILLS {
+        rollouts += 1;
+        when.template_changes(&format!("rollout {rollouts}")).await?;
+        // At least one kill a rollout, even if it is over before the seeded moment.
+        loop {
+            let moment = scene.rng().random_range(MOMENTS_MS);
+            tokio::time::sleep(Duration::from_millis(moment)).await;
+            kills += 1;
+            scene
+                .step(format!("when the operator is killed ({kills}, {moment} ms later)"), kill(scene))
+                .await?;
+            if kills >= KILLS || scene.settled().await.is_ok() {
+                break;
+            }
+        }
+        then.rolled_out().await?;
+    }
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+/// Deletes its pods without grace, and waits for one to run again.
+async fn kill(scene: &Scene) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);
+    let ours = ListParams::default().labels(charts::OPERATOR_PODS);
+    let old = pods.list(&ours).await?.items;
+    let now = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
+    for pod in &old {
+        pods.delete(&pod.name_any(), &now).await?;
+    }
+    let killed: Vec<_> = old.iter().filter_map(ResourceExt::uid).collect();
+    ensure!(!killed.is_empty(), "there was no operator to kill");
+    eventually("another operator runs", STARTS, || async {
+        let running = pods.list(&ours).await?.items.into_iter().any(|p| {
+            let phase = p.status.as_ref().and_then(|s| s.phase.clone());
+            phase.as_deref() == Some("Running") && p.uid().is_some_and(|uid| !killed.contains(&uid))
+        });
+        ensure!(running, "none yet");
+        Ok(())
+    })
+    .await
+}
+
+/// P5: an upgrade of the operator changes no pod of any app.
+pub(super) async fn helm_upgrade_restarts_nobody(scene: &Scene) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world)).await?;
+    given.load(load::usual()).await?;
+    let before = identities(scene).await?;
+    let upgraded =
+        charts::upgrade(&scene.world, &["--set", "podAnnotations.upgraded=again", "--set", "log=debug"]);
+    scene.step("when the operator is upgraded by helm", upgraded).await?;
+    let generation = scene.app().await?.metadata.generation;
+    // Something for the new operator to do, so that it has surely looked at this app.
+    when.scaled(4).await?;
+    then.rolled_out().await?;
+    ensure!(scene.app().await?.metadata.generation > generation, "the upgraded operator has seen nothing");
+    let after = identities(scene).await?;
+    for (uid, restarts) in &before {
+        ensure!(after.get(uid) == Some(restarts), "pod {uid} was touched: {before:?}, now {after:?}");
+    }
+    then.nothing_lost().await?;
+    scene.step("and back", charts::upgrade(&scene.world, &[])).await
+}
+
+/// P4: with the operator away a deleted pod drains itself, its replacement serves, and a rollout only waits.
+pub(super) async fn without_an_operator_pods_serve(scene: &Scene) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world).task_seconds("2-4").grace(20)).await?;
+    given.load(load::usual()).await?;
+    scene.step("when the operator is at 0 replicas", charts::scale(&scene.world, 0)).await?;
+    let result = away(scene).await;
+    // Whatever came of it, the other tests need it back.
+    scene.step("when the operator is back", charts::scale(&scene.world, 1)).await?;
+    result?;
+    when.template_changes("second").await?;
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+async fn away(scene: &Scene) -> anyhow::Result<()> {
+    let (_, when, then) = scene.steps();
+    let before = identities(scene).await?;
+    let pod = scene.pods().await?.first().map(ResourceExt::name_any).context("no pod")?;
+    when.pod_deleted(&pod).await?;
+    then.pods("a replacement is there", STARTS, |pods| {
+        let new = pods.iter().filter_map(ResourceExt::uid).find(|uid| !before.contains_key(uid));
+        new.context("none yet")
+    })
+    .await?;
+    then.ledger("the replacement finishes tasks", STARTS, |view| {
+        let new = view.pods.iter().find(|(uid, work)| !before.contains_key(*uid) && work.finished > 0);
+        new.map(|_| ()).context("none yet")
+    })
+    .await?;
+    then.pods("the deleted pod has ended", ROLLS, |pods| {
+        ensure!(pods.iter().all(|p| p.name_any() != pod), "it is still there");
+        Ok(())
+    })
+    .await
+}
+
+/// The pods' uids and how often their containers restarted.
+async fn identities(scene: &Scene) -> anyhow::Result<BTreeMap<String, i32>> {
+    let pods = scene.pods().await?;
+    let restarts = |pod: &Pod| {
+        let containers = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+        containers.into_iter().flatten().map(|c| c.restart_count).sum()
+    };
+    Ok(pods.iter().filter_map(|pod| Some((pod.uid()?, restarts(pod)))).collect())
+}
