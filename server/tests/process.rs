@@ -58,7 +58,7 @@ async fn sigterm_that_finds_the_pod_idle_exits_at_once() {
     server.signal("TERM");
     assert_eq!(server.exit().await, 0);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    let last = held.await.unwrap();
+    let last = held.await.unwrap().1.unwrap();
     assert_eq!((last["state"].as_str(), last["accepting"].as_bool()), (Some("Terminating"), Some(false)));
 }
 
@@ -131,7 +131,11 @@ async fn a_socket_that_never_answers_does_not_hold_the_exit() {
     server.drained_to(|status| status["connections"] == 1).await;
     let started = Instant::now();
     server.signal("TERM");
+    server.drained_to(|status| status["state"] == "Terminating").await;
+    // Nor does a poll that waits for a change that will not come.
+    let held = server.poll().await;
     assert_eq!(server.exit().await, 0);
+    assert_eq!(held.await.unwrap().0, 304);
     // 1.5 s by its constants; a loaded machine gets some more.
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

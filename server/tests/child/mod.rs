@@ -132,13 +132,16 @@ impl Server {
         timeout(PATIENCE, asking).await.expect("comes to it in time")
     }
 
-    /// A poll of the kind an operator holds while it waits; ends with the first change. It is under way on return:
+    /// A poll of the kind an operator holds while it waits; ends with the first change, or with 304. It is under way on return:
     /// two questions asked after it were answered.
-    pub(crate) async fn poll(&self) -> JoinHandle<Value> {
+    pub(crate) async fn poll(&self) -> JoinHandle<(u16, Option<Value>)> {
         let known = self.client.get(self.drain_url()).send().await.unwrap().headers()["etag"].clone();
         let question =
             self.client.get(self.drain_url()).header("prefer", "wait=15").header("if-none-match", known);
-        let held = tokio::spawn(async move { question.send().await.unwrap().json().await.unwrap() });
+        let held = tokio::spawn(async move {
+            let answer = question.send().await.expect("a held poll is answered, not cut");
+            (answer.status().as_u16(), answer.json().await.ok())
+        });
         self.status().await;
         self.status().await;
         held
