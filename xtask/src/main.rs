@@ -1,11 +1,16 @@
 //! `cargo xtask`: the one door to everything a person or CI runs here. Each subcommand is a module.
 
 mod admission;
+mod bench;
 mod charts;
 mod check;
 mod cluster;
+mod demo;
+mod e2e;
 mod generate;
+mod images;
 mod run;
+mod test;
 
 use clap::{Parser, Subcommand};
 
@@ -27,6 +32,16 @@ enum Command {
     /// The real Kubernetes of this machine: up, down, load, faults.
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// The images of operator, server and load generator.
+    Images(images::Options),
+    /// The scenarios, on a real cluster and under load.
+    E2e(e2e::Options),
+    /// Two rollouts under load, beside the same pods without Graceful.
+    Demo(e2e::Target),
+    /// Everything: check, charts, e2e, with the time of each stage.
+    Test,
+    /// Measures on the real cluster.
+    Bench(bench::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +50,10 @@ fn main() -> anyhow::Result<()> {
         Command::Charts => charts::check(),
         Command::Gen => generate::write_all(),
         Command::Cluster(verb) => cluster::run(verb),
+        Command::Images(options) => images::run(&options),
+        Command::E2e(options) => e2e::run(&options),
+        Command::Demo(target) => demo::run(&target),
+        Command::Test => test::run_all(),
+        Command::Bench(options) => bench::run(&options),
     }
 }

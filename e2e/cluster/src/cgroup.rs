@@ -14,6 +14,9 @@ use crate::command::wait_until;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
+/// Where version 2 is, beside the controllers of version 1.
+const UNIFIED: &str = "unified";
+
 /// What the kubelet asks of version 2.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
 
@@ -80,8 +83,14 @@ pub(crate) fn nodes() -> Vec<u8> {
     found
 }
 
+/// Those that we made, and the one that runc makes beside them in a version 2 that has no controllers.
 fn roots(n: u8) -> Vec<PathBuf> {
-    hierarchies().into_iter().map(|h| h.join(root_of(n))).filter(|root| root.is_dir()).collect()
+    hierarchies()
+        .into_iter()
+        .chain([Path::new(MOUNT).join(UNIFIED)])
+        .map(|h| h.join(root_of(n)))
+        .filter(|root| root.is_dir())
+        .collect()
 }
 
 fn is_version_2() -> bool {
@@ -94,7 +103,7 @@ fn hierarchies() -> Vec<PathBuf> {
     }
     let mut found = subfolders(Path::new(MOUNT));
     // Version 2 beside version 1 has no controllers: nothing is accounted there.
-    found.retain(|folder| !folder.ends_with("unified"));
+    found.retain(|folder| !folder.ends_with(UNIFIED));
     found
 }
 

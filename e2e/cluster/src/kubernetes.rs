@@ -1,5 +1,6 @@
 //! Asking the API server, by the cluster's own kubectl.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::artifacts::Artifacts;
 use crate::command::{output, output_with, wait_until};
 use crate::config;
 use crate::layout::{API_LOCAL, HOST_IP, admin_kubeconfig, node_name, run};
-use crate::pki;
+use crate::{dns, pki};
 
 /// The cluster's DNS.
 pub(crate) const DNS: &str = include_str!("../manifests/coredns.yaml");
@@ -52,33 +53,27 @@ pub(crate) fn get_raw(artifacts: &Artifacts, path: &str) -> Option<String> {
     output(kubectl(artifacts).args(["get", "--request-timeout=4s", "--raw", path])).ok()
 }
 
-/// The names of the nodes that are Ready; none when the API server is silent.
-pub(crate) fn ready_nodes(artifacts: &Artifacts) -> Vec<String> {
+/// When each Ready node said so last; nothing when the API server is silent.
+pub(crate) fn ready_nodes(artifacts: &Artifacts) -> BTreeMap<String, String> {
     get_raw(artifacts, "/api/v1/nodes").and_then(|text| parse_ready_nodes(&text)).unwrap_or_default()
 }
 
-fn parse_ready_nodes(text: &str) -> Option<Vec<String>> {
+fn parse_ready_nodes(text: &str) -> Option<BTreeMap<String, String>> {
     let list: Value = serde_json::from_str(text).ok()?;
-    let is_ready = |node: &&Value| {
-        let conditions = node["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    let ready = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array()?;
+        let condition = conditions.iter().find(|c| c["type"] == "Ready" && c["status"] == "True")?;
+        let name = node["metadata"]["name"].as_str()?.to_owned();
+        Some((name, condition["lastHeartbeatTime"].as_str().unwrap_or_default().to_owned()))
     };
-    let names = list["items"].as_array()?.iter().filter(is_ready);
-    Some(names.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect())
-}
-
-/// Whether the cluster's DNS serves.
-pub(crate) fn dns_serves(artifacts: &Artifacts) -> bool {
-    let path = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
-    let deployment = get_raw(artifacts, path).and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    deployment.is_some_and(|d| d["status"]["availableReplicas"].as_u64() >= Some(1))
+    Some(list["items"].as_array()?.iter().filter_map(ready).collect())
 }
 
 /// Applies the cluster's DNS and waits until it serves.
 pub(crate) fn start_dns(artifacts: &Artifacts) -> anyhow::Result<()> {
     output_with(kubectl(artifacts).args(["apply", "--server-side", "--force-conflicts", "-f", "-"]), DNS)
         .context("cannot apply the cluster's DNS")?;
-    wait_until("DNS serves", Duration::from_secs(60), Duration::from_millis(200), || dns_serves(artifacts))
+    wait_until("DNS serves", Duration::from_secs(60), Duration::from_millis(200), dns::serves)
 }
 
 /// Waits until a pod can be created in `default`: its service account is made some seconds after the namespace.
@@ -95,11 +90,12 @@ mod tests {
     #[test]
     fn only_ready_true_is_ready() {
         let text = r#"{"items":[
-            {"metadata":{"name":"node1"},"status":{"conditions":[{"type":"Ready","status":"True"}]}},
+            {"metadata":{"name":"node1"},"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":"2026-11-22T18:00:00Z"}]}},
             {"metadata":{"name":"node2"},"status":{"conditions":[{"type":"Ready","status":"Unknown"}]}},
             {"metadata":{"name":"node3"},"status":{"conditions":[{"type":"DiskPressure","status":"True"}]}},
             {"metadata":{"name":"node4"},"status":{}}]}"#;
-        assert_eq!(parse_ready_nodes(text), Some(vec!["node1".to_owned()]));
+        let ready = parse_ready_nodes(text).unwrap();
+        assert_eq!(ready, BTreeMap::from([("node1".into(), "2026-11-22T18:00:00Z".into())]));
         assert_eq!(parse_ready_nodes("no"), None);
     }
 }

@@ -26,6 +26,7 @@ mod cgroup;
 mod command;
 mod config;
 mod control_plane;
+mod dns;
 mod host;
 mod kubernetes;
 mod layout;
@@ -206,9 +207,8 @@ impl Cluster {
         let installed = prerequisites::ensure_for_cluster()?;
         let _lock = change_lock()?;
         node::prepare(n, self.nodes, &self.artifacts, &installed)?;
-        node::join(n, &self.artifacts)?;
-        self.route_services()?;
-        self.wait_for_nodes(&[n])
+        self.start_kubelets(&[n])?;
+        self.route_services()
     }
 
     /// Cuts a node's cable: it runs on and hears nobody.
@@ -219,7 +219,7 @@ impl Cluster {
         node::known(n, self.nodes)?;
         let _lock = change_lock()?;
         self.route_services_around(n)?;
-        network::set_cable(n, false)
+        network::cut(n)
     }
 
     /// Mends the cable of a node that was cut.
@@ -229,7 +229,7 @@ impl Cluster {
     pub fn join(&self, n: u8) -> anyhow::Result<()> {
         node::known(n, self.nodes)?;
         let _lock = change_lock()?;
-        network::set_cable(n, true)?;
+        network::mend(n)?;
         self.route_services()
     }
 
@@ -248,9 +248,8 @@ impl Cluster {
         progress.say(format!("{} nodes: containerd serves, first images loaded", self.nodes));
         self.route_services()?;
         control_plane::finish(&self.artifacts, progress)?;
-        self.on_each_node(|n| node::join(n, &self.artifacts))?;
         let all: Vec<u8> = self.numbers().collect();
-        self.wait_for_nodes(&all)?;
+        self.start_kubelets(&all)?;
         progress.say("nodes Ready");
         kubernetes::wait_for_default_account(&self.artifacts)?;
         kubernetes::start_dns(&self.artifacts)?;
@@ -280,14 +279,24 @@ impl Cluster {
         })
     }
 
-    fn wait_for_nodes(&self, wanted: &[u8]) -> anyhow::Result<()> {
+    /// Starts the kubelets that don't run and waits until each node is Ready, by the word of a kubelet that lives:
+    /// the API server goes on calling a node Ready for 12 s after its kubelet's death.
+    fn start_kubelets(&self, nodes: &[u8]) -> anyhow::Result<()> {
+        let mut stale = kubernetes::ready_nodes(&self.artifacts);
+        for n in self.numbers().filter(|n| process::runs(&node::part(*n, "kubelet"))) {
+            stale.remove(&node_name(n));
+        }
+        for n in nodes {
+            node::join(*n, &self.artifacts)?;
+        }
         let all_ready = || {
             let ready = kubernetes::ready_nodes(&self.artifacts);
-            wanted.iter().all(|n| ready.contains(&node_name(*n)))
+            let is_ready = |name: &String| ready.get(name).is_some_and(|said| stale.get(name) != Some(said));
+            nodes.iter().map(|n| node_name(*n)).all(|name| is_ready(&name))
         };
         wait_until("nodes Ready", Duration::from_secs(60), Duration::from_millis(200), all_ready)
             .with_context(|| {
-                let tails = wanted.iter().map(|n| process::log_tail(&node::part(*n, "kubelet")));
+                let tails = nodes.iter().map(|n| process::log_tail(&node::part(*n, "kubelet")));
                 tails.collect::<Vec<_>>().join("\n")
             })
     }

@@ -24,9 +24,11 @@ pub(crate) fn ensure() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the bridge and the wall stand.
+/// Whether the bridge, the way to the services and the wall stand.
 pub(crate) fn is_whole() -> bool {
-    exists(BRIDGE) && succeeds(&mut command("nft", &["list", "table", "inet", TABLE]))
+    let route = output(&mut ip(&format!("route show {SERVICE_CIDR}")));
+    route.is_ok_and(|route| route.contains(BRIDGE))
+        && succeeds(&mut command("nft", &["list", "table", "inet", TABLE]))
 }
 
 /// Whether anything of it is there.
@@ -54,12 +56,6 @@ table inet {TABLE} {{
     )
 }
 
-/// The host's routes to the pods of a node.
-pub(crate) fn route_pods(n: u8) -> anyhow::Result<()> {
-    output(&mut ip(&format!("route replace {} via {} dev {BRIDGE} onlink", pod_cidr(n), node_ip(n))))?;
-    Ok(())
-}
-
 /// The host reaches services through one node, whose kube-proxy translates.
 pub(crate) fn route_services(n: u8) -> anyhow::Result<()> {
     output(&mut ip(&format!("route replace {SERVICE_CIDR} via {} dev {BRIDGE} onlink", node_ip(n))))?;
@@ -71,8 +67,7 @@ pub(crate) fn plug(n: u8, anchor: u32) -> anyhow::Result<()> {
     let link = node_link(n);
     unplug(n);
     output(&mut ip(&format!("link add {link} type veth peer name eth0 netns {anchor}")))?;
-    output(&mut ip(&format!("link set {link} master {BRIDGE} up")))?;
-    Ok(())
+    mend(n)
 }
 
 /// Removes the cable; the node's end goes with it.
@@ -80,18 +75,35 @@ pub(crate) fn unplug(n: u8) {
     succeeds(&mut ip(&format!("link del {}", node_link(n))));
 }
 
-/// Takes the cable down, or up again with the routes that the kernel dropped with it.
-pub(crate) fn set_cable(n: u8, up: bool) -> anyhow::Result<()> {
-    let state = if up { "up" } else { "down" };
-    output(&mut ip(&format!("link set {} {state}", node_link(n))))?;
-    if up { route_pods(n) } else { Ok(()) }
+/// Pulls the cable.
+pub(crate) fn cut(n: u8) -> anyhow::Result<()> {
+    output(&mut ip(&format!("link set {} down", node_link(n))))?;
+    Ok(())
 }
 
-/// Whether the cable is plugged and up.
+/// Puts the cable back, with the routes that the kernel dropped with it.
+pub(crate) fn mend(n: u8) -> anyhow::Result<()> {
+    output(&mut ip(&format!("link set {} master {BRIDGE} up", node_link(n))))?;
+    output(&mut ip(&format!("route replace {} via {} dev {BRIDGE} onlink", pod_cidr(n), node_ip(n))))?;
+    Ok(())
+}
+
+/// Whether the node has a cable, pulled or not.
+pub(crate) fn has_cable(n: u8) -> bool {
+    exists(&node_link(n))
+}
+
+/// Whether the cable is up, and its other end in the bridge.
 pub(crate) fn is_connected(n: u8) -> bool {
-    let flags = fs::read_to_string(format!("/sys/class/net/{}/flags", node_link(n))).unwrap_or_default();
-    let flags = flags.trim().trim_start_matches("0x");
-    u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1)
+    let link = node_link(n);
+    let flags = fs::read_to_string(format!("/sys/class/net/{link}/flags")).unwrap_or_default();
+    let master = fs::read_link(format!("/sys/class/net/{link}/master")).unwrap_or_default();
+    is_up(&flags) && master.ends_with(BRIDGE)
+}
+
+/// The lowest bit of the kernel's flags.
+fn is_up(flags: &str) -> bool {
+    u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).is_ok_and(|flags| flags & 1 == 1)
 }
 
 /// Removes all of it.
@@ -146,6 +158,12 @@ fn load_modules() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_up_by_its_lowest_bit() {
+        assert!(is_up("0x1003\n") && is_up("0x1"));
+        assert!(!is_up("0x1002\n") && !is_up(""));
+    }
 
     #[test]
     fn the_wall_drops_what_would_leave_and_can_be_loaded_twice() {

@@ -29,13 +29,13 @@ pub(crate) fn part(n: u8, name: &str) -> String {
 /// What already stands is left as it is.
 pub(crate) fn prepare(n: u8, nodes: u8, artifacts: &Artifacts, installed: &Installed) -> anyhow::Result<()> {
     let anchor = match process::pid(&part(n, "anchor")) {
-        Some(anchor) if namespaces_of(n) == Some(namespaces(anchor)) => anchor,
+        Some(anchor) if network::has_cable(n) && namespaces_of(n) == Some(namespaces(anchor)) => anchor,
         _ => {
             kill(n)?;
             make_namespaces(n, nodes)?
         }
     };
-    network::set_cable(n, true)?;
+    network::mend(n)?;
     cgroup::make(n)?;
     write_configuration(n, installed)?;
     let dir = node_dir(n);
@@ -216,7 +216,6 @@ fn make_namespaces(n: u8, nodes: u8) -> anyhow::Result<u32> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     output(&mut command(words[0], &words[1..]))
         .with_context(|| format!("cannot set up node{n}'s namespaces"))?;
-    network::route_pods(n)?;
     fs::write(namespace_file(n), namespaces(anchor))?;
     Ok(anchor)
 }

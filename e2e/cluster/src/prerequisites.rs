@@ -35,8 +35,14 @@ const CLUSTER: [Prerequisite; 10] = [
     needs("tar", "tar"),
 ];
 
-/// What building the images takes.
-pub const IMAGES: [Prerequisite; 2] = [needs("buildah", "buildah"), needs("musl-gcc", "musl-tools")];
+/// What compiling static binaries takes: ring has C in it.
+pub const MUSL: [Prerequisite; 1] = [needs("musl-gcc", "musl-tools")];
+
+/// What building images without docker takes.
+pub const BUILDAH: [Prerequisite; 1] = [needs("buildah", "buildah")];
+
+/// The interpreter that the end-to-end tests' foreign app runs on, mounted from the node.
+pub const PYTHON: [Prerequisite; 1] = [needs("/usr/bin/python3", "python3-minimal")];
 
 /// Folders that a shell's PATH may lack, and where distributions put the CNI plugins.
 const FOLDERS: [&str; 9] = [

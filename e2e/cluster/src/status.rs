@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::artifacts::Artifacts;
 use crate::layout::{node_name, run};
-use crate::{control_plane, kubernetes, network, node, process};
+use crate::{control_plane, dns, kubernetes, network, node, process};
 
 /// What is seen of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,13 +42,13 @@ impl Status {
         names.extend(numbers().flat_map(|n| node::PARTS.map(|name| node::part(n, name))));
         let parts: Vec<_> = names.into_iter().map(|name| (name.clone(), process::runs(&name))).collect();
         let asks = ["etcd", "kube-apiserver"].iter().all(|part| process::runs(part));
-        let ready = if asks { kubernetes::ready_nodes(artifacts) } else { Vec::new() };
+        let ready = if asks { kubernetes::ready_nodes(artifacts) } else { Default::default() };
         Self {
             exists: run("").exists() || network::is_there(),
             network: network::is_whole(),
             cables: numbers().map(|n| (node_name(n), network::is_connected(n))).collect(),
-            nodes: numbers().map(|n| (node_name(n), ready.contains(&node_name(n)))).collect(),
-            dns: asks && kubernetes::dns_serves(artifacts),
+            nodes: numbers().map(|n| (node_name(n), ready.contains_key(&node_name(n)))).collect(),
+            dns: asks && dns::serves(),
             parts,
         }
     }
