@@ -42,7 +42,7 @@ pub const MUSL: [Prerequisite; 1] = [needs("musl-gcc", "musl-tools")];
 pub const BUILDAH: [Prerequisite; 1] = [needs("buildah", "buildah")];
 
 /// The interpreter that the end-to-end tests' foreign app runs on, mounted from the node.
-pub const PYTHON: [Prerequisite; 1] = [needs("/usr/bin/python3", "python3-minimal")];
+pub const PYTHON: [Prerequisite; 1] = [needs("/usr/bin/python3", "python3")];
 
 /// Folders that a shell's PATH may lack, and where distributions put the CNI plugins.
 const FOLDERS: [&str; 9] = [
