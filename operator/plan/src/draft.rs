@@ -43,7 +43,7 @@ impl Draft {
         if self.has_acted_on(pod) {
             return;
         }
-        if self.retires(&pod.revision) {
+        if self.has_scaled(&pod.revision) {
             self.wake(census, census.now + jiff::SignedDuration::from_millis(10));
             return;
         }
@@ -74,8 +74,23 @@ impl Draft {
         })
     }
 
-    pub(crate) fn retires(&self, hash: &RevisionHash) -> bool {
-        self.actions.iter().any(|a| matches!(a, Action::Retire { revision, .. } if revision == hash))
+    /// A Deployment is scaled once a plan, retirements included.
+    pub(crate) fn has_scaled(&self, hash: &RevisionHash) -> bool {
+        self.actions.iter().any(|action| match action {
+            Action::Retire { revision, .. }
+            | Action::ScaleUp { revision, .. }
+            | Action::ScaleDown { revision, .. } => revision == hash,
+            Action::AddFinalizer
+            | Action::ReleaseFinalizer
+            | Action::SyncService
+            | Action::SyncBudget
+            | Action::DryRunTemplate { .. }
+            | Action::CreateRevision { .. }
+            | Action::SyncPolicy { .. }
+            | Action::Unroute { .. }
+            | Action::PutBack { .. }
+            | Action::DeleteRevision { .. } => false,
+        })
     }
 }
 

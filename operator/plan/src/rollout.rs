@@ -9,7 +9,7 @@ use crate::action::{Action, Proof};
 use crate::busy::cannot_be_busy;
 use crate::census::{Census, count};
 use crate::draft::{Draft, pod_ref};
-use crate::observed::{Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
+use crate::observed::{Container, Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
 
 /// How old an in-flight count may be when the idlest pod is chosen by it. All are asked each second while a choice is due.
 const FRESH: SignedDuration = SignedDuration::from_secs(10);
@@ -35,6 +35,23 @@ pub(crate) fn course<'a>(census: &Census<'a>) -> Course<'a> {
         return stay();
     }
     Course { growth: Some(&app.update), rolling: !app.paused }
+}
+
+/// A ReplicaSet with fewer replicas than running pods is about to choose among them, and it does not know who is busy. (Its controller was away
+/// while a spare started, or somebody scaled the Deployment.) The choice is taken back; what is too much then drains like any other pod.
+pub(crate) fn protect(census: &Census<'_>, draft: &mut Draft) {
+    for revision in &census.observed.revisions {
+        let running = count(
+            census
+                .live
+                .iter()
+                .filter(|p| p.revision == revision.hash && p.container != Container::NeverStarted),
+        );
+        if running > revision.replicas {
+            let (revision, from) = (revision.hash.clone(), revision.replicas);
+            draft.act(Action::ScaleUp { revision, from, to: running });
+        }
+    }
 }
 
 /// Before all else: pods of older revisions that cannot be busy. A crash-looping revision would fill the surge and block its own fix.
@@ -88,7 +105,7 @@ fn proven(census: &Census<'_>) -> bool {
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
 fn drop_unmade(census: &Census<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
     let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash)).min(at_most);
-    if unmade == 0 || draft.retires(&revision.hash) {
+    if unmade == 0 || draft.has_scaled(&revision.hash) {
         return false;
     }
     draft.act(Action::ScaleDown {
@@ -119,7 +136,7 @@ pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, 
     let new = if clearing { 0 } else { u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX) };
     match revision {
         None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
-        Some(r) if new > 0 => {
+        Some(r) if new > 0 && !draft.has_scaled(growth) => {
             let to = r.replicas.saturating_add(new);
             draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
         }
@@ -250,11 +267,16 @@ fn known_in_flight(census: &Census<'_>, pod: &Pod) -> u64 {
 }
 
 pub(crate) fn unroute(census: &Census<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
-    if draft.has_acted_on(pod) {
+    if draft.has_acted_on(pod) || chosen_from(census, pod) {
         return;
     }
     let epoch = draft.epochs.next_for(census, pod);
     draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since: census.now });
+}
+
+/// Its ReplicaSet still has a pod to take: marking this one now would turn the choice to a busy one.
+fn chosen_from(census: &Census<'_>, pod: &Pod) -> bool {
+    census.revision(&pod.revision).is_some_and(|r| census.live_of(&r.hash) > r.replicas)
 }
 
 /// Older revisions that have, or will have, pods.

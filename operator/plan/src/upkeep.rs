@@ -7,7 +7,7 @@ use crate::census::Census;
 use crate::draft::Draft;
 use crate::drains;
 use crate::observed::{Child, Revision, TemplateVerdict};
-use crate::rollout::unroute;
+use crate::rollout::{self, unroute};
 
 /// Children that follow the spec, whatever the rollout does.
 pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
@@ -57,6 +57,7 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
         draft.act(Action::ReleaseFinalizer);
         return;
     }
+    rollout::protect(census, draft);
     for pod in census.live.iter().filter(|p| p.serving || p.drain.is_none()) {
         if crate::busy::cannot_be_busy(pod) {
             draft.retire(census, pod, crate::action::Proof::NotRunning);
@@ -67,7 +68,7 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
     drains::settle(census, draft);
     for revision in &census.observed.revisions {
         let live = census.live_of(&revision.hash);
-        if revision.replicas > live && !draft.retires(&revision.hash) {
+        if revision.replicas > live && !draft.has_scaled(&revision.hash) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: live });
         }

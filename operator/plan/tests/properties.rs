@@ -52,32 +52,35 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    let faults = (0u32..200, 0u32..300, 0u32..500, 0u32..400, 0u32..15).prop_map(
-        |(crash, lose, stale, idle_controller, restart)| Faults {
+    let faults = (0u32..200, 0u32..300, 0u32..500, 0u32..400, 0u32..200, 0u32..15).prop_map(
+        |(crash, lose, stale, idle_controller, repeat, restart)| Faults {
             crash,
             lose,
             stale,
             idle_controller,
+            repeat,
             restart,
         },
     );
     let signal = prop_oneof![3 => Just(Signal::Http), 1 => Just(Signal::Sigterm)];
     let shape = (any::<u64>(), 1u32..5, 0u32..3, 0u32..2, signal, any::<bool>(), 3u32..40);
-    (shape, faults, prop::collection::vec((0u32..25, event()), 1..8)).prop_map(|(shape, faults, events)| {
-        let (seed, replicas, surge, unavailable, signal, terminate, task_seconds) = shape;
-        Run {
-            seed,
-            replicas,
-            surge,
-            unavailable: if surge == 0 { 1 } else { unavailable },
-            signal,
-            terminate,
-            // An app that only knows SIGTERM finishes inside its grace period what slips in after the quiet zero.
-            task_seconds: if signal == Signal::Sigterm { 2 } else { task_seconds },
-            faults,
-            events,
-        }
-    })
+    (shape, faults, prop::collection::vec((prop_oneof![0u32..4, 0u32..25], event()), 1..12)).prop_map(
+        |(shape, faults, events)| {
+            let (seed, replicas, surge, unavailable, signal, terminate, task_seconds) = shape;
+            Run {
+                seed,
+                replicas,
+                surge,
+                unavailable: if surge == 0 { 1 } else { unavailable },
+                signal,
+                terminate,
+                // An app that only knows SIGTERM finishes inside its grace period what slips in after the quiet zero.
+                task_seconds: if signal == Signal::Sigterm { 2 } else { task_seconds },
+                faults,
+                events,
+            }
+        },
+    )
 }
 
 impl Run {

@@ -28,6 +28,8 @@ pub(crate) struct Pod {
     pub(crate) uid: PodUid,
     pub(crate) revision: RevisionHash,
     pub(crate) created: Timestamp,
+    /// One of two, by turns.
+    pub(crate) node: u32,
     /// Its resourceVersion.
     pub(crate) version: u64,
     pub(crate) deleted_at: Option<Timestamp>,
@@ -92,15 +94,19 @@ impl World {
         }
         let wanted: Vec<_> = self.deployments.iter().map(|(h, d)| (h.clone(), d.replicas)).collect();
         for (hash, replicas) in wanted {
-            let mut active: Vec<usize> = (0..self.pods.len())
+            let active: Vec<usize> = (0..self.pods.len())
                 .filter(|i| self.pods[*i].revision == hash && !self.pods[*i].terminating())
                 .collect();
             let have = u32::try_from(active.len()).expect("few");
             for _ in have..replicas {
                 self.make_pod(&hash);
             }
-            active.sort_by_key(|i| victim_order(&self.pods[*i]));
-            for i in active.into_iter().take(have.saturating_sub(replicas) as usize) {
+            let beside =
+                |i: usize| active.iter().filter(|j| self.pods[**j].node == self.pods[i].node).count();
+            let mut order: Vec<_> =
+                active.iter().map(|i| (victim_order(&self.pods[*i], beside(*i)), *i)).collect();
+            order.sort();
+            for (_, i) in order.into_iter().take(have.saturating_sub(replicas) as usize) {
                 if self.pods[i].busy() {
                     let what = format!("the ReplicaSet of {hash} took the busy pod {}", self.pods[i].name);
                     self.violate(&what);
@@ -127,6 +133,7 @@ impl World {
             name,
             revision: hash.clone(),
             created: self.now,
+            node: self.names % 2,
             version: 1,
             deleted_at: None,
             gone_at: None,
@@ -208,9 +215,9 @@ impl World {
     }
 }
 
-/// The real order: Pending before Running, not Ready before Ready, lower deletion cost, Ready for less time, more restarts, newer.
-/// (Co-location is not modelled: there is one node.)
-fn victim_order(pod: &Pod) -> impl Ord + use<> {
+/// The real order: Pending before Running, not Ready before Ready, lower deletion cost, more pods of its own beside it, Ready for less time,
+/// more restarts, newer.
+fn victim_order(pod: &Pod, beside: usize) -> impl Ord + use<> {
     let pending = pod.container == Container::NeverStarted;
     let ready_since = match pod.readiness {
         Readiness::Ready(since) => Some(since),
@@ -220,6 +227,7 @@ fn victim_order(pod: &Pod) -> impl Ord + use<> {
         !pending,
         ready_since.is_some(),
         pod.highest_cost,
+        Reverse(beside),
         Reverse(ready_since),
         Reverse(pod.boots),
         Reverse(pod.created),

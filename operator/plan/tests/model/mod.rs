@@ -8,7 +8,9 @@ mod process;
 use std::collections::BTreeMap;
 
 use graceful_api::{OnDeadline, Signal};
-use graceful_plan::{App, Contact, Conversation, Deletion, DrainPolicy, PodUid, RevisionHash, Surroundings};
+use graceful_plan::{
+    Answer, App, Contact, Conversation, Deletion, DrainPolicy, PodUid, RevisionHash, Surroundings,
+};
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use kubernetes::{Deployment, Pod};
@@ -25,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) stale: u32,
     /// The ReplicaSet controller does nothing this second.
     pub(crate) idle_controller: u32,
+    /// An answer comes that the process gave earlier.
+    pub(crate) repeat: u32,
     /// A container restarts in place.
     pub(crate) restart: u32,
 }
@@ -51,6 +55,8 @@ pub(crate) struct World {
     pub(crate) acted: usize,
     contacts: BTreeMap<PodUid, Contact>,
     conversations: BTreeMap<PodUid, Conversation>,
+    /// Every answer ever given, by which process of which pod.
+    said: Vec<(PodUid, u32, Answer)>,
     history: Vec<kubernetes::Snapshot>,
     last_write: Timestamp,
     names: u32,
@@ -130,6 +136,7 @@ impl World {
             acted: 0,
             contacts: BTreeMap::new(),
             conversations: BTreeMap::new(),
+            said: Vec::new(),
             history: Vec::new(),
             last_write: now,
             names: 0,

@@ -78,7 +78,12 @@ impl World {
             .iter()
             .map(|a| match a {
                 Action::CreateRevision { replicas, .. } => *replicas,
-                Action::ScaleUp { from, to, .. } => to - from,
+                // Replicas that only say what is there make nothing.
+                Action::ScaleUp { revision, from, to } => {
+                    let there =
+                        seen.pods.iter().filter(|p| !p.terminating && p.revision == *revision).count();
+                    to.saturating_sub((*from).max(u32::try_from(there).expect("few")))
+                }
                 _ => 0,
             })
             .sum();
@@ -180,6 +185,10 @@ impl World {
             }
         }
         self.end(i, true);
+        // The ReplicaSet may be faster than the scale, and start a spare.
+        if self.random.chance(500) {
+            self.controllers();
+        }
         if self.random.chance(self.faults.crash) {
             self.crash();
             return Err(Stopped);
@@ -191,9 +200,13 @@ impl World {
     fn judge(&mut self, i: usize, proof: Proof) {
         let pod = &self.pods[i];
         let open = pod.process.as_ref().is_some_and(|p| !p.closed);
+        let quiet = i64::from(self.app.policy.quiet_seconds);
+        let lately =
+            pod.process.as_ref().is_some_and(|p| p.last_busy.duration_since(self.now).as_secs() > -quiet);
         let broken = match proof {
             Proof::Idle { .. } if pod.busy() => Some("it is busy"),
             Proof::Idle { .. } if open => Some("it still accepts"),
+            Proof::Quiet { .. } if lately => Some("it was busy a moment ago"),
             Proof::NotRunning if pod.busy() => Some("it is busy"),
             Proof::Cut { .. } if self.app.policy.on_deadline != graceful_api::OnDeadline::Terminate => {
                 Some("nobody chose to terminate")
@@ -219,7 +232,12 @@ impl World {
             if conversation == Conversation::Survey && self.random.chance(900) {
                 continue;
             }
-            if lost || !self.answers(&self.pods[i]) {
+            // What is lost is the question, or the answer after the pod has obeyed.
+            let obeyed = self.answers(&self.pods[i]) && (!lost || self.random.chance(500));
+            if obeyed {
+                self.say(i, conversation);
+            }
+            if lost || !obeyed {
                 self.unheard(&uid);
             } else {
                 self.heard(i, &uid, conversation);
@@ -239,10 +257,8 @@ impl World {
         });
     }
 
-    fn heard(&mut self, i: usize, uid: &PodUid, conversation: Conversation) {
+    fn say(&mut self, i: usize, conversation: Conversation) {
         let now = self.now;
-        let policy = self.deployments.get(&self.pods[i].revision).map_or(self.app.policy, |d| d.policy);
-        let graceful = policy.signal == graceful_api::Signal::Http;
         let Some(process) = &mut self.pods[i].process else {
             return;
         };
@@ -255,8 +271,23 @@ impl World {
             }
             Conversation::Quiet { .. } | Conversation::Ask | Conversation::Survey => {}
         }
-        let answer = process.answer(now, graceful);
+    }
+
+    fn heard(&mut self, i: usize, uid: &PodUid, conversation: Conversation) {
+        let now = self.now;
+        let policy = self.deployments.get(&self.pods[i].revision).map_or(self.app.policy, |d| d.policy);
+        let graceful = policy.signal == graceful_api::Signal::Http;
+        let Some(process) = &self.pods[i].process else {
+            return;
+        };
         let boot = process.boot;
+        let mut answer = process.answer(now, graceful);
+        // A late answer: what this very process said some time ago.
+        if graceful && self.random.chance(self.faults.repeat) {
+            let said = self.said.iter().filter(|(of, at_boot, _)| of == uid && *at_boot == boot);
+            answer = said.map(|(_, _, a)| a.clone()).nth_back(1).unwrap_or(answer);
+        }
+        self.said.push((uid.clone(), boot, answer.clone()));
         let contact = self.contacts.entry(uid.clone()).or_default();
         note_restart(contact, boot);
         contact.quiet = match conversation {

@@ -33,11 +33,20 @@ pub(crate) struct Process {
     pub(crate) closed: bool,
     /// When each task ends.
     pub(crate) tasks: Vec<Timestamp>,
+    /// When it last had one.
+    pub(crate) last_busy: Timestamp,
 }
 
 impl Process {
     pub(crate) fn new(boot: u32) -> Self {
-        Self { boot, epoch: 0, lingers_until: None, closed: false, tasks: Vec::new() }
+        Self {
+            boot,
+            epoch: 0,
+            lingers_until: None,
+            closed: false,
+            tasks: Vec::new(),
+            last_busy: Timestamp::MIN,
+        }
     }
 
     pub(crate) fn answer(&self, now: Timestamp, graceful: bool) -> Answer {
@@ -152,11 +161,15 @@ impl World {
             process.lingers_until = None;
             process.closed = true;
         }
+        if !process.tasks.is_empty() {
+            process.last_busy = now;
+        }
         let before = process.tasks.len();
         process.tasks.retain(|end| *end > now);
         self.ledger.finished += u32::try_from(before - process.tasks.len()).expect("few");
         if due && routed && !process.closed && pod.deleted_at.is_none() {
             process.tasks.push(ends);
+            process.last_busy = now;
             self.ledger.accepted += 1;
         }
     }
