@@ -1,0 +1,114 @@
+//! What can go wrong between us and the API server. "Not yet" is not an error, and neither is a conflict: both mean "look again".
+
+use std::future::Future;
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// A call that did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server answered with a failure, or not at all.
+    #[error("cannot {what}")]
+    Call {
+        /// What was tried, as in "cannot …".
+        what: &'static str,
+        /// What came back.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("cannot {what}: no answer within {} s", CALL_DEADLINE.as_secs())]
+    Timeout {
+        /// What was tried.
+        what: &'static str,
+    },
+}
+
+/// An API server that is alive answers in milliseconds; one that has not after ten seconds is asked again later. kube itself waits for ever.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One call with a deadline.
+pub(crate) async fn call<T>(
+    what: &'static str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(CALL_DEADLINE, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(Error::Call { what, source: Box::new(source) }),
+        Err(_) => Err(Error::Timeout { what }),
+    }
+}
+
+impl Error {
+    /// The API server's own word, if it gave one.
+    pub(crate) fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Call { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Self::Timeout { .. } => None,
+        }
+    }
+
+    pub(crate) fn not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// 409: a precondition or a name; what we saw is no longer so.
+    pub(crate) fn conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// 422: the object would not be valid, or a JSON patch's test has failed.
+    pub(crate) fn invalid(&self) -> bool {
+        self.code() == Some(422)
+    }
+
+    /// 403 because the namespace goes: nothing can be made there, and nothing needs to be.
+    pub(crate) fn namespace_terminating(&self) -> bool {
+        let causes = self.status().and_then(|s| s.details.as_ref()).map(|d| d.causes.as_slice());
+        self.code() == Some(403)
+            && causes.unwrap_or_default().iter().any(|c| c.reason == "NamespaceTerminating")
+    }
+
+    /// The message of a refusal that asking again unchanged will not help: Kubernetes' own words.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let status = self.status()?;
+        matches!(status.code, 400 | 403 | 405 | 413 | 422).then(|| status.message.clone())
+    }
+
+    fn code(&self) -> Option<u16> {
+        self.status().map(|s| s.code)
+    }
+
+    /// For the metric.
+    pub fn category(&self) -> &'static str {
+        match (self, self.code()) {
+            (Self::Timeout { .. }, _) => "timeout",
+            (_, None) => "transport",
+            (_, Some(404)) => "not_found",
+            (_, Some(409)) => "conflict",
+            (_, Some(429)) => "throttled",
+            (_, Some(400..500)) => "refused",
+            (_, Some(_)) => "server",
+        }
+    }
+}
+
+/// An error with all that caused it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some errors repeat their cause in their own words.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,170 @@
+//! Does what the plan says: each action one idempotent call with preconditions, in order, until one finds things changed.
+//!
+//! # Flow
+//! plan → [`execute`] → what was written goes into memory, so that the next view is known to show it.
+//!
+//! # Guarantees
+//! Nothing is branched on here but Void and refusals: after anything unexpected the app is observed and planned again. 404 on a delete is
+//! success; 409 is "look again".
+
+mod children;
+mod finalizer;
+mod pods;
+mod retire;
+mod revision;
+mod scale;
+
+use graceful_api::GracefulApp;
+use graceful_plan::Action;
+use kube::{Api, ResourceExt};
+use tracing::{info, warn};
+
+use crate::error::{Error, chain};
+use crate::memory::AppMemory;
+use crate::observe::Observation;
+use crate::operator::Operator;
+
+/// What an action works with.
+pub(crate) struct Scene<'a> {
+    pub(crate) operator: &'a Operator,
+    pub(crate) object: &'a GracefulApp,
+    pub(crate) seen: &'a Observation,
+    pub(crate) memory: &'a mut AppMemory,
+}
+
+/// How an action ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As planned.
+    Done,
+    /// Things have changed since the plan was made, or it asks for another plan right away.
+    LookAgain(&'static str),
+}
+
+/// What a conflict means, wherever it comes from.
+const CHANGED: Outcome = Outcome::LookAgain("it was changed meanwhile");
+
+impl Scene<'_> {
+    fn namespace(&self) -> String {
+        self.object.namespace().unwrap_or_default()
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.operator.client.clone(), &self.namespace())
+    }
+
+    /// A refusal that concerns the namespace alone, which goes: not an error, and remembered.
+    fn namespace_goes(&mut self, error: &Error) -> bool {
+        let goes = error.namespace_terminating();
+        self.memory.namespace_terminating |= goes;
+        goes
+    }
+}
+
+/// How far it came.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    /// How many actions were done, from the first on.
+    pub(crate) done: usize,
+    /// How the last one ended.
+    pub(crate) outcome: Result<Outcome, Error>,
+}
+
+/// Executes the actions in order, until one does not end as planned.
+pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Executed {
+    for (done, action) in actions.iter().enumerate() {
+        let outcome = act(scene, action).await;
+        let result = match &outcome {
+            Ok(Outcome::Done) => "done",
+            Ok(Outcome::LookAgain(_)) => "void",
+            Err(error) => error.category(),
+        };
+        scene.operator.metrics.acted(kind(action), result);
+        let (app, namespace) = (scene.object.name_any(), scene.namespace());
+        match &outcome {
+            Ok(Outcome::Done) => info!(namespace, app, action = kind(action), "{}", words(action)),
+            Ok(Outcome::LookAgain(why)) => {
+                info!(namespace, app, action = kind(action), "looking again ({why}): {}", words(action));
+            }
+            Err(error) => warn!(namespace, app, action = kind(action), "{}: {}", words(action), chain(error)),
+        }
+        if !matches!(outcome, Ok(Outcome::Done)) {
+            scene.memory.look_live = true;
+            return Executed { done, outcome };
+        }
+    }
+    Executed { done: actions.len(), outcome: Ok(Outcome::Done) }
+}
+
+async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
+    match action {
+        Action::AddFinalizer => finalizer::add(scene).await,
+        Action::ReleaseFinalizer => finalizer::release(scene).await,
+        Action::SyncService => children::sync_service(scene).await,
+        Action::SyncBudget => children::sync_budget(scene).await,
+        Action::DryRunTemplate { revision } => revision::dry_run(scene, revision).await,
+        Action::CreateRevision { revision, replicas } => revision::create(scene, revision, *replicas).await,
+        Action::SyncPolicy { revision } => revision::sync_policy(scene, revision).await,
+        Action::DeleteRevision { revision } => revision::delete(scene, revision).await,
+        Action::ScaleUp { revision, from, to } => scale::up(scene, revision, *from, *to).await,
+        Action::ScaleDown { revision, from, to } => scale::down(scene, revision, *from, *to).await,
+        Action::Unroute { pod, epoch, reason, since } => {
+            pods::unroute(scene, pod, *epoch, *reason, *since).await
+        }
+        Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
+        Action::Retire { pod, revision, replicas, proof } => {
+            retire::retire(scene, pod, revision, *replicas, *proof).await
+        }
+    }
+}
+
+/// For the metric.
+fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::AddFinalizer => "AddFinalizer",
+        Action::ReleaseFinalizer => "ReleaseFinalizer",
+        Action::SyncService => "SyncService",
+        Action::SyncBudget => "SyncBudget",
+        Action::DryRunTemplate { .. } => "DryRunTemplate",
+        Action::CreateRevision { .. } => "CreateRevision",
+        Action::SyncPolicy { .. } => "SyncPolicy",
+        Action::DeleteRevision { .. } => "DeleteRevision",
+        Action::ScaleUp { .. } => "ScaleUp",
+        Action::ScaleDown { .. } => "ScaleDown",
+        Action::Unroute { .. } => "Unroute",
+        Action::PutBack { .. } => "PutBack",
+        Action::Retire { .. } => "Retire",
+    }
+}
+
+/// One line for the log: what, to whom, in which epoch, and why.
+fn words(action: &Action) -> String {
+    match action {
+        Action::AddFinalizer => "put our finalizer on".to_owned(),
+        Action::ReleaseFinalizer => "took our finalizer off: nothing of ours is left".to_owned(),
+        Action::SyncService => "made the Service as the spec says".to_owned(),
+        Action::SyncBudget => "made the PodDisruptionBudget as wanted".to_owned(),
+        Action::DryRunTemplate { revision } => format!("asked for a dry run of revision {revision}"),
+        Action::CreateRevision { revision, replicas } => {
+            format!("made the Deployment of revision {revision} with {replicas} replicas")
+        }
+        Action::SyncPolicy { revision } => format!("wrote the policy of revision {revision}"),
+        Action::DeleteRevision { revision } => {
+            format!("deleted the emptied Deployment of revision {revision}")
+        }
+        Action::ScaleUp { revision, from, to } => {
+            format!("scaled revision {revision} up from {from} to {to}")
+        }
+        Action::ScaleDown { revision, from, to } => {
+            format!("scaled revision {revision} down from {from} to {to}: no pod is behind these replicas")
+        }
+        Action::Unroute { pod, epoch, reason, .. } => {
+            format!("took pod {} out of service in epoch {epoch} for {reason}", pod.name)
+        }
+        Action::PutBack { pod, epoch } => format!("put pod {} back to serving in epoch {epoch}", pod.name),
+        Action::Retire { pod, proof, .. } => format!("ended pod {}: {proof:?}", pod.name),
+    }
+}

@@ -1,0 +1,78 @@
+//! Out of service and back: one patch each, on exactly the pod that was seen.
+
+use graceful_api::{DrainReason, names};
+use graceful_plan::{Epoch, PodRef};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{CHANGED, Outcome, Scene};
+use crate::error::{Error, call};
+use crate::observe::Kind;
+
+/// Unroutes and protects: no new connections reach it, and its ReplicaSet takes any other pod first. Established ones live on.
+pub(super) async fn unroute(
+    scene: &mut Scene<'_>,
+    pod: &PodRef,
+    epoch: Epoch,
+    reason: DrainReason,
+    since: Timestamp,
+) -> Result<Outcome, Error> {
+    let annotations = json!({
+        (names::DRAIN_EPOCH): epoch.to_string(),
+        (names::DRAIN_REASON): reason.as_str(),
+        (names::DRAIN_SINCE): since.to_string(),
+        (names::POD_DELETION_COST): names::DRAINING_DELETION_COST,
+    });
+    patch(scene, pod, &json!({(names::SERVING_LABEL): null}), &annotations).await
+}
+
+/// Back to serving: the pod first, its app after (`DELETE /drain` is a conversation). A pod that takes no new work yet answers 503 for moments.
+pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) -> Result<Outcome, Error> {
+    let annotations = json!({
+        (names::DRAIN_EPOCH): epoch.to_string(),
+        (names::DRAIN_REASON): null,
+        (names::DRAIN_SINCE): null,
+        (names::POD_DELETION_COST): null,
+    });
+    patch(scene, pod, &json!({(names::SERVING_LABEL): names::SERVING}), &annotations).await
+}
+
+async fn patch(
+    scene: &mut Scene<'_>,
+    pod: &PodRef,
+    labels: &Value,
+    annotations: &Value,
+) -> Result<Outcome, Error> {
+    let Some(version) = scene.seen.versions.get(&pod.uid) else {
+        return Ok(CHANGED);
+    };
+    match annotate(scene, pod, version, labels, annotations).await {
+        Ok(written) => {
+            scene.memory.written.wrote(Kind::Pod, &written);
+            Ok(Outcome::Done)
+        }
+        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
+        Err(error) => Err(error),
+    }
+}
+
+/// One merge patch that holds for this uid and resourceVersion alone.
+pub(super) async fn annotate(
+    scene: &Scene<'_>,
+    pod: &PodRef,
+    version: &str,
+    labels: &Value,
+    annotations: &Value,
+) -> Result<Pod, Error> {
+    let patch = json!({"metadata": {
+        "uid": pod.uid.0,
+        "resourceVersion": version,
+        "labels": labels,
+        "annotations": annotations,
+    }});
+    let params =
+        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    call("write to a pod", scene.api::<Pod>().patch(&pod.name, &params, &Patch::Merge(patch))).await
+}

@@ -1,0 +1,141 @@
+//! A revision's Deployment: tried dry, made once, its policy kept current, and removed when it is history.
+
+use std::sync::Arc;
+
+use graceful_api::{Validated, children, names};
+use graceful_plan::{RevisionHash, TemplateVerdict};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
+use serde_json::json;
+
+use super::{CHANGED, Outcome, Scene};
+use crate::error::{Error, call};
+use crate::memory::Held;
+use crate::observe::Kind;
+
+/// Asks the API server what it would say, before anything that runs is touched. Strictly, so that an unknown field is named: the CRD
+/// lets it pass, and a typo would otherwise be found by its absence.
+pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
+    let Some(app) = update(scene, revision) else {
+        return Ok(CHANGED);
+    };
+    let verdict = match post(scene, &app, 0, Post::DryRun).await {
+        Ok(_) => TemplateVerdict::Accepted,
+        Err(error) if error.conflict() => TemplateVerdict::Accepted,
+        Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
+        Err(error) => TemplateVerdict::Refused(error.refusal().ok_or(error)?),
+    };
+    scene.memory.verdicts.clear();
+    scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
+    Ok(Outcome::LookAgain("the dry run has answered"))
+}
+
+/// Makes it, once. One that is there already is success: its template is never written again (P5).
+pub(super) async fn create(
+    scene: &mut Scene<'_>,
+    revision: &RevisionHash,
+    replicas: u32,
+) -> Result<Outcome, Error> {
+    let Some(app) = update(scene, revision) else {
+        return Ok(CHANGED);
+    };
+    match post(scene, &app, replicas, Post::Create).await {
+        Ok(made) => {
+            scene.memory.written.wrote(Kind::Deployment, &made);
+            Ok(Outcome::Done)
+        }
+        Err(error) if error.conflict() => Ok(CHANGED),
+        Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
+        Err(error) => {
+            let verdict = TemplateVerdict::Refused(error.refusal().ok_or(error)?);
+            scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
+            Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
+        }
+    }
+}
+
+/// The annotation alone.
+pub(super) async fn sync_policy(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
+    let (Some(app), Some(deployment)) = (update(scene, revision), deployment(scene, revision)) else {
+        return Ok(CHANGED);
+    };
+    let patch = json!({"metadata": {
+        "uid": deployment.metadata.uid,
+        "annotations": {(names::POLICY): app.policy.to_annotation()},
+    }});
+    let params =
+        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let api = scene.api::<Deployment>();
+    match call("write the policy", api.patch(&deployment.name_any(), &params, &Patch::Merge(patch))).await {
+        Ok(written) => {
+            scene.memory.written.wrote(Kind::Deployment, &written);
+            Ok(Outcome::Done)
+        }
+        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
+        Err(error) => Err(error),
+    }
+}
+
+/// Exactly the object that was seen without replicas.
+pub(super) async fn delete(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
+    let Some(deployment) = deployment(scene, revision) else {
+        return Ok(Outcome::Done);
+    };
+    let uid = deployment.metadata.uid.clone().unwrap_or_default();
+    let preconditions = Preconditions {
+        uid: Some(uid.clone()),
+        resource_version: deployment.metadata.resource_version.clone(),
+    };
+    let name = deployment.name_any();
+    let params = DeleteParams::background().preconditions(preconditions);
+    match call("delete a Deployment", scene.api::<Deployment>().delete(&name, &params)).await {
+        Ok(answer) => match answer.left() {
+            Some(going) if going.metadata.deletion_timestamp.is_some() => {
+                scene.memory.written.wrote(Kind::Deployment, &going);
+            }
+            Some(_) | None => scene.memory.written.removed(Kind::Deployment, &name, &uid),
+        },
+        Err(error) if error.not_found() => {}
+        Err(error) if error.conflict() => return Ok(CHANGED),
+        Err(error) => return Err(error),
+    }
+    Ok(Outcome::Done)
+}
+
+/// The spec's own revision; none if the spec has moved on.
+fn update(scene: &Scene<'_>, revision: &RevisionHash) -> Option<Validated> {
+    scene.seen.app.clone().filter(|app| app.revision.0 == revision.0)
+}
+
+pub(super) fn deployment(scene: &Scene<'_>, revision: &RevisionHash) -> Option<Arc<Deployment>> {
+    scene.seen.deployments.get(revision).cloned()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Post {
+    DryRun,
+    Create,
+}
+
+/// Raw JSON, since a typed Deployment would drop the fields that this build does not know. kube's own create has no `fieldValidation`.
+async fn post(scene: &Scene<'_>, app: &Validated, replicas: u32, post: Post) -> Result<Deployment, Error> {
+    let what = match post {
+        Post::DryRun => "try the Deployment dry",
+        Post::Create => "make the Deployment",
+    };
+    let params =
+        PostParams { dry_run: post == Post::DryRun, field_manager: Some(names::FIELD_MANAGER.to_owned()) };
+    let body = children::deployment(app, replicas).to_string().into_bytes();
+    let path = <Deployment as kube::Resource>::url_path(&(), Some(&app.namespace));
+    let request = async {
+        let mut request = Request::new(path).create(&params, body).map_err(kube::Error::BuildRequest)?;
+        if post == Post::DryRun {
+            let strict = format!("{}&fieldValidation=Strict", request.uri());
+            *request.uri_mut() = strict.parse().map_err(|e| kube::Error::HttpError(http::Error::from(e)))?;
+        }
+        scene.operator.client.request::<Deployment>(request).await
+    };
+    call(what, request).await
+}

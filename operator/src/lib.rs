@@ -1,0 +1,20 @@
+//! The Graceful operator: it rolls, scales and deletes pods only when their work is done.
+//!
+//! [`operator`] has the loop's body, which reads as the table of contents: observe → plan → execute → report. What is decided is decided in
+//! `graceful-plan`; here is all that touches the world.
+
+mod error;
+mod execute;
+mod leader;
+mod memory;
+mod observe;
+mod operator;
+mod probe;
+mod report;
+mod run;
+mod telemetry;
+mod watch;
+
+pub use error::Error;
+pub use leader::Leadership;
+pub use run::{Settings, run, run_with};

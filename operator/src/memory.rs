@@ -1,0 +1,157 @@
+//! What this process remembers of an app between two plans. All of it can be lost: it is found again, or asked for again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use graceful_api::Cut;
+use graceful_plan::{Report, TemplateVerdict};
+
+use crate::observe::Written;
+use crate::probe::AppRef;
+
+/// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute.
+pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
+
+/// One app's memory, held by its reconcile. By uid: a new app under an old name starts afresh.
+#[derive(Debug, Default)]
+pub(crate) struct AppMemory {
+    /// Our own writes that the watches may not have shown yet.
+    pub(crate) written: Written,
+    /// An action found things changed: the next view must be a live one.
+    pub(crate) look_live: bool,
+    /// When the last live view was taken, or this memory began.
+    pub(crate) viewed_live: Option<Instant>,
+    /// The last plan left something to be done or waited for.
+    pub(crate) active: bool,
+    /// Plans in a row that found things changed.
+    pub(crate) looks: u32,
+    /// What the dry run said of a revision.
+    pub(crate) verdicts: HashMap<String, Held<TemplateVerdict>>,
+    /// Children that Kubernetes refuses as the spec wants them, by kind, with the fingerprint of what was refused.
+    pub(crate) refused: BTreeMap<&'static str, Held<(String, String)>>,
+    /// The API server said that the namespace goes.
+    pub(crate) namespace_terminating: bool,
+    /// What was cut, as far as status has it and since. None until the first look at status.
+    pub(crate) cut: Option<Cut>,
+    /// When status was last written.
+    pub(crate) reported: Option<Instant>,
+    /// What was reported last, for Events on transitions.
+    pub(crate) last: Option<Report>,
+    /// The invalid spec that an Event was sent for.
+    pub(crate) invalid: Option<String>,
+    /// Reconciles that failed in a row.
+    pub(crate) failures: u32,
+}
+
+impl AppMemory {
+    /// When the next refusal may be asked about again; none where nothing is refused.
+    pub(crate) fn next_retry(&self) -> Option<Duration> {
+        let refused = |v: &&Held<TemplateVerdict>| matches!(v.value, TemplateVerdict::Refused(_));
+        let verdicts = self.verdicts.values().filter(refused).filter_map(|v| v.remaining(REFUSAL_HOLDS));
+        verdicts.chain(self.refused.values().filter_map(|r| r.remaining(REFUSAL_HOLDS))).min()
+    }
+}
+
+/// Something that holds for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Held<T> {
+    /// What.
+    pub(crate) value: T,
+    since: Instant,
+}
+
+impl<T> Held<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value, since: Instant::now() }
+    }
+
+    /// How long it still holds; none once it does no more.
+    pub(crate) fn remaining(&self, holds: Duration) -> Option<Duration> {
+        holds.checked_sub(self.since.elapsed()).filter(|d| !d.is_zero())
+    }
+}
+
+/// All apps' memories.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    apps: Mutex<HashMap<String, Shared>>,
+    /// Apps seen with `--cascade=orphan`: the garbage collector takes its mark off within moments, and we must not drain then.
+    orphaned: Mutex<HashSet<String>>,
+}
+
+type Shared = Arc<tokio::sync::Mutex<AppMemory>>;
+
+impl Memory {
+    /// This app's.
+    pub(crate) fn of(&self, uid: &str) -> Shared {
+        Arc::clone(lock(&self.apps).entry(uid.to_owned()).or_default())
+    }
+
+    /// Drops it with the app.
+    pub(crate) fn forget(&self, uid: &str) {
+        lock(&self.apps).remove(uid);
+        lock(&self.orphaned).remove(uid);
+    }
+
+    /// After a new list of all apps: those that are not in it are gone.
+    pub(crate) fn keep_only(&self, uids: &HashSet<String>) {
+        lock(&self.apps).retain(|uid, _| uids.contains(uid));
+        lock(&self.orphaned).retain(|uid| uids.contains(uid));
+    }
+
+    pub(crate) fn mark_orphaned(&self, uid: &str) {
+        lock(&self.orphaned).insert(uid.to_owned());
+    }
+
+    pub(crate) fn orphaned(&self, uid: &str) -> bool {
+        lock(&self.orphaned).contains(uid)
+    }
+}
+
+/// When the loop was last asked for work and last did some: what `/livez` judges.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    waiting: Mutex<HashMap<AppRef, Instant>>,
+    running: Mutex<HashMap<AppRef, Instant>>,
+}
+
+/// Every call has a deadline of ten seconds and a plan has a handful of calls: a reconcile of five minutes hangs, it is not slow.
+const STUCK: Duration = Duration::from_secs(300);
+
+impl Pulse {
+    /// Somebody asked for a plan of this app.
+    pub(crate) fn asked(&self, app: &AppRef) {
+        lock(&self.waiting).entry(app.clone()).or_insert_with(Instant::now);
+    }
+
+    /// It has begun.
+    pub(crate) fn began(&self, app: &AppRef) {
+        lock(&self.waiting).remove(app);
+        lock(&self.running).insert(app.clone(), Instant::now());
+    }
+
+    /// It has ended, well or not.
+    pub(crate) fn ended(&self, app: &AppRef) {
+        lock(&self.running).remove(app);
+    }
+
+    /// The app is gone.
+    pub(crate) fn forget(&self, app: &AppRef) {
+        lock(&self.waiting).remove(app);
+    }
+
+    /// What is stuck, if anything is.
+    pub(crate) fn stuck(&self) -> Option<String> {
+        let oldest = |map: &Mutex<HashMap<AppRef, Instant>>| {
+            lock(map).iter().find(|(_, since)| since.elapsed() > STUCK).map(|(app, _)| app.to_string())
+        };
+        let waits =
+            oldest(&self.waiting).map(|app| format!("no plan was made of {app} since it was asked for"));
+        waits.or_else(|| oldest(&self.running).map(|app| format!("the plan of {app} does not end")))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

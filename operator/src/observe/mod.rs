@@ -1,0 +1,214 @@
+//! One app at one moment: raw objects and the pods' own words in, the planner's [`Observed`] out.
+
+mod children;
+mod pods;
+mod revisions;
+mod surroundings;
+mod trouble;
+mod view;
+mod written;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use graceful_api::{FieldError, GracefulApp, Policy, Validated, names};
+use graceful_plan::{App, Deletion, Observed, PodUid, RevisionHash};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+pub(crate) use self::children::Wanted;
+use self::revisions::{Ours, drain_policy};
+pub(crate) use self::surroundings::WantedChildren;
+use self::surroundings::{of_a_leaving, surroundings};
+pub(crate) use self::view::Stores;
+use self::view::{node_ready, view};
+pub(crate) use self::written::{Kind, Written};
+use crate::error::{Error, call};
+use crate::memory::AppMemory;
+use crate::operator::Operator;
+use crate::probe::{AppRef, Target, permitted};
+
+/// What the planner is given, and what the executor needs beside it.
+pub(crate) struct Observation {
+    pub(crate) observed: Observed,
+    /// None while the app is being deleted and its spec makes no sense.
+    pub(crate) app: Option<Validated>,
+    pub(crate) wanted: WantedChildren,
+    /// How each pod that has an address is asked.
+    pub(crate) targets: BTreeMap<PodUid, Target>,
+    /// The resourceVersion that each pod was seen at.
+    pub(crate) versions: BTreeMap<PodUid, String>,
+    /// The node of each pod, by the pod's name.
+    pub(crate) nodes: BTreeMap<String, String>,
+    /// The Deployments, by revision.
+    pub(crate) deployments: BTreeMap<RevisionHash, Arc<Deployment>>,
+}
+
+/// Looks at an app.
+///
+/// # Errors
+/// The inner error is the user's: the spec contradicts itself, and nothing is to be touched.
+pub(crate) async fn observe(
+    operator: &Operator,
+    app: &GracefulApp,
+    memory: &mut AppMemory,
+) -> Result<Result<Observation, Vec<FieldError>>, Error> {
+    let deletion = deletion(operator, app);
+    let valid = Validated::try_from(app);
+    if let (Err(errors), Deletion::No) = (&valid, deletion) {
+        return Ok(Err(errors.clone()));
+    }
+    let (name, namespace, uid) =
+        (app.name_any(), app.namespace().unwrap_or_default(), app.uid().unwrap_or_default());
+    let view = view(operator, &namespace, &name, memory).await?;
+    if deletion != Deletion::No && !memory.namespace_terminating {
+        memory.namespace_terminating = namespace_terminates(operator, &namespace).await?;
+    }
+
+    let ours: Vec<_> = view.deployments.iter().filter_map(|d| Ours::of(d, &uid)).collect();
+    let pods: Vec<_> = view.pods.iter().filter_map(|p| Some((p.as_ref(), owner(p, &ours)?))).collect();
+    let valid = valid.ok();
+    let (surroundings, wanted) = match (&valid, deletion) {
+        (Some(app), Deletion::No) => {
+            let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
+            surroundings(app, &view, &ours, &objects, memory)
+        }
+        _ => (of_a_leaving(&name, &uid, &view, memory.namespace_terminating), WantedChildren::default()),
+    };
+    let app_ref = AppRef::from_obj(app);
+    let parsed: Vec<_> = pods
+        .iter()
+        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| node_ready(&operator.stores.nodes, n)))
+        .collect();
+    let observed = Observed {
+        app: resolved(app, valid.as_ref(), deletion),
+        revisions: ours.iter().map(|o| o.parse(valid.as_ref())).collect(),
+        contacts: operator.probes.contacts(parsed.iter().map(|p| &p.uid)),
+        pods: parsed,
+        surroundings,
+    };
+    let versions =
+        pods.iter().map(|(p, _)| (pods::uid(p), p.resource_version().unwrap_or_default())).collect();
+    Ok(Ok(Observation {
+        observed,
+        app: valid,
+        wanted,
+        targets: pods.iter().filter_map(|(pod, owner)| target(&app_ref, pod, owner)).collect(),
+        versions,
+        nodes: pods
+            .iter()
+            .filter_map(|(p, _)| Some((p.name_any(), p.spec.as_ref()?.node_name.clone()?)))
+            .collect(),
+        deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
+    }))
+}
+
+/// The pods of one Deployment, read just now, each with its resourceVersion: for the last look before a kill.
+pub(crate) async fn live_pods(
+    operator: &Operator,
+    app: &GracefulApp,
+    deployment: &Arc<Deployment>,
+) -> Result<Vec<(graceful_plan::Pod, String)>, Error> {
+    let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
+        return Ok(Vec::new());
+    };
+    let selector =
+        format!("{},{}={}", names::app_selector(&app.name_any()), names::REVISION_LABEL, ours.hash);
+    let api: Api<Pod> = Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default());
+    let list = call("list pods", api.list(&ListParams::default().labels(&selector))).await?;
+    let ready = |node: &str| node_ready(&operator.stores.nodes, node);
+    Ok(list
+        .items
+        .iter()
+        .filter(|pod| pods::belongs_to(pod, &deployment.name_any(), &ours.hash.0))
+        .map(|pod| (pods::parse(pod, container(&ours), ready), pod.resource_version().unwrap_or_default()))
+        .collect())
+}
+
+fn owner<'a>(pod: &Pod, ours: &'a [Ours]) -> Option<&'a Ours> {
+    ours.iter().find(|o| pods::belongs_to(pod, &o.object.name_any(), &o.hash.0))
+}
+
+fn container(owner: &Ours) -> Option<&str> {
+    owner.policy.as_ref().map(|p: &Policy| p.in_flight.container.as_str())
+}
+
+/// Where and how a pod is asked: at its own IP, in its own revision's language.
+fn target(app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(PodUid, Target)> {
+    let policy = owner.policy.as_ref()?.in_flight.clone();
+    let spec = pod.spec.as_ref()?;
+    if spec.host_network == Some(true) {
+        return None;
+    }
+    let address = permitted(pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?).ok()?;
+    let uid = pods::uid(pod);
+    let target = Target {
+        app: app.clone(),
+        pod: pod.name_any(),
+        uid: uid.clone(),
+        address: SocketAddr::new(address, policy.port),
+        incarnation: pods::incarnation(pod, &policy.container),
+        policy,
+    };
+    Some((uid, target))
+}
+
+/// Foreground and background deletions drain; `--cascade=orphan` leaves its mark among the finalizers, for a moment.
+fn deletion(operator: &Operator, app: &GracefulApp) -> Deletion {
+    if app.metadata.deletion_timestamp.is_none() {
+        Deletion::No
+    } else if orphaning(app) || operator.memory.orphaned(&app.uid().unwrap_or_default()) {
+        Deletion::Orphan
+    } else {
+        Deletion::Drain
+    }
+}
+
+/// Whether this is a deletion with `--cascade=orphan`, while the garbage collector has not taken its mark off yet.
+pub(crate) fn orphaning(app: &GracefulApp) -> bool {
+    app.metadata.deletion_timestamp.is_some() && app.finalizers().iter().any(|f| f == "orphan")
+}
+
+async fn namespace_terminates(operator: &Operator, namespace: &str) -> Result<bool, Error> {
+    let api: Api<Namespace> = Api::all(operator.client.clone());
+    let found = call("read the namespace", api.get_opt(namespace)).await?;
+    Ok(found.is_none_or(|n| n.metadata.deletion_timestamp.is_some()))
+}
+
+/// What the user asks for. An app that goes and whose spec makes no sense wants nothing but to drain.
+fn resolved(app: &GracefulApp, valid: Option<&Validated>, deletion: Deletion) -> App {
+    let finalizer = app.finalizers().iter().any(|f| f == names::FINALIZER);
+    match valid {
+        Some(valid) => App {
+            name: valid.name.clone(),
+            replicas: valid.replicas,
+            update: RevisionHash(valid.revision.0.clone()),
+            policy: drain_policy(&valid.policy.drain),
+            max_surge: valid.budget.surge,
+            max_unavailable: valid.budget.unavailable,
+            min_ready_seconds: valid.min_ready_seconds,
+            progress_deadline_seconds: valid.progress_deadline_seconds,
+            paused: valid.paused,
+            revision_history_limit: valid.revision_history_limit,
+            deletion,
+            finalizer,
+        },
+        None => App {
+            name: app.name_any(),
+            replicas: 0,
+            update: RevisionHash(String::new()),
+            policy: revisions::CAUTIOUS,
+            max_surge: 0,
+            max_unavailable: 1,
+            min_ready_seconds: 0,
+            progress_deadline_seconds: u32::MAX,
+            paused: false,
+            revision_history_limit: 0,
+            deletion,
+            finalizer,
+        },
+    }
+}

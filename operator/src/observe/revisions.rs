@@ -1,0 +1,79 @@
+//! Deployments of ours as the planner sees them, and the policy that each one's pods are asked and drained by.
+
+use std::sync::Arc;
+
+use graceful_api::{Policy, Validated, names};
+use graceful_plan::{DrainPolicy, Failure, Revision, RevisionHash};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
+
+/// One Deployment of ours.
+pub(crate) struct Ours {
+    pub(crate) object: Arc<Deployment>,
+    pub(crate) hash: RevisionHash,
+    /// None where the annotation is missing or garbled: its pods are not asked, hence busy.
+    pub(crate) policy: Option<Policy>,
+}
+
+impl Ours {
+    /// If it carries this app's uid; others are not ours, whatever their names.
+    pub(crate) fn of(object: &Arc<Deployment>, app_uid: &str) -> Option<Self> {
+        let policy = object.annotations().get(names::POLICY);
+        (object.annotations().get(names::APP_UID).map(String::as_str) == Some(app_uid)).then(|| Self {
+            hash: RevisionHash(object.labels().get(names::REVISION_LABEL).cloned().unwrap_or_default()),
+            policy: policy.and_then(|text| Policy::from_annotation(text).ok()),
+            object: Arc::clone(object),
+        })
+    }
+
+    pub(crate) fn parse(&self, app: Option<&Validated>) -> Revision {
+        let fallback = app.map(|a| &a.policy);
+        Revision {
+            hash: self.hash.clone(),
+            name: self.object.name_any(),
+            replicas: replicas(&self.object),
+            created: self.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+            policy: self.policy.as_ref().or(fallback).map_or(CAUTIOUS, |p| drain_policy(&p.drain)),
+            policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
+            replica_failure: replica_failure(&self.object),
+        }
+    }
+}
+
+/// For a revision whose policy nobody can read any more: wait, and never cut.
+pub(crate) const CAUTIOUS: DrainPolicy = DrainPolicy {
+    signal: graceful_api::Signal::Http,
+    linger_seconds: 3,
+    quiet_seconds: 5,
+    deadline_seconds: 300,
+    on_deadline: graceful_api::OnDeadline::Hold,
+};
+
+/// A Deployment's `spec.replicas`; Kubernetes defaults it to 1.
+pub(crate) fn replicas(deployment: &Deployment) -> u32 {
+    let replicas = deployment.spec.replicas.unwrap_or(1);
+    u32::try_from(replicas).unwrap_or_default()
+}
+
+pub(crate) fn drain_policy(policy: &graceful_api::DrainPolicy) -> DrainPolicy {
+    let graceful_api::DrainPolicy { signal, linger_seconds, quiet_seconds, deadline_seconds, on_deadline } =
+        policy;
+    DrainPolicy {
+        signal: *signal,
+        linger_seconds: *linger_seconds,
+        quiet_seconds: *quiet_seconds,
+        deadline_seconds: *deadline_seconds,
+        on_deadline: *on_deadline,
+    }
+}
+
+fn replica_failure(deployment: &Deployment) -> Option<Failure> {
+    let is = |text: &Option<String>, word: &str| text.as_deref() == Some(word);
+    let conditions = deployment.status.as_ref()?.conditions.iter().flatten();
+    let failure = conditions.into_iter().find(|c| is(&c.type_, "ReplicaFailure") && is(&c.status, "True"))?;
+    Some(Failure {
+        message: failure.message.clone().unwrap_or_default(),
+        since: failure.last_transition_time.as_ref()?.0,
+    })
+}

@@ -1,0 +1,215 @@
+//! What stands around an app's pods: verdicts, children, other people's Services and budgets, and what its user should know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graceful_api::conditions::Reason;
+use graceful_api::{Validated, inject, names};
+use graceful_plan::{Child, Surroundings, TemplateVerdict, Warning};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use kube::core::{Selector, SelectorExt};
+use serde_json::Value;
+
+use super::children::{self, Standing, Wanted};
+use super::revisions::Ours;
+use super::view::View;
+use crate::memory::{AppMemory, REFUSAL_HOLDS};
+
+/// The labels of one pod, or of the template.
+type Labels = BTreeMap<String, String>;
+
+/// The children as they should be; none where none is wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WantedChildren {
+    pub(crate) service: Option<Wanted>,
+    pub(crate) budget: Option<Wanted>,
+}
+
+/// Of an app that stays.
+pub(crate) fn surroundings(
+    app: &Validated,
+    view: &View,
+    ours: &[Ours],
+    pods: &[&Pod],
+    memory: &AppMemory,
+) -> (Surroundings, WantedChildren) {
+    let mut warnings = warnings(app, ours);
+    let labels = pod_labels(app, pods);
+    let foreign_budgets = foreign_budgets(app, view, &labels);
+    let wanted = WantedChildren {
+        service: children::service(app),
+        // Two budgets on one pod make the eviction API fail outright: ours steps aside.
+        budget: children::budget(app).filter(|_| foreign_budgets.is_empty()),
+    };
+    let (service, budget) =
+        (there(&view.services, &app.name), there(&view.budgets, &names::pdb_name(&app.name)));
+    let mut child = |kind: &'static str, wanted: Option<&Wanted>, standing: Standing| match standing {
+        Standing::Foreign if wanted.is_some() => {
+            let name = &app.name;
+            let message = format!(
+                "a {kind} named {name} is there that is not this GracefulApp's: remove it, or the GracefulApp goes without"
+            );
+            warnings.push(Warning { reason: Reason::Refused, message });
+            Child::AsWanted
+        }
+        Standing::Foreign => Child::AsWanted,
+        Standing::Ours(child) => match (refused(memory, kind, wanted), child) {
+            (Some(why), Child::Outdated) => {
+                let message = format!("Kubernetes refuses the {kind}: {why}");
+                warnings.push(Warning { reason: Reason::Refused, message });
+                Child::AsWanted
+            }
+            (_, child) => child,
+        },
+    };
+    let uid = &app.uid;
+    let surroundings = Surroundings {
+        service: child(
+            "Service",
+            wanted.service.as_ref(),
+            children::standing(uid, wanted.service.as_ref(), service),
+        ),
+        budget: child(
+            "PodDisruptionBudget",
+            wanted.budget.as_ref(),
+            children::standing(uid, wanted.budget.as_ref(), budget),
+        ),
+        template: verdict(app, view, ours, memory),
+        unfenced_services: if app.accept_unfenced_services {
+            Vec::new()
+        } else {
+            unfenced(app, view, &labels)
+        },
+        foreign_budgets: foreign_budgets.clone(),
+        namespace_terminating: memory.namespace_terminating,
+        warnings: Vec::new(),
+    };
+    if let (Some(first), true) = (foreign_budgets.first(), children::budget(app).is_some()) {
+        let message = format!(
+            "PodDisruptionBudget {first} covers this app's pods, and two on one pod make every eviction fail: ours steps aside, so an eviction \
+             may end a pod that was not drained; remove {first}, or set spec.disruption to Allow"
+        );
+        warnings.push(Warning { reason: Reason::ForeignDisruptionBudget, message });
+    }
+    (Surroundings { warnings, ..surroundings }, wanted)
+}
+
+/// Of an app that goes: no child is wanted any more.
+pub(crate) fn of_a_leaving(app: &str, uid: &str, view: &View, namespace_terminating: bool) -> Surroundings {
+    let gone = |standing| match standing {
+        Standing::Ours(child) => child,
+        Standing::Foreign => Child::AsWanted,
+    };
+    Surroundings {
+        service: gone(children::standing(uid, None, there(&view.services, app))),
+        budget: gone(children::standing(uid, None, there(&view.budgets, &names::pdb_name(app)))),
+        namespace_terminating,
+        ..Surroundings::default()
+    }
+}
+
+pub(crate) fn there<'a, K: kube::Resource>(objects: &'a [std::sync::Arc<K>], name: &str) -> Option<&'a K> {
+    objects.iter().map(AsRef::as_ref).find(|o| o.meta().name.as_deref() == Some(name))
+}
+
+/// Why a child was refused as it is wanted now, if that is not long ago.
+fn refused<'a>(memory: &'a AppMemory, kind: &str, wanted: Option<&Wanted>) -> Option<&'a str> {
+    let held = memory.refused.get(kind).filter(|held| held.remaining(REFUSAL_HOLDS).is_some())?;
+    let (fingerprint, why) = &held.value;
+    (wanted.map(|w| &w.fingerprint) == Some(fingerprint)).then_some(why)
+}
+
+fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> TemplateVerdict {
+    if ours.iter().any(|o| o.hash.0 == app.revision.0) {
+        return TemplateVerdict::Accepted;
+    }
+    let name = names::deployment_name(&app.name, app.revision.as_str());
+    if there(&view.deployments, &name).is_some() {
+        return TemplateVerdict::Refused(format!(
+            "Deployment {name} is there already and belongs to another GracefulApp (its annotation {} differs); drain and remove it first",
+            names::APP_UID
+        ));
+    }
+    let held = memory.verdicts.get(app.revision.as_str());
+    held.filter(|h| h.remaining(REFUSAL_HOLDS).is_some()).map(|h| h.value.clone()).unwrap_or_default()
+}
+
+/// The labels of the pods there are and of those to come, without the one that is taken off when they drain.
+fn pod_labels(app: &Validated, pods: &[&Pod]) -> BTreeSet<Labels> {
+    let mut to_come: Labels =
+        serde_json::from_value(app.template.0["metadata"]["labels"].clone()).unwrap_or_default();
+    to_come.insert(names::APP_LABEL.to_owned(), app.name.clone());
+    to_come.insert(names::REVISION_LABEL.to_owned(), app.revision.0.clone());
+    let there = pods.iter().map(|pod| {
+        let mut labels = pod.labels().clone();
+        labels.remove(names::SERVING_LABEL);
+        labels.remove("pod-template-hash");
+        labels
+    });
+    there.chain([to_come]).collect()
+}
+
+/// Services that would go on sending clients to a pod whose serving label was taken off.
+fn unfenced(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String> {
+    let routes = |service: &Service| {
+        let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
+        selector.is_some_and(|s| pods.iter().any(|labels| s.iter().all(|(k, v)| labels.get(k) == Some(v))))
+    };
+    let managed = |service: &Service| service.annotations().get(names::APP_UID) == Some(&app.uid);
+    view.services.iter().filter(|s| !managed(s) && routes(s)).map(|s| s.name_any()).collect()
+}
+
+/// Budgets of others over these pods.
+fn foreign_budgets(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String> {
+    let covers = |budget: &PodDisruptionBudget| {
+        let selector = budget.spec.as_ref().and_then(|s| s.selector.clone());
+        let selector = selector.and_then(|s| Selector::try_from(s).ok());
+        selector.is_some_and(|s| pods.iter().any(|labels| s.matches(labels)))
+    };
+    let ours = |budget: &PodDisruptionBudget| budget.annotations().get(names::APP_UID) == Some(&app.uid);
+    view.budgets.iter().filter(|b| !ours(b) && covers(b)).map(|b| b.name_any()).collect()
+}
+
+/// Paths that are known to fail while a pod drains: the seed's health route answers 503 then.
+const FAILS_WHILE_DRAINING: [&str; 1] = ["/v1/health"];
+
+fn warnings(app: &Validated, ours: &[Ours]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if let Some(message) = app.grace_warning.clone() {
+        warnings.push(Warning { reason: Reason::GraceTooShort, message });
+    }
+    if let Some(update) = ours.iter().find(|o| o.hash.0 == app.revision.0) {
+        let template = serde_json::to_value(&update.object.spec.template).unwrap_or_default();
+        let differences = inject::baked_in_differences(app, &template);
+        if !differences.is_empty() {
+            let message = format!(
+                "{}; pods get these at their creation, so change the template as well to roll them out",
+                differences.join("; ")
+            );
+            warnings.push(Warning { reason: Reason::BakedInDiffers, message });
+        }
+    }
+    warnings.extend(failing_probes(&app.template.0));
+    warnings
+}
+
+fn failing_probes(template: &Value) -> Option<Warning> {
+    let containers = template["spec"]["containers"].as_array()?;
+    let found = containers.iter().find_map(|container| {
+        let kind = ["livenessProbe", "readinessProbe"].into_iter().find(|kind| {
+            let path = container[kind]["httpGet"]["path"].as_str();
+            path.is_some_and(|p| FAILS_WHILE_DRAINING.contains(&p.trim_end_matches('/')))
+        })?;
+        Some((container["name"].as_str().unwrap_or_default(), kind))
+    });
+    let (container, kind) = found?;
+    let outcome = match kind {
+        "livenessProbe" => "the kubelet would restart a pod that is busy",
+        _ => "its ReplicaSet would take a draining pod first",
+    };
+    let message = format!(
+        "the {kind} of container {container} asks /v1/health, which fails while a pod drains: {outcome}; use /livez and /readyz"
+    );
+    Some(Warning { reason: Reason::ProbeFailsWhileDraining, message })
+}

@@ -1,0 +1,87 @@
+//! What keeps a pod from running or becoming Ready, in the scheduler's or the kubelet's own words.
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+
+use super::pods::condition;
+
+/// The longest a message may be: it goes into a status and an Event (1024 bytes at most). Image pull errors are the longest, and their
+/// beginning says it.
+const LONGEST: usize = 400;
+
+/// The pod's own reason, if it is not well.
+pub(crate) fn trouble(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref();
+    let scheduled = condition(status, "PodScheduled").filter(|c| c.status == "False");
+    if let Some(unscheduled) = scheduled {
+        let words = unscheduled.message.as_deref().or(unscheduled.reason.as_deref());
+        return Some(cut(&format!("not scheduled: {}", words.unwrap_or("no node takes it"))));
+    }
+    let containers = || {
+        let status = status.into_iter();
+        status.flat_map(|s| {
+            s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten())
+        })
+    };
+    // A container that cannot start says more than one that merely waits for it.
+    let worst = containers().find_map(failing);
+    if let Some(words) = worst {
+        return Some(cut(&words));
+    }
+    if let Some(message) = status.and_then(|s| s.message.as_deref()).filter(|m| !m.is_empty()) {
+        return Some(cut(message));
+    }
+    let ready = condition(status, "Ready")?;
+    if ready.status == "True" {
+        return None;
+    }
+    let unready: Vec<_> = status
+        .into_iter()
+        .flat_map(|s| s.container_statuses.iter().flatten())
+        .filter(|c| !c.ready && c.state.as_ref().is_some_and(|s| s.running.is_some()))
+        .map(|c| c.name.as_str())
+        .collect();
+    if !unready.is_empty() {
+        return Some(format!("container {} runs, and its readiness probe does not pass", unready.join(", ")));
+    }
+    ready.message.as_deref().filter(|m| !m.is_empty()).map(cut)
+}
+
+/// A container that the kubelet cannot start, or that ended.
+fn failing(container: &ContainerStatus) -> Option<String> {
+    let name = &container.name;
+    let ended = |state: Option<&ContainerState>| {
+        let ended = state?.terminated.as_ref()?;
+        if ended.exit_code == 0
+            && ended.reason.as_deref() == Some("Completed")
+            && container.restart_count == 0
+        {
+            return None; // an init container that has done its part
+        }
+        let reason = ended.reason.as_deref().unwrap_or("it ended");
+        let words = ended.message.as_deref().map(|m| format!(": {}", m.trim())).unwrap_or_default();
+        Some(format!("{reason}, exit code {}{words}", ended.exit_code))
+    };
+    let state = container.state.as_ref();
+    if let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) {
+        let reason = waiting.reason.as_deref().unwrap_or("Waiting");
+        if matches!(reason, "ContainerCreating" | "PodInitializing") {
+            return None;
+        }
+        let words = waiting.message.as_deref().map(|m| format!(": {}", m.trim())).unwrap_or_default();
+        let last = ended(container.last_state.as_ref()).map(|l| format!(" (last: {l})")).unwrap_or_default();
+        return Some(format!("container {name}: {reason}{words}{last}"));
+    }
+    if let Some(ended) = ended(state) {
+        return Some(format!("container {name}: {ended}"));
+    }
+    let last = ended(container.last_state.as_ref()).filter(|_| !container.ready)?;
+    Some(format!("container {name} was restarted {} × (last: {last})", container.restart_count))
+}
+
+fn cut(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}

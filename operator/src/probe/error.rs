@@ -1,0 +1,120 @@
+//! What an attempt to ask a pod can meet: a class for the metric, a sentence for a person that says what to do.
+
+use std::io;
+
+use super::address::Forbidden;
+
+/// A failed attempt. Each means: unknown, hence busy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    #[error(
+        "connection refused: nothing listens on {place}; check inFlight.port, and that the app listens on all addresses"
+    )]
+    Refused { place: String },
+    #[error(
+        "no answer from {place} within {seconds} s; is the app stuck, or does a NetworkPolicy keep the operator's namespace away?"
+    )]
+    Timeout { place: String, seconds: u64 },
+    #[error(
+        "{place} closed the connection without an answer; if a mesh demands mTLS, exclude the port (Istio: \
+         traffic.sidecar.istio.io/excludeInboundPorts, Linkerd: config.linkerd.io/skip-inbound-ports)"
+    )]
+    Reset { place: String },
+    #[error("{place} cannot be reached: {why}")]
+    Unreachable { place: String, why: io::Error },
+    #[error("{place} does not speak HTTP/1.1 ({why}); name the port that does in inFlight.port")]
+    NotHttp { place: String, why: String },
+    #[error("{path} answered {code}; {}", advice(*.code))]
+    Status { path: String, code: u16 },
+    #[error(
+        "{path} answered {code}, a redirect to {location:?}, and none is followed; put the path itself in inFlight.path"
+    )]
+    Redirect { path: String, code: u16, location: String },
+    #[error(
+        "the answer of {path} is longer than {limit} bytes; name an endpoint that answers the count alone"
+    )]
+    TooLarge { path: String, limit: usize },
+    #[error(
+        "the answer of {path} is encoded ({encoding}) though no encoding was asked for; switch compression off there"
+    )]
+    Encoded { path: String, encoding: String },
+    #[error("the answer is not JSON ({why})")]
+    NotJson { why: String },
+    #[error("the answer is not the Prometheus text format: {why}")]
+    NotPrometheus { why: String },
+    #[error("the answer is not a v1 DrainStatus: {why}")]
+    NotProtocol { why: String },
+    #[error("the answer has nothing at {pointer:?}; check inFlight.jsonPointer")]
+    PointerMissing { pointer: String },
+    #[error("no series matches {metric}; check inFlight.metric (a metric that is absent is not zero)")]
+    MetricMissing { metric: String },
+    #[error("{what} is {found}; it must be a whole number, 0 or more and below 2^53")]
+    NotACount { what: String, found: String },
+    #[error(
+        "the answer is from pod uid {found:?}, not from this pod; answer with the env variable GRACEFUL_POD_UID as podUid"
+    )]
+    WrongPod { found: String },
+    #[error("the pod refuses the epoch (409): it has seen a higher one, or is terminating")]
+    Conflict,
+}
+
+impl AskError {
+    /// A short fixed word for the metric.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Self::Forbidden(_) => "forbidden",
+            Self::Refused { .. } => "refused",
+            Self::Timeout { .. } => "timeout",
+            Self::Reset { .. } => "reset",
+            Self::Unreachable { .. } => "unreachable",
+            Self::NotHttp { .. } => "not_http",
+            Self::Status { .. } => "status",
+            Self::Redirect { .. } => "redirect",
+            Self::TooLarge { .. } => "too_large",
+            Self::Encoded { .. } => "encoded",
+            Self::NotJson { .. } => "not_json",
+            Self::NotPrometheus { .. } => "not_prometheus",
+            Self::NotProtocol { .. } => "not_protocol",
+            Self::PointerMissing { .. } => "pointer_missing",
+            Self::MetricMissing { .. } => "metric_missing",
+            Self::NotACount { .. } => "not_a_count",
+            Self::WrongPod { .. } => "wrong_pod",
+            Self::Conflict => "conflict",
+        }
+    }
+
+    /// From a failure of the transport.
+    pub(crate) fn from_io(place: &str, error: io::Error) -> Self {
+        let place = place.to_owned();
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused { place },
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::UnexpectedEof => Self::Reset { place },
+            _ => Self::Unreachable { place, why: error },
+        }
+    }
+}
+
+fn advice(code: u16) -> &'static str {
+    match code {
+        401 | 403 => "the in-flight endpoint must answer without credentials",
+        404 => "check inFlight.path",
+        405 => {
+            "the drain protocol needs GET, PUT and DELETE there; with another endpoint use another inFlight.format"
+        }
+        500..=599 => "see the app's own log",
+        _ => "a 200 was expected",
+    }
+}
+
+/// Cuts what a pod said to a length that fits in a status: it is foreign text, and may be long or unprintable.
+pub(crate) fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let printable: String =
+        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(LONGEST).collect();
+    if text.chars().nth(LONGEST).is_some() { format!("{printable}…") } else { printable }
+}

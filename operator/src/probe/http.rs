@@ -1,0 +1,168 @@
+//! One question over one connection: HTTP/1.1 on a plain TCP stream to a pod's IP, and nothing more.
+//!
+//! # Guarantees
+//! No DNS, no proxy, no redirect, no decompression. One deadline over connecting, headers and body, so that a byte a second meets it.
+//! At most [`BODY_LIMIT`] bytes of a body are read. The address is checked here, in the one place that connects.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::address::permitted;
+use super::error::{AskError, excerpt};
+
+/// A DrainStatus has some 300 bytes; a metrics page of a busy app fits as well.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) method: Method,
+    pub(crate) address: SocketAddr,
+    /// Path and query.
+    pub(crate) path: &'a str,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// For connecting, headers and body together.
+    pub(crate) deadline: Duration,
+}
+
+/// What came back, whole.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) etag: Option<HeaderValue>,
+    pub(crate) body: Bytes,
+}
+
+/// Asks pods. There is no setting that widens what it may reach.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asker {
+    #[cfg(test)]
+    reach_loopback: bool,
+}
+
+impl Asker {
+    /// For tests against real servers on this machine. Production code has no such function.
+    #[cfg(test)]
+    pub(crate) fn that_reaches_loopback() -> Self {
+        Self { reach_loopback: true }
+    }
+
+    /// Sends the question, and reads the whole answer within the deadline.
+    pub(crate) async fn ask(&self, question: Question<'_>) -> Result<Reply, AskError> {
+        let address = self.checked(question.address)?;
+        let (seconds, deadline) = (question.deadline.as_secs(), question.deadline);
+        tokio::time::timeout(deadline, exchange(address, question))
+            .await
+            .unwrap_or_else(|_| Err(AskError::Timeout { place: address.to_string(), seconds }))
+    }
+
+    fn checked(&self, address: SocketAddr) -> Result<SocketAddr, AskError> {
+        #[cfg(test)]
+        if self.reach_loopback && address.ip().is_loopback() {
+            return Ok(address);
+        }
+        Ok(SocketAddr::new(permitted(address.ip())?, address.port()))
+    }
+}
+
+async fn exchange(address: SocketAddr, question: Question<'_>) -> Result<Reply, AskError> {
+    let place = address.to_string();
+    let path = question.path.to_owned();
+    let stream = TcpStream::connect(address).await.map_err(|e| AskError::from_io(&place, e))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|e| transport(&place, &e))?;
+    let request = request(&place, question)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|e| transport(&place, &e))?;
+        let (parts, body) = response.into_parts();
+        refuse_the_unreadable(&path, parts.status, &parts.headers)?;
+        let body =
+            Limited::new(body, BODY_LIMIT).collect().await.map_err(|e| broken_body(&place, &path, e))?;
+        Ok(Reply {
+            status: parts.status,
+            etag: parts.headers.get(header::ETAG).cloned(),
+            body: body.to_bytes(),
+        })
+    };
+    // The connection must be driven for the answer to come; it may end first, with the answer's last bytes still to be read.
+    tokio::pin!(answer);
+    tokio::select! {
+        reply = &mut answer => reply,
+        _ended = connection => answer.await,
+    }
+}
+
+fn request(place: &str, question: Question<'_>) -> Result<Request<Full<Bytes>>, AskError> {
+    let Question { method, path, headers, body, .. } = question;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, place)
+        .header(header::USER_AGENT, concat!("graceful-operator/", env!("CARGO_PKG_VERSION")))
+        .header(header::ACCEPT_ENCODING, "identity")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body))
+        .map_err(|e| AskError::NotHttp { place: place.to_owned(), why: e.to_string() })?;
+    request.headers_mut().extend(headers);
+    Ok(request)
+}
+
+fn refuse_the_unreadable(path: &str, status: StatusCode, headers: &HeaderMap) -> Result<(), AskError> {
+    let text =
+        |name| headers.get(name).map(|v: &HeaderValue| excerpt(&String::from_utf8_lossy(v.as_bytes())));
+    if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+        let location = text(header::LOCATION).unwrap_or_default();
+        return Err(AskError::Redirect { path: path.to_owned(), code: status.as_u16(), location });
+    }
+    match text(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => {
+            Err(AskError::Encoded { path: path.to_owned(), encoding })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn transport(place: &str, error: &hyper::Error) -> AskError {
+    if let Some(io) = source_of::<io::Error>(error) {
+        return AskError::from_io(place, io.kind().into());
+    }
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return AskError::Reset { place: place.to_owned() };
+    }
+    AskError::NotHttp { place: place.to_owned(), why: excerpt(&error.to_string()) }
+}
+
+fn broken_body(place: &str, path: &str, error: Box<dyn std::error::Error + Send + Sync>) -> AskError {
+    match error.downcast::<hyper::Error>() {
+        Ok(error) => transport(place, &error),
+        Err(error) if error.is::<LengthLimitError>() => {
+            AskError::TooLarge { path: path.to_owned(), limit: BODY_LIMIT }
+        }
+        Err(_) => AskError::Reset { place: place.to_owned() },
+    }
+}
+
+fn source_of<'a, E: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! One pod's line: the questions that can be put to it, each answered into the book.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use graceful_api::{InFlightPolicy, Question as Language};
+use graceful_plan::{Epoch, PodUid};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::AppRef;
+use super::book::{Book, News};
+use super::error::AskError;
+use super::http::{Asker, Question, Reply};
+use super::parse::{self, Reading};
+use crate::telemetry::Metrics;
+
+/// How long a pod is asked to hold its answer until something changes. Long enough that an idle wait costs nothing, short enough that
+/// a pod whose node vanished without a word is noticed within the minute.
+const WAIT: Duration = Duration::from_secs(30);
+/// The same as RFC 7240 says it.
+const PREFER_WAIT: HeaderValue = HeaderValue::from_static("wait=30");
+
+/// Where and how a pod is asked. A pod whose target changes (its revision's policy, its container) is asked anew.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Target {
+    pub(crate) app: AppRef,
+    pub(crate) pod: String,
+    pub(crate) uid: PodUid,
+    pub(crate) address: SocketAddr,
+    pub(crate) policy: InFlightPolicy,
+    /// The id of the container that is asked.
+    pub(crate) incarnation: Option<String>,
+}
+
+/// What one conversation needs to ask and to write down.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub(crate) target: Target,
+    pub(crate) asker: Asker,
+    pub(crate) book: Book,
+    pub(crate) metrics: Arc<Metrics>,
+    /// How many quick questions of one app may be open at once. A waiting poll takes no place here.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// A word from the pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Word {
+    /// None: nothing has changed since the tag that was sent.
+    pub(crate) reading: Option<Reading>,
+    pub(crate) etag: Option<HeaderValue>,
+    pub(crate) news: News,
+}
+
+impl Line {
+    /// What is in flight now?
+    pub(crate) async fn get(&self) -> Result<Word, AskError> {
+        let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
+        self.note(word)
+    }
+
+    /// Start to drain. The same epoch again changes nothing.
+    pub(crate) async fn put(&self, epoch: Epoch, linger_seconds: u32) -> Result<Word, AskError> {
+        let body = json!({"epoch": epoch.0, "lingerSeconds": linger_seconds}).to_string();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let word = self.quick(Method::PUT, self.path(), headers, body.into()).await;
+        self.or_status(word).await
+    }
+
+    /// Take new work again.
+    pub(crate) async fn delete(&self, epoch: Epoch) -> Result<Word, AskError> {
+        let path = self.path();
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{joint}epoch={epoch}");
+        let word = self.quick(Method::DELETE, &path, HeaderMap::new(), Bytes::new()).await;
+        self.or_status(word).await
+    }
+
+    /// Tell when something has changed since this tag.
+    pub(crate) async fn watch(&self, etag: HeaderValue) -> Result<Word, AskError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_NONE_MATCH, etag);
+        headers.insert(HeaderName::from_static("prefer"), PREFER_WAIT);
+        let deadline = WAIT + self.target.policy.timeout();
+        let word = self.send(Method::GET, self.path(), headers, Bytes::new(), deadline).await;
+        self.note(word)
+    }
+
+    /// After a refusal of the epoch, the pod's own view says which it has seen; the planner goes above it.
+    async fn or_status(&self, word: Result<Word, AskError>) -> Result<Word, AskError> {
+        match self.note(word) {
+            Err(AskError::Conflict) => {
+                let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
+                self.note(word)
+            }
+            other => other,
+        }
+    }
+
+    fn path(&self) -> &str {
+        &self.target.policy.path
+    }
+
+    async fn quick(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Word, AskError> {
+        // Closed never: the semaphore lives as long as the app is remembered.
+        let _place = self.places.acquire().await;
+        self.send(method, path, headers, body, self.target.policy.timeout()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Word, AskError> {
+        let address = self.target.address;
+        let conditional = headers.contains_key(header::IF_NONE_MATCH);
+        let reply = self.asker.ask(Question { method, address, path, headers, body, deadline }).await?;
+        self.read(reply, conditional)
+    }
+
+    fn read(&self, reply: Reply, conditional: bool) -> Result<Word, AskError> {
+        let Reply { status, etag, body } = reply;
+        let path = || self.path().to_owned();
+        let reading = match status {
+            StatusCode::NOT_MODIFIED if conditional => None,
+            StatusCode::OK | StatusCode::ACCEPTED => Some(match &self.target.policy.question {
+                Language::Graceful => parse::graceful(&body, &self.target.uid)?,
+                Language::JsonPointer { pointer } => parse::json_pointer(&body, pointer)?,
+                Language::Prometheus { metric } => parse::metric(&body, metric)?,
+            }),
+            StatusCode::CONFLICT if self.target.policy.question == Language::Graceful => {
+                return Err(AskError::Conflict);
+            }
+            other => return Err(AskError::Status { path: path(), code: other.as_u16() }),
+        };
+        Ok(Word { reading, etag, news: News::Same })
+    }
+
+    /// Into the book and the metrics.
+    fn note(&self, word: Result<Word, AskError>) -> Result<Word, AskError> {
+        let (uid, now) = (&self.target.uid, Timestamp::now());
+        match word {
+            Ok(mut word) => {
+                self.metrics.asked("ok");
+                word.news = match &word.reading {
+                    Some(reading) => self.book.heard(uid, reading.clone(), now),
+                    None => self.book.unchanged(uid, now),
+                };
+                Ok(word)
+            }
+            Err(error) => {
+                self.metrics.asked(error.class());
+                let news = self.book.failed(uid, &error, now);
+                if news == News::Changed {
+                    let Target { app, pod, .. } = &self.target;
+                    tracing::info!(%app, pod, class = error.class(), "no valid in-flight answer: {error}");
+                }
+                Err(error)
+            }
+        }
+    }
+}

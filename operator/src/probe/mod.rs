@@ -1,0 +1,139 @@
+//! The dialogue with the pods. The plan says what is to be said to whom; the tasks here say it and write the answers into the [`Book`].
+//!
+//! # Flow
+//! plan → [`Probes::converse`] starts, changes and stops one task a pod → each answer goes into the book and pulls the trigger → plan.
+//!
+//! # Guarantees
+//! Unknown is busy: nothing but a valid answer becomes an `Answer`. Only addresses of owned pods are asked ([`address`]), each app has its own
+//! bounded number of open questions, and a failing pod is asked less and less often.
+
+mod address;
+mod book;
+mod conversation;
+mod count;
+mod error;
+mod http;
+mod line;
+mod pace;
+mod parse;
+mod prometheus;
+mod trigger;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use graceful_api::GracefulApp;
+use graceful_plan::{Contact, Conversation, PodUid};
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+pub(crate) use self::address::permitted;
+use self::book::Book;
+use self::http::Asker;
+use self::line::Line;
+pub(crate) use self::line::Target;
+use self::pace::Pace;
+pub(crate) use self::trigger::Trigger;
+use crate::telemetry::Metrics;
+
+/// A GracefulApp by namespace and name.
+pub(crate) type AppRef = ObjectRef<GracefulApp>;
+
+/// Quick questions of one app that may be open at once: a namespace full of black holes waits for itself alone.
+const PLACES: usize = 8;
+
+/// All conversations of this operator.
+pub(crate) struct Probes {
+    asker: Asker,
+    book: Book,
+    pace: Pace,
+    trigger: Trigger,
+    metrics: Arc<Metrics>,
+    apps: Mutex<HashMap<AppRef, Lines>>,
+}
+
+/// One app's conversations.
+struct Lines {
+    places: Arc<Semaphore>,
+    /// Every pod that the book may have a page for.
+    known: HashSet<PodUid>,
+    open: HashMap<PodUid, Open>,
+}
+
+struct Open {
+    target: Target,
+    conversation: Conversation,
+    task: AbortHandle,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Probes {
+    pub(crate) fn new(trigger: Trigger, metrics: Arc<Metrics>) -> Self {
+        let (asker, book, pace) = (Asker::default(), Book::default(), Pace::default());
+        Self { asker, book, pace, trigger, metrics, apps: Mutex::default() }
+    }
+
+    /// What these pods have said.
+    pub(crate) fn contacts<'a>(&self, pods: impl Iterator<Item = &'a PodUid>) -> BTreeMap<PodUid, Contact> {
+        self.book.contacts(pods)
+    }
+
+    /// Makes the conversations of one app what the plan wants them to be. A pod without a target (no IP yet) is not spoken to.
+    pub(crate) fn converse(
+        &self,
+        app: &AppRef,
+        wanted: &BTreeMap<PodUid, Conversation>,
+        targets: &BTreeMap<PodUid, Target>,
+    ) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = apps.entry(app.clone()).or_insert_with(|| Lines {
+            places: Arc::new(Semaphore::new(PLACES)),
+            known: HashSet::new(),
+            open: HashMap::new(),
+        });
+        lines.open.retain(|uid, open| {
+            wanted.get(uid) == Some(&open.conversation) && targets.get(uid) == Some(&open.target)
+        });
+        for gone in lines.known.extract_if(|uid| !targets.contains_key(uid)) {
+            self.book.forget(&gone);
+        }
+        for (uid, conversation) in wanted {
+            let Some(target) = targets.get(uid) else { continue };
+            if lines.open.contains_key(uid) {
+                continue;
+            }
+            if let Some(incarnation) = &target.incarnation {
+                self.book.runs_as(uid, incarnation);
+            }
+            let line = Line {
+                target: target.clone(),
+                asker: self.asker.clone(),
+                book: self.book.clone(),
+                metrics: Arc::clone(&self.metrics),
+                places: Arc::clone(&lines.places),
+            };
+            let talk = conversation::hold(line, *conversation, self.trigger.clone(), self.pace.clone());
+            let open = Open {
+                target: target.clone(),
+                conversation: *conversation,
+                task: tokio::spawn(talk).abort_handle(),
+            };
+            lines.known.insert(uid.clone());
+            lines.open.insert(uid.clone(), open);
+        }
+    }
+
+    /// Ends all conversations of an app that is gone.
+    pub(crate) fn forget(&self, app: &AppRef) {
+        let lines = self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
+        for uid in lines.iter().flat_map(|lines| &lines.known) {
+            self.book.forget(uid);
+        }
+    }
+}

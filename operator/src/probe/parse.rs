@@ -1,0 +1,109 @@
+//! An answer's bytes in, a [`Reading`] out, in each of the three languages. Whatever is not surely a count is an error.
+
+use graceful_api::MetricSelector;
+use graceful_plan::{Epoch, InFlight, PodUid, Protocol};
+use serde_json::Value;
+
+use super::error::{AskError, excerpt};
+use super::{count, prometheus};
+
+/// A valid answer, not yet dated.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reading {
+    pub(crate) in_flight: InFlight,
+    pub(crate) protocol: Option<Protocol>,
+    /// New for each start of the app's process; only the Graceful protocol tells.
+    pub(crate) boot_id: Option<String>,
+}
+
+impl Reading {
+    fn of_total(total: u64) -> Self {
+        Self { in_flight: InFlight { total, ..InFlight::default() }, protocol: None, boot_id: None }
+    }
+
+    /// The last epoch that the pod has seen.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.protocol.map(|p| p.epoch)
+    }
+}
+
+/// The drain protocol v1. The answer must come from the asked pod: an IP is given to another pod soon after its last one ends.
+pub(crate) fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError> {
+    let answer = json(body)?;
+    let version = answer.get("protocol").and_then(Value::as_str).unwrap_or_default();
+    if version != "v1" {
+        let why = format!(
+            "protocol is {:?}, and must be \"v1\"; check inFlight.path and inFlight.format",
+            excerpt(version)
+        );
+        return Err(AskError::NotProtocol { why });
+    }
+    let uid = answer.get("podUid").and_then(Value::as_str).unwrap_or_default();
+    if uid != asked.0 {
+        return Err(AskError::WrongPod { found: excerpt(uid) });
+    }
+    let boot_id = answer.get("bootId").and_then(Value::as_str).filter(|id| !id.is_empty());
+    let boot_id =
+        boot_id.ok_or_else(|| missing("bootId", "a text that is new for each start of the process"))?;
+    let accepting = answer.get("accepting").and_then(Value::as_bool);
+    let accepting = accepting.ok_or_else(|| missing("accepting", "true or false"))?;
+    let epoch = count::from_json("epoch", answer.get("epoch").unwrap_or(&Value::Null))?;
+    let counts = answer.get("inFlight").filter(|c| c.is_object());
+    let counts =
+        counts.ok_or_else(|| missing("inFlight", "an object with total, queued, running and requests"))?;
+    let total = count::from_json("inFlight.total", counts.get("total").unwrap_or(&Value::Null))?;
+    let kind = |name: &str| match counts.get(name) {
+        None | Some(Value::Null) => Ok(0),
+        Some(value) => count::from_json(&format!("inFlight.{name}"), value),
+    };
+    let in_flight =
+        InFlight { total, queued: kind("queued")?, running: kind("running")?, requests: kind("requests")? };
+    // A total below its own parts is wrong somewhere, and the larger word is the safe one.
+    let parts = in_flight.queued.saturating_add(in_flight.running).saturating_add(in_flight.requests);
+    if total < parts {
+        return Err(AskError::NotProtocol {
+            why: format!("inFlight.total is {total}, less than its parts ({parts})"),
+        });
+    }
+    Ok(Reading {
+        in_flight,
+        protocol: Some(Protocol {
+            epoch: Epoch(epoch),
+            accepting,
+            resumable: answer.get("resumable").and_then(Value::as_bool).unwrap_or(true),
+        }),
+        boot_id: Some(boot_id.to_owned()),
+    })
+}
+
+/// A JSON document with a number at an RFC 6901 pointer.
+pub(crate) fn json_pointer(body: &[u8], pointer: &str) -> Result<Reading, AskError> {
+    let document = json(body)?;
+    let value =
+        document.pointer(pointer).ok_or_else(|| AskError::PointerMissing { pointer: pointer.to_owned() })?;
+    count::from_json(pointer, value).map(Reading::of_total)
+}
+
+/// The Prometheus text format: the sum over the series that match.
+pub(crate) fn metric(body: &[u8], metric: &MetricSelector) -> Result<Reading, AskError> {
+    let text = std::str::from_utf8(body)
+        .map_err(|e| AskError::NotPrometheus { why: format!("it is not UTF-8 ({e})") })?;
+    prometheus::sum(text, metric).map(Reading::of_total)
+}
+
+fn json(body: &[u8]) -> Result<Value, AskError> {
+    if body.is_empty() {
+        return Err(AskError::NotJson { why: "it is empty".to_owned() });
+    }
+    serde_json::from_slice(body).map_err(|e| {
+        let start = excerpt(&String::from_utf8_lossy(&body[..body.len().min(200)]));
+        AskError::NotJson { why: format!("{e}; it begins with {start:?}") }
+    })
+}
+
+fn missing(field: &str, must: &str) -> AskError {
+    AskError::NotProtocol { why: format!("{field} is missing, and must be {must}") }
+}
+
+#[cfg(test)]
+mod tests;

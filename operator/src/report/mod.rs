@@ -1,0 +1,123 @@
+//! Tells people: status, Events and metrics, all from one report. Nothing here is read back to decide.
+
+mod events;
+mod status;
+
+use std::time::{Duration, Instant};
+
+use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, names};
+use graceful_plan::{Action, Deletion, Proof, Report};
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use self::events::{Happening, happenings, publish};
+use crate::error::{Error, call};
+use crate::memory::AppMemory;
+use crate::observe::Observation;
+use crate::operator::Operator;
+use crate::probe::AppRef;
+
+/// The shortest time between two writes of one app's status: two seconds are live enough for a person, and a thousand apps that roll at once
+/// stay at 500 writes a second.
+const WRITE_EVERY: Duration = Duration::from_secs(2);
+
+/// Tells what was seen, and what was done. Says in how long a write that had to wait is due.
+pub(crate) async fn report(
+    operator: &Operator,
+    app: &GracefulApp,
+    seen: &Observation,
+    report: &Report,
+    done: &[Action],
+    memory: &mut AppMemory,
+) -> Result<Option<Duration>, Error> {
+    let cut = *memory.cut.get_or_insert_with(|| app.status.as_ref().map(|s| s.cut).unwrap_or_default());
+    let app_ref = AppRef::from_obj(app);
+    operator.metrics.reported(&app_ref, report, serving_in_flight(seen), cut);
+    let mut happened = happenings(memory.last.as_ref(), report, &seen.observed);
+    happened.extend(done.iter().filter_map(cut_happening));
+    memory.last = Some(report.clone());
+    if seen.observed.surroundings.namespace_terminating {
+        return Ok(None); // nothing can be created there, Events least of all
+    }
+    publish(&operator.recorder, app, happened).await;
+    if done.contains(&Action::ReleaseFinalizer) || gone(seen) {
+        return Ok(None);
+    }
+    let status = status::status(app, seen, report, cut, Timestamp::now());
+    write(operator, app, status, memory).await
+}
+
+/// The spec contradicts itself: said once in an Event, and in the conditions.
+pub(crate) async fn report_invalid(
+    operator: &Operator,
+    app: &GracefulApp,
+    errors: &[FieldError],
+    memory: &mut AppMemory,
+) -> Result<Option<Duration>, Error> {
+    let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if memory.invalid.as_ref() != Some(&message) {
+        publish(&operator.recorder, app, vec![Happening::warning("InvalidSpec", message.clone())]).await;
+        memory.invalid = Some(message.clone());
+    }
+    let status = status::invalid(app, &message, Timestamp::now());
+    write(operator, app, status, memory).await
+}
+
+/// At most once in two seconds, on the trailing edge, and only what differs.
+async fn write(
+    operator: &Operator,
+    app: &GracefulApp,
+    status: GracefulAppStatus,
+    memory: &mut AppMemory,
+) -> Result<Option<Duration>, Error> {
+    if app.status.as_ref() == Some(&status) {
+        return Ok(None);
+    }
+    let wait = memory.reported.and_then(|at| WRITE_EVERY.checked_sub(at.elapsed()));
+    if let Some(wait) = wait.filter(|w| !w.is_zero()) {
+        return Ok(Some(wait));
+    }
+    memory.reported = Some(Instant::now());
+    // Applied whole: a field that is no longer said is taken away. The uid keeps it off a new app under the old name.
+    let patch = json!({
+        "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+        "kind": names::KIND,
+        "metadata": {"name": app.name_any(), "uid": app.metadata.uid},
+        "status": status,
+    });
+    let api: Api<GracefulApp> =
+        Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default());
+    let params = PatchParams::apply(names::FIELD_MANAGER).force();
+    match call("write status", api.patch_status(&app.name_any(), &params, &Patch::Apply(patch))).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.not_found() || error.conflict() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Nothing of ours holds the app any more.
+fn gone(seen: &Observation) -> bool {
+    seen.observed.app.deletion != Deletion::No && !seen.observed.app.finalizer
+}
+
+fn serving_in_flight(seen: &Observation) -> u64 {
+    let serving = seen.observed.pods.iter().filter(|p| p.serving && !p.terminating);
+    let answers = serving.filter_map(|p| seen.observed.contacts.get(&p.uid)?.answer.as_ref());
+    answers.map(|a| a.in_flight.total).fold(0, u64::saturating_add)
+}
+
+fn cut_happening(action: &Action) -> Option<Happening> {
+    match action {
+        Action::Retire { pod, proof: Proof::Cut { tasks, .. }, .. } => {
+            let tasks =
+                tasks.map_or_else(|| "an unknown number of tasks".to_owned(), |n| format!("{n} tasks"));
+            Some(Happening::warning(
+                "Cut",
+                format!("pod {} was ended at its deadline with {tasks} in flight", pod.name),
+            ))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,144 @@
+//! The planner's report as the status that people read.
+
+use graceful_api::conditions::{ConditionType, Reason};
+use graceful_api::status::MAX_DRAINING_LISTED;
+use graceful_api::{
+    Cut, DrainingPod, GracefulApp, GracefulAppStatus, InFlightCount, Phase, RevisionStatus, names,
+};
+use graceful_plan::{ConditionReport, DrainingPodReport, InFlight, Observed, Report, RevisionReport};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+
+use crate::observe::Observation;
+
+/// How exactly a draining pod's last contact is told, in seconds. A held drain would otherwise write status with every poll, for days.
+const CONTACT_STEP: i64 = 10;
+
+/// The whole status.
+pub(crate) fn status(
+    app: &GracefulApp,
+    seen: &Observation,
+    report: &Report,
+    cut: Cut,
+    now: Timestamp,
+) -> GracefulAppStatus {
+    // Destructured whole, so that a new figure cannot be forgotten here.
+    let Report {
+        phase,
+        waiting_for,
+        conditions,
+        serving,
+        updated,
+        draining,
+        in_flight,
+        current_revision,
+        revisions,
+        pods,
+    } = report;
+    let (name, observed) = (app.name_any(), &seen.observed);
+    let listed = pods.len().min(MAX_DRAINING_LISTED);
+    GracefulAppStatus {
+        observed_generation: app.metadata.generation,
+        replicas: (*serving).min(app.spec.replicas),
+        serving_replicas: *serving,
+        updated_replicas: *updated,
+        draining_replicas: *draining,
+        in_flight: *in_flight,
+        selector: Some(names::serving_selector(&name)),
+        phase: Some(*phase),
+        waiting_for: waiting_for.clone(),
+        current_revision: current_revision.as_ref().map(|r| r.0.clone()),
+        update_revision: Some(observed.app.update.0.clone()).filter(|hash| !hash.is_empty()),
+        revisions: revisions.iter().map(|r| revision(&name, observed, r)).collect(),
+        draining: pods.iter().take(listed).map(|p| draining_pod(seen, p)).collect(),
+        draining_omitted: u32::try_from(pods.len() - listed).unwrap_or(u32::MAX),
+        cut,
+        conditions: conditions.iter().map(|c| condition(app, c, now)).collect(),
+    }
+}
+
+/// Of an app whose spec contradicts itself. What was reported of its pods stays: nothing is touched.
+pub(crate) fn invalid(app: &GracefulApp, message: &str, now: Timestamp) -> GracefulAppStatus {
+    let mut status = app.status.clone().unwrap_or_default();
+    status.observed_generation = app.metadata.generation;
+    status.selector = Some(names::serving_selector(&app.name_any()));
+    status.phase = Some(Phase::Stalled);
+    status.waiting_for = message.to_owned();
+    let report = |kind, holds, message: &str| ConditionReport {
+        kind,
+        holds,
+        reason: Reason::InvalidSpec,
+        message: message.to_owned(),
+    };
+    for stuck in [
+        report(ConditionType::Progressing, false, message),
+        report(ConditionType::Reconciling, false, message),
+        report(ConditionType::Stalled, true, message),
+    ] {
+        status.conditions.retain(|c| c.type_ != stuck.kind.as_str());
+        status.conditions.push(condition(app, &stuck, now));
+    }
+    let place = |c: &Condition| ConditionType::ALL.iter().position(|kind| kind.as_str() == c.type_);
+    status.conditions.sort_by_key(place);
+    status
+}
+
+fn revision(app: &str, observed: &Observed, report: &RevisionReport) -> RevisionStatus {
+    let RevisionReport { hash, pods, serving, draining } = report;
+    RevisionStatus {
+        hash: hash.0.clone(),
+        name: names::deployment_name(app, &hash.0),
+        replicas: *pods,
+        serving: *serving,
+        draining: *draining,
+        created: observed.revisions.iter().find(|r| r.hash == *hash).map(|r| Time(r.created)),
+    }
+}
+
+fn draining_pod(seen: &Observation, report: &DrainingPodReport) -> DrainingPod {
+    let DrainingPodReport { pod, reason, state, in_flight, since, deadline, last_contact, error } = report;
+    DrainingPod {
+        pod: pod.clone(),
+        revision: seen.observed.pods.iter().find(|p| p.name == *pod).map(|p| p.revision.0.clone()),
+        node: seen.nodes.get(pod).cloned(),
+        reason: *reason,
+        state: *state,
+        in_flight: in_flight.map(count),
+        since: Some(Time(whole_seconds(*since, 1))),
+        deadline: Some(Time(whole_seconds(*deadline, 1))),
+        last_contact: last_contact.map(|at| Time(whole_seconds(at, CONTACT_STEP))),
+        error: error.clone(),
+    }
+}
+
+fn count(in_flight: InFlight) -> InFlightCount {
+    let InFlight { total, queued, running, requests } = in_flight;
+    // Formats other than Graceful know the total alone; their kinds are all zero.
+    let kinds = queued + running + requests > 0 || total == 0;
+    let kind = |n| kinds.then_some(n);
+    InFlightCount { total, queued: kind(queued), running: kind(running), requests: kind(requests) }
+}
+
+fn condition(app: &GracefulApp, report: &ConditionReport, now: Timestamp) -> Condition {
+    let ConditionReport { kind, holds, reason, message } = report;
+    let status = if *holds { "True" } else { "False" };
+    let before = app.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == kind.as_str());
+    // The transition time moves only when the status does.
+    let since =
+        before.filter(|c| c.status == status).map_or(whole_seconds(now, 1), |c| c.last_transition_time.0);
+    Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.to_owned(),
+        observed_generation: app.metadata.generation,
+        last_transition_time: Time(since),
+        reason: reason.as_str().to_owned(),
+        message: message.clone(),
+    }
+}
+
+/// Kubernetes stores whole seconds; compared with what is stored, anything finer would always differ.
+fn whole_seconds(time: Timestamp, step: i64) -> Timestamp {
+    let seconds = time.as_second();
+    Timestamp::from_second(seconds - seconds.rem_euclid(step)).unwrap_or(time)
+}
