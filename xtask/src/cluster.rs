@@ -41,6 +41,8 @@ pub(crate) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Proves that no pod's packet leaves the machine, by packets to a network namespace of our own.
+    ProveWall,
     /// Makes a node fail, or mends it.
     Node {
         /// What happens to the node.
@@ -76,6 +78,7 @@ pub(crate) fn run(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Kubectl { arguments } => become_command(Cluster::open()?.kubectl().args(arguments)),
         Verb::Helm { arguments } => become_command(Cluster::open()?.helm().args(arguments)),
+        Verb::ProveWall => timed("none got out: proved", || Cluster::open()?.prove_wall()),
         Verb::Node { fault, n } => {
             let cluster = Cluster::open()?;
             timed("done", || match fault {

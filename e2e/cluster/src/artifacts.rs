@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::command::Progress;
 use crate::layout::{cache, sources};
 use crate::lock::Lock;
+use crate::state::State;
 use crate::{archive, prerequisites};
 
 /// How long a build may be silent.
@@ -138,6 +139,7 @@ impl Artifacts {
             let unfinished = Self::at(cache().join(format!("cluster-{hash}.new")));
             unfinished.build().context("cannot build the cluster's programs")?;
             fs::rename(&unfinished.folder, &built.folder)?;
+            prune(&built.folder);
         }
         Ok(built)
     }
@@ -213,6 +215,20 @@ impl Step {
         }
         progress.say(format!("{}: built in {:.0} s", self.name, start.elapsed().as_secs_f64()));
         Ok(())
+    }
+}
+
+/// Removes old builds, 0.4 GB each: all but the newest three, `new` among them, and what a running cluster uses.
+fn prune(new: &Path) {
+    let used = State::read().map(|state| state.programs);
+    let is_build =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cluster-"));
+    let entries = fs::read_dir(cache()).into_iter().flatten().flatten();
+    let mut builds: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_build).collect();
+    builds.retain(|path| path != new && Some(path) != used.as_ref());
+    builds.sort_by_key(|path| fs::metadata(path).and_then(|of| of.modified()).ok());
+    for old in builds.iter().rev().skip(2) {
+        let _ = fs::remove_dir_all(old);
     }
 }
 

@@ -71,16 +71,14 @@ pub(crate) fn remove(n: u8) -> anyhow::Result<()> {
                     let _ = fs::remove_dir(folder);
                 }
             }
-            roots(n).is_empty()
+            !is_there(n)
         },
     )
 }
 
-/// The numbers of all nodes that have a root.
-pub(crate) fn nodes() -> Vec<u8> {
-    let mut found: Vec<u8> = (1..=u8::MAX).filter(|n| !roots(*n).is_empty()).collect();
-    found.dedup();
-    found
+/// Whether the node has a root anywhere.
+pub(crate) fn is_there(n: u8) -> bool {
+    !roots(n).is_empty()
 }
 
 /// Those that we made, and the one that runc makes beside them in a version 2 that has no controllers.

@@ -38,6 +38,7 @@ pub mod prerequisites;
 mod process;
 mod state;
 mod status;
+mod wall;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -55,6 +56,9 @@ pub use status::{Status, Verdict};
 
 /// How many nodes a new cluster has when nobody says.
 const NODES: u8 = 2;
+
+/// Addresses and routes would do for 253; nobody's machine does.
+const MAX_NODES: u8 = 9;
 
 /// What a cluster should be.
 #[derive(Clone, Debug, Default)]
@@ -85,8 +89,8 @@ impl Cluster {
     /// # }
     /// ```
     pub fn up(options: &Options) -> anyhow::Result<Self> {
-        if options.nodes.is_some_and(|nodes| !(1..=9).contains(&nodes)) {
-            bail!("a cluster has 1 to 9 nodes");
+        if options.nodes.is_some_and(|nodes| !(1..=MAX_NODES).contains(&nodes)) {
+            bail!("a cluster has 1 to {MAX_NODES} nodes");
         }
         let installed = prerequisites::ensure_for_cluster()?;
         let artifacts = Artifacts::ensure()?;
@@ -233,6 +237,17 @@ impl Cluster {
         self.route_services()
     }
 
+    /// Proves that no packet of a node or a pod leaves the machine: sends some to a network namespace that stands for
+    /// the world outside, and counts what arrives. No foreign address is involved. For that moment the host forwards
+    /// packets, if it did not.
+    ///
+    /// # Errors
+    /// One arrived; or the host's own did not, and so nothing is proved.
+    pub fn prove_wall(&self) -> anyhow::Result<()> {
+        let _lock = change_lock()?;
+        wall::prove(self.nodes)
+    }
+
     /// Makes what is missing, from the bottom to the top.
     fn converge(&self, state: &State, installed: &Installed, progress: &Progress) -> anyhow::Result<()> {
         std::fs::create_dir_all(layout::run("pids"))?;
@@ -320,15 +335,12 @@ fn change_lock() -> anyhow::Result<Lock> {
 
 /// All of it, whatever of it is there.
 fn remove_all() -> anyhow::Result<()> {
-    let nodes = State::read().map_or(0, |state| state.nodes).max(9);
     // First who would mend what we break.
     for part in ["kube-controller-manager", "kube-scheduler"] {
         process::stop(part)?;
     }
-    for n in 1..=nodes {
-        if n <= NODES || cgroup::nodes().contains(&n) || layout::node_dir(n).exists() {
-            node::kill(n)?;
-        }
+    for n in (1..=MAX_NODES).filter(|n| node::is_there(*n)) {
+        node::kill(n)?;
     }
     process::kill_all("the cluster", || process::of_parts(""))?;
     network::remove();

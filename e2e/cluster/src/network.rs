@@ -27,8 +27,13 @@ pub(crate) fn ensure() -> anyhow::Result<()> {
 /// Whether the bridge, the way to the services and the wall stand.
 pub(crate) fn is_whole() -> bool {
     let route = output(&mut ip(&format!("route show {SERVICE_CIDR}")));
+    let rules = output(&mut command("nft", &["list", "table", "inet", TABLE]));
     route.is_ok_and(|route| route.contains(BRIDGE))
-        && succeeds(&mut command("nft", &["list", "table", "inet", TABLE]))
+        && rules.is_ok_and(|rules| drops(&rules) == drops(&wall()))
+}
+
+fn drops(rules: &str) -> usize {
+    rules.lines().filter(|line| line.contains(" drop")).count()
 }
 
 /// Whether anything of it is there.
@@ -54,6 +59,17 @@ table inet {TABLE} {{
 }}
 "
     )
+}
+
+/// How many packets the first rule of the wall has dropped.
+pub(crate) fn dropped() -> anyhow::Result<u64> {
+    packets(&output(&mut command("nft", &["list", "chain", "inet", TABLE, "forward"]))?)
+}
+
+/// The first packet count in what nft lists.
+pub(crate) fn packets(listing: &str) -> anyhow::Result<u64> {
+    let count = listing.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+    Ok(count.context("no counter in it")?.parse()?)
 }
 
 /// The host reaches services through one node, whose kube-proxy translates.
@@ -158,6 +174,15 @@ fn load_modules() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_counter_is_read() {
+        assert_eq!(
+            packets("iifname a counter packets 12 bytes 58 drop\ncounter packets 3 bytes 0").unwrap(),
+            12
+        );
+        assert!(packets("no rules").is_err());
+    }
 
     #[test]
     fn a_link_is_up_by_its_lowest_bit() {

@@ -98,6 +98,11 @@ pub(crate) fn kill(n: u8) -> anyhow::Result<()> {
     cgroup::remove(n)
 }
 
+/// Whether anything of the node is on this machine.
+pub(crate) fn is_there(n: u8) -> bool {
+    node_dir(n).exists() || cgroup::is_there(n) || !process::of_parts(&part(n, "")).is_empty()
+}
+
 /// Imports image archives into the node's containerd, those that it has not got. Returns how many it took.
 pub(crate) fn load(n: u8, artifacts: &Artifacts, archives: &[PathBuf]) -> anyhow::Result<usize> {
     let record = node_dir(n).join("loaded.json");

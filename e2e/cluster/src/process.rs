@@ -21,9 +21,11 @@ const MARK: &str = "GRACEFUL_CLUSTER_PART";
 /// Starts the part in the background: by `words[0]` with the rest as its arguments, output to its log.
 ///
 /// The new process writes its own pid before it becomes the program, so that no moment exists in which it runs and
-/// nobody could find it. `setsid --fork` leaves it to process 1: it is never our zombie.
+/// nobody could find it. It closes what a caller's shell may have left open (a lock, a pipe), since it would hold that
+/// for days. `setsid --fork` leaves it to process 1: it is never our zombie.
 pub(crate) fn start(part: &str, words: &[String]) -> anyhow::Result<()> {
-    const SCRIPT: &str = r#"echo $$ >"$0.new"; mv "$0.new" "$0"; exec "$@""#;
+    const SCRIPT: &str = r#"exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+echo $$ >"$0.new"; mv "$0.new" "$0"; exec "$@""#;
     fs::create_dir_all(run("logs"))?;
     fs::create_dir_all(run("pids"))?;
     let log = fs::OpenOptions::new().create(true).append(true).open(log_file(part))?;
