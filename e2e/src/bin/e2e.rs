@@ -1,45 +1,55 @@
-//! Runs the scenarios against a cluster: `e2e [FILTER]`.
+//! Runs the scenarios against a cluster, `e2e [FILTER]`; or the demo, `e2e demo`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use graceful_e2e::harness::world::{Tools, World};
 use graceful_e2e::harness::{charts, runner};
-use graceful_e2e::scenarios;
+use graceful_e2e::{demo, scenarios};
 
-/// The end-to-end tests.
+/// The end-to-end tests. `cargo xtask e2e` prepares all they need.
 #[derive(Parser)]
 struct Args {
+    /// What to run instead of the scenarios.
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Only scenarios whose name contains this.
     filter: Option<String>,
     /// Keep the namespaces.
     #[arg(long)]
     keep: bool,
-    /// Context in the kubeconfig, for a cluster that is not ours.
+    /// Take the charts as they are installed.
     #[arg(long)]
-    context: Option<String>,
-    /// Registry that the images were pushed to; without it they are loaded on the nodes.
-    #[arg(long)]
-    registry: Option<String>,
+    installed: bool,
     /// Decides every random choice; printed, so that a run can be repeated.
     #[arg(long)]
     seed: Option<u64>,
     /// Scenarios side by side.
     #[arg(long, default_value_t = 3)]
     jobs: usize,
-    /// Take the charts as they are installed.
-    #[arg(long)]
-    installed: bool,
+    /// Context in the kubeconfig, for a cluster that is not ours.
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// Registry that the images were pushed to; without it they are loaded on the nodes.
+    #[arg(long, global = true)]
+    registry: Option<String>,
     /// The kubectl to use.
-    #[arg(long, env = "GRACEFUL_KUBECTL", default_value = "kubectl")]
+    #[arg(long, global = true, env = "GRACEFUL_KUBECTL", default_value = "kubectl")]
     kubectl: PathBuf,
     /// The helm to use.
-    #[arg(long, env = "GRACEFUL_HELM", default_value = "helm")]
+    #[arg(long, global = true, env = "GRACEFUL_HELM", default_value = "helm")]
     helm: PathBuf,
     /// The kubeconfig.
-    #[arg(long, env = "KUBECONFIG")]
+    #[arg(long, global = true, env = "KUBECONFIG", default_value = "")]
     kubeconfig: PathBuf,
+}
+
+/// Other things to do with the same cluster.
+#[derive(Subcommand)]
+enum Instead {
+    /// Two rollouts under load, beside the same pods without Graceful.
+    Demo,
 }
 
 #[tokio::main]
@@ -54,11 +64,16 @@ async fn main() -> ExitCode {
     }
 }
 
-/// True when every scenario passed.
+/// True when all went well.
 async fn run(args: Args) -> anyhow::Result<bool> {
-    let Args { filter, keep, context, registry, seed, jobs, installed, kubectl, helm, kubeconfig } = args;
+    let Args { instead, filter, keep, installed, seed, jobs, context, registry, kubectl, helm, kubeconfig } =
+        args;
     let seed = seed.unwrap_or_else(rand::random);
     let world = World::connect(Tools { kubectl, helm, kubeconfig }, context, registry, seed, keep).await?;
+    match instead {
+        Some(Instead::Demo) => return demo::run(&world).await,
+        None => {}
+    }
     let chosen: Vec<_> = scenarios::all()
         .into_iter()
         .filter(|s| filter.as_ref().is_none_or(|f| s.name.contains(f.as_str())))

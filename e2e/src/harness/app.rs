@@ -110,6 +110,7 @@ impl AppSpec {
     /// a careful user adds.
     pub fn plain(&self, grace: u32, pre_stop_sleep: Option<u32>) -> [Value; 2] {
         let mut template = self.0["template"].clone();
+        template["metadata"]["labels"]["app"] = json!(NAME);
         template["spec"]["terminationGracePeriodSeconds"] = json!(grace);
         let container = &mut template["spec"]["containers"][0];
         if let Some(seconds) = pre_stop_sleep {
@@ -140,7 +141,7 @@ impl AppSpec {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": NAME},
-            "spec": {"selector": {"app": NAME}, "ports": self.0["service"]["ports"]},
+            "spec": {"selector": {"app": NAME}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
         });
         [deployment, service]
     }

@@ -5,6 +5,7 @@
 //! - [`scene`]: one test's namespace; [`given`], [`when`], [`then`]: its steps.
 //! - [`plain`]: the same pods without Graceful, to compare with.
 //! - [`observer`]: P1 and P3, held for the whole of each test. [`wait`]: level-triggered waits.
+//! - [`usage`]: what the operator costs.
 //! - [`runner`]: side by side, with a [`dump`] of everything when one fails.
 
 pub mod app;
@@ -17,6 +18,7 @@ pub mod plain;
 pub mod runner;
 pub mod scene;
 pub mod then;
+pub mod usage;
 pub mod wait;
 pub mod when;
 pub mod world;

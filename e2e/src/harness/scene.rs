@@ -57,9 +57,14 @@ pub struct Figures {
 impl Scene {
     /// A fresh namespace.
     pub async fn new(world: &World, name: &str) -> anyhow::Result<Self> {
-        let salt = name.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
         let suffix = uuid::Uuid::new_v4().simple().to_string();
         let namespace = format!("e2e-{}-{}", name.replace('_', "-"), &suffix[..5]);
+        Self::in_namespace(world, name, namespace).await
+    }
+
+    /// The same in a namespace of this name, which must not exist.
+    pub async fn in_namespace(world: &World, name: &str, namespace: String) -> anyhow::Result<Self> {
+        let salt = name.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
         let client = world.client.clone();
         let object = serde_json::from_value(
             json!({"metadata": {"name": namespace, "labels": {NAMESPACE_LABEL: ""}}}),

@@ -56,13 +56,19 @@ impl World {
         }
     }
 
-    /// Runs the cluster's kubectl; its standard output.
-    pub async fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+    /// The cluster's kubectl, ready for its arguments.
+    pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new(&self.kubectl);
         if let Some(context) = &self.context {
             command.args(["--context", context]);
         }
-        self.run(command, args).await
+        command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs the cluster's kubectl; its standard output.
+    pub async fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        run(self.kubectl_command(), args).await
     }
 
     /// Runs the cluster's helm; its standard output.
@@ -71,18 +77,18 @@ impl World {
         if let Some(context) = &self.context {
             command.args(["--kube-context", context]);
         }
-        self.run(command, args).await
+        command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
+        run(command, args).await
     }
+}
 
-    async fn run(&self, mut command: Command, args: &[&str]) -> anyhow::Result<String> {
-        command.args(args).env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
-        let program = command.as_std().get_program().display().to_string();
-        let output = command.output().await.with_context(|| format!("cannot start {program}"))?;
-        if !output.status.success() {
-            bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+async fn run(mut command: Command, args: &[&str]) -> anyhow::Result<String> {
+    let program = command.as_std().get_program().display().to_string();
+    let output = command.args(args).output().await.with_context(|| format!("cannot start {program}"))?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Where the cluster's tools are.
