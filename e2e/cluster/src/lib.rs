@@ -127,8 +127,9 @@ impl Cluster {
     /// The cluster that is up, or was and can be healed; nothing is changed.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or we are not root.
     pub fn open() -> anyhow::Result<Self> {
+        prerequisites::require_root()?;
         let state = State::read().context("no cluster here: `cargo xtask cluster up` brings one up")?;
         Ok(Self { artifacts: Artifacts::at(state.programs), nodes: state.nodes })
     }

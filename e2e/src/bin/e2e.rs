@@ -1,4 +1,4 @@
-//! Runs the scenarios against a cluster, `e2e [FILTER]`; or the demo, `e2e demo`.
+//! Runs the scenarios against a cluster, `e2e [FILTER]`; `e2e demo`; or `e2e bench rollout`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use graceful_e2e::harness::world::{Tools, World};
 use graceful_e2e::harness::{charts, runner};
-use graceful_e2e::{demo, scenarios};
+use graceful_e2e::{bench, demo, scenarios};
 
 /// The end-to-end tests. `cargo xtask e2e` prepares all they need.
 #[derive(Parser)]
@@ -50,6 +50,11 @@ struct Args {
 enum Instead {
     /// Two rollouts under load, beside the same pods without Graceful.
     Demo,
+    /// Measures: rollout.
+    Bench {
+        /// Which bench.
+        name: String,
+    },
 }
 
 #[tokio::main]
@@ -72,6 +77,7 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     let world = World::connect(Tools { kubectl, helm, kubeconfig }, context, registry, seed, keep).await?;
     match instead {
         Some(Instead::Demo) => return demo::run(&world).await,
+        Some(Instead::Bench { name }) => return bench::run(&world, &name).await.map(|()| true),
         None => {}
     }
     let chosen: Vec<_> = scenarios::all()

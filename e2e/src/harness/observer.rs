@@ -33,6 +33,8 @@ pub struct PodLife {
     pub node: Option<String>,
     /// When it was first seen.
     pub seen: Instant,
+    /// From its first sight to its readiness; none for a pod that was there before the watch, or is not ready yet.
+    pub started: Option<Duration>,
     /// When its deletion was first seen, on the harness' clock.
     pub deleted_ms: Option<u64>,
     /// Whether a container of it ever ran.
@@ -255,14 +257,22 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
     let serving = pod.labels().get(names::SERVING_LABEL).is_some_and(|v| v == names::SERVING);
     let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let deleted = pod.metadata.deletion_timestamp.is_some().then(now_ms);
+    let seen = before.map_or_else(Instant::now, |b| b.seen);
+    let ready = condition("Ready");
+    let started = match before {
+        Some(b) if ready && !b.ready && b.started.is_none() => Some(seen.elapsed()),
+        Some(b) => b.started,
+        None => None,
+    };
     PodLife {
         name: pod.name_any(),
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
-        seen: before.map_or_else(Instant::now, |b| b.seen),
+        seen,
+        started,
         deleted_ms: before.and_then(|b| b.deleted_ms).or(deleted),
         ran: runs || before.is_some_and(|b| b.ran),
         serving,
-        ready: condition("Ready"),
+        ready,
         reason: pod.annotations().get(names::DRAIN_REASON).cloned(),
         cut: pod.annotations().get(names::CUT).cloned(),
         revision: pod.labels().get(names::REVISION_LABEL).cloned(),

@@ -4,6 +4,7 @@ mod bad;
 mod control;
 mod deadline;
 mod deletion;
+mod foreign;
 mod operator;
 mod rollout;
 mod scale;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         rollout::change_in_mid_rollout,
         rollout::back_to_the_first_template,
         rollout::paused,
+        foreign::python_app_drains_and_moves_to_the_protocol,
         sockets::sockets_stay_while_their_tasks_run,
         scale::scale_down_takes_the_idle_pod,
         scale::kubectl_scale_in_mid_rollout,

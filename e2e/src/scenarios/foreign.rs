@@ -1,0 +1,99 @@
+//! An app that is not ours: Python's own HTTP server, which knows nothing of Graceful.
+//!
+//! Assumption: the nodes have Python at /usr/bin/python3 with its library below /usr, as Debian has it. It is mounted
+//! from there, so that no image must be made of it.
+
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+
+use crate::harness::app::{AppSpec, NAME};
+use crate::harness::scene::Scene;
+use crate::harness::{ROLLS, load};
+use crate::wire::LoadSpec;
+
+/// The app's whole program.
+const PROGRAM: &str = include_str!("../../assets/foreign.py");
+
+/// Drained by its own queue length and SIGTERM, then replaced by the task server in one step: each pod is asked in the
+/// language of its own revision.
+pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    program(scene).await?;
+    given.app(python(scene)).await?;
+    given.load(LoadSpec { sockets: 0, ..load::usual() }).await?;
+    when.template_changes("second").await?;
+    then.rolled_out().await?;
+
+    let graceful = AppSpec::tasks(&scene.world).replicas(2);
+    when.app_changes("image, port and format change at once", |_| graceful).await?;
+    then.status("a Python pod drains while a new one serves", ROLLS, |s| {
+        s.draining_replicas > 0 && s.updated_replicas > 0
+    })
+    .await?;
+    then.rolled_out().await?;
+    for pod in scene.pods().await? {
+        let command = pod.spec.as_ref().and_then(|s| s.containers[0].command.clone());
+        ensure!(command.is_none(), "{} still runs {command:?}", pod.name_any());
+    }
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+/// The program as a ConfigMap.
+async fn program(scene: &Scene) -> anyhow::Result<()> {
+    let map = json!({"metadata": {"name": "program"}, "data": {"foreign.py": PROGRAM}});
+    scene.api::<ConfigMap>().create(&PostParams::default(), &serde_json::from_value(map)?).await?;
+    Ok(())
+}
+
+/// Its pods: any image will do, since all that runs comes from the node.
+fn python(scene: &Scene) -> AppSpec {
+    let mount = |volume: &str, path: &str, sub: Option<&str>| {
+        let mut mount = json!({"name": volume, "mountPath": path, "readOnly": true});
+        if let Some(sub) = sub {
+            mount["subPath"] = json!(sub);
+        }
+        mount
+    };
+    let from_field = |path: &str| -> Value { json!({"fieldRef": {"fieldPath": path}}) };
+    AppSpec(json!({
+        "replicas": 2,
+        "template": {
+            "metadata": {"labels": {"app": NAME}},
+            "spec": {
+                // Above the task's length: with SIGTERM the app's own grace is what its last tasks have.
+                "terminationGracePeriodSeconds": 20,
+                "containers": [{
+                    "name": "server",
+                    "image": scene.world.image("server"),
+                    "command": ["/usr/bin/python3", "/program/foreign.py"],
+                    "env": [
+                        {"name": "TASK_SECONDS", "value": "4"},
+                        {"name": "WEBHOOK", "value": "http://loadgen:8080/report"},
+                        {"name": "POD_UID", "valueFrom": from_field("metadata.uid")},
+                    ],
+                    "ports": [{"name": "http", "containerPort": 8000}],
+                    "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+                    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+                    "volumeMounts": [
+                        mount("usr", "/usr", None),
+                        mount("usr", "/lib", Some("lib")),
+                        mount("usr", "/lib64", Some("lib64")),
+                        mount("program", "/program", None),
+                    ],
+                }],
+                "volumes": [
+                    {"name": "usr", "hostPath": {"path": "/usr", "type": "Directory"}},
+                    {"name": "program", "configMap": {"name": "program"}},
+                ],
+            },
+        },
+        "service": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+        "inFlight": {"port": "http", "path": "/stats", "format": "JsonPointer", "jsonPointer": "/queue/length"},
+        "drain": {"signal": "Sigterm", "lingerSeconds": 1, "quietSeconds": 3, "deadlineSeconds": 40},
+        "rollout": {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 15},
+    }))
+}
