@@ -103,7 +103,7 @@ async fn step(
         next = next.min(due);
     }
     memory.looks = match outcome {
-        Outcome::Done => 0,
+        Outcome::Done | Outcome::Refused(_) => 0,
         Outcome::LookAgain(_) => {
             next = next.min(doubled(LOOK_AGAIN, memory.looks, ACTIVE_LOOK));
             memory.looks.saturating_add(1)

@@ -6,7 +6,6 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Resource, ResourceExt};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
@@ -16,32 +15,20 @@ use crate::memory::Held;
 use crate::observe::{Kind, Wanted};
 
 pub(super) async fn sync_service(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
-    let wanted = scene.seen.wanted.service.clone();
-    sync::<Service>(scene, Kind::Service, "Service", wanted).await
+    let name = names::service_name(&scene.object.name_any());
+    match scene.seen.wanted.service.clone() {
+        Some(wanted) => apply::<Service>(scene, Kind::Service, "Service", &name, wanted).await,
+        None => remove::<Service>(scene, Kind::Service, &name).await,
+    }
 }
 
 pub(super) async fn sync_budget(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
-    let wanted = scene.seen.wanted.budget.clone();
-    sync::<PodDisruptionBudget>(scene, Kind::Budget, "PodDisruptionBudget", wanted).await
-}
-
-async fn sync<K>(
-    scene: &mut Scene<'_>,
-    kind: Kind,
-    word: &'static str,
-    wanted: Option<Wanted>,
-) -> Result<Outcome, Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
-{
-    let name = names::service_name(&scene.object.name_any());
-    match wanted {
-        Some(wanted) => apply::<K>(scene, kind, word, &name, wanted).await,
-        None => remove::<K>(scene, kind, &name).await,
+    let name = names::pdb_name(&scene.object.name_any());
+    match scene.seen.wanted.budget.clone() {
+        Some(wanted) => {
+            apply::<PodDisruptionBudget>(scene, Kind::Budget, "PodDisruptionBudget", &name, wanted).await
+        }
+        None => remove::<PodDisruptionBudget>(scene, Kind::Budget, &name).await,
     }
 }
 
@@ -68,8 +55,8 @@ where
         Err(error) => match error.refusal() {
             // Said in a condition, and no reason to hold up what else there is to do.
             Some(why) => {
-                scene.memory.refused.insert(word, Held::new((fingerprint, why)));
-                Ok(Outcome::Done)
+                scene.memory.refused.insert(word, Held::new((fingerprint, why.clone())));
+                Ok(Outcome::Refused(why))
             }
             None => Err(error),
         },

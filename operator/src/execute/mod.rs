@@ -33,10 +33,12 @@ pub(crate) struct Scene<'a> {
 }
 
 /// How an action ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// As planned.
     Done,
+    /// Kubernetes refuses it in these words; the others go on without it, and it is tried again when that may have changed.
+    Refused(String),
     /// Things have changed since the plan was made, or it asks for another plan right away.
     LookAgain(&'static str),
 }
@@ -79,6 +81,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
         let outcome = act(scene, action).await;
         let result = match &outcome {
             Ok(Outcome::Done) => "done",
+            Ok(Outcome::Refused(_)) => "refused",
             Ok(Outcome::LookAgain(_)) => "void",
             Err(error) => error.category(),
         };
@@ -86,12 +89,13 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
         let (app, namespace) = (scene.object.name_any(), scene.namespace());
         match &outcome {
             Ok(Outcome::Done) => info!(namespace, app, action = kind(action), "{}", words(action)),
+            Ok(Outcome::Refused(why)) => warn!(namespace, app, action = kind(action), "refused: {why}"),
             Ok(Outcome::LookAgain(why)) => {
                 info!(namespace, app, action = kind(action), "looking again ({why}): {}", words(action));
             }
             Err(error) => warn!(namespace, app, action = kind(action), "{}: {}", words(action), chain(error)),
         }
-        if !matches!(outcome, Ok(Outcome::Done)) {
+        if !matches!(outcome, Ok(Outcome::Done | Outcome::Refused(_))) {
             scene.memory.look_live = true;
             return Executed { done, outcome };
         }

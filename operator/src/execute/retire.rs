@@ -56,7 +56,7 @@ pub(super) async fn retire(
     }
     if scale_to != replicas {
         match scale::set(scene, &deployment, replicas, scale_to).await {
-            Ok(Outcome::Done) => {}
+            Ok(Outcome::Done | Outcome::Refused(_)) => {}
             Ok(Outcome::LookAgain(why)) => {
                 warn!(
                     deployment = deployment.name_any(),

@@ -83,7 +83,11 @@ fn container_state(pod: &PodObject, container: Option<&str>) -> Container {
     if pod.spec.as_ref().is_none_or(|s| s.node_name.is_none()) {
         return Container::NeverStarted;
     }
-    // Bound, and no word from the kubelet on this container: it may have started it already.
+    // Bound, and its kubelet has not taken it up: it writes startTime before it makes a sandbox. (No staler than its word that a container waits.)
+    if pod.status.as_ref().is_none_or(|s| s.start_time.is_none() && s.container_statuses.is_none()) {
+        return Container::NeverStarted;
+    }
+    // Taken up, and no word on this container: it may run.
     let Some(status) = container.and_then(|name| container_status(pod, name)) else {
         return Container::Unknown;
     };

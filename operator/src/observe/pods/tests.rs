@@ -29,9 +29,11 @@ fn with_container(state: &Value) -> Container {
 
 #[test]
 fn silence_about_the_container_is_not_idleness() {
-    assert_eq!(parsed(&json!({})).container, Container::Unknown);
+    let taken_up = json!({"startTime": "2026-01-01T00:00:02Z"});
+    assert_eq!(parsed(&taken_up).container, Container::Unknown);
+    assert_eq!(parsed(&json!({})).container, Container::NeverStarted, "its kubelet has not even seen it");
     assert_eq!(with_container(&json!({})), Container::Unknown);
-    assert_eq!(parse(&object(&json!({})), None, |_| true).container, Container::Unknown);
+    assert_eq!(parse(&object(&taken_up), None, |_| true).container, Container::Unknown);
 }
 
 #[test]
