@@ -84,7 +84,9 @@ fn poll(seen: Option<&DrainStatus>) -> Request<Body> {
 }
 
 fn start(epoch: u64, linger: Duration) -> Request<Body> {
-    let body = serde_json::json!({"epoch": epoch, "lingerSeconds": linger.as_secs()}).to_string();
+    // The protocol has whole seconds; a part of one counts as one.
+    let seconds = linger.as_secs() + u64::from(linger.subsec_nanos() > 0);
+    let body = serde_json::json!({"epoch": epoch, "lingerSeconds": seconds}).to_string();
     let mut request = Request::new(Body::from(body));
     *request.method_mut() = Method::PUT;
     *request.uri_mut() = http::Uri::from_static("/drain");

@@ -137,6 +137,18 @@ async fn pre_stop_starts_the_drain_and_returns_when_idle() {
 }
 
 #[tokio::test]
+async fn pre_stop_waits_out_the_linger_of_a_pod_with_nothing_in_flight() {
+    let drain = drain();
+    let address = listen(drain.routes()).await;
+    let status = pre_stop(address.port(), Duration::from_millis(300)).await.unwrap();
+    assert_eq!(
+        (status.state, drain.status().state),
+        (State::Idle, State::Idle),
+        "a zero while accepting is not idle"
+    );
+}
+
+#[tokio::test]
 async fn pre_stop_joins_a_drain_and_leaves_its_epoch() {
     let drain = drain();
     let address = listen(drain.routes()).await;
