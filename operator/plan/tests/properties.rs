@@ -18,6 +18,7 @@ enum Event {
     Pause(bool),
     Budget(u32, u32),
     DeletePod(usize),
+    DrainByHand(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Pause),
         1 => (0u32..3, 0u32..2).prop_map(|(s, u)| Event::Budget(s, if s == 0 { 1 } else { u })),
         1 => (0usize..8).prop_map(Event::DeletePod),
+        1 => (0usize..8).prop_map(Event::DrainByHand),
     ]
 }
 
@@ -91,9 +93,9 @@ impl Run {
         world.app.max_surge = self.surge;
         world.app.max_unavailable = self.unavailable;
         world.app.policy.signal = self.signal;
+        world.app.policy.deadline_seconds = 20;
         if self.terminate {
             world.app.policy.on_deadline = OnDeadline::Terminate;
-            world.app.policy.deadline_seconds = 20;
         }
         world.task_every = 3;
         world.task_seconds = self.task_seconds;
@@ -127,6 +129,7 @@ impl Run {
                 (world.app.max_surge, world.app.max_unavailable) = (*surge, *unavailable);
             }
             Event::DeletePod(nth) => world.kubectl_delete_pod(*nth),
+            Event::DrainByHand(nth) => world.drain_by_hand(*nth),
         }
     }
 }
@@ -179,6 +182,8 @@ proptest! {
         let live: Vec<_> = world.pods.iter().filter(|p| !p.terminating()).collect();
         prop_assert_eq!(live.len(), world.app.replicas as usize);
         prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.serving));
+        let takes_work = |p: &&&model::Pod| p.process.as_ref().is_some_and(|p| !p.closed && p.lingers_until.is_none());
+        prop_assert_eq!(live.iter().filter(takes_work).count(), live.len(), "a serving pod takes no work");
         let old = world.deployments.iter().filter(|(hash, d)| **hash != world.app.update && d.replicas > 0);
         prop_assert_eq!(old.count(), 0);
         let Ledger { accepted, finished, lost, cut, unpromised } = world.ledger;

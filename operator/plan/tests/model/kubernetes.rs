@@ -7,7 +7,7 @@ use graceful_plan::{
     Container, DrainMark, DrainPolicy, Epoch, Observed, PodUid, Readiness, Revision, RevisionHash,
     TemplateVerdict,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::World;
 use super::process::{Behaviour, Process};
@@ -42,6 +42,10 @@ pub(crate) struct Pod {
     pub(crate) container: Container,
     pub(crate) boots: u32,
     pub(crate) process: Option<Process>,
+    /// Accepted tasks that outlive a crash.
+    pub(crate) volume: Vec<Timestamp>,
+    /// Its container starts again then.
+    pub(crate) starts_at: Option<Timestamp>,
     /// The cut that was written on it before its end.
     pub(crate) cut: Option<u64>,
 }
@@ -52,7 +56,7 @@ impl Pod {
     }
 
     pub(crate) fn busy(&self) -> bool {
-        self.process.as_ref().is_some_and(|p| !p.tasks.is_empty())
+        self.process.as_ref().is_some_and(|p| !p.tasks.is_empty()) || !self.volume.is_empty()
     }
 
     fn seen(&self, behaviour: Behaviour) -> graceful_plan::Pod {
@@ -89,7 +93,11 @@ pub(crate) struct Snapshot {
 impl World {
     /// The ReplicaSet controller, and the garbage collector for pods whose Deployment is gone.
     pub(super) fn controllers(&mut self) {
-        if self.random.chance(self.faults.idle_controller) {
+        if self.random.chance(self.faults.idle_controller / 4) {
+            let away = i64::try_from(self.random.next() % 5).expect("few");
+            self.controller_back = self.now + SignedDuration::from_secs(away);
+        }
+        if self.now < self.controller_back {
             return;
         }
         let wanted: Vec<_> = self.deployments.iter().map(|(h, d)| (h.clone(), d.replicas)).collect();
@@ -145,6 +153,8 @@ impl World {
             container: Container::NeverStarted,
             boots: 0,
             process: None,
+            volume: Vec::new(),
+            starts_at: None,
             cut: None,
         });
     }
@@ -154,6 +164,16 @@ impl World {
         let live: Vec<_> = (0..self.pods.len()).filter(|i| !self.pods[*i].terminating()).collect();
         if let Some(i) = live.get(nth % live.len().max(1)) {
             self.end(*i, false);
+        }
+    }
+
+    /// Somebody drains a pod by hand, past the operator.
+    pub(crate) fn drain_by_hand(&mut self, nth: usize) {
+        let now = self.now;
+        let mut running: Vec<_> = self.pods.iter_mut().filter_map(|p| p.process.as_mut()).collect();
+        let count = running.len().max(1);
+        if let Some(process) = running.get_mut(nth % count) {
+            process.drain(Epoch(process.epoch + 1), 1, now);
         }
     }
 

@@ -25,11 +25,11 @@ pub(crate) struct Faults {
     pub(crate) lose: u32,
     /// The operator plans on a view that is some seconds old (never older than its own last write).
     pub(crate) stale: u32,
-    /// The ReplicaSet controller does nothing this second.
+    /// The ReplicaSet controller is away for some seconds.
     pub(crate) idle_controller: u32,
     /// An answer comes that the process gave earlier.
     pub(crate) repeat: u32,
-    /// A container restarts in place.
+    /// A container crashes, and starts again in place some seconds later. Half of them find their tasks in a volume.
     pub(crate) restart: u32,
 }
 
@@ -60,6 +60,7 @@ pub(crate) struct World {
     history: Vec<kubernetes::Snapshot>,
     last_write: Timestamp,
     names: u32,
+    controller_back: Timestamp,
     random: Random,
 }
 
@@ -140,6 +141,7 @@ impl World {
             history: Vec::new(),
             last_write: now,
             names: 0,
+            controller_back: now,
             random: Random(seed),
         }
     }

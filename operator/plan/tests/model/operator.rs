@@ -55,8 +55,17 @@ impl World {
     /// P3 on the very view that was planned on: no drain below the budget, no pod above the surge.
     fn check_budget(&mut self, seen: &Observed, plan: &Plan) {
         let app = &seen.app;
+        // What the operator cannot know of older pods it need not; a pod of the update revision must have said that it takes work.
+        let accepts = |p: &graceful_plan::Pod| {
+            let said = seen.contacts.get(&p.uid).and_then(|c| c.answer.as_ref());
+            p.revision != app.update
+                || said.is_some_and(|a| a.protocol.is_none_or(|s| s.accepting && p.epoch <= Some(s.epoch)))
+        };
         let serves = |p: &&graceful_plan::Pod| {
-            !p.terminating && p.serving && matches!(p.readiness, graceful_plan::Readiness::Ready(_))
+            !p.terminating
+                && p.serving
+                && matches!(p.readiness, graceful_plan::Readiness::Ready(_))
+                && accepts(p)
         };
         let serving = seen.pods.iter().filter(serves).count();
         let unrouted = plan.actions.iter().filter(|a| match a {
@@ -183,6 +192,8 @@ impl World {
             if let Some(p) = &mut self.pods[i].process {
                 p.tasks.clear();
             }
+            let waiting = std::mem::take(&mut self.pods[i].volume).len();
+            self.ledger.cut += u32::try_from(waiting).expect("few");
         }
         self.end(i, true);
         // The ReplicaSet may be faster than the scale, and start a spare.

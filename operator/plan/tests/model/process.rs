@@ -95,7 +95,7 @@ impl World {
             let restart = self.random.chance(self.faults.restart);
             self.run(i, behaviour);
             if restart && self.pods[i].process.is_some() && !self.pods[i].terminating() {
-                self.restart(i);
+                self.crash_container(i);
             }
             self.work(i);
         }
@@ -105,7 +105,7 @@ impl World {
     fn run(&mut self, i: usize, behaviour: Behaviour) {
         let now = self.now;
         let pod = &mut self.pods[i];
-        if pod.terminating() {
+        if pod.terminating() || pod.starts_at.is_some_and(|at| at > now) {
             return;
         }
         let age = now.duration_since(pod.created).as_secs();
@@ -126,7 +126,8 @@ impl World {
         }
         if container == Container::Running && pod.process.is_none() {
             pod.boots += 1;
-            pod.process = Some(Process::new(pod.boots));
+            let tasks = std::mem::take(&mut pod.volume);
+            pod.process = Some(Process { tasks, ..Process::new(pod.boots) });
         }
         if container == Container::Crashed {
             pod.process = None;
@@ -134,15 +135,22 @@ impl World {
         (pod.container, pod.readiness) = (container, readiness);
     }
 
-    fn restart(&mut self, i: usize) {
-        let now = self.now;
+    /// The process ends. What it had is in the pod's volume, or lost, which no operator can prevent.
+    fn crash_container(&mut self, i: usize) {
+        let (now, durable) = (self.now, self.random.chance(500));
         let pod = &mut self.pods[i];
-        let lost = pod.process.as_ref().map_or(0, |p| p.tasks.len());
-        pod.boots += 1;
-        pod.process = Some(Process::new(pod.boots));
+        let tasks = pod.process.take().map_or(Vec::new(), |p| p.tasks);
+        if durable {
+            pod.volume = tasks;
+        } else {
+            self.ledger.unpromised += u32::try_from(tasks.len()).expect("few");
+        }
         pod.version += 1;
-        pod.readiness = Readiness::Lost(now);
-        self.ledger.unpromised += u32::try_from(lost).expect("few");
+        pod.container = Container::Crashed;
+        if pod.readiness != Readiness::Never {
+            pod.readiness = Readiness::Lost(now);
+        }
+        pod.starts_at = Some(now + SignedDuration::from_secs(3));
     }
 
     /// Tasks reach pods that are routed to; a few stragglers reach those that are unrouted and still accept.
@@ -182,10 +190,13 @@ impl World {
         let pod = &mut self.pods[i];
         pod.deleted_at = Some(now);
         pod.version += 1;
+        // What waits in a volume for the next start has none.
+        let waiting = u32::try_from(std::mem::take(&mut pod.volume).len()).expect("few");
         let tasks = pod.process.take().map_or(Vec::new(), |p| p.tasks);
         pod.gone_at = Some(tasks.iter().copied().max().map_or(gone, |last| last.min(grace)).max(gone));
         let lost = u32::try_from(tasks.iter().filter(|end| **end > grace).count()).expect("few");
         self.ledger.finished += u32::try_from(tasks.len()).expect("few") - lost;
+        let lost = lost + waiting;
         if promised {
             self.ledger.lost += lost;
         } else {
