@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, Phase};
+use graceful_plan::Action;
 use jiff::Timestamp;
 use kube::runtime::controller;
 use kube::runtime::events::Recorder;
@@ -89,6 +90,10 @@ async fn step(
     let mut scene = Scene { operator, object: app, seen: &seen, memory };
     let executed = execute(&mut scene, &plan.actions).await;
     let done = &plan.actions[..executed.done];
+    if done.contains(&Action::ReleaseFinalizer) {
+        operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
+        return Ok(RESTING_LOOK);
+    }
     let due = report(operator, app, &seen, &plan.report, done, memory).await;
     memory.active = plan.report.phase != Phase::Serving;
     let outcome = executed.outcome?;

@@ -20,6 +20,7 @@ use super::revision::deployment;
 use super::{CHANGED, Outcome, Scene, pods, scale};
 use crate::error::{Error, call, chain};
 use crate::observe::{Kind, live_pods};
+use crate::probe::AppRef;
 
 pub(super) async fn retire(
     scene: &mut Scene<'_>,
@@ -48,6 +49,7 @@ pub(super) async fn retire(
     if !delete(scene, pod, &version).await? {
         return Ok(CHANGED);
     }
+    scene.operator.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
     if let Proof::Cut { tasks, .. } = proof {
         let cut = scene.memory.cut.get_or_insert_default();
         cut.pods += 1;

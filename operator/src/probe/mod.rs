@@ -129,6 +129,14 @@ impl Probes {
         }
     }
 
+    /// Ends the conversation with a pod that has been ended: it would only be told that nobody listens.
+    pub(crate) fn hush(&self, app: &AppRef, pod: &PodUid) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lines) = apps.get_mut(app) {
+            lines.open.remove(pod);
+        }
+    }
+
     /// Ends all conversations of an app that is gone.
     pub(crate) fn forget(&self, app: &AppRef) {
         let lines = self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(app);

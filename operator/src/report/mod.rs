@@ -42,7 +42,7 @@ pub(crate) async fn report(
         return Ok(None); // nothing can be created there, Events least of all
     }
     publish(&operator.recorder, app, happened).await;
-    if done.contains(&Action::ReleaseFinalizer) || gone(seen) {
+    if gone(seen) {
         return Ok(None);
     }
     let status = status::status(app, seen, report, cut, Timestamp::now());

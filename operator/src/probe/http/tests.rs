@@ -1,1 +1,164 @@
+//! Against real servers on loopback that lie, drip, flood and vanish.
 
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// A server that reads one request's head and then does what it is told with the connection.
+async fn serving<F>(behave: impl FnOnce(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        behave(stream).await;
+    });
+    address
+}
+
+async fn saying(answer: &'static [u8]) -> SocketAddr {
+    serving(move |mut stream| async move {
+        // The client may hang up before it has heard all.
+        let _hung_up = stream.write_all(answer).await;
+    })
+    .await
+}
+
+async fn ask(address: SocketAddr) -> Result<Reply, AskError> {
+    let question = Question {
+        method: Method::GET,
+        address,
+        path: "/drain",
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        deadline: Duration::from_millis(300),
+    };
+    Asker::that_reaches_loopback().ask(question).await
+}
+
+async fn class(address: SocketAddr) -> &'static str {
+    ask(address).await.unwrap_err().class()
+}
+
+#[tokio::test]
+async fn an_answer_is_read_whole() {
+    let address = saying(b"HTTP/1.1 200 OK\r\nETag: W/\"7\"\r\nContent-Length: 2\r\n\r\n{}").await;
+    let reply = ask(address).await.unwrap();
+    assert_eq!((reply.status, reply.body.as_ref()), (StatusCode::OK, b"{}".as_ref()));
+    assert_eq!(reply.etag.unwrap(), "W/\"7\"");
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_the_connection_is_read_whole() {
+    let address = saying(b"HTTP/1.0 200 OK\r\n\r\n{\"n\": 3}").await;
+    assert_eq!(ask(address).await.unwrap().body.as_ref(), b"{\"n\": 3}");
+}
+
+#[tokio::test]
+async fn loopback_is_out_of_reach_for_the_operator() {
+    let address = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let question = Question {
+        method: Method::GET,
+        address,
+        path: "/drain",
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        deadline: Duration::from_secs(1),
+    };
+    assert_eq!(Asker::default().ask(question).await.unwrap_err().class(), "forbidden");
+}
+
+#[tokio::test]
+async fn nobody_there_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    assert_eq!(class(address).await, "refused");
+}
+
+#[tokio::test]
+async fn silence_meets_the_deadline() {
+    let address = serving(|stream| async move {
+        let _held = stream;
+        std::future::pending().await
+    })
+    .await;
+    let asked = Instant::now();
+    assert_eq!(class(address).await, "timeout");
+    assert!(asked.elapsed() < Duration::from_secs(2));
+}
+
+/// The deadline is over the whole answer: each byte is in time, all of them are not.
+#[tokio::test]
+async fn a_byte_at_a_time_meets_the_deadline() {
+    for head in ["", "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"] {
+        let address = serving(move |mut stream| async move {
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                pace.tick().await;
+                if stream.write_all(b"H").await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+        let asked = Instant::now();
+        let met = class(address).await;
+        assert!(met == "timeout" || (head.is_empty() && met == "not_http"), "{met}");
+        assert!(asked.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[tokio::test]
+async fn a_flood_is_not_read() {
+    let flood = |head: &'static [u8]| {
+        serving(move |mut stream| async move {
+            stream.write_all(head).await.unwrap();
+            while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
+        })
+    };
+    let announced = flood(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+    assert_eq!(class(announced).await, "too_large");
+    let endless = flood(b"HTTP/1.1 200 OK\r\n\r\n").await;
+    assert_eq!(class(endless).await, "too_large");
+    let headers = flood(b"HTTP/1.1 200 OK\r\nX-Endless: ").await;
+    assert_eq!(class(headers).await, "not_http");
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_error_that_names_it() {
+    let address =
+        saying(b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n").await;
+    let error = ask(address).await.unwrap_err();
+    assert_eq!(error.class(), "redirect");
+    assert!(error.to_string().contains("http://169.254.169.254/"), "{error}");
+}
+
+#[tokio::test]
+async fn an_encoded_answer_is_not_decoded() {
+    let address = saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc").await;
+    assert_eq!(class(address).await, "encoded");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_off_is_a_reset() {
+    assert_eq!(class(saying(b"").await).await, "reset");
+    let cut_short = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}").await;
+    assert_eq!(class(cut_short).await, "reset");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_said() {
+    assert_eq!(class(saying(b"SSH-2.0-OpenSSH_9.9\r\n").await).await, "not_http");
+    assert_eq!(class(saying(b"\x15\x03\x01\x00\x02\x02\x46").await).await, "not_http");
+}
