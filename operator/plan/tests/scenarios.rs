@@ -48,6 +48,7 @@ enum Step {
     },
     UnfencedService(String),
     DeletePod(usize),
+    DrainByHand(usize),
     Delete,
     Orphan,
     /// Let so many seconds pass.
@@ -170,6 +171,11 @@ fn take(world: &mut World, step: &Step) -> String {
             world.kubectl_delete_pod(*nth);
             world.tick();
             "kubectl delete pod".to_owned()
+        }
+        Step::DrainByHand(nth) => {
+            world.drain_by_hand(*nth);
+            world.tick();
+            "somebody sends PUT /drain to a serving pod".to_owned()
         }
         Step::Delete => {
             world.app.deletion = Deletion::Drain;
