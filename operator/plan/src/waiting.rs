@@ -92,6 +92,10 @@ fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
 /// New pods that do not count yet.
 fn new_pods(census: &Census<'_>, draft: &mut Draft) -> Option<String> {
     let mut pods: Vec<_> = census.labelled().filter(|p| !census.superseded(p) && !census.counts(p)).collect();
+    if superseded_pods(census) == 0 {
+        // One that is about to be asked for the first time keeps nothing waiting.
+        pods.retain(|p| !census.serves(p) || census.contact(p).is_some_and(|c| c.asked.is_some()));
+    }
     pods.sort_by_key(|p| (p.created, &p.name));
     let first = pods.first()?;
     if let Some(from) = census.available_from(first) {
