@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use graceful_api::Cut;
-use graceful_plan::{Report, TemplateVerdict};
+use graceful_plan::TemplateVerdict;
 
 use crate::observe::Written;
 use crate::probe::AppRef;
+use crate::report::Told;
 
 /// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute.
 pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
@@ -36,8 +37,8 @@ pub(crate) struct AppMemory {
     pub(crate) cut: Option<Cut>,
     /// When status was last written.
     pub(crate) reported: Option<Instant>,
-    /// What was reported last, for Events on transitions.
-    pub(crate) last: Option<Report>,
+    /// What Events have told so far.
+    pub(crate) told: Told,
     /// The invalid spec that an Event was sent for.
     pub(crate) invalid: Option<String>,
     /// Reconciles that failed in a row.

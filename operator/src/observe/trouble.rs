@@ -40,6 +40,13 @@ pub(crate) fn trouble(pod: &Pod) -> Option<String> {
         .filter(|c| !c.ready && c.state.as_ref().is_some_and(|s| s.running.is_some()))
         .map(|c| c.name.as_str())
         .collect();
+    let coming = containers().find(|c| c.state.as_ref().is_some_and(|s| s.waiting.is_some()));
+    if let (Some(container), true) = (coming, unready.is_empty()) {
+        let name = &container.name;
+        return Some(format!(
+            "container {name} is being created: its image is pulled, or its volumes are mounted"
+        ));
+    }
     if !unready.is_empty() {
         return Some(format!("container {} runs, and its readiness probe does not pass", unready.join(", ")));
     }

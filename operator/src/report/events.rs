@@ -1,10 +1,10 @@
 //! Events on transitions: what a person who looks later wants to know happened. Never one a poll.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use graceful_api::conditions::ConditionType;
+use graceful_api::conditions::{ConditionType, Reason};
 use graceful_api::{GracefulApp, Phase};
-use graceful_plan::{Observed, Report};
+use graceful_plan::{ConditionReport, Observed, Pod, PodUid, Report};
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use tracing::debug;
@@ -32,60 +32,82 @@ impl Happening {
 /// The API server refuses notes of more than 1024 bytes.
 const LONGEST_NOTE: usize = 1000;
 
-/// What changed between two reports. Without an earlier one (the operator has just started) nothing has happened as far as we know, but for what
-/// stands still: that is worth saying again.
-pub(crate) fn happenings(before: Option<&Report>, now: &Report, observed: &Observed) -> Vec<Happening> {
+/// What was told so far. Lost with the process: what stands still then is told again, what goes on is told when it ends.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    last: Option<Report>,
+    /// A rollout was seen to begin, and not to end.
+    rolling: bool,
+    /// Restarts of each pod's app.
+    restarts: BTreeMap<PodUid, u32>,
+}
+
+/// What happened since the last report.
+pub(crate) fn happenings(told: &mut Told, now: &Report, observed: &Observed) -> Vec<Happening> {
     let mut found = Vec::new();
-    if let Some(before) = before {
-        rollouts(before, now, observed, &mut found);
+    rollouts(told, now, observed, &mut found);
+    restarts(told, observed, &mut found);
+    let before = told.last.replace(now.clone());
+    if let Some(before) = &before {
         drains(before, now, &mut found);
     }
-    let stalled = |report: &Report| {
-        report
-            .conditions
-            .iter()
-            .find(|c| c.kind == ConditionType::Stalled && c.holds)
-            .map(|c| (c.reason, c.message.clone()))
-    };
-    let was = before.and_then(stalled);
-    if let Some((reason, message)) = stalled(now)
-        && was.as_ref().map(|w| w.0) != Some(reason)
-    {
-        found.push(Happening::warning(reason.as_str(), message));
+    let held = |report: &Report| report.phase == Phase::Held;
+    if held(now) && !before.as_ref().is_some_and(held) {
+        found.push(Happening::warning("DrainHeld", now.waiting_for.clone()));
     }
-    let warned = |report: &Report| {
-        report
-            .conditions
-            .iter()
-            .find(|c| c.kind == ConditionType::Warning && c.holds)
-            .map(|c| (c.reason, c.message.clone()))
-    };
-    if let Some((reason, message)) = warned(now)
-        && before.and_then(warned).map(|w| w.1).as_ref() != Some(&message)
-    {
-        found.push(Happening::warning(reason.as_str(), message));
+    // A stall whose words move (a restart count in them) is the same stall; a warning is its words.
+    let stalled = condition(now, ConditionType::Stalled);
+    let was = before.as_ref().and_then(|report| condition(report, ConditionType::Stalled));
+    if let Some(stall) = stalled.filter(|stall| was.is_none_or(|was| was.reason != stall.reason)) {
+        found.push(Happening::warning(stall.reason.as_str(), stall.message.clone()));
+    }
+    let warned = condition(now, ConditionType::Warning);
+    let was = before.as_ref().and_then(|report| condition(report, ConditionType::Warning));
+    if let Some(warning) = warned.filter(|warning| was != Some(warning)) {
+        found.push(Happening::warning(warning.reason.as_str(), warning.message.clone()));
     }
     found
 }
 
-fn rollouts(before: &Report, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
+fn condition(report: &Report, kind: ConditionType) -> Option<&ConditionReport> {
+    report.conditions.iter().find(|c| c.kind == kind && c.holds)
+}
+
+fn rollouts(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
     let update = &observed.app.update;
     let known = |report: &Report| report.revisions.iter().any(|r| r.hash == *update);
-    if known(now) && !known(before) {
+    let made = known(now) && told.last.as_ref().is_some_and(|before| !known(before));
+    let rolling = condition(now, ConditionType::Reconciling).is_some_and(|c| c.reason == Reason::RollingOut);
+    if (made || rolling) && !told.rolling {
+        told.rolling = true;
         found.push(Happening::normal("RolloutStarted", format!("rolling out revision {update}")));
-    } else if now.phase == Phase::Rolling && before.phase == Phase::Serving {
-        found.push(Happening::normal("RolloutStarted", format!("rolling to revision {update}")));
     }
-    let rolled = |phase| {
-        matches!(phase, Phase::Rolling | Phase::Held | Phase::Paused | Phase::Stalled | Phase::Draining)
-    };
-    if now.phase == Phase::Serving && rolled(before.phase) {
-        let note = format!("all {} replicas serve, of revision {update}", observed.app.replicas);
+    // Until each pod has been asked, a Serving phase is the benefit of the doubt.
+    let answers = |p: &&Pod| observed.contacts.get(&p.uid).is_some_and(|c| c.answer.is_some());
+    let serving = observed.pods.iter().filter(|p| p.serving && !p.terminating && p.revision == *update);
+    let wanted = usize::try_from(observed.app.replicas).unwrap_or(usize::MAX);
+    if told.rolling && now.phase == Phase::Serving && serving.filter(answers).count() >= wanted {
+        told.rolling = false;
+        let note = format!("all {wanted} replicas serve, of revision {update}");
         found.push(Happening::normal("RolloutFinished", note));
     }
-    if now.phase == Phase::Held && before.phase != Phase::Held {
-        found.push(Happening::warning("DrainHeld", now.waiting_for.clone()));
+}
+
+/// A container that was restarted in place took what it had in flight with it, unless that was durable.
+fn restarts(told: &mut Told, observed: &Observed, found: &mut Vec<Happening>) {
+    let now = observed.pods.iter().filter_map(|pod| Some((pod, observed.contacts.get(&pod.uid)?.restarted?)));
+    let mut counts = BTreeMap::new();
+    for (pod, restarted) in now {
+        if told.restarts.get(&pod.uid).copied().unwrap_or_default() < restarted.times {
+            let (name, had) = (&pod.name, restarted.last_known);
+            let note = format!(
+                "the app in pod {name} was restarted in place; at its last answer it had {had} in flight"
+            );
+            found.push(Happening::warning("Restarted", note));
+        }
+        counts.insert(pod.uid.clone(), restarted.times);
     }
+    told.restarts = counts;
 }
 
 fn drains(before: &Report, now: &Report, found: &mut Vec<Happening>) {

@@ -12,6 +12,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+pub(crate) use self::events::Told;
 use self::events::{Happening, happenings, publish};
 use crate::error::{Error, call};
 use crate::memory::AppMemory;
@@ -35,9 +36,8 @@ pub(crate) async fn report(
     let cut = *memory.cut.get_or_insert_with(|| app.status.as_ref().map(|s| s.cut).unwrap_or_default());
     let app_ref = AppRef::from_obj(app);
     operator.metrics.reported(&app_ref, report, serving_in_flight(seen), cut);
-    let mut happened = happenings(memory.last.as_ref(), report, &seen.observed);
+    let mut happened = happenings(&mut memory.told, report, &seen.observed);
     happened.extend(done.iter().filter_map(cut_happening));
-    memory.last = Some(report.clone());
     if seen.observed.surroundings.namespace_terminating {
         return Ok(None); // nothing can be created there, Events least of all
     }
