@@ -101,10 +101,12 @@ fn up(nodes: Option<u8>) -> anyhow::Result<()> {
 }
 
 fn status() -> anyhow::Result<()> {
-    let status = Cluster::open().map(|cluster| cluster.status());
-    let Ok(status) = status else {
-        println!("down: no cluster here; `cargo xtask cluster up` brings one up");
-        std::process::exit(1);
+    let status = match Cluster::open() {
+        Ok(cluster) => cluster.status(),
+        Err(error) => {
+            println!("down: {error}");
+            std::process::exit(1);
+        }
     };
     println!("{status}");
     std::process::exit(i32::from(status.verdict() != Verdict::Up));
