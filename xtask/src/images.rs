@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// registry is a bare address.
     #[arg(long, value_name = "HOST/PATH")]
     registry: Option<String>,
-    /// Builds these alone (operator, server, loadgen).
+    /// Makes images of these alone (operator, server, loadgen); all binaries are compiled anyhow.
     #[arg(value_name = "IMAGE")]
     only: Vec<String>,
 }
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .iter()
         .filter(|image| options.only.is_empty() || options.only.iter().any(|name| name == image.binary))
         .collect();
-    compile(&wanted)?;
+    compile()?;
     let builder = Builder::find()?;
     for image in &wanted {
         image.build(&builder)?;
@@ -83,13 +83,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One run of cargo for all, so that features are unified and each dependency is compiled once.
-fn compile(images: &[&Image]) -> anyhow::Result<()> {
+/// One run of cargo for all, whatever is wanted: cargo unifies features over what one run names, and another choice of
+/// packages would compile kube, hyper and tokio again.
+fn compile() -> anyhow::Result<()> {
     prerequisites::ensure(&prerequisites::MUSL)?;
     install_target()?;
     let mut build = cargo();
     build.args(["build", "--release", "--locked", "--target", TARGET]);
-    for image in images {
+    for image in &IMAGES {
         build.args(["--package", image.package, "--bin", image.binary]);
     }
     run_command(&mut build)
