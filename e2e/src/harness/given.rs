@@ -30,6 +30,8 @@ impl Given<'_> {
         scene
             .step(words, async {
                 let load = scene.load().await?;
+                // What fails before the Service routes says nothing about Graceful.
+                eventually("the app answers", STARTS, || load.reaches(&spec.target)).await?;
                 load.start(&spec).await?;
                 let wanted = u64::from(spec.sockets);
                 eventually("tasks are in flight and sockets connected", STARTS, || async {

@@ -78,6 +78,12 @@ impl Load {
         Ok((view, offset))
     }
 
+    /// Fails unless the target answers from the load generator's pod.
+    pub async fn reaches(&self, target: &str) -> anyhow::Result<()> {
+        self.request("GET", &format!("reach?target={target}"), Vec::new()).await?;
+        Ok(())
+    }
+
     /// Starts a load beside what already runs.
     pub async fn start(&self, spec: &LoadSpec) -> anyhow::Result<()> {
         self.request("POST", "load", serde_json::to_vec(spec)?).await?;

@@ -41,6 +41,7 @@ pub fn router(app: App) -> Router {
         .route("/livez", get(async || "ok"))
         .route("/report", post(report))
         .route("/ledger", get(ledger))
+        .route("/reach", get(reach))
         .route("/load", post(start))
         .route("/load/stop", post(stop))
         .with_state(app)
@@ -84,6 +85,22 @@ async fn start(
     load.submitters.push(stop_submitters);
     load.sockets.push(stop_sockets);
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Whom to reach.
+#[derive(Deserialize)]
+struct Whom {
+    target: String,
+}
+
+/// Whether the target answers at all from here: a Service routes only once kube-proxy has heard of its pods.
+async fn reach(Query(whom): Query<Whom>) -> Result<StatusCode, (StatusCode, String)> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
+    let answer = match client {
+        Ok(client) => client.get(whom.target).send().await,
+        Err(error) => Err(error),
+    };
+    answer.map(|_| StatusCode::NO_CONTENT).map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))
 }
 
 /// What to stop: submissions alone leaves the sockets connected while the last tasks end.
