@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use graceful_api::names;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::task::AbortHandle;
@@ -76,9 +76,16 @@ impl PodLife {
 struct Seen {
     pods: BTreeMap<String, PodLife>,
     limits: Vec<(Instant, Option<Limits>)>,
-    /// Moments with more pods than allowed; spares are taken off when the test is over.
-    over: Vec<(u64, Vec<String>)>,
+    /// Creations above the limit; spares are told apart when the test is over.
+    over: Vec<Excess>,
     violations: Vec<String>,
+}
+
+/// A pod was created while there were more than allowed.
+struct Excess {
+    created: String,
+    most: u64,
+    counting: Vec<String>,
 }
 
 /// Watches until dropped.
@@ -138,9 +145,9 @@ impl Observer {
         let seen = lock(&self.seen);
         let mut violations = seen.violations.clone();
         let is_spare = |uid: &String| seen.pods.get(uid).is_some_and(|p| p.deleted_ms.is_some() && !p.ran);
-        for (most, uids) in &seen.over {
-            let running: Vec<_> = uids.iter().filter(|uid| !is_spare(uid)).collect();
-            if running.len() as u64 > *most {
+        for Excess { created, most, counting } in &seen.over {
+            let running: Vec<_> = counting.iter().filter(|uid| !is_spare(uid)).collect();
+            if !is_spare(created) && running.len() as u64 > *most {
                 let names = running.iter().filter_map(|uid| seen.pods.get(*uid)).map(|p| p.name.as_str());
                 let names = names.collect::<Vec<_>>().join(", ");
                 violations.push(format!("P3: {} pods where {most} are allowed: {names}", running.len()));
@@ -176,21 +183,21 @@ impl Seen {
         let Some(uid) = pod.uid() else { return };
         let before = self.pods.get(&uid).cloned();
         let life = life(pod, before.as_ref());
-        self.pods.insert(uid, life.clone());
+        self.pods.insert(uid.clone(), life.clone());
         match before {
-            None if life.counts() => self.created(),
+            None if life.counts() => self.created(uid),
             Some(before) if before.serves() && life.counts() && !life.serving => self.unrouted(&life),
             _ => {}
         }
     }
 
     /// A pod is new: P3's upper bound.
-    fn created(&mut self) {
+    fn created(&mut self, created: String) {
         let Some(most) = self.allowed(|l| l.most, u64::max) else { return };
         let counting: Vec<_> =
             self.pods.iter().filter(|(_, p)| p.counts()).map(|(uid, _)| uid.clone()).collect();
         if counting.len() as u64 > most {
-            self.over.push((most, counting));
+            self.over.push(Excess { created, most, counting });
         }
     }
 
@@ -240,6 +247,14 @@ impl Seen {
     }
 }
 
+/// A container that was deleted before it started is reported as terminated too, but without a start.
+fn has_run(container: &ContainerStatus) -> bool {
+    let state = container.state.as_ref();
+    let running = state.is_some_and(|s| s.running.is_some());
+    let ended = state.and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.started_at.is_some());
+    container.restart_count > 0 || running || ended
+}
+
 fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
     let status = pod.status.as_ref();
     let condition = |kind: &str| {
@@ -248,12 +263,7 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
             .is_some_and(|c| c.iter().any(|c| c.type_ == kind && c.status == "True"))
     };
     let containers = status.and_then(|s| s.container_statuses.as_ref());
-    let runs = containers.is_some_and(|all| {
-        all.iter().any(|c| {
-            c.restart_count > 0
-                || c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
-        })
-    });
+    let runs = containers.is_some_and(|all| all.iter().any(has_run));
     let serving = pod.labels().get(names::SERVING_LABEL).is_some_and(|v| v == names::SERVING);
     let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let deleted = pod.metadata.deletion_timestamp.is_some().then(now_ms);

@@ -30,6 +30,11 @@ pub(super) async fn scale_down_takes_the_idle_pod(scene: &Scene) -> anyhow::Resu
                 .await?;
         }
     }
+    then.ledger("both others are busy", STARTS, |view| {
+        ensure!(view.unfinished.len() >= 30, "{} tasks in flight", view.unfinished.len());
+        Ok(())
+    })
+    .await?;
     when.scaled(2).await?;
     then.pods("the idle pod goes, long before a busy one could", Duration::from_secs(13), |pods| {
         ensure!(pods.iter().all(|p| p.uid().as_ref() != Some(&idle)), "it is still there");
