@@ -8,12 +8,20 @@ use kube::core::Status;
 /// A call that did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server answered with a failure, or not at all.
-    #[error("cannot {what}")]
-    Call {
+    /// The API server answered with a failure.
+    #[error("cannot {what}: {} ({} {})", status.message, status.code, status.reason)]
+    Answered {
         /// What was tried, as in "cannot …".
         what: &'static str,
-        /// What came back.
+        /// Its word.
+        status: Box<Status>,
+    },
+    /// The call did not come through.
+    #[error("cannot {what}")]
+    Transport {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
         #[source]
         source: Box<kube::Error>,
     },
@@ -35,7 +43,8 @@ pub(crate) async fn call<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(CALL_DEADLINE, request).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) => Err(Error::Call { what, source: Box::new(source) }),
+        Ok(Err(kube::Error::Api(status))) => Err(Error::Answered { what, status }),
+        Ok(Err(source)) => Err(Error::Transport { what, source: Box::new(source) }),
         Err(_) => Err(Error::Timeout { what }),
     }
 }
@@ -44,11 +53,8 @@ impl Error {
     /// The API server's own word, if it gave one.
     pub(crate) fn status(&self) -> Option<&Status> {
         match self {
-            Self::Call { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status),
-                _ => None,
-            },
-            Self::Timeout { .. } => None,
+            Self::Answered { status, .. } => Some(status),
+            Self::Transport { .. } | Self::Timeout { .. } => None,
         }
     }
 

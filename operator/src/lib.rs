@@ -3,6 +3,9 @@
 //! [`operator`] has the loop's body, which reads as the table of contents: observe → plan → execute → report. What is decided is decided in
 //! `graceful-plan`; here is all that touches the world.
 
+#[cfg(test)]
+#[path = "../tests/api_faults/mod.rs"]
+mod api_faults;
 mod error;
 mod execute;
 mod leader;

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::leader::Leadership;
 use crate::memory::Memory;
 use crate::operator::{Operator, reconcile};
-use crate::probe::{AppRef, Probes, Trigger};
+use crate::probe::{AppRef, Asker, Probes, Trigger};
 use crate::telemetry::{Health, Metrics, serve};
 use crate::watch::Follows;
 
@@ -73,12 +73,24 @@ pub async fn run_with(
     instance: Option<String>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
+    run_on(watching, calling, listener, instance, Asker::default(), stop).await;
+}
+
+/// The same with an asker that tests may let reach loopback.
+pub(crate) async fn run_on(
+    watching: &Client,
+    calling: Client,
+    listener: TcpListener,
+    instance: Option<String>,
+    asker: Asker,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
     let metrics = Arc::new(Metrics::new());
     let (trigger, triggered) = Trigger::new();
     let follows = Follows::new(watching);
     let operator = Arc::new(Operator {
         stores: follows.stores(),
-        probes: Probes::new(trigger.clone(), Arc::clone(&metrics)),
+        probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics)),
         memory: Memory::default(),
         pulse: Arc::default(),
         recorder: Recorder::new(

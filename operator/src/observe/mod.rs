@@ -29,7 +29,7 @@ pub(crate) use self::written::{Kind, Written};
 use crate::error::{Error, call};
 use crate::memory::AppMemory;
 use crate::operator::Operator;
-use crate::probe::{AppRef, Target, permitted};
+use crate::probe::{AppRef, Target};
 
 /// What the planner is given, and what the executor needs beside it.
 pub(crate) struct Observation {
@@ -96,7 +96,7 @@ pub(crate) async fn observe(
         observed,
         app: valid,
         wanted,
-        targets: pods.iter().filter_map(|(pod, owner)| target(&app_ref, pod, owner)).collect(),
+        targets: pods.iter().filter_map(|(pod, owner)| target(operator, &app_ref, pod, owner)).collect(),
         versions,
         nodes: pods
             .iter()
@@ -137,19 +137,20 @@ fn container(owner: &Ours) -> Option<&str> {
 }
 
 /// Where and how a pod is asked: at its own IP, in its own revision's language.
-fn target(app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(PodUid, Target)> {
+fn target(operator: &Operator, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(PodUid, Target)> {
     let policy = owner.policy.as_ref()?.in_flight.clone();
     let spec = pod.spec.as_ref()?;
     if spec.host_network == Some(true) {
         return None;
     }
-    let address = permitted(pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?).ok()?;
+    let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    let address = operator.probes.permitted(SocketAddr::new(ip, policy.port))?;
     let uid = pods::uid(pod);
     let target = Target {
         app: app.clone(),
         pod: pod.name_any(),
         uid: uid.clone(),
-        address: SocketAddr::new(address, policy.port),
+        address,
         incarnation: pods::incarnation(pod, &policy.container),
         policy,
     };

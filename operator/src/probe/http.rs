@@ -65,7 +65,8 @@ impl Asker {
             .unwrap_or_else(|_| Err(AskError::Timeout { place: address.to_string(), seconds }))
     }
 
-    fn checked(&self, address: SocketAddr) -> Result<SocketAddr, AskError> {
+    /// The address in its canonical form, if it may be asked.
+    pub(super) fn checked(&self, address: SocketAddr) -> Result<SocketAddr, AskError> {
         #[cfg(test)]
         if self.reach_loopback && address.ip().is_loopback() {
             return Ok(address);

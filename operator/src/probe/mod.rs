@@ -20,6 +20,7 @@ mod prometheus;
 mod trigger;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use graceful_api::GracefulApp;
@@ -28,9 +29,8 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-pub(crate) use self::address::permitted;
 use self::book::Book;
-use self::http::Asker;
+pub(crate) use self::http::Asker;
 use self::line::Line;
 pub(crate) use self::line::Target;
 use self::pace::Pace;
@@ -74,9 +74,14 @@ impl Drop for Open {
 }
 
 impl Probes {
-    pub(crate) fn new(trigger: Trigger, metrics: Arc<Metrics>) -> Self {
-        let (asker, book, pace) = (Asker::default(), Book::default(), Pace::default());
+    pub(crate) fn new(asker: Asker, trigger: Trigger, metrics: Arc<Metrics>) -> Self {
+        let (book, pace) = (Book::default(), Pace::default());
         Self { asker, book, pace, trigger, metrics, apps: Mutex::default() }
+    }
+
+    /// The address, if a pod may be asked there.
+    pub(crate) fn permitted(&self, address: SocketAddr) -> Option<SocketAddr> {
+        self.asker.checked(address).ok()
     }
 
     /// What these pods have said.

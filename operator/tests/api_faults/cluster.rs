@@ -1,0 +1,231 @@
+//! The rest of a cluster: a Deployment controller and ReplicaSets that choose their victims as the real ones do, a kubelet whose pods speak the
+//! real drain protocol over real sockets, and clients that follow the serving label. It keeps the ledger, and it never asks the operator.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use graceful_drain::{Drain, Settings};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::faulty::Dice;
+use super::world::{Key, World, now};
+
+pub(super) const ADMIN: u16 = 19808;
+
+/// What the clients were told, and what became of it.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) accepted: AtomicU32,
+    pub(super) finished: AtomicU32,
+    /// In flight when a pod was told to end.
+    pub(super) lost: AtomicU32,
+    /// Most pods that were neither terminating nor waiting to be taken back, beyond what the Deployments ask for.
+    pub(super) pods_made: AtomicU32,
+}
+
+/// From a pod's creation to its first running container. A real one takes no less; it is what a scale right after a DELETE has time for.
+const START: Duration = Duration::from_millis(250);
+
+struct Process {
+    drain: Drain,
+    /// Its admin port; gone with the process.
+    _port: JoinSet<()>,
+}
+
+/// Plays until it is dropped.
+pub(super) struct Cluster {
+    world: World,
+    dice: Dice,
+    ledger: Arc<Ledger>,
+    processes: Arc<Mutex<BTreeMap<String, Process>>>,
+    /// When each pod was taken up.
+    taken_up: BTreeMap<String, Instant>,
+    tasks: JoinSet<()>,
+}
+
+/// 127.x.y.z, one a pod: scenarios in one test process share the machine.
+fn fresh_address() -> IpAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    IpAddr::V4(Ipv4Addr::from(0x7f0a_0000 + n))
+}
+
+impl Cluster {
+    pub(super) async fn play(world: World, dice: Dice, ledger: Arc<Ledger>) {
+        let mut cluster = Self {
+            world,
+            dice,
+            ledger,
+            processes: Arc::default(),
+            taken_up: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        };
+        loop {
+            cluster.deployments();
+            cluster.kubelet().await;
+            cluster.clients();
+            while cluster.tasks.try_join_next().is_some() {}
+            cluster.world.changed().await;
+        }
+    }
+
+    /// Makes and takes pods until each Deployment has its replicas.
+    fn deployments(&self) {
+        let pods = self.world.list("pods");
+        for deployment in self.world.list("deployments") {
+            let name = deployment["metadata"]["name"].as_str().unwrap();
+            let mut live: Vec<_> = pods.iter().filter(|p| p["owner"] == name && alive(p)).collect();
+            let wanted = usize::try_from(deployment["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap();
+            for _ in live.len()..wanted {
+                self.make_pod(name, &deployment);
+            }
+            // Pending before Running, not ready before ready, lower cost first, newer first.
+            live.sort_by_key(|p| (phase(p) == "Running", ready(p), cost(p), std::cmp::Reverse(version(p))));
+            for victim in live.iter().take(live.len().saturating_sub(wanted)) {
+                if phase(victim) == "Running" {
+                    eprintln!(
+                        "the ReplicaSet of {name} ({wanted} replicas) takes {}, which runs",
+                        victim["metadata"]["name"]
+                    );
+                }
+                let _gone_already = self.world.write(|w| w.delete(&key(victim), &json!({})));
+            }
+        }
+        let names: BTreeSet<_> = self
+            .world
+            .list("deployments")
+            .iter()
+            .map(|d| d["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        for orphan in
+            pods.iter().filter(|p| alive(p) && !names.contains(p["owner"].as_str().unwrap_or_default()))
+        {
+            let _gone_already = self.world.write(|w| w.delete(&key(orphan), &json!({})));
+        }
+    }
+
+    fn make_pod(&self, owner: &str, deployment: &Value) {
+        let n = self.ledger.pods_made.fetch_add(1, Ordering::Relaxed);
+        let template = &deployment["spec"]["template"];
+        let mut spec = template["spec"].clone();
+        spec["nodeName"] = json!("n1");
+        let pod = json!({
+            "metadata": {
+                "name": format!("{owner}-rs-{n}"),
+                "labels": template["metadata"]["labels"],
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{owner}-rs"), "uid": "rs", "controller": true}],
+            },
+            "owner": owner,
+            "spec": spec,
+            "status": {"phase": "Pending"},
+        });
+        self.world.write(|w| w.create("pods", "apps", pod)).unwrap();
+    }
+
+    /// Starts what is Pending after a moment, ends what is terminating.
+    async fn kubelet(&mut self) {
+        for pod in self.world.list("pods") {
+            let (uid, name) = (text(&pod["metadata"]["uid"]), text(&pod["metadata"]["name"]));
+            let running = self.processes.lock().unwrap().contains_key(&uid);
+            if !alive(&pod) {
+                self.end(&uid, &name);
+                self.world.write(|w| w.remove(&key(&pod)));
+            } else if !running
+                && self.taken_up.entry(uid.clone()).or_insert_with(Instant::now).elapsed() > START
+                && self.dice.below(3) == 0
+            {
+                self.start(&pod, uid).await;
+            }
+        }
+    }
+
+    async fn start(&self, pod: &Value, uid: String) {
+        let address = fresh_address();
+        let listener = TcpListener::bind((address, ADMIN)).await.unwrap();
+        let drain = Drain::new(Settings { pod_uid: uid.clone(), ..Settings::default() });
+        let mut port = JoinSet::new();
+        let routes = drain.routes();
+        port.spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        self.processes.lock().unwrap().insert(uid, Process { drain, _port: port });
+        let status = json!({
+            "phase": "Running", "podIP": address.to_string(), "startTime": now(),
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now()}],
+            "containerStatuses": [{"name": "server", "image": "x", "imageID": "x", "ready": true, "restartCount": 0,
+                "state": {"running": {}}, "containerID": "c"}],
+        });
+        let _deleted_meanwhile = self.world.write(|w| {
+            w.edit(&key(pod), &json!({}), |object| {
+                object["status"] = status;
+                Ok(())
+            })
+        });
+    }
+
+    /// What is in flight now is lost: this app does not drain itself, so that only the operator's care counts.
+    fn end(&self, uid: &str, name: &str) {
+        let Some(process) = self.processes.lock().unwrap().remove(uid) else { return };
+        let lost = u32::try_from(process.drain.status().in_flight.total()).unwrap();
+        if lost > 0 {
+            eprintln!("{name} was ended with {lost} in flight");
+            self.ledger.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// Clients go where the Service would send them: to ready pods with the serving label.
+    fn clients(&mut self) {
+        let pods = self.world.list("pods");
+        let routed: Vec<_> = pods
+            .iter()
+            .filter(|p| alive(p) && ready(p) && p["metadata"]["labels"]["graceful.dev/serving"] == "true")
+            .collect();
+        if routed.is_empty() || self.dice.below(3) > 0 {
+            return;
+        }
+        let pod = routed[self.dice.below(u32::try_from(routed.len()).unwrap()) as usize];
+        let uid = text(&pod["metadata"]["uid"]);
+        let processes = self.processes.lock().unwrap();
+        let Some(Ok(task)) = processes.get(&uid).map(|p| p.drain.try_task()) else { return };
+        let ledger = Arc::clone(&self.ledger);
+        ledger.accepted.fetch_add(1, Ordering::Relaxed);
+        let work = Duration::from_millis(u64::from(20 + self.dice.below(200)));
+        self.tasks.spawn(async move {
+            tokio::time::sleep(work).await;
+            drop(task);
+            ledger.finished.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+}
+
+pub(super) fn alive(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+pub(super) fn ready(pod: &Value) -> bool {
+    pod["status"]["conditions"][0]["status"] == "True"
+}
+
+fn phase(pod: &Value) -> &str {
+    pod["status"]["phase"].as_str().unwrap_or_default()
+}
+
+fn cost(pod: &Value) -> i64 {
+    let cost = pod["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].as_str();
+    cost.and_then(|c| c.parse().ok()).unwrap_or_default()
+}
+
+fn version(pod: &Value) -> u64 {
+    pod["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).unwrap_or_default()
+}
+
+fn key(object: &Value) -> Key {
+    ("pods".to_owned(), "apps".to_owned(), text(&object["metadata"]["name"]))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,180 @@
+//! The API server's voice: paths, verbs and watches over a [`World`].
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::faulty::Dice;
+use super::world::{Key, Refusal, World, json_patch, merge};
+
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// What a request is about.
+pub(super) struct Target {
+    pub(super) plural: String,
+    pub(super) namespace: String,
+    pub(super) name: Option<String>,
+    pub(super) status: bool,
+    query: Vec<(String, String)>,
+}
+
+impl Target {
+    /// `/apis/GROUP/VERSION[/namespaces/NS]/PLURAL[/NAME[/status]]`, or the same under `/api/v1`.
+    pub(super) fn of(request: &Request<Body>) -> Self {
+        let mut words = request.uri().path().split('/').filter(|w| !w.is_empty()).map(str::to_owned);
+        let skip = if request.uri().path().starts_with("/apis") { 3 } else { 2 };
+        let mut rest: Vec<_> = words.by_ref().skip(skip).collect();
+        let namespaced = rest.first().is_some_and(|w| w == "namespaces") && rest.len() > 2;
+        let namespace = if namespaced { rest.drain(..2).nth(1).unwrap() } else { String::new() };
+        let mut rest = rest.into_iter();
+        let query =
+            request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        Self {
+            plural: rest.next().unwrap_or_default(),
+            namespace,
+            name: rest.next(),
+            status: rest.next().is_some(),
+            query: query
+                .map(|(k, v)| (k.to_owned(), v.replace("%3D", "=").replace("%2F", "/").replace("%2C", ",")))
+                .collect(),
+        }
+    }
+
+    fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+    }
+
+    pub(super) fn watches(&self) -> bool {
+        self.query("watch") == Some("true")
+    }
+
+    fn key(&self) -> Key {
+        (self.plural.clone(), self.namespace.clone(), self.name.clone().unwrap_or_default())
+    }
+
+    fn selects(&self, object: &Value) -> bool {
+        let here = self.namespace.is_empty() || object["metadata"]["namespace"] == self.namespace.as_str();
+        let labels = &object["metadata"]["labels"];
+        here && self.query("labelSelector").unwrap_or_default().split(',').filter(|t| !t.is_empty()).all(
+            |term| match term.split_once('=') {
+                Some((key, value)) => labels[key] == value,
+                None => !labels[term].is_null(),
+            },
+        )
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) -> Answer {
+    let target = Target::of(&request);
+    if target.watches() {
+        return watch(world, target, dice);
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let kind = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    match act(world, &parts.method, &target, &kind, body) {
+        Ok(object) => reply(StatusCode::OK, &object),
+        Err((code, reason)) => refuse(code, reason),
+    }
+}
+
+fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value) -> Result<Value, Refusal> {
+    let key = target.key();
+    if target.plural == "events" {
+        return Ok(body);
+    }
+    if target.plural == "namespaces" {
+        return Ok(json!({"metadata": {"name": "x"}}));
+    }
+    if target.query("dryRun").is_some() {
+        return Ok(body);
+    }
+    match *method {
+        Method::GET if target.name.is_some() => world.open().all.get(&key).cloned().ok_or((404, "NotFound")),
+        Method::GET => {
+            let version = world.open().version();
+            let items: Vec<_> =
+                world.list(&target.plural).into_iter().filter(|o| target.selects(o)).collect();
+            Ok(json!({"metadata": {"resourceVersion": version.to_string()}, "items": items}))
+        }
+        Method::POST => world.write(|w| w.create(&target.plural, &target.namespace, body)),
+        Method::DELETE => world.write(|w| w.delete(&key, &body)),
+        Method::PATCH if kind.contains("json-patch") => {
+            world.write(|w| w.edit(&key, &json!({}), |object| json_patch(object, &body)))
+        }
+        Method::PATCH if kind.contains("apply-patch") => world.write(|w| {
+            if !w.all.contains_key(&key) && !target.status {
+                return w.create(&target.plural, &target.namespace, body);
+            }
+            w.edit(&key, &body, |object| {
+                if target.status {
+                    object["status"] = body["status"].clone();
+                } else {
+                    merge(object, &body);
+                }
+                Ok(())
+            })
+        }),
+        Method::PATCH => world.write(|w| {
+            w.edit(&key, &body, |object| {
+                let (uid, version) =
+                    (object["metadata"]["uid"].clone(), object["metadata"]["resourceVersion"].clone());
+                merge(object, &body);
+                object["metadata"]["uid"] = uid;
+                object["metadata"]["resourceVersion"] = version;
+                Ok(())
+            })
+        }),
+        _ => Err((405, "MethodNotAllowed")),
+    }
+}
+
+/// Each event is late by a throw of the dice, and now and then the watch ends.
+fn watch(world: &World, target: Target, dice: Dice) -> Answer {
+    let from: u64 = target.query("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or_default();
+    let state = (world.clone(), target, from, dice);
+    let events = stream::unfold(state, |(world, target, mut seen, mut dice)| async move {
+        loop {
+            let next = {
+                let objects = world.open();
+                objects.log.iter().find(|(v, plural, _)| *v > seen && *plural == target.plural).cloned()
+            };
+            let Some((version, _, event)) = next else {
+                world.changed().await;
+                continue;
+            };
+            seen = version;
+            if !target.selects(&event["object"]) {
+                continue;
+            }
+            if dice.breaks_a_watch() {
+                return None;
+            }
+            dice.delay().await;
+            let line = Bytes::from(format!("{event}\n"));
+            return Some((Ok(Frame::data(line)), (world, target, seen, dice)));
+        }
+    });
+    Response::new(StreamBody::new(events).boxed_unsync())
+}
+
+fn reply(code: StatusCode, body: &Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())).boxed_unsync());
+    *answer.status_mut() = code;
+    answer
+}
+
+pub(super) fn refuse(code: u16, reason: &str) -> Answer {
+    let status = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
+        "message": reason, "metadata": {}});
+    reply(StatusCode::from_u16(code).unwrap(), &status)
+}

@@ -1,0 +1,11 @@
+//! API faults: the whole operator, its real watches, reconcile and pod client, behind an API server that fails, lies about failing, delays and
+//! repeats, and that is left alone in mid-work again and again.
+//!
+//! [`world`] keeps objects as an API server does (versions, preconditions, dry runs), [`http`] speaks for it, [`faulty`] makes it unreliable,
+//! [`cluster`] plays Deployment controller, ReplicaSet, kubelet and clients, with pods that speak the real drain protocol over real sockets.
+
+mod cluster;
+mod faulty;
+mod http;
+mod scenarios;
+mod world;

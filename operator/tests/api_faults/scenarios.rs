@@ -1,0 +1,216 @@
+//! The promises, under faults.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::cluster::{ADMIN, Cluster, Ledger, alive, ready};
+use super::faulty::{Dice, client};
+use super::world::{World, merge};
+use crate::probe::Asker;
+use crate::run::run_on;
+
+struct Stage {
+    world: World,
+    dice: Dice,
+    ledger: Arc<Ledger>,
+    cluster: JoinHandle<()>,
+    operator: JoinHandle<()>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.cluster.abort();
+        self.operator.abort();
+    }
+}
+
+impl Stage {
+    /// A cluster with one app, and an operator.
+    async fn set(seed: u64, percent: u32, spec: Value) -> Self {
+        eprintln!("seed {seed}");
+        let (world, dice, ledger) = (World::default(), Dice::new(seed, percent), Arc::new(Ledger::default()));
+        world.write(|w| {
+            let node = json!({"metadata": {"name": "n1"}, "spec": {}, "status": {"conditions": [
+                {"type": "Ready", "status": "True"}]}});
+            w.create("nodes", "", node).unwrap();
+            let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+                "metadata": {"name": "tasks"}, "spec": spec});
+            w.create("gracefulapps", "apps", app).unwrap();
+        });
+        let cluster = tokio::spawn(Cluster::play(world.clone(), dice.clone(), Arc::clone(&ledger)));
+        let operator = start(&world, &dice).await;
+        Self { world, dice, ledger, cluster, operator }
+    }
+
+    /// The process is gone between any two instructions; a new one takes over.
+    async fn kill_the_operator(&mut self) {
+        self.operator.abort();
+        self.operator = start(&self.world, &self.dice).await;
+    }
+
+    fn app(&self) -> Option<Value> {
+        self.world.list("gracefulapps").pop()
+    }
+
+    fn change(&self, patch: &Value) {
+        let key = ("gracefulapps".to_owned(), "apps".to_owned(), "tasks".to_owned());
+        self.world.write(|w| {
+            w.edit(&key, &json!({}), |app| {
+                merge(app, patch);
+                Ok(())
+            })
+            .unwrap();
+        });
+    }
+
+    fn serving(&self) -> usize {
+        let routed = |p: &&Value| p["metadata"]["labels"]["graceful.dev/serving"] == "true";
+        self.world.list("pods").iter().filter(|p| alive(p) && ready(p)).filter(routed).count()
+    }
+
+    fn asked_for(&self) -> u64 {
+        self.world.list("deployments").iter().map(|d| d["spec"]["replicas"].as_u64().unwrap_or(1)).sum()
+    }
+
+    /// Looks until it holds; each look also looks at what must always hold.
+    async fn until(&mut self, what: &str, limits: Limits, done: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        loop {
+            let (serving, asked_for) = (self.serving(), self.asked_for());
+            assert!(serving >= limits.serving, "P3: {serving} pods serve while waiting for: {what}");
+            assert!(asked_for <= limits.pods, "P3: {asked_for} pods are asked for while waiting for: {what}");
+            if done(self) {
+                return;
+            }
+            let app = self.app().unwrap_or_default();
+            assert!(started.elapsed() < Duration::from_secs(60), "never came: {what}; {}", app["status"]);
+            if self.dice.below(400) == 0 && limits.kills {
+                self.kill_the_operator().await;
+            }
+            self.world.changed().await;
+        }
+    }
+
+    fn settled(&self, try_: &str, replicas: u64) -> bool {
+        let Some(app) = self.app() else { return false };
+        let status = &app["status"];
+        let pods = self.world.list("pods");
+        let of = |p: &Value| p["metadata"]["labels"]["try"] == try_;
+        status["phase"] == "Serving"
+            && status["observedGeneration"] == app["metadata"]["generation"]
+            && status["updatedReplicas"] == replicas
+            && pods.len() as u64 == replicas
+            && pods.iter().all(of)
+    }
+
+    fn lost_nothing(&self) {
+        let lost = self.ledger.lost.load(Ordering::Relaxed);
+        let accepted = self.ledger.accepted.load(Ordering::Relaxed);
+        assert!(accepted > 0, "no load was sent: this would prove nothing");
+        assert_eq!(lost, 0, "P1: of {accepted} accepted tasks");
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    serving: usize,
+    pods: u64,
+    kills: bool,
+}
+
+async fn start(world: &World, dice: &Dice) -> JoinHandle<()> {
+    let (watching, calling) = (client(world, dice), client(world, dice));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    tokio::spawn(async move {
+        run_on(&watching, calling, listener, None, Asker::that_reaches_loopback(), std::future::pending())
+            .await;
+    })
+}
+
+fn spec(replicas: u32) -> Value {
+    json!({
+        "replicas": replicas,
+        "template": {"metadata": {"labels": {"try": "0"}}, "spec": {"containers": [
+            {"name": "server", "image": "x", "ports": [{"name": "admin", "containerPort": ADMIN}]},
+        ]}},
+        "service": {"ports": [{"port": 80}]},
+        "drain": {"lingerSeconds": 0},
+    })
+}
+
+fn template(try_: &str) -> Value {
+    json!({"spec": {"template": {"metadata": {"labels": {"try": try_}}}}})
+}
+
+/// P1, P3 and P6: rollouts, a rollback in their midst, scaling, and a deletion, while calls fail, lie and linger, and the operator dies.
+async fn faults(seed: u64) {
+    let mut stage = Stage::set(seed, 12, spec(3)).await;
+    let limits = |serving, pods| Limits { serving, pods, kills: true };
+    stage.until("the first three pods", limits(0, 4), |s| s.settled("0", 3)).await;
+    stage.change(&template("1"));
+    stage.until("a rollout", limits(3, 4), |s| s.settled("1", 3)).await;
+    stage.change(&template("2"));
+    stage
+        .until("a rollout half way", limits(3, 4), |s| {
+            s.world.list("pods").iter().any(|p| p["metadata"]["labels"]["try"] == "2" && ready(p))
+        })
+        .await;
+    stage.change(&template("1"));
+    stage.until("the way back", limits(3, 4), |s| s.settled("1", 3)).await;
+    stage.change(&json!({"spec": {"replicas": 5}}));
+    stage.until("two more", limits(3, 7), |s| s.settled("1", 5)).await;
+    stage.change(&json!({"spec": {"replicas": 2}}));
+    stage.until("three fewer", limits(2, 7), |s| s.settled("1", 2)).await;
+    stage.lost_nothing();
+
+    stage.dice.put_away();
+    stage.world.write(|w| {
+        let key = ("gracefulapps".to_owned(), "apps".to_owned(), "tasks".to_owned());
+        w.delete(&key, &json!({})).unwrap();
+    });
+    stage
+        .until("the end", limits(0, 7), |s| {
+            ["gracefulapps", "deployments", "pods", "services", "poddisruptionbudgets"]
+                .iter()
+                .all(|kind| s.world.list(kind).is_empty())
+        })
+        .await;
+    stage.lost_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_calls_fail_and_the_operator_dies() {
+    // Side by side: they mostly wait.
+    futures::future::join_all((1..=4).map(faults)).await;
+}
+
+/// P6: once all is as desired, not one more write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_at_rest_is_left_alone() {
+    let mut stage = Stage::set(7, 0, spec(2)).await;
+    stage.until("two pods", Limits { serving: 0, pods: 3, kills: false }, |s| s.settled("0", 2)).await;
+    // The last status may still be on its trailing edge.
+    let quiet = Duration::from_millis(2_500);
+    let (mut version, mut since) = (stage.world.open().version(), Instant::now());
+    let started = Instant::now();
+    while since.elapsed() < quiet {
+        assert!(started.elapsed() < Duration::from_secs(15), "it is written again and again");
+        stage.world.changed().await;
+        let now = stage.world.open().version();
+        if now != version {
+            (version, since) = (now, Instant::now());
+        }
+    }
+    // Another operator finds nothing to do either.
+    stage.kill_the_operator().await;
+    let started = Instant::now();
+    while started.elapsed() < quiet {
+        stage.world.changed().await;
+        assert_eq!(stage.world.open().version(), version, "a restart alone is no reason to write");
+    }
+}

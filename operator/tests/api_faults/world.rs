@@ -1,0 +1,177 @@
+//! Objects as an API server keeps them: one clock of versions, preconditions, merge, JSON and apply patches, finalizers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+/// plural, namespace, name.
+pub(super) type Key = (String, String, String);
+
+/// An HTTP status and its reason.
+pub(super) type Refusal = (u16, &'static str);
+
+#[derive(Clone, Default)]
+pub(super) struct World(Arc<Mutex<Objects>>, Arc<Notify>);
+
+#[derive(Default)]
+pub(super) struct Objects {
+    pub(super) all: BTreeMap<Key, Value>,
+    /// version, plural, event.
+    pub(super) log: Vec<(u64, String, Value)>,
+    clock: u64,
+}
+
+impl World {
+    pub(super) fn open(&self) -> MutexGuard<'_, Objects> {
+        self.0.lock().unwrap()
+    }
+
+    /// Changes something, and wakes the watches.
+    pub(super) fn write<T>(&self, change: impl FnOnce(&mut Objects) -> T) -> T {
+        let value = change(&mut self.open());
+        self.1.notify_waiters();
+        value
+    }
+
+    /// Waits for the next change, or at most 10 ms.
+    pub(super) async fn changed(&self) {
+        let _quiet = tokio::time::timeout(std::time::Duration::from_millis(10), self.1.notified()).await;
+    }
+
+    pub(super) fn list(&self, plural: &str) -> Vec<Value> {
+        let objects = self.open();
+        objects.all.iter().filter(|((p, ..), _)| p == plural).map(|(_, o)| o.clone()).collect()
+    }
+}
+
+impl Objects {
+    pub(super) fn version(&self) -> u64 {
+        self.clock
+    }
+
+    pub(super) fn create(
+        &mut self,
+        plural: &str,
+        namespace: &str,
+        mut object: Value,
+    ) -> Result<Value, Refusal> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let key = (plural.to_owned(), namespace.to_owned(), name);
+        if self.all.contains_key(&key) {
+            return Err((409, "AlreadyExists"));
+        }
+        self.clock += 1;
+        object["metadata"]["namespace"] = json!(namespace);
+        object["metadata"]["uid"] = json!(format!("uid-{}", self.clock));
+        object["metadata"]["creationTimestamp"] = json!(now());
+        object["metadata"]["generation"] = json!(1);
+        Ok(self.put(&key, object, "ADDED"))
+    }
+
+    /// Edits the object, unless the preconditions in the patch's own metadata fail. Removed once it is going and no finalizer holds it.
+    pub(super) fn edit(
+        &mut self,
+        key: &Key,
+        patch: &Value,
+        edit: impl FnOnce(&mut Value) -> Result<(), Refusal>,
+    ) -> Result<Value, Refusal> {
+        let mut object = self.all.get(key).cloned().ok_or((404, "NotFound"))?;
+        for field in ["uid", "resourceVersion"] {
+            let wanted = &patch["metadata"][field];
+            if !wanted.is_null() && *wanted != object["metadata"][field] {
+                return Err((409, "Conflict"));
+            }
+        }
+        let before = object.clone();
+        edit(&mut object)?;
+        if object == before {
+            return Ok(before);
+        }
+        if object["spec"] != before["spec"] {
+            object["metadata"]["generation"] =
+                json!(object["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        }
+        let held = object["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+        let going = !object["metadata"]["deletionTimestamp"].is_null();
+        if going && !held && key.0 != "pods" {
+            return Ok(self.remove(key));
+        }
+        Ok(self.put(key, object, "MODIFIED"))
+    }
+
+    pub(super) fn delete(&mut self, key: &Key, options: &Value) -> Result<Value, Refusal> {
+        let object = self.all.get(key).cloned().ok_or((404, "NotFound"))?;
+        for field in ["uid", "resourceVersion"] {
+            let wanted = &options["preconditions"][field];
+            if !wanted.is_null() && *wanted != object["metadata"][field] {
+                return Err((409, "Conflict"));
+            }
+        }
+        let held = object["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+        if !held && key.0 != "pods" {
+            return Ok(self.remove(key));
+        }
+        self.edit(key, &json!({}), |object| {
+            if object["metadata"]["deletionTimestamp"].is_null() {
+                object["metadata"]["deletionTimestamp"] = json!(now());
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Value {
+        self.clock += 1;
+        let mut object = self.all.remove(key).unwrap_or_default();
+        object["metadata"]["resourceVersion"] = json!(self.clock.to_string());
+        self.log.push((self.clock, key.0.clone(), json!({"type": "DELETED", "object": object})));
+        object
+    }
+
+    fn put(&mut self, key: &Key, mut object: Value, event: &str) -> Value {
+        self.clock += 1;
+        object["metadata"]["resourceVersion"] = json!(self.clock.to_string());
+        self.all.insert(key.clone(), object.clone());
+        self.log.push((self.clock, key.0.clone(), json!({"type": event, "object": object})));
+        object
+    }
+}
+
+/// RFC 7386.
+pub(super) fn merge(object: &mut Value, patch: &Value) {
+    let (Value::Object(fields), true) = (patch, object.is_object() || object.is_null()) else {
+        *object = patch.clone();
+        return;
+    };
+    if object.is_null() {
+        *object = json!({});
+    }
+    for (key, value) in fields {
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(key);
+        } else if value.is_object() {
+            merge(&mut object[key], value);
+        } else {
+            object[key] = value.clone();
+        }
+    }
+}
+
+/// The `test` and `replace` of RFC 6902.
+pub(super) fn json_patch(object: &mut Value, patch: &Value) -> Result<(), Refusal> {
+    for step in patch.as_array().ok_or((400, "BadRequest"))? {
+        let place = object.pointer_mut(step["path"].as_str().unwrap_or_default()).ok_or((422, "Invalid"))?;
+        match step["op"].as_str() {
+            Some("test") if *place == step["value"] => {}
+            Some("replace") => *place = step["value"].clone(),
+            _ => return Err((422, "Invalid")),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap().to_string()
+}
