@@ -89,7 +89,7 @@ async fn nobody_there_is_refused() {
 async fn silence_meets_the_deadline() {
     let address = serving(|stream| async move {
         let _held = stream;
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     })
     .await;
     let asked = Instant::now();
