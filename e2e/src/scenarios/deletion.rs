@@ -10,7 +10,7 @@ use kube::api::{ListParams, PropagationPolicy};
 use crate::harness::app::{AppSpec, NAME};
 use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
-use crate::harness::{ROLLS, load};
+use crate::harness::{ROLLS, STARTS, load};
 
 /// `kubectl delete`.
 pub(super) async fn deletion_in_the_background(scene: &Scene) -> anyhow::Result<()> {
@@ -27,6 +27,11 @@ async fn deletion(scene: &Scene, propagation: PropagationPolicy) -> anyhow::Resu
     // Longer than the grace period, so that a pod killed too early loses them.
     given.app(AppSpec::tasks(&scene.world).replicas(2).task_seconds("8-12")).await?;
     given.load(load::usual()).await?;
+    then.ledger("much is in flight", STARTS, |view| {
+        ensure!(view.unfinished.len() >= 30, "{} tasks", view.unfinished.len());
+        Ok(())
+    })
+    .await?;
     when.deleted(propagation).await?;
     then.status("it is Deleting and its pods drain", ROLLS, |s| {
         s.phase == Some(Phase::Deleting) && s.draining_replicas > 0
