@@ -46,6 +46,14 @@ impl Dice {
         self.wrong() && self.below(4) == 0
     }
 
+    /// Watches run behind: what was just written is often not in the stores yet.
+    pub(super) async fn lag(&self) {
+        if self.wrong() || self.wrong() || self.wrong() {
+            let ms = u64::from(self.below(250));
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+    }
+
     pub(super) async fn delay(&self) {
         if self.wrong() {
             let ms = u64::from(self.below(60));

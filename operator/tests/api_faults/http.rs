@@ -159,7 +159,7 @@ fn watch(world: &World, target: Target, dice: Dice) -> Answer {
             if dice.breaks_a_watch() {
                 return None;
             }
-            dice.delay().await;
+            dice.lag().await;
             let line = Bytes::from(format!("{event}\n"));
             return Some((Ok(Frame::data(line)), (world, target, seen, dice)));
         }
