@@ -46,6 +46,7 @@ struct Rollout {
     accepted: u64,
     lost: u64,
     spare_pods: usize,
+    spare_pods_ran: usize,
     operator: Usage,
 }
 
@@ -116,6 +117,7 @@ async fn rollout(scene: &Scene) -> anyhow::Result<Rollout> {
         idle_to_delete.push(deleted as f64 - last as f64);
     }
     let view = then.nothing_lost_but_requests().await?;
+    let spares = scene.figures().clone();
     let starts = Spread::of(starts).context("pod starts")?;
     Ok(Rollout {
         idle_to_delete_ms: Spread::of(idle_to_delete).context("kills")?,
@@ -128,7 +130,8 @@ async fn rollout(scene: &Scene) -> anyhow::Result<Rollout> {
         linger_seconds: LINGER_SECONDS,
         accepted: view.accepted,
         lost: view.unfinished.len() as u64,
-        spare_pods: scene.figures().spares,
+        spare_pods: spares.spares,
+        spare_pods_ran: spares.spares_ran,
         operator: Usage::between(&before, &after),
     })
 }

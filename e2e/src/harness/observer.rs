@@ -24,6 +24,9 @@ const TRANSITION: Duration = Duration::from_secs(5);
 /// A report on its way while the DELETE is; the operator deletes only what reported long before.
 const REPORT_SLACK_MS: u64 = 700;
 
+/// A ReplicaSet replaces a deleted pod within milliseconds; this is for a busy controller manager.
+const SPARE_MS: u64 = 2_000;
+
 /// One pod's life as the watch showed it.
 #[derive(Clone, Debug)]
 pub struct PodLife {
@@ -49,6 +52,8 @@ pub struct PodLife {
     pub cut: Option<String>,
     /// The revision label.
     pub revision: Option<String>,
+    /// Whether its ReplicaSet started it for a drained pod that was deleted a moment before.
+    pub spare: bool,
     /// Whether it was draining once and serves again.
     pub returned: bool,
     /// Succeeded or Failed: it runs nothing.
@@ -105,8 +110,10 @@ impl Drop for Observer {
 pub struct Verdict {
     /// Broken promises.
     pub violations: Vec<String>,
-    /// Spare pods seen.
+    /// Spare pods seen: what a ReplicaSet started for one that the operator had just deleted.
     pub spares: usize,
+    /// Those of them that ran a container.
+    pub spares_ran: usize,
 }
 
 impl Observer {
@@ -144,10 +151,10 @@ impl Observer {
     pub fn verdict(&self, ledger: Option<(&LedgerView, i64)>) -> Verdict {
         let seen = lock(&self.seen);
         let mut violations = seen.violations.clone();
-        let is_spare = |uid: &String| seen.pods.get(uid).is_some_and(|p| p.deleted_ms.is_some() && !p.ran);
+        let never_ran = |uid: &String| seen.pods.get(uid).is_some_and(|p| p.deleted_ms.is_some() && !p.ran);
         for Excess { created, most, counting } in &seen.over {
-            let running: Vec<_> = counting.iter().filter(|uid| !is_spare(uid)).collect();
-            if !is_spare(created) && running.len() as u64 > *most {
+            let running: Vec<_> = counting.iter().filter(|uid| !never_ran(uid)).collect();
+            if !never_ran(created) && running.len() as u64 > *most {
                 let names = running.iter().filter_map(|uid| seen.pods.get(*uid)).map(|p| p.name.as_str());
                 let names = names.collect::<Vec<_>>().join(", ");
                 violations.push(format!("P3: {} pods where {most} are allowed: {names}", running.len()));
@@ -156,8 +163,9 @@ impl Observer {
         if let Some((ledger, offset)) = ledger {
             violations.extend(seen.killed_while_busy(ledger, offset));
         }
-        let spares = seen.pods.keys().filter(|uid| is_spare(uid)).count();
-        Verdict { violations, spares }
+        let spares = seen.pods.values().filter(|p| p.spare);
+        let spares_ran = spares.clone().filter(|p| p.ran).count();
+        Verdict { violations, spares: spares.count(), spares_ran }
     }
 }
 
@@ -182,13 +190,26 @@ impl Seen {
     fn applied(&mut self, pod: &Pod) {
         let Some(uid) = pod.uid() else { return };
         let before = self.pods.get(&uid).cloned();
-        let life = life(pod, before.as_ref());
+        let mut life = life(pod, before.as_ref());
+        if before.is_none() {
+            life.spare = self.replaces_a_drained_pod(&life);
+        }
         self.pods.insert(uid.clone(), life.clone());
         match before {
             None if life.counts() => self.created(uid),
             Some(before) if before.serves() && life.counts() && !life.serving => self.unrouted(&life),
             _ => {}
         }
+    }
+
+    /// The operator wants no pod in place of one it drained, so this is the ReplicaSet's doing.
+    fn replaces_a_drained_pod(&self, life: &PodLife) -> bool {
+        let now = now_ms();
+        self.pods.values().any(|p| {
+            p.revision == life.revision
+                && p.drained_by_operator()
+                && p.deleted_ms.is_some_and(|deleted| now.saturating_sub(deleted) < SPARE_MS)
+        })
     }
 
     /// A pod is new: P3's upper bound.
@@ -286,7 +307,11 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
         reason: pod.annotations().get(names::DRAIN_REASON).cloned(),
         cut: pod.annotations().get(names::CUT).cloned(),
         revision: pod.labels().get(names::REVISION_LABEL).cloned(),
+        spare: before.is_some_and(|b| b.spare),
         returned: before.is_some_and(|b| b.returned || (!b.serving && b.reason.is_some() && serving)),
         over: matches!(phase, "Succeeded" | "Failed"),
     }
 }
+
+#[cfg(test)]
+mod tests;

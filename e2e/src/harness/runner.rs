@@ -103,19 +103,20 @@ async fn namespaces_gone(world: &World) -> anyhow::Result<()> {
 fn report(outcomes: &[Outcome], seed: u64) -> bool {
     println!();
     let total: Figures = outcomes.iter().fold(Figures::default(), |mut sum, o| {
-        let Figures { accepted, finished, lost, unanswered, spares } = o.figures;
+        let Figures { accepted, finished, lost, unanswered, spares, spares_ran } = o.figures;
         sum.accepted += accepted;
         sum.finished += finished;
         sum.lost += lost;
         sum.unanswered += unanswered;
         sum.spares += spares;
+        sum.spares_ran += spares_ran;
         sum
     });
     for Outcome { name, took, figures, error } in outcomes {
         let word = if error.is_none() { "passed" } else { "FAILED" };
-        let Figures { accepted, finished, lost, unanswered, spares } = figures;
+        let Figures { accepted, finished, lost, unanswered, spares, spares_ran } = figures;
         println!(
-            "{word} {name:<28} {:>6.1} s  accepted={accepted} finished={finished} lost={lost} unanswered={unanswered} spares={spares}",
+            "{word} {name:<28} {:>6.1} s  accepted={accepted} finished={finished} lost={lost} unanswered={unanswered} spares={spares} (ran={spares_ran})",
             took.as_secs_f64()
         );
         if let Some(error) = error {
@@ -125,8 +126,8 @@ fn report(outcomes: &[Outcome], seed: u64) -> bool {
     let failed = outcomes.iter().filter(|o| o.error.is_some()).count();
     let passed = outcomes.len() - failed;
     println!(
-        "tasks: accepted={} finished={} requests unanswered={} spare pods={} (none ran a container) seed={seed}",
-        total.accepted, total.finished, total.unanswered, total.spares
+        "tasks: accepted={} finished={} requests unanswered={} spare pods={} of which ran={} seed={seed}",
+        total.accepted, total.finished, total.unanswered, total.spares, total.spares_ran
     );
     println!("{passed} passed, {failed} failed");
     println!("e2e: passed={passed} failed={failed} skipped=0 lost={}", total.lost);

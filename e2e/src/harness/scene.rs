@@ -52,6 +52,8 @@ pub struct Figures {
     pub unanswered: u64,
     /// Spare pods seen.
     pub spares: usize,
+    /// Those of them that ran a container.
+    pub spares_ran: usize,
 }
 
 impl Scene {
@@ -180,7 +182,10 @@ impl Scene {
             None => None,
         };
         let verdict = self.observer.verdict(ledger.as_ref().map(|(view, offset)| (view, *offset)));
-        self.figures().spares = verdict.spares;
+        let mut figures = self.figures();
+        figures.spares = verdict.spares;
+        figures.spares_ran = verdict.spares_ran;
+        drop(figures);
         ensure!(verdict.violations.is_empty(), "{}", verdict.violations.join("; "));
         Ok(())
     }
