@@ -171,3 +171,6 @@ impl Talk {
 fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(rand::rng().random_range(0.9..1.1))
 }
+
+#[cfg(test)]
+mod tests;

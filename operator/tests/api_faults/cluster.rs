@@ -31,8 +31,11 @@ pub(super) struct Ledger {
 /// From a pod's creation to its first running container. A real one takes no less; it is what a scale right after a DELETE has time for.
 const START: Duration = Duration::from_millis(250);
 
-struct Process {
-    drain: Drain,
+/// What runs, by pod uid.
+pub(super) type Processes = Arc<Mutex<BTreeMap<String, Process>>>;
+
+pub(super) struct Process {
+    pub(super) drain: Drain,
     /// Its admin port; gone with the process.
     _port: JoinSet<()>,
 }
@@ -42,7 +45,7 @@ pub(super) struct Cluster {
     world: World,
     dice: Dice,
     ledger: Arc<Ledger>,
-    processes: Arc<Mutex<BTreeMap<String, Process>>>,
+    processes: Processes,
     /// When each pod was taken up.
     taken_up: BTreeMap<String, Instant>,
     tasks: JoinSet<()>,
@@ -56,15 +59,9 @@ fn fresh_address() -> IpAddr {
 }
 
 impl Cluster {
-    pub(super) async fn play(world: World, dice: Dice, ledger: Arc<Ledger>) {
-        let mut cluster = Self {
-            world,
-            dice,
-            ledger,
-            processes: Arc::default(),
-            taken_up: BTreeMap::new(),
-            tasks: JoinSet::new(),
-        };
+    pub(super) async fn play(world: World, dice: Dice, ledger: Arc<Ledger>, processes: Processes) {
+        let mut cluster =
+            Self { world, dice, ledger, processes, taken_up: BTreeMap::new(), tasks: JoinSet::new() };
         loop {
             cluster.deployments();
             cluster.kubelet().await;

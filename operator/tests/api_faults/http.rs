@@ -95,6 +95,9 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
     if target.plural == "namespaces" {
         return Ok(json!({"metadata": {"name": "x"}}));
     }
+    if method == Method::POST && !body["spec"]["template"]["metadata"]["labels"]["refuse"].is_null() {
+        return Err((422, "refused by the test"));
+    }
     if target.query("dryRun").is_some() {
         return Ok(body);
     }

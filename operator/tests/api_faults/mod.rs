@@ -7,5 +7,6 @@
 mod cluster;
 mod faulty;
 mod http;
+mod lifecycle;
 mod scenarios;
 mod world;

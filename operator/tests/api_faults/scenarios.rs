@@ -4,60 +4,74 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use graceful_drain::TaskGuard;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::cluster::{ADMIN, Cluster, Ledger, alive, ready};
+use super::cluster::{ADMIN, Cluster, Ledger, Processes, alive, ready};
 use super::faulty::{Dice, client};
 use super::world::{World, merge};
 use crate::probe::Asker;
 use crate::run::run_on;
 
-struct Stage {
-    world: World,
+pub(super) struct Stage {
+    pub(super) world: World,
     dice: Dice,
-    ledger: Arc<Ledger>,
-    cluster: JoinHandle<()>,
-    operator: JoinHandle<()>,
+    pub(super) ledger: Arc<Ledger>,
+    processes: Processes,
+    _played: JoinSet<()>,
+    operator: Option<JoinHandle<()>>,
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.cluster.abort();
-        self.operator.abort();
+        self.operator.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Stage {
-    /// A cluster with one app, and an operator.
-    async fn set(seed: u64, percent: u32, spec: Value) -> Self {
+    /// A cluster with nothing in it.
+    pub(super) fn bare(seed: u64, percent: u32) -> Self {
         eprintln!("seed {seed}");
         let (world, dice, ledger) = (World::default(), Dice::new(seed, percent), Arc::new(Ledger::default()));
         world.write(|w| {
             let node = json!({"metadata": {"name": "n1"}, "spec": {}, "status": {"conditions": [
                 {"type": "Ready", "status": "True"}]}});
             w.create("nodes", "", node).unwrap();
+        });
+        let (processes, mut played) = (Processes::default(), JoinSet::new());
+        played.spawn(Cluster::play(world.clone(), dice.clone(), Arc::clone(&ledger), Arc::clone(&processes)));
+        Self { world, dice, ledger, processes, _played: played, operator: None }
+    }
+
+    /// An app, and an operator.
+    pub(super) async fn begin(&mut self, spec: Value) {
+        self.world.write(|w| {
             let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
                 "metadata": {"name": "tasks"}, "spec": spec});
             w.create("gracefulapps", "apps", app).unwrap();
         });
-        let cluster = tokio::spawn(Cluster::play(world.clone(), dice.clone(), Arc::clone(&ledger)));
-        let operator = start(&world, &dice).await;
-        Self { world, dice, ledger, cluster, operator }
+        self.kill_the_operator().await;
+    }
+
+    pub(super) async fn set(seed: u64, percent: u32, spec: Value) -> Self {
+        let mut stage = Self::bare(seed, percent);
+        stage.begin(spec).await;
+        stage
     }
 
     /// The process is gone between any two instructions; a new one takes over.
     async fn kill_the_operator(&mut self) {
-        self.operator.abort();
-        self.operator = start(&self.world, &self.dice).await;
+        self.operator.iter().for_each(JoinHandle::abort);
+        self.operator = Some(start(&self.world, &self.dice).await);
     }
 
-    fn app(&self) -> Option<Value> {
+    pub(super) fn app(&self) -> Option<Value> {
         self.world.list("gracefulapps").pop()
     }
 
-    fn change(&self, patch: &Value) {
+    pub(super) fn change(&self, patch: &Value) {
         let key = ("gracefulapps".to_owned(), "apps".to_owned(), "tasks".to_owned());
         self.world.write(|w| {
             w.edit(&key, &json!({}), |app| {
@@ -78,7 +92,7 @@ impl Stage {
     }
 
     /// Looks until it holds; each look also looks at what must always hold.
-    async fn until(&mut self, what: &str, limits: Limits, done: impl Fn(&Self) -> bool) {
+    pub(super) async fn until(&mut self, what: &str, limits: Limits, done: impl Fn(&Self) -> bool) {
         let started = Instant::now();
         loop {
             let (serving, asked_for) = (self.serving(), self.asked_for());
@@ -96,7 +110,7 @@ impl Stage {
         }
     }
 
-    fn settled(&self, try_: &str, replicas: u64) -> bool {
+    pub(super) fn settled(&self, try_: &str, replicas: u64) -> bool {
         let Some(app) = self.app() else { return false };
         let status = &app["status"];
         let pods = self.world.list("pods");
@@ -108,7 +122,23 @@ impl Stage {
             && pods.iter().all(of)
     }
 
-    fn lost_nothing(&self) {
+    pub(super) fn delete(&self) {
+        let key = ("gracefulapps".to_owned(), "apps".to_owned(), "tasks".to_owned());
+        self.world.write(|w| w.delete(&key, &json!({})).unwrap());
+    }
+
+    pub(super) fn nothing_left(&self) -> bool {
+        let kinds = ["gracefulapps", "deployments", "pods", "services", "poddisruptionbudgets"];
+        kinds.iter().all(|kind| self.world.list(kind).is_empty())
+    }
+
+    /// A task in a running pod that ends when the guard is dropped.
+    pub(super) fn hold_a_task(&self) -> TaskGuard {
+        let processes = self.processes.lock().unwrap();
+        processes.values().next().unwrap().drain.try_task().unwrap()
+    }
+
+    pub(super) fn lost_nothing(&self) {
         let lost = self.ledger.lost.load(Ordering::Relaxed);
         let accepted = self.ledger.accepted.load(Ordering::Relaxed);
         assert!(accepted > 0, "no load was sent: this would prove nothing");
@@ -117,11 +147,14 @@ impl Stage {
 }
 
 #[derive(Clone, Copy)]
-struct Limits {
+pub(super) struct Limits {
     serving: usize,
     pods: u64,
     kills: bool,
 }
+
+/// Where a scenario is about something else than P3.
+pub(super) const CALM: Limits = Limits { serving: 0, pods: u64::MAX, kills: false };
 
 async fn start(world: &World, dice: &Dice) -> JoinHandle<()> {
     let (watching, calling) = (client(world, dice), client(world, dice));
@@ -132,7 +165,7 @@ async fn start(world: &World, dice: &Dice) -> JoinHandle<()> {
     })
 }
 
-fn spec(replicas: u32) -> Value {
+pub(super) fn spec(replicas: u32) -> Value {
     json!({
         "replicas": replicas,
         "template": {"metadata": {"labels": {"try": "0"}}, "spec": {"containers": [
@@ -143,7 +176,7 @@ fn spec(replicas: u32) -> Value {
     })
 }
 
-fn template(try_: &str) -> Value {
+pub(super) fn template(try_: &str) -> Value {
     json!({"spec": {"template": {"metadata": {"labels": {"try": try_}}}}})
 }
 

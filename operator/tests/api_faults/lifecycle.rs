@@ -1,0 +1,117 @@
+//! What bad input and the ways to end get, on an API server that works.
+
+use serde_json::{Value, json};
+
+use super::scenarios::{CALM, Stage, spec, template};
+
+fn condition<'a>(app: &'a Value, kind: &str) -> &'a Value {
+    let conditions = app["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
+}
+
+fn pods(stage: &Stage) -> Vec<String> {
+    stage.world.list("pods").iter().map(|p| p["metadata"]["uid"].to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_template_touches_nothing_and_its_correction_goes_through() {
+    let mut stage = Stage::set(11, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let before = pods(&stage);
+    stage.change(&json!({"spec": {"template": {"metadata": {"labels": {"try": "1", "refuse": "me"}}}}}));
+    stage
+        .until("Stalled, with the API server's words", CALM, |s| {
+            let app = s.app().unwrap();
+            app["status"]["phase"] == "Stalled"
+                && condition(&app, "Stalled")["message"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .contains("refused by the test")
+        })
+        .await;
+    assert_eq!(pods(&stage), before);
+    stage.change(&json!({"spec": {"template": {"metadata": {"labels": {"refuse": null}}}}}));
+    stage.until("the correction", CALM, |s| s.settled("1", 2)).await;
+    stage.lost_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_that_contradicts_itself_touches_nothing_and_does_not_hold_a_deletion() {
+    let mut stage = Stage::set(12, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let before = pods(&stage);
+    stage.change(&json!({"spec": {"inFlight": {"port": "nowhere"}, "replicas": 1}}));
+    stage
+        .until("Stalled, with the field's name", CALM, |s| {
+            let app = s.app().unwrap();
+            let stalled = condition(&app, "Stalled");
+            stalled["reason"] == "InvalidSpec"
+                && stalled["message"].as_str().unwrap_or_default().contains("spec.inFlight.port")
+        })
+        .await;
+    assert_eq!(pods(&stage), before);
+    stage.delete();
+    stage.until("the end", CALM, Stage::nothing_left).await;
+    stage.lost_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orphaning_deletion_leaves_the_pods_and_takes_the_budget() {
+    let mut stage = Stage::set(13, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let before = pods(&stage);
+    stage.change(&json!({"metadata": {"finalizers": ["graceful.dev/drain", "orphan"]}}));
+    stage.delete();
+    stage
+        .until("our finalizer to go", CALM, |s| {
+            s.app().unwrap()["metadata"]["finalizers"] == json!(["orphan"])
+        })
+        .await;
+    stage.change(&json!({"metadata": {"finalizers": []}}));
+    stage.until("the app to go", CALM, |s| s.app().is_none()).await;
+    assert!(stage.world.list("poddisruptionbudgets").is_empty());
+    assert_eq!(stage.world.list("services").len(), 1);
+    assert_eq!(pods(&stage), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cut_at_a_deadline_is_counted_and_shown() {
+    let mut spec = spec(1);
+    spec["drain"] = json!({"lingerSeconds": 0, "deadlineSeconds": 1, "onDeadline": "Terminate"});
+    let mut stage = Stage::set(14, 0, spec).await;
+    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    // Work that would take for ever.
+    let held = stage.hold_a_task();
+    stage.change(&template("1"));
+    stage
+        .until("the cut in status", CALM, |s| {
+            s.settled("1", 1) && s.app().unwrap()["status"]["cut"]["pods"] == 1
+        })
+        .await;
+    let cut = &stage.app().unwrap()["status"]["cut"];
+    let lost = stage.ledger.lost.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(lost >= 1, "the held task was in flight");
+    assert_eq!(cut["tasks"], lost);
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_others_made_is_not_taken_over() {
+    let mut stage = Stage::bare(15, 0);
+    let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "tasks"}, "spec": {"selector": {"a": "b"}}});
+    stage.world.write(|w| w.create("services", "apps", theirs.clone()).unwrap());
+    stage.begin(spec(1)).await;
+    stage
+        .until("a warning", CALM, |s| {
+            s.settled("0", 1)
+                && condition(&s.app().unwrap(), "Warning")["message"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .contains("a Service named tasks")
+        })
+        .await;
+    assert_eq!(stage.world.list("services")[0]["spec"], theirs["spec"]);
+    stage.delete();
+    stage.until("the app to go", CALM, |s| s.app().is_none()).await;
+    assert_eq!(stage.world.list("services").len(), 1);
+}
