@@ -73,7 +73,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             builder.push(image, registry)?;
         }
     }
-    builder.forget();
     if options.load {
         let start = Instant::now();
         let tars: Vec<PathBuf> = wanted.iter().map(|image| image.tar()).collect();
@@ -220,11 +219,13 @@ impl Builder {
         command.args(["--storage-driver", "vfs"]).args(arguments);
         command
     }
+}
 
-    /// Empties the store: the archives are what stays.
-    fn forget(&self) {
+/// Empties the store, however it ended: the archives are what stays.
+impl Drop for Builder {
+    fn drop(&mut self) {
         if let Self::Buildah { store } = self {
-            let _ = fs::remove_dir_all(store);
+            let _ = fs::remove_dir_all(&*store);
             let _ = fs::remove_dir_all(store.with_extension("run"));
         }
     }
