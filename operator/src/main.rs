@@ -25,7 +25,7 @@ enum Command {
         #[arg(long, env = "GRACEFUL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
         log_format: LogFormat,
         /// The name in Events; the pod's, in a cluster.
-        #[arg(long, env = "GRACEFUL_POD_NAME")]
+        #[arg(long, env = "POD_NAME")]
         instance: Option<String>,
     },
     /// Print the CustomResourceDefinition.
@@ -72,8 +72,9 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=warn,kube_client=warn"));
+    // kube names each reconcile in a span of its own, which our lines say better. RUST_LOG comes last, and wins.
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::new(format!("kube_runtime=warn,kube_client=warn,{wanted}"));
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logger.with_ansi(false).init(),
