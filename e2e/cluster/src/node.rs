@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::artifacts::Artifacts;
-use crate::command::{command, output, wait_until};
+use crate::command::{command, output, succeeds, wait_until};
 use crate::config::{self, Installed};
 use crate::layout::{BRIDGE, HOST_IP, REGISTRY, node_dir, node_ip, node_name, pod_cidr, run};
 use crate::{archive, cgroup, kubernetes, network, pki, process};
@@ -118,11 +118,23 @@ pub(crate) fn load(n: u8, artifacts: &Artifacts, archives: &[PathBuf]) -> anyhow
         let tar = fs::canonicalize(tar)?;
         output(ctr(n, artifacts).args(["--namespace=k8s.io", "images", "import"]).arg(&tar))
             .with_context(|| format!("cannot load {} on node{n}", tar.display()))?;
-        loaded.extend(names.into_iter().map(|name| (name, content.clone())));
+        let replaced: Vec<_> =
+            names.iter().filter_map(|name| loaded.insert(name.clone(), content.clone())).collect();
         fs::write(&record, serde_json::to_string(&loaded)?)?;
+        forget(n, artifacts, replaced, &loaded);
         taken += 1;
     }
     Ok(taken)
+}
+
+/// Lets containerd collect what an image's name stood for before. It keeps a second name for each, the digest of the
+/// configuration, and the kubelet's own collector is off: without this each new build would stay for good. What runs
+/// keeps its files.
+fn forget(n: u8, artifacts: &Artifacts, replaced: Vec<String>, loaded: &BTreeMap<String, String>) {
+    for content in replaced.into_iter().filter(|old| !loaded.values().any(|used| used == old)) {
+        let digest = format!("sha256:{}", content.trim_end_matches(".json"));
+        succeeds(ctr(n, artifacts).args(["--namespace=k8s.io", "images", "rm", &digest]));
+    }
 }
 
 /// Whether the node's containerd can take images.

@@ -42,6 +42,36 @@ pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -
     Ok(())
 }
 
+/// Asked through its Prometheus metrics, and never quiet: clients that keep their connection go on sending to a pod that
+/// no Service routes to. At the deadline it gets its SIGTERM, and the app's own drain within its grace loses nothing.
+pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
+    scene: &Scene,
+) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    let spec = AppSpec::tasks(&scene.world)
+        .replicas(2)
+        .grace(25)
+        .set(
+            "/inFlight",
+            json!({
+                "port": "admin",
+                "path": "/metrics",
+                "format": "Prometheus",
+                "metric": "graceful_server_queue_depth",
+            }),
+        )
+        .drain("signal", "Sigterm")
+        .drain("quietSeconds", 3)
+        .drain("deadlineSeconds", 8);
+    scene.observer.app_drains_itself();
+    given.app(spec).await?;
+    given.load(load::usual()).await?;
+    when.template_changes("second").await?;
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
 /// The program as a ConfigMap.
 async fn program(scene: &Scene) -> anyhow::Result<()> {
     let map = json!({"metadata": {"name": "program"}, "data": {"foreign.py": PROGRAM}});

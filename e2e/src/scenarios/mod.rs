@@ -33,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         rollout::back_to_the_first_template,
         rollout::paused,
         foreign::python_app_drains_and_moves_to_the_protocol,
+        foreign::prometheus_and_sigterm_with_clients_that_never_let_go,
         sockets::sockets_stay_while_their_tasks_run,
         scale::scale_down_takes_the_idle_pod,
         scale::kubectl_scale_in_mid_rollout,
