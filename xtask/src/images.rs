@@ -66,6 +66,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .filter(|image| options.only.is_empty() || options.only.iter().any(|name| name == image.binary))
         .collect();
     compile()?;
+    // Held until the archives are loaded: of two at once, each loads what it built.
+    let _lock = lock()?;
     let builder = Builder::find()?;
     for image in &wanted {
         image.build(&builder)?;
@@ -93,6 +95,14 @@ fn compile() -> anyhow::Result<()> {
         build.args(["--package", image.package, "--bin", image.binary]);
     }
     run_command(&mut build)
+}
+
+fn lock() -> anyhow::Result<fs::File> {
+    let folder = root().join("target/images");
+    fs::create_dir_all(&folder)?;
+    let file = fs::File::create(folder.join("lock"))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// rust-toolchain.toml names the target, so rustup has installed it; a Rust of another kind is told.
