@@ -331,7 +331,7 @@ impl Cluster {
 
 /// Taken by all that changes the running cluster.
 fn change_lock() -> anyhow::Result<Lock> {
-    Lock::take("/run/lock/graceful-cluster.lock".as_ref(), "another command on this cluster")
+    Lock::take("/run/graceful-cluster.lock".as_ref(), "another command on this cluster")
 }
 
 /// All of it, whatever of it is there.
