@@ -212,8 +212,10 @@ pub enum Container {
     Running,
     /// Not running now, and no run of it has ever started.
     NeverStarted,
-    /// It ran, and is not running now (a crash loop's back-off).
+    /// It ran, and is not running now (a crash loop's back-off). What it accepted may wait in a volume for its next start.
     Crashed,
+    /// As `Crashed`, in a pod without a volume that could hold accepted work: what it had is gone already.
+    CrashedEmpty,
     /// The pod's phase is Failed or Succeeded: nothing in it will run again.
     Finished,
     /// Nothing is known: it may be busy.

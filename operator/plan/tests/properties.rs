@@ -39,6 +39,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => Just(Behaviour::Good),
         1 => Just(Behaviour::BadImage),
         1 => Just(Behaviour::CrashLoop),
+        1 => Just(Behaviour::Flapping),
         1 => Just(Behaviour::Refused),
         1 => Just(Behaviour::Silent),
         1 => Just(Behaviour::NeverReady),

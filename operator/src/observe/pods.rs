@@ -94,11 +94,22 @@ fn container_state(pod: &PodObject, container: Option<&str>) -> Container {
     let ran = status.restart_count > 0 || status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
     match &status.state {
         Some(state) if state.running.is_some() => Container::Running,
-        Some(state) if state.terminated.is_some() => Container::Crashed,
-        Some(state) if state.waiting.is_some() && ran => Container::Crashed,
+        Some(state) if state.terminated.is_some() || (state.waiting.is_some() && ran) => {
+            if keeps_nothing(pod) { Container::CrashedEmpty } else { Container::Crashed }
+        }
         Some(state) if state.waiting.is_some() => Container::NeverStarted,
         Some(_) | None => Container::Unknown,
     }
+}
+
+/// No volume of the pod could hold what a container accepted before it crashed. Kinds that are only ever read are known by name; any other,
+/// and one that is newer than this code, could.
+fn keeps_nothing(pod: &PodObject) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        spec.volumes.iter().flatten().all(|v| {
+            v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some()
+        })
+    })
 }
 
 fn container_status<'a>(pod: &'a PodObject, name: &str) -> Option<&'a ContainerStatus> {

@@ -74,7 +74,7 @@ impl Pod {
             node_ready: true,
             trouble: match (self.container, behaviour) {
                 (Container::NeverStarted, Behaviour::BadImage) => Some("ImagePullBackOff".to_owned()),
-                (Container::Crashed, _) => Some("CrashLoopBackOff".to_owned()),
+                (Container::Crashed | Container::CrashedEmpty, _) => Some("CrashLoopBackOff".to_owned()),
                 _ => None,
             },
         }

@@ -16,6 +16,8 @@ pub(crate) enum Behaviour {
     BadImage,
     /// Ends a second after each start.
     CrashLoop,
+    /// Becomes Ready after each start, as a pod without a readiness probe does, and ends a second later.
+    Flapping,
     /// Runs and is never Ready.
     NeverReady,
     /// Serves, and never answers for its in-flight count.
@@ -115,6 +117,8 @@ impl World {
             }
             (Behaviour::CrashLoop, age) if age % 3 == 1 => (Container::Running, Readiness::Never),
             (Behaviour::CrashLoop, _) => (Container::Crashed, Readiness::Never),
+            (Behaviour::Flapping, age) if age % 4 < 2 => (Container::Running, Readiness::Ready(now)),
+            (Behaviour::Flapping, _) => (Container::CrashedEmpty, Readiness::Lost(now)),
             (Behaviour::NeverReady, _) | (_, 1) => (Container::Running, Readiness::Never),
             (Behaviour::Good | Behaviour::Silent, _) => match pod.readiness {
                 Readiness::Ready(since) => (Container::Running, Readiness::Ready(since)),
@@ -129,8 +133,9 @@ impl World {
             let tasks = std::mem::take(&mut pod.volume);
             pod.process = Some(Process { tasks, ..Process::new(pod.boots) });
         }
-        if container == Container::Crashed {
-            pod.process = None;
+        if matches!(container, Container::Crashed | Container::CrashedEmpty) {
+            let had = pod.process.take().map_or(0, |p| p.tasks.len());
+            self.ledger.unpromised += u32::try_from(had).expect("few");
         }
         (pod.container, pod.readiness) = (container, readiness);
     }
@@ -146,7 +151,7 @@ impl World {
             self.ledger.unpromised += u32::try_from(tasks.len()).expect("few");
         }
         pod.version += 1;
-        pod.container = Container::Crashed;
+        pod.container = if durable { Container::Crashed } else { Container::CrashedEmpty };
         if pod.readiness != Readiness::Never {
             pod.readiness = Readiness::Lost(now);
         }

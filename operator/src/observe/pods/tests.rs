@@ -43,9 +43,25 @@ fn the_kubelet_s_word_on_the_container() {
     assert_eq!(with_container(&waiting), Container::NeverStarted);
     let again = json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 3,
         "lastState": {"terminated": {"exitCode": 1}}});
-    assert_eq!(with_container(&again), Container::Crashed);
-    assert_eq!(with_container(&json!({"state": {"terminated": {"exitCode": 1}}})), Container::Crashed);
+    assert_eq!(with_container(&again), Container::CrashedEmpty);
+    assert_eq!(with_container(&json!({"state": {"terminated": {"exitCode": 1}}})), Container::CrashedEmpty);
     assert_eq!(parsed(&json!({"phase": "Failed"})).container, Container::Finished);
+}
+
+#[test]
+fn a_crash_loses_what_no_volume_holds() {
+    let crashed = |volumes: Value| {
+        let mut pod = object(&json!({"phase": "Running", "containerStatuses": [{
+            "name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        }]}));
+        pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
+        parse(&pod, Some("web"), |_| true).container
+    };
+    let read_only = json!([{"name": "c", "configMap": {"name": "c"}}, {"name": "t", "projected": {}}]);
+    assert_eq!(crashed(read_only), Container::CrashedEmpty);
+    assert_eq!(crashed(json!([{"name": "data", "emptyDir": {}}])), Container::Crashed);
+    assert_eq!(crashed(json!([{"name": "data", "aKindFromTheFuture": {}}])), Container::Crashed);
 }
 
 #[test]
