@@ -39,6 +39,9 @@ pub const CUT: &str = "graceful.dev/cut";
 pub const APP_UID: &str = "graceful.dev/app-uid";
 /// Annotation on a Deployment: how its pods are asked and drained, a policy as JSON.
 pub const POLICY: &str = "graceful.dev/policy";
+/// Annotation on a child: a fingerprint of what was applied. Without it, a field that the user took out of the spec again would not be noticed,
+/// since the API server's own defaults look the same as ours.
+pub const APPLIED: &str = "graceful.dev/applied";
 /// Annotation on a GracefulApp: `"true"` accepts Services of the user's own that route to draining pods.
 pub const ACCEPT_UNFENCED_SERVICES: &str = "graceful.dev/accept-unfenced-services";
 

@@ -7,10 +7,6 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Annotation on a child: a fingerprint of what was applied. Without it, a field that the user took out of the spec again would not be noticed,
-/// since the API server's own defaults look the same as ours.
-pub(crate) const APPLIED: &str = "graceful.dev/applied";
-
 /// A child as it should be.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -28,7 +24,7 @@ impl Wanted {
         object["kind"] = Value::from(K::kind(&()).into_owned());
         let digest = Sha256::digest(object.to_string().as_bytes());
         let fingerprint: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        object["metadata"]["annotations"][APPLIED] = Value::from(fingerprint.as_str());
+        object["metadata"]["annotations"][names::APPLIED] = Value::from(fingerprint.as_str());
         Self { object, fingerprint }
     }
 }
