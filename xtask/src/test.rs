@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use graceful_cluster::Cluster;
+
 use crate::run::stage;
 use crate::{charts, check, e2e};
 
@@ -16,6 +18,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     };
     let result = timed("check", check::run_all)
         .and_then(|()| timed("prepare", || e2e::prepare(&e2e::Target::default()).map(drop)))
+        .and_then(|()| timed("wall", || Cluster::open()?.prove_wall()))
         .and_then(|()| timed("charts", charts::check))
         .and_then(|()| timed("e2e", || e2e::run(&e2e::Options::default())));
     println!("\nstage          seconds");
