@@ -12,7 +12,7 @@ pub const NAME: &str = "tasks";
 pub struct AppSpec(pub Value);
 
 impl AppSpec {
-    /// The task server: tasks of 2–8 s, a grace of 6 s that would not save the longer ones, a linger of 1 s.
+    /// The task server: tasks of 2–8 s, a grace of 6 s that would not save the longer ones, a linger of 2 s.
     pub fn tasks(world: &World) -> Self {
         Self(json!({
             "replicas": 3,
@@ -26,7 +26,7 @@ impl AppSpec {
                         "env": [
                             {"name": "GRACEFUL_TASK_SECONDS", "value": "2-8"},
                             {"name": "GRACEFUL_CONCURRENCY", "value": "64"},
-                            {"name": "GRACEFUL_LINGER_SECONDS", "value": "1"},
+                            {"name": "GRACEFUL_LINGER_SECONDS", "value": "2"},
                             {"name": "GRACEFUL_REPORT_URL", "value": "http://loadgen:8080/report"},
                         ],
                         "ports": [
@@ -39,7 +39,7 @@ impl AppSpec {
                 },
             },
             "service": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
-            "drain": {"lingerSeconds": 1, "deadlineSeconds": 60, "preStopCommand": ["/server", "pre-stop"]},
+            "drain": {"lingerSeconds": 2, "deadlineSeconds": 60, "preStopCommand": ["/server", "pre-stop"]},
             "rollout": {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 15},
         }))
     }
