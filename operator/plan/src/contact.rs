@@ -11,6 +11,8 @@ pub struct Contact {
     pub answer: Option<Answer>,
     /// When the last attempt ended, well or not.
     pub asked: Option<Timestamp>,
+    /// Since when the pod has been in `Conversation::Ask`, while it is: a later `asked` is an answer to that.
+    pub asking_since: Option<Timestamp>,
     /// What the last attempt met, where it failed; cleared by a valid answer.
     pub error: Option<ContactError>,
     /// The run of zeros that still holds, since the pod was unrouted in that epoch (signals Sigterm and None).

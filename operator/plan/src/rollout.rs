@@ -3,16 +3,12 @@
 //! P3 is kept here and nowhere else: `room` bounds creation, `spendable` bounds drains.
 
 use graceful_api::DrainReason;
-use jiff::SignedDuration;
 
 use crate::action::{Action, Proof};
 use crate::busy::cannot_be_busy;
 use crate::census::{Census, count};
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Container, Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
-
-/// How old an in-flight count may be when the idlest pod is chosen by it. All are asked each second while a choice is due.
-const FRESH: SignedDuration = SignedDuration::from_secs(10);
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -251,12 +247,14 @@ fn kept(census: &Census<'_>) -> u32 {
     if half_way { app.replicas.saturating_add(app.max_surge) } else { app.replicas }
 }
 
-/// Every candidate that serves has been asked just now, whether it answered or not. Otherwise all are asked, and the choice waits.
+/// Every candidate that serves has been asked since the choice came due, whether it answered or not. Otherwise all are asked, each second, and
+/// the choice waits: a count from before may be that of another minute.
 fn all_fresh(census: &Census<'_>, draft: &mut Draft, candidates: &[&Pod]) -> bool {
     draft.ask_serving = true;
     candidates.iter().filter(|p| census.serves(p)).all(|p| {
-        let asked = census.contact(p).and_then(|c| c.asked);
-        asked.is_some_and(|at| census.now.duration_since(at) <= FRESH)
+        let contact = census.contact(p);
+        let since = contact.and_then(|c| c.asking_since);
+        since.is_some() && contact.and_then(|c| c.asked) >= since
     })
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn sentence(
         parts.extend(new_pods(census, draft));
     }
     if parts.is_empty() {
-        parts.extend(rest(census, course));
+        parts.extend(rest(census, draft, course));
     }
     parts.join("; ")
 }
@@ -132,7 +132,7 @@ pub(crate) fn new_pod(census: &Census<'_>, pod: &Pod) -> String {
 }
 
 /// What is waited for when no pod is at fault.
-fn rest(census: &Census<'_>, course: &Course<'_>) -> Option<String> {
+fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<String> {
     let app = &census.observed.app;
     if app.deletion != Deletion::No {
         return Some("the children to be removed".to_owned());
@@ -146,6 +146,11 @@ fn rest(census: &Census<'_>, course: &Course<'_>) -> Option<String> {
             TemplateVerdict::Unknown => Some("a dry run of spec.template".to_owned()),
             TemplateVerdict::Accepted | TemplateVerdict::Refused(_) => None,
         };
+    }
+    if draft.ask_serving && draft.actions.is_empty() {
+        return Some(
+            "the serving pods' word on how busy they are, or the budget, to choose the idlest".to_owned(),
+        );
     }
     let here = count(census.labelled().filter(|p| !census.superseded(p)));
     let missing = app.replicas.saturating_sub(here);

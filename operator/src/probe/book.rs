@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use graceful_plan::{Answer, Contact, ContactError, Epoch, PodUid, Quiet, Restarted};
+use graceful_plan::{Answer, Contact, ContactError, Conversation, Epoch, PodUid, Quiet, Restarted};
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::AskError;
@@ -36,6 +36,12 @@ impl Book {
     pub(crate) fn contacts<'a>(&self, pods: impl Iterator<Item = &'a PodUid>) -> BTreeMap<PodUid, Contact> {
         let pages = self.open();
         pods.filter_map(|uid| Some((uid.clone(), pages.get(uid)?.contact.clone()))).collect()
+    }
+
+    /// A conversation begins. Answers to `Ask` are told from earlier ones by when it began.
+    pub(crate) fn begins(&self, pod: &PodUid, conversation: Conversation, now: Timestamp) {
+        let asking = conversation == Conversation::Ask;
+        self.open().entry(pod.clone()).or_default().contact.asking_since = asking.then_some(now);
     }
 
     /// A valid answer came.

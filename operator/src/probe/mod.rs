@@ -116,6 +116,7 @@ impl Probes {
             if let Some(incarnation) = &target.incarnation {
                 self.book.runs_as(uid, incarnation);
             }
+            self.book.begins(uid, *conversation, jiff::Timestamp::now());
             let line = Line {
                 target: target.clone(),
                 asker: self.asker.clone(),

@@ -31,6 +31,13 @@ impl World {
             ));
         }
         self.record(&plan);
+        for (uid, conversation) in &plan.conversations {
+            if self.conversations.get(uid) != Some(conversation) {
+                let asking = *conversation == Conversation::Ask;
+                let contact = self.contacts.entry(uid.clone()).or_default();
+                contact.asking_since = asking.then_some(self.now + jiff::SignedDuration::from_millis(1));
+            }
+        }
         self.conversations = plan.conversations;
         let before = self.acted;
         for action in plan.actions {
