@@ -85,10 +85,17 @@ async fn step(
         Ok(seen) => seen,
         Err(invalid) => return reject(operator, app, &invalid, memory).await,
     };
-    let plan = graceful_plan::plan(&seen.observed, Timestamp::now());
+    memory.cut.get_or_insert_with(|| app.status.as_ref().map(|s| s.cut).unwrap_or_default());
+    let mut plan = graceful_plan::plan(&seen.observed, Timestamp::now());
     operator.probes.converse(app_ref, &plan.conversations, &seen.targets);
     let mut scene = Scene { operator, object: app, seen: &seen, memory };
     let executed = execute(&mut scene, &plan.actions).await;
+    if let Err(error) = &executed.outcome {
+        // A webhook or a quota may refuse us for hours: what is waited for then is its leave.
+        let waiting_for = &mut plan.report.waiting_for;
+        let joint = if waiting_for.is_empty() { "" } else { "; " };
+        *waiting_for = format!("{waiting_for}{joint}{} (tried again)", chain(error));
+    }
     let done = &plan.actions[..executed.done];
     if done.contains(&Action::ReleaseFinalizer) {
         operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
@@ -132,11 +139,15 @@ async fn reject(
 impl Operator {
     /// Drops all that is remembered of an app that is gone.
     pub(crate) fn forget(&self, app: &GracefulApp) {
-        let app_ref = AppRef::from_obj(app);
-        self.probes.forget(&app_ref);
         self.memory.forget(&app.uid().unwrap_or_default());
-        self.metrics.forget(&app_ref);
-        self.pulse.forget(&app_ref);
+        self.forget_ref(&AppRef::from_obj(app));
+    }
+
+    /// The same for what is kept by name.
+    pub(crate) fn forget_ref(&self, app: &AppRef) {
+        self.probes.forget(app);
+        self.metrics.forget(app);
+        self.pulse.forget(app);
     }
 }
 

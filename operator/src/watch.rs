@@ -172,6 +172,11 @@ fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Told<'_, GracefulA
         Told::Listed => {
             let there: HashSet<_> = asks.apps.state().iter().filter_map(|app| app.uid()).collect();
             operator.memory.keep_only(&there);
+            let there: HashSet<_> =
+                asks.apps.state().iter().map(|app| AppRef::from_obj(app.as_ref())).collect();
+            for gone in operator.probes.others_than(&there) {
+                operator.forget_ref(&gone);
+            }
             asks.pull_where(|_| true);
         }
     }

@@ -125,7 +125,8 @@ impl<'a> Census<'a> {
 
     /// The epochs that this plan may still hand out: each above all annotations of the app and what the pod itself has seen.
     pub(crate) fn epochs(&self) -> Epochs {
-        let last = self.observed.pods.iter().filter_map(|p| p.epoch).max().unwrap_or_default();
+        let epochs = self.observed.pods.iter().filter_map(|p| p.epoch);
+        let last = epochs.filter(|e| *e < IMPLAUSIBLE).max().unwrap_or_default();
         Epochs { last }
     }
 
@@ -139,6 +140,10 @@ impl<'a> Census<'a> {
     }
 }
 
+/// An epoch that no operator of ours has counted up to: a thousand drains a second reach it after 34 years. Somebody told it to one pod by hand,
+/// and that pod alone must live with it.
+const IMPLAUSIBLE: Epoch = Epoch(1 << 40);
+
 /// Hands out epochs.
 pub(crate) struct Epochs {
     last: Epoch,
@@ -149,7 +154,8 @@ impl Epochs {
     pub(crate) fn next_for(&mut self, census: &Census<'_>, pod: &Pod) -> Epoch {
         self.last = self.last.next();
         let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch.next()).unwrap_or_default();
-        self.last.max(seen)
+        let annotated = pod.epoch.map(Epoch::next).unwrap_or_default();
+        self.last.max(seen).max(annotated)
     }
 }
 

@@ -15,6 +15,9 @@ pub(crate) const QUIET_READS: u32 = 3;
 /// How old the last of them may be when it is acted upon: two time-outs of the longest allowed poll would be guessing.
 const QUIET_AGE: SignedDuration = SignedDuration::from_secs(10);
 
+/// How long past its deadline a pod's last word is waited for: longer than a question's usual time-out, short beside any deadline.
+const LAST_WORD: SignedDuration = SignedDuration::from_secs(15);
+
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -71,12 +74,23 @@ fn quiet(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> b
 fn past_deadline(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
     match (policy.signal, policy.on_deadline) {
         (Signal::Sigterm, _) => Progress::Proven(Proof::HandedOver { epoch }),
+        (Signal::Http | Signal::None, OnDeadline::Terminate) if unasked(census, pod, policy) => {
+            Progress::Busy
+        }
         (Signal::Http | Signal::None, OnDeadline::Terminate) => {
             let tasks = census.answer(pod).map(|a| a.in_flight.total);
             Progress::Proven(Proof::Cut { epoch, tasks })
         }
         (Signal::Http | Signal::None, OnDeadline::Hold) => Progress::Held,
     }
+}
+
+/// A restarted operator asks once more before it cuts: the pod may be idle by now, and if not, the count of what is cut should be known. A pod
+/// that cannot even be asked is cut a little later.
+fn unasked(census: &Census<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
+    let asked = census.contact(pod).is_some_and(|c| c.asked.is_some());
+    let late = pod.drain.is_none_or(|mark| census.now >= deadline(mark, policy) + LAST_WORD);
+    !asked && !late
 }
 
 pub(crate) fn deadline(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
@@ -89,7 +103,9 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
         let Some(mark) = pod.drain else {
             continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
         };
-        draft.wake(census, deadline(mark, census.policy(pod)));
+        let deadline = deadline(mark, census.policy(pod));
+        draft.wake(census, deadline);
+        draft.wake(census, deadline + LAST_WORD);
         match progress(census, pod) {
             Progress::Proven(proof) => draft.retire(census, pod, proof),
             Progress::Busy | Progress::Held => {
@@ -203,7 +219,11 @@ mod tests {
     fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
         let in_flight = InFlight { total, ..InFlight::default() };
         let protocol = Some(Protocol { epoch: Epoch(epoch), accepting, resumable: true });
-        Contact { answer: Some(Answer { at: at(4), in_flight, protocol }), ..Contact::default() }
+        Contact {
+            answer: Some(Answer { at: at(4), in_flight, protocol }),
+            asked: Some(at(4)),
+            ..Contact::default()
+        }
     }
 
     fn zeros(reads: u32, since: i64, until: i64) -> Contact {
@@ -233,6 +253,17 @@ mod tests {
     #[test]
     fn an_old_quiet_is_not_a_quiet() {
         assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, zeros(9, 5, 20), 40), Progress::Busy);
+    }
+
+    #[test]
+    fn a_restarted_operator_asks_once_more_before_it_cuts() {
+        let unheard = |now| judged(Signal::Http, OnDeadline::Terminate, Contact::default(), now);
+        assert_eq!(unheard(60), Progress::Busy);
+        assert_eq!(
+            unheard(75),
+            Progress::Proven(Proof::Cut { epoch: EPOCH, tasks: None }),
+            "it cannot even be asked"
+        );
     }
 
     #[test]

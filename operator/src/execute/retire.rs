@@ -7,6 +7,8 @@
 //! A pod that was put back to serving or re-marked since the list is not deleted. The scale follows the DELETE within the same breath; if it
 //! fails it is never tried again, since the spare may run by then and a busy pod would be taken in its place.
 
+use std::time::{Duration, Instant};
+
 use graceful_api::names;
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{PodRef, Proof, RevisionHash};
@@ -14,6 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::revision::deployment;
@@ -21,6 +24,10 @@ use super::{CHANGED, Outcome, Scene, pods, scale};
 use crate::error::{Error, call, chain};
 use crate::observe::{Kind, live_pods};
 use crate::probe::AppRef;
+
+/// How long after the DELETE was sent the scale may follow, and how long it may take. A spare needs about as long to be scheduled and started;
+/// once it runs, the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 pub(super) async fn retire(
     scene: &mut Scene<'_>,
@@ -46,6 +53,7 @@ pub(super) async fn retire(
             None => return Ok(CHANGED),
         }
     }
+    let sent = Instant::now();
     if !delete(scene, pod, &version).await? {
         return Ok(CHANGED);
     }
@@ -57,7 +65,15 @@ pub(super) async fn retire(
         scene.memory.reported = None; // the one figure that cannot be observed again is written at once
     }
     if scale_to != replicas {
-        match scale::set(scene, &deployment, replicas, scale_to).await {
+        if sent.elapsed() > AT_ONCE {
+            warn!(
+                deployment = deployment.name_any(),
+                "not scaled to {scale_to} after a retirement: too late for it"
+            );
+            return Ok(Outcome::LookAgain("the DELETE took long, and a spare may run"));
+        }
+        let scaled = timeout(AT_ONCE, scale::set(scene, &deployment, replicas, scale_to));
+        match scaled.await.unwrap_or(Ok(Outcome::LookAgain("the scale took too long"))) {
             Ok(Outcome::Done | Outcome::Refused(_)) => {}
             Ok(Outcome::LookAgain(why)) => {
                 warn!(

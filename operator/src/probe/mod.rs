@@ -143,6 +143,12 @@ impl Probes {
         }
     }
 
+    /// Apps that are spoken to and are not among these.
+    pub(crate) fn others_than(&self, apps: &HashSet<AppRef>) -> Vec<AppRef> {
+        let known = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        known.keys().filter(|app| !apps.contains(app)).cloned().collect()
+    }
+
     /// Ends all conversations of an app that is gone.
     pub(crate) fn forget(&self, app: &AppRef) {
         let lines = self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
