@@ -84,6 +84,10 @@ struct Seen {
     /// Creations above the limit; spares are told apart when the test is over.
     over: Vec<Excess>,
     violations: Vec<String>,
+    /// Serving pods that were deleted without a drain, by uid: a ReplicaSet chose them.
+    taken: Vec<String>,
+    /// Names of pods that the test itself deleted.
+    deleted_by_test: Vec<String>,
     app_drains_itself: bool,
 }
 
@@ -148,6 +152,11 @@ impl Observer {
         lock(&self.seen).app_drains_itself = true;
     }
 
+    /// The test deletes this pod by hand: nobody promised that it is drained first.
+    pub fn deletes(&self, pod: &str) {
+        lock(&self.seen).deleted_by_test.push(pod.to_owned());
+    }
+
     /// Every pod seen so far, by uid.
     pub fn pods(&self) -> BTreeMap<String, PodLife> {
         lock(&self.seen).pods.clone()
@@ -165,6 +174,10 @@ impl Observer {
                 let names = names.collect::<Vec<_>>().join(", ");
                 violations.push(format!("P3: {} pods where {most} are allowed: {names}", running.len()));
             }
+        }
+        let taken = seen.taken.iter().filter_map(|uid| seen.pods.get(uid));
+        for life in taken.filter(|p| !p.spare && !seen.deleted_by_test.contains(&p.name)) {
+            violations.push(format!("P1: {} was serving and was deleted without a drain", life.name));
         }
         if let Some((ledger, offset)) = ledger.filter(|_| !seen.app_drains_itself) {
             violations.extend(seen.killed_while_busy(ledger, offset));
@@ -204,6 +217,15 @@ impl Seen {
         match before {
             None if life.counts() => self.created(uid),
             Some(before) if before.serves() && life.counts() && !life.serving => self.unrouted(&life),
+            Some(before)
+                if before.serves()
+                    && life.ran
+                    && life.deleted_ms.is_some()
+                    && life.reason.is_none()
+                    && self.allowed(|l| l.most, u64::max).is_some() =>
+            {
+                self.taken.push(uid);
+            }
             _ => {}
         }
     }

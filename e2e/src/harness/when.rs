@@ -59,6 +59,7 @@ impl When<'_> {
         let scene = self.0;
         scene
             .step(format!("when somebody deletes pod {name}"), async {
+                scene.observer.deletes(name);
                 scene.api::<Pod>().delete(name, &DeleteParams::default()).await?;
                 Ok(())
             })

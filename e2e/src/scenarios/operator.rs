@@ -79,11 +79,9 @@ pub(super) async fn helm_upgrade_restarts_nobody(scene: &Scene) -> anyhow::Resul
     let upgraded =
         charts::upgrade(&scene.world, &["--set", "podAnnotations.upgraded=again", "--set", "log=debug"]);
     scene.step("when the operator is upgraded by helm", upgraded).await?;
-    let generation = scene.app().await?.metadata.generation;
     // Something for the new operator to do, so that it has surely looked at this app.
     when.scaled(4).await?;
     then.rolled_out().await?;
-    ensure!(scene.app().await?.metadata.generation > generation, "the upgraded operator has seen nothing");
     let after = identities(scene).await?;
     for (uid, restarts) in &before {
         ensure!(after.get(uid) == Some(restarts), "pod {uid} was touched: {before:?}, now {after:?}");

@@ -57,6 +57,15 @@ async fn a_pod_too_many_is_a_violation_unless_it_never_ran() {
 }
 
 #[tokio::test]
+async fn a_serving_pod_that_goes_without_a_drain_is_a_violation_unless_the_test_deleted_it() {
+    let pods = [pod("a", json!({})), pod("b", json!({})), pod("c", json!({})), pod("a", deleted())];
+    let observer = observer(&pods);
+    assert_eq!(observer.verdict(None).violations.len(), 1);
+    observer.deletes("a");
+    assert!(observer.verdict(None).violations.is_empty());
+}
+
+#[tokio::test]
 async fn a_terminating_pod_makes_room() {
     let pods = [
         pod("a", json!({})),
@@ -65,7 +74,9 @@ async fn a_terminating_pod_makes_room() {
         pod("a", deleted()),
         pod("d", json!({})),
     ];
-    assert!(observer(&pods).verdict(None).violations.is_empty());
+    let observer = observer(&pods);
+    observer.deletes("a");
+    assert!(observer.verdict(None).violations.is_empty());
 }
 
 #[tokio::test]
