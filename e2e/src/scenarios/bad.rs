@@ -29,6 +29,18 @@ pub(super) async fn crash_loop_then_its_correction(scene: &Scene) -> anyhow::Res
     bad_then_good(scene, |app| app.task_seconds("8-2"), &["CrashLoopBackOff", "Error"]).await
 }
 
+/// A misspelt field, which Kubernetes alone can know: the dry run names it.
+pub(super) async fn unknown_field_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
+    let misspelt = |app: AppSpec| app.set("/template/spec/containers/0/imagePulPolicy", "Always");
+    bad_then_good(scene, misspelt, &["imagePulPolicy"]).await
+}
+
+/// A value that Kubernetes refuses: its own words are said.
+pub(super) async fn refused_template_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
+    let refused = |app: AppSpec| app.set("/template/spec/containers/0/terminationMessagePolicy", "Nowhere");
+    bad_then_good(scene, refused, &["terminationMessagePolicy"]).await
+}
+
 async fn bad_then_good(
     scene: &Scene,
     break_it: impl FnOnce(AppSpec) -> AppSpec,

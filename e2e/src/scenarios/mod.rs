@@ -41,6 +41,8 @@ pub fn all() -> Vec<Scenario> {
         scale::to_zero_and_back,
         bad::bad_image_then_its_correction,
         bad::crash_loop_then_its_correction,
+        bad::unknown_field_then_its_correction,
+        bad::refused_template_then_its_correction,
         deadline::deadline_hold,
         deadline::deadline_terminate,
         deletion::deletion_in_the_background,
