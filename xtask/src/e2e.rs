@@ -62,7 +62,12 @@ pub(crate) fn prepare(target: &Target) -> anyhow::Result<Command> {
     match target {
         Target { context: Some(context), registry: Some(registry) } => {
             stage("images", || images::build_and_push(registry))?;
+            // kubectl and helm are the ones that we build and test with, not what the PATH has.
+            let programs = stage("programs", Cluster::build)?.join("bin");
             let mut command = Command::new(stage("harness", build_harness)?);
+            command
+                .env("GRACEFUL_KUBECTL", programs.join("kubectl"))
+                .env("GRACEFUL_HELM", programs.join("helm"));
             command.args(["--context", context, "--registry", registry]);
             command.env("KUBECONFIG", foreign_kubeconfig()?);
             Ok(command)

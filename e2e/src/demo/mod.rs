@@ -83,6 +83,7 @@ fn sample(world: &World) -> anyhow::Result<AppSpec> {
     ensure!(sample["metadata"]["name"] == NAME, "the sample is not called {NAME}");
     Ok(AppSpec(sample["spec"].clone())
         .image(&world.image("server"))
+        .set("/template/spec/containers/0/imagePullPolicy", world.pull_policy())
         .env("GRACEFUL_REPORT_URL", "http://loadgen:8080/report")
         .task_seconds(TASK_SECONDS))
 }

@@ -23,6 +23,7 @@ impl AppSpec {
                     "containers": [{
                         "name": "server",
                         "image": world.image("server"),
+                        "imagePullPolicy": world.pull_policy(),
                         "env": [
                             {"name": "GRACEFUL_TASK_SECONDS", "value": "2-8"},
                             {"name": "GRACEFUL_CONCURRENCY", "value": "64"},

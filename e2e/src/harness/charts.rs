@@ -42,7 +42,8 @@ pub async fn upgrade(world: &World, more: &[&str]) -> anyhow::Result<()> {
     let tag = format!("image.tag={tag}");
     let operator = chart("graceful-operator");
     let mut args = vec!["upgrade", "--install", "graceful-operator", &operator, "-n", NAMESPACE];
-    args.extend(["--set", &repository, "--set", &tag, "--wait"]);
+    let pull = format!("image.pullPolicy={}", world.pull_policy());
+    args.extend(["--set", &repository, "--set", &tag, "--set", &pull, "--wait"]);
     args.extend(more);
     world.helm(&args).await.context("chart graceful-operator")?;
     Ok(())

@@ -46,6 +46,7 @@ impl Load {
                 "containers": [{
                     "name": NAME,
                     "image": world.image(NAME),
+                    "imagePullPolicy": world.pull_policy(),
                     "ports": [{"name": "http", "containerPort": PORT}],
                     "readinessProbe": {"httpGet": {"path": "/livez", "port": "http"}, "periodSeconds": 1},
                     "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},

@@ -56,6 +56,11 @@ impl World {
         }
     }
 
+    /// A registry's tag is the same from run to run, and a node would keep the image of an earlier one.
+    pub fn pull_policy(&self) -> &'static str {
+        if self.registry.is_some() { "Always" } else { "IfNotPresent" }
+    }
+
     /// The cluster's kubectl, ready for its arguments.
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new(&self.kubectl);

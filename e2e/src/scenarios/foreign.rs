@@ -99,6 +99,7 @@ fn python(scene: &Scene) -> AppSpec {
                 "containers": [{
                     "name": "server",
                     "image": scene.world.image("server"),
+                    "imagePullPolicy": scene.world.pull_policy(),
                     "command": ["/usr/bin/python3", "/program/foreign.py"],
                     "env": [
                         {"name": "TASK_SECONDS", "value": "4"},
