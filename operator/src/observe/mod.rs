@@ -13,7 +13,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use graceful_api::{FieldError, GracefulApp, Policy, Validated, names};
-use graceful_plan::{App, Deletion, Observed, PodUid, RevisionHash};
+use graceful_plan::{App, Contact, ContactError, Container, Deletion, Observed, PodUid, RevisionHash};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
@@ -83,10 +84,16 @@ pub(crate) async fn observe(
         .iter()
         .map(|(pod, owner)| pods::parse(pod, container(owner), |n| node_ready(&operator.stores.nodes, n)))
         .collect();
+    let targets: BTreeMap<_, _> =
+        pods.iter().filter_map(|(pod, owner)| target(operator, &app_ref, pod, owner)).collect();
+    let mut contacts = operator.probes.contacts(parsed.iter().map(|p| &p.uid));
+    for pod in parsed.iter().filter(|p| p.container == Container::Running && !targets.contains_key(&p.uid)) {
+        contacts.insert(pod.uid.clone(), unaskable(pod));
+    }
     let observed = Observed {
         app: resolved(app, valid.as_ref(), deletion),
         revisions: ours.iter().map(|o| o.parse(valid.as_ref())).collect(),
-        contacts: operator.probes.contacts(parsed.iter().map(|p| &p.uid)),
+        contacts,
         pods: parsed,
         surroundings,
     };
@@ -96,7 +103,7 @@ pub(crate) async fn observe(
         observed,
         app: valid,
         wanted,
-        targets: pods.iter().filter_map(|(pod, owner)| target(operator, &app_ref, pod, owner)).collect(),
+        targets,
         versions,
         nodes: pods
             .iter()
@@ -134,6 +141,15 @@ fn owner<'a>(pod: &Pod, ours: &'a [Ours]) -> Option<&'a Ours> {
 
 fn container(owner: &Ours) -> Option<&str> {
     owner.policy.as_ref().map(|p: &Policy| p.in_flight.container.as_str())
+}
+
+/// What stands in the book's place for a pod that runs and must not or cannot be asked: unknown, so busy, and said.
+fn unaskable(pod: &graceful_plan::Pod) -> Contact {
+    let message = "it cannot be asked: its Deployment's annotation graceful.dev/policy cannot be read, or its address is no pod's own";
+    let error =
+        ContactError { class: "unaskable".to_owned(), message: message.to_owned(), since: pod.created };
+    let asked = Some(Timestamp::now());
+    Contact { asked, asking_since: Some(pod.created), error: Some(error), ..Contact::default() }
 }
 
 /// Where and how a pod is asked: at its own IP, in its own revision's language.

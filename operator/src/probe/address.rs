@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[error("{0} is {1}, which is no pod's own address: it is not asked")]
 pub(crate) struct Forbidden(IpAddr, &'static str);
 
-/// Cloud metadata services outside the link-local range: Alibaba's, Oracle's, and EC2's and GCP's over IPv6.
-const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+/// Cloud metadata services outside the link-local range: Alibaba's, Oracle's, Azure's, and EC2's and GCP's over IPv6.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
@@ -34,8 +35,13 @@ pub(crate) fn permitted(address: IpAddr) -> Result<IpAddr, Forbidden> {
         IpAddr::V6(v6) if METADATA_V6.contains(&v6) => no("a cloud's metadata service"),
         // ::a.b.c.d, deprecated and still routed by some: to_canonical leaves it alone.
         IpAddr::V6(v6) if v6.segments()[..6] == [0; 6] => no("an IPv4 address in disguise"),
-        // 64:ff9b::/96 translates to any IPv4 address, ours and the metadata service's among them.
-        IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+        // 64:ff9b::/96, 64:ff9b:1::/48 and 2002::/16 translate to any IPv4 address, the metadata service's among them.
+        IpAddr::V6(v6)
+            if matches!(
+                v6.segments(),
+                [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] | [0x2002, ..]
+            ) =>
+        {
             no("an IPv4 address in disguise")
         }
         IpAddr::V4(_) | IpAddr::V6(_) => Ok(address),
@@ -58,6 +64,9 @@ mod tests {
     fn a_forged_status_reaches_nothing_of_ours() {
         for text in [
             "127.0.0.1",
+            "168.63.129.16",
+            "64:ff9b:1::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
             "127.8.8.8",
             "0.0.0.0",
             "0.1.2.3",
