@@ -1,13 +1,13 @@
 //! Pods that drain: when each may go, and what repairs a drain that went astray.
 
-use graceful_api::{OnDeadline, Signal};
+use graceful_api::{DrainReason, OnDeadline, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Proof};
 use crate::busy::cannot_be_busy;
 use crate::census::{Census, seconds};
 use crate::draft::{Draft, pod_ref};
-use crate::observed::{DrainMark, DrainPolicy, Epoch, Pod};
+use crate::observed::{DrainMark, DrainPolicy, Epoch, Pod, Readiness};
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
 pub(crate) const QUIET_READS: u32 = 3;
@@ -119,6 +119,19 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
     }
 }
 
+/// Takes the label off pods that go before they were ever Ready: spares, mostly, which a ReplicaSet made for a retired pod and takes back.
+///
+/// The kubelet may start one all the same, and where no other endpoint is left (a scale to 0, a deletion) kube-proxy falls back to terminating
+/// ones: the spare would accept work and be killed with it. Seen on a real cluster: 5 tasks of 41.
+pub(crate) fn unroute_spares(census: &Census<'_>, draft: &mut Draft) {
+    let unready = |p: &&Pod| !matches!(p.readiness, Readiness::Ready(_));
+    for pod in census.observed.pods.iter().filter(|p| p.terminating && p.serving).filter(unready) {
+        let epoch = draft.epochs.next_for(census, pod);
+        let (reason, since) = (DrainReason::ScaleDown, census.now);
+        draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
+    }
+}
+
 /// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours.
 fn outnumbered(census: &Census<'_>, pod: &Pod) -> bool {
     let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
@@ -152,8 +165,6 @@ pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
 
 #[cfg(test)]
 mod tests {
-    use graceful_api::DrainReason;
-
     use super::*;
     use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
     use crate::observed::{

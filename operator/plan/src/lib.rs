@@ -35,7 +35,7 @@ use draft::Draft;
 /// Decides everything.
 ///
 /// # Flow
-/// Count; then, in this order: the children that follow the spec; pods that a ReplicaSet would choose among; pods whose label and word differ; older pods that cannot be busy; warm
+/// Count; then, in this order: the children that follow the spec; spares that go; pods that a ReplicaSet would choose among; pods whose label and word differ; older pods that cannot be busy; warm
 /// pods back and new pods made; drains that are proven; drains that the budget allows; history. Last, who is spoken to and what people are told.
 ///
 /// # Guarantees
@@ -55,6 +55,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::No if !observed.app.finalizer => draft.act(Action::AddFinalizer),
         Deletion::No => {
             upkeep::children(&census, &mut draft);
+            drains::unroute_spares(&census, &mut draft);
             rollout::protect(&census, &mut draft);
             drains::repair(&census, &mut draft);
             let clearing = rollout::clear_away(&census, &mut draft, &course);

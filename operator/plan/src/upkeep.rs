@@ -57,6 +57,7 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
         draft.act(Action::ReleaseFinalizer);
         return;
     }
+    drains::unroute_spares(census, draft);
     rollout::protect(census, draft);
     for pod in census.live.iter().filter(|p| p.serving || p.drain.is_none()) {
         if crate::busy::cannot_be_busy(pod) {
