@@ -54,7 +54,14 @@ fn stall(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
     if !fenced(census) && (superseded_pods(census) > 0 || surplus(census)) {
         return Some(Stall { reason: Reason::UnfencedService, message: waiting::unfenced(census) });
     }
-    failing(census, draft)
+    failing(census, draft).or_else(|| refused_child(census))
+}
+
+/// The Service or the budget cannot be made as the spec says. Pods come and go all the same, but clients may not reach them.
+fn refused_child(census: &Census<'_>) -> Option<Stall> {
+    let warnings = &census.observed.surroundings.warnings;
+    let refused = warnings.iter().find(|w| w.reason == Reason::Refused)?;
+    Some(Stall { reason: Reason::Refused, message: refused.message.clone() })
 }
 
 fn surplus(census: &Census<'_>) -> bool {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use graceful_api::{OnDeadline, Signal};
-use graceful_plan::{Deletion, Observed};
+use graceful_plan::{Deletion, Observed, Warning};
 use model::{Behaviour, World};
 use serde::Deserialize;
 
@@ -47,6 +47,7 @@ enum Step {
         seconds: u32,
     },
     UnfencedService(String),
+    RefusedService(String),
     DeletePod(usize),
     DrainByHand(usize),
     Delete,
@@ -168,6 +169,13 @@ fn take(world: &mut World, step: &Step) -> String {
             world.surroundings.unfenced_services = if name.is_empty() { vec![] } else { vec![name.clone()] };
             world.tick();
             format!("the user's Service without the serving label: {name:?}")
+        }
+        Step::RefusedService(why) => {
+            let message = format!("Kubernetes refuses the Service: {why}");
+            let refused = Warning { reason: graceful_api::conditions::Reason::Refused, message };
+            world.surroundings.warnings = if why.is_empty() { vec![] } else { vec![refused] };
+            world.tick();
+            format!("the API server's word on the managed Service: {why:?}")
         }
         Step::DeletePod(nth) => {
             world.kubectl_delete_pod(*nth);
