@@ -102,12 +102,14 @@ async fn a_service_that_others_made_is_not_taken_over() {
     stage.world.write(|w| w.create("services", "apps", theirs.clone()).unwrap());
     stage.begin(spec(1)).await;
     stage
-        .until("a warning", CALM, |s| {
-            s.settled("0", 1)
-                && condition(&s.app().unwrap(), "Warning")["message"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .contains("a Service named tasks")
+        .until("it to be Stalled, and to say why", CALM, |s| {
+            let Some(app) = s.app() else { return false };
+            let says = |kind: &str| {
+                let condition = condition(&app, kind);
+                condition["status"] == "True"
+                    && condition["message"].as_str().unwrap_or_default().contains("a Service named tasks")
+            };
+            says("Warning") && says("Stalled") && app["status"]["servingReplicas"] == 1
         })
         .await;
     assert_eq!(stage.world.list("services")[0]["spec"], theirs["spec"]);
