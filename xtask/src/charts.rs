@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use graceful_cluster::Cluster;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::admission;
@@ -130,19 +131,29 @@ fn revision_templates_are_fixed(server: &Server) -> anyhow::Result<()> {
 
 /// No wildcard, no Secrets, no `exec`: a role that grows one is caught here.
 fn least_privilege(chart: &str) -> anyhow::Result<()> {
-    for line in chart.lines().map(str::trim).filter(|l| {
-        ["apiGroups:", "resources:", "verbs:"].iter().any(|key| l.trim_start_matches("- ").starts_with(key))
-    }) {
-        for forbidden in ["*", "secrets", "exec", "escalate", "impersonate", "bind"] {
-            let names = line.split(['[', ']', ',', ' ', '"', '\'']);
-            ensure!(
-                !names.into_iter().any(|name| name == forbidden),
-                "the chart's role asks for {forbidden}: {line}"
-            );
+    let mut rules = 0;
+    for document in serde_yaml::Deserializer::from_str(chart) {
+        let object = Value::deserialize(document).context("the rendered chart")?;
+        if !matches!(object["kind"].as_str(), Some("Role" | "ClusterRole")) {
+            continue;
+        }
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            rules += 1;
+            let lists =
+                ["apiGroups", "resources", "verbs", "nonResourceURLs"].map(|key| rule[key].as_array());
+            let words = lists.into_iter().flatten().flatten().filter_map(Value::as_str);
+            // "pods/exec" is as forbidden as "exec".
+            if let Some(word) = words.flat_map(|w| w.split('/')).find(|w| FORBIDDEN.contains(w)) {
+                bail!("the chart's role asks for {word}: {rule}");
+            }
         }
     }
+    ensure!(rules > 0, "the rendered chart has no role: nothing was judged");
     Ok(())
 }
+
+/// What the operator must never be given: each leads to other powers, or to secrets.
+const FORBIDDEN: [&str; 6] = ["*", "secrets", "exec", "escalate", "impersonate", "bind"];
 
 impl Server {
     fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
@@ -198,4 +209,24 @@ fn output(command: &mut Command, input: Option<&str>) -> anyhow::Result<Output> 
         bail!("{}: {stderr}{stdout}", command.get_program().display());
     }
     Ok(Output { stdout, stderr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::least_privilege;
+
+    fn role(rule: &str) -> String {
+        format!("kind: ConfigMap\n---\nkind: ClusterRole\nrules:\n- {rule}\n")
+    }
+
+    #[test]
+    fn a_role_that_asks_for_too_much_is_refused() {
+        assert!(least_privilege(&role("{apiGroups: [\"\"], resources: [pods], verbs: [get]}")).is_ok());
+        assert!(
+            least_privilege(&role("{apiGroups: [\"\"], resources: [pods/exec], verbs: [create]}")).is_err()
+        );
+        assert!(least_privilege(&role("resources:\n  - secrets\n  verbs: [get]")).is_err());
+        assert!(least_privilege(&role("{apiGroups: [\"*\"], resources: [pods], verbs: [get]}")).is_err());
+        assert!(least_privilege("kind: ConfigMap\n").is_err(), "nothing was judged");
+    }
 }
