@@ -7,7 +7,7 @@ use crate::action::{Action, Proof};
 use crate::busy::cannot_be_busy;
 use crate::census::{Census, seconds};
 use crate::draft::{Draft, pod_ref};
-use crate::observed::{DrainMark, DrainPolicy, Epoch, Pod, Readiness};
+use crate::observed::{Container, DrainMark, DrainPolicy, Epoch, Pod, Readiness};
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
 pub(crate) const QUIET_READS: u32 = 3;
@@ -73,6 +73,8 @@ fn quiet(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> b
 
 fn past_deadline(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
     match (policy.signal, policy.on_deadline) {
+        // A crashed container has nobody to drain what waits in its volume: its next start is waited for.
+        (Signal::Sigterm, _) if pod.container == Container::Crashed => Progress::Held,
         (Signal::Sigterm, _) => Progress::Proven(Proof::HandedOver { epoch }),
         (Signal::Http | Signal::None, OnDeadline::Terminate) if unasked(census, pod, policy) => {
             Progress::Busy

@@ -39,10 +39,8 @@ pub fn check(pod: &PodUid, proof: Proof, replicas: u32, live: &[Pod]) -> Verdict
         return Verdict::Void("the pod is terminating already");
     }
     let holds = match proof {
-        Proof::Idle { epoch }
-        | Proof::Quiet { epoch }
-        | Proof::HandedOver { epoch }
-        | Proof::Cut { epoch, .. } => drains_in(found, epoch),
+        Proof::Idle { epoch } | Proof::Quiet { epoch } | Proof::Cut { epoch, .. } => drains_in(found, epoch),
+        Proof::HandedOver { epoch } => drains_in(found, epoch) && found.container != Container::Crashed,
         Proof::NotRunning => cannot_be_busy(found),
     };
     if !holds {

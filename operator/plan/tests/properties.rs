@@ -9,6 +9,7 @@ use graceful_plan::{Deletion, TemplateVerdict};
 use model::{Behaviour, Faults, Ledger, World};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use proptest::test_runner::RngSeed;
 
 /// What a user does, and how long after the last thing.
 #[derive(Clone, Debug)]
@@ -169,8 +170,11 @@ fn tail(world: &World) -> String {
     world.transcript[from..].join("\n")
 }
 
+/// The same runs on every machine, so that a failure is the change's and not the day's. To look further, change it and `cases`.
+const SEED: u64 = 20_261_122;
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, rng_seed: RngSeed::Fixed(SEED), ..ProptestConfig::default() })]
 
     #[test]
     fn p1_p3_p7_p8_nothing_accepted_is_lost_the_budget_holds_and_the_wait_is_named(run in run()) {
