@@ -4,14 +4,14 @@
 //! - [`api`]: the routes, public and admin
 //! - [`queue`]: what was accepted and has not ended
 //! - [`worker`]: runs it
-//! - [`hub`]: tells the sockets
+//! - [`events`]: tells the sockets
 //! - [`report`]: tells the collector
 //! - [`metrics`], [`identity`], [`logs`]: what is seen from outside
 //! - [`run`]: all of it together, from the bound ports to the exit
 
 pub mod api;
 pub mod config;
-pub mod hub;
+pub mod events;
 pub mod identity;
 pub mod logs;
 pub mod metrics;

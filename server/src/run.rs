@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::api::{self, Api};
 use crate::config::{ReportUrl, Run};
-use crate::hub::Hub;
+use crate::events::hub::Hub;
 use crate::identity;
 use crate::metrics::Metrics;
 use crate::queue::Queue;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::config::TaskSeconds;
-use crate::hub::Hub;
+use crate::events::hub::Hub;
 use crate::metrics::Metrics;
 use crate::queue::{Claimed, Queue};
 use crate::report::{Outcome, Reporter};

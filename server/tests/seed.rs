@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use graceful_drain::{Drain, Settings};
 use graceful_server::api::{self, Api};
-use graceful_server::hub::Hub;
+use graceful_server::events::hub::Hub;
 use graceful_server::metrics::Metrics;
 use graceful_server::queue::Queue;
 use graceful_server::worker::Worker;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use graceful_drain::{Drain, Settings};
 use graceful_server::api::{self, Api};
-use graceful_server::hub::Hub;
+use graceful_server::events::hub::Hub;
 use graceful_server::metrics::Metrics;
 use graceful_server::queue::Queue;
 use tokio::net::TcpListener;

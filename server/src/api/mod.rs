@@ -14,7 +14,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 use uuid::Uuid;
 
-use crate::hub::Hub;
+use crate::events::hub::Hub;
 use crate::metrics::{Metrics, Refusal};
 use crate::queue::Queue;
 

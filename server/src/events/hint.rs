@@ -1,0 +1,43 @@
+//! Hints: what happens to a task before it ends, for those who watch this pod just now. They have no number and are not
+//! kept; what must not be missed is a [`graceful_store::Event`].
+
+use uuid::Uuid;
+
+/// Something happened to a task on this pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The task.
+    pub task_id: Uuid,
+    /// Its kind.
+    pub kind: String,
+    /// Whose it is.
+    pub client_id: Option<String>,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// It was accepted here.
+    Queued,
+    /// An attempt began here.
+    Started {
+        /// 1 for the first.
+        attempt: u16,
+    },
+    /// The attempt said how far it is.
+    Progress {
+        /// JSON text, as the handler gave it.
+        progress: String,
+    },
+    /// The attempt failed, and there will be another.
+    Retrying {
+        /// The attempt that failed.
+        attempt: u16,
+        /// Why.
+        error: String,
+        /// In how many milliseconds.
+        in_millis: u64,
+    },
+}

@@ -1,0 +1,120 @@
+//! The durable queue: one seam, [`TaskStore`], and two engines behind it.
+//!
+//! - [`task`]: what a task is, on its way in, while it runs, and for those who look
+//! - [`event`]: the numbered record of how tasks ended
+//! - [`error`]: what can go wrong, by what the caller should do about it
+//! - [`sqlite`]: a file in a volume; the process that has it open owns every task in it
+//! - [`postgres`]: a server that pods share; a task that waits is nobody's, one that runs is leased
+//!
+//! # Guarantees
+//! - **Durable**: what [`TaskStore::submit`] answered Ok is on disk, and runs at least once, or is cancelled.
+//! - **Fenced**: of all attempts at a task one ends it. [`TaskStore::complete`] and [`TaskStore::renew`] answer
+//!   `Lost` to an attempt that is no longer the task's own, and change nothing.
+//! - **Recovered**: the tasks of a process that died are queued again: as SQLite's file is opened, and in PostgreSQL
+//!   when the lease is over (within 10 s of the death). A dead attempt counts: a task that kills its process ends in
+//!   [`State::Dead`] like one that fails.
+//! - **Counted without a hole**: [`Owned`] is told in the same step that changes it, before any caller learns of the
+//!   change, so that a count of zero is a zero.
+//! - **Numbered without a gap**: events are numbered 1, 2, 3 … in the order in which they can be read: who has seen
+//!   number n never meets a lower one later.
+//!
+//! # Assumptions
+//! - The disk keeps what it said it had synced, and one process at a time has a SQLite file open (a lock sees to it).
+//! - PostgreSQL's clock is the only one that leases are measured by.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
+
+pub mod error;
+pub mod event;
+pub mod postgres;
+pub mod sqlite;
+pub mod task;
+
+pub use error::{OpenError, StoreError, Unavailable};
+pub use event::{Event, Events};
+pub use task::{
+    Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Idempotency, Lease, Millis, NewTask,
+    Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
+};
+
+/// What both engines need to know as they are opened.
+#[derive(Clone)]
+pub struct Settings {
+    /// Who claims: the pod's name and an id that is new for each start, so that a restarted process never takes its
+    /// own past for itself.
+    pub owner: String,
+    /// Tasks that may wait; past it [`StoreError::Full`]. A shared queue's count is up to a second old.
+    pub capacity: u64,
+    /// The kinds of task that this process can run. Of a shared queue it claims no other.
+    pub kinds: Vec<String>,
+    /// Events are kept this long.
+    pub keep_events: Duration,
+    /// Told how much this process owns, each time that changes.
+    pub owned: OwnedWatch,
+}
+
+/// Called under the store's own order, so it must be quick and must not call back.
+pub type OwnedWatch = Arc<dyn Fn(Owned) + Send + Sync>;
+
+/// A durable queue of tasks. All futures may be dropped at any time: what was begun is then ended or undone.
+#[async_trait]
+pub trait TaskStore: Debug + Send + Sync + 'static {
+    /// Puts a task on disk. `hold` is let go once the task is counted in [`Owned`], or is known not to have been taken.
+    async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError>;
+
+    /// Takes up to `most` tasks to run, of those that are due the highest priority first, then the oldest. Waits until
+    /// there is at least one.
+    async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError>;
+
+    /// Keeps claimed tasks; to be called every [`TaskStore::renew_every`] for all that run. The answers are in the order
+    /// of the leases.
+    async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError>;
+
+    /// How often to renew. None where a claim cannot be lost.
+    fn renew_every(&self) -> Option<Duration>;
+
+    /// Writes down how far a running task is: any JSON, as text.
+    async fn progress(&self, lease: Lease, progress: String) -> Result<Held, StoreError>;
+
+    /// Ends an attempt.
+    async fn complete(&self, lease: Lease, outcome: Outcome) -> Result<Completion, StoreError>;
+
+    /// Cancels a task that waits; asks the one who runs it to stop if it runs.
+    async fn cancel(&self, id: Uuid) -> Result<Cancelled, StoreError>;
+
+    /// Queues a dead or cancelled task again, with all its attempts before it.
+    async fn retry(&self, id: Uuid) -> Result<Retried, StoreError>;
+
+    /// One task.
+    async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError>;
+
+    /// Tasks, the newest first; at most `limit` of them, from `after` on.
+    async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError>;
+
+    /// How many there are in the whole queue. May be up to a second old.
+    async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Events numbered above `after`, in order, at most `limit`.
+    async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError>;
+
+    /// The highest number of any event; changes as events come.
+    fn head(&self) -> watch::Receiver<u64>;
+
+    /// Names this queue's numbering; it is another one for another file or database.
+    fn stream(&self) -> &str;
+
+    /// Ids of running tasks that someone wants to stop. A hint that comes at once; [`Held::CancelRequested`] is the net.
+    fn cancellations(&self) -> broadcast::Receiver<Uuid>;
+
+    /// To be called every second: queues orphans again, forgets what is past its time, looks at the clock.
+    async fn maintain(&self) -> Result<(), StoreError>;
+
+    /// Whether tasks that wait are this process's own (in its volume), or the cluster's.
+    fn shared(&self) -> bool;
+}

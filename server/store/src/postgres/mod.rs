@@ -1,0 +1,1 @@
+//! PostgreSQL: a queue that pods share.

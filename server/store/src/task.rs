@@ -1,0 +1,313 @@
+//! A task: handed in, claimed, ended, looked at.
+
+use std::any::Any;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// Milliseconds since 1970 on the clock of the queue (SQLite: this machine's; PostgreSQL: the server's).
+pub type Millis = i64;
+
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It waits: for a free place, for its time, or for its next attempt.
+    Queued,
+    /// Someone runs it.
+    Running,
+    /// It was done.
+    Succeeded,
+    /// It was given up: its last attempt failed, or failed for good (a dead letter).
+    Dead,
+    /// It was called off.
+    Cancelled,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Dead, Self::Cancelled];
+
+    /// The word on the wire and in the tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Nothing will happen to it any more, unless it is retried by hand.
+    #[must_use]
+    pub const fn ended(self) -> bool {
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Succeeded | Self::Dead | Self::Cancelled => true,
+        }
+    }
+}
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+            format!("`{text}` is no state; write one of {}", Self::ALL.map(Self::as_str).join(", "))
+        })
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a client hands in. Checked before it comes here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewTask {
+    /// A version 7 uuid, so that ids are in the order of their coming.
+    pub id: Uuid,
+    /// Which handler runs it.
+    pub kind: String,
+    /// The handler's input: JSON text.
+    pub input: String,
+    /// Whose it is, for those who ask for their own.
+    pub client_id: Option<String>,
+    /// Higher comes first.
+    pub priority: i16,
+    /// It is not started before so much time has passed.
+    pub delay: Duration,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// How often it may be started.
+    pub max_attempts: u16,
+    /// How long it is remembered once it has ended.
+    pub keep: Duration,
+    /// Makes a repeated submission the same task.
+    pub idempotency: Option<Idempotency>,
+    /// W3C `traceparent` of the request that brought it.
+    pub trace: Option<String>,
+}
+
+/// A client's own name for a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key.
+    pub key: String,
+    /// A digest of what was submitted under it: the same key with other content is a mistake.
+    pub fingerprint: Vec<u8>,
+}
+
+/// Something to let go once a submission is decided: the guard of the request that brought it.
+#[derive(Default)]
+pub struct Hold(Option<Box<dyn Any + Send + Sync>>);
+
+impl Hold {
+    /// Holds a guard.
+    pub fn new(guard: impl Any + Send + Sync) -> Self {
+        Self(Some(Box::new(guard)))
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hold").field(&self.0.is_some()).finish()
+    }
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// It is a task now.
+    New,
+    /// The key's task, which was there before.
+    Known(Box<TaskRecord>),
+    /// The key belongs to a task with other content.
+    KeyReused {
+        /// That task.
+        id: Uuid,
+    },
+}
+
+/// A task to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// What is renewed and completed.
+    pub lease: Lease,
+    /// Which handler runs it.
+    pub kind: String,
+    /// Its input: JSON text.
+    pub input: String,
+    /// Whose it is.
+    pub client_id: Option<String>,
+    /// How long this attempt may take.
+    pub timeout: Option<Duration>,
+    /// How often it may be started.
+    pub max_attempts: u16,
+    /// When it was handed in.
+    pub created: Millis,
+    /// How long it was due before it was claimed.
+    pub waited: Duration,
+    /// W3C `traceparent` of the request that brought it.
+    pub trace: Option<String>,
+}
+
+/// One attempt at one task, by this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The task.
+    pub id: Uuid,
+    /// 1 for the first attempt. It fences: an attempt that is no longer the task's latest is `Lost`.
+    pub attempt: u16,
+}
+
+/// Whether an attempt still has its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It has.
+    Yes,
+    /// It has, and is asked to stop.
+    CancelRequested,
+    /// Another attempt has it, or it has ended.
+    Lost,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Done; the handler's output as JSON text.
+    Succeeded(String),
+    /// Not done, for this reason. Tried again after `retry`, unless that is None or no attempt is left: then dead.
+    Failed {
+        /// What went wrong, for people.
+        error: String,
+        /// How long to wait before the next attempt.
+        retry: Option<Duration>,
+    },
+    /// It stopped because it was asked to.
+    Cancelled,
+    /// It was never started (the process is going): queued again, and this attempt does not count.
+    Released,
+}
+
+/// What [`crate::TaskStore::complete`] made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// The task is in this state now ([`State::Queued`]: there will be another attempt).
+    Now(State),
+    /// The attempt no longer had the task; nothing was changed.
+    Lost,
+}
+
+/// What became of a wish to cancel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cancelled {
+    /// It waited, and is cancelled.
+    Now(Box<TaskRecord>),
+    /// It runs; the one who runs it has been asked to stop.
+    Asked(Box<TaskRecord>),
+    /// It had ended before.
+    TooLate(Box<TaskRecord>),
+    /// There is no such task.
+    Unknown,
+}
+
+/// What became of a wish to try again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Retried {
+    /// It is queued again.
+    Now(Box<TaskRecord>),
+    /// It is neither dead nor cancelled.
+    NotEnded(Box<TaskRecord>),
+    /// There is no such task.
+    Unknown,
+}
+
+/// All that is known of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRecord {
+    /// Its id.
+    pub id: Uuid,
+    /// Which handler runs it.
+    pub kind: String,
+    /// Where it is.
+    pub state: State,
+    /// Whose it is.
+    pub client_id: Option<String>,
+    /// Higher comes first.
+    pub priority: i16,
+    /// Attempts started so far.
+    pub attempt: u16,
+    /// How often it may be started.
+    pub max_attempts: u16,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// Its input: JSON text.
+    pub input: String,
+    /// Its output, once it has succeeded: JSON text.
+    pub output: Option<String>,
+    /// The last word of the attempt that runs: JSON text.
+    pub progress: Option<String>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// When it was handed in.
+    pub created: Millis,
+    /// When it may start.
+    pub due: Millis,
+    /// When the latest attempt started.
+    pub started: Option<Millis>,
+    /// When it ended.
+    pub ended: Option<Millis>,
+    /// Someone wants it to stop.
+    pub cancel_requested: bool,
+}
+
+/// Which tasks to list; what is None does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// In one of these states; none given: in any.
+    pub states: Vec<State>,
+    /// Of this kind.
+    pub kind: Option<String>,
+    /// Of this client.
+    pub client_id: Option<String>,
+}
+
+/// Where a page ended: the id of its last task.
+pub type Cursor = Uuid;
+
+/// Some of the tasks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// The newest first.
+    pub tasks: Vec<TaskRecord>,
+    /// Where the next page begins; None at the end.
+    pub next: Option<Cursor>,
+}
+
+/// The whole queue, whoever owns it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting, and due.
+    pub queued: u64,
+    /// Waiting for their time, or for their next attempt.
+    pub delayed: u64,
+    /// Running.
+    pub running: u64,
+    /// Dead letters that are remembered.
+    pub dead: u64,
+}
+
+/// What this process must see to the end before it may go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// SQLite: all that wait, those whose time has not come included. PostgreSQL: none.
+    pub queued: u64,
+    /// Claimed and not completed.
+    pub running: u64,
+}
