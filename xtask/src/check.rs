@@ -1,5 +1,7 @@
 //! `cargo xtask check`: all that can be known without a cluster.
 
+use graceful_cluster::prerequisites;
+
 use crate::run::{cargo, run, stage};
 
 /// Runs every stage in the order of its price and stops at the first that fails.
@@ -8,6 +10,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("clippy", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
     })?;
+    stage("prerequisites", || prerequisites::ensure(&prerequisites::POSTGRES))?;
     stage("tests", || run(cargo().args(["test", "--workspace", "--locked", "--quiet"])))?;
     stage("deny", deny)
 }

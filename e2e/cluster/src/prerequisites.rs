@@ -1,6 +1,6 @@
 //! The programs we take from the distribution: installed on Debian by root, else named with the command to run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -43,6 +43,12 @@ pub const BUILDAH: [Prerequisite; 1] = [needs("buildah", "buildah")];
 
 /// The interpreter that the end-to-end tests' foreign app runs on, mounted from the node.
 pub const PYTHON: [Prerequisite; 1] = [needs("/usr/bin/python3", "python3")];
+
+/// The database that the shared queue is tested on.
+pub const POSTGRES: [Prerequisite; 2] = [needs("postgres", "postgresql"), needs("setpriv", "util-linux")];
+
+/// Debian keeps each version of PostgreSQL in a folder of its own, below this one.
+const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// Folders that a shell's PATH may lack, and where distributions put the CNI plugins.
 const FOLDERS: [&str; 9] = [
@@ -125,12 +131,14 @@ fn missing(wanted: &[Prerequisite], has: impl Fn(&str) -> bool) -> Vec<&'static 
     packages
 }
 
-/// Where a program is: on the PATH, or in a folder that root's PATH would have.
+/// Where a program is: on the PATH, in a folder that root's PATH would have, or among PostgreSQL's own.
 fn find(program: &str) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let folders = path.split(':').chain(FOLDERS);
+    let folders = path.split(':').chain(FOLDERS).map(PathBuf::from);
+    let versions = std::fs::read_dir(POSTGRES_VERSIONS).into_iter().flatten().flatten();
     folders
-        .map(|folder| Path::new(folder).join(program))
+        .chain(versions.map(|version| version.path().join("bin")))
+        .map(|folder| folder.join(program))
         .find(|p| p.is_file())
         .map(|p| p.display().to_string())
 }
