@@ -54,6 +54,17 @@ pub(crate) enum Kind {
 /// Names one counted thing. Ids only grow, so the first in order is the oldest.
 pub(crate) type Ticket = u64;
 
+/// Tasks that a queue owns and counts itself, outside of the guards.
+#[derive(Debug, Default)]
+struct Tasks {
+    queued: u64,
+    running: u64,
+    /// Since when there has been at least one: an upper bound of the oldest's age, for when the queue gives none.
+    since: Option<Instant>,
+    /// Since when the oldest has been here, as the queue says.
+    oldest: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Core {
     admission: Admission,
@@ -61,6 +72,8 @@ pub(crate) struct Core {
     epoch: u64,
     epoch_of: EpochOf,
     in_flight: InFlight,
+    tasks: Tasks,
+    shared_queued: Option<u64>,
     connections: u64,
     ended: bool,
     next: Ticket,
@@ -75,6 +88,8 @@ impl Core {
             epoch: 0,
             epoch_of: EpochOf::Nobody,
             in_flight: InFlight::default(),
+            tasks: Tasks::default(),
+            shared_queued: None,
             connections: 0,
             ended: false,
             next: 0,
@@ -120,6 +135,29 @@ impl Core {
     pub(crate) fn release(&mut self, ticket: Ticket, kind: Kind) {
         self.since.remove(&ticket);
         *self.slot(kind) -= 1;
+    }
+
+    /// Takes over a queue's own counts; the latch does not bind it, since what it counts was accepted before. True
+    /// when they differ from the last ones.
+    pub(crate) fn set_tasks(&mut self, queued: u64, running: u64, now: Instant) -> bool {
+        self.advance(now);
+        let changed = (self.tasks.queued, self.tasks.running) != (queued, running);
+        self.tasks.queued = queued;
+        self.tasks.running = running;
+        self.tasks.since = if queued + running == 0 { None } else { self.tasks.since.or(Some(now)) };
+        changed
+    }
+
+    pub(crate) fn set_oldest_task(&mut self, since: Option<Instant>) {
+        self.tasks.oldest = since;
+    }
+
+    pub(crate) fn set_shared_queued(&mut self, queued: u64) {
+        self.shared_queued = Some(queued);
+    }
+
+    pub(crate) fn shared_queued(&self) -> Option<u64> {
+        self.shared_queued
     }
 
     fn slot(&mut self, kind: Kind) -> &mut u64 {
@@ -199,7 +237,7 @@ impl Core {
         match self.admission {
             Admission::Open => State::Serving,
             Admission::Closing(_) => State::Lingering,
-            Admission::Latched if self.in_flight.total() == 0 => State::Idle,
+            Admission::Latched if self.in_flight().total() == 0 => State::Idle,
             Admission::Latched => State::Draining,
         }
     }
@@ -210,7 +248,7 @@ impl Core {
 
     /// Nothing runs and nothing can come any more (short of a resume).
     pub(crate) fn idle(&self) -> bool {
-        !self.accepting() && self.in_flight.total() == 0
+        !self.accepting() && self.in_flight().total() == 0
     }
 
     pub(crate) fn terminating(&self) -> bool {
@@ -237,8 +275,11 @@ impl Core {
         self.epoch
     }
 
+    /// What has a guard, and what the queue counts.
     pub(crate) fn in_flight(&self) -> InFlight {
-        self.in_flight
+        let InFlight { queued, running, requests } = self.in_flight;
+        let Tasks { queued: own, running: run, since: _, oldest: _ } = self.tasks;
+        InFlight { queued: queued + own, running: running + run, requests }
     }
 
     pub(crate) fn connections(&self) -> u64 {
@@ -246,7 +287,9 @@ impl Core {
     }
 
     pub(crate) fn oldest(&self, now: Instant) -> Duration {
-        self.since.values().next().map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
+        let task = self.tasks.since.map(|since| self.tasks.oldest.unwrap_or(since));
+        let oldest = self.since.values().next().copied().into_iter().chain(task).min();
+        oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }
 
@@ -255,138 +298,4 @@ fn closing(now: Instant, linger: Duration) -> Admission {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Duration = Duration::ZERO;
-    const LINGER: Duration = Duration::from_secs(3);
-
-    /// A core, and its clock in seconds since the start.
-    fn core() -> (Core, impl Fn(f64) -> Instant) {
-        let start = Instant::now();
-        (Core::new(), move |seconds| start + Duration::from_secs_f64(seconds))
-    }
-
-    #[test]
-    fn a_lone_zero_is_not_idle() {
-        let (mut core, at) = core();
-        assert!(!core.idle(), "nothing in flight, but the door is open");
-        core.drain(1, LINGER, at(0.0)).unwrap();
-        core.advance(at(2.9));
-        assert_eq!((core.idle(), core.state()), (false, State::Lingering), "still accepting");
-        core.advance(at(3.0));
-        assert_eq!((core.idle(), core.state()), (true, State::Idle));
-    }
-
-    #[test]
-    fn the_latch_is_on_time_without_a_timer() {
-        let (mut core, at) = core();
-        core.drain(1, LINGER, at(0.0)).unwrap();
-        assert!(core.admit(Kind::Request, at(2.999)).is_some(), "stragglers are served");
-        assert!(core.admit(Kind::Request, at(3.0)).is_none(), "though nobody looked in between");
-        assert_eq!(core.state(), State::Draining);
-    }
-
-    #[test]
-    fn past_the_latch_only_what_is_counted_can_count_more() {
-        let (mut core, at) = core();
-        let request = core.admit(Kind::Request, at(0.0)).unwrap();
-        core.drain(1, NOW, at(1.0)).unwrap();
-        assert_eq!(core.state(), State::Draining);
-        let task = core.count(Kind::Queued, at(1.0));
-        core.release(request, Kind::Request);
-        assert_eq!(core.state(), State::Draining, "the request's task holds it");
-        core.shift(Kind::Queued, Kind::Running);
-        assert_eq!(core.in_flight(), InFlight { queued: 0, running: 1, requests: 0 });
-        core.release(task, Kind::Running);
-        assert!(core.idle());
-    }
-
-    #[test]
-    fn the_same_epoch_changes_nothing_and_an_older_one_is_refused() {
-        let (mut core, at) = core();
-        core.drain(7, LINGER, at(0.0)).unwrap();
-        core.drain(7, Duration::from_secs(60), at(1.0)).unwrap();
-        assert_eq!(core.latches_at(), Some(at(3.0)), "a retry does not lengthen the linger");
-        assert_eq!(core.drain(6, LINGER, at(1.0)), Err(Conflict::Stale { asked: 6, seen: 7 }));
-        assert_eq!(core.resume(7, at(1.0)), Err(Conflict::Stale { asked: 7, seen: 7 }));
-    }
-
-    #[test]
-    fn a_late_drain_cannot_undo_a_resume() {
-        let (mut core, at) = core();
-        core.drain(7, NOW, at(0.0)).unwrap();
-        core.resume(8, at(1.0)).unwrap();
-        core.resume(8, at(1.0)).expect("a retry is no conflict");
-        assert_eq!(core.state(), State::Serving);
-        assert!(core.drain(7, NOW, at(2.0)).is_err(), "the drain's own late retry");
-        assert!(core.drain(8, NOW, at(2.0)).is_err(), "the resume's epoch is not a drain's");
-        assert!(core.accepting());
-    }
-
-    #[test]
-    fn a_resume_fences_a_drain_that_never_arrived() {
-        let (mut core, at) = core();
-        core.resume(8, at(0.0)).unwrap();
-        assert!(core.drain(7, NOW, at(1.0)).is_err());
-        assert!(core.accepting());
-    }
-
-    #[test]
-    fn a_newer_epoch_keeps_the_latch_closed_and_never_shortens_a_linger() {
-        let (mut core, at) = core();
-        core.drain(1, LINGER, at(0.0)).unwrap();
-        core.drain(2, NOW, at(1.0)).unwrap();
-        assert_eq!(core.latches_at(), Some(at(3.0)), "what the first promised holds");
-        core.drain(3, LINGER, at(2.0)).unwrap();
-        assert_eq!(core.latches_at(), Some(at(5.0)));
-        core.advance(at(5.0));
-        core.drain(4, LINGER, at(6.0)).unwrap();
-        assert_eq!((core.accepting(), core.epoch()), (false, 4), "a closed door is not opened again");
-    }
-
-    #[test]
-    fn sigterm_is_final() {
-        let (mut core, at) = core();
-        core.drain(1, NOW, at(0.0)).unwrap();
-        core.terminate(LINGER, at(1.0));
-        assert_eq!(core.resume(2, at(1.0)), Err(Conflict::Terminating));
-        assert_eq!(
-            (core.state(), core.accepting()),
-            (State::Terminating, false),
-            "an idle pod lingers no more"
-        );
-    }
-
-    #[test]
-    fn sigterm_lingers_unless_the_door_is_closed_already() {
-        let (mut core, at) = core();
-        core.terminate(LINGER, at(0.0));
-        assert_eq!((core.state(), core.latches_at()), (State::Terminating, Some(at(3.0))));
-        core.drain(1, Duration::from_secs(60), at(1.0)).expect("its epoch can still be set");
-        assert_eq!(core.latches_at(), Some(at(3.0)), "but nothing is lengthened any more");
-        core.terminate(NOW, at(2.0));
-        assert!(!core.accepting());
-    }
-
-    #[test]
-    fn sigterm_shortens_a_long_linger() {
-        let (mut core, at) = core();
-        core.drain(1, Duration::from_secs(3600), at(0.0)).unwrap();
-        core.terminate(LINGER, at(10.0));
-        assert_eq!(core.latches_at(), Some(at(13.0)));
-    }
-
-    #[test]
-    fn the_oldest_is_the_oldest_that_is_left() {
-        let (mut core, at) = core();
-        let first = core.admit(Kind::Request, at(0.0)).unwrap();
-        let second = core.admit(Kind::Queued, at(4.0)).unwrap();
-        core.shift(Kind::Queued, Kind::Running);
-        assert_eq!(core.oldest(at(10.0)), Duration::from_secs(10));
-        core.release(first, Kind::Request);
-        assert_eq!(core.oldest(at(10.0)), Duration::from_secs(6), "queued time counts");
-        core.release(second, Kind::Running);
-        assert_eq!(core.oldest(at(10.0)), Duration::ZERO);
-    }
-}
+mod tests;

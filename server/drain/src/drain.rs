@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::core::{Conflict, Core, Kind, Ticket};
 use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
-use crate::status::{DrainStatus, PROTOCOL};
+use crate::status::{DrainStatus, PROTOCOL, SharedQueue};
 
 /// How a pod drains; the defaults are what the operator's own defaults expect.
 #[derive(Debug, Clone)]
@@ -121,6 +121,29 @@ impl Drain {
         })
     }
 
+    /// Takes over the counts of a queue that keeps its own: how many tasks of this process wait and run, in absolute
+    /// numbers. They come on top of what has a guard. The queue calls it in the step that changes them, before anyone
+    /// learns of the change, and while the request that brought a task still has its guard. Only a change wakes who
+    /// waits.
+    pub fn set_tasks(&self, queued: u64, running: u64) {
+        let now = Instant::now();
+        let changed = self.lock().set_tasks(queued, running, now);
+        if changed {
+            self.0.changed.notify_waiters();
+        }
+    }
+
+    /// Since when the oldest of the queue's own tasks has been here, if the queue knows. Without it the age is taken
+    /// from when the counts last left zero. It wakes nobody.
+    pub fn set_oldest_task(&self, since: Option<Instant>) {
+        self.lock().set_oldest_task(since);
+    }
+
+    /// How many tasks wait in a queue that pods share, for information: they are nobody's. It wakes nobody.
+    pub fn set_shared_queued(&self, queued: u64) {
+        self.lock().set_shared_queued(queued);
+    }
+
     /// Counts an open upgraded connection. It holds no drain up; it is told at the end by its [`crate::Farewell`].
     #[must_use]
     pub fn connection(&self) -> ConnectionGuard {
@@ -175,6 +198,7 @@ impl Drain {
             connections: core.connections(),
             oldest_seconds: core.oldest(now).as_secs(),
             resumable: !core.terminating(),
+            shared: core.shared_queued().map(|queued| SharedQueue { queued }),
         })
     }
 

@@ -43,7 +43,8 @@
 //! - Each upgraded socket is told before the exit.
 //!
 //! # Assumptions
-//! - Work that outlives its request has a guard: [`RequestGuard::queue_task`], or a clone of the request's own.
+//! - Work that outlives its request has a guard: [`RequestGuard::queue_task`], or a clone of the request's own; or a
+//!   queue that counts for itself tells [`Drain::set_tasks`] before the request's guard is let go.
 //! - The app listens on its own for nothing else that brings work; what does (a message queue, a timer) asks
 //!   [`Drain::try_task`] first.
 //!
@@ -73,4 +74,4 @@ pub use pre_stop::{PreStopError, pre_stop};
 pub use serve::{Exit, serve};
 pub use signal::Signals;
 pub use sockets::{SERVICE_RESTART, closing_frame};
-pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, State};
+pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, SharedQueue, State};

@@ -107,6 +107,16 @@ pub struct DrainStatus {
     pub oldest_seconds: u64,
     /// Whether `DELETE /drain` can still bring the pod back.
     pub resumable: bool,
+    /// The queue that this pod shares with others, if it does. For information: it holds no drain up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedQueue>,
+}
+
+/// A queue that belongs to no pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedQueue {
+    /// Tasks that wait in it for any pod to take them; up to a second old.
+    pub queued: u64,
 }
 
 impl DrainStatus {
@@ -117,7 +127,8 @@ impl DrainStatus {
     }
 
     /// A weak `ETag` of what decides something: boot id, state, accepting, epoch and the counts in flight. The age of
-    /// the oldest and the number of sockets move all the time and decide nothing, so they wake nobody up.
+    /// the oldest, the number of sockets and a shared queue's length move all the time and decide nothing, so they wake
+    /// nobody up.
     #[must_use]
     pub fn etag(&self) -> String {
         let InFlight { queued, running, requests } = self.in_flight;

@@ -221,9 +221,11 @@ async fn age_and_sockets_wake_nobody_but_every_count_does() {
     let task = drain.try_task().unwrap();
     let before = etag(&get(&routes).await.1);
     let socket = drain.connection();
+    drain.set_shared_queued(17);
     tokio::time::advance(Duration::from_secs(90)).await;
     let (_, headers, body) = get(&routes).await;
     assert_eq!((&body["connections"], &body["oldestSeconds"]), (&json!(1), &json!(90)));
+    assert_eq!(body["shared"], json!({"queued": 17}));
     assert_eq!(etag(&headers), before);
     let mut seen = vec![before];
     let mut expect_new = async |what: &str| {
@@ -238,6 +240,11 @@ async fn age_and_sockets_wake_nobody_but_every_count_does() {
     expect_new("a request").await;
     drop(task);
     expect_new("an end").await;
+    drain.set_tasks(2, 0);
+    expect_new("a task of the queue's own").await;
+    drain.set_tasks(1, 1);
+    expect_new("it runs").await;
+    drain.set_tasks(0, 0);
     drain.start(1, Duration::ZERO).unwrap();
     expect_new("a drain").await;
     drain.start(2, Duration::ZERO).unwrap();
@@ -310,6 +317,7 @@ async fn the_schema_describes_every_answer_in_full() {
     answers.push(get(&routes).await.2);
     drop(task);
     answers.push(get(&routes).await.2);
+    drain.set_shared_queued(17);
     answers.push(delete(&routes, &format!("?epoch={}", (1_u64 << 53) - 2)).await.1);
     drain.terminate(Duration::ZERO);
     answers.push(get(&routes).await.2);

@@ -1,0 +1,180 @@
+//! The promises of the state machine, one a test.
+
+use super::*;
+
+const NOW: Duration = Duration::ZERO;
+const LINGER: Duration = Duration::from_secs(3);
+
+/// A core, and its clock in seconds since the start.
+fn core() -> (Core, impl Fn(f64) -> Instant) {
+    let start = Instant::now();
+    (Core::new(), move |seconds| start + Duration::from_secs_f64(seconds))
+}
+
+#[test]
+fn a_lone_zero_is_not_idle() {
+    let (mut core, at) = core();
+    assert!(!core.idle(), "nothing in flight, but the door is open");
+    core.drain(1, LINGER, at(0.0)).unwrap();
+    core.advance(at(2.9));
+    assert_eq!((core.idle(), core.state()), (false, State::Lingering), "still accepting");
+    core.advance(at(3.0));
+    assert_eq!((core.idle(), core.state()), (true, State::Idle));
+}
+
+#[test]
+fn the_latch_is_on_time_without_a_timer() {
+    let (mut core, at) = core();
+    core.drain(1, LINGER, at(0.0)).unwrap();
+    assert!(core.admit(Kind::Request, at(2.999)).is_some(), "stragglers are served");
+    assert!(core.admit(Kind::Request, at(3.0)).is_none(), "though nobody looked in between");
+    assert_eq!(core.state(), State::Draining);
+}
+
+#[test]
+fn past_the_latch_only_what_is_counted_can_count_more() {
+    let (mut core, at) = core();
+    let request = core.admit(Kind::Request, at(0.0)).unwrap();
+    core.drain(1, NOW, at(1.0)).unwrap();
+    assert_eq!(core.state(), State::Draining);
+    let task = core.count(Kind::Queued, at(1.0));
+    core.release(request, Kind::Request);
+    assert_eq!(core.state(), State::Draining, "the request's task holds it");
+    core.shift(Kind::Queued, Kind::Running);
+    assert_eq!(core.in_flight(), InFlight { queued: 0, running: 1, requests: 0 });
+    core.release(task, Kind::Running);
+    assert!(core.idle());
+}
+
+#[test]
+fn the_same_epoch_changes_nothing_and_an_older_one_is_refused() {
+    let (mut core, at) = core();
+    core.drain(7, LINGER, at(0.0)).unwrap();
+    core.drain(7, Duration::from_secs(60), at(1.0)).unwrap();
+    assert_eq!(core.latches_at(), Some(at(3.0)), "a retry does not lengthen the linger");
+    assert_eq!(core.drain(6, LINGER, at(1.0)), Err(Conflict::Stale { asked: 6, seen: 7 }));
+    assert_eq!(core.resume(7, at(1.0)), Err(Conflict::Stale { asked: 7, seen: 7 }));
+}
+
+#[test]
+fn a_late_drain_cannot_undo_a_resume() {
+    let (mut core, at) = core();
+    core.drain(7, NOW, at(0.0)).unwrap();
+    core.resume(8, at(1.0)).unwrap();
+    core.resume(8, at(1.0)).expect("a retry is no conflict");
+    assert_eq!(core.state(), State::Serving);
+    assert!(core.drain(7, NOW, at(2.0)).is_err(), "the drain's own late retry");
+    assert!(core.drain(8, NOW, at(2.0)).is_err(), "the resume's epoch is not a drain's");
+    assert!(core.accepting());
+}
+
+#[test]
+fn a_resume_fences_a_drain_that_never_arrived() {
+    let (mut core, at) = core();
+    core.resume(8, at(0.0)).unwrap();
+    assert!(core.drain(7, NOW, at(1.0)).is_err());
+    assert!(core.accepting());
+}
+
+#[test]
+fn a_newer_epoch_keeps_the_latch_closed_and_never_shortens_a_linger() {
+    let (mut core, at) = core();
+    core.drain(1, LINGER, at(0.0)).unwrap();
+    core.drain(2, NOW, at(1.0)).unwrap();
+    assert_eq!(core.latches_at(), Some(at(3.0)), "what the first promised holds");
+    core.drain(3, LINGER, at(2.0)).unwrap();
+    assert_eq!(core.latches_at(), Some(at(5.0)));
+    core.advance(at(5.0));
+    core.drain(4, LINGER, at(6.0)).unwrap();
+    assert_eq!((core.accepting(), core.epoch()), (false, 4), "a closed door is not opened again");
+}
+
+#[test]
+fn sigterm_is_final() {
+    let (mut core, at) = core();
+    core.drain(1, NOW, at(0.0)).unwrap();
+    core.terminate(LINGER, at(1.0));
+    assert_eq!(core.resume(2, at(1.0)), Err(Conflict::Terminating));
+    assert_eq!((core.state(), core.accepting()), (State::Terminating, false), "an idle pod lingers no more");
+}
+
+#[test]
+fn sigterm_lingers_unless_the_door_is_closed_already() {
+    let (mut core, at) = core();
+    core.terminate(LINGER, at(0.0));
+    assert_eq!((core.state(), core.latches_at()), (State::Terminating, Some(at(3.0))));
+    core.drain(1, Duration::from_secs(60), at(1.0)).expect("its epoch can still be set");
+    assert_eq!(core.latches_at(), Some(at(3.0)), "but nothing is lengthened any more");
+    core.terminate(NOW, at(2.0));
+    assert!(!core.accepting());
+}
+
+#[test]
+fn sigterm_shortens_a_long_linger() {
+    let (mut core, at) = core();
+    core.drain(1, Duration::from_secs(3600), at(0.0)).unwrap();
+    core.terminate(LINGER, at(10.0));
+    assert_eq!(core.latches_at(), Some(at(13.0)));
+}
+
+#[test]
+fn the_oldest_is_the_oldest_that_is_left() {
+    let (mut core, at) = core();
+    let first = core.admit(Kind::Request, at(0.0)).unwrap();
+    let second = core.admit(Kind::Queued, at(4.0)).unwrap();
+    core.shift(Kind::Queued, Kind::Running);
+    assert_eq!(core.oldest(at(10.0)), Duration::from_secs(10));
+    core.release(first, Kind::Request);
+    assert_eq!(core.oldest(at(10.0)), Duration::from_secs(6), "queued time counts");
+    core.release(second, Kind::Running);
+    assert_eq!(core.oldest(at(10.0)), Duration::ZERO);
+}
+
+#[test]
+fn a_queue_s_own_tasks_hold_the_drain_and_its_zero_is_a_zero() {
+    let (mut core, at) = core();
+    assert!(core.set_tasks(2, 1, at(0.0)));
+    core.drain(1, NOW, at(1.0)).unwrap();
+    assert_eq!((core.state(), core.idle()), (State::Draining, false));
+    assert_eq!(core.in_flight(), InFlight { queued: 2, running: 1, requests: 0 });
+    assert!(core.set_tasks(0, 1, at(2.0)), "absolute, not added up");
+    assert_eq!(core.in_flight().total(), 1);
+    assert!(core.set_tasks(0, 0, at(3.0)));
+    assert_eq!((core.state(), core.idle()), (State::Idle, true));
+    assert!(!core.set_tasks(0, 0, at(4.0)), "the same counts are no news");
+}
+
+#[test]
+fn a_task_that_comes_back_on_its_own_is_counted_past_the_latch() {
+    let (mut core, at) = core();
+    core.drain(1, NOW, at(0.0)).unwrap();
+    assert!(core.idle());
+    core.set_tasks(1, 0, at(1.0));
+    assert_eq!(core.state(), State::Draining, "whatever the latch says: a zero must be one");
+}
+
+#[test]
+fn guards_and_the_queue_s_own_counts_add_up() {
+    let (mut core, at) = core();
+    let request = core.admit(Kind::Request, at(0.0)).unwrap();
+    let guarded = core.count(Kind::Queued, at(0.0));
+    core.set_tasks(3, 2, at(0.0));
+    assert_eq!(core.in_flight(), InFlight { queued: 4, running: 2, requests: 1 });
+    core.release(request, Kind::Request);
+    core.release(guarded, Kind::Queued);
+    assert_eq!(core.in_flight(), InFlight { queued: 3, running: 2, requests: 0 });
+}
+
+#[test]
+fn the_oldest_task_is_as_old_as_the_queue_says() {
+    let (mut core, at) = core();
+    core.set_tasks(1, 0, at(10.0));
+    assert_eq!(core.oldest(at(12.0)), Duration::from_secs(2), "at most so old: there was none before");
+    core.set_oldest_task(Some(at(4.0)));
+    assert_eq!(core.oldest(at(12.0)), Duration::from_secs(8));
+    let request = core.admit(Kind::Request, at(1.0)).unwrap();
+    assert_eq!(core.oldest(at(12.0)), Duration::from_secs(11), "a request may be older");
+    core.release(request, Kind::Request);
+    core.set_tasks(0, 0, at(13.0));
+    assert_eq!(core.oldest(at(14.0)), Duration::ZERO);
+}
