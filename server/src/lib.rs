@@ -6,6 +6,7 @@
 //! - [`worker`]: runs it
 //! - [`events`]: tells the sockets
 //! - [`report`]: tells the collector
+//! - [`trace`]: W3C trace context through the queue
 //! - [`metrics`], [`identity`], [`logs`]: what is seen from outside
 //! - [`run`]: all of it together, from the bound ports to the exit
 
@@ -18,4 +19,5 @@ pub mod metrics;
 pub mod queue;
 pub mod report;
 pub mod run;
+pub mod trace;
 pub mod worker;
