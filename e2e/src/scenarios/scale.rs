@@ -47,13 +47,20 @@ pub(super) async fn scale_down_takes_the_idle_pod(scene: &Scene) -> anyhow::Resu
     Ok(())
 }
 
-/// `kubectl scale` in mid-rollout: fewer replicas and the new template, and nothing lost on the way.
-pub(super) async fn kubectl_scale_in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
+/// Four replicas under load, and the first of them drains for a new template.
+async fn in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).replicas(4)).await?;
     given.load(load::usual()).await?;
     when.template_changes("second").await?;
     then.status("an old pod drains", ROLLS, |s| s.draining_replicas > 0).await?;
+    Ok(())
+}
+
+/// `kubectl scale` in mid-rollout: fewer replicas and the new template, and nothing lost on the way.
+pub(super) async fn kubectl_scale_in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
+    let (.., then) = scene.steps();
+    in_mid_rollout(scene).await?;
     scene
         .step("when kubectl scale asks for 2", async {
             scene.spec_became(scene.spec()?.replicas(2));
@@ -68,11 +75,8 @@ pub(super) async fn kubectl_scale_in_mid_rollout(scene: &Scene) -> anyhow::Resul
 
 /// A HorizontalPodAutoscaler writes the scale subresource in mid-rollout: its maximum is below what is there.
 pub(super) async fn autoscaler_scales_in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
-    let (given, when, then) = scene.steps();
-    given.app(AppSpec::tasks(&scene.world).replicas(4)).await?;
-    given.load(load::usual()).await?;
-    when.template_changes("second").await?;
-    then.status("an old pod drains", ROLLS, |s| s.draining_replicas > 0).await?;
+    let (.., then) = scene.steps();
+    in_mid_rollout(scene).await?;
     scene
         .step("when an autoscaler with a maximum of 2 appears", async {
             scene.spec_became(scene.spec()?.replicas(2));

@@ -64,25 +64,32 @@ impl From<MetricSelector> for String {
 }
 
 fn parse(text: &str) -> Option<MetricSelector> {
-    let (name, mut rest) = identifier(text.trim(), |c| c == ':')?;
-    let mut labels = Vec::new();
-    rest = rest.trim_start();
-    if let Some(inside) = rest.strip_prefix('{') {
-        rest = inside.trim_start();
-        while !rest.starts_with('}') {
-            let (key, after) = identifier(rest, |_| false)?;
-            let (value, after) = quoted(after.trim_start().strip_prefix('=')?.trim_start())?;
-            labels.push((key.to_owned(), value));
-            let after = after.trim_start();
-            rest = match after.strip_prefix(',') {
-                Some(next) => next.trim_start(),
-                None if after.starts_with('}') => after,
-                None => return None,
-            };
-        }
-        rest = &rest[1..];
-    }
+    let (name, labels, rest) = series(text.trim())?;
+    let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     rest.trim().is_empty().then(|| MetricSelector { name: name.to_owned(), labels })
+}
+
+/// A name, its labels with their values, and the text that follows.
+pub type Series<'a> = (&'a str, Vec<(&'a str, String)>, &'a str);
+
+/// Reads a series as Prometheus' text format writes it, `name{label="value",…}`, at the start of the text, and gives back
+/// what follows it too. None when it is anything else.
+pub fn series(text: &str) -> Option<Series<'_>> {
+    let (name, rest) = identifier(text, |c| c == ':')?;
+    let mut labels = Vec::new();
+    let Some(inside) = rest.trim_start().strip_prefix('{') else { return Some((name, labels, rest)) };
+    let mut rest = inside.trim_start();
+    while !rest.starts_with('}') {
+        let (label, after) = identifier(rest, |_| false)?;
+        let (value, after) = quoted(after.trim_start().strip_prefix('=')?.trim_start())?;
+        labels.push((label, value));
+        let after = after.trim_start();
+        rest = match after.strip_prefix(',') {
+            Some(next) => next.trim_start(),
+            None => after.starts_with('}').then_some(after)?,
+        };
+    }
+    Some((name, labels, rest.strip_prefix('}')?))
 }
 
 /// A name at the start of the text, and what follows it.

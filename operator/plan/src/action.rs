@@ -104,6 +104,35 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The pod that it acts upon.
+    pub fn pod(&self) -> Option<&PodRef> {
+        self.touches().0
+    }
+
+    /// The revision whose Deployment it scales.
+    pub fn scales(&self) -> Option<&RevisionHash> {
+        self.touches().1
+    }
+
+    /// In one list, so that a new action says here what it touches or does not compile.
+    fn touches(&self) -> (Option<&PodRef>, Option<&RevisionHash>) {
+        match self {
+            Self::Retire { pod, revision, .. } => (Some(pod), Some(revision)),
+            Self::Unroute { pod, .. } | Self::PutBack { pod, .. } => (Some(pod), None),
+            Self::ScaleUp { revision, .. } | Self::ScaleDown { revision, .. } => (None, Some(revision)),
+            Self::AddFinalizer
+            | Self::ReleaseFinalizer
+            | Self::SyncService
+            | Self::SyncBudget
+            | Self::DryRunTemplate { .. }
+            | Self::CreateRevision { .. }
+            | Self::SyncPolicy { .. }
+            | Self::DeleteRevision { .. } => (None, None),
+        }
+    }
+}
+
 /// A pod by both of its names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodRef {

@@ -57,40 +57,12 @@ impl Draft {
 
     /// A pod is acted upon once a plan: the first rule to speak has the higher rank.
     pub(crate) fn has_acted_on(&self, pod: &Pod) -> bool {
-        self.actions.iter().any(|action| match action {
-            Action::Unroute { pod: p, .. }
-            | Action::PutBack { pod: p, .. }
-            | Action::Retire { pod: p, .. } => p.uid == pod.uid,
-            Action::AddFinalizer
-            | Action::ReleaseFinalizer
-            | Action::SyncService
-            | Action::SyncBudget
-            | Action::DryRunTemplate { .. }
-            | Action::CreateRevision { .. }
-            | Action::SyncPolicy { .. }
-            | Action::ScaleUp { .. }
-            | Action::ScaleDown { .. }
-            | Action::DeleteRevision { .. } => false,
-        })
+        self.actions.iter().any(|action| action.pod().is_some_and(|acted_on| acted_on.uid == pod.uid))
     }
 
     /// A Deployment is scaled once a plan, retirements included.
     pub(crate) fn has_scaled(&self, hash: &RevisionHash) -> bool {
-        self.actions.iter().any(|action| match action {
-            Action::Retire { revision, .. }
-            | Action::ScaleUp { revision, .. }
-            | Action::ScaleDown { revision, .. } => revision == hash,
-            Action::AddFinalizer
-            | Action::ReleaseFinalizer
-            | Action::SyncService
-            | Action::SyncBudget
-            | Action::DryRunTemplate { .. }
-            | Action::CreateRevision { .. }
-            | Action::SyncPolicy { .. }
-            | Action::Unroute { .. }
-            | Action::PutBack { .. }
-            | Action::DeleteRevision { .. } => false,
-        })
+        self.actions.iter().any(|action| action.scales() == Some(hash))
     }
 }
 

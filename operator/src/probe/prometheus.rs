@@ -1,6 +1,6 @@
 //! As much of the Prometheus text format as it takes to sum a metric, and strict: what it cannot read is an error, never zero.
 
-use graceful_api::MetricSelector;
+use graceful_api::{MetricSelector, metric};
 
 use super::count;
 use super::error::{AskError, excerpt};
@@ -43,23 +43,7 @@ impl<'a> Series<'a> {
     }
 
     fn parse(line: &'a str) -> Option<Self> {
-        let (name, mut rest) = identifier(line)?;
-        let mut labels = Vec::new();
-        rest = rest.trim_start();
-        if let Some(inside) = rest.strip_prefix('{') {
-            rest = inside.trim_start();
-            while !rest.starts_with('}') {
-                let (label, after) = identifier(rest)?;
-                let (value, after) = quoted(after.trim_start().strip_prefix('=')?.trim_start())?;
-                labels.push((label, value));
-                let after = after.trim_start();
-                rest = match after.strip_prefix(',') {
-                    Some(next) => next.trim_start(),
-                    None => after.starts_with('}').then_some(after)?,
-                };
-            }
-            rest = rest.strip_prefix('}')?;
-        }
+        let (name, labels, rest) = metric::series(line)?;
         let mut words = rest.split_ascii_whitespace();
         let value = number(words.next()?)?;
         // A timestamp may follow, and OpenMetrics' exemplar after a #.
@@ -78,32 +62,6 @@ fn number(word: &str) -> Option<f64> {
         "-Inf" => Some(f64::NEG_INFINITY),
         _ => word.parse().ok(),
     }
-}
-
-fn identifier(text: &str) -> Option<(&str, &str)> {
-    let ends = |&(i, c): &(usize, char)| {
-        !(c.is_ascii_alphabetic() || c == '_' || c == ':' || (i > 0 && c.is_ascii_digit()))
-    };
-    let end = text.char_indices().find(ends).map_or(text.len(), |(i, _)| i);
-    (end > 0).then(|| text.split_at(end))
-}
-
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let inside = text.strip_prefix('"')?;
-    let mut value = String::new();
-    let mut chars = inside.char_indices();
-    while let Some((i, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &inside[i + 1..])),
-            '\\' => value.push(match chars.next()?.1 {
-                'n' => '\n',
-                escaped @ ('\\' | '"') => escaped,
-                _ => return None,
-            }),
-            _ => value.push(c),
-        }
-    }
-    None
 }
 
 #[cfg(test)]
