@@ -19,6 +19,16 @@ enum Admission {
     Latched,
 }
 
+/// What connections, sockets and those who wait for the end have to know; it changes a few times in a drain, and not
+/// with each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Phase {
+    admission: Admission,
+    terminating: bool,
+    idle: bool,
+    ended: bool,
+}
+
 /// Who used the highest epoch seen. A repeat by the same kind is a retry; by the other kind it is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EpochOf {
@@ -249,6 +259,15 @@ impl Core {
     /// Nothing runs and nothing can come any more (short of a resume).
     pub(crate) fn idle(&self) -> bool {
         !self.accepting() && self.in_flight().total() == 0
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase {
+            admission: self.admission,
+            terminating: self.terminating,
+            idle: self.idle(),
+            ended: self.ended,
+        }
     }
 
     pub(crate) fn terminating(&self) -> bool {

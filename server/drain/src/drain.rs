@@ -1,4 +1,6 @@
-//! [`Drain`], the handle that everything shares: one lock around [`Core`], and one bell that rings on each change.
+//! [`Drain`], the handle that everything shares: one lock around [`Core`], and two bells. One rings on each change,
+//! for the few who follow the counts; the other at the turns of a drain alone, since each open connection listens for
+//! those: ten thousand idle sockets must not wake whenever a request comes or goes.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +62,7 @@ pub struct Drain(Arc<Shared>);
 struct Shared {
     core: Mutex<Core>,
     changed: Notify,
+    turned: Notify,
     settings: Settings,
     boot_id: String,
     refused: AtomicU64,
@@ -72,6 +75,7 @@ impl Drain {
         Self(Arc::new(Shared {
             core: Mutex::new(Core::new()),
             changed: Notify::new(),
+            turned: Notify::new(),
             settings,
             boot_id: Uuid::new_v4().to_string(),
             refused: AtomicU64::new(0),
@@ -127,10 +131,12 @@ impl Drain {
     /// waits.
     pub fn set_tasks(&self, queued: u64, running: u64) {
         let now = Instant::now();
-        let changed = self.lock().set_tasks(queued, running, now);
-        if changed {
-            self.0.changed.notify_waiters();
-        }
+        let mut core = self.lock();
+        let before = core.phase();
+        let changed = core.set_tasks(queued, running, now);
+        let turned = core.phase() != before;
+        drop(core);
+        self.ring(changed, turned);
     }
 
     /// Since when the oldest of the queue's own tasks has been here, if the queue knows. Without it the age is taken
@@ -204,7 +210,7 @@ impl Drain {
 
     /// Waits until the status is as asked; level-triggered, so it misses nothing and may start late.
     pub async fn wait_until(&self, mut wanted: impl FnMut(&DrainStatus) -> bool) -> DrainStatus {
-        self.watch(|| {
+        self.watch(&self.0.changed, || {
             let status = self.status();
             if wanted(&status) { Ok(status) } else { Err(self.look(|core, _| core.latches_at())) }
         })
@@ -222,12 +228,15 @@ impl Drain {
 
     /// Waits until nothing accepted is left and nothing new can come.
     pub async fn idle(&self) {
-        self.watch(|| self.look(|core, _| if core.idle() { Ok(()) } else { Err(core.latches_at()) })).await;
+        self.watch(&self.0.turned, || {
+            self.look(|core, _| if core.idle() { Ok(()) } else { Err(core.latches_at()) })
+        })
+        .await;
     }
 
     /// Waits until SIGTERM has come and the pod is idle: the time to say farewell.
     pub async fn closing(&self) {
-        self.watch(|| {
+        self.watch(&self.0.turned, || {
             self.look(
                 |core, _| if core.terminating() && core.idle() { Ok(()) } else { Err(core.latches_at()) },
             )
@@ -237,12 +246,13 @@ impl Drain {
 
     /// Waits until no upgraded connection is open.
     pub async fn disconnected(&self) {
-        self.watch(|| self.look(|core, _| if core.connections() == 0 { Ok(()) } else { Err(None) })).await;
+        let look = || self.look(|core, _| if core.connections() == 0 { Ok(()) } else { Err(None) });
+        self.watch(&self.0.changed, look).await;
     }
 
     /// Waits until the latch is closed or will close within `tail`.
     pub(crate) async fn latching(&self, tail: Duration) {
-        self.watch(|| {
+        self.watch(&self.0.turned, || {
             self.look(|core, now| match core.latches_at() {
                 Some(at) if at <= now + tail => Ok(()),
                 Some(at) => Err(Some(at - tail)),
@@ -253,17 +263,17 @@ impl Drain {
         .await;
     }
 
-    /// Waits until `look` is Ok; it is asked again at each change, and at the time it gives itself.
-    async fn watch<T>(&self, mut look: impl FnMut() -> Result<T, Option<Instant>>) -> T {
+    /// Waits until `look` is Ok; it is asked again when the bell rings, and at the time it gives itself.
+    async fn watch<T>(&self, bell: &Notify, mut look: impl FnMut() -> Result<T, Option<Instant>>) -> T {
         loop {
-            let mut changed = pin!(self.0.changed.notified());
+            let mut rung = pin!(bell.notified());
             // Listening starts before looking: a change in between still wakes us.
-            changed.as_mut().enable();
+            rung.as_mut().enable();
             match look() {
                 Ok(found) => return found,
-                Err(None) => changed.await,
+                Err(None) => rung.await,
                 Err(Some(at)) => tokio::select! {
-                    () = changed => {}
+                    () = rung => {}
                     () = sleep_until(at) => {}
                 },
             }
@@ -296,17 +306,28 @@ impl Drain {
         let latched = core.advance(now);
         let seen = read(&core, now);
         drop(core);
-        if latched {
-            self.0.changed.notify_waiters();
-        }
+        self.ring(latched, latched);
         seen
     }
 
     fn change<T>(&self, write: impl FnOnce(&mut Core, Instant) -> T) -> T {
         let now = Instant::now();
-        let outcome = write(&mut self.lock(), now);
-        self.0.changed.notify_waiters();
+        let mut core = self.lock();
+        let before = core.phase();
+        let outcome = write(&mut core, now);
+        let turned = core.phase() != before;
+        drop(core);
+        self.ring(true, turned);
         outcome
+    }
+
+    fn ring(&self, changed: bool, turned: bool) {
+        if changed {
+            self.0.changed.notify_waiters();
+        }
+        if turned {
+            self.0.turned.notify_waiters();
+        }
     }
 
     // Nothing panics under the lock; if it ever did, counts that are a little off beat a pod that can't answer.

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use axum::Router;
@@ -242,4 +243,36 @@ async fn a_gate_forgotten_is_said_at_the_first_request() {
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let said = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
     assert!(String::from_utf8_lossy(&said).contains("drain.gate()"));
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicU64);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// With ten thousand sockets each wake-up would be ten thousand.
+#[tokio::test]
+async fn an_idle_socket_sleeps_while_requests_come_and_go() {
+    let drain = drain();
+    let farewell = drain.connection().farewell();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut told = std::pin::pin!(farewell.told());
+    assert_eq!(told.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
+    for _ in 0..100 {
+        let request = drain.try_request().unwrap();
+        let task = request.queue_task();
+        drop(request);
+        drain.set_tasks(1, 0);
+        drop(task);
+        drain.set_tasks(0, 0);
+    }
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    drain.terminate(Duration::ZERO);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the turn itself is heard");
 }
