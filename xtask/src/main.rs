@@ -9,6 +9,7 @@ mod demo;
 mod e2e;
 mod generate;
 mod images;
+mod kills;
 mod run;
 mod test;
 
@@ -38,6 +39,8 @@ enum Command {
     E2e(e2e::Options),
     /// Two rollouts under load, beside the same pods without Graceful.
     Demo(e2e::Target),
+    /// Task servers, killed at a thousand moments: nothing accepted may be lost.
+    Kills(kills::Options),
     /// Everything: check, charts, e2e, with the time of each stage.
     Test,
     /// Measures on the real cluster.
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Command::Images(options) => images::run(&options),
         Command::E2e(options) => e2e::run(&options),
         Command::Demo(target) => demo::run(&target),
+        Command::Kills(options) => kills::run(&options),
         Command::Test => test::run_all(),
         Command::Bench(options) => bench::run(&options),
     }

@@ -1,0 +1,158 @@
+//! Clients that submit without a pause to speak of: half through the seed's route, half with an idempotency key and as
+//! many tries as it takes.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::Shared;
+
+/// Between two submissions of one client.
+const PAUSE_MS: std::ops::Range<u64> = 20..120;
+/// After a submission that failed: a server that is down is back within some 50 ms.
+const RETRY: Duration = Duration::from_millis(15);
+/// More than that accepted and unfinished, and clients wait: the run is to end soon after its last kill.
+const BACKLOG: usize = 250;
+/// A submission that hangs tells nothing.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a hundred answered keys so many are sent again.
+const AGAIN: u32 = 10;
+
+/// One client.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    servers: Vec<watch::Receiver<Option<String>>>,
+    shared: Shared,
+    rng: StdRng,
+    keyed: bool,
+}
+
+/// What came of one try.
+enum Answer {
+    Accepted(Uuid),
+    NotYet,
+}
+
+impl Client {
+    /// The client with this number: odd ones use keys, and every other pair keeps its connections.
+    pub(crate) fn new(
+        number: usize,
+        servers: Vec<watch::Receiver<Option<String>>>,
+        shared: Shared,
+        rng: StdRng,
+    ) -> anyhow::Result<Self> {
+        let idle = if number % 4 < 2 { 4 } else { 0 };
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .pool_max_idle_per_host(idle)
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(Self { http, servers, shared, rng, keyed: number % 2 == 1 })
+    }
+
+    /// Submits until it is told to stop. A key whose answer is unknown then is left: nothing was promised.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = self.submit_on_and_on() => {}
+        }
+    }
+
+    async fn submit_on_and_on(&mut self) {
+        loop {
+            if self.keyed {
+                self.submit_with_a_key().await;
+            } else {
+                // Not tried again: without a key that would be another task.
+                self.submit(None).await;
+            }
+            let pause = self.rng.random_range(PAUSE_MS);
+            sleep(Duration::from_millis(pause)).await;
+            while self.shared.ledger().open() > BACKLOG {
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Until it is answered; and now and then once more, which must give the same task.
+    async fn submit_with_a_key(&mut self) {
+        let key = Uuid::new_v4();
+        let first = self.until_accepted(key).await;
+        if self.rng.random_range(0..100) < AGAIN {
+            // Long enough for a kill to come between, now and then.
+            sleep(Duration::from_millis(self.rng.random_range(PAUSE_MS))).await;
+            let second = self.until_accepted(key).await;
+            let mut ledger = self.shared.ledger();
+            ledger.counts.repeated += 1;
+            if first != second {
+                ledger.counts.changed.push(key);
+            }
+        }
+    }
+
+    async fn until_accepted(&mut self, key: Uuid) -> Uuid {
+        loop {
+            match self.submit(Some(key)).await {
+                Answer::Accepted(task) => return task,
+                Answer::NotYet => sleep(RETRY).await,
+            }
+        }
+    }
+
+    async fn submit(&mut self, key: Option<Uuid>) -> Answer {
+        let base = self.any_server().await;
+        let request = match key {
+            None => self.http.post(format!("{base}/v1/create-task/")),
+            Some(key) => self
+                .http
+                .post(format!("{base}/v1/tasks"))
+                .header("idempotency-key", key.to_string())
+                .json(&json!({"kind": "sleep"})),
+        };
+        self.shared.ledger().counts.sent += 1;
+        let sent = request.send();
+        self.shared.submitting.notify_waiters();
+        let answered = async {
+            let answer = sent.await?;
+            let status = answer.status();
+            // To the last byte: half an answer is none.
+            Ok::<_, reqwest::Error>((status, answer.bytes().await?))
+        };
+        let answered = answered.await;
+        let mut ledger = self.shared.ledger();
+        match answered {
+            Ok((status, body)) if status.is_success() => match task_id(&body) {
+                Some(task) => {
+                    ledger.accepted(task);
+                    return Answer::Accepted(task);
+                }
+                None => ledger.counts.cut += 1,
+            },
+            Ok((status, _)) => *ledger.counts.refused.entry(status.as_u16()).or_default() += 1,
+            Err(_) => ledger.counts.cut += 1,
+        }
+        Answer::NotYet
+    }
+
+    /// One of those that listen, so far as anybody knows.
+    async fn any_server(&mut self) -> String {
+        loop {
+            let place = self.rng.random_range(0..self.servers.len());
+            if let Some(base) = self.servers[place].borrow().clone() {
+                return base;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn task_id(body: &[u8]) -> Option<Uuid> {
+    serde_json::from_slice::<Value>(body).ok()?["task_id"].as_str()?.parse().ok()
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask kills`: task servers are killed at so many moments, and nothing that they accepted may be lost.
+
+use clap::Args;
+
+use crate::run::{cargo, root, run as run_command, stage};
+
+/// How often, and which queue.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// How many kills.
+    #[arg(long, default_value_t = 1000)]
+    n: u32,
+    /// sqlite: one server on one folder; postgres: three servers on a PostgreSQL of their own.
+    #[arg(long, default_value = "sqlite", value_parser = ["sqlite", "postgres"])]
+    store: String,
+    /// Repeats a run's choices.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Builds both programs, in the profile that the tests use, and runs. Not a stage: its last line is the verdict.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let Options { n, store, seed } = options;
+    stage("build", || {
+        let mut build = cargo();
+        build.args(["build", "--locked", "--package", "graceful-server", "--package", "graceful-kills"]);
+        run_command(build.args(["--bin", "server", "--bin", "kills"]))
+    })?;
+    let programs = crate::images::target_folder()?.join("debug");
+    let mut kills = std::process::Command::new(programs.join("kills"));
+    kills.args(["--n", &n.to_string(), "--store", store]);
+    kills.arg("--server").arg(programs.join("server"));
+    kills.arg("--folder").arg(root().join("target/kills").join(store));
+    if let Some(seed) = seed {
+        kills.args(["--seed", &seed.to_string()]);
+    }
+    run_command(&mut kills)
+}
