@@ -1,0 +1,248 @@
+//! What each command does to the tables, inside a transaction that the writer begins and ends.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::clock::millis;
+use super::fault::{Fault, first_write};
+use super::ledger::{Ledger, Place};
+use super::row::{RECORD, STANDING, Standing, code, record};
+use crate::error::StoreError;
+use crate::task::{
+    Cancelled, Completion, Held, Lease, Millis, NewTask, Outcome, Retried, State, Submitted, TaskRecord,
+};
+
+/// The transaction's hands: the connection, its time, and what is counted along with it.
+#[derive(Debug)]
+pub(super) struct Tables<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) now: Millis,
+    /// The number of the latest event.
+    pub(super) head: &'a mut u64,
+    /// Running tasks that someone wants to stop.
+    pub(super) stop: &'a mut Vec<Uuid>,
+}
+
+impl Tables<'_> {
+    pub(super) fn submit(&mut self, task: &NewTask, capacity: u64) -> Result<Submitted, Fault> {
+        if let Some(known) = self.known(task)? {
+            return Ok(known);
+        }
+        if self.ledger.queued() >= capacity {
+            return Err(Fault::Alone(StoreError::Full));
+        }
+        let due = self.now.saturating_add(millis(task.delay));
+        let attempts = task.max_attempts.max(1);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO tasks (id, state, priority, attempt, max_attempts, granted, cancel, created, due, keep,
+                     timeout, kind, client, trace, key, fingerprint, input)
+                 VALUES (?1, 0, ?2, 0, ?3, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            )?
+            .execute(params![
+                task.id.as_bytes(),
+                task.priority,
+                attempts,
+                self.now,
+                due,
+                millis(task.keep),
+                task.timeout.map(millis),
+                task.kind,
+                task.client_id,
+                task.trace,
+                task.idempotency.as_ref().map(|own| own.key.as_str()),
+                task.idempotency.as_ref().map(|own| own.fingerprint.as_slice()),
+                task.input,
+            ])
+            .map_err(first_write)?;
+        self.ledger.step(None, Some(Place::Waiting { priority: task.priority, due }));
+        Ok(Submitted::New)
+    }
+
+    /// The task that the submission's key names already.
+    fn known(&self, task: &NewTask) -> Result<Option<Submitted>, Fault> {
+        let Some(own) = &task.idempotency else { return Ok(None) };
+        let found = self
+            .connection
+            .prepare_cached(&format!("SELECT {RECORD}, fingerprint FROM tasks WHERE key = ?1"))?
+            .query_row([&own.key], |row| Ok((record(row)?, row.get::<_, Vec<u8>>(17)?)))
+            .optional()?;
+        Ok(found.map(|(task, fingerprint)| {
+            if fingerprint == own.fingerprint {
+                Submitted::Known(Box::new(task))
+            } else {
+                Submitted::KeyReused { id: task.id }
+            }
+        }))
+    }
+
+    pub(super) fn progress(&self, lease: Lease, progress: &str) -> Result<Held, Fault> {
+        let cancel = self
+            .connection
+            .prepare_cached(
+                "UPDATE tasks SET progress = ?3 WHERE id = ?1 AND state = 1 AND attempt = ?2 RETURNING cancel",
+            )?
+            .query_row(params![lease.id.as_bytes(), lease.attempt, progress], |row| row.get(0))
+            .optional()
+            .map_err(first_write)?;
+        Ok(match cancel {
+            None => Held::Lost,
+            Some(false) => Held::Yes,
+            Some(true) => Held::CancelRequested,
+        })
+    }
+
+    pub(super) fn complete(&mut self, lease: Lease, outcome: &Outcome) -> Result<Completion, Fault> {
+        let standing = self.standing(lease.id)?;
+        let Some(task) =
+            standing.filter(|task| task.state == State::Running && task.attempt == lease.attempt)
+        else {
+            return Ok(Completion::Lost);
+        };
+        let now = match outcome {
+            Outcome::Succeeded(output) => self.end(lease.id, &task, State::Succeeded, Some(output), None)?,
+            Outcome::Cancelled => self.end(lease.id, &task, State::Cancelled, None, None)?,
+            Outcome::Failed { error, .. } if task.cancel_requested => {
+                self.end(lease.id, &task, State::Cancelled, None, Some(error))?
+            }
+            Outcome::Released if task.cancel_requested => {
+                self.end(lease.id, &task, State::Cancelled, None, None)?
+            }
+            Outcome::Released => self.put_back(lease.id, &task)?,
+            Outcome::Failed { error, retry: Some(wait) } if task.attempt < task.max_attempts => {
+                self.queue_again(lease.id, &task, self.now.saturating_add(millis(*wait)), error)?
+            }
+            Outcome::Failed { error, .. } => self.end(lease.id, &task, State::Dead, None, Some(error))?,
+        };
+        Ok(Completion::Now(now))
+    }
+
+    pub(super) fn cancel(&mut self, id: Uuid) -> Result<Cancelled, Fault> {
+        let Some(task) = self.standing(id)? else { return Ok(Cancelled::Unknown) };
+        match task.state {
+            State::Queued => {
+                self.end(id, &task, State::Cancelled, None, None)?;
+                Ok(Cancelled::Now(self.record(id)?))
+            }
+            State::Running => {
+                self.connection
+                    .prepare_cached("UPDATE tasks SET cancel = 1 WHERE id = ?1")?
+                    .execute([id.as_bytes()])
+                    .map_err(first_write)?;
+                self.stop.push(id);
+                Ok(Cancelled::Asked(self.record(id)?))
+            }
+            State::Succeeded | State::Dead | State::Cancelled => Ok(Cancelled::TooLate(self.record(id)?)),
+        }
+    }
+
+    /// The attempt number goes on, for it fences; the allowance grows by what the task was handed in with.
+    pub(super) fn retry(&mut self, id: Uuid) -> Result<Retried, Fault> {
+        let Some(task) = self.standing(id)? else { return Ok(Retried::Unknown) };
+        if !matches!(task.state, State::Dead | State::Cancelled) {
+            return Ok(Retried::NotEnded(self.record(id)?));
+        }
+        self.connection
+            .prepare_cached(
+                "UPDATE tasks SET state = 0, cancel = 0, due = ?2, max_attempts = ?3, started = NULL, ended = NULL,
+                     forget = NULL, progress = NULL
+                 WHERE id = ?1",
+            )?
+            .execute(params![id.as_bytes(), self.now, task.attempt.saturating_add(task.granted)])
+            .map_err(first_write)?;
+        self.ledger.step(task.place(), Some(Place::Waiting { priority: task.priority, due: self.now }));
+        Ok(Retried::Now(self.record(id)?))
+    }
+
+    /// Back to its place in line, as if this attempt had not been.
+    pub(super) fn put_back(&mut self, id: Uuid, task: &Standing) -> Result<State, Fault> {
+        self.connection
+            .prepare_cached(
+                "UPDATE tasks SET state = 0, attempt = attempt - 1, started = NULL WHERE id = ?1 AND state = 1",
+            )?
+            .execute([id.as_bytes()])
+            .map_err(first_write)?;
+        self.ledger.step(task.place(), Some(Place::Waiting { priority: task.priority, due: task.due }));
+        Ok(State::Queued)
+    }
+
+    /// In line for another attempt.
+    pub(super) fn queue_again(
+        &mut self,
+        id: Uuid,
+        task: &Standing,
+        due: Millis,
+        error: &str,
+    ) -> Result<State, Fault> {
+        self.connection
+            .prepare_cached("UPDATE tasks SET state = 0, due = ?2, error = ?3 WHERE id = ?1")?
+            .execute(params![id.as_bytes(), due, error])
+            .map_err(first_write)?;
+        self.ledger.step(task.place(), Some(Place::Waiting { priority: task.priority, due }));
+        Ok(State::Queued)
+    }
+
+    /// The end of a task, and its event.
+    pub(super) fn end(
+        &mut self,
+        id: Uuid,
+        task: &Standing,
+        state: State,
+        output: Option<&str>,
+        error: Option<&str>,
+    ) -> Result<State, Fault> {
+        self.connection
+            .prepare_cached(
+                "UPDATE tasks SET state = ?2, ended = ?3, forget = ?4, output = ?5, error = coalesce(?6, error)
+                 WHERE id = ?1",
+            )?
+            .execute(params![
+                id.as_bytes(),
+                code(state),
+                self.now,
+                self.now.saturating_add(task.keep),
+                output,
+                error
+            ])
+            .map_err(first_write)?;
+        let number = *self.head + 1;
+        let why = error.filter(|_| state == State::Dead);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO events (number, at, task, state, attempt, kind, client, error)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                number,
+                self.now,
+                id.as_bytes(),
+                code(state),
+                task.attempt,
+                task.kind,
+                task.client_id,
+                why
+            ])?;
+        *self.head = number;
+        let to = (state == State::Dead).then_some(Place::Dead);
+        self.ledger.step(task.place(), to);
+        Ok(state)
+    }
+
+    pub(super) fn standing(&self, id: Uuid) -> Result<Option<Standing>, Fault> {
+        let standing = self
+            .connection
+            .prepare_cached(&format!("SELECT {STANDING} FROM tasks WHERE id = ?1"))?
+            .query_row([id.as_bytes()], Standing::read)
+            .optional()?;
+        Ok(standing)
+    }
+
+    fn record(&self, id: Uuid) -> Result<Box<TaskRecord>, Fault> {
+        let found = self
+            .connection
+            .prepare_cached(&format!("SELECT {RECORD} FROM tasks WHERE id = ?1"))?
+            .query_row([id.as_bytes()], record)?;
+        Ok(Box::new(found))
+    }
+}

@@ -1,0 +1,54 @@
+//! Forgetting: ended tasks past their time, and old events.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::apply::Tables;
+use super::fault::Fault;
+use super::ledger::Place;
+use super::row::{code, id};
+use crate::task::{Millis, State};
+
+/// So many rows at a time: a few milliseconds, so that no submission waits long for it.
+const CHUNK: usize = 500;
+
+impl Tables<'_> {
+    /// Forgets a chunk of each; whether there may be more.
+    pub(super) fn forget(&mut self, keep_events: Millis) -> Result<bool, Fault> {
+        let tasks = self.forget_tasks()?;
+        let events = self.forget_events(self.now.saturating_sub(keep_events))?;
+        Ok(tasks == CHUNK || events == CHUNK)
+    }
+
+    fn forget_tasks(&mut self) -> Result<usize, Fault> {
+        let past = self
+            .connection
+            .prepare_cached(
+                "SELECT id, state FROM tasks INDEXED BY past WHERE forget IS NOT NULL AND forget <= ?1
+                 ORDER BY forget LIMIT ?2",
+            )?
+            .query_map(params![self.now, CHUNK as i64], |row| Ok((id(row, 0)?, row.get::<_, i64>(1)?)))?
+            .collect::<Result<Vec<_>, _>>()?;
+        for (id, state) in &past {
+            self.connection.prepare_cached("DELETE FROM tasks WHERE id = ?1")?.execute([id.as_bytes()])?;
+            self.ledger.step((*state == code(State::Dead)).then_some(Place::Dead), None);
+        }
+        Ok(past.len())
+    }
+
+    /// The latest event stays: the next one's number comes from it.
+    fn forget_events(&mut self, before: Millis) -> Result<usize, Fault> {
+        let last = self
+            .connection
+            .prepare_cached(
+                "SELECT max(number) FROM (SELECT number, at FROM events ORDER BY number LIMIT ?1)
+                 WHERE at < ?2 AND number < ?3",
+            )?
+            .query_row(params![CHUNK as i64, before, *self.head], |row| row.get::<_, Option<u64>>(0))
+            .optional()?
+            .flatten();
+        let Some(last) = last else { return Ok(0) };
+        let forgotten =
+            self.connection.prepare_cached("DELETE FROM events WHERE number <= ?1")?.execute([last])?;
+        Ok(forgotten)
+    }
+}

@@ -1,0 +1,119 @@
+//! Rows, and what they are in memory.
+
+use rusqlite::Row;
+use uuid::Uuid;
+
+use super::clock::span;
+use super::ledger::Place;
+use crate::event::Event;
+use crate::task::{Millis, State, TaskRecord};
+
+/// What [`record`] reads.
+pub(super) const RECORD: &str = "id, state, priority, attempt, max_attempts, cancel, created, due, started, ended, \
+                                 timeout, kind, client, progress, error, output, input";
+
+/// What [`Standing::read`] reads.
+pub(super) const STANDING: &str =
+    "state, priority, attempt, max_attempts, granted, cancel, due, keep, kind, client";
+
+/// What [`event`] reads.
+pub(super) const EVENT: &str = "number, at, task, state, attempt, kind, client, error";
+
+pub(super) const fn code(state: State) -> i64 {
+    match state {
+        State::Queued => 0,
+        State::Running => 1,
+        State::Succeeded => 2,
+        State::Dead => 3,
+        State::Cancelled => 4,
+    }
+}
+
+fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<State> {
+    let found: i64 = row.get(column)?;
+    State::ALL
+        .into_iter()
+        .find(|state| code(*state) == found)
+        .ok_or(rusqlite::Error::IntegralValueOutOfRange(column, found))
+}
+
+pub(super) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
+    row.get(column).map(Uuid::from_bytes)
+}
+
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
+    Ok(TaskRecord {
+        id: id(row, 0)?,
+        state: state(row, 1)?,
+        priority: row.get(2)?,
+        attempt: row.get(3)?,
+        max_attempts: row.get(4)?,
+        cancel_requested: row.get(5)?,
+        created: row.get(6)?,
+        due: row.get(7)?,
+        started: row.get(8)?,
+        ended: row.get(9)?,
+        timeout: row.get::<_, Option<Millis>>(10)?.map(span),
+        kind: row.get(11)?,
+        client_id: row.get(12)?,
+        progress: row.get(13)?,
+        error: row.get(14)?,
+        output: row.get(15)?,
+        input: row.get(16)?,
+    })
+}
+
+/// As much of a task as decides what may become of it.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) state: State,
+    pub(super) priority: i16,
+    pub(super) attempt: u16,
+    pub(super) max_attempts: u16,
+    /// Attempts it was given as it was handed in, and is given again with each retry by hand.
+    pub(super) granted: u16,
+    pub(super) cancel_requested: bool,
+    pub(super) due: Millis,
+    pub(super) keep: Millis,
+    pub(super) kind: String,
+    pub(super) client_id: Option<String>,
+}
+
+impl Standing {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            state: state(row, 0)?,
+            priority: row.get(1)?,
+            attempt: row.get(2)?,
+            max_attempts: row.get(3)?,
+            granted: row.get(4)?,
+            cancel_requested: row.get(5)?,
+            due: row.get(6)?,
+            keep: row.get(7)?,
+            kind: row.get(8)?,
+            client_id: row.get(9)?,
+        })
+    }
+
+    pub(super) fn place(&self) -> Option<Place> {
+        match self.state {
+            State::Queued => Some(Place::Waiting { priority: self.priority, due: self.due }),
+            State::Running => Some(Place::Running),
+            State::Dead => Some(Place::Dead),
+            State::Succeeded | State::Cancelled => None,
+        }
+    }
+}
+
+pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        number: row.get(0)?,
+        at: row.get(1)?,
+        task_id: id(row, 2)?,
+        state: state(row, 3)?,
+        attempt: row.get(4)?,
+        kind: row.get(5)?,
+        client_id: row.get(6)?,
+        error: row.get(7)?,
+    })
+}

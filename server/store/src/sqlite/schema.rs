@@ -1,0 +1,164 @@
+//! The tables, and how a connection to them is set up.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use uuid::Uuid;
+
+/// `grcf`: says whose file this is.
+const APPLICATION: i64 = 0x6772_6366;
+
+/// What this code reads and writes.
+pub(super) const VERSION: i64 = 1;
+
+/// A write-ahead log of so many pages (8 MiB) is written back and begun again: overwriting a log syncs several times
+/// faster than growing one, and a checkpoint each few hundred commits is small beside them.
+const LOG_PAGES: u32 = 2000;
+
+/// A log that a long reader made grow beyond this is cut back as it is begun again.
+const LOG_LIMIT: u32 = 64 << 20;
+
+/// Only a backup tool or a hand could hold the lock; what takes longer is answered 503.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// `state`: 0 queued, 1 running, 2 succeeded, 3 dead, 4 cancelled. Times and spans are in milliseconds.
+/// `line` is the order of claims, and has the running ones at its end so that they are found after a crash.
+const TABLES: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+CREATE TABLE tasks (
+    id BLOB PRIMARY KEY,
+    state INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    max_attempts INTEGER NOT NULL,
+    granted INTEGER NOT NULL,
+    cancel INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    started INTEGER,
+    ended INTEGER,
+    keep INTEGER NOT NULL,
+    forget INTEGER,
+    timeout INTEGER,
+    kind TEXT NOT NULL,
+    client TEXT,
+    trace TEXT,
+    key TEXT,
+    fingerprint BLOB,
+    progress TEXT,
+    error TEXT,
+    output TEXT,
+    input TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX line ON tasks (state, priority, due, id) WHERE state < 2;
+CREATE INDEX letters ON tasks (id, state) WHERE state > 2;
+CREATE INDEX clients ON tasks (client, id) WHERE client IS NOT NULL;
+CREATE INDEX past ON tasks (forget) WHERE forget IS NOT NULL;
+CREATE UNIQUE INDEX keys ON tasks (key) WHERE key IS NOT NULL;
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    task BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    client TEXT,
+    error TEXT
+) STRICT;
+";
+
+/// What a file is, before anything is read from it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Fresh,
+    Ours,
+    Newer(i64),
+    Foreign,
+}
+
+/// The connection that writes.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    // A log that stays is a log that need not grow again after the next start.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -8000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_LIMIT)?;
+    Ok(connection)
+}
+
+/// A connection that only looks.
+pub(super) fn connect_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Whose file it is.
+pub(super) fn content(connection: &Connection) -> rusqlite::Result<Content> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(match (application, version) {
+        (0, 0) if tables == 0 => Content::Fresh,
+        (APPLICATION, version) if version > VERSION => Content::Newer(version),
+        (APPLICATION, VERSION) => Content::Ours,
+        _ => Content::Foreign,
+    })
+}
+
+/// Makes the tables; all or nothing.
+pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    // Short and random, for it is in every event's token; 48 bits are enough for the queues one client ever meets.
+    let stream = &Uuid::new_v4().simple().to_string()[..12];
+    transaction.execute("INSERT INTO meta VALUES ('stream', ?1)", [stream])?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// Reads the whole file; what is wrong with it.
+pub(super) fn check(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    Ok((verdict != "ok").then_some(verdict))
+}
+
+/// The name of this file's numbering.
+pub(super) fn stream(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT value FROM meta WHERE name = 'stream'", [], |row| row.get(0)).optional()
+}
+
+/// Makes the log as long as it will get, so that commits overwrite it from the first one on. Room is not promised by
+/// it: where there is none, the log is as long as it can be.
+pub(super) fn lay_out_log(connection: &Connection, log: &Path) -> rusqlite::Result<()> {
+    const FRAME: u64 = 4096 + 24;
+    if std::fs::metadata(log).is_ok_and(|log| log.len() >= u64::from(LOG_PAGES) * FRAME) {
+        return Ok(());
+    }
+    // Each of these commits is one page in the log; none needs to last, so none is synced.
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    let laid = (0..LOG_PAGES).try_for_each(|round| {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('log', ?1)")?
+            .execute([round.to_string()])
+            .map(drop)
+    });
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let written_back = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+    laid.and(written_back)
+}

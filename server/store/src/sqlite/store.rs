@@ -1,0 +1,215 @@
+//! [`SqliteStore`]: each call is handed to the thread whose it is, and awaited.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{broadcast, oneshot, watch};
+use uuid::Uuid;
+
+use super::command::{Command, Reply};
+use super::fault::{Failure, closed, corrupt};
+use super::reader::{self, Reader};
+use crate::TaskStore;
+use crate::error::{StoreError, Unavailable};
+use crate::event::Events;
+use crate::task::{
+    Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
+    Submitted, TaskRecord,
+};
+
+/// Chunks that one call of [`TaskStore::maintain`] forgets at most; the next call goes on.
+const CHUNKS: usize = 20;
+
+/// What the threads and the callers both see.
+#[derive(Debug)]
+pub(super) struct Shared {
+    counts: Mutex<Counts>,
+    head: watch::Sender<u64>,
+    pub(super) cancellations: broadcast::Sender<Uuid>,
+    damage: OnceLock<String>,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self {
+            counts: Mutex::default(),
+            head: watch::Sender::new(0),
+            cancellations: broadcast::Sender::new(1024),
+            damage: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn tell(&self, counts: Counts, head: u64) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        self.head.send_if_modified(|known| std::mem::replace(known, head) != head);
+    }
+
+    /// The file is damaged: from now on nothing is done with it.
+    pub(super) fn damaged(&self, detail: &str) {
+        if self.damage.set(detail.to_owned()).is_ok() {
+            tracing::error!(
+                detail,
+                "the queue's file is damaged; it is used no more until it is opened anew"
+            );
+        }
+    }
+
+    pub(super) fn damage(&self) -> Option<Failure> {
+        self.damage.get().map(|detail| Failure {
+            why: Unavailable::Corrupt,
+            detail: detail.clone(),
+            reconnect: false,
+        })
+    }
+}
+
+/// A queue in a SQLite file. Dropping it waits for what has been begun and lets the file go.
+pub struct SqliteStore {
+    pub(super) writer: Sender<Command>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    /// For look-ups of a row or a few.
+    pub(super) lookups: Option<Reader>,
+    /// For lists, which may take longer.
+    pub(super) lists: Option<Reader>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: String,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("stream", &self.stream).field("shared", &self.shared).finish()
+    }
+}
+
+impl SqliteStore {
+    async fn write<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.send(command(reply)).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        reader: Option<&Reader>,
+        query: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let result = match (self.shared.damage(), reader) {
+            (Some(failure), _) => return Err(failure.error()),
+            (None, None) => return Err(closed()),
+            (None, Some(reader)) => reader.ask(query).await.ok_or_else(closed)?,
+        };
+        result.map_err(|error| {
+            let failure = Failure::from(error);
+            if failure.why == Unavailable::Corrupt {
+                self.shared.damaged(&failure.detail);
+                // Those who wait for tasks are to learn of it; a writer that has gone has told them.
+                let _ = self.writer.send(Command::Damaged);
+                return corrupt(&failure.detail);
+            }
+            failure.error()
+        })
+    }
+}
+
+#[async_trait]
+impl TaskStore for SqliteStore {
+    async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
+        self.write(|reply| Command::Submit(Box::new(task), hold, reply)).await
+    }
+
+    async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(self.write(|reply| Command::Claim(most, reply)).await?.take())
+    }
+
+    async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
+        let leases = leases.to_vec();
+        self.read(self.lookups.as_ref(), move |connection| reader::renew(connection, &leases)).await
+    }
+
+    fn renew_every(&self) -> Option<Duration> {
+        None
+    }
+
+    async fn progress(&self, lease: Lease, progress: String) -> Result<Held, StoreError> {
+        self.write(|reply| Command::Progress(lease, progress, reply)).await
+    }
+
+    async fn complete(&self, lease: Lease, outcome: Outcome) -> Result<Completion, StoreError> {
+        self.write(|reply| Command::Complete(lease, outcome, reply)).await
+    }
+
+    async fn cancel(&self, id: Uuid) -> Result<Cancelled, StoreError> {
+        self.write(|reply| Command::Cancel(id, reply)).await
+    }
+
+    async fn retry(&self, id: Uuid) -> Result<Retried, StoreError> {
+        self.write(|reply| Command::Retry(id, reply)).await
+    }
+
+    async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
+        self.read(self.lookups.as_ref(), move |connection| reader::get(connection, id)).await
+    }
+
+    async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        let filter = filter.clone();
+        let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(self.lists.as_ref(), move |connection| {
+            reader::list(connection, &filter, after, limit, &counts)
+        })
+        .await
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        match self.shared.damage() {
+            Some(failure) => Err(failure.error()),
+            None => Ok(*self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {
+        self.read(self.lookups.as_ref(), move |connection| reader::events(connection, after, limit)).await
+    }
+
+    fn head(&self) -> watch::Receiver<u64> {
+        self.shared.head.subscribe()
+    }
+
+    fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    fn cancellations(&self) -> broadcast::Receiver<Uuid> {
+        self.shared.cancellations.subscribe()
+    }
+
+    async fn maintain(&self) -> Result<(), StoreError> {
+        for _ in 0..CHUNKS {
+            if !self.write(Command::Forget).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // Errors say that the thread has gone already.
+        let _ = self.writer.send(Command::Close);
+        drop(self.lookups.take());
+        drop(self.lists.take());
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

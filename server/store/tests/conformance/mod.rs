@@ -1,0 +1,89 @@
+//! What every engine promises, one function a promise. An engine's own test file says [`suite!`] with its fixture.
+//!
+//! - [`fixture`]: what an engine brings, and the wards that each promise begins with
+//! - `submit`, `claim`, `end`, `cancel`, `count`, `look`, `recover`: the promises
+
+pub(crate) mod cancel;
+pub(crate) mod claim;
+pub(crate) mod count;
+pub(crate) mod end;
+pub(crate) mod fixture;
+pub(crate) mod look;
+pub(crate) mod recover;
+pub(crate) mod submit;
+
+/// One test a promise. `$fixture` is an async function that makes a fixture with an empty queue of its own.
+macro_rules! suite {
+    ($fixture:ident) => {
+        $crate::conformance::suite!($fixture, submit: [
+            a_task_is_there_once_it_is_accepted,
+            the_same_key_is_the_same_task,
+            a_key_with_other_content_is_refused,
+            one_key_submitted_at_once_is_one_task,
+            a_full_queue_says_so,
+            a_hold_is_let_go_only_once_the_task_is_counted,
+        ]);
+        $crate::conformance::suite!($fixture, claim: [
+            a_claim_brings_all_that_a_handler_needs,
+            higher_priority_comes_first_then_the_oldest,
+            a_claim_waits_for_a_task,
+            a_delayed_task_waits_for_its_time_and_no_longer,
+            each_task_goes_to_one_claimer,
+            a_dropped_claim_loses_nothing,
+            a_claim_of_nothing_is_nothing,
+        ]);
+        $crate::conformance::suite!($fixture, end: [
+            success_keeps_the_output,
+            a_failure_is_tried_again_after_its_back_off,
+            the_last_attempt_is_a_dead_letter,
+            a_failure_for_good_is_dead_at_once,
+            a_released_attempt_does_not_count,
+            only_the_attempt_that_has_the_task_ends_it,
+            a_dead_task_can_be_retried_with_all_its_attempts,
+            a_cancelled_task_can_be_retried,
+            what_has_not_ended_badly_is_not_retried,
+            progress_is_the_running_attempts_own,
+        ]);
+        $crate::conformance::suite!($fixture, cancel: [
+            what_waits_is_cancelled_at_once,
+            what_runs_is_asked_to_stop,
+            an_attempt_that_fails_when_asked_to_stop_is_cancelled,
+            an_attempt_that_succeeds_all_the_same_has_succeeded,
+            a_released_attempt_that_was_asked_to_stop_is_cancelled,
+            what_has_ended_is_too_late_to_cancel,
+        ]);
+        $crate::conformance::suite!($fixture, count: [
+            owned_is_exact_at_each_step,
+            counts_follow_the_tasks,
+        ]);
+        $crate::conformance::suite!($fixture, look: [
+            lists_are_newest_first_and_pages_join,
+            filters_say_what_is_listed,
+            a_page_stays_where_it_is_as_tasks_come,
+            events_are_numbered_without_a_gap,
+            the_head_follows_the_events,
+            an_end_is_told_with_all_that_a_client_needs,
+            ended_tasks_are_forgotten_after_their_time,
+            old_events_are_forgotten_and_it_shows,
+        ]);
+        $crate::conformance::suite!($fixture, recover: [
+            what_was_accepted_is_there_after_a_crash,
+            an_orphan_runs_again_and_its_attempt_counts,
+            a_task_that_kills_its_process_ends_dead,
+            a_dead_processs_attempt_changes_nothing,
+            numbers_go_on_after_a_restart,
+        ]);
+    };
+    ($fixture:ident, $promises:ident: [$($promise:ident),* $(,)?]) => {
+        mod $promises {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    let fixture = super::$fixture().await;
+                    $crate::conformance::$promises::$promise(&fixture).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use suite;
