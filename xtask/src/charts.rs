@@ -74,8 +74,9 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     let chart =
         server.helm(&["template", "charts-check", OPERATOR, "--validate", "-n", &server.namespace])?;
     server.dry_run(&chart).context("the operator's chart")?;
-    let sample = fs::read_to_string(root().join("samples/tasks.yaml"))?;
-    server.dry_run(&sample).context("samples/tasks.yaml")?;
+    for sample in ["samples/tasks.yaml", "samples/tasks-postgres.yaml"] {
+        server.dry_run(&fs::read_to_string(root().join(sample))?).context(sample)?;
+    }
     least_privilege(&chart)?;
     admission::check(server)?;
     let policy =

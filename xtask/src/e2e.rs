@@ -19,6 +19,10 @@ pub(crate) struct Target {
     /// Registry that your cluster pulls from; the images are pushed to it.
     #[arg(long, requires = "context")]
     registry: Option<String>,
+    /// A PostgreSQL that your cluster's pods reach, with an empty database; without it the scenarios that need one are
+    /// skipped. This machine's own cluster has one on the host.
+    #[arg(long, requires = "context")]
+    postgres_url: Option<String>,
 }
 
 /// What to run.
@@ -60,7 +64,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 /// A cluster that is up, with our images on it; the harness, ready for its arguments.
 pub(crate) fn prepare(target: &Target) -> anyhow::Result<Command> {
     match target {
-        Target { context: Some(context), registry: Some(registry) } => {
+        Target { context: Some(context), registry: Some(registry), postgres_url } => {
             stage("images", || images::build_and_push(registry))?;
             // kubectl and helm are the ones that we build and test with, not what the PATH has.
             let programs = stage("programs", Cluster::build)?.join("bin");
@@ -70,16 +74,22 @@ pub(crate) fn prepare(target: &Target) -> anyhow::Result<Command> {
                 .env("GRACEFUL_HELM", programs.join("helm"));
             command.args(["--context", context, "--registry", registry]);
             command.env("KUBECONFIG", foreign_kubeconfig()?);
+            if let Some(url) = postgres_url {
+                command.args(["--postgres-url", url]);
+            }
             Ok(command)
         }
         _ => {
             // The scenario of an app that is not ours mounts the node's interpreter.
             prerequisites::ensure(&prerequisites::PYTHON)?;
+            // And the scenarios of the shared queue run it on the host.
+            prerequisites::ensure(&prerequisites::POSTGRES)?;
             let cluster = stage("cluster", || Cluster::up(&ClusterOptions::default()))?;
             stage("images", images::build_and_load)?;
             let mut command = Command::new(stage("harness", build_harness)?);
             command
                 .env("KUBECONFIG", cluster.kubeconfig())
+                .env("GRACEFUL_HOST_ADDRESS", graceful_cluster::HOST_IP)
                 .env("GRACEFUL_KUBECTL", cluster.programs().join("kubectl"))
                 .env("GRACEFUL_HELM", cluster.programs().join("helm"));
             Ok(command)

@@ -1,6 +1,7 @@
 //! `cargo xtask kills`: task servers are killed at so many moments, and nothing that they accepted may be lost.
 
 use clap::Args;
+use graceful_cluster::prerequisites;
 
 use crate::run::{cargo, root, run as run_command, stage};
 
@@ -21,6 +22,9 @@ pub(crate) struct Options {
 /// Builds both programs, in the profile that the tests use, and runs. Not a stage: its last line is the verdict.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let Options { n, store, seed } = options;
+    if store == "postgres" {
+        prerequisites::ensure(&prerequisites::POSTGRES)?;
+    }
     stage("build", || {
         let mut build = cargo();
         build.args(["build", "--locked", "--package", "graceful-server", "--package", "graceful-kills"]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// The host's bridge that every node hangs on.
 pub(crate) const BRIDGE: &str = "br-kube";
 /// The host on that bridge: the API server's address, and the host as nodes and pods see it.
-pub(crate) const HOST_IP: &str = "10.250.0.254";
+pub const HOST_IP: &str = "10.250.0.254";
 /// All nodes.
 pub(crate) const NODE_CIDR: &str = "10.250.0.0/24";
 /// All pods; node N has the /24 numbered N.

@@ -49,7 +49,7 @@ use anyhow::{Context, bail};
 use artifacts::Artifacts;
 use command::{Progress, wait_until};
 use config::Installed;
-pub use layout::{REGISTRY, cache, node_ip, node_name};
+pub use layout::{HOST_IP, REGISTRY, cache, node_ip, node_name};
 use lock::Lock;
 use state::State;
 pub use status::{Status, Verdict};

@@ -40,8 +40,7 @@ const START_MS: u64 = 90;
 const WORK_MS: std::ops::Range<u64> = 100..700;
 /// An answer takes one to a few milliseconds, most of which is the commit.
 const COMMIT_MICROS: u64 = 6_000;
-/// So many short lives in a row at most: each is an attempt to the task that runs first, and at ten it is given up as
-/// one that kills its process. That is a promise too, and not the one that is tested here.
+/// So many short lives in a row at most, so that work is done as well.
 const SHORT_LIVES: u32 = 4;
 
 /// The kills to come.

@@ -1,10 +1,11 @@
 //! Runs the scenarios against a cluster, `e2e [FILTER]`; `e2e demo`; or `e2e bench rollout`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use graceful_e2e::harness::world::{Tools, World};
+use graceful_e2e::harness::world::{Surroundings, Tools, World};
 use graceful_e2e::harness::{charts, runner};
 use graceful_e2e::{bench, demo, scenarios};
 
@@ -34,6 +35,12 @@ struct Args {
     /// Registry that the images were pushed to; without it they are loaded on the nodes.
     #[arg(long, global = true)]
     registry: Option<String>,
+    /// This machine as pods see it, where the cluster is its own.
+    #[arg(long, global = true, env = "GRACEFUL_HOST_ADDRESS")]
+    host_address: Option<IpAddr>,
+    /// A PostgreSQL that pods reach, with an empty database that scenarios may use in turn.
+    #[arg(long, global = true)]
+    postgres_url: Option<String>,
     /// The kubectl to use.
     #[arg(long, global = true, env = "GRACEFUL_KUBECTL", default_value = "kubectl")]
     kubectl: PathBuf,
@@ -71,10 +78,25 @@ async fn main() -> ExitCode {
 
 /// True when all went well.
 async fn run(args: Args) -> anyhow::Result<bool> {
-    let Args { instead, filter, keep, installed, seed, jobs, context, registry, kubectl, helm, kubeconfig } =
-        args;
+    let Args {
+        instead,
+        filter,
+        keep,
+        installed,
+        seed,
+        jobs,
+        context,
+        registry,
+        host_address,
+        postgres_url,
+        kubectl,
+        helm,
+        kubeconfig,
+    } = args;
     let seed = seed.unwrap_or_else(rand::random);
-    let world = World::connect(Tools { kubectl, helm, kubeconfig }, context, registry, seed, keep).await?;
+    let tools = Tools { kubectl, helm, kubeconfig };
+    let surroundings = Surroundings { host: host_address, postgres_url };
+    let world = World::connect(tools, context, registry, surroundings, seed, keep).await?;
     match instead {
         Some(Instead::Demo) => return demo::run(&world).await,
         Some(Instead::Bench { name }) => return bench::run(&world, &name).await.map(|()| true),

@@ -12,7 +12,8 @@ pub const NAME: &str = "tasks";
 pub struct AppSpec(pub Value);
 
 impl AppSpec {
-    /// The task server: tasks of 2–8 s, a grace of 6 s that would not save the longer ones, a linger of 2 s.
+    /// The task server: tasks of 2–8 s, a grace of 6 s that would not save the longer ones, a linger of 2 s. Its queue is
+    /// SQLite in an emptyDir volume.
     pub fn tasks(world: &World) -> Self {
         Self(json!({
             "replicas": 3,
@@ -20,6 +21,9 @@ impl AppSpec {
                 "metadata": {"labels": {"app": NAME}},
                 "spec": {
                     "terminationGracePeriodSeconds": 6,
+                    // The image's user; the volume is its group's.
+                    "securityContext": {"fsGroup": 65532},
+                    "volumes": [{"name": "data", "emptyDir": {}}],
                     "containers": [{
                         "name": "server",
                         "image": world.image("server"),
@@ -28,6 +32,7 @@ impl AppSpec {
                             {"name": "GRACEFUL_TASK_SECONDS", "value": "2-8"},
                             {"name": "GRACEFUL_CONCURRENCY", "value": "64"},
                             {"name": "GRACEFUL_LINGER_SECONDS", "value": "2"},
+                            {"name": "GRACEFUL_DATA", "value": "/data"},
                             {"name": "GRACEFUL_REPORT_URL", "value": "http://loadgen:8080/report"},
                         ],
                         "ports": [
@@ -36,6 +41,7 @@ impl AppSpec {
                         ],
                         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "admin"}, "periodSeconds": 1},
                         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
                     }],
                 },
             },
@@ -43,6 +49,13 @@ impl AppSpec {
             "drain": {"lingerSeconds": 2, "deadlineSeconds": 60, "preStopCommand": ["/server", "pre-stop"]},
             "rollout": {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 15},
         }))
+    }
+
+    /// The same pods on a shared queue, and without a volume.
+    pub fn postgres(mut self, url: &str) -> Self {
+        self.0["template"]["spec"]["volumes"] = json!([]);
+        self.0["template"]["spec"]["containers"][0]["volumeMounts"] = json!([]);
+        self.env("GRACEFUL_STORE", "postgres").env("GRACEFUL_STORE_URL", url)
     }
 
     /// Sets what `pointer` (RFC 6901, parents must exist) names.

@@ -3,6 +3,7 @@
 //! - [`world`]: the cluster, its tools and images. [`charts`]: the operator, installed as a user would.
 //! - [`app`]: the app under test as a manifest. [`load`]: the load generator beside it.
 //! - [`scene`]: one test's namespace; [`given`], [`when`], [`then`]: its steps.
+//! - [`databases`]: PostgreSQL for those that share a queue. [`crash`]: SIGKILL inside a pod.
 //! - [`plain`]: the same pods without Graceful, to compare with.
 //! - [`observer`]: P1 and P3, held for the whole of each test. [`wait`]: level-triggered waits.
 //! - [`usage`]: what the operator costs.
@@ -10,6 +11,8 @@
 
 pub mod app;
 pub mod charts;
+mod crash;
+pub mod databases;
 pub mod dump;
 pub mod given;
 pub mod load;

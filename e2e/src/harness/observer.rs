@@ -61,6 +61,11 @@ pub struct PodLife {
 }
 
 impl PodLife {
+    /// The operator drains it just now.
+    pub fn drains(&self) -> bool {
+        self.counts() && self.drained_by_operator()
+    }
+
     /// Counts towards replicas + maxSurge.
     fn counts(&self) -> bool {
         self.deleted_ms.is_none() && !self.over

@@ -11,6 +11,7 @@ use kube::Api;
 use kube::api::ListParams;
 use tokio::time::{Instant, timeout};
 
+use super::databases::Databases;
 use super::dump;
 use super::scene::{Figures, NAMESPACE_LABEL, Scene};
 use super::wait::eventually;
@@ -26,10 +27,33 @@ const NAMESPACES_GONE: Duration = Duration::from_secs(90);
 pub struct Scenario {
     /// Its name, which the filter matches.
     pub name: &'static str,
-    /// Whether it disturbs the operator itself, and so must run alone.
-    pub alone: bool,
+    /// What its tags say: how it runs, and what it needs.
+    pub tags: &'static [&'static str],
     /// The steps.
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, anyhow::Result<()>>,
+}
+
+/// It disturbs the operator itself, and so must run alone.
+const ALONE: &str = "alone";
+/// It needs a PostgreSQL that pods reach.
+const POSTGRES: &str = "postgres";
+/// It kills processes of the nodes, which must be of this machine.
+const KILLS: &str = "kills";
+
+impl Scenario {
+    /// Why it cannot run here.
+    fn impossible(&self, world: &World) -> Option<&'static str> {
+        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS].contains(tag)) {
+            Some(_) => Some("its tags are not what we know"),
+            None if self.tags.contains(&POSTGRES) && matches!(world.databases, Databases::None) => {
+                Some("it needs a PostgreSQL that pods reach: give --postgres-url")
+            }
+            None if self.tags.contains(&KILLS) && !world.ours => {
+                Some("it kills processes of the nodes: only on this machine's own cluster")
+            }
+            None => None,
+        }
+    }
 }
 
 /// What became of one scenario.
@@ -43,7 +67,9 @@ struct Outcome {
 /// Runs all scenarios, `jobs` side by side and then those that must be alone. True when all passed.
 pub async fn run(world: &World, scenarios: Vec<Scenario>, jobs: usize) -> anyhow::Result<bool> {
     let world = Arc::new(world.clone());
-    let (alone, together): (Vec<_>, Vec<_>) = scenarios.into_iter().partition(|s| s.alone);
+    let (possible, skipped): (Vec<_>, Vec<_>) =
+        scenarios.into_iter().partition(|s| s.impossible(&world).is_none());
+    let (alone, together): (Vec<_>, Vec<_>) = possible.into_iter().partition(|s| s.tags.contains(&ALONE));
     let start = |scenario: Scenario| {
         let world = world.clone();
         async move { one(&world, scenario).await }
@@ -56,7 +82,10 @@ pub async fn run(world: &World, scenarios: Vec<Scenario>, jobs: usize) -> anyhow
         let (took, figures) = (begun.elapsed(), Figures::default());
         outcomes.push(Outcome { name: "namespaces_go", took, figures, error });
     }
-    Ok(report(&outcomes, world.seed))
+    for scenario in &skipped {
+        println!("skipped {}: {}", scenario.name, scenario.impossible(&world).unwrap_or_default());
+    }
+    Ok(report(&outcomes, skipped.len(), world.seed))
 }
 
 async fn one(world: &World, scenario: Scenario) -> Outcome {
@@ -100,7 +129,7 @@ async fn namespaces_gone(world: &World) -> anyhow::Result<()> {
     .await
 }
 
-fn report(outcomes: &[Outcome], seed: u64) -> bool {
+fn report(outcomes: &[Outcome], skipped: usize, seed: u64) -> bool {
     println!();
     let total: Figures = outcomes.iter().fold(Figures::default(), |mut sum, o| {
         let Figures { accepted, finished, lost, unanswered, spares, spares_ran } = o.figures;
@@ -130,6 +159,6 @@ fn report(outcomes: &[Outcome], seed: u64) -> bool {
         total.accepted, total.finished, total.unanswered, total.spares, total.spares_ran
     );
     println!("{passed} passed, {failed} failed");
-    println!("e2e: passed={passed} failed={failed} skipped=0 lost={}", total.lost);
+    println!("e2e: passed={passed} failed={failed} skipped={skipped} lost={}", total.lost);
     failed == 0 && passed > 0 && total.lost == 0
 }

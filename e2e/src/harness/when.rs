@@ -2,10 +2,12 @@
 
 use graceful_api::GracefulApp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::json;
 
 use super::app::{AppSpec, NAME};
+use super::crash;
 use super::scene::Scene;
 
 /// `when.…`
@@ -49,6 +51,25 @@ impl When<'_> {
                 scene.observer.expect(None);
                 let params = DeleteParams { propagation_policy: Some(propagation), ..Default::default() };
                 scene.api::<GracefulApp>().delete(NAME, &params).await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// A pod's task server gets a SIGKILL, as from the kernel when memory is short; the kubelet starts it again.
+    pub async fn server_killed(self, pod: &Pod) -> anyhow::Result<()> {
+        let scene = self.0;
+        scene.step(format!("when the server of {} is killed", pod.name_any()), crash::kill_server(pod)).await
+    }
+
+    /// Somebody deletes a pod by force: it is gone from the API at once, and on its node a moment later.
+    pub async fn pod_deleted_by_force(self, name: &str) -> anyhow::Result<()> {
+        let scene = self.0;
+        scene
+            .step(format!("when somebody deletes pod {name} by force"), async {
+                scene.observer.deletes(name);
+                let now = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
+                scene.api::<Pod>().delete(name, &now).await?;
                 Ok(())
             })
             .await

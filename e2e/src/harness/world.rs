@@ -1,5 +1,6 @@
 //! What every test shares: the cluster, its tools, the images, the seed.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -7,6 +8,8 @@ use anyhow::{Context, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::process::Command;
+
+use super::databases::Databases;
 
 /// One run's surroundings.
 #[derive(Clone)]
@@ -23,6 +26,10 @@ pub struct World {
     pub context: Option<String>,
     /// Where images are pulled from; none means that they are loaded on the nodes.
     pub registry: Option<String>,
+    /// PostgreSQL for those who need one.
+    pub databases: Databases,
+    /// Whether the nodes are of this machine, so that their processes can be killed from here.
+    pub ours: bool,
     /// Decides every random choice.
     pub seed: u64,
     /// Keep the namespaces.
@@ -35,9 +42,13 @@ impl World {
         tools: Tools,
         context: Option<String>,
         registry: Option<String>,
+        surroundings: Surroundings,
         seed: u64,
         keep: bool,
     ) -> anyhow::Result<Self> {
+        let Surroundings { host, postgres_url } = surroundings;
+        let databases = Databases::new(postgres_url, host);
+        let ours = host.is_some();
         let Tools { kubectl, helm, kubeconfig } = tools;
         let file = Kubeconfig::read_from(&kubeconfig)
             .with_context(|| format!("cannot read the kubeconfig {}", kubeconfig.display()))?;
@@ -45,7 +56,7 @@ impl World {
         let config = Config::from_custom_kubeconfig(file, &options).await?;
         let client = Client::try_from(config)?;
         client.apiserver_version().await.context("the cluster does not answer: `cargo xtask cluster up`")?;
-        Ok(Self { client, kubectl, helm, kubeconfig, context, registry, seed, keep })
+        Ok(Self { client, kubectl, helm, kubeconfig, context, registry, databases, ours, seed, keep })
     }
 
     /// The image `graceful/<name>:dev` as the nodes know it.
@@ -94,6 +105,15 @@ async fn run(mut command: Command, args: &[&str]) -> anyhow::Result<String> {
         bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What stands beside the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// This machine as pods see it, where the cluster is our own.
+    pub host: Option<IpAddr>,
+    /// A PostgreSQL that pods reach, for a cluster that is not.
+    pub postgres_url: Option<String>,
 }
 
 /// Where the cluster's tools are.

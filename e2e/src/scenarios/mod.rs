@@ -4,6 +4,7 @@ mod bad;
 mod control;
 mod deadline;
 mod deletion;
+mod durable;
 mod foreign;
 mod operator;
 mod rollout;
@@ -12,12 +13,12 @@ mod sockets;
 
 use crate::harness::runner::Scenario;
 
-/// Names a scenario after its function.
+/// Names a scenario after its function; what it needs and how it runs stands behind it.
 macro_rules! scenarios {
-    ($($module:ident :: $name:ident $(($alone:ident))?),* $(,)?) => {
+    ($($module:ident :: $name:ident $(($($tag:ident),+))?),* $(,)?) => {
         vec![$(Scenario {
             name: stringify!($name),
-            alone: [$(stringify!($alone))?].contains(&"alone"),
+            tags: &[$($(stringify!($tag)),+)?],
             run: |scene| Box::pin($module::$name(scene)),
         }),*]
     };
@@ -47,6 +48,10 @@ pub fn all() -> Vec<Scenario> {
         deadline::deadline_terminate,
         deletion::deletion_in_the_background,
         deletion::deletion_in_the_foreground,
+        durable::sqlite_container_killed_under_load(kills),
+        durable::sqlite_container_killed_in_mid_drain(kills),
+        durable::postgres_pod_deleted_by_force(postgres),
+        durable::postgres_rollout_does_not_wait_for_the_shared_queue(postgres),
         control::plain_deployment_loses_tasks,
         operator::operator_killed_during_rollouts(alone),
         operator::helm_upgrade_restarts_nobody(alone),

@@ -57,12 +57,16 @@ fn a_minimal_app_has_the_documented_defaults() {
 }
 
 #[test]
-fn the_sample_is_valid() {
-    let text = include_str!("../../../../samples/tasks.yaml");
-    let sample: GracefulApp = serde_yaml::from_str(text).unwrap();
-    let app = Validated::try_from(&sample).unwrap();
-    assert_eq!((app.name.as_str(), app.replicas), ("tasks", 3));
-    assert_eq!((app.policy.in_flight.container.as_str(), app.policy.in_flight.port), ("server", 9808));
+fn the_samples_are_valid() {
+    let sqlite = include_str!("../../../../samples/tasks.yaml");
+    let postgres = include_str!("../../../../samples/tasks-postgres.yaml");
+    for text in [sqlite, postgres] {
+        let (_, text) = text.split_once("---\n").unwrap_or(("", text));
+        let sample: GracefulApp = serde_yaml::from_str(text).unwrap();
+        let app = Validated::try_from(&sample).unwrap();
+        assert_eq!((app.name.as_str(), app.replicas), ("tasks", 3));
+        assert_eq!((app.policy.in_flight.container.as_str(), app.policy.in_flight.port), ("server", 9808));
+    }
 }
 
 #[test]
