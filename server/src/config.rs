@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::events::limits::Limits;
+use crate::events::origin::Origins;
+
 /// A task server: hand it tasks over HTTP, watch them over a WebSocket, and roll it out without losing one.
 #[derive(Debug, Parser)]
 #[command(name = "server", version, args_conflicts_with_subcommands = true)]
@@ -55,6 +58,19 @@ pub struct Run {
     /// Where each task is reported as it ends: POST {"taskId","podUid","bootId","outcome"}.
     #[arg(long, env = "GRACEFUL_REPORT_URL")]
     pub report_url: Option<ReportUrl>,
+    /// WebSockets and event streams that may be open; past it 503 with Retry-After. 0 sets no limit.
+    #[arg(long, env = "GRACEFUL_MAX_SOCKETS", default_value_t = Limits::default().total)]
+    pub max_sockets: u32,
+    /// Of these, under one client id; past it 429 with Retry-After. 0 sets no limit.
+    #[arg(long, env = "GRACEFUL_MAX_SOCKETS_PER_CLIENT", default_value_t = Limits::default().per_client)]
+    pub max_sockets_per_client: u32,
+    /// Of these, from one address (an IPv6 /64); past it 429 with Retry-After. Behind a proxy, all come from the
+    /// proxy's: raise it to the total. 0 sets no limit.
+    #[arg(long, env = "GRACEFUL_MAX_SOCKETS_PER_IP", default_value_t = Limits::default().per_address)]
+    pub max_sockets_per_ip: u32,
+    /// Pages of other sites that may open WebSockets: `https://app.example.com`, several with commas, or `*`.
+    #[arg(long, env = "GRACEFUL_ALLOWED_ORIGINS", default_value = "")]
+    pub allowed_origins: Origins,
     /// How long a SIGTERM that nobody announced leaves the door open, while endpoints propagate.
     #[arg(long, env = "GRACEFUL_LINGER_SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub linger_seconds: u64,
@@ -157,6 +173,7 @@ mod tests {
             (["--report-url", "https://x/"], "--report-url", "write http://host:port/path"),
             (["--report-url", "collector"], "--report-url", "write http://host:port/path"),
             (["--concurrency", "0"], "--concurrency", "zero"),
+            (["--allowed-origins", "example.com"], "--allowed-origins", "write https://app.example.com"),
             (["--linger-seconds", "4000"], "--linger-seconds", "0..=3600"),
         ] {
             let said = refusal(&args);

@@ -22,6 +22,10 @@ pub enum Refusal {
     Draining,
     /// The queue is full: 429.
     Full,
+    /// As many listen as may: 503, or 429 for one client or address.
+    Crowded,
+    /// A page of another site: 403.
+    Origin,
 }
 
 /// How a report of a task's end went.
@@ -73,7 +77,7 @@ impl Default for Metrics {
         metrics.registry = registry;
         // Series that exist from the start: a rate over one that appears with its first event misses that event.
         metrics.finished.get_or_create(&PROCESSED).inc_by(0);
-        for why in [Refusal::Draining, Refusal::Full] {
+        for why in [Refusal::Draining, Refusal::Full, Refusal::Crowded, Refusal::Origin] {
             metrics.refused.get_or_create(&reason(why)).inc_by(0);
         }
         for outcome in [Report::Delivered, Report::Abandoned] {
@@ -91,6 +95,8 @@ fn reason(why: Refusal) -> Label {
         match why {
             Refusal::Draining => "draining",
             Refusal::Full => "full",
+            Refusal::Crowded => "crowded",
+            Refusal::Origin => "origin",
         },
     )]
 }

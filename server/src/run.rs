@@ -12,8 +12,9 @@ use tracing::info;
 
 use crate::api::{self, Api};
 use crate::config::{ReportUrl, Run};
-use crate::events::hub::Hub;
-use crate::identity;
+use crate::events::hub::{self, Hub};
+use crate::events::limits::Limits;
+use crate::identity::Pod;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::report::Reporter;
@@ -32,6 +33,10 @@ pub async fn run(run: Run) -> anyhow::Result<Exit> {
         queue_capacity,
         keep_finished,
         report_url,
+        max_sockets,
+        max_sockets_per_client,
+        max_sockets_per_ip,
+        allowed_origins,
         linger_seconds,
         log_format: _,
         log: _,
@@ -47,7 +52,11 @@ pub async fn run(run: Run) -> anyhow::Result<Exit> {
     let drain = Drain::new(Settings { linger: Duration::from_secs(linger_seconds), ..Settings::from_env() });
     let metrics = Arc::new(Metrics::default());
     let queue = Arc::new(Queue::new(queue_capacity.get(), keep_finished));
-    let hub = Hub::default();
+    let limits =
+        Limits { total: max_sockets, per_client: max_sockets_per_client, per_address: max_sockets_per_ip };
+    let listening = hub::Settings { pod: Pod::from_env(), limits, origins: allowed_origins };
+    let hub = Hub::new(listening, drain.clone(), metrics.clone());
+    tokio::spawn(hub.clone().attend());
     let reporter = report_url
         .map(|ReportUrl(url)| {
             let pod_uid = drain.settings().pod_uid.clone();
@@ -65,7 +74,7 @@ pub async fn run(run: Run) -> anyhow::Result<Exit> {
         pod_uid = drain.settings().pod_uid,
         "serving; see /docs"
     );
-    let api = Api { drain: drain.clone(), queue, hub, metrics, greeting: identity::greeting() };
+    let api = Api { drain: drain.clone(), queue, hub, metrics };
     let admin_app = api::admin(&api);
     Ok(serve((public, api::public(api)), (admin, admin_app), drain, signals).await)
 }

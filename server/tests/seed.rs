@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use graceful_drain::{Drain, Settings};
 use graceful_server::api::{self, Api};
-use graceful_server::events::hub::Hub;
+use graceful_server::events::hub::{self, Hub};
 use graceful_server::metrics::Metrics;
 use graceful_server::queue::Queue;
 use graceful_server::worker::Worker;
@@ -28,7 +28,9 @@ struct Pod {
 /// A pod with room for two tasks beside the one that runs, each of 20 s.
 fn pod() -> Pod {
     let drain = Drain::new(Settings::default());
-    let (hub, metrics) = (Hub::default(), Arc::new(Metrics::default()));
+    let metrics = Arc::new(Metrics::default());
+    let hub = Hub::new(hub::Settings::default(), drain.clone(), metrics.clone());
+    tokio::spawn(hub.clone().attend());
     let queue = Arc::new(Queue::new(2, 100));
     let worker = Worker {
         task_seconds: "20".parse().unwrap(),
@@ -37,7 +39,7 @@ fn pod() -> Pod {
         metrics: metrics.clone(),
     };
     tokio::spawn(worker.work(queue.clone(), 1));
-    let api = Api { drain: drain.clone(), queue, hub, metrics, greeting: "here".to_owned() };
+    let api = Api { drain: drain.clone(), queue, hub, metrics };
     Pod { drain, admin: api::admin(&api), public: api::public(api) }
 }
 

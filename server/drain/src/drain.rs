@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::core::{Conflict, Core, Kind, Ticket};
 use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
-use crate::status::{DrainStatus, PROTOCOL, SharedQueue};
+use crate::status::{DrainStatus, PROTOCOL, SharedQueue, State};
 
 /// How a pod drains; the defaults are what the operator's own defaults expect.
 #[derive(Debug, Clone)]
@@ -239,6 +239,19 @@ impl Drain {
         self.watch(&self.0.turned, || {
             self.look(
                 |core, _| if core.terminating() && core.idle() { Ok(()) } else { Err(core.latches_at()) },
+            )
+        })
+        .await;
+    }
+
+    /// Waits until the state or the door is another than its caller knows.
+    pub async fn turned(&self, state: State, accepting: bool) {
+        let known = (state, accepting);
+        self.watch(&self.0.turned, || {
+            self.look(
+                |core, _| {
+                    if (core.state(), core.accepting()) == known { Err(core.latches_at()) } else { Ok(()) }
+                },
             )
         })
         .await;

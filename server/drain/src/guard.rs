@@ -110,6 +110,12 @@ pub struct Farewell {
 }
 
 impl Farewell {
+    /// This connection's place in the spread, for an app that hears of [`Drain::closing`] once for all its connections.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
     /// Waits for the time to send the last frame and close with 1012 (service restart).
     pub async fn told(&self) {
         self.drain.closing().await;

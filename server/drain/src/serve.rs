@@ -4,16 +4,19 @@
 //! → connections flush → return. The admin listener answers until the very end. A second signal returns at once.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -37,8 +40,17 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// still accept. (A linger shorter than that closes them at its start.)
 const KEEP_ALIVE_TAIL: Duration = Duration::from_millis(500);
 
-/// After the last farewell, how long a socket's peer has to answer the close frame.
-const CLOSE_HANDSHAKE: Duration = Duration::from_millis(500);
+/// After the last farewell, how long a socket's peer has to answer the close frame; half of it is for an app that looks
+/// for last words before the first farewell.
+const CLOSE_HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// How long a client may take nothing of what it is sent. Past it the kernel cuts the connection, and what waits in our
+/// buffers for that client is freed: a stream to it has no other end. Linux counts a window of zero as well.
+const UNREAD: Duration = Duration::from_secs(30);
+
+/// Bounds a request's head, and what is buffered of a response that its client does not take: hyper's default is
+/// 400 KiB.
+const BUFFER: usize = 64 * 1024;
 
 /// How long last responses may take from our buffer to the client once nothing is in flight.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -70,7 +82,7 @@ impl Exit {
     }
 }
 
-/// Serves `app` on `public` and `admin_app` (with [`Drain::routes`]) on `admin` until a signal has drained it.
+/// Serves `app` on `public` (each request has its client's address as `ConnectInfo<SocketAddr>`) and `admin_app` (with [`Drain::routes`]) on `admin` until a signal has drained it.
 pub async fn serve(
     (public, app): (TcpListener, Router),
     (admin, admin_app): (TcpListener, Router),
@@ -143,8 +155,8 @@ impl Door {
                     () = stop.cancelled() => return,
                 };
                 match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(connection(stream, app.clone(), drain.clone(), stop.clone()));
+                    Ok((stream, peer)) => {
+                        connections.spawn(connection(stream, peer, app.clone(), drain.clone(), stop.clone()));
                     }
                     Err(error) => {
                         // Out of descriptors, most likely: others will close theirs.
@@ -167,21 +179,31 @@ impl Door {
     }
 }
 
-async fn connection(stream: TcpStream, app: Router, drain: Option<Drain>, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    app: Router,
+    drain: Option<Drain>,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
+    }
+    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD)) {
+        debug!(%error, "no TCP_USER_TIMEOUT");
     }
     let used = Arc::new(Notify::new());
     let service = {
         let (used, drain) = (used.clone(), drain.clone());
         service_fn(move |request| {
             used.notify_one();
-            respond(app.clone(), drain.clone(), request)
+            respond(app.clone(), peer, drain.clone(), request)
         })
     };
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(serving);
@@ -213,10 +235,12 @@ async fn connection(stream: TcpStream, app: Router, drain: Option<Drain>, stop: 
 
 async fn respond(
     app: Router,
+    peer: SocketAddr,
     drain: Option<Drain>,
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let version = request.version();
+    request.extensions_mut().insert(ConnectInfo(peer));
     let mut response = app.oneshot(request.map(Body::new)).await?;
     if let Some(drain) = drain {
         close_if_winding_down(&drain, version, &mut response);

@@ -1,13 +1,13 @@
 //! Upgraded WebSockets, tracked. axum's own graceful shutdown forgets a connection once it is upgraded: the process
 //! would exit under its open sockets without a word to them.
 
-use std::future::Future;
+use std::future::{Future, ready};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 
 use crate::drain::Drain;
-use crate::guard::Farewell;
+use crate::guard::{ConnectionGuard, Farewell};
 
 /// RFC 6455's registry: the server restarts; the client should come back, after a random 5–30 s or as it likes.
 pub const SERVICE_RESTART: u16 = 1012;
@@ -21,11 +21,19 @@ impl Drain {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let connection = self.connection();
-        upgrade.on_upgrade(move |socket| async move {
-            session(socket, connection.farewell()).await;
-            drop(connection);
+        // A task of its own, made when the socket is there: an idle socket then costs what its session needs, and not
+        // the steps of the upgrade before it.
+        upgrade.on_upgrade(move |socket| {
+            let session = session(socket, connection.farewell());
+            tokio::spawn(counted(session, connection));
+            ready(())
         })
     }
+}
+
+async fn counted(session: impl Future<Output = ()>, connection: ConnectionGuard) {
+    session.await;
+    drop(connection);
 }
 
 /// The close frame of a pod that goes.

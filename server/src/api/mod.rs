@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,15 +13,11 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 use uuid::Uuid;
 
-use crate::events::hub::Hub;
+use crate::events::{self, hub::Hub};
 use crate::metrics::{Metrics, Refusal};
 use crate::queue::Queue;
 
 const SHUTTING_DOWN: &str = "Service Under Graceful Shutdown";
-/// A client id goes into every frame sent to that client; this keeps the frames small.
-const LONGEST_CLIENT_ID: usize = 128;
-/// Clients send nothing that is used; a small bound keeps what they send out of memory.
-const LONGEST_MESSAGE: usize = 16 * 1024;
 
 /// What the routes share.
 #[derive(Debug, Clone)]
@@ -31,12 +26,10 @@ pub struct Api {
     pub drain: Drain,
     /// The tasks of this pod.
     pub queue: Arc<Queue>,
-    /// The sockets of this pod.
+    /// Those who listen to this pod.
     pub hub: Hub,
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
-    /// The first frame of each socket.
-    pub greeting: String,
 }
 
 #[derive(OpenApi)]
@@ -69,15 +62,16 @@ pub fn public(api: Api) -> Router {
     let work = Router::new()
         .route("/v1/create-task/", routing::post(create_task))
         .route("/v1/create-task", routing::post(create_task))
-        .route("/ws/{client_id}", routing::get(watch))
-        .route_layer(gate);
+        .route_layer(gate.clone());
     let reads = Router::new()
         .route("/v1/tasks/{id}", routing::get(read_task))
         .route("/v1/get_queue_length/", routing::get(queue_length))
         .route("/v1/get_queue_length", routing::get(queue_length))
         .route("/v1/health", routing::get(health));
+    let listening = events::routes(api.hub.clone(), gate);
     work.merge(reads)
         .with_state(api)
+        .merge(listening)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document()))
         .merge(probes())
         .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
@@ -201,16 +195,4 @@ async fn health(State(api): State<Api>) -> Response {
             (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: SHUTTING_DOWN })).into_response()
         }
     }
-}
-
-/// `/ws/{client_id}`: tells of each task of this pod as it ends.
-async fn watch(State(api): State<Api>, Path(client): Path<String>, upgrade: WebSocketUpgrade) -> Response {
-    if client.len() > LONGEST_CLIENT_ID {
-        return detail(StatusCode::BAD_REQUEST, "client_id is longer than 128 bytes; use a shorter one");
-    }
-    let upgrade = upgrade.max_message_size(LONGEST_MESSAGE).max_frame_size(LONGEST_MESSAGE);
-    let drain = api.drain.clone();
-    drain.on_upgrade(upgrade, move |socket, farewell| async move {
-        api.hub.session(socket, client, api.greeting, farewell, api.metrics).await;
-    })
 }

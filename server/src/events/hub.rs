@@ -1,153 +1,243 @@
-//! The sockets: each gets every finished task, as the seed's clients expect, and a word when the pod goes.
+//! [`Hub`]: what all who listen share. Numbered events and hints go into one ring, each encoded once; a client that falls
+//! behind loses its place in the ring, and costs no copy.
+//!
+//! Guarantee: whoever subscribes and then reads [`Hub::published`] gets each event above that number from the ring.
 
-use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use graceful_drain::{Farewell, closing_frame};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::broadcast::{Receiver, Sender};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use graceful_drain::{Drain, State};
+use graceful_store::{Event, TaskStore};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
-use uuid::Uuid;
 
+use super::frame::Frame;
+use super::hint::Hint;
+use super::limits::{Limits, Places};
+use super::origin::Origins;
+use crate::identity::Pod;
 use crate::metrics::Metrics;
-use crate::queue::processed;
 
-/// Events a client may fall behind before it is dropped. They are shared between sockets: a slow client costs its
-/// place in the ring, not a copy.
-const BEHIND: usize = 256;
-/// How long one frame may take to leave: a client that reads nothing for so long is gone.
-const SEND: Duration = Duration::from_secs(10);
-/// Below the 60 s after which common proxies cut a silent connection.
-const PING: Duration = Duration::from_secs(25);
-/// Two pings unanswered, and the client is gone.
-const SILENCE: Duration = Duration::from_secs(60);
-/// How long the client may take to answer our close frame.
-const CLOSE: Duration = Duration::from_millis(500);
+/// Frames a client may fall behind before it is dropped: at 1,000 tasks a second more than a second's worth, and a few
+/// MB at most, for all clients together.
+const BEHIND: usize = 4096;
+/// Hints are for people who watch: beyond what one can read they are skipped, so that they never push an event out of
+/// the ring.
+const HINTS_A_SECOND: u32 = 1000;
+/// How long the last events may take from the queue to the ring once the pod is idle.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
-/// Sends to all sockets.
+/// What clients may do.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Which pod this is, as clients are told.
+    pub pod: Pod,
+    /// How many may listen.
+    pub limits: Limits,
+    /// Which pages of other sites may.
+    pub origins: Origins,
+}
+
+/// Sends to all who listen. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Hub(Sender<Arc<str>>);
+pub struct Hub(Arc<Shared>);
 
-impl Default for Hub {
-    fn default() -> Self {
-        Self(Sender::new(BEHIND))
+#[derive(Debug)]
+struct Shared {
+    ring: broadcast::Sender<Arc<Frame>>,
+    published: AtomicU64,
+    log: OnceLock<Arc<dyn TaskStore>>,
+    turn: watch::Sender<Turn>,
+    hints: Mutex<Budget>,
+    look: Notify,
+    looked: watch::Sender<bool>,
+    places: Places,
+    settings: Settings,
+    drain: Drain,
+    metrics: Arc<Metrics>,
+}
+
+/// Where the pod's drain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) state: State,
+    pub(crate) accepting: bool,
+    /// All that was accepted has ended, and has been published: each client leaves in its own place of the spread.
+    pub(crate) closing: bool,
+}
+
+impl Turn {
+    fn of(drain: &Drain) -> Self {
+        let now = drain.status();
+        Self { state: now.state, accepting: now.accepting, closing: false }
     }
 }
 
-/// Why a session ended.
-enum End {
-    /// The client left, or the connection did.
-    Gone,
-    /// It did not keep up.
-    Slow,
-    /// The pod goes.
-    Farewell,
+/// So many a second.
+#[derive(Debug)]
+struct Budget {
+    since: Instant,
+    left: u32,
+}
+
+impl Budget {
+    fn take(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: now, left: HINTS_A_SECOND };
+        }
+        let some = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        some
+    }
 }
 
 impl Hub {
-    /// Tells every socket that a task has ended.
-    pub fn task_ended(&self, id: Uuid) {
-        // An error means that nobody listens.
-        let _ = self.0.send(format!("{id} {}", processed(id)).into());
+    /// A hub that nobody listens to yet. Spawn [`Hub::attend`] at once, and [`Hub::follow`] when the queue is open.
+    #[must_use]
+    pub fn new(settings: Settings, drain: Drain, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Shared {
+            ring: broadcast::Sender::new(BEHIND),
+            published: AtomicU64::new(0),
+            log: OnceLock::new(),
+            turn: watch::Sender::new(Turn::of(&drain)),
+            hints: Mutex::new(Budget { since: Instant::now(), left: HINTS_A_SECOND }),
+            look: Notify::new(),
+            looked: watch::Sender::new(false),
+            places: Places::new(settings.limits),
+            settings,
+            drain,
+            metrics,
+        }))
     }
 
-    /// One client's session, from its first frame to its close.
-    pub async fn session(
-        &self,
-        mut socket: WebSocket,
-        client: String,
-        greeting: String,
-        farewell: Farewell,
-        metrics: Arc<Metrics>,
-    ) {
-        // Subscribed before the greeting: what ends after a client has read it reaches this client.
-        let mut events = self.0.subscribe();
-        if send(&mut socket, greeting).await.is_err() {
+    /// Tells who listens just now what happens to a task before its end.
+    pub fn hint(&self, hint: &Hint) {
+        let Shared { ring, hints, .. } = &*self.0;
+        if ring.receiver_count() == 0 {
             return;
         }
-        let end = converse(&mut socket, &mut events, &client, &farewell).await;
-        match end {
-            End::Gone => debug!(client, "socket closed"),
-            End::Slow => {
-                metrics.slow_client();
-                debug!(client, "socket dropped: the client does not keep up");
-                let reason = "too slow: events were missed".into();
-                let close = Message::Close(Some(CloseFrame { code: close_code::POLICY, reason }));
-                // It may not even take this; it had its time.
-                let _ = timeout(CLOSE, socket.send(close)).await;
-            }
-            End::Farewell => say_goodbye(&mut socket, &mut events, &client).await,
+        if hints.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
+            // An error means that nobody listens any more.
+            let _ = ring.send(Frame::hint(hint));
         }
     }
-}
 
-async fn converse(
-    socket: &mut WebSocket,
-    events: &mut Receiver<Arc<str>>,
-    client: &str,
-    farewell: &Farewell,
-) -> End {
-    let mut ping = interval(PING);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ping.reset();
-    let mut heard = Instant::now();
-    let told = farewell.told();
-    tokio::pin!(told);
-    loop {
-        let sent = tokio::select! {
-            event = events.recv() => match event {
-                Ok(event) => send(socket, frame(client, event)).await,
-                Err(RecvError::Lagged(_)) => return End::Slow,
-                Err(RecvError::Closed) => return End::Gone,
-            },
-            // Text from clients is read and ignored, as by the seed.
-            received = socket.recv() => match received {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
-                Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {
-                    heard = Instant::now();
-                    Ok(())
-                }
-            },
-            _ = ping.tick() => {
-                if heard.elapsed() > SILENCE {
-                    return End::Gone;
-                }
-                send(socket, Message::Ping(Vec::new().into())).await
+    /// A task of the queue in memory has ended; goes when the durable one comes, whose events [`Hub::follow`] reads.
+    pub fn task_ended(&self, id: uuid::Uuid) {
+        let _ = self.0.ring.send(Frame::plain(id));
+    }
+
+    /// Follows the drain and tells each client of its turns, until the process ends.
+    pub async fn attend(self) {
+        let Shared { drain, turn, .. } = &*self.0;
+        let turns = async {
+            loop {
+                let known = *turn.borrow();
+                drain.turned(known.state, known.accepting).await;
+                let now = Turn::of(drain);
+                turn.send_if_modified(|turn| {
+                    let differs = *turn != now;
+                    *turn = now;
+                    differs
+                });
             }
-            () = &mut told => return End::Farewell,
         };
-        if let Err(end) = sent {
-            return end;
+        tokio::select! {
+            () = turns => {}
+            () = drain.closing() => {}
         }
+        self.last_look().await;
+        turn.send_modify(|turn| *turn = Turn { closing: true, ..Turn::of(drain) });
     }
-}
 
-/// Results first: whatever ended before the pod became idle is in the ring by now.
-async fn say_goodbye(socket: &mut WebSocket, events: &mut Receiver<Arc<str>>, client: &str) {
-    while let Ok(event) = events.try_recv() {
-        if send(socket, frame(client, event)).await.is_err() {
+    /// What ended before the pod was idle is in the queue by now, though perhaps not yet in the ring.
+    async fn last_look(&self) {
+        let Shared { log, look, looked, .. } = &*self.0;
+        if log.get().is_none() {
             return;
         }
+        look.notify_one();
+        let mut done = looked.subscribe();
+        if timeout(LAST_LOOK, done.wait_for(|looked| *looked)).await.is_err() {
+            debug!("the queue did not answer: clients hear of the last events when they come back");
+        }
     }
-    if send(socket, "Server shutting down").await.is_err() || send(socket, closing_frame()).await.is_err() {
-        return;
+
+    /// Someone wants to know that the queue has been read to its end.
+    pub(super) async fn asked_to_look(&self) {
+        self.0.look.notified().await;
     }
-    // Reading on until the client's own close: leaving unread bytes behind would reset the connection, and the reset
-    // can overtake the frames just sent.
-    let _ = timeout(CLOSE, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+
+    /// The queue has been read to its end since [`Hub::asked_to_look`].
+    pub(super) fn looked(&self) {
+        self.0.looked.send_replace(true);
+    }
+
+    /// Events are read from here, those after `published` by [`Hub::publish`]. True for the first one.
+    pub(super) fn opened(&self, log: Arc<dyn TaskStore>, published: u64) -> bool {
+        self.0.published.store(published, Ordering::SeqCst);
+        self.0.log.set(log).is_ok()
+    }
+
+    /// The next event.
+    pub(super) fn publish(&self, stream: &str, event: &Event) {
+        let Shared { ring, published, .. } = &*self.0;
+        // First the number, then the event: see the guarantee above.
+        published.store(event.number, Ordering::SeqCst);
+        if ring.receiver_count() > 0 {
+            let _ = ring.send(Frame::end(stream, event));
+        }
+    }
+
+    /// The number of the newest event that is in the ring, or is about to be.
+    pub(crate) fn published(&self) -> u64 {
+        self.0.published.load(Ordering::SeqCst)
+    }
+
+    /// A place in the ring, at its end.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Frame>> {
+        self.0.ring.subscribe()
+    }
+
+    /// Where events are kept, once the queue is open.
+    pub(crate) fn log(&self) -> Option<&Arc<dyn TaskStore>> {
+        self.0.log.get()
+    }
+
+    /// Where the pod's drain is, and each change of it.
+    pub(crate) fn turns(&self) -> watch::Receiver<Turn> {
+        self.0.turn.subscribe()
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.0.places
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.0.drain
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
 }
 
-fn frame(client: &str, event: impl Display) -> String {
-    format!("Client id {client} Message: {event}")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn send(socket: &mut WebSocket, message: impl Into<Message>) -> Result<(), End> {
-    match timeout(SEND, socket.send(message.into())).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Gone),
-        Err(_) => Err(End::Slow),
+    #[test]
+    fn hints_are_skipped_beyond_so_many_a_second() {
+        let start = Instant::now();
+        let mut budget = Budget { since: start, left: HINTS_A_SECOND };
+        let taken = (0..5000).filter(|_| budget.take(start)).count();
+        assert_eq!(taken, 1000);
+        assert!(budget.take(start + Duration::from_secs(1)), "a second later there is room again");
     }
 }

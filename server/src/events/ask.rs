@@ -1,0 +1,217 @@
+//! What a client asks for as it connects: the parameters of `/ws/{client_id}` and `/v1/events`, and who it is.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, Extension};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::hub::Hub;
+use super::limits::Crowded;
+use super::token::Token;
+use crate::metrics::Refusal;
+
+/// A client id goes into every frame sent to that client; this keeps the frames small.
+const LONGEST_CLIENT_ID: usize = 128;
+/// A place is free when someone leaves; nobody knows when.
+const CROWDED_RETRY_SECONDS: u16 = 5;
+/// A queue that opens or recovers takes some seconds.
+const AWAY_RETRY_SECONDS: u16 = 5;
+
+/// The peer's address, where the server that runs us tells it.
+pub(crate) type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
+
+pub(crate) fn address(peer: Peer) -> Option<IpAddr> {
+    peer.map(|Extension(ConnectInfo(address))| address.ip())
+}
+
+/// The parameters of either route.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ask<'a> {
+    /// JSON, not the words of the first version.
+    pub(crate) json: bool,
+    /// The last event seen.
+    pub(crate) after: Option<Token<'a>>,
+    /// Only the client's own tasks.
+    pub(crate) own: bool,
+    /// Ends only.
+    pub(crate) no_hints: bool,
+    /// Whose tasks, for those whose path does not say it.
+    pub(crate) client_id: Option<&'a str>,
+}
+
+/// What can't be used: the parameter's name, and what to write instead.
+pub(crate) type Unusable = (&'static str, String);
+
+impl<'a> Ask<'a> {
+    /// For a socket.
+    pub(crate) fn of_socket(query: &'a [(String, String)]) -> Result<Self, Unusable> {
+        let mut ask = Self::default();
+        for (name, value) in query {
+            match (name.as_str(), value.as_str()) {
+                ("format", "json") => ask.json = true,
+                ("format", _) => return Err(("format", "write json, or leave it out".to_owned())),
+                ("tasks", "own") => ask.own = true,
+                ("tasks", "all") => ask.own = false,
+                ("tasks", _) => return Err(("tasks", "write own or all".to_owned())),
+                _ => ask.shared(name, value, "format, after, tasks and hints")?,
+            }
+        }
+        let json_only = [("after", ask.after.is_some()), ("tasks", ask.own), ("hints", ask.no_hints)];
+        // A token is of no use to a client that does not read JSON, so it implies it; the others may be a mistake.
+        ask.json |= ask.after.is_some();
+        match json_only.into_iter().find(|(_, given)| *given && !ask.json) {
+            Some((name, _)) => Err((name, "is for JSON; write format=json as well".to_owned())),
+            None => Ok(ask),
+        }
+    }
+
+    /// For SSE. The header is what a browser sends as it comes back, to the address it was given at first: it is the
+    /// newer one.
+    pub(crate) fn of_stream(
+        query: &'a [(String, String)],
+        last_event_id: Option<&'a HeaderValue>,
+    ) -> Result<Self, Unusable> {
+        let mut ask = Self { json: true, ..Self::default() };
+        for (name, value) in query {
+            match (name.as_str(), value.as_str()) {
+                ("client_id", "") => {
+                    return Err(("client_id", "is empty; write whose tasks, or leave it out".to_owned()));
+                }
+                ("client_id", id) => (ask.client_id, ask.own) = (Some(id), true),
+                _ => ask.shared(name, value, "after, client_id and hints")?,
+            }
+        }
+        if let Some(token) = last_event_id.filter(|token| !token.is_empty()) {
+            let parsed = Token::parse(token.to_str().unwrap_or_default());
+            ask.after = Some(parsed.map_err(|why| ("Last-Event-ID", why))?);
+        }
+        Ok(ask)
+    }
+
+    fn shared(&mut self, name: &str, value: &'a str, known: &str) -> Result<(), Unusable> {
+        match (name, value) {
+            ("after", token) => self.after = Some(Token::parse(token).map_err(|why| ("after", why))?),
+            ("hints", "false") => self.no_hints = true,
+            ("hints", "true") => self.no_hints = false,
+            ("hints", _) => return Err(("hints", "write true or false".to_owned())),
+            _ => return Err(("query", format!("there is no parameter `{name}`; there are {known}"))),
+        }
+        Ok(())
+    }
+}
+
+/// The client id, if it can be used.
+pub(crate) fn client_id(id: &str) -> Result<&str, Unusable> {
+    match id.len() {
+        0..=LONGEST_CLIENT_ID => Ok(id),
+        _ => Err(("client_id", format!("is longer than {LONGEST_CLIENT_ID} bytes; use a shorter one"))),
+    }
+}
+
+/// The page that asks, if it is one of another site that may.
+pub(crate) fn admit<'a>(hub: &Hub, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Box<Response>> {
+    hub.settings().origins.admit(headers).map_err(|origin| {
+        hub.metrics().refused(Refusal::Origin);
+        let detail = format!(
+            "Origin: pages of {} may not listen here; the server's --allowed-origins says which may",
+            String::from_utf8_lossy(origin.as_bytes())
+        );
+        Box::new(problem(StatusCode::FORBIDDEN, &detail, Some("Origin")))
+    })
+}
+
+pub(crate) fn unusable((field, why): Unusable) -> Response {
+    problem(StatusCode::BAD_REQUEST, &format!("{field}: {why}"), Some(field))
+}
+
+pub(crate) fn crowded(hub: &Hub, crowded: Crowded) -> Response {
+    hub.metrics().refused(Refusal::Crowded);
+    let (status, detail) = match crowded {
+        Crowded::Total => {
+            (StatusCode::SERVICE_UNAVAILABLE, "As many listen to this pod as may (--max-sockets)")
+        }
+        Crowded::Client => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "As many listen under this client_id as may (--max-sockets-per-client)",
+        ),
+        Crowded::Address => {
+            (StatusCode::TOO_MANY_REQUESTS, "As many listen from this address as may (--max-sockets-per-ip)")
+        }
+    };
+    ([(header::RETRY_AFTER, HeaderValue::from(CROWDED_RETRY_SECONDS))], problem(status, detail, None))
+        .into_response()
+}
+
+/// The queue is not open, or can't be read.
+pub(crate) fn away() -> Response {
+    let detail = "The queue can't be read just now. Try again later.";
+    let problem = problem(StatusCode::SERVICE_UNAVAILABLE, detail, None);
+    ([(header::RETRY_AFTER, HeaderValue::from(AWAY_RETRY_SECONDS))], problem).into_response()
+}
+
+fn problem(status: StatusCode, detail: &str, field: Option<&str>) -> Response {
+    let mut body = json!({"title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
+    if let Some(field) = field {
+        body["field"] = field.into();
+    }
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Vec<(String, String)> {
+        text.split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn without_parameters_a_client_gets_what_the_first_ones_got() {
+        assert_eq!(Ask::of_socket(&[]), Ok(Ask::default()));
+        assert!(!Ask::default().json);
+    }
+
+    #[test]
+    fn a_token_implies_json() {
+        let query = query("after=s.7&tasks=own&hints=false");
+        let expected = Ask {
+            json: true,
+            after: Some(Token { stream: "s", number: 7 }),
+            own: true,
+            no_hints: true,
+            client_id: None,
+        };
+        assert_eq!(Ask::of_socket(&query), Ok(expected));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (text, field, instead) in [
+            ("format=xml", "format", "write json"),
+            ("format=json&after=7", "after", "write the `id`"),
+            ("format=json&tasks=mine", "tasks", "write own or all"),
+            ("tasks=own", "tasks", "write format=json"),
+            ("hints=false", "hints", "write format=json"),
+            ("format=json&hints=no", "hints", "write true or false"),
+            ("format=json&afer=s.7", "query", "there are format, after, tasks and hints"),
+        ] {
+            let (found, why) = Ask::of_socket(&query(text)).unwrap_err();
+            assert!(found == field && why.contains(instead), "{text}: {found}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_browser_that_comes_back_knows_better_than_its_address() {
+        let (query, header) = (query("after=s.7&client_id=me"), HeaderValue::from_static("s.9"));
+        let ask = Ask::of_stream(&query, Some(&header)).unwrap();
+        assert_eq!((ask.after.unwrap().number, ask.client_id, ask.own), (9, Some("me"), true));
+        assert_eq!(Ask::of_stream(&query, None).unwrap().after.unwrap().number, 7);
+        let wrong = HeaderValue::from_static("nine");
+        assert_eq!(Ask::of_stream(&query, Some(&wrong)).unwrap_err().0, "Last-Event-ID");
+    }
+}

@@ -1,0 +1,233 @@
+//! [`Feed`]: what one client is to be told, in order. What it missed comes from the queue, page by page; then it takes
+//! its place in the ring.
+//!
+//! There is no gap and no duplicate where the two meet: the place in the ring is taken before the page is read, so that
+//! what the page does not have comes by the ring; and by its number it is known what came already.
+
+use std::sync::Arc;
+
+use axum::extract::ws::Utf8Bytes;
+use graceful_store::{Events, StoreError, TaskStore, Unavailable};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+use super::frame::{self, Frame, Hello, Range};
+use super::hub::Hub;
+use super::token::Token;
+
+/// Events that are read from the queue at once for a client that catches up.
+pub(crate) const PAGE: usize = 256;
+
+/// What a client asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// What the first clients get: each success, without a number.
+    Plain,
+    /// Numbered ends, in JSON.
+    Json {
+        /// Only the tasks of this client.
+        own: Option<Arc<str>>,
+        /// What happens before the end, too.
+        hints: bool,
+    },
+}
+
+impl Wish {
+    fn wants(&self, frame: &Frame) -> bool {
+        match self {
+            Self::Plain => frame.plain.is_some(),
+            Self::Json { own, hints } => {
+                let own = own.as_ref().is_none_or(|own| frame.client_id.as_deref() == Some(own));
+                own && (*hints || frame.number.is_some())
+            }
+        }
+    }
+}
+
+/// Where a client that comes back begins, found out before its connection is upgraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// From now on. With a reason, if it wanted to resume.
+    Head(Option<&'static str>),
+    /// After this number; `oldest` is what is still kept.
+    After { number: u64, oldest: u64 },
+}
+
+impl Start {
+    /// Where who wants to go on `after` begins.
+    pub(crate) async fn find(log: &dyn TaskStore, after: Option<Token<'_>>) -> Result<Self, StoreError> {
+        let Some(Token { stream, number }) = after else { return Ok(Self::Head(None)) };
+        if stream != log.stream() {
+            return Ok(Self::Head(Some(
+                "this pod has another queue, whose events are numbered for themselves",
+            )));
+        }
+        // The event itself is asked for too: who has seen a number that was never given comes from another history of
+        // this queue, such as one restored from a backup.
+        let Events { events, oldest } = log.events(number.saturating_sub(1), 1).await?;
+        let known =
+            number == 0 || oldest > number || events.first().is_some_and(|event| event.number == number);
+        // With nothing kept, `oldest` is the next number to come: that it is above says all.
+        if !known {
+            return Ok(Self::Head(Some("this queue has not had so many events; it may be an older copy")));
+        }
+        Ok(Self::After { number, oldest })
+    }
+}
+
+/// What one client is to be told.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    hub: Hub,
+    ring: Receiver<Arc<Frame>>,
+    wish: Wish,
+    /// The number of the last event that was passed on, or passed over.
+    last: u64,
+    /// There may be events after `last` that are only in the queue.
+    behind: bool,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A frame to pass on.
+    Frame(Arc<Frame>),
+    /// Something must be read from the queue first: [`Feed::catch_up`].
+    Behind,
+    /// The client did not keep up, and what it should hear next is gone from the ring.
+    Lagged,
+}
+
+/// Some of what a client missed.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// Events that are no longer kept: the first and the last number.
+    pub(crate) expired: Option<(u64, u64)>,
+    /// Those that are.
+    pub(crate) frames: Vec<Arc<Frame>>,
+}
+
+impl Feed {
+    /// Takes a place in the ring.
+    pub(crate) fn new(hub: Hub, wish: Wish, start: Start) -> Self {
+        let ring = hub.subscribe();
+        let (last, behind) = match start {
+            Start::Head(_) => (hub.published(), false),
+            // What the first frame says is missing is not said again.
+            Start::After { number, oldest } => (number.max(oldest.saturating_sub(1)), true),
+        };
+        Self { hub, ring, wish, last, behind }
+    }
+
+    /// The first frame.
+    pub(crate) fn first(&self, start: Start) -> Utf8Bytes {
+        let pod = &self.hub.settings().pod;
+        let stream = match (&self.wish, self.hub.log()) {
+            (Wish::Json { .. }, Some(log)) => log.stream(),
+            _ => return pod.greeting().into(),
+        };
+        let token = |number| Token { stream, number };
+        let (resumed, reason, missed) = match start {
+            Start::Head(reason) => (false, reason, None),
+            Start::After { number, oldest } => {
+                let gone = oldest > number + 1;
+                (true, None, gone.then(|| Range { from: token(number + 1), to: token(oldest - 1) }))
+            }
+        };
+        frame::json(&Hello {
+            what: "hello",
+            id: token(self.last),
+            head: token(self.hub.published().max(self.last)),
+            stream,
+            resumed,
+            reason,
+            missed,
+            pod: pod.name.as_deref(),
+            namespace: pod.namespace.as_deref(),
+            state: self.hub.drain().status().state.as_str(),
+        })
+    }
+
+    /// Where the client is.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self.wish, Wish::Json { .. })
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Waits for what comes next. May be dropped and called again: nothing is lost.
+    pub(crate) async fn next(&mut self) -> Next {
+        loop {
+            if self.behind {
+                return Next::Behind;
+            }
+            match self.ring.recv().await {
+                Ok(frame) => {
+                    if let Some(frame) = self.pass(frame) {
+                        return Next::Frame(frame);
+                    }
+                }
+                // It cannot be closed: the hub is here.
+                Err(RecvError::Lagged(_) | RecvError::Closed) => return Next::Lagged,
+            }
+        }
+    }
+
+    /// What is in the ring for this client just now.
+    pub(crate) fn ready(&mut self) -> Option<Arc<Frame>> {
+        while !self.behind {
+            match self.ring.try_recv() {
+                Ok(frame) => {
+                    if let Some(frame) = self.pass(frame) {
+                        return Some(frame);
+                    }
+                }
+                Err(TryRecvError::Empty | TryRecvError::Closed | TryRecvError::Lagged(_)) => return None,
+            }
+        }
+        None
+    }
+
+    fn pass(&mut self, frame: Arc<Frame>) -> Option<Arc<Frame>> {
+        if let (Some(number), Wish::Json { .. }) = (frame.number, &self.wish) {
+            if number <= self.last {
+                return None;
+            }
+            if number > self.last + 1 {
+                self.behind = true;
+                return None;
+            }
+            self.last = number;
+        }
+        self.wish.wants(&frame).then_some(frame)
+    }
+
+    /// Reads on from the queue: one page. The feed is no longer behind once a page has reached the queue's end.
+    pub(crate) async fn catch_up(&mut self) -> Result<(Missed, Arc<dyn TaskStore>), StoreError> {
+        let Some(log) = self.hub.log().cloned() else {
+            let detail = "not open".to_owned();
+            return Err(StoreError::Unavailable { why: Unavailable::Closed, detail });
+        };
+        // A new place in the ring, before the page is read.
+        self.ring = self.hub.subscribe();
+        let Events { events, oldest } = log.events(self.last, PAGE).await?;
+        let first = events.first().map_or(oldest, |event| event.number);
+        let expired = (first > self.last + 1).then(|| (self.last + 1, first - 1));
+        self.last = events.last().map_or(first.saturating_sub(1).max(self.last), |event| event.number);
+        self.behind = events.len() == PAGE;
+        let frames =
+            events.iter().map(|event| Frame::end(log.stream(), event)).filter(|frame| self.wish.wants(frame));
+        let missed = Missed { expired, frames: frames.collect() };
+        Ok((missed, log))
+    }
+}
