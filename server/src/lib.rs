@@ -5,6 +5,7 @@
 //! - [`queue`]: what was accepted and has not ended
 //! - [`worker`]: runs it
 //! - [`events`]: tells the sockets
+//! - [`page`]: the page at `/`
 //! - [`report`]: tells the collector
 //! - [`trace`]: W3C trace context through the queue
 //! - [`metrics`], [`identity`], [`logs`]: what is seen from outside
@@ -16,6 +17,7 @@ pub mod events;
 pub mod identity;
 pub mod logs;
 pub mod metrics;
+pub mod page;
 pub mod queue;
 pub mod report;
 pub mod run;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::events::{self, hub::Hub};
 use crate::metrics::{Metrics, Refusal};
+use crate::page;
 use crate::queue::Queue;
 
 const SHUTTING_DOWN: &str = "Service Under Graceful Shutdown";
@@ -74,6 +75,7 @@ pub fn public(api: Api) -> Router {
         .merge(listening)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document()))
         .merge(probes())
+        .merge(page::routes())
         .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
         .method_not_allowed_fallback(|| async {
             detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
