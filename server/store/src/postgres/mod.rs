@@ -1,1 +1,166 @@
-//! PostgreSQL: a queue that pods share.
+//! PostgreSQL: a queue that pods share. A task that waits is nobody's; one that runs is leased.
+//!
+//! # Flow
+//! Submissions and ends are written in batches ([`submit`], [`ending`]): while one batch is synced the next gathers.
+//! Claims take what is due and skip what others have locked ([`claim`]); leases are renewed in one statement and reaped
+//! when their owner falls silent ([`lease`]). [`hints`] tell the others at once, a look each second is the net.
+//!
+//! # Guarantees
+//! - Each call ends: within [`core::PATIENCE`] the database has answered, or the call says `Unavailable`. Loops never
+//!   end; after an outage all goes on by itself.
+//! - An outcome that is unknown (the connection broke before the answer) resolves by itself: a submission may exist,
+//!   and its idempotency key finds it; an end is tried again by its caller and recognises itself; a claim or a release
+//!   is renewed by nobody, so that its lease runs out.
+//! - A lease is judged by the database's clock, and only by a process that has seen the database answer without a
+//!   break for one lease: after an outage all owners get their chance to renew ([`pulse`]).
+//! - Events are numbered in the order of their commits ([`ending`]).
+//!
+//! # Assumptions
+//! PostgreSQL 14 or newer, encoding UTF8, a direct connection or a pooler that keeps a session for each client (LISTEN
+//! and the session's settings live there). Up to 14 connections for each process. Tables are in the first schema of the
+//! user's `search_path`.
+//!
+//! # TLS
+//! As the URL says: `?sslmode=verify-full&sslrootcert=/path/ca.pem` has the server's certificate checked against that
+//! file and the system's roots, of which an image made from nothing has none. `sslmode=require` encrypts and checks
+//! nothing.
+
+mod census;
+mod change;
+mod claim;
+mod connections;
+mod core;
+mod ending;
+mod failure;
+mod hints;
+mod lease;
+mod look;
+mod pulse;
+mod record;
+mod running;
+mod schema;
+mod submit;
+mod tidy;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::ConnectOptions;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use self::core::{Core, PATIENCE, RENEW};
+use crate::error::{OpenError, StoreError};
+use crate::event::Events;
+use crate::task::{
+    Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
+    Submitted, TaskRecord,
+};
+use crate::{Settings, TaskStore};
+
+/// A queue in PostgreSQL. Dropped, it ends at once; what it had claimed is queued again when the leases are over.
+pub struct PostgresStore {
+    core: Arc<Core>,
+    _loops: JoinSet<()>,
+}
+
+/// Connects, and makes or updates the tables. The URL is in the form of libpq's,
+/// `postgres://user:password@host:5432/database?sslmode=…`; its password is never shown.
+///
+/// # Errors
+/// All may pass, so try again: the database may not be up yet.
+pub async fn open(url: &str, settings: Settings) -> Result<Arc<PostgresStore>, OpenError> {
+    let options = url::parse(url)?;
+    let connected = timeout(PATIENCE, options.connect()).await;
+    let mut connection = connected
+        .map_err(|_| OpenError::Engine {
+            detail: format!("the database did not answer within {} s", PATIENCE.as_secs()),
+        })?
+        .map_err(|error| failure::not_opened(&error))?;
+    let stream = schema::prepare(&mut connection).await?;
+    drop(connection);
+    let (core, loops) = Core::start(options, settings, stream);
+    Ok(Arc::new(PostgresStore { core, _loops: loops }))
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("owner", &self.core.owner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl TaskStore for PostgresStore {
+    async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
+        self.core.submit(task, hold).await
+    }
+
+    async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError> {
+        self.core.claim(most).await
+    }
+
+    async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
+        self.core.renew(leases).await
+    }
+
+    fn renew_every(&self) -> Option<Duration> {
+        Some(RENEW)
+    }
+
+    async fn progress(&self, lease: Lease, progress: String) -> Result<Held, StoreError> {
+        self.core.progress(lease, progress).await
+    }
+
+    async fn complete(&self, lease: Lease, outcome: Outcome) -> Result<Completion, StoreError> {
+        Core::answer(self.core.end(lease, outcome)).await
+    }
+
+    async fn cancel(&self, id: Uuid) -> Result<Cancelled, StoreError> {
+        self.core.cancel(id).await
+    }
+
+    async fn retry(&self, id: Uuid) -> Result<Retried, StoreError> {
+        self.core.retry(id).await
+    }
+
+    async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
+        self.core.get(id).await
+    }
+
+    async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        self.core.list(filter, after, limit).await
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        self.core.counts().await
+    }
+
+    async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {
+        self.core.events(after, limit).await
+    }
+
+    fn head(&self) -> watch::Receiver<u64> {
+        self.core.head.subscribe()
+    }
+
+    fn stream(&self) -> &str {
+        &self.core.stream
+    }
+
+    fn cancellations(&self) -> broadcast::Receiver<Uuid> {
+        self.core.cancellations.subscribe()
+    }
+
+    async fn maintain(&self) -> Result<(), StoreError> {
+        self.core.maintain().await
+    }
+
+    fn shared(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,104 @@
+//! How many there are, counted at most once a second, and whether there is room for one more.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::query;
+use tokio::time::Instant;
+
+use super::core::{Core, PATIENCE};
+use super::record::{count, now};
+use crate::error::StoreError;
+use crate::task::Counts;
+
+/// Counting reads the index of all that wait.
+const FRESH: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    latest: Mutex<Option<Counted>>,
+    /// One count at a time; who comes meanwhile waits for it.
+    counting: tokio::sync::Mutex<()>,
+    /// Tasks handed in here so far, and not refused for want of room.
+    submitted: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    counts: Counts,
+    at: Instant,
+    /// What `submitted` was before the counting began.
+    submitted: u64,
+}
+
+impl Census {
+    pub(super) fn submitting(&self) {
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn latest(&self) -> Option<Counted> {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh(&self) -> Option<Counted> {
+        self.latest().filter(|counted| counted.at.elapsed() < FRESH)
+    }
+
+    /// How many wait at most, as far as we know: those counted, and our own since.
+    fn waiting(&self) -> u64 {
+        let submitted = self.submitted.load(Ordering::Relaxed);
+        self.latest().map_or(submitted, |counted| {
+            counted.counts.queued + counted.counts.delayed + submitted.saturating_sub(counted.submitted)
+        })
+    }
+}
+
+impl Core {
+    pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
+        if let Some(fresh) = self.census.fresh() {
+            return Ok(fresh.counts);
+        }
+        let _turn = self.census.counting.lock().await;
+        if let Some(fresh) = self.census.fresh() {
+            return Ok(fresh.counts);
+        }
+        let submitted = self.census.submitted.load(Ordering::Relaxed);
+        let counts = self.within(PATIENCE, self.count()).await?;
+        let counted = Counted { counts, at: Instant::now(), submitted };
+        *self.census.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+        Ok(counts)
+    }
+
+    async fn count(&self) -> sqlx::Result<Counts> {
+        let mut lane = self.desk.lane().await?;
+        let row = query(concat!(
+            "SELECT count(*) FILTER (WHERE due <= ",
+            now!(),
+            ") AS queued, count(*) FILTER (WHERE due > ",
+            now!(),
+            ") AS delayed, (SELECT count(*) FROM graceful_tasks WHERE state = 'running') AS running, \
+             (SELECT count(*) FROM graceful_tasks WHERE state = 'dead') AS dead \
+             FROM graceful_tasks WHERE state = 'queued'"
+        ))
+        .fetch_one(&mut *lane)
+        .await?;
+        lane.keep();
+        Ok(Counts {
+            queued: count(&row, "queued")?,
+            delayed: count(&row, "delayed")?,
+            running: count(&row, "running")?,
+            dead: count(&row, "dead")?,
+        })
+    }
+
+    /// Whether as many wait as may, by a count that is up to a second old. Nobody waits for a new one.
+    pub(super) fn is_full(self: &Arc<Self>) -> bool {
+        if self.census.fresh().is_none() && self.census.counting.try_lock().is_ok() {
+            let core = self.clone();
+            // What it fails of, a submission will hear from its own statement.
+            tokio::spawn(async move { core.counts().await.ok() });
+        }
+        self.census.waiting() >= self.capacity
+    }
+}

@@ -1,0 +1,188 @@
+//! Claims: a lease on tasks that are due, for a caller who may be gone before they come.
+//!
+//! # Unknown outcomes
+//! The claim is a transaction: a connection that breaks before its COMMIT is sent claims nothing. If it breaks after,
+//! the database may have given us tasks that we never hear of. Nobody renews them, so that they are queued again when
+//! the lease is over, like those of a process that died; the attempt counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Row, query};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+
+use super::core::{Core, LEASE, PATIENCE};
+use super::failure::closed;
+use super::record::{now, number, span};
+use crate::error::StoreError;
+use crate::task::{Claim, Lease, Millis, Outcome};
+
+/// How often to look without having been told to: the net below the hints.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What is due and could not be claimed is another's in a moment, or ours.
+const CONTENDED: Duration = Duration::from_millis(20);
+
+/// Between attempts to release.
+const RELEASE_AGAIN: Duration = Duration::from_millis(500);
+
+impl Core {
+    pub(super) async fn claim(self: &Arc<Self>, most: usize) -> Result<Vec<Claim>, StoreError> {
+        let mut wake = self.wake.subscribe();
+        loop {
+            wake.mark_unchanged();
+            let claims = self.take(most).await?;
+            if !claims.is_empty() {
+                return Ok(claims);
+            }
+            // A look counts as nothing, so an idle pod stays idle while it polls.
+            loop {
+                let pause = self.until_due().await?;
+                if timeout(pause.max(CONTENDED).min(POLL), wake.changed()).await.is_ok() || pause <= POLL {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What is due now. The database is asked in a task of its own: a caller who goes away does not cut a transaction
+    /// in two, and what it would have got is released.
+    async fn take(self: &Arc<Self>, most: usize) -> Result<Vec<Claim>, StoreError> {
+        let asking = self.running.ask();
+        let (reply, answer) = oneshot::channel();
+        let core = self.clone();
+        tokio::spawn(async move {
+            if reply.is_closed() {
+                return;
+            }
+            let claimed = core.within(PATIENCE, claim(&core, most)).await.map(|claims| {
+                let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
+                asking.settle(&leases);
+                Delivery { core: core.clone(), claims }
+            });
+            // A delivery that finds nobody in is dropped, and so released.
+            reply.send(claimed).ok();
+        });
+        Ok(answer.await.map_err(|_| closed())??.accept())
+    }
+
+    /// How long until something is due that we can run.
+    async fn until_due(&self) -> Result<Duration, StoreError> {
+        let due: Option<Millis> = self
+            .within(PATIENCE, async {
+                let mut lane = self.work.lane().await?;
+                let due = sqlx::query_scalar(concat!(
+                    "SELECT min(due) - ",
+                    now!(),
+                    " FROM graceful_tasks WHERE state = 'queued' AND kind = ANY($1)"
+                ))
+                .bind(&self.kinds)
+                .fetch_one(&mut *lane)
+                .await?;
+                lane.keep();
+                Ok(due)
+            })
+            .await?;
+        Ok(due.map_or(Duration::MAX, span))
+    }
+
+    /// Until the database has said that they are not ours, or the lease has: nobody renews them.
+    async fn release(self: Arc<Self>, mut leases: Vec<Lease>) {
+        let end = Instant::now() + LEASE;
+        while !leases.is_empty() {
+            let answers: Vec<_> = leases.iter().map(|lease| self.end(*lease, Outcome::Released)).collect();
+            let mut left = Vec::new();
+            for (lease, answer) in leases.into_iter().zip(answers) {
+                if Self::answer(answer).await.is_err() {
+                    left.push(lease);
+                }
+            }
+            leases = left;
+            if Instant::now() > end {
+                break;
+            }
+            if !leases.is_empty() {
+                sleep(RELEASE_AGAIN).await;
+            }
+        }
+        for lease in leases {
+            warn!(task_id = %lease.id, "a claim could not be released; another attempt begins when its lease is over");
+            self.running.ended(lease);
+        }
+    }
+}
+
+/// Claimed tasks on their way to the caller.
+struct Delivery {
+    core: Arc<Core>,
+    claims: Vec<Claim>,
+}
+
+impl Delivery {
+    fn accept(mut self) -> Vec<Claim> {
+        std::mem::take(&mut self.claims)
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if !self.claims.is_empty() {
+            let leases = self.claims.iter().map(|claim| claim.lease).collect();
+            self.core.runtime.spawn(self.core.clone().release(leases));
+        }
+    }
+}
+
+async fn claim(core: &Core, most: usize) -> sqlx::Result<Vec<Claim>> {
+    let mut lane = core.work.lane().await?;
+    let mut transaction = lane.begin().await?;
+    let mut rows = lease(&mut transaction, core, most).await?;
+    transaction.commit().await?;
+    lane.keep();
+    let order = |row: &PgRow| -> sqlx::Result<_> {
+        Ok((-i32::from(row.try_get::<i16, _>("priority")?), row.try_get::<Millis, _>("due")?))
+    };
+    // An UPDATE returns its rows in no order.
+    rows.sort_by_cached_key(|row| (order(row).unwrap_or_default(), row.try_get::<uuid::Uuid, _>("id").ok()));
+    rows.iter().map(claimed).collect()
+}
+
+/// Whoever else claims at this moment skips these, and takes the next.
+async fn lease(connection: &mut PgConnection, core: &Core, most: usize) -> sqlx::Result<Vec<PgRow>> {
+    query(concat!(
+        "WITH line AS MATERIALIZED ( \
+            SELECT id, coalesce(greatest(started, due), due) AS since FROM graceful_tasks \
+            WHERE state = 'queued' AND due <= ",
+        now!(),
+        " AND kind = ANY($1) ORDER BY priority DESC, due, id LIMIT $2 FOR UPDATE SKIP LOCKED \
+         ) UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
+        now!(),
+        ", lease_until = (date_part('epoch', clock_timestamp()) * 1000)::bigint + $4, progress = NULL \
+         FROM line WHERE t.id = line.id \
+         RETURNING t.id, t.attempt, t.kind, t.input, t.client_id, t.timeout, t.max_attempts, t.created, t.priority, \
+         t.due, t.started - line.since AS waited, t.trace"
+    ))
+    .bind(&core.kinds)
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .bind(&core.owner)
+    .bind(super::record::millis(LEASE))
+    .fetch_all(connection)
+    .await
+}
+
+fn claimed(row: &PgRow) -> sqlx::Result<Claim> {
+    Ok(Claim {
+        lease: Lease { id: row.try_get("id")?, attempt: number(row, "attempt")? },
+        kind: row.try_get("kind")?,
+        input: row.try_get("input")?,
+        client_id: row.try_get("client_id")?,
+        timeout: row.try_get::<Option<Millis>, _>("timeout")?.map(span),
+        max_attempts: number(row, "max_attempts")?,
+        created: row.try_get("created")?,
+        waited: span(row.try_get("waited")?),
+        trace: row.try_get("trace")?,
+    })
+}

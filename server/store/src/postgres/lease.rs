@@ -1,0 +1,151 @@
+//! Leases that run: renewed, reported on, and taken from those who are silent.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::{Connection, Row, query};
+use tracing::info;
+use uuid::Uuid;
+
+use super::core::{Core, LEASE, PATIENCE};
+use super::ending::append;
+use super::record::{ended, millis, number, state, text};
+use crate::error::StoreError;
+use crate::task::{Held, Lease, Millis, State};
+
+/// A renewal that takes longer is sent again on a new connection: there are two more chances in a lease.
+const RENEW_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Orphans taken in one transaction.
+const REAPED: i64 = 500;
+
+/// Leases end on the clock of the moment, not of the statement's begin: it may have waited for a lock.
+macro_rules! clock {
+    () => {
+        "(date_part('epoch', clock_timestamp()) * 1000)::bigint"
+    };
+}
+
+impl Core {
+    pub(super) async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = self.within(RENEW_PATIENCE, self.renew_all(leases)).await?;
+        let answer = |lease: &Lease| match held.get(lease) {
+            None => {
+                self.running.ended(*lease);
+                Held::Lost
+            }
+            Some(false) => Held::Yes,
+            Some(true) => Held::CancelRequested,
+        };
+        Ok(leases.iter().map(answer).collect())
+    }
+
+    /// Those that are still ours, and whether they shall stop. A lease that has run out and that nobody has reaped is
+    /// still ours.
+    async fn renew_all(&self, leases: &[Lease]) -> sqlx::Result<HashMap<Lease, bool>> {
+        let mut lane = self.work.lane().await?;
+        let rows = query(concat!(
+            "WITH mine AS MATERIALIZED ( \
+                SELECT t.id FROM graceful_tasks t \
+                JOIN UNNEST($1::uuid[], $2::integer[]) AS i (id, attempt) ON t.id = i.id AND t.attempt = i.attempt \
+                WHERE t.state = 'running' AND t.owner = $3 ORDER BY t.id FOR UPDATE OF t \
+             ) UPDATE graceful_tasks t SET lease_until = ",
+            clock!(),
+            " + $4 FROM mine WHERE t.id = mine.id AND t.state = 'running' RETURNING t.id, t.attempt, t.cancel"
+        ))
+        .bind(leases.iter().map(|lease| lease.id).collect::<Vec<_>>())
+        .bind(leases.iter().map(|lease| i32::from(lease.attempt)).collect::<Vec<_>>())
+        .bind(&self.owner)
+        .bind(millis(LEASE))
+        .fetch_all(&mut *lane)
+        .await?;
+        lane.keep();
+        let held = |row| -> sqlx::Result<_> {
+            let row: &sqlx::postgres::PgRow = row;
+            Ok((Lease { id: row.try_get("id")?, attempt: number(row, "attempt")? }, row.try_get("cancel")?))
+        };
+        rows.iter().map(held).collect()
+    }
+
+    pub(super) async fn progress(&self, lease: Lease, progress: String) -> Result<Held, StoreError> {
+        let cancel: Option<bool> = self
+            .within(PATIENCE, async {
+                let mut lane = self.desk.lane().await?;
+                let cancel = sqlx::query_scalar(
+                    "UPDATE graceful_tasks SET progress = $4 \
+                     WHERE id = $1 AND attempt = $2 AND owner = $3 AND state = 'running' RETURNING cancel",
+                )
+                .bind(lease.id)
+                .bind(i32::from(lease.attempt))
+                .bind(&self.owner)
+                .bind(text(progress))
+                .fetch_optional(&mut *lane)
+                .await?;
+                lane.keep();
+                Ok(cancel)
+            })
+            .await?;
+        Ok(match cancel {
+            None => {
+                self.running.ended(lease);
+                Held::Lost
+            }
+            Some(false) => Held::Yes,
+            Some(true) => Held::CancelRequested,
+        })
+    }
+
+    /// Queues again what was leased until before `then`, or ends it when no attempt is left.
+    ///
+    /// `then` is the server's time as a probe saw it, not the time at which this statement runs: one that hung in a
+    /// server that stood still would else find all leases over, before their owners can renew them.
+    pub(super) async fn reap(&self, then: Millis) -> Result<(), StoreError> {
+        let (again, head) = self.within(PATIENCE, self.reap_silent(then)).await?;
+        if let Some(head) = head {
+            self.log_grew(head);
+        }
+        if again {
+            self.something_waits();
+        }
+        Ok(())
+    }
+
+    async fn reap_silent(&self, then: Millis) -> sqlx::Result<(bool, Option<u64>)> {
+        let mut lane = self.work.lane().await?;
+        let mut transaction = lane.begin().await?;
+        let rows = query(concat!(
+            "WITH silent AS MATERIALIZED ( \
+                SELECT id FROM graceful_tasks WHERE state = 'running' AND lease_until < $1 \
+                ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED \
+             ) UPDATE graceful_tasks t SET \
+                state = CASE WHEN t.cancel THEN 'cancelled' WHEN t.attempt < t.max_attempts THEN 'queued' ELSE 'dead' END, \
+                ended = CASE WHEN t.cancel OR t.attempt >= t.max_attempts THEN ",
+            clock!(),
+            " END, forget = CASE WHEN t.cancel OR t.attempt >= t.max_attempts THEN ",
+            clock!(),
+            " + t.keep END, error = 'the process that ran attempt ' || t.attempt || ' fell silent', \
+                owner = NULL, lease_until = NULL \
+             FROM silent WHERE t.id = silent.id AND t.state = 'running' AND t.lease_until < $1 \
+             RETURNING t.id, t.kind, t.client_id, t.state, t.attempt, t.error, t.ended"
+        ))
+        .bind(then)
+        .bind(REAPED)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut endings = Vec::new();
+        let mut again = false;
+        for row in &rows {
+            let (id, now): (Uuid, _) = (row.try_get("id")?, state(row, "state")?);
+            info!(task_id = %id, state = %now, "its process fell silent");
+            again |= now == State::Queued;
+            endings.extend(ended(row)?);
+        }
+        let head = append(&mut transaction, &endings).await?;
+        transaction.commit().await?;
+        lane.keep();
+        Ok((again, head))
+    }
+}

@@ -1,0 +1,150 @@
+//! A probe each second: whether the database is there, what time it has, how far its log has come. Says when a reaper
+//! may trust that silence is the owner's and not the database's.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::query;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::core::{Core, LEASE, PATIENCE};
+use super::record::{count, now};
+use crate::task::Millis;
+use sqlx::Row;
+
+/// How often.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Whatever stood still between two probes that are at most so far apart (the database, the network, this process)
+/// stood still for less than the four seconds that a lease has left at the least.
+const STEADY: Duration = Duration::from_secs(3);
+
+/// A jump of the database's clock by more ends leases before their time.
+const JUMP: Millis = 1000;
+
+#[derive(Debug, Default)]
+pub(super) struct Pulse(Mutex<Option<Beats>>);
+
+/// Probes without a break between them.
+#[derive(Debug, Clone, Copy)]
+struct Beats {
+    since: Instant,
+    latest: Instant,
+    /// The database's time at the latest.
+    clock: Millis,
+}
+
+impl Pulse {
+    /// An answer came that shows the database's clock.
+    fn beat(&self, now: Instant, clock: Millis) {
+        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match *beats {
+            Some(before) if before.leads_to(now, clock) => before.since,
+            _ => now,
+        };
+        *beats = Some(Beats { since, latest: now, clock });
+    }
+
+    /// The database's time up to which leases may be judged: that of the latest probe, once there was no break for
+    /// one lease. Before that an owner may not have had its chance to renew.
+    pub(super) fn may_judge(&self, now: Instant) -> Option<Millis> {
+        let beats = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let steady = now - beats.latest <= STEADY && now - beats.since >= LEASE;
+        steady.then_some(beats.clock)
+    }
+}
+
+impl Beats {
+    fn leads_to(&self, now: Instant, clock: Millis) -> bool {
+        let elapsed = now - self.latest;
+        let drift = clock - self.clock - Millis::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX);
+        // A slow answer shows an early clock, so that STEADY bounds it as well; a jump ahead has no other cause.
+        elapsed <= STEADY && drift <= JUMP
+    }
+}
+
+/// Probes until the store is dropped.
+pub(super) async fn run(core: Arc<Core>) {
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut away = false;
+    loop {
+        beats.tick().await;
+        match core.within(PATIENCE, probe(&core)).await {
+            Ok((clock, head)) => {
+                core.pulse.beat(Instant::now(), clock);
+                core.saw_head(head);
+                if away {
+                    info!("the database is back");
+                    core.wake.send_replace(());
+                }
+                away = false;
+            }
+            Err(error) => {
+                if !away {
+                    warn!(%error, "the database is away; trying on");
+                }
+                away = true;
+            }
+        }
+    }
+}
+
+async fn probe(core: &Core) -> sqlx::Result<(Millis, u64)> {
+    let mut lane = core.work.lane().await?;
+    let row = query(concat!("SELECT ", now!(), " AS clock, head FROM graceful_log"));
+    let row = row.fetch_one(&mut *lane).await?;
+    lane.keep();
+    Ok((row.try_get("clock")?, count(&row, "head")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds at which a probe was answered, with the database's clock in milliseconds; whether a reaper may judge at
+    /// the last of them.
+    fn may_judge(answers: &[(f64, Millis)]) -> bool {
+        let (pulse, start) = (Pulse::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs_f64(seconds);
+        for (seconds, clock) in answers {
+            pulse.beat(at(*seconds), *clock);
+        }
+        answers.last().is_some_and(|(seconds, _)| pulse.may_judge(at(*seconds)).is_some())
+    }
+
+    fn each_second(from: u32, to: u32) -> Vec<(f64, Millis)> {
+        (from..=to).map(|second| (f64::from(second), Millis::from(second) * 1000)).collect()
+    }
+
+    #[test]
+    fn silence_is_judged_after_one_lease_without_a_break() {
+        assert!(!may_judge(&each_second(0, 5)));
+        assert!(may_judge(&each_second(0, 6)));
+    }
+
+    #[test]
+    fn a_break_begins_the_lease_anew() {
+        let after = |seconds| [each_second(0, 6), each_second(10, seconds)].concat();
+        assert!(!may_judge(&after(10)));
+        assert!(!may_judge(&after(15)));
+        assert!(may_judge(&after(16)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_a_break() {
+        let ahead = each_second(7, 12).into_iter().map(|(at, clock)| (at, clock + 5000));
+        assert!(!may_judge(&each_second(0, 6).into_iter().chain(ahead).collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn an_old_answer_judges_nobody() {
+        let (pulse, start) = (Pulse::default(), Instant::now());
+        for second in 0..=6 {
+            pulse.beat(start + Duration::from_secs(second), second as Millis * 1000);
+        }
+        assert_eq!(pulse.may_judge(start + Duration::from_secs(9)), Some(6000));
+        assert_eq!(pulse.may_judge(start + Duration::from_secs(10)), None);
+    }
+}

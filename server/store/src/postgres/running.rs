@@ -1,0 +1,118 @@
+//! What this process runs of the shared queue, counted before anyone can learn of it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::OwnedWatch;
+use crate::task::{Lease, Owned};
+
+/// The leases that this process holds.
+pub(super) struct Running {
+    watch: OwnedWatch,
+    leases: Mutex<Leases>,
+}
+
+#[derive(Default)]
+struct Leases {
+    /// Whether it is unknown if its completion was written.
+    held: HashMap<Lease, bool>,
+    /// Claims that the database was asked for and has not answered.
+    asking: u64,
+    told: u64,
+}
+
+/// A claim under way. It counts as one task from before the database is asked: zero must be zero, and more than one
+/// would make an idle pod look busy each time it looks for work.
+pub(super) struct Asking {
+    running: Arc<Running>,
+    settled: bool,
+}
+
+impl Running {
+    pub(super) fn new(watch: OwnedWatch) -> Arc<Self> {
+        watch(Owned::default());
+        Arc::new(Self { watch, leases: Mutex::default() })
+    }
+
+    pub(super) fn ask(self: &Arc<Self>) -> Asking {
+        self.change(|leases| leases.asking += 1);
+        Asking { running: self.clone(), settled: false }
+    }
+
+    /// It is this process's no longer.
+    pub(super) fn ended(&self, lease: Lease) {
+        self.change(|leases| leases.held.remove(&lease));
+    }
+
+    /// Nobody knows whether its completion was written.
+    pub(super) fn doubt(&self, lease: Lease) {
+        self.change(|leases| leases.held.get_mut(&lease).map(|doubtful| *doubtful = true));
+    }
+
+    pub(super) fn is_doubtful(&self, lease: Lease) -> bool {
+        self.lock().held.get(&lease).copied().unwrap_or(false)
+    }
+
+    /// Told under the lock, so that the watcher sees changes in their order.
+    fn change<T>(&self, change: impl FnOnce(&mut Leases) -> T) {
+        let mut leases = self.lock();
+        change(&mut leases);
+        let running = leases.asking + leases.held.len() as u64;
+        if running != leases.told {
+            leases.told = running;
+            (self.watch)(Owned { queued: 0, running });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asking {
+    /// The database has answered: these are ours.
+    pub(super) fn settle(mut self, claimed: &[Lease]) {
+        self.settled = true;
+        self.running.change(|leases| {
+            leases.asking -= 1;
+            leases.held.extend(claimed.iter().map(|lease| (*lease, false)));
+        });
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.running.change(|leases| leases.asking -= 1);
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("told", &self.lock().told).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_counts_from_before_it_is_asked_for_until_it_is_completed() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let ear = told.clone();
+        let running = Running::new(Arc::new(move |owned| ear.lock().unwrap().push(owned.running)));
+        let leases = [1, 2, 3].map(|attempt| Lease { id: Uuid::nil(), attempt });
+        running.ask().settle(&leases);
+        drop(running.ask());
+        for lease in leases {
+            running.ended(lease);
+            running.ended(lease);
+        }
+        assert_eq!(*told.lock().unwrap(), [0, 1, 3, 4, 3, 2, 1, 0]);
+    }
+}
