@@ -21,20 +21,33 @@ pub(super) struct Census {
     /// One count at a time; who comes meanwhile waits for it.
     counting: tokio::sync::Mutex<()>,
     /// Tasks handed in here so far, and not refused for want of room.
-    submitted: AtomicU64,
+    begun: AtomicU64,
+    /// Those of them that were written, or were not, and will not be.
+    decided: AtomicU64,
+}
+
+/// A submission on its way; decided when dropped.
+#[derive(Debug)]
+pub(super) struct Begun(Arc<Census>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.decided.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     counts: Counts,
     at: Instant,
-    /// What `submitted` was before the counting began.
-    submitted: u64,
+    /// Those decided before the counting began, so that it saw them.
+    seen: u64,
 }
 
 impl Census {
-    pub(super) fn submitting(&self) {
-        self.submitted.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn began(self: &Arc<Self>) -> Begun {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Begun(self.clone())
     }
 
     fn latest(&self) -> Option<Counted> {
@@ -47,9 +60,9 @@ impl Census {
 
     /// How many wait at most, as far as we know: those counted, and our own since.
     fn waiting(&self) -> u64 {
-        let submitted = self.submitted.load(Ordering::Relaxed);
-        self.latest().map_or(submitted, |counted| {
-            counted.counts.queued + counted.counts.delayed + submitted.saturating_sub(counted.submitted)
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.latest().map_or(begun, |counted| {
+            counted.counts.queued + counted.counts.delayed + begun.saturating_sub(counted.seen)
         })
     }
 }
@@ -63,9 +76,9 @@ impl Core {
         if let Some(fresh) = self.census.fresh() {
             return Ok(fresh.counts);
         }
-        let submitted = self.census.submitted.load(Ordering::Relaxed);
+        let seen = self.census.decided.load(Ordering::Relaxed);
         let counts = self.within(PATIENCE, self.count()).await?;
-        let counted = Counted { counts, at: Instant::now(), submitted };
+        let counted = Counted { counts, at: Instant::now(), seen };
         *self.census.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
         Ok(counts)
     }

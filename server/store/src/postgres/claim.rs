@@ -31,6 +31,9 @@ const RELEASE_AGAIN: Duration = Duration::from_millis(500);
 
 impl Core {
     pub(super) async fn claim(self: &Arc<Self>, most: usize) -> Result<Vec<Claim>, StoreError> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
         let mut wake = self.wake.subscribe();
         loop {
             wake.mark_unchanged();

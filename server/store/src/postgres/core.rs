@@ -63,7 +63,7 @@ pub(super) struct Core {
     pub(super) submissions: mpsc::Sender<Submission>,
     pub(super) endings: mpsc::UnboundedSender<Ending>,
     pub(super) hints: mpsc::UnboundedSender<Hint>,
-    pub(super) census: Census,
+    pub(super) census: Arc<Census>,
     pub(super) pulse: Pulse,
     pub(super) runtime: Handle,
 }
@@ -94,7 +94,7 @@ impl Core {
             submissions,
             endings,
             hints,
-            census: Census::default(),
+            census: Arc::default(),
             pulse: Pulse::default(),
             runtime: Handle::current(),
         });

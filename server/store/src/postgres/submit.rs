@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::census::Begun;
 use super::core::{Core, PATIENCE};
 use super::failure::{again, closed, is_in_the_data, late};
 use super::record::{millis, now, record, record_columns, text};
@@ -33,6 +34,7 @@ pub(super) struct Submission {
     task: NewTask,
     hold: Hold,
     arrived: Instant,
+    _begun: Begun,
     reply: oneshot::Sender<Result<Submitted, StoreError>>,
 }
 
@@ -41,9 +43,9 @@ impl Core {
         if self.is_full() {
             return self.known_before(&task).await?.ok_or(StoreError::Full);
         }
-        self.census.submitting();
         let (reply, answer) = oneshot::channel();
-        let submission = Submission { task, hold, arrived: Instant::now(), reply };
+        let begun = self.census.began();
+        let submission = Submission { task, hold, arrived: Instant::now(), reply, _begun: begun };
         match timeout(PATIENCE, self.submissions.send(submission)).await {
             Ok(Ok(())) => Self::answer(answer).await,
             Ok(Err(_)) => Err(closed()),

@@ -68,7 +68,7 @@ pub(crate) async fn counts_follow_the_tasks(fixture: &impl Fixture) {
     counted(3, 1, 0, 0).await;
     let claims = claim(&store, 2).await;
     counted(1, 1, 2, 0).await;
-    let wait = Outcome::Failed { error: String::new(), retry: Some(Duration::from_millis(700)) };
+    let wait = Outcome::Failed { error: String::new(), retry: Some(Duration::from_millis(2500)) };
     complete(&store, claims[0].lease, wait).await;
     complete(&store, claims[1].lease, Outcome::Failed { error: String::new(), retry: None }).await;
     counted(1, 2, 0, 1).await;

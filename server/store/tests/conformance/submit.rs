@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use graceful_store::{Hold, NewTask, Settings, State, StoreError, Submitted};
 
-use super::fixture::{Fixture, claim_one, complete, done, get, key, settings, submit, task, until, watched};
+use super::fixture::{
+    Fixture, claim, claim_one, complete, done, get, key, settings, submit, task, until, watched,
+};
 
 pub(crate) async fn a_task_is_there_once_it_is_accepted(fixture: &impl Fixture) {
     let store = fixture.open(settings()).await;
@@ -99,10 +101,7 @@ pub(crate) async fn a_full_queue_says_so(fixture: &impl Fixture) {
     let again = NewTask { idempotency: key("k", b"a"), ..task() };
     assert!(matches!(store.submit(again, Hold::default()).await, Ok(Submitted::Known(_))));
     // Room comes as tasks are claimed.
-    while store.counts().await.unwrap().queued > 0 {
-        claim_one(&store).await;
-        store.maintain().await.unwrap();
-    }
+    claim(&store, 10).await;
     until(&store, "room again", async || store.submit(task(), Hold::default()).await.is_ok()).await;
 }
 
