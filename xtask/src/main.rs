@@ -43,7 +43,7 @@ enum Command {
     Kills(kills::Options),
     /// Everything: check, charts, e2e, with the time of each stage.
     Test,
-    /// Measures on the real cluster.
+    /// Measures: rollouts on the real cluster, or the task server on loopback.
     Bench(bench::Options),
 }
 

@@ -1,0 +1,120 @@
+//! A server as a process of its own: started, waited for, looked at, ended.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::load::{Client, request};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One server that runs; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    pid: u32,
+}
+
+impl Server {
+    /// Starts it and waits until `ready` answers 2xx on `address`.
+    pub(crate) async fn start(
+        mut command: Command,
+        address: SocketAddr,
+        ready: (&str, &str),
+    ) -> anyhow::Result<Self> {
+        let child = command.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = child.with_context(|| format!("cannot start {command:?}"))?;
+        let pid = child.id().context("no pid")?;
+        let mut server = Self { child, address, pid };
+        let end = Instant::now() + PATIENCE;
+        while !answers(address, ready).await {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("{command:?} ended as it started: {status}");
+            }
+            ensure!(Instant::now() < end, "{command:?} is not ready after {} s", PATIENCE.as_secs());
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(server)
+    }
+
+    /// As a power cut would.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Asks it to go; how long it took until it went, and it must go with 0.
+    pub(crate) async fn terminate(mut self) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        let asked = Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await?;
+        ensure!(asked.success(), "kill: {asked}");
+        let status = timeout(PATIENCE, self.child.wait()).await.context("it does not end on SIGTERM")??;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(begun.elapsed())
+    }
+
+    /// What it has in memory now.
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        Memory::parse(&fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))?)
+    }
+}
+
+async fn answers(address: SocketAddr, (method, path): (&str, &str)) -> bool {
+    let Ok(mut client) = Client::connect(address).await else { return false };
+    client.ask(request(method, path).as_bytes()).await.is_ok_and(|answer| answer.status < 300)
+}
+
+/// A process's memory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// All of it that is in memory, the program itself included (shared pages by their share).
+    pub(crate) resident: u64,
+    /// Heap and stacks: what it allocated.
+    pub(crate) anonymous: u64,
+}
+
+impl Memory {
+    fn parse(rollup: &str) -> anyhow::Result<Self> {
+        let bytes = |name: &str| -> anyhow::Result<u64> {
+            let mut lines = rollup.lines();
+            let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
+            Ok(kibibytes.with_context(|| format!("no {name} in smaps_rollup"))?.parse::<u64>()? * 1024)
+        };
+        Ok(Self { resident: bytes("Pss")?, anonymous: bytes("Pss_Anon")? })
+    }
+}
+
+/// A port on loopback that is free now.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Lets this process and what it starts have so many descriptors.
+pub(crate) fn raise_descriptors(most: u64) -> anyhow::Result<()> {
+    let done = std::process::Command::new("prlimit")
+        .args(["--pid", &std::process::id().to_string(), &format!("--nofile={most}:{most}")])
+        .output()
+        .context("cannot start prlimit")?;
+    let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    ensure!(done.status.success(), "{most} open files are not allowed here: {said}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_kibibytes() {
+        let memory = Memory::parse("0-1 ---p [rollup]\nRss: 9 kB\nPss:  8 kB\nPss_Anon:   5 kB\n").unwrap();
+        assert_eq!((memory.resident, memory.anonymous), (8192, 5120));
+        assert!(Memory::parse("Rss: 9 kB\n").is_err());
+    }
+}
