@@ -76,7 +76,7 @@ pub enum OpenError {
     },
     /// The file is damaged, or is no queue.
     #[error(
-        "{path} is damaged or is not a queue of ours ({detail}); it is left as it is: put a sound copy in its place, or move it away to begin with an empty queue"
+        "{path} is damaged or is not a queue of ours ({detail}); it is left as it is: put a sound copy in its place, without the old {path}-wal and {path}-shm, or move all three away to begin with an empty queue"
     )]
     Corrupt {
         /// The file.

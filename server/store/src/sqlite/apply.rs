@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::clock::millis;
 use super::fault::{Fault, first_write};
 use super::ledger::{Ledger, Place};
-use super::row::{RECORD, STANDING, Standing, code, record};
+use super::row::{RECORD, SHORT, STANDING, Standing, code, record};
 use crate::error::StoreError;
 use crate::task::{
     Cancelled, Completion, Held, Lease, Millis, NewTask, Outcome, Retried, State, Submitted, TaskRecord,
@@ -53,9 +53,14 @@ impl Tables<'_> {
                 task.trace,
                 task.idempotency.as_ref().map(|own| own.key.as_str()),
                 task.idempotency.as_ref().map(|own| own.fingerprint.as_slice()),
-                task.input,
+                (task.input.len() <= SHORT).then_some(task.input.as_str()),
             ])
             .map_err(first_write)?;
+        if task.input.len() > SHORT {
+            self.connection
+                .prepare_cached("INSERT INTO inputs VALUES (?1, ?2)")?
+                .execute(params![task.id.as_bytes(), task.input])?;
+        }
         self.ledger.step(None, Some(Place::Waiting { priority: task.priority, due }));
         Ok(Submitted::New)
     }

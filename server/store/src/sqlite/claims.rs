@@ -43,7 +43,8 @@ impl Tables<'_> {
     /// One priority's tasks that are due, as they will be once they are claimed.
     fn due(&self, priority: i16, most: usize) -> Result<Vec<(Millis, Claim)>, Fault> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT id, attempt, kind, input, client, timeout, max_attempts, created, due, started, trace
+            "SELECT id, attempt, kind, coalesce(input, (SELECT long.input FROM inputs AS long WHERE long.id = tasks.id)),
+                 client, timeout, max_attempts, created, due, started, trace
              FROM tasks INDEXED BY line
              WHERE state < 2 AND state = 0 AND priority = ?1 AND due <= ?2
              ORDER BY due, id LIMIT ?3",

@@ -1,7 +1,8 @@
 //! SQLite: a file in a volume, owned by the process that has it open.
 //!
-//! - [`store`]: [`SqliteStore`], the [`crate::TaskStore`] that hands each call to the thread whose it is
-//! - `open`: the folder, the lock, the checks, and what a dead process left behind
+//! - `store`: [`SqliteStore`], the [`crate::TaskStore`] that hands each call to the thread whose it is
+//! - `open`: the checks, and what a dead process left behind
+//! - `file`: the lock, and whether the file is still there
 //! - `schema`: the tables and how a connection is set up
 //! - `writer`: the one thread that writes: whatever waits becomes one transaction and one sync
 //! - `apply`, `claims`, `retention`: what the commands do inside that transaction
@@ -22,6 +23,7 @@ mod claims;
 mod clock;
 mod command;
 mod fault;
+mod file;
 mod ledger;
 mod open;
 mod reader;

@@ -1,7 +1,6 @@
 //! Opening: the folder, the lock, the checks, and what a dead process left behind.
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -11,9 +10,10 @@ use tracing::{info, warn};
 use super::apply::Tables;
 use super::clock::{Clock, millis};
 use super::fault::{Failure, Fault, kind};
+use super::file::OwnFile;
 use super::ledger::{Ledger, Place};
 use super::reader::Reader;
-use super::schema::{self, Content};
+use super::schema::{self, Content, Missing};
 use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
 use crate::Settings;
@@ -35,11 +35,12 @@ pub async fn open(folder: &Path, settings: Settings) -> Result<Arc<SqliteStore>,
 }
 
 fn open_blocking(folder: &Path, settings: Settings) -> Result<Arc<SqliteStore>, OpenError> {
-    let path = folder.join("tasks.db");
-    let lock = lock(folder, &path)?;
+    let mut file = OwnFile::take(folder)?;
+    let path = file.path().to_owned();
     let explain = |error: rusqlite::Error| explained(&path, Failure::from(error));
-    let mut connection = schema::connect(&path).map_err(explain)?;
-    prepare(&mut connection, &path)?;
+    let mut connection = schema::connect(&path, Missing::Begin).map_err(explain)?;
+    prepare(&mut connection, &file)?;
+    file.remember();
     let stream = schema::stream(&connection).map_err(explain)?.ok_or_else(|| OpenError::Corrupt {
         path: path.clone(),
         detail: "its numbering has no name".to_owned(),
@@ -48,28 +49,12 @@ fn open_blocking(folder: &Path, settings: Settings) -> Result<Arc<SqliteStore>, 
     let now = clock.now();
     let (mut ledger, mut head) = load(&connection, now).map_err(explain)?;
     adopt(&mut connection, &mut ledger, &mut head, now).map_err(|failure| explained(&path, failure))?;
-    start(Opened { path, lock, connection, clock, ledger, head }, settings, stream)
-}
-
-/// Only one process at a time may take the tasks in a file for its own.
-fn lock(folder: &Path, path: &Path) -> Result<File, OpenError> {
-    let trouble = |source| OpenError::Folder { path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(trouble)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("tasks.lock"))
-        .map_err(trouble)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Taken { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(trouble(source)),
-    }
+    start(Opened { file, connection, clock, ledger, head }, settings, stream)
 }
 
 /// Sees whose file it is and whether it is sound, and makes the tables where there are none.
-fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+fn prepare(connection: &mut Connection, file: &OwnFile) -> Result<(), OpenError> {
+    let path = file.path();
     let explain = |error: rusqlite::Error| explained(path, Failure::from(error));
     let corrupt = |detail: String| OpenError::Corrupt { path: path.to_owned(), detail };
     match schema::content(connection).map_err(explain)? {
@@ -85,8 +70,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
         Content::Newer(found) => return Err(OpenError::TooNew { found, known: schema::VERSION }),
         Content::Foreign => return Err(corrupt("it holds other tables than a queue's".to_owned())),
     }
-    let log = PathBuf::from(format!("{}-wal", path.display()));
-    if let Err(error) = schema::lay_out_log(connection, &log) {
+    if let Err(error) = schema::lay_out_log(path, &file.log()) {
         if kind(&error) == Unavailable::Corrupt {
             return Err(explain(error));
         }
@@ -146,7 +130,7 @@ fn adopt(connection: &mut Connection, ledger: &mut Ledger, head: &mut u64, now: 
 
 /// Starts the threads. The counts have been told before the first call can come.
 fn start(opened: Opened, settings: Settings, stream: String) -> Result<Arc<SqliteStore>, OpenError> {
-    let path = opened.path.clone();
+    let path = opened.file.path().to_owned();
     let shared = Arc::new(Shared::new());
     let (commands, inbox) = channel();
     let reader = |name| {

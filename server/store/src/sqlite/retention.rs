@@ -23,12 +23,19 @@ impl Tables<'_> {
         let past = self
             .connection
             .prepare_cached(
-                "SELECT id, state FROM tasks INDEXED BY past WHERE forget IS NOT NULL AND forget <= ?1
+                "SELECT id, state, input IS NULL FROM tasks INDEXED BY past WHERE forget IS NOT NULL AND forget <= ?1
                  ORDER BY forget LIMIT ?2",
             )?
-            .query_map(params![self.now, CHUNK as i64], |row| Ok((id(row, 0)?, row.get::<_, i64>(1)?)))?
+            .query_map(params![self.now, CHUNK as i64], |row| {
+                Ok((id(row, 0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?))
+            })?
             .collect::<Result<Vec<_>, _>>()?;
-        for (id, state) in &past {
+        for (id, state, long) in &past {
+            if *long {
+                self.connection
+                    .prepare_cached("DELETE FROM inputs WHERE id = ?1")?
+                    .execute([id.as_bytes()])?;
+            }
             self.connection.prepare_cached("DELETE FROM tasks WHERE id = ?1")?.execute([id.as_bytes()])?;
             self.ledger.step((*state == code(State::Dead)).then_some(Place::Dead), None);
         }

@@ -10,7 +10,12 @@ use crate::task::{Millis, State, TaskRecord};
 
 /// What [`record`] reads.
 pub(super) const RECORD: &str = "id, state, priority, attempt, max_attempts, cancel, created, due, started, ended, \
-                                 timeout, kind, client, progress, error, output, input";
+     timeout, kind, client, progress, error, output, \
+     coalesce(input, (SELECT long.input FROM inputs AS long WHERE long.id = tasks.id))";
+
+/// Bytes of input that stay in the task's row: with it they fill a quarter of a page at most, which is where SQLite
+/// begins to spread a row over several.
+pub(super) const SHORT: usize = 512;
 
 /// What [`Standing::read`] reads.
 pub(super) const STANDING: &str =

@@ -25,6 +25,7 @@ const BUSY: Duration = Duration::from_millis(500);
 
 /// `state`: 0 queued, 1 running, 2 succeeded, 3 dead, 4 cancelled. Times and spans are in milliseconds.
 /// `line` is the order of claims, and has the running ones at its end so that they are found after a crash.
+/// A long input is in `inputs`: each change of a row writes all of it.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 CREATE TABLE tasks (
@@ -50,8 +51,9 @@ CREATE TABLE tasks (
     progress TEXT,
     error TEXT,
     output TEXT,
-    input TEXT NOT NULL
+    input TEXT
 ) WITHOUT ROWID, STRICT;
+CREATE TABLE inputs (id BLOB PRIMARY KEY, input TEXT NOT NULL) WITHOUT ROWID, STRICT;
 CREATE INDEX line ON tasks (state, priority, due, id) WHERE state < 2;
 CREATE INDEX letters ON tasks (id, state) WHERE state > 2;
 CREATE INDEX clients ON tasks (client, id) WHERE client IS NOT NULL;
@@ -78,9 +80,18 @@ pub(super) enum Content {
     Foreign,
 }
 
+/// Whether a connection may begin a new file: a connection that is made anew must not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Begin,
+    Refuse,
+}
+
 /// The connection that writes.
-pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+pub(super) fn connect(path: &Path, missing: Missing) -> rusqlite::Result<Connection> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, missing == Missing::Begin);
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     // A log that stays is a log that need not grow again after the next start.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -143,22 +154,32 @@ pub(super) fn stream(connection: &Connection) -> rusqlite::Result<Option<String>
 
 /// Makes the log as long as it will get, so that commits overwrite it from the first one on. Room is not promised by
 /// it: where there is none, the log is as long as it can be.
-pub(super) fn lay_out_log(connection: &Connection, log: &Path) -> rusqlite::Result<()> {
+pub(super) fn lay_out_log(path: &Path, log: &Path) -> rusqlite::Result<()> {
     const FRAME: u64 = 4096 + 24;
     if std::fs::metadata(log).is_ok_and(|log| log.len() >= u64::from(LOG_PAGES) * FRAME) {
         return Ok(());
     }
-    // Each of these commits is one page in the log; none needs to last, so none is synced.
+    // On a connection of its own: none of these commits needs to last, and all later ones do.
+    let connection = connect(path, Missing::Refuse)?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What the log holds goes to its place first: if the disk is then too small for a log of that length, what is in
+    // it has its room elsewhere already, and the log can be cut back.
+    write_back(&connection, "TRUNCATE")?;
     let laid = (0..LOG_PAGES).try_for_each(|round| {
+        // One page in the log.
         connection
             .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('log', ?1)")?
             .execute([round.to_string()])
             .map(drop)
     });
-    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let written_back = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
-    laid.and(written_back)
+    match laid {
+        Ok(()) => write_back(&connection, "RESTART"),
+        Err(no_room) => write_back(&connection, "TRUNCATE").and(Err(no_room)),
+    }
+}
+
+fn write_back(connection: &Connection, how: &str) -> rusqlite::Result<()> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
 }

@@ -6,8 +6,6 @@
 //! disk has, and everyone who was in it is told why; the next round tries anew.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -20,8 +18,9 @@ use super::apply::Tables;
 use super::clock::Clock;
 use super::command::{Answer, Command, Delivery, Reply, answer};
 use super::fault::{Failure, Fault};
+use super::file::OwnFile;
 use super::ledger::Ledger;
-use super::schema;
+use super::schema::{self, Missing};
 use super::store::Shared;
 use crate::OwnedWatch;
 use crate::error::{StoreError, Unavailable};
@@ -50,7 +49,6 @@ struct Outbox {
 
 /// The writer's thread: the connection, and all that must agree with what is on disk.
 pub(super) struct Writer {
-    path: PathBuf,
     connection: Connection,
     clock: Clock,
     ledger: Ledger,
@@ -70,8 +68,8 @@ pub(super) struct Writer {
     failing: Option<Unavailable>,
     /// The connection is to be opened anew.
     reconnect: bool,
-    /// Held as long as the file is.
-    _lock: File,
+    /// The last to go: the file is free once nothing of it is open.
+    file: OwnFile,
 }
 
 /// What the settings say of the writer's work.
@@ -83,8 +81,7 @@ pub(super) struct Limits {
 
 /// What `open` has found and made.
 pub(super) struct Opened {
-    pub(super) path: PathBuf,
-    pub(super) lock: File,
+    pub(super) file: OwnFile,
     pub(super) connection: Connection,
     pub(super) clock: Clock,
     pub(super) ledger: Ledger,
@@ -99,10 +96,10 @@ impl Writer {
         shared: Arc<Shared>,
         (own_inbox, inbox): (Sender<Command>, Receiver<Command>),
     ) -> Self {
-        let Opened { path, lock, connection, clock, ledger, head } = opened;
+        let Opened { file, connection, clock, ledger, head } = opened;
         let owned_now = ledger.owned();
         let writer = Self {
-            path,
+            file,
             connection,
             clock,
             ledger,
@@ -117,7 +114,6 @@ impl Writer {
             undelivered: Vec::new(),
             failing: None,
             reconnect: false,
-            _lock: lock,
         };
         (writer.owned)(writer.told);
         writer.tell_counts();
@@ -176,6 +172,9 @@ impl Writer {
             }
         }
         self.claimers.retain(|claimer| !claimer.reply.is_closed());
+        if work.iter().any(|command| matches!(command, Command::Forget(_))) {
+            self.see_whose_file_it_is();
+        }
         if let Some(failure) = self.shared.damage() {
             return self.refuse_all(work, &failure);
         }
@@ -239,7 +238,7 @@ impl Writer {
 
     fn begin(&mut self) -> Result<(), Failure> {
         if self.reconnect {
-            self.connection = schema::connect(&self.path)?;
+            self.connection = schema::connect(self.file.path(), Missing::Refuse)?;
             self.reconnect = false;
         }
         Ok(self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)?)
@@ -284,6 +283,13 @@ impl Writer {
         }
         for answer in outbox.answers {
             answer(None);
+        }
+    }
+
+    /// What is written to a file that has been moved away would be lost with the process.
+    fn see_whose_file_it_is(&self) {
+        if self.file.replaced() {
+            self.shared.damaged("the file was replaced or removed while it was open");
         }
     }
 

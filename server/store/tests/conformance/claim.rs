@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::{Lease, NewTask, State};
+use graceful_store::{Filter, Lease, NewTask, State};
 use tokio::time::{Instant, timeout};
 
 use super::fixture::{
-    Fixture, LONG, claim, claim_one, complete, done, get, nothing_to_claim, settings, submit, task, ticking,
-    until, watched,
+    Fixture, LONG, claim, claim_one, complete, done, failed, get, nothing_to_claim, settings, submit, task,
+    ticking, until, watched,
 };
 
 pub(crate) async fn a_claim_brings_all_that_a_handler_needs(fixture: &impl Fixture) {
@@ -32,6 +32,20 @@ pub(crate) async fn a_claim_brings_all_that_a_handler_needs(fixture: &impl Fixtu
     let found = get(&store, id).await;
     assert_eq!((found.state, found.attempt, found.created), (State::Running, 1, claim.created));
     assert!(found.started.is_some_and(|started| started >= found.created));
+}
+
+pub(crate) async fn an_input_of_any_length_arrives_whole(fixture: &impl Fixture) {
+    let store = fixture.open(settings()).await;
+    for length in [0, 100, 510, 511, 3000, 300_000] {
+        let input = format!("\"{}\"", "é".repeat(length / 2) + &"x".repeat(length % 2));
+        let id = submit(&store, NewTask { input: input.clone(), max_attempts: 2, ..task() }).await;
+        assert_eq!(get(&store, id).await.input, input);
+        complete(&store, claim_one(&store).await.lease, failed("once")).await;
+        let again = claim_one(&store).await;
+        assert_eq!(again.input, input);
+        complete(&store, again.lease, done()).await;
+        assert_eq!(store.list(&Filter::default(), None, 1).await.unwrap().tasks[0].input, input);
+    }
 }
 
 pub(crate) async fn higher_priority_comes_first_then_the_oldest(fixture: &impl Fixture) {

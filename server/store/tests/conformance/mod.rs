@@ -25,6 +25,7 @@ macro_rules! suite {
         ]);
         $crate::conformance::suite!($fixture, claim: [
             a_claim_brings_all_that_a_handler_needs,
+            an_input_of_any_length_arrives_whole,
             higher_priority_comes_first_then_the_oldest,
             a_claim_waits_for_a_task,
             a_delayed_task_waits_for_its_time_and_no_longer,

@@ -1,0 +1,183 @@
+//! A disk that is full, and one that fails: clear answers, nothing half accepted, and on by itself.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use graceful_store::{Completion, Hold, NewTask, StoreError, TaskStore, Unavailable};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::conformance::fixture::{LONG, Told, claim, claim_one, done, get, settings, submit, task, watched};
+use crate::kill::{child, given_folder};
+use crate::{Folder, open};
+
+fn no_disk<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Unavailable { why: Unavailable::Disk, .. }))
+}
+
+fn big() -> NewTask {
+    NewTask { input: format!("\"{}\"", "x".repeat(64 << 10)), max_attempts: 1000, ..task() }
+}
+
+/// Submits until the disk has had enough; what was accepted and what was not.
+async fn fill(store: &Arc<dyn TaskStore>) -> (Vec<Uuid>, Vec<Uuid>) {
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    while refused.len() < 5 {
+        let new = big();
+        let id = new.id;
+        match store.submit(new, Hold::default()).await {
+            Ok(_) => accepted.push(id),
+            error if no_disk(&error) => refused.push(id),
+            other => panic!("{other:?}"),
+        }
+        assert!(accepted.len() < 2000, "the disk is too large for this test");
+    }
+    (accepted, refused)
+}
+
+/// The disk is in trouble; `relieve` ends that.
+async fn survives_trouble(folder: &Path, trouble: impl FnOnce(), relieve: impl FnOnce()) {
+    let (settings_watched, told) = watched();
+    let store = open(folder, settings_watched).await;
+    let first = submit(&store, task()).await;
+    let lease = claim_one(&store).await.lease;
+    trouble();
+    let (accepted, refused) = fill(&store).await;
+    sound(&store, &told, &accepted, &refused).await;
+    // An attempt that can't be ended just now still has its task.
+    match store.complete(lease, done()).await {
+        Ok(Completion::Now(_)) => println!("there was room for the end of an attempt"),
+        error => assert!(no_disk(&error), "{error:?}"),
+    }
+    relieve();
+    let deadline = Instant::now() + LONG;
+    while let Err(error) = store.complete(lease, done()).await {
+        assert!(Instant::now() < deadline, "it does not recover: {error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let after = submit(&store, big()).await;
+    drop(store);
+    let store = open(folder, settings()).await;
+    for id in accepted.iter().chain([&first, &after]) {
+        get(&store, *id).await;
+    }
+    for id in &refused {
+        assert_eq!(store.get(*id).await.unwrap(), None);
+    }
+    let claims = claim(&store, usize::MAX).await;
+    assert_eq!(claims.len(), accepted.len() + 1);
+    let mut ends = tokio::task::JoinSet::new();
+    for claim in claims {
+        let store = Arc::clone(&store);
+        ends.spawn(async move { store.complete(claim.lease, done()).await });
+    }
+    for end in ends.join_all().await {
+        assert!(matches!(end, Ok(Completion::Now(_))), "{end:?}");
+    }
+    assert_eq!(store.counts().await.unwrap(), graceful_store::Counts::default());
+}
+
+/// Memory and disk say the same.
+async fn sound(store: &Arc<dyn TaskStore>, told: &Told, accepted: &[Uuid], refused: &[Uuid]) {
+    for id in accepted {
+        get(store, *id).await;
+    }
+    for id in refused {
+        assert_eq!(store.get(*id).await.unwrap(), None, "half accepted");
+    }
+    let owned = told.latest();
+    assert_eq!((owned.queued, owned.running), (accepted.len() as u64, 1));
+    assert_eq!(store.counts().await.unwrap().queued, accepted.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs on a disk of its own, which the parent test mounts"]
+async fn in_a_small_disk() {
+    let folder = given_folder();
+    let ballast = folder.join("ballast");
+    fs::write(&ballast, vec![1; 8 << 20]).unwrap();
+    survives_trouble(&folder.join("data"), || {}, || fs::remove_file(&ballast).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs on a disk of its own, which the parent test mounts"]
+async fn in_a_tiny_disk() {
+    let folder = given_folder();
+    let store = open(&folder, settings()).await;
+    let id = submit(&store, task()).await;
+    drop(store);
+    let store = open(&folder, settings()).await;
+    assert_eq!(claim_one(&store).await.lease.id, id);
+}
+
+/// Runs a test in a mount namespace of its own, on a file system of so many MiB.
+fn on_a_disk_of(mebibytes: u32, test: &str) {
+    let folder = Folder::new();
+    fs::create_dir_all(&folder.0).unwrap();
+    let run = child(test, &folder.0);
+    let mount = format!("mount -t tmpfs -o size={mebibytes}m tmpfs \"$0\" && exec \"$@\"");
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", &mount])
+        .arg(&folder.0)
+        .arg(run.get_program())
+        .args(run.get_args())
+        .envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .output()
+        .expect("unshare (util-linux) is needed");
+    let told =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if told.contains("unshare failed") || told.contains("must be superuser") {
+        // A container that may not make namespaces: the failing writes below are tested there all the same.
+        eprintln!("not run: {told}");
+        return;
+    }
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    on_a_disk_of(40, "disk::in_a_small_disk");
+}
+
+#[test]
+fn a_disk_without_room_for_the_log_will_do() {
+    on_a_disk_of(2, "disk::in_a_tiny_disk");
+}
+
+/// The most that a file may grow to in this process, in bytes; writes beyond fail.
+fn limit_files(bytes: &str) {
+    let own = std::process::id().to_string();
+    let done = Command::new("prlimit").args(["--pid", &own, &format!("--fsize={bytes}:unlimited")]).status();
+    assert!(done.expect("prlimit (util-linux) is needed").success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "limits its own process"]
+async fn with_writes_that_fail() {
+    survives_trouble(
+        &given_folder(),
+        || limit_files(&(16_u32 << 20).to_string()),
+        || limit_files("unlimited"),
+    )
+    .await;
+}
+
+#[test]
+fn writes_that_fail_are_refused_and_recover() {
+    let folder = Folder::new();
+    let run = child("disk::with_writes_that_fail", &folder.0);
+    // Without the trap the signal of a file that is too large would end the process.
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args())
+        .envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .output()
+        .unwrap();
+    let told =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}

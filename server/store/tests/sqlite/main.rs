@@ -1,0 +1,53 @@
+//! The SQLite engine keeps every promise of the seam, and those that only a file makes.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+#[path = "../conformance/mod.rs"]
+mod conformance;
+mod damage;
+mod disk;
+mod kill;
+mod model;
+mod owner;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use graceful_store::{Settings, TaskStore, sqlite};
+use uuid::Uuid;
+
+use conformance::fixture::Fixture;
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("graceful-store-{}", Uuid::new_v4())))
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("tasks.db")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn folder() -> Folder {
+    Folder::new()
+}
+
+impl Fixture for Folder {
+    async fn open(&self, settings: Settings) -> Arc<dyn TaskStore> {
+        open(&self.0, settings).await
+    }
+}
+
+async fn open(folder: &Path, settings: Settings) -> Arc<dyn TaskStore> {
+    sqlite::open(folder, settings).await.unwrap()
+}
+
+conformance::suite!(folder);
