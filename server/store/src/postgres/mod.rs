@@ -82,9 +82,11 @@ pub async fn open(url: &str, settings: Settings) -> Result<Arc<PostgresStore>, O
             detail: format!("the database did not answer within {} s", PATIENCE.as_secs()),
         })?
         .map_err(|error| failure::not_opened(&error))?;
-    let stream = schema::prepare(&mut connection).await?;
+    let (stream, head) = schema::prepare(&mut connection).await?;
     drop(connection);
     let (core, loops) = Core::start(options, settings, stream);
+    // Before anyone looks: who begins at the head must not begin at 0.
+    core.saw_head(head);
     Ok(Arc::new(PostgresStore { core, _loops: loops }))
 }
 

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use uuid::Uuid;
 
 use super::failure::not_opened;
+use super::record::count;
 use crate::error::OpenError;
 
 /// The migrations that this code knows; each takes the schema from the version before it.
@@ -82,8 +83,8 @@ CREATE TABLE graceful_schema (
 INSERT INTO graceful_schema (version, least) VALUES (0, 0);
 ";
 
-/// Makes what is missing; the name of this queue's numbering.
-pub(super) async fn prepare(connection: &mut PgConnection) -> Result<String, OpenError> {
+/// Makes what is missing; the name of this queue's numbering, and how far it is.
+pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(String, u64), OpenError> {
     let encoding: String = sqlx::query_scalar("SELECT current_setting('server_encoding')")
         .fetch_one(&mut *connection)
         .await
@@ -100,10 +101,8 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<String, Ope
     if found.least > known {
         return Err(OpenError::TooNew { found: found.version, known });
     }
-    sqlx::query_scalar("SELECT stream FROM graceful_log")
-        .fetch_one(connection)
-        .await
-        .map_err(|error| not_opened(&error))
+    let row = sqlx::query("SELECT stream, head FROM graceful_log").fetch_one(connection).await;
+    row.and_then(|row| Ok((row.try_get("stream")?, count(&row, "head")?))).map_err(|error| not_opened(&error))
 }
 
 #[derive(Debug, Clone, Copy)]
