@@ -1,10 +1,13 @@
 //! Flags and environment, parsed once. What can't be used is refused with the flag's name and what to write instead.
 
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::fmt;
+use std::num::{NonZeroU16, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::events::limits::Limits;
 use crate::events::origin::Origins;
@@ -25,7 +28,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve until SIGTERM has drained the process (the default).
-    Run(Run),
+    Run(Box<Run>),
     /// For a preStop hook: start the drain of the server in this pod if nobody has, and wait until it is idle.
     PreStop(PreStop),
 }
@@ -46,15 +49,34 @@ pub struct Run {
     /// three a second: a burst waits in the queue, where it is counted, rather than in memory, where it is not.
     #[arg(long, env = "GRACEFUL_CONCURRENCY", default_value = "64")]
     pub concurrency: NonZeroUsize,
-    /// How long a task takes: `20`, `0.5`, or a range to draw from, `2-8`.
+    /// Where tasks are kept: `sqlite` in a file of this process's own, `postgres` in a database that pods share.
+    #[arg(long, env = "GRACEFUL_STORE", default_value = "sqlite")]
+    pub store: StoreKind,
+    /// The folder of SQLite's file, `tasks.db`; made if missing. Each server needs its own.
+    #[arg(long, env = "GRACEFUL_DATA", default_value = "./data")]
+    pub data: PathBuf,
+    /// The database of `--store postgres`: `postgres://user:password@host:5432/database`.
+    #[arg(long, env = "GRACEFUL_STORE_URL", hide_env_values = true)]
+    pub url: Option<StoreUrl>,
+    /// How long a `sleep` task takes that does not say itself: `20`, `0.5`, or a range to draw from, `2-8`.
     #[arg(long, env = "GRACEFUL_TASK_SECONDS", default_value = "20", allow_negative_numbers = true)]
     pub task_seconds: TaskSeconds,
-    /// Tasks that may wait. Past it a submit is answered 429 with Retry-After.
-    #[arg(long, env = "GRACEFUL_QUEUE_CAPACITY", default_value = "1024")]
-    pub queue_capacity: NonZeroUsize,
-    /// Finished tasks that are remembered for GET /v1/tasks/{id}, for an hour at most.
-    #[arg(long, env = "GRACEFUL_KEEP_FINISHED", default_value = "10000")]
-    pub keep_finished: usize,
+    /// Tasks that may wait. Past it a submit is answered 429 with Retry-After. They wait on disk, so there may be many.
+    #[arg(long, env = "GRACEFUL_QUEUE_CAPACITY", default_value = "100000")]
+    pub queue_capacity: NonZeroU64,
+    /// How long a task that has ended is remembered.
+    #[arg(long, env = "GRACEFUL_KEEP_FINISHED_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    pub keep_finished_seconds: u64,
+    /// How long the record of how tasks ended is kept, for clients that come back and want what they missed.
+    #[arg(long, env = "GRACEFUL_KEEP_EVENTS_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub keep_events_seconds: u64,
+    /// How often a task is started before it is given up, unless it says so itself. A crash of the process counts.
+    #[arg(long, env = "GRACEFUL_MAX_ATTEMPTS", default_value = "10")]
+    pub max_attempts: NonZeroU16,
+    /// How long one attempt at a task may take, unless the task says so itself. An hour: long enough for any that the
+    /// operator would wait for, and one that hangs does not keep its place for ever.
+    #[arg(long, env = "GRACEFUL_TASK_TIMEOUT_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub task_timeout_seconds: u64,
     /// Where each task is reported as it ends: POST {"taskId","podUid","bootId","outcome"}.
     #[arg(long, env = "GRACEFUL_REPORT_URL")]
     pub report_url: Option<ReportUrl>,
@@ -91,6 +113,67 @@ pub struct PreStop {
     /// How long the door stays open if the drain starts here.
     #[arg(long, env = "GRACEFUL_LINGER_SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub linger_seconds: u64,
+}
+
+/// Where tasks are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// In a file.
+    Sqlite,
+    /// In a database that pods share.
+    Postgres,
+}
+
+/// A database's URL. It holds a password, so it is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(pub String);
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreUrl(…)")
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err("is no PostgreSQL URL; write postgres://user:password@host:5432/database".to_owned())
+    }
+}
+
+/// An engine and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Engine {
+    /// SQLite, in this folder.
+    Sqlite(PathBuf),
+    /// PostgreSQL, at this URL.
+    Postgres(StoreUrl),
+}
+
+impl Run {
+    /// The engine that the flags name.
+    ///
+    /// # Errors
+    /// When they contradict each other.
+    pub fn engine(&self) -> Result<Engine, clap::Error> {
+        let refuse = |kind, why: &str| Err(Cli::command().error(kind, why));
+        match (self.store, &self.url) {
+            (StoreKind::Sqlite, None) => Ok(Engine::Sqlite(self.data.clone())),
+            (StoreKind::Postgres, Some(url)) => Ok(Engine::Postgres(url.clone())),
+            (StoreKind::Sqlite, Some(_)) => refuse(
+                ErrorKind::ArgumentConflict,
+                "--url is given (or GRACEFUL_STORE_URL), but --store is sqlite; write --store postgres, or leave --url out",
+            ),
+            (StoreKind::Postgres, None) => refuse(
+                ErrorKind::MissingRequiredArgument,
+                "--store postgres needs --url (or GRACEFUL_STORE_URL); write --url postgres://user:password@host:5432/database",
+            ),
+        }
+    }
 }
 
 /// Form of the logs.
@@ -175,6 +258,10 @@ mod tests {
             (["--concurrency", "0"], "--concurrency", "zero"),
             (["--allowed-origins", "example.com"], "--allowed-origins", "write https://app.example.com"),
             (["--linger-seconds", "4000"], "--linger-seconds", "0..=3600"),
+            (["--store", "redis"], "--store", "sqlite, postgres"),
+            (["--url", "mysql://u:secret@h/d"], "--url", "write postgres://"),
+            (["--max-attempts", "0"], "--max-attempts", "zero"),
+            (["--task-timeout-seconds", "0"], "--task-timeout-seconds", "1..=604800"),
         ] {
             let said = refusal(&args);
             assert!(said.contains(flag) && said.contains(instead), "{args:?}: {said}");
@@ -187,6 +274,23 @@ mod tests {
         assert!(bare.command.is_none() && bare.run.port == 1);
         let named = Cli::try_parse_from(["server", "run", "--port", "1"]).unwrap();
         assert!(matches!(named.command, Some(Command::Run(run)) if run.port == 1));
+    }
+
+    #[test]
+    fn store_and_url_must_fit_together() {
+        let engine = |args: &[&str]| {
+            let args = [&["server"], args].concat();
+            Cli::try_parse_from(args).unwrap().run.engine().map_err(|error| error.to_string())
+        };
+        assert_eq!(engine(&["--data", "/data"]), Ok(Engine::Sqlite("/data".into())));
+        let url = "postgres://u:secret@h/d";
+        let shared = engine(&["--store", "postgres", "--url", url]);
+        assert_eq!(shared, Ok(Engine::Postgres(StoreUrl(url.to_owned()))));
+        assert!(!format!("{shared:?}").contains("secret"));
+        let said = engine(&["--url", url]).unwrap_err();
+        assert!(said.contains("--url") && said.contains("write --store postgres"), "{said}");
+        let said = engine(&["--store", "postgres"]).unwrap_err();
+        assert!(said.contains("--url") && said.contains("write --url postgres://"), "{said}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::env;
 
+use uuid::Uuid;
+
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// The pod this process is in; none outside a cluster.
@@ -38,4 +40,12 @@ impl Pod {
             _ => "Not running inside Kubernetes".to_owned(),
         }
     }
+}
+
+/// Who claims tasks: the pod's name, and an id that is new for each start, so that a process that was restarted never
+/// takes its own past for itself.
+#[must_use]
+pub fn owner() -> String {
+    let name = env::var("GRACEFUL_POD_NAME").or_else(|_| env::var("HOSTNAME"));
+    format!("{}/{}", name.as_deref().unwrap_or("local"), Uuid::new_v4())
 }

@@ -1,9 +1,11 @@
-//! The task server: hand it a task over HTTP, watch it over a WebSocket; a rollout loses none.
+//! The task server: hand it a task over HTTP, watch it over a WebSocket; a rollout loses none. It is also a crate to
+//! build one's own task service on: write a [`kind::Kind`], and give it to [`command_line`].
 //!
+//! - [`kind`]: kinds of task, and [`running`], what a handler knows of the task it runs; [`sleep`] is built in
 //! - [`config`]: flags and environment
 //! - [`api`]: the routes, public and admin
-//! - [`queue`]: what was accepted and has not ended
-//! - [`worker`]: runs it
+//! - [`queue`]: the durable queue, as far as it can be reached
+//! - [`runner`]: runs what is in it
 //! - [`events`]: tells the sockets
 //! - [`page`]: the page at `/`
 //! - [`report`]: tells the collector
@@ -15,11 +17,16 @@ pub mod api;
 pub mod config;
 pub mod events;
 pub mod identity;
+pub mod kind;
 pub mod logs;
 pub mod metrics;
 pub mod page;
 pub mod queue;
 pub mod report;
 pub mod run;
+pub mod runner;
+pub mod running;
+pub mod sleep;
 pub mod trace;
-pub mod worker;
+
+pub use run::{Server, command_line};

@@ -26,6 +26,19 @@ pub enum Refusal {
     Crowded,
     /// A page of another site: 403.
     Origin,
+    /// The queue can't be written just now: 503.
+    Unavailable,
+}
+
+/// How a task that ran ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its work is done.
+    Processed,
+    /// It was given up.
+    Dead,
+    /// It was called off while it ran.
+    Cancelled,
 }
 
 /// How a report of a task's end went.
@@ -76,8 +89,11 @@ impl Default for Metrics {
         metrics.register(&mut registry);
         metrics.registry = registry;
         // Series that exist from the start: a rate over one that appears with its first event misses that event.
-        metrics.finished.get_or_create(&PROCESSED).inc_by(0);
-        for why in [Refusal::Draining, Refusal::Full, Refusal::Crowded, Refusal::Origin] {
+        for outcome in [Ended::Processed, Ended::Dead, Ended::Cancelled] {
+            metrics.finished.get_or_create(&ended(outcome)).inc_by(0);
+        }
+        for why in [Refusal::Draining, Refusal::Full, Refusal::Crowded, Refusal::Origin, Refusal::Unavailable]
+        {
             metrics.refused.get_or_create(&reason(why)).inc_by(0);
         }
         for outcome in [Report::Delivered, Report::Abandoned] {
@@ -87,7 +103,16 @@ impl Default for Metrics {
     }
 }
 
-const PROCESSED: Label = [("outcome", "processed")];
+fn ended(outcome: Ended) -> Label {
+    [(
+        "outcome",
+        match outcome {
+            Ended::Processed => "processed",
+            Ended::Dead => "dead",
+            Ended::Cancelled => "cancelled",
+        },
+    )]
+}
 
 fn reason(why: Refusal) -> Label {
     [(
@@ -97,6 +122,7 @@ fn reason(why: Refusal) -> Label {
             Refusal::Full => "full",
             Refusal::Crowded => "crowded",
             Refusal::Origin => "origin",
+            Refusal::Unavailable => "unavailable",
         },
     )]
 }
@@ -145,9 +171,9 @@ impl Metrics {
         self.refused.get_or_create(&reason(why)).inc();
     }
 
-    /// A task ended.
-    pub fn finished(&self, waited: Duration, ran: Duration) {
-        self.finished.get_or_create(&PROCESSED).inc();
+    /// A task that ran has ended.
+    pub fn finished(&self, outcome: Ended, waited: Duration, ran: Duration) {
+        self.finished.get_or_create(&ended(outcome)).inc();
         self.waited.observe(waited.as_secs_f64());
         self.ran.observe(ran.as_secs_f64());
     }

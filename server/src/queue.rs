@@ -1,128 +1,301 @@
-//! The queue, in process: the module behind which the durable one comes next. The rest of the server sees
-//! [`Queue::submit`], [`Queue::next`], [`Queue::message`], [`Queue::length`] and the [`Claimed`] task.
+//! [`Queue`]: the store as the server sees it: opened in the background, closed while it can't be used, opened again.
+//!
+//! # Flow
+//! Closed → open (tried until it works, with growing pauses) → looked after each second → closed again if the store says
+//! that it is damaged → open … While it is closed all of its users get [`Unavailable::Closed`].
+//!
+//! # Guarantees
+//! - What the store owns is in the drain's counts before anyone can use the store.
+//! - While a file that is there could not be opened yet, the pod is not idle: nobody knows what is in it.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use graceful_drain::{RequestGuard, TaskGuard};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use futures::future::BoxFuture;
+use graceful_drain::{Drain, RequestGuard, TaskGuard};
+use graceful_store::{
+    Hold, NewTask, OpenError, Settings, StoreError, Submitted, TaskStore, Unavailable, postgres, sqlite,
+};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
-/// Finished tasks are forgotten after this time even when there is room: long enough for any client that still asks.
-const REMEMBER: Duration = Duration::from_secs(3600);
+use crate::config::Engine;
 
-/// The queue has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the queue is full")]
-pub struct Full;
+/// Opening is tried again after this, twice as long each time up to the longest: a database that comes back is found
+/// within two seconds, and one that stays away is not hammered.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A store that was well for so long starts again with the first pause.
+const WELL: Duration = Duration::from_secs(30);
 
-/// Tasks that wait, run, or have ended a short while ago.
+/// Makes a store.
+pub type Opener = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn TaskStore>, OpenError>> + Send + Sync>;
+
+/// The durable queue, whether it can be reached just now or not.
 #[derive(Debug)]
 pub struct Queue {
-    tasks: Mutex<Tasks>,
-    ready: Notify,
-    unfinished: AtomicUsize,
-    capacity: usize,
-    keep_finished: usize,
-}
-
-#[derive(Debug, Default)]
-struct Tasks {
-    waiting: VecDeque<Waiting>,
-    states: HashMap<Uuid, Progress>,
-    finished: VecDeque<(Instant, Uuid)>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    id: Uuid,
-    guard: TaskGuard,
-    since: Instant,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Unfinished,
-    Processed,
+    current: watch::Sender<Option<Arc<dyn TaskStore>>>,
+    damaged: Notify,
+    ready: AtomicBool,
+    shared: bool,
 }
 
 impl Queue {
-    /// An empty queue with room for `capacity` waiting tasks, that remembers `keep_finished` ended ones.
+    /// A queue that is opened in the background, and counts in `drain`. (`settings.owned` is set here.)
     #[must_use]
-    pub fn new(capacity: usize, keep_finished: usize) -> Self {
-        Self {
-            tasks: Mutex::default(),
-            ready: Notify::new(),
-            unfinished: AtomicUsize::new(0),
-            capacity,
-            keep_finished,
-        }
+    pub fn open(engine: Engine, mut settings: Settings, drain: Drain) -> Arc<Self> {
+        let counts = drain.clone();
+        settings.owned = Arc::new(move |owned| counts.set_tasks(owned.queued, owned.running));
+        let shared = match &engine {
+            Engine::Sqlite(folder) => {
+                info!(folder = %folder.display(), "the queue is in a file of this process's own");
+                false
+            }
+            Engine::Postgres(_) => {
+                info!("the queue is in a PostgreSQL that pods share");
+                true
+            }
+        };
+        let unknown = unknown_tasks(&engine, &drain);
+        let opener: Opener = Box::new(move || {
+            let (engine, settings) = (engine.clone(), settings.clone());
+            Box::pin(async move {
+                Ok(match engine {
+                    Engine::Sqlite(folder) => sqlite::open(&folder, settings).await? as Arc<dyn TaskStore>,
+                    Engine::Postgres(url) => postgres::open(&url.0, settings).await?,
+                })
+            })
+        });
+        Self::keep(opener, shared, drain, unknown)
     }
 
-    /// Queues a task. Once this returns an id the task is accepted, and counted in flight until it has ended.
+    /// Like [`Queue::open`], of any store.
+    #[must_use]
+    pub fn keep(open: Opener, shared: bool, drain: Drain, unknown: Option<TaskGuard>) -> Arc<Self> {
+        let queue = Arc::new(Self {
+            current: watch::Sender::new(None),
+            damaged: Notify::new(),
+            ready: AtomicBool::new(false),
+            shared,
+        });
+        let keeper = Keeper { queue: queue.clone(), open, drain, said: None };
+        tokio::spawn(keeper.keep(unknown));
+        queue
+    }
+
+    /// The store, if it is open.
     ///
     /// # Errors
-    /// [`Full`] when as many wait as may.
-    pub fn submit(&self, request: &RequestGuard) -> Result<Uuid, Full> {
-        let mut tasks = self.lock();
-        if tasks.waiting.len() >= self.capacity {
-            return Err(Full);
-        }
-        let id = Uuid::new_v4();
-        tasks.states.insert(id, Progress::Unfinished);
-        tasks.waiting.push_back(Waiting { id, guard: request.queue_task(), since: Instant::now() });
-        self.unfinished.fetch_add(1, Ordering::Relaxed);
-        drop(tasks);
-        self.ready.notify_one();
-        Ok(id)
-    }
-
-    /// The task that has waited longest, now running. For one caller at a time.
-    pub async fn next(self: &Arc<Self>) -> Claimed {
-        loop {
-            let first = self.lock().waiting.pop_front();
-            if let Some(Waiting { id, mut guard, since }) = first {
-                guard.start();
-                return Claimed { id, waited: since.elapsed(), queue: self.clone(), _guard: guard };
-            }
-            self.ready.notified().await;
-        }
-    }
-
-    /// What the API says of a task; None for one that is not held here (any more).
-    #[must_use]
-    pub fn message(&self, id: Uuid) -> Option<String> {
-        self.lock().states.get(&id).map(|progress| match progress {
-            Progress::Unfinished => format!("Task {id} queued"),
-            Progress::Processed => processed(id),
+    /// [`Unavailable::Closed`] while it is not.
+    pub fn store(&self) -> Result<Arc<dyn TaskStore>, StoreError> {
+        self.current.borrow().clone().ok_or_else(|| StoreError::Unavailable {
+            why: Unavailable::Closed,
+            detail: "the queue is not open yet, or no longer".to_owned(),
         })
     }
 
-    /// Tasks that wait or run.
-    #[must_use]
-    pub fn length(&self) -> usize {
-        self.unfinished.load(Ordering::Relaxed)
-    }
-
-    fn finish(&self, id: Uuid) {
-        let now = Instant::now();
-        let mut tasks = self.lock();
-        tasks.states.insert(id, Progress::Processed);
-        tasks.finished.push_back((now, id));
-        while let Some(&(at, oldest)) = tasks.finished.front()
-            && (tasks.finished.len() > self.keep_finished || now - at > REMEMBER)
-        {
-            tasks.finished.pop_front();
-            tasks.states.remove(&oldest);
+    /// Waits until the store is open.
+    pub async fn opened(&self) -> Arc<dyn TaskStore> {
+        let mut current = self.current.subscribe();
+        loop {
+            if let Some(store) = current.borrow_and_update().clone() {
+                return store;
+            }
+            if current.changed().await.is_err() {
+                // The sender lives as long as `self`.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
-    // A panic under this lock leaves at worst one task half written; a server that answers nobody would be worse.
-    fn lock(&self) -> MutexGuard<'_, Tasks> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until `store` is no longer the one to use.
+    pub async fn replaced(&self, store: &Arc<dyn TaskStore>) {
+        let mut current = self.current.subscribe();
+        let other =
+            |now: &Option<Arc<dyn TaskStore>>| !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, store));
+        let _ = current.wait_for(other).await;
+    }
+
+    /// The store as it comes and goes. Whoever keeps one for long should follow this: a damaged file can be opened
+    /// again only once all have let go of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<dyn TaskStore>>> {
+        self.current.subscribe()
+    }
+
+    /// Whether it has been open. It then stays ready, also while the database is away: if all pods became unready at
+    /// once, the Service would have none left to say "try again later".
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Whether tasks that wait are the cluster's, and not this process's own.
+    #[must_use]
+    pub fn shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Puts a task on disk. The request stays counted until the task is.
+    ///
+    /// # Errors
+    /// When the queue is full, or can't be written just now.
+    pub async fn submit(&self, task: NewTask, request: &RequestGuard) -> Result<Submitted, StoreError> {
+        let answer = self.store()?.submit(task, Hold::new(request.clone())).await;
+        self.noticed(&answer);
+        answer
+    }
+
+    /// Looks at what a store answered: one that is damaged is closed and opened again.
+    pub fn noticed<T>(&self, answer: &Result<T, StoreError>) {
+        if let Err(error) = answer
+            && beyond_repair(error)
+        {
+            self.damaged.notify_one();
+        }
+    }
+}
+
+fn beyond_repair(error: &StoreError) -> bool {
+    match error {
+        StoreError::Full => false,
+        StoreError::Unavailable { why, detail: _ } => match why {
+            Unavailable::Corrupt | Unavailable::Closed => true,
+            Unavailable::Disk | Unavailable::Connection | Unavailable::Engine => false,
+        },
+    }
+}
+
+/// Stands for what a file holds until it could be opened.
+fn unknown_tasks(engine: &Engine, drain: &Drain) -> Option<TaskGuard> {
+    match engine {
+        Engine::Sqlite(folder) if !matches!(sqlite_file(folder).try_exists(), Ok(false)) => {
+            drain.try_task().ok()
+        }
+        Engine::Sqlite(_) | Engine::Postgres(_) => None,
+    }
+}
+
+fn sqlite_file(folder: &Path) -> std::path::PathBuf {
+    folder.join("tasks.db")
+}
+
+/// Keeps a queue open.
+struct Keeper {
+    queue: Arc<Queue>,
+    open: Opener,
+    drain: Drain,
+    /// The trouble that was logged last, until it is over.
+    said: Option<String>,
+}
+
+impl Keeper {
+    async fn keep(mut self, mut unknown: Option<TaskGuard>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match (self.open)().await {
+                Ok(store) => {
+                    info!(stream = store.stream(), "the queue is open");
+                    self.said = None;
+                    // Its tasks are in the drain's counts by now.
+                    drop(unknown.take());
+                    let opened = Instant::now();
+                    self.queue.current.send_replace(Some(store.clone()));
+                    self.queue.ready.store(true, Ordering::Relaxed);
+                    self.look_after(store).await;
+                    self.queue.current.send_replace(None);
+                    if opened.elapsed() > WELL {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                Err(trouble) => self.say(&trouble.to_string()),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Returns when the store is damaged.
+    async fn look_after(&mut self, store: Arc<dyn TaskStore>) {
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = second.tick() => {}
+                () = self.queue.damaged.notified() => {}
+            }
+            match self.once(&store).await {
+                Ok(()) if self.said.is_some() => {
+                    info!("the queue is well again");
+                    self.said = None;
+                }
+                Ok(()) => {}
+                Err(trouble) => {
+                    self.say(&trouble.to_string());
+                    if beyond_repair(&trouble) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn once(&self, store: &Arc<dyn TaskStore>) -> Result<(), StoreError> {
+        store.maintain().await?;
+        if store.shared() {
+            let counts = store.counts().await?;
+            self.drain.set_shared_queued(counts.queued + counts.delayed);
+        }
+        Ok(())
+    }
+
+    /// Once, and again when it changes.
+    fn say(&mut self, trouble: &str) {
+        if self.said.as_deref() == Some(trouble) {
+            return;
+        }
+        if self.queue.ready() {
+            warn!(trouble, "the queue can't be used; trying on");
+        } else {
+            error!(trouble, "the queue can't be opened; trying on");
+        }
+        self.said = Some(trouble.to_owned());
+    }
+}
+
+/// What a submission gets that does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How often it may be started.
+    pub max_attempts: u16,
+    /// How long it is remembered once it has ended.
+    pub keep: Duration,
+}
+
+impl Defaults {
+    /// A new task of this kind, with this input (JSON text), that was checked.
+    #[must_use]
+    pub fn task(&self, kind: &str, input: String) -> NewTask {
+        let Self { timeout, max_attempts, keep } = *self;
+        NewTask {
+            id: Uuid::now_v7(),
+            kind: kind.to_owned(),
+            input,
+            client_id: None,
+            priority: 0,
+            delay: Duration::ZERO,
+            timeout: Some(timeout),
+            max_attempts,
+            keep,
+            idempotency: None,
+            trace: None,
+        }
     }
 }
 
@@ -130,89 +303,4 @@ impl Queue {
 #[must_use]
 pub fn processed(id: Uuid) -> String {
     format!("Task {id} processed")
-}
-
-/// A running task; in flight until dropped.
-#[derive(Debug)]
-pub struct Claimed {
-    /// Its name.
-    pub id: Uuid,
-    /// How long it was queued.
-    pub waited: Duration,
-    queue: Arc<Queue>,
-    _guard: TaskGuard,
-}
-
-impl Claimed {
-    /// The work is done: from now on the API says so. The task stays in flight until dropped.
-    pub fn finish(&self) {
-        self.queue.finish(self.id);
-    }
-}
-
-impl Drop for Claimed {
-    fn drop(&mut self) {
-        self.queue.unfinished.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use graceful_drain::{Drain, InFlight, Settings};
-
-    use super::*;
-
-    fn request() -> (Drain, RequestGuard) {
-        let drain = Drain::new(Settings::default());
-        let request = drain.try_request().expect("open");
-        (drain, request)
-    }
-
-    #[tokio::test]
-    async fn an_accepted_task_is_in_flight_from_queued_until_it_is_dropped() {
-        let (drain, request) = request();
-        let queue = Arc::new(Queue::new(8, 8));
-        let id = queue.submit(&request).unwrap();
-        drop(request);
-        assert_eq!(drain.status().in_flight, InFlight { queued: 1, running: 0, requests: 0 });
-        assert_eq!(queue.message(id).unwrap(), format!("Task {id} queued"));
-        let claimed = queue.next().await;
-        assert_eq!(drain.status().in_flight, InFlight { queued: 0, running: 1, requests: 0 });
-        claimed.finish();
-        assert_eq!(queue.message(id).unwrap(), format!("Task {id} processed"));
-        assert_eq!(
-            (queue.length(), drain.status().in_flight.total()),
-            (1, 1),
-            "until its report went through"
-        );
-        drop(claimed);
-        assert_eq!((queue.length(), drain.status().in_flight.total()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_takes_no_more_and_counts_none() {
-        let (drain, request) = request();
-        let queue = Queue::new(2, 8);
-        queue.submit(&request).unwrap();
-        queue.submit(&request).unwrap();
-        assert_eq!(queue.submit(&request), Err(Full));
-        assert_eq!((queue.length(), drain.status().in_flight.queued), (2, 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn finished_tasks_are_forgotten_beyond_the_cap_and_after_an_hour() {
-        let (_drain, request) = request();
-        let queue = Arc::new(Queue::new(8, 2));
-        let mut ids = Vec::new();
-        for _ in 0..3 {
-            ids.push(queue.submit(&request).unwrap());
-            queue.next().await.finish();
-        }
-        assert_eq!(queue.message(ids[0]), None, "over the cap");
-        assert!(queue.message(ids[1]).is_some() && queue.message(ids[2]).is_some());
-        tokio::time::advance(REMEMBER + Duration::from_secs(1)).await;
-        queue.submit(&request).unwrap();
-        queue.next().await.finish();
-        assert_eq!((queue.message(ids[1]), queue.message(ids[2])), (None, None), "too old");
-    }
 }

@@ -1,4 +1,5 @@
-//! Each task's end is reported to a collector that the deployer names, and retried while there is reason to hope.
+//! Each task's end is reported to a collector that the deployer names, and retried while there is reason to hope. It goes
+//! out before the end is written down: at least once, and twice when the process dies between the two.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,10 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 pub enum Outcome {
     /// Its work is done.
     Processed,
+    /// It was given up.
+    Dead,
+    /// It was called off while it ran.
+    Cancelled,
 }
 
 /// What is posted.

@@ -6,77 +6,185 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Parser;
 use graceful_drain::{Drain, Exit, Settings, Signals, serve};
+use graceful_store::Settings as StoreSettings;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::api::{self, Api};
-use crate::config::{ReportUrl, Run};
+use crate::config::{Cli, Command, LogFormat, PreStop, ReportUrl, Run};
 use crate::events::hub::{self, Hub};
 use crate::events::limits::Limits;
 use crate::identity::Pod;
+use crate::kind::{Kind, Kinds};
 use crate::metrics::Metrics;
-use crate::queue::Queue;
+use crate::queue::{Defaults, Queue};
 use crate::report::Reporter;
-use crate::worker::Worker;
+use crate::runner::Runner;
+use crate::sleep::Sleep;
+use crate::{identity, logs};
 
-/// Serves until a signal has drained it.
+/// The whole of a task service's `main`: parses the command line, does what it says, and ends the process with the right
+/// code.
+///
+/// ```no_run
+/// # use graceful_server::kind::{Failure, Kind};
+/// # use graceful_server::running::Running;
+/// # struct Greet;
+/// # impl Kind for Greet {
+/// #     const NAME: &'static str = "greet";
+/// #     type Input = ();
+/// #     type Output = ();
+/// #     async fn run(&self, (): (), _: &Running) -> Result<(), Failure> { Ok(()) }
+/// # }
+/// #[tokio::main]
+/// async fn main() -> anyhow::Result<()> {
+///     graceful_server::command_line(|server| server.kind(Greet)).await
+/// }
+/// ```
 ///
 /// # Errors
-/// When a port is taken, or the process may not have signals or an HTTP client.
-pub async fn run(run: Run) -> anyhow::Result<Exit> {
-    let Run {
-        port,
-        admin_port,
-        concurrency,
-        task_seconds,
-        queue_capacity,
-        keep_finished,
-        report_url,
-        max_sockets,
-        max_sockets_per_client,
-        max_sockets_per_ip,
-        allowed_origins,
-        linger_seconds,
-        log_format: _,
-        log: _,
-    } = run;
-    // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
-    let signals = Signals::install().context("cannot listen for signals")?;
-    let public =
-        bind(port).await.with_context(|| format!("--port {port}: cannot listen; give a free port"))?;
-    let admin = bind(admin_port)
-        .await
-        .with_context(|| format!("--admin-port {admin_port}: cannot listen; give a free port"))?;
+/// When it can't start: a flag, a port or a kind can't be used.
+pub async fn command_line(build: impl FnOnce(Server) -> Server) -> anyhow::Result<()> {
+    let Cli { command, run } = Cli::parse();
+    match command.unwrap_or_else(|| Command::Run(Box::new(run))) {
+        Command::Run(flags) => {
+            logs::start(flags.log_format, &flags.log)?;
+            let exit = build(Server::new(*flags)).run().await?;
+            #[cfg(feature = "otlp")]
+            crate::trace::otlp::flush();
+            // Not by returning: an abort must not wait for work that blocks a thread.
+            std::process::exit(exit.code())
+        }
+        Command::PreStop(PreStop { admin_port, linger_seconds }) => {
+            logs::start(LogFormat::Auto, "info")?;
+            graceful_drain::pre_stop(admin_port.get(), Duration::from_secs(linger_seconds)).await?;
+            Ok(())
+        }
+    }
+}
 
-    let drain = Drain::new(Settings { linger: Duration::from_secs(linger_seconds), ..Settings::from_env() });
-    let metrics = Arc::new(Metrics::default());
-    let queue = Arc::new(Queue::new(queue_capacity.get(), keep_finished));
-    let limits =
-        Limits { total: max_sockets, per_client: max_sockets_per_client, per_address: max_sockets_per_ip };
-    let listening = hub::Settings { pod: Pod::from_env(), limits, origins: allowed_origins };
-    let hub = Hub::new(listening, drain.clone(), metrics.clone());
-    tokio::spawn(hub.clone().attend());
-    let reporter = report_url
-        .map(|ReportUrl(url)| {
-            let pod_uid = drain.settings().pod_uid.clone();
-            Reporter::new(url, pod_uid, drain.boot_id().to_owned(), metrics.clone())
-        })
-        .transpose()
-        .context("--report-url: cannot make an HTTP client")?;
-    let worker = Worker { task_seconds, hub: hub.clone(), reporter, metrics: metrics.clone() };
-    tokio::spawn(worker.work(queue.clone(), concurrency.get()));
+/// A task server to be: its flags, and the kinds of task that it runs.
+#[derive(Debug)]
+pub struct Server {
+    flags: Run,
+    kinds: Kinds,
+    /// The first kind that could not be added.
+    refused: Option<String>,
+}
 
-    info!(
-        public = %public.local_addr()?,
-        admin = %admin.local_addr()?,
-        boot_id = drain.boot_id(),
-        pod_uid = drain.settings().pod_uid,
-        "serving; see /docs"
-    );
-    let api = Api { drain: drain.clone(), queue, hub, metrics };
-    let admin_app = api::admin(&api);
-    Ok(serve((public, api::public(api)), (admin, admin_app), drain, signals).await)
+impl Server {
+    /// With the built-in kind `sleep` alone.
+    #[must_use]
+    pub fn new(flags: Run) -> Self {
+        let sleep = Sleep { task_seconds: flags.task_seconds };
+        Self { flags, kinds: Kinds::default(), refused: None }.kind(sleep)
+    }
+
+    /// Adds a kind of task. A name that can't be used is told by [`Server::run`].
+    #[must_use]
+    pub fn kind(mut self, kind: impl Kind) -> Self {
+        if let Err(why) = self.kinds.add(kind) {
+            self.refused.get_or_insert(why);
+        }
+        self
+    }
+
+    /// Serves until a signal has drained it.
+    ///
+    /// # Errors
+    /// When a flag contradicts another, a kind's name can't be used, a port is taken, or the process may not have
+    /// signals or an HTTP client. A queue that can't be opened is no error: it is tried until it can.
+    pub async fn run(self) -> anyhow::Result<Exit> {
+        let Self { flags, kinds, refused } = self;
+        if let Some(why) = refused {
+            anyhow::bail!(why);
+        }
+        // Not through anyhow: clap knows how to show it, and which exit code it has.
+        let engine = flags.engine().unwrap_or_else(|error| error.exit());
+        // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
+        let signals = Signals::install().context("cannot listen for signals")?;
+        let (public, admin) =
+            (listen("port", flags.port).await?, listen("admin-port", flags.admin_port).await?);
+
+        let linger = Duration::from_secs(flags.linger_seconds);
+        let drain = Drain::new(Settings { linger, ..Settings::from_env() });
+        let metrics = Arc::new(Metrics::default());
+        let kinds = Arc::new(kinds);
+        let hub = Hub::new(listening(&flags), drain.clone(), metrics.clone());
+        tokio::spawn(hub.clone().attend());
+        let reporter = reporter(&flags, &drain, &metrics)?;
+        let settings = store_settings(&flags, &kinds);
+        let queue = Queue::open(engine, settings, drain.clone());
+        tokio::spawn(follow(hub.clone(), queue.clone()));
+        let runner =
+            Runner::new(queue.clone(), kinds.clone(), drain.clone(), hub.clone(), reporter, metrics.clone());
+        runner.start(flags.concurrency.get());
+
+        info!(
+            public = %public.local_addr()?,
+            admin = %admin.local_addr()?,
+            boot_id = drain.boot_id(),
+            pod_uid = drain.settings().pod_uid,
+            kinds = kinds.names().join(","),
+            "serving; see /docs"
+        );
+        let defaults = defaults(&flags);
+        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics };
+        let admin_app = api::admin(&api);
+        let exit = serve((public, api::public(api)), (admin, admin_app), drain, signals).await;
+        match exit {
+            Exit::Drained => runner.settled().await,
+            Exit::Aborted { .. } => runner.hand_back().await,
+        }
+        Ok(exit)
+    }
+}
+
+/// Publishes the queue's events from when it is open.
+async fn follow(hub: Hub, queue: Arc<Queue>) {
+    let store = queue.opened().await;
+    hub.follow(store).await;
+}
+
+fn listening(flags: &Run) -> hub::Settings {
+    let limits = Limits {
+        total: flags.max_sockets,
+        per_client: flags.max_sockets_per_client,
+        per_address: flags.max_sockets_per_ip,
+    };
+    hub::Settings { pod: Pod::from_env(), limits, origins: flags.allowed_origins.clone() }
+}
+
+fn store_settings(flags: &Run, kinds: &Kinds) -> StoreSettings {
+    StoreSettings {
+        owner: identity::owner(),
+        capacity: flags.queue_capacity.get(),
+        kinds: kinds.names(),
+        keep_events: Duration::from_secs(flags.keep_events_seconds),
+        // The queue puts the drain's counts here.
+        owned: Arc::new(|_| {}),
+    }
+}
+
+fn defaults(flags: &Run) -> Defaults {
+    Defaults {
+        timeout: Duration::from_secs(flags.task_timeout_seconds),
+        max_attempts: flags.max_attempts.get(),
+        keep: Duration::from_secs(flags.keep_finished_seconds),
+    }
+}
+
+fn reporter(flags: &Run, drain: &Drain, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Reporter>> {
+    let Some(ReportUrl(url)) = flags.report_url.clone() else { return Ok(None) };
+    let (pod_uid, boot_id) = (drain.settings().pod_uid.clone(), drain.boot_id().to_owned());
+    let reporter = Reporter::new(url, pod_uid, boot_id, metrics.clone());
+    reporter.map(Some).context("--report-url: cannot make an HTTP client")
+}
+
+async fn listen(flag: &str, port: u16) -> anyhow::Result<TcpListener> {
+    bind(port).await.with_context(|| format!("--{flag} {port}: cannot listen; give a free port"))
 }
 
 /// All addresses: IPv6 and IPv4 where the kernel has both, IPv4 where it has no IPv6.

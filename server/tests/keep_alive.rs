@@ -3,7 +3,6 @@
     clippy::unwrap_used,
     reason = "tests may panic, and clippy does not see that helpers are part of them"
 )]
-#![allow(dead_code, reason = "each test file uses its part of the child")]
 
 mod child;
 

@@ -4,55 +4,22 @@
     reason = "tests may panic, and clippy does not see that helpers are part of them"
 )]
 
-use std::sync::Arc;
+mod pod;
+
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{StatusCode, header};
 use graceful_drain::{Drain, Settings};
-use graceful_server::api::{self, Api};
-use graceful_server::events::hub::{self, Hub};
-use graceful_server::metrics::Metrics;
-use graceful_server::queue::Queue;
-use graceful_server::worker::Worker;
-use serde_json::{Value, json};
-use tower::ServiceExt;
+use graceful_server::queue::{Opener, Queue};
+use graceful_store::OpenError;
+use pod::{Held, Plan, Pod, ask, json};
+use serde_json::json;
+use uuid::Uuid;
 
-struct Pod {
-    drain: Drain,
-    public: Router,
-    admin: Router,
-}
-
-/// A pod with room for two tasks beside the one that runs, each of 20 s.
-fn pod() -> Pod {
-    let drain = Drain::new(Settings::default());
-    let metrics = Arc::new(Metrics::default());
-    let hub = Hub::new(hub::Settings::default(), drain.clone(), metrics.clone());
-    tokio::spawn(hub.clone().attend());
-    let queue = Arc::new(Queue::new(2, 100));
-    let worker = Worker {
-        task_seconds: "20".parse().unwrap(),
-        hub: hub.clone(),
-        reporter: None,
-        metrics: metrics.clone(),
-    };
-    tokio::spawn(worker.work(queue.clone(), 1));
-    let api = Api { drain: drain.clone(), queue, hub, metrics };
-    Pod { drain, admin: api::admin(&api), public: api::public(api) }
-}
-
-async fn ask(app: &Router, method: &str, path: &str) -> (StatusCode, HeaderMap, String) {
-    let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-    let (parts, body) = app.clone().oneshot(request).await.unwrap().into_parts();
-    let body = axum::body::to_bytes(body, 10 << 20).await.unwrap();
-    (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
-}
-
-async fn json(app: &Router, method: &str, path: &str) -> (u16, Value) {
-    let (status, _, body) = ask(app, method, path).await;
-    (status.as_u16(), serde_json::from_str(&body).unwrap())
+/// A pod that runs one task at a time and has room for two more; each waits until it is let go.
+async fn pod() -> (Pod, Held) {
+    let held = Held::default();
+    (Plan { capacity: 2, concurrency: 1, ..Plan::of(held.clone()) }.pod().await, held)
 }
 
 async fn submit(pod: &Pod) -> String {
@@ -61,9 +28,9 @@ async fn submit(pod: &Pod) -> String {
     body["task_id"].as_str().unwrap().to_owned()
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_task_goes_from_queued_to_processed() {
-    let pod = pod();
+    let (pod, held) = pod().await;
     let (status, body) = json(&pod.public, "POST", "/v1/create-task/").await;
     let id = body["task_id"].as_str().unwrap().to_owned();
     assert_eq!((status, &body), (200, &json!({"message": format!("Task {id} Queued"), "task_id": id})));
@@ -72,9 +39,11 @@ async fn a_task_goes_from_queued_to_processed() {
     let queued = json!({"task_id": id, "message": format!("Task {id} queued")});
     assert_eq!(json(&pod.public, "GET", &path).await, (200, queued.clone()));
     assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length/").await, (200, json!({"task_lenth": 1})));
-    tokio::time::sleep(Duration::from_secs(19)).await;
-    assert_eq!(json(&pod.public, "GET", &path).await, (200, queued), "a task takes its 20 s");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pod.running(1).await;
+    assert_eq!(json(&pod.public, "GET", &path).await, (200, queued), "the seed knows no running");
+    assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length/").await, (200, json!({"task_lenth": 1})));
+    held.let_go(1);
+    pod.ended(id.parse().unwrap()).await;
     let processed = json!({"task_id": id, "message": format!("Task {id} processed")});
     assert_eq!(json(&pod.public, "GET", &path).await, (200, processed));
     assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length/").await, (200, json!({"task_lenth": 0})));
@@ -82,7 +51,7 @@ async fn a_task_goes_from_queued_to_processed() {
 
 #[tokio::test]
 async fn what_is_not_there_is_said_as_the_seed_says_it() {
-    let pod = pod();
+    let (pod, _held) = pod().await;
     let missing = (404, json!({"detail": "Task not found"}));
     assert_eq!(json(&pod.public, "GET", "/v1/tasks/0b4e2c9e-6b7e-4b2f-9d3a-0f6a5a1c2b3d").await, missing);
     assert_eq!(json(&pod.public, "GET", "/v1/tasks/nonsense").await, missing);
@@ -95,22 +64,23 @@ async fn what_is_not_there_is_said_as_the_seed_says_it() {
 
 #[tokio::test]
 async fn the_slash_at_the_end_is_optional() {
-    let pod = pod();
+    let (pod, _held) = pod().await;
     assert_eq!(json(&pod.public, "POST", "/v1/create-task").await.0, 200);
     assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length").await, (200, json!({"task_lenth": 1})));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_draining_pod_refuses_tasks_but_answers_reads_and_probes() {
-    let pod = pod();
+    let (pod, held) = pod().await;
     assert_eq!(json(&pod.public, "GET", "/v1/health").await, (200, json!({"status": "ok"})));
     let id = submit(&pod).await;
 
-    pod.drain.start(1, Duration::from_secs(3)).unwrap();
+    pod.drain.start(1, Duration::from_secs(600)).unwrap();
     let unhealthy = (503, json!({"status": "Service Under Graceful Shutdown"}));
     assert_eq!(json(&pod.public, "GET", "/v1/health").await, unhealthy, "from the linger on");
     submit(&pod).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // SIGTERM cuts the linger short.
+    pod.drain.terminate(Duration::ZERO);
 
     let (status, headers, body) = ask(&pod.public, "POST", "/v1/create-task/").await;
     assert_eq!((status.as_u16(), body.as_str()), (503, r#"{"detail":"Service Under Graceful Shutdown"}"#));
@@ -122,19 +92,22 @@ async fn a_draining_pod_refuses_tasks_but_answers_reads_and_probes() {
             assert_eq!(ask(app, "GET", probe).await.0, StatusCode::OK, "{probe}");
         }
     }
-    // Both tasks, one after the other, are done before it is idle.
-    let started = tokio::time::Instant::now();
+    // Both tasks, one after the other, are done before it is idle: its own queue it works off.
+    held.let_go(1);
+    pod.ended(id.parse().unwrap()).await;
+    pod.running(1).await;
+    assert_eq!(pod.drain.status().in_flight.total(), 1);
+    held.let_go(1);
     pod.drain.idle().await;
-    assert_eq!(started.elapsed().as_secs(), 37, "17 s are left of the first, and the second takes 20 s");
     assert!(ask(&pod.public, "GET", &format!("/v1/tasks/{id}")).await.2.contains("processed"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_full_queue_answers_429_and_counts_it() {
-    let pod = pod();
+    let (pod, held) = pod().await;
     submit(&pod).await;
-    // The worker takes the first off the queue; two more may wait.
-    pod.drain.wait_until(|status| status.in_flight.running == 1).await;
+    // The runner takes the first off the queue; two more may wait.
+    pod.running(1).await;
     submit(&pod).await;
     submit(&pod).await;
     let (status, headers, body) = ask(&pod.public, "POST", "/v1/create-task/").await;
@@ -150,36 +123,47 @@ async fn a_full_queue_answers_429_and_counts_it() {
     ] {
         assert!(metrics.lines().any(|one| one == line), "{line} is not in\n{metrics}");
     }
-    tokio::time::sleep(Duration::from_secs(21)).await;
+    held.let_go(1);
+    let room = pod.drain.wait_until(|status| status.in_flight.queued == 1);
+    tokio::time::timeout(pod::PATIENCE, room).await.unwrap();
     submit(&pod).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn metrics_tell_of_what_was_refused_and_how_long_tasks_took() {
-    let pod = pod();
+#[tokio::test]
+async fn metrics_tell_of_what_was_refused_and_how_tasks_ended() {
+    let (pod, held) = pod().await;
     submit(&pod).await;
+    held.let_go(1);
     pod.drain.start(5, Duration::ZERO).unwrap();
     ask(&pod.public, "POST", "/v1/create-task/").await;
     pod.drain.idle().await;
-    let (_, headers, metrics) = ask(&pod.admin, "GET", "/metrics").await;
-    assert!(headers[header::CONTENT_TYPE].to_str().unwrap().starts_with("application/openmetrics-text"));
-    for line in [
+    // The counter moves just after the count in flight.
+    let wanted = [
         "graceful_server_requests_refused_total{reason=\"draining\"} 1",
         "graceful_server_tasks_finished_total{outcome=\"processed\"} 1",
+        "graceful_server_tasks_finished_total{outcome=\"dead\"} 0",
         "graceful_server_task_duration_seconds_count 1",
-        "graceful_server_task_duration_seconds_bucket{le=\"10.0\"} 0",
-        "graceful_server_task_duration_seconds_bucket{le=\"30.0\"} 1",
         "graceful_server_drain_state{state=\"Idle\"} 1",
         "graceful_server_drain_epoch 5",
         "graceful_server_requests_in_flight 0",
-    ] {
-        assert!(metrics.lines().any(|one| one == line), "{line} is not in\n{metrics}");
-    }
+    ];
+    let asking = async {
+        loop {
+            let (_, headers, metrics) = ask(&pod.admin, "GET", "/metrics").await;
+            let kind = headers[header::CONTENT_TYPE].to_str().unwrap();
+            assert!(kind.starts_with("application/openmetrics-text"));
+            if wanted.iter().all(|line| metrics.lines().any(|one| one == *line)) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(pod::PATIENCE, asking).await.expect("each line comes");
 }
 
 #[tokio::test]
 async fn the_public_port_has_neither_drain_nor_metrics() {
-    let pod = pod();
+    let (pod, _held) = pod().await;
     for path in ["/drain", "/metrics"] {
         assert_eq!(ask(&pod.public, "GET", path).await.0, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(ask(&pod.admin, "GET", path).await.0, StatusCode::OK, "{path}");
@@ -187,8 +171,25 @@ async fn the_public_port_has_neither_drain_nor_metrics() {
 }
 
 #[tokio::test]
+async fn a_queue_that_is_not_open_answers_503_and_the_pod_is_not_ready() {
+    let drain = Drain::new(Settings::default());
+    let refuse: Opener =
+        Box::new(|| Box::pin(async { Err(OpenError::Engine { detail: "no database here".to_owned() }) }));
+    let (public, admin) = pod::routes(drain.clone(), Queue::keep(refuse, true, drain, None));
+    let (status, headers, body) = ask(&public, "POST", "/v1/create-task/").await;
+    assert_eq!((status.as_u16(), body.as_str()), (503, r#"{"detail":"The queue is unavailable"}"#));
+    assert!(headers.contains_key(header::RETRY_AFTER));
+    let read = json(&public, "GET", &format!("/v1/tasks/{}", Uuid::nil())).await;
+    assert_eq!(read.0, 503, "whether it is there, nobody knows: {}", read.1);
+    for app in [&public, &admin] {
+        assert_eq!(ask(app, "GET", "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(app, "GET", "/livez").await.0, StatusCode::OK, "a restart would not help");
+    }
+}
+
+#[tokio::test]
 async fn the_docs_are_in_the_binary_and_say_what_a_404_means() {
-    let pod = pod();
+    let (pod, _held) = pod().await;
     assert_eq!(ask(&pod.public, "GET", "/docs").await.0, StatusCode::SEE_OTHER);
     let (status, _, page) = ask(&pod.public, "GET", "/docs/").await;
     assert!(status.is_success() && page.contains("swagger-ui-bundle.js"));
@@ -200,7 +201,7 @@ async fn the_docs_are_in_the_binary_and_say_what_a_404_means() {
         document["info"]["description"]
             .as_str()
             .unwrap()
-            .contains("until a shared engine comes, a pod answers 404")
+            .contains("a pod answers 404 for a task it does not hold")
     );
     for path in ["/v1/create-task/", "/v1/tasks/{id}", "/v1/get_queue_length/", "/v1/health"] {
         assert!(document["paths"].get(path).is_some(), "{path}");

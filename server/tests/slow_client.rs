@@ -4,37 +4,27 @@
     reason = "tests may panic, and clippy does not see that helpers are part of them"
 )]
 
-use std::sync::Arc;
+mod pod;
 
 use futures::StreamExt;
-use graceful_drain::Drain;
-use graceful_server::api::{self, Api};
-use graceful_server::events::hub::{Hub, Settings};
-use graceful_server::metrics::Metrics;
-use graceful_server::queue::Queue;
+use pod::{Held, Plan};
 use tokio::net::TcpListener;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 struct Pod {
-    hub: Hub,
-    drain: Drain,
-    metrics: Arc<Metrics>,
+    pod: pod::Pod,
     url: String,
 }
 
 async fn pod() -> Pod {
-    let drain = Drain::new(graceful_drain::Settings::default());
-    let metrics = Arc::new(Metrics::default());
-    let hub = Hub::new(Settings::default(), drain.clone(), metrics.clone());
-    tokio::spawn(hub.clone().attend());
-    let queue = Arc::new(Queue::new(1, 1));
-    let api = Api { drain: drain.clone(), queue, hub: hub.clone(), metrics: metrics.clone() };
+    let pod = Plan::of(Held::default()).pod().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/ws/", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, api::public(api)).await.unwrap() });
-    Pod { hub, drain, metrics, url }
+    let public = pod.public.clone();
+    tokio::spawn(async move { axum::serve(listener, public).await.unwrap() });
+    Pod { pod, url }
 }
 
 #[tokio::test]
@@ -44,7 +34,7 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::from("Not running inside Kubernetes"));
     // More than the ring holds, before the session gets to run: this runtime has one thread.
     for _ in 0..5000 {
-        pod.hub.task_ended(Uuid::new_v4());
+        pod.pod.hub.task_ended(Uuid::new_v4());
     }
     match socket.next().await.unwrap().unwrap() {
         Message::Close(Some(frame)) => {
@@ -56,8 +46,8 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
         other => panic!("expected a close, not {other:?}"),
     }
     drop(socket);
-    pod.drain.disconnected().await;
-    assert!(pod.metrics.text(&pod.drain).contains("graceful_server_slow_clients_dropped_total 1"));
+    pod.pod.drain.disconnected().await;
+    assert!(pod.pod.metrics.text(&pod.pod.drain).contains("graceful_server_slow_clients_dropped_total 1"));
 }
 
 #[tokio::test]
@@ -71,7 +61,7 @@ async fn every_socket_hears_of_every_task_with_its_own_name() {
         sockets.push((name, socket));
     }
     let id = Uuid::new_v4();
-    pod.hub.task_ended(id);
+    pod.pod.hub.task_ended(id);
     for (name, socket) in &mut sockets {
         let expected = format!("Client id {name} Message: {id} Task {id} processed");
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::from(expected));
@@ -85,5 +75,5 @@ async fn what_clients_send_is_bounded() {
     assert!(connect_async(format!("{}{long}", pod.url)).await.is_err());
     let (mut socket, _) = connect_async(format!("{}big", pod.url)).await.unwrap();
     futures::SinkExt::send(&mut socket, "x".repeat(17 * 1024).into()).await.unwrap();
-    pod.drain.disconnected().await;
+    pod.pod.drain.disconnected().await;
 }

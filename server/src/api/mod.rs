@@ -6,7 +6,8 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
-use graceful_drain::{Drain, RequestGuard, State as DrainState};
+use graceful_drain::{Drain, InFlight, RequestGuard, State as DrainState};
+use graceful_store::{State as TaskState, StoreError};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::{OpenApi, ToSchema};
@@ -14,9 +15,11 @@ use utoipa_swagger_ui::SwaggerUi;
 use uuid::Uuid;
 
 use crate::events::{self, hub::Hub};
+use crate::kind::{Kind, Kinds};
 use crate::metrics::{Metrics, Refusal};
 use crate::page;
-use crate::queue::Queue;
+use crate::queue::{Defaults, Queue, processed};
+use crate::sleep::Sleep;
 
 const SHUTTING_DOWN: &str = "Service Under Graceful Shutdown";
 
@@ -25,8 +28,12 @@ const SHUTTING_DOWN: &str = "Service Under Graceful Shutdown";
 pub struct Api {
     /// The drain of this process.
     pub drain: Drain,
-    /// The tasks of this pod.
+    /// The durable queue.
     pub queue: Arc<Queue>,
+    /// What can be run.
+    pub kinds: Arc<Kinds>,
+    /// What a submission gets that does not say otherwise.
+    pub defaults: Defaults,
     /// Those who listen to this pod.
     pub hub: Hub,
     /// What Prometheus is told.
@@ -38,9 +45,9 @@ pub struct Api {
     info(
         title = "Graceful task server",
         description = "Hand it a task over HTTP, watch it over a WebSocket.\n\n\
-            The queue is held by the pod that accepted the task: until a shared engine comes, a pod answers 404 for a \
-            task it does not hold. Behind a Service, ask again or watch `/ws/{client_id}`, which tells of every task \
-            of its pod.\n\n\
+            With the SQLite engine the queue is held by the pod that accepted the task, and a pod answers 404 for a \
+            task it does not hold: behind a Service, ask again or watch `/ws/{client_id}`, which tells of every task \
+            of its pod. With PostgreSQL each pod knows all tasks.\n\n\
             While a pod drains it finishes what it accepted, and answers new tasks with 503 and `Retry-After`."
     ),
     paths(create_task, read_task, queue_length, health)
@@ -70,11 +77,12 @@ pub fn public(api: Api) -> Router {
         .route("/v1/get_queue_length", routing::get(queue_length))
         .route("/v1/health", routing::get(health));
     let listening = events::routes(api.hub.clone(), gate);
+    let queue = api.queue.clone();
     work.merge(reads)
         .with_state(api)
         .merge(listening)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document()))
-        .merge(probes())
+        .merge(probes(queue))
         .merge(page::routes())
         .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
         .method_not_allowed_fallback(|| async {
@@ -89,15 +97,20 @@ pub fn admin(api: &Api) -> Router {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         ([(header::CONTENT_TYPE, kind)], metrics.text(&drain))
     };
-    api.drain.routes().merge(probes()).route("/metrics", routing::get(text))
+    api.drain.routes().merge(probes(api.queue.clone())).route("/metrics", routing::get(text))
 }
 
-/// Both are 200 while draining: a pod that drains lives, and one that turned unready would be the first that its
+/// Ready once the queue was open, and from then on. Both are 200 while draining: a pod that drains lives, and one that turned unready would be the first that its
 /// ReplicaSet kills. It is the operator that takes it out of the Service.
-fn probes() -> Router {
-    Router::new()
-        .route("/livez", routing::get(|| async { "ok\n" }))
-        .route("/readyz", routing::get(|| async { "ok\n" }))
+fn probes(queue: Arc<Queue>) -> Router {
+    let ready = move || async move {
+        if queue.ready() {
+            (StatusCode::OK, "ok\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "the queue is not open yet\n")
+        }
+    };
+    Router::new().route("/livez", routing::get(|| async { "ok\n" })).route("/readyz", routing::get(ready))
 }
 
 fn detail(status: StatusCode, text: &str) -> Response {
@@ -125,8 +138,8 @@ struct TaskOut {
 /// How much there is to do.
 #[derive(Debug, Serialize, ToSchema)]
 struct QueueOut {
-    /// Tasks of this pod that wait or run.
-    task_lenth: usize,
+    /// Tasks that wait or run: of this pod, and those that wait in the queue it shares.
+    task_lenth: u64,
 }
 
 /// Why not.
@@ -151,17 +164,34 @@ struct Health {
     (status = 503, description = "The pod drains; `Retry-After` says when to try again.", body = Detail),
 ))]
 async fn create_task(State(api): State<Api>, request: RequestGuard) -> Response {
-    match api.queue.submit(&request) {
-        Ok(task_id) => {
+    let task = api.defaults.task(Sleep::NAME, "{}".to_owned());
+    let task_id = task.id;
+    match api.queue.submit(task, &request).await {
+        Ok(_) => {
             api.metrics.accepted();
             Json(TaskAccepted { message: format!("Task {task_id} Queued"), task_id }).into_response()
         }
-        Err(_) => {
+        Err(error) => refused(&api, &error),
+    }
+}
+
+fn refused(api: &Api, error: &StoreError) -> Response {
+    match error {
+        StoreError::Full => {
             api.metrics.refused(Refusal::Full);
             let busy = detail(StatusCode::TOO_MANY_REQUESTS, "The queue is full");
             ([(header::RETRY_AFTER, "1")], busy).into_response()
         }
+        StoreError::Unavailable { .. } => {
+            api.metrics.refused(Refusal::Unavailable);
+            unavailable()
+        }
     }
+}
+
+fn unavailable() -> Response {
+    let away = detail(StatusCode::SERVICE_UNAVAILABLE, "The queue is unavailable");
+    ([(header::RETRY_AFTER, "1")], away).into_response()
 }
 
 /// What became of a task. A pod knows the tasks it accepted, and of the finished ones the latest.
@@ -170,19 +200,32 @@ async fn create_task(State(api): State<Api>, request: RequestGuard) -> Response 
     (status = 404, description = "This pod does not hold the task.", body = Detail),
 ))]
 async fn read_task(State(api): State<Api>, Path(id): Path<String>) -> Response {
-    let found = id.parse().ok().and_then(|id| Some((id, api.queue.message(id)?)));
-    match found {
-        Some((task_id, message)) => Json(TaskOut { task_id, message }).into_response(),
-        None => detail(StatusCode::NOT_FOUND, "Task not found"),
-    }
+    let Ok(task_id) = id.parse::<Uuid>() else { return detail(StatusCode::NOT_FOUND, "Task not found") };
+    let found = match api.queue.store() {
+        Ok(store) => store.get(task_id).await,
+        Err(closed) => Err(closed),
+    };
+    let state = match found {
+        Ok(Some(record)) => record.state,
+        Ok(None) => return detail(StatusCode::NOT_FOUND, "Task not found"),
+        Err(_) => return unavailable(),
+    };
+    let message = match state {
+        TaskState::Queued | TaskState::Running => format!("Task {task_id} queued"),
+        TaskState::Succeeded => processed(task_id),
+        TaskState::Dead | TaskState::Cancelled => format!("Task {task_id} {state}"),
+    };
+    Json(TaskOut { task_id, message }).into_response()
 }
 
-/// How many tasks of this pod wait or run. (The name of the field is what the first clients were given.)
+/// How many tasks wait or run. (The name of the field is what the first clients were given.)
 #[utoipa::path(get, path = "/v1/get_queue_length/", responses(
     (status = 200, description = "The count.", body = QueueOut),
 ))]
 async fn queue_length(State(api): State<Api>) -> Json<QueueOut> {
-    Json(QueueOut { task_lenth: api.queue.length() })
+    let InFlight { queued, running, requests: _ } = api.drain.status().in_flight;
+    let shared = api.drain.status().shared.map_or(0, |shared| shared.queued);
+    Json(QueueOut { task_lenth: queued + running + shared })
 }
 
 /// Whether new tasks are welcome. Not for a liveness probe: it fails while the pod drains.

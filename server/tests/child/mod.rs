@@ -1,5 +1,7 @@
 //! A server as a child process on free ports, killed when dropped.
+#![allow(dead_code, reason = "each test file uses its part of the child")]
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,15 +12,35 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use uuid::Uuid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_server");
 /// Far beyond what anything here takes, on a loaded machine too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A folder that goes when it is dropped.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("graceful-{}", Uuid::new_v4()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 pub(crate) struct Server {
     child: Child,
+    /// Dropped after the child.
+    _data: Option<Folder>,
     pub(crate) public: u16,
     pub(crate) admin: u16,
     client: reqwest::Client,
@@ -40,8 +62,42 @@ impl Server {
         Self::start_with(args, &[]).await
     }
 
+    /// With a queue of its own.
     pub(crate) async fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(BINARY)
+        let data = Folder::new();
+        let args = [&["--data", data.0.to_str().unwrap()], args].concat();
+        let mut server = Self::launch(Path::new(BINARY), &args, env).await;
+        server._data = Some(data);
+        server
+    }
+
+    /// With the queue in this folder, which may hold tasks of a server that went before.
+    pub(crate) async fn start_on(data: &Folder, args: &[&str]) -> Self {
+        let args = [&["--data", data.0.to_str().unwrap()], args].concat();
+        Self::launch(Path::new(BINARY), &args, &[]).await
+    }
+
+    /// One of the examples.
+    pub(crate) async fn example(name: &str, args: &[&str]) -> Self {
+        let data = Folder::new();
+        let args = [&["--data", data.0.to_str().unwrap()], args].concat();
+        // target/debug/examples, beside the folder of this test's own binary.
+        let beside = std::env::current_exe().unwrap();
+        let program = beside.parent().unwrap().parent().unwrap().join("examples").join(name);
+        let mut server = Self::launch(&program, &args, &[]).await;
+        server._data = Some(data);
+        server
+    }
+
+    /// Any arguments at all; returns once its ports are known and its queue is open.
+    pub(crate) async fn launch(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let server = Self::spawn(program, args, env).await;
+        server.ready().await;
+        server
+    }
+
+    pub(crate) async fn spawn(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(program)
             .args(["--port", "0", "--admin-port", "0"])
             .args(args)
             .env_remove("KUBERNETES_SERVICE_HOST")
@@ -67,7 +123,22 @@ impl Server {
         });
         let ports = timeout(PATIENCE, ports.wait_for(Option::is_some)).await.unwrap().unwrap().unwrap();
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Self { child, public: ports.0, admin: ports.1, client, logs, reading }
+        Self { child, _data: None, public: ports.0, admin: ports.1, client, logs, reading }
+    }
+
+    async fn ready(&self) {
+        let url = format!("http://127.0.0.1:{}/readyz", self.admin);
+        let asking = async {
+            while self.client.get(&url).send().await.unwrap().status() != 200 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("the queue is opened in time");
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -88,6 +159,19 @@ impl Server {
     pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
         let logs = self.logs.lock().unwrap();
         logs.iter().filter(|event| event["message"].as_str().unwrap().starts_with(message)).cloned().collect()
+    }
+
+    /// Waits for such a line; the first.
+    pub(crate) async fn logged_once(&self, message: &str) -> Value {
+        let reading = async {
+            loop {
+                if let Some(line) = self.logged(message).into_iter().next() {
+                    return line;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("is logged in time")
     }
 
     pub(crate) async fn post(&self) -> reqwest::Response {

@@ -1,0 +1,257 @@
+//! One attempt at one task: its handler, what ends it, and how the end is told.
+
+use std::time::Duration;
+
+use graceful_store::{Claim, Completion, Held, Outcome, State};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, debug, info, warn};
+
+use super::leases::{Entered, Word};
+use super::{Runner, backoff};
+use crate::events::hint::{Hint, What};
+use crate::kind::{Failure, Next};
+use crate::metrics::Ended;
+use crate::report;
+use crate::running::Running;
+use crate::trace::{self, Traceparent};
+
+/// How long a handler may take to clean up once its task was cancelled.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Progress is written at most so often: four times a second looks live, and costs the disk nothing.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// What a handler may give back. It is kept with the task, and read with each look at it.
+const LONGEST_OUTPUT: usize = 1 << 20;
+/// What is kept of an error's text.
+const LONGEST_ERROR: usize = 4096;
+/// After an end that could not be written down.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+type Handler = AbortOnDropHandle<Result<String, Failure>>;
+
+impl Runner {
+    /// A place and the task's count in flight are kept until this returns.
+    pub(super) async fn attempt(&self, claim: Claim) {
+        let Claim { lease, kind, client_id, trace, .. } = &claim;
+        let parent = trace.as_deref().and_then(|text| text.parse().ok());
+        let (span, parent) = trace::attempt(lease.id, kind, client_id.as_deref(), lease.attempt, parent);
+        self.run_attempt(claim, parent).instrument(span).await;
+    }
+
+    async fn run_attempt(&self, claim: Claim, parent: Option<Traceparent>) {
+        let entered = self.leases.enter(&claim);
+        self.hint(&claim, What::Started { attempt: claim.lease.attempt });
+        let started = Instant::now();
+        let ended = self.handle(&claim, &entered, parent).await;
+        let ran = started.elapsed();
+        let completion = match ended {
+            Some(outcome) => self.end(&claim, &entered, outcome, ran).await,
+            None => Completion::Lost,
+        };
+        if completion == Completion::Lost {
+            warn!("the task was taken over by another attempt; this one is dropped");
+        }
+    }
+
+    /// None when the task was lost.
+    async fn handle(&self, claim: &Claim, entered: &Entered, parent: Option<Traceparent>) -> Option<Outcome> {
+        let Some(kind) = self.kinds.find(&claim.kind) else {
+            let error = format!("this server has no kind `{}`", claim.kind);
+            return Some(Outcome::Failed { error, retry: None });
+        };
+        let stop = CancellationToken::new();
+        // However this ends: what still runs on a blocking thread is told.
+        let _told = stop.clone().drop_guard();
+        let (progress, words) = watch::channel(None);
+        let running = Running::new(claim, parent, progress, stop.clone());
+        let handler: JoinHandle<_> = tokio::spawn(kind.run(claim.input.clone(), running).in_current_span());
+        let mut handler = AbortOnDropHandle::new(handler);
+        let Word { cancel, lost } = &entered.word;
+        tokio::select! {
+            ended = &mut handler => Some(outcome(claim, ended)),
+            () = time_out(claim.timeout) => Some(timed_out(claim)),
+            () = cancel.cancelled() => {
+                stop.cancel();
+                Some(cancelled(handler).await)
+            }
+            () = lost.cancelled() => None,
+            () = self.pass_on(claim, &entered.word, words) => None,
+        }
+    }
+
+    /// Writes progress down as it comes; never ends.
+    async fn pass_on(&self, claim: &Claim, word: &Word, mut words: watch::Receiver<Option<String>>) {
+        while words.changed().await.is_ok() {
+            let Some(progress) = words.borrow_and_update().clone() else { continue };
+            if let Ok(store) = self.queue.store() {
+                match store.progress(claim.lease, progress.clone()).await {
+                    Ok(Held::Yes) => {}
+                    Ok(Held::CancelRequested) => word.cancel.cancel(),
+                    Ok(Held::Lost) => word.lost.cancel(),
+                    Err(error) => debug!(%error, "progress was not written"),
+                }
+            }
+            self.hint(claim, What::Progress { progress });
+            sleep(PROGRESS_EVERY).await;
+        }
+        // The handler has let go of its end; its result is on the way.
+        std::future::pending::<()>().await;
+    }
+
+    /// Reported first, then written down: at least once. Until then it keeps its place and its lease.
+    async fn end(&self, claim: &Claim, entered: &Entered, outcome: Outcome, ran: Duration) -> Completion {
+        let lost = &entered.word.lost;
+        if let (Some(reporter), Some(word)) = (&self.reporter, last_word(claim, &outcome)) {
+            tokio::select! {
+                () = reporter.report(claim.lease.id, word) => {}
+                () = lost.cancelled() => return Completion::Lost,
+            }
+        }
+        if let Outcome::Failed { error, retry: Some(pause) } = &outcome
+            && claim.lease.attempt < claim.max_attempts
+        {
+            // Before it is written down: the next attempt may start, and be told of, in the moment after.
+            let in_millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            let (attempt, error) = (claim.lease.attempt, error.clone());
+            self.hint(claim, What::Retrying { attempt, error, in_millis });
+        }
+        let completion = self.complete(claim, outcome.clone(), lost).await;
+        if let Completion::Now(state) = completion {
+            self.tell(claim, state, &outcome, ran);
+        }
+        completion
+    }
+
+    async fn complete(&self, claim: &Claim, outcome: Outcome, lost: &CancellationToken) -> Completion {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // Asked for each time: a damaged store is replaced.
+            let answer = match self.queue.store() {
+                Ok(store) => store.complete(claim.lease, outcome.clone()).await,
+                Err(closed) => Err(closed),
+            };
+            self.queue.noticed(&answer);
+            match answer {
+                Ok(completion) => return completion,
+                Err(error) if pause == FIRST_PAUSE => {
+                    warn!(%error, "a task's end could not be written down; trying on");
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = sleep(pause.mul_f64(rand::random_range(1.0..1.25))) => {}
+                () = lost.cancelled() => return Completion::Lost,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn tell(&self, claim: &Claim, state: State, outcome: &Outcome, ran: Duration) {
+        let (task_id, waited) = (claim.lease.id, claim.waited);
+        let (waited_seconds, ran_seconds) = (waited.as_secs_f64(), ran.as_secs_f64());
+        match (state, outcome) {
+            (State::Succeeded, _) => {
+                self.metrics.finished(Ended::Processed, waited, ran);
+                info!(%task_id, waited_seconds, ran_seconds, "processed");
+            }
+            (State::Dead, Outcome::Failed { error, .. }) => {
+                self.metrics.finished(Ended::Dead, waited, ran);
+                warn!(%task_id, ran_seconds, error, "given up");
+            }
+            (State::Cancelled, _) => {
+                self.metrics.finished(Ended::Cancelled, waited, ran);
+                info!(%task_id, ran_seconds, "cancelled");
+            }
+            (State::Queued, Outcome::Failed { error, retry: Some(pause) }) => {
+                let retry_seconds = pause.as_secs_f64();
+                info!(%task_id, ran_seconds, retry_seconds, error, "failed; trying again");
+            }
+            (State::Queued | State::Running | State::Dead, _) => {
+                debug!(%task_id, state = state.as_str(), "the attempt is over");
+            }
+        }
+    }
+
+    fn hint(&self, claim: &Claim, what: What) {
+        self.hub.hint(&Hint {
+            task_id: claim.lease.id,
+            kind: claim.kind.clone(),
+            client_id: claim.client_id.clone(),
+            what,
+        });
+    }
+}
+
+async fn time_out(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn timed_out(claim: &Claim) -> Outcome {
+    let seconds = claim.timeout.unwrap_or_default().as_secs_f64();
+    failed(claim, Failure::retry(format!("timed out after {seconds} s")))
+}
+
+/// The handler has its time to clean up; work that it finishes in it is done all the same.
+async fn cancelled(mut handler: Handler) -> Outcome {
+    match timeout(CANCEL_GRACE, &mut handler).await {
+        Ok(Ok(Ok(output))) => Outcome::Succeeded(output),
+        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Outcome::Cancelled,
+    }
+}
+
+fn outcome(claim: &Claim, ended: Result<Result<String, Failure>, JoinError>) -> Outcome {
+    match ended {
+        Ok(Ok(output)) if output.len() > LONGEST_OUTPUT => {
+            let error = format!("the output has {} bytes, and {LONGEST_OUTPUT} is the most", output.len());
+            failed(claim, Failure::fatal(error))
+        }
+        Ok(Ok(output)) => Outcome::Succeeded(output),
+        Ok(Err(failure)) => failed(claim, failure),
+        Err(died) => failed(claim, Failure::retry(panic_text(died))),
+    }
+}
+
+fn failed(claim: &Claim, failure: Failure) -> Outcome {
+    let Failure { mut error, next } = failure;
+    if error.len() > LONGEST_ERROR {
+        error.truncate(error.floor_char_boundary(LONGEST_ERROR));
+        error.push('…');
+    }
+    let retry = match next {
+        Next::BackOff => Some(backoff::pause(claim.lease.attempt, rand::random())),
+        Next::After(pause) => Some(pause),
+        Next::GiveUp => None,
+    };
+    Outcome::Failed { error, retry }
+}
+
+fn panic_text(died: JoinError) -> String {
+    match died.try_into_panic() {
+        Ok(payload) => {
+            let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+            format!("panicked: {}", text.as_deref().unwrap_or("without a word"))
+        }
+        Err(_) => "its handler was stopped".to_owned(),
+    }
+}
+
+/// What the collector is told, if this is the task's end.
+fn last_word(claim: &Claim, outcome: &Outcome) -> Option<report::Outcome> {
+    match outcome {
+        Outcome::Succeeded(_) => Some(report::Outcome::Processed),
+        Outcome::Cancelled => Some(report::Outcome::Cancelled),
+        Outcome::Failed { retry: None, .. } => Some(report::Outcome::Dead),
+        Outcome::Failed { retry: Some(_), .. } if claim.lease.attempt >= claim.max_attempts => {
+            Some(report::Outcome::Dead)
+        }
+        Outcome::Failed { retry: Some(_), .. } | Outcome::Released => None,
+    }
+}

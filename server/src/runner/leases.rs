@@ -1,0 +1,162 @@
+//! [`Leases`]: the attempts that this process runs just now, kept alive and told when to stop.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use graceful_drain::Drain;
+use graceful_store::{Claim, Held, Lease, TaskStore};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::queue::Queue;
+
+/// Where claims cannot be lost, all attempts are asked for now and then all the same: a cancellation may come between
+/// the claim and the moment at which the attempt is entered here.
+const NET: Duration = Duration::from_secs(2);
+
+/// What an attempt is told from outside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Word {
+    /// A client wants it to stop.
+    pub(crate) cancel: CancellationToken,
+    /// Another attempt has the task; this one is over.
+    pub(crate) lost: CancellationToken,
+}
+
+#[derive(Debug)]
+pub(crate) struct Leases {
+    drain: Drain,
+    running: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_id: HashMap<Uuid, Entry>,
+    by_age: BTreeSet<(Instant, Uuid)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    lease: Lease,
+    since: Instant,
+    word: Word,
+}
+
+/// One attempt among the leases; leaves with its drop.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    leases: Arc<Leases>,
+    lease: Lease,
+    pub(crate) word: Word,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.leases.leave(self.lease);
+    }
+}
+
+impl Leases {
+    pub(crate) fn new(drain: Drain) -> Arc<Self> {
+        Arc::new(Self { drain, running: Mutex::default() })
+    }
+
+    pub(crate) fn enter(self: &Arc<Self>, claim: &Claim) -> Entered {
+        let (lease, word) = (claim.lease, Word::default());
+        let now = Instant::now();
+        let since = now.checked_sub(claim.waited).unwrap_or(now);
+        let mut entries = self.lock();
+        let before = entries.by_id.insert(lease.id, Entry { lease, since, word: word.clone() });
+        if let Some(before) = before {
+            // Our own earlier attempt has lost the task: it was given to us again.
+            entries.by_age.remove(&(before.since, lease.id));
+            before.word.lost.cancel();
+        }
+        entries.by_age.insert((since, lease.id));
+        self.tell_oldest(&entries);
+        Entered { leases: self.clone(), lease, word }
+    }
+
+    fn leave(&self, lease: Lease) {
+        let mut entries = self.lock();
+        // A later attempt at the same task may have taken the place.
+        if entries.by_id.get(&lease.id).is_some_and(|entry| entry.lease == lease)
+            && let Some(entry) = entries.by_id.remove(&lease.id)
+        {
+            entries.by_age.remove(&(entry.since, lease.id));
+            self.tell_oldest(&entries);
+        }
+    }
+
+    fn tell_oldest(&self, entries: &Entries) {
+        self.drain.set_oldest_task(entries.by_age.first().map(|(since, _)| *since));
+    }
+
+    /// All attempts that run.
+    pub(crate) fn all(&self) -> Vec<Lease> {
+        self.lock().by_id.values().map(|entry| entry.lease).collect()
+    }
+
+    fn tell(&self, lease: Lease, held: Held) {
+        let entries = self.lock();
+        let Some(entry) = entries.by_id.get(&lease.id).filter(|entry| entry.lease == lease) else { return };
+        match held {
+            Held::Yes => {}
+            Held::CancelRequested => entry.word.cancel.cancel(),
+            Held::Lost => entry.word.lost.cancel(),
+        }
+    }
+
+    /// Renews leases and hands on what clients want, for as long as the process lives.
+    pub(crate) async fn keep(self: Arc<Self>, queue: Arc<Queue>) {
+        loop {
+            let store = queue.opened().await;
+            let mut cancellations = store.cancellations();
+            let every = store.renew_every().unwrap_or(NET);
+            let mut tick = interval(every);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    asked = cancellations.recv() => match asked {
+                        Ok(id) => self.cancel(id),
+                        Err(RecvError::Lagged(_)) => self.renew(&store, every).await,
+                        Err(RecvError::Closed) => queue.replaced(&store).await,
+                    },
+                    _ = tick.tick() => self.renew(&store, every).await,
+                    () = queue.replaced(&store) => break,
+                }
+            }
+        }
+    }
+
+    fn cancel(&self, id: Uuid) {
+        if let Some(entry) = self.lock().by_id.get(&id) {
+            entry.word.cancel.cancel();
+        }
+    }
+
+    async fn renew(&self, store: &Arc<dyn TaskStore>, patience: Duration) {
+        let leases = self.all();
+        if leases.is_empty() {
+            return;
+        }
+        match timeout(patience, store.renew(&leases)).await {
+            Ok(Ok(answers)) => {
+                for (lease, held) in leases.into_iter().zip(answers) {
+                    self.tell(lease, held);
+                }
+            }
+            // Attempts go on: whether the lease is lost is for the database to say, once it is back.
+            Ok(Err(error)) => debug!(%error, "leases could not be renewed; trying on"),
+            Err(_) => debug!("leases were not renewed in time; trying on"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

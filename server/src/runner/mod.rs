@@ -1,0 +1,194 @@
+//! Runs what the queue holds: so many at a time, each at least once.
+//!
+//! - [`mod@attempt`]: one attempt at one task, from its claim to its end
+//! - [`leases`]: which attempts run; renews them and tells them to stop
+//! - [`backoff`]: how long a failed task waits
+//!
+//! # Flow
+//! A free place → claim → the handler runs → its end is reported (`--report-url`) → and written down → the place is free.
+//!
+//! # Guarantees
+//! - A task keeps its place, its lease and its count in flight until its end is written down: a collector or a disk that
+//!   is down slows the pod, fills the queue and so turns new work away, rather than piling up in memory.
+//! - Of a shared queue a pod claims only while it serves; what a claim brings after that goes back at once.
+//! - Its own queue it works off to the end, draining or not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use graceful_drain::{Drain, State};
+use graceful_store::{Claim, Outcome, StoreError, TaskStore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::events::hub::Hub;
+use crate::kind::Kinds;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::report::Reporter;
+
+mod attempt;
+pub mod backoff;
+mod leases;
+
+use leases::Leases;
+
+/// After a claim that failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// What is not in flight any more does not hold the exit for longer.
+const SETTLE: Duration = Duration::from_secs(1);
+/// An abort waits no longer than this for the database.
+const HAND_BACK: Duration = Duration::from_secs(1);
+
+/// What running tasks needs.
+#[derive(Debug)]
+pub struct Runner {
+    queue: Arc<Queue>,
+    kinds: Arc<Kinds>,
+    drain: Drain,
+    hub: Hub,
+    reporter: Option<Reporter>,
+    metrics: Arc<Metrics>,
+    leases: Arc<Leases>,
+    attempts: TaskTracker,
+}
+
+impl Runner {
+    /// A runner that runs nothing yet.
+    #[must_use]
+    pub fn new(
+        queue: Arc<Queue>,
+        kinds: Arc<Kinds>,
+        drain: Drain,
+        hub: Hub,
+        reporter: Option<Reporter>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let leases = Leases::new(drain.clone());
+        let attempts = TaskTracker::new();
+        Arc::new(Self { queue, kinds, drain, hub, reporter, metrics, leases, attempts })
+    }
+
+    /// Runs tasks, `concurrency` at a time, for as long as the process lives.
+    pub fn start(self: &Arc<Self>, concurrency: usize) {
+        let places = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
+        tokio::spawn(self.clone().work(places));
+        tokio::spawn(self.leases.clone().keep(self.queue.clone()));
+    }
+
+    async fn work(self: Arc<Self>, places: Arc<Semaphore>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Ok(mut free) = places.clone().acquire_owned().await else { return };
+            let store = self.queue.opened().await;
+            self.may_claim(&store).await;
+            let more = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
+            if let Ok(more) = places.clone().try_acquire_many_owned(more) {
+                free.merge(more);
+            }
+            let claimed = tokio::select! {
+                claimed = store.claim(free.num_permits()) => claimed,
+                () = self.must_stop(&store) => continue,
+            };
+            self.queue.noticed(&claimed);
+            match claimed {
+                Ok(claims) if self.claims(&store) => {
+                    pause = FIRST_PAUSE;
+                    self.run(claims, free);
+                }
+                Ok(claims) => give_back(&store, claims).await,
+                Err(error) => {
+                    debug!(%error, "nothing could be claimed; trying on");
+                    // The places are others' to use meanwhile: there are no others, but the rule costs nothing.
+                    drop(free);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn run(self: &Arc<Self>, claims: Vec<Claim>, mut free: OwnedSemaphorePermit) {
+        for claim in claims {
+            // A store never claims more than it was asked for; if it did, the task would run without a place.
+            let place = free.split(1);
+            let runner = self.clone();
+            self.attempts.spawn(async move {
+                runner.attempt(claim).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Whether this pod claims just now.
+    fn claims(&self, store: &Arc<dyn TaskStore>) -> bool {
+        !store.shared() || self.drain.status().state == State::Serving
+    }
+
+    async fn may_claim(&self, store: &Arc<dyn TaskStore>) {
+        if store.shared() {
+            self.drain.wait_until(|status| status.state == State::Serving).await;
+        }
+    }
+
+    /// Waits until a claim that waits has to be dropped.
+    async fn must_stop(&self, store: &Arc<dyn TaskStore>) {
+        let drains = async {
+            if store.shared() {
+                self.drain.wait_until(|status| status.state != State::Serving).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = drains => {}
+            () = self.queue.replaced(store) => {}
+        }
+    }
+
+    /// After the last task's end was written down, and nothing is in flight any more, its last log line may be due.
+    pub async fn settled(&self) {
+        self.attempts.close();
+        if timeout(SETTLE, self.attempts.wait()).await.is_err() {
+            warn!(attempts = self.attempts.len(), "attempts that lost their task are cut");
+        }
+    }
+
+    /// An abort cuts what runs; where pods share the queue, others may have it at once.
+    pub async fn hand_back(&self) {
+        let Ok(store) = self.queue.store() else { return };
+        if !store.shared() {
+            return;
+        }
+        let leases = self.leases.all();
+        let tasks = leases.len();
+        let cut = || Outcome::Failed { error: "its pod was aborted".to_owned(), retry: Some(Duration::ZERO) };
+        let given = join_all(leases.into_iter().map(|lease| store.complete(lease, cut())));
+        match timeout(HAND_BACK, given).await {
+            Ok(_) => info!(tasks, "what ran is queued again"),
+            Err(_) => {
+                warn!(tasks, "the queue does not answer; what ran is queued again when its leases are over");
+            }
+        }
+    }
+}
+
+/// Claimed and not started: queued again. What can't be given back is another pod's when the lease is over.
+async fn give_back(store: &Arc<dyn TaskStore>, claims: Vec<Claim>) {
+    for claim in claims {
+        let mut pause = FIRST_PAUSE;
+        while let Err(error) = store.complete(claim.lease, Outcome::Released).await {
+            let task_id = claim.lease.id;
+            warn!(%task_id, %error, "a claimed task could not be given back; trying on");
+            if matches!(error, StoreError::Unavailable { .. }) && pause >= LONGEST_PAUSE {
+                break;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
