@@ -63,6 +63,7 @@ impl Core {
         lease: Lease,
         outcome: Outcome,
     ) -> oneshot::Receiver<Result<Completion, StoreError>> {
+        self.running.tend(&[lease]);
         let (reply, answer) = oneshot::channel();
         // If the store is being dropped the answer says so.
         self.endings.send(Ending { lease, outcome, reply }).ok();

@@ -31,6 +31,7 @@ impl Core {
         if leases.is_empty() {
             return Ok(Vec::new());
         }
+        self.running.tend(leases);
         let held = self.within(RENEW_PATIENCE, self.renew_all(leases)).await?;
         let answer = |lease: &Lease| match held.get(lease) {
             None => {

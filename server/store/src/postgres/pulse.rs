@@ -4,14 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::query;
+use sqlx::{Row, query};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::core::{Core, LEASE, PATIENCE};
 use super::record::{count, now};
 use crate::task::Millis;
-use sqlx::Row;
 
 /// How often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -71,6 +70,7 @@ pub(super) async fn run(core: Arc<Core>) {
     let mut away = false;
     loop {
         beats.tick().await;
+        core.running.forget_untended();
         match core.within(PATIENCE, probe(&core)).await {
             Ok((clock, head)) => {
                 core.pulse.beat(Instant::now(), clock);

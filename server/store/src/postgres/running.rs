@@ -3,9 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::core::LEASE;
 use crate::OwnedWatch;
 use crate::task::{Lease, Owned};
+
+/// Who runs a task renews it several times in each lease. What nobody here has renewed or tried to end for so long,
+/// nobody here runs: it was given up in an outage, and is another's when the reapers come to it.
+const UNTENDED: Duration = LEASE.saturating_mul(2);
 
 /// The leases that this process holds.
 pub(super) struct Running {
@@ -15,11 +23,18 @@ pub(super) struct Running {
 
 #[derive(Default)]
 struct Leases {
-    /// Whether it is unknown if its completion was written.
-    held: HashMap<Lease, bool>,
+    held: HashMap<Lease, Attempt>,
     /// Claims that the database was asked for and has not answered.
     asking: u64,
     told: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Attempt {
+    /// When someone here last cared for it.
+    tended: Instant,
+    /// Whether it is unknown if its end was written.
+    doubtful: bool,
 }
 
 /// A claim under way. It counts as one task from before the database is asked: zero must be zero, and more than one
@@ -45,13 +60,31 @@ impl Running {
         self.change(|leases| leases.held.remove(&lease));
     }
 
-    /// Nobody knows whether its completion was written.
+    /// Nobody knows whether its end was written.
     pub(super) fn doubt(&self, lease: Lease) {
-        self.change(|leases| leases.held.get_mut(&lease).map(|doubtful| *doubtful = true));
+        if let Some(attempt) = self.lock().held.get_mut(&lease) {
+            attempt.doubtful = true;
+        }
     }
 
     pub(super) fn is_doubtful(&self, lease: Lease) -> bool {
-        self.lock().held.get(&lease).copied().unwrap_or(false)
+        self.lock().held.get(&lease).is_some_and(|attempt| attempt.doubtful)
+    }
+
+    /// Someone here cares for these.
+    pub(super) fn tend(&self, leases: &[Lease]) {
+        let (mut all, now) = (self.lock(), Instant::now());
+        for lease in leases {
+            if let Some(attempt) = all.held.get_mut(lease) {
+                attempt.tended = now;
+            }
+        }
+    }
+
+    /// What nobody cares for is not counted any more.
+    pub(super) fn forget_untended(&self) {
+        let now = Instant::now();
+        self.change(|leases| leases.held.retain(|_, attempt| now - attempt.tended < UNTENDED));
     }
 
     /// Told under the lock, so that the watcher sees changes in their order.
@@ -76,7 +109,8 @@ impl Asking {
         self.settled = true;
         self.running.change(|leases| {
             leases.asking -= 1;
-            leases.held.extend(claimed.iter().map(|lease| (*lease, false)));
+            let fresh = Attempt { tended: Instant::now(), doubtful: false };
+            leases.held.extend(claimed.iter().map(|lease| (*lease, fresh)));
         });
     }
 }
@@ -114,5 +148,21 @@ mod tests {
             running.ended(lease);
         }
         assert_eq!(*told.lock().unwrap(), [0, 1, 3, 4, 3, 2, 1, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_nobody_tends_is_not_counted_for_ever() {
+        let running = Running::new(Arc::new(|_| {}));
+        let [tended, left] = [1, 2].map(|attempt| Lease { id: Uuid::nil(), attempt });
+        running.ask().settle(&[tended, left]);
+        running.doubt(left);
+        for _ in 0..6 {
+            assert!(running.is_doubtful(left));
+            tokio::time::advance(Duration::from_secs(2)).await;
+            running.tend(&[tended]);
+            running.forget_untended();
+        }
+        assert!(!running.is_doubtful(left));
+        assert_eq!(running.lock().told, 1);
     }
 }

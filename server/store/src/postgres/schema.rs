@@ -113,7 +113,10 @@ struct Standing {
 
 /// Asked before anything is made, so that a user who may not make tables can still open a queue that is up to date.
 async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
-    let made = sqlx::query_scalar("SELECT to_regclass('graceful_schema') IS NOT NULL");
+    // Not `to_regclass`: a session that has just waited for another's migration would answer from its cache.
+    let made = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'graceful_schema' AND pg_table_is_visible(oid))",
+    );
     if !made.fetch_one(&mut *connection).await? {
         return Ok(Standing { version: 0, least: 0 });
     }
