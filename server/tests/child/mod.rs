@@ -57,6 +57,17 @@ pub(crate) async fn run(args: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// What a failed test is asked for first.
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in self.logs.lock().unwrap().iter() {
+                eprintln!("{}: {line}", self.public);
+            }
+        }
+    }
+}
+
 impl Server {
     pub(crate) async fn start(args: &[&str]) -> Self {
         Self::start_with(args, &[]).await
@@ -74,6 +85,12 @@ impl Server {
     /// With the queue in this folder, which may hold tasks of a server that went before.
     pub(crate) async fn start_on(data: &Folder, args: &[&str]) -> Self {
         let args = [&["--data", data.0.to_str().unwrap()], args].concat();
+        Self::launch(Path::new(BINARY), &args, &[]).await
+    }
+
+    /// With a queue that it shares.
+    pub(crate) async fn start_sharing(url: &str, args: &[&str]) -> Self {
+        let args = [&["--store", "postgres", "--url", url], args].concat();
         Self::launch(Path::new(BINARY), &args, &[]).await
     }
 
@@ -127,13 +144,22 @@ impl Server {
     }
 
     async fn ready(&self) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.admin);
         let asking = async {
-            while self.client.get(&url).send().await.unwrap().status() != 200 {
+            while self.readyz().await != 200 {
                 sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(PATIENCE, asking).await.expect("the queue is opened in time");
+    }
+
+    pub(crate) async fn readyz(&self) -> u16 {
+        let url = format!("http://127.0.0.1:{}/readyz", self.admin);
+        self.client.get(url).send().await.unwrap().status().as_u16()
+    }
+
+    pub(crate) async fn resume(&self, epoch: u64) {
+        let url = format!("{}?epoch={epoch}", self.drain_url());
+        assert_eq!(self.client.delete(url).send().await.unwrap().status(), 200);
     }
 
     /// SIGKILL, and waits until it is gone.
