@@ -1,8 +1,11 @@
-//! What Prometheus sees. Counters move as things happen; gauges are read off the drain when asked.
+//! What Prometheus sees. Counters move as things happen; gauges are read off the drain and the queue when asked.
+//!
+//! `docs/metrics.md` lists all of it; a test keeps the list in step.
 
 use std::time::Duration;
 
 use graceful_drain::{Drain, State};
+use graceful_store::{Counts, StoreError, Unavailable};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,10 +13,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// From a tenth of a second to ten minutes: what a pod's grace period is made of.
-const BUCKETS: [f64; 12] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+/// From the few milliseconds in which an idle queue starts a task to the hour after which an attempt times out.
+const BUCKETS: [f64; 16] =
+    [0.002, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 3600.0];
 
 type Label = [(&'static str, &'static str); 1];
+/// There are as many kinds as the server was built with: clients can't make more.
+type Kind = [(&'static str, String); 1];
+type Histograms = Family<Kind, Histogram, fn() -> Histogram>;
 
 /// Why a submit or a socket was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,17 +35,47 @@ pub enum Refusal {
     Origin,
     /// The queue can't be written just now: 503.
     Unavailable,
+    /// The submission can't be used: 400 and its like.
+    Invalid,
 }
 
-/// How a task that ran ended.
+impl Refusal {
+    const ALL: [Self; 6] =
+        [Self::Draining, Self::Full, Self::Crowded, Self::Origin, Self::Unavailable, Self::Invalid];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Full => "full",
+            Self::Crowded => "crowded",
+            Self::Origin => "origin",
+            Self::Unavailable => "unavailable",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Its work is done.
     Processed,
     /// It was given up.
     Dead,
-    /// It was called off while it ran.
+    /// It was called off.
     Cancelled,
+}
+
+impl Ended {
+    const ALL: [Self; 3] = [Self::Processed, Self::Dead, Self::Cancelled];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Processed => "processed",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// How a report of a task's end went.
@@ -50,115 +87,117 @@ pub enum Report {
     Abandoned,
 }
 
+impl Report {
+    const ALL: [Self; 2] = [Self::Delivered, Self::Abandoned];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// All metrics of the server.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     accepted: Counter,
     finished: Family<Label, Counter>,
+    retries: Counter,
+    lost: Counter,
     refused: Family<Label, Counter>,
     reports: Family<Label, Counter>,
+    trouble: Family<Label, Counter>,
     slow_clients: Counter,
-    waited: Histogram,
-    ran: Histogram,
+    waited: Histograms,
+    ran: Histograms,
+    in_flight: Family<Label, Gauge>,
     depth: Family<Label, Gauge>,
-    requests: Gauge,
+    up: Gauge,
     sockets: Gauge,
     state: Family<Label, Gauge>,
     epoch: Gauge,
 }
 
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("graceful_server");
+        let histograms = || Family::new_with_constructor(histogram as fn() -> Histogram);
         let mut metrics = Self {
+            registry: Registry::default(),
             accepted: Counter::default(),
             finished: Family::default(),
+            retries: Counter::default(),
+            lost: Counter::default(),
             refused: Family::default(),
             reports: Family::default(),
+            trouble: Family::default(),
             slow_clients: Counter::default(),
-            waited: Histogram::new(BUCKETS),
-            ran: Histogram::new(BUCKETS),
+            waited: histograms(),
+            ran: histograms(),
+            in_flight: Family::default(),
             depth: Family::default(),
-            requests: Gauge::default(),
+            up: Gauge::default(),
             sockets: Gauge::default(),
             state: Family::default(),
             epoch: Gauge::default(),
-            registry: Registry::default(),
         };
+        let mut registry = Registry::with_prefix("graceful_server");
         metrics.register(&mut registry);
         metrics.registry = registry;
-        // Series that exist from the start: a rate over one that appears with its first event misses that event.
-        for outcome in [Ended::Processed, Ended::Dead, Ended::Cancelled] {
-            metrics.finished.get_or_create(&ended(outcome)).inc_by(0);
-        }
-        for why in [Refusal::Draining, Refusal::Full, Refusal::Crowded, Refusal::Origin, Refusal::Unavailable]
-        {
-            metrics.refused.get_or_create(&reason(why)).inc_by(0);
-        }
-        for outcome in [Report::Delivered, Report::Abandoned] {
-            metrics.reports.get_or_create(&report(outcome)).inc_by(0);
-        }
+        metrics.begin_at_zero();
         metrics
     }
 }
 
-fn ended(outcome: Ended) -> Label {
-    [(
-        "outcome",
-        match outcome {
-            Ended::Processed => "processed",
-            Ended::Dead => "dead",
-            Ended::Cancelled => "cancelled",
-        },
-    )]
-}
-
-fn reason(why: Refusal) -> Label {
-    [(
-        "reason",
-        match why {
-            Refusal::Draining => "draining",
-            Refusal::Full => "full",
-            Refusal::Crowded => "crowded",
-            Refusal::Origin => "origin",
-            Refusal::Unavailable => "unavailable",
-        },
-    )]
-}
-
-fn report(outcome: Report) -> Label {
-    [(
-        "outcome",
-        match outcome {
-            Report::Delivered => "delivered",
-            Report::Abandoned => "abandoned",
-        },
-    )]
-}
-
 impl Metrics {
     fn register(&self, to: &mut Registry) {
-        to.register("tasks_accepted", "Tasks accepted", self.accepted.clone());
-        to.register("tasks_finished", "Tasks that ended, by outcome", self.finished.clone());
-        to.register("requests_refused", "Submits and sockets refused, by reason", self.refused.clone());
-        to.register("reports", "Reports of ended tasks, by outcome", self.reports.clone());
-        to.register(
-            "slow_clients_dropped",
-            "Sockets dropped because they did not keep up",
-            self.slow_clients.clone(),
-        );
-        to.register_with_unit("task_wait", "Time a task was queued", Unit::Seconds, self.waited.clone());
-        to.register_with_unit("task_duration", "Time a task ran", Unit::Seconds, self.ran.clone());
-        to.register("queue_depth", "Tasks in this pod, queued or running", self.depth.clone());
-        to.register(
-            "requests_in_flight",
-            "Requests accepted whose answer has not ended",
-            self.requests.clone(),
-        );
-        to.register("sockets", "Open WebSockets", self.sockets.clone());
-        to.register("drain_state", "1 for the state the pod is in", self.state.clone());
-        to.register("drain_epoch", "Highest drain epoch seen", self.epoch.clone());
+        let Self { accepted, finished, retries, lost, waited, ran, .. } = self;
+        to.register("tasks_accepted", "Tasks accepted", accepted.clone());
+        to.register("tasks_finished", "Tasks that ended here, by outcome", finished.clone());
+        to.register("task_retries", "Attempts that failed and will be followed by another", retries.clone());
+        to.register("task_leases_lost", "Attempts whose task another pod has taken over", lost.clone());
+        let words = "Time that a task was due before it was started, by kind";
+        to.register_with_unit("task_wait", words, Unit::Seconds, waited.clone());
+        let words = "Time that an attempt ran, by kind";
+        to.register_with_unit("task_duration", words, Unit::Seconds, ran.clone());
+
+        let Self { refused, reports, trouble, slow_clients, .. } = self;
+        to.register("requests_refused", "Submits and sockets refused, by reason", refused.clone());
+        to.register("reports", "Reports of ended tasks to --report-url, by outcome", reports.clone());
+        to.register("queue_errors", "Calls that the queue could not do, by reason", trouble.clone());
+        let words = "Sockets and streams dropped because they did not keep up";
+        to.register("slow_clients_dropped", words, slow_clients.clone());
+
+        let Self { in_flight, depth, up, sockets, state, epoch, .. } = self;
+        let words = "What this pod must end before it may go, by kind: queued and running tasks, requests";
+        to.register("in_flight", words, in_flight.clone());
+        let words = "Tasks in the queue, by state; a shared queue says the same on each of its pods";
+        to.register("queue_depth", words, depth.clone());
+        to.register("queue_up", "1 while the queue can be read, else 0", up.clone());
+        to.register("sockets", "Open WebSockets and event streams", sockets.clone());
+        to.register("drain_state", "1 for the state the pod is in", state.clone());
+        to.register("drain_epoch", "Highest drain epoch seen", epoch.clone());
+    }
+
+    /// Series exist from the start: a rate over one that appears with its first event misses that event.
+    fn begin_at_zero(&self) {
+        for outcome in Ended::ALL {
+            self.finished.get_or_create(&[("outcome", outcome.as_str())]).inc_by(0);
+        }
+        for why in Refusal::ALL {
+            self.refused.get_or_create(&[("reason", why.as_str())]).inc_by(0);
+        }
+        for outcome in Report::ALL {
+            self.reports.get_or_create(&[("outcome", outcome.as_str())]).inc_by(0);
+        }
+        for why in Unavailable::ALL {
+            self.trouble.get_or_create(&[("reason", why.as_str())]).inc_by(0);
+        }
     }
 
     /// A task was accepted.
@@ -168,19 +207,44 @@ impl Metrics {
 
     /// A submit or a socket was refused.
     pub fn refused(&self, why: Refusal) {
-        self.refused.get_or_create(&reason(why)).inc();
+        self.refused.get_or_create(&[("reason", why.as_str())]).inc();
     }
 
-    /// A task that ran has ended.
-    pub fn finished(&self, outcome: Ended, waited: Duration, ran: Duration) {
-        self.finished.get_or_create(&ended(outcome)).inc();
-        self.waited.observe(waited.as_secs_f64());
-        self.ran.observe(ran.as_secs_f64());
+    /// An attempt began, so long after its task was due.
+    pub fn started(&self, kind: &str, waited: Duration) {
+        self.waited.get_or_create(&[("kind", kind.to_owned())]).observe(waited.as_secs_f64());
+    }
+
+    /// An attempt ended, however it did.
+    pub fn ran(&self, kind: &str, ran: Duration) {
+        self.ran.get_or_create(&[("kind", kind.to_owned())]).observe(ran.as_secs_f64());
+    }
+
+    /// A task ended.
+    pub fn finished(&self, outcome: Ended) {
+        self.finished.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// An attempt failed, and there will be another.
+    pub fn retried(&self) {
+        self.retries.inc();
+    }
+
+    /// An attempt's lease was over, and another has the task.
+    pub fn lost(&self) {
+        self.lost.inc();
     }
 
     /// A report was delivered or given up.
     pub fn reported(&self, outcome: Report) {
-        self.reports.get_or_create(&report(outcome)).inc();
+        self.reports.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// The queue could not do what it was asked. (That it is full is no trouble of its own.)
+    pub fn queue_trouble(&self, error: &StoreError) {
+        if let StoreError::Unavailable { why, detail: _ } = error {
+            self.trouble.get_or_create(&[("reason", why.as_str())]).inc();
+        }
     }
 
     /// A socket was dropped because its client did not keep up.
@@ -188,14 +252,27 @@ impl Metrics {
         self.slow_clients.inc();
     }
 
-    /// The text that Prometheus scrapes (OpenMetrics 1.0).
+    /// The text that Prometheus scrapes (OpenMetrics 1.0). `queue` is None while the queue does not answer; its depth is
+    /// then absent, for an old one would be a lie.
     #[must_use]
-    pub fn text(&self, drain: &Drain) -> String {
+    pub fn text(&self, drain: &Drain, queue: Option<Counts>) -> String {
         let now = drain.status();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.depth.get_or_create(&[("state", "queued")]).set(gauge(now.in_flight.queued));
-        self.depth.get_or_create(&[("state", "running")]).set(gauge(now.in_flight.running));
-        self.requests.set(gauge(now.in_flight.requests));
+        let mine = now.in_flight;
+        for (kind, count) in [("queued", mine.queued), ("running", mine.running), ("request", mine.requests)]
+        {
+            self.in_flight.get_or_create(&[("kind", kind)]).set(gauge(count));
+        }
+        self.up.set(i64::from(queue.is_some()));
+        match queue {
+            Some(Counts { queued, delayed, running, dead }) => {
+                let states = [("queued", queued), ("delayed", delayed), ("running", running), ("dead", dead)];
+                for (state, count) in states {
+                    self.depth.get_or_create(&[("state", state)]).set(gauge(count));
+                }
+            }
+            None => self.depth.clear(),
+        }
         self.sockets.set(gauge(now.connections));
         self.epoch.set(gauge(now.epoch));
         for state in State::ALL {

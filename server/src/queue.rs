@@ -16,7 +16,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use graceful_drain::{Drain, RequestGuard, TaskGuard};
 use graceful_store::{
-    Hold, NewTask, OpenError, Settings, StoreError, Submitted, TaskStore, Unavailable, postgres, sqlite,
+    Counts, Hold, NewTask, OpenError, Settings, StoreError, Submitted, TaskStore, Unavailable, postgres,
+    sqlite,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::config::Engine;
+use crate::metrics::Metrics;
 
 /// Opening is tried again after this, twice as long each time up to the longest: a database that comes back is found
 /// within two seconds, and one that stays away is not hammered.
@@ -42,12 +44,13 @@ pub struct Queue {
     damaged: Notify,
     ready: AtomicBool,
     shared: bool,
+    metrics: Arc<Metrics>,
 }
 
 impl Queue {
     /// A queue that is opened in the background, and counts in `drain`. (`settings.owned` is set here.)
     #[must_use]
-    pub fn open(engine: Engine, mut settings: Settings, drain: Drain) -> Arc<Self> {
+    pub fn open(engine: Engine, mut settings: Settings, drain: Drain, metrics: Arc<Metrics>) -> Arc<Self> {
         let counts = drain.clone();
         settings.owned = Arc::new(move |owned| counts.set_tasks(owned.queued, owned.running));
         let shared = match &engine {
@@ -70,17 +73,24 @@ impl Queue {
                 })
             })
         });
-        Self::keep(opener, shared, drain, unknown)
+        Self::keep(opener, shared, drain, metrics, unknown)
     }
 
     /// Like [`Queue::open`], of any store.
     #[must_use]
-    pub fn keep(open: Opener, shared: bool, drain: Drain, unknown: Option<TaskGuard>) -> Arc<Self> {
+    pub fn keep(
+        open: Opener,
+        shared: bool,
+        drain: Drain,
+        metrics: Arc<Metrics>,
+        unknown: Option<TaskGuard>,
+    ) -> Arc<Self> {
         let queue = Arc::new(Self {
             current: watch::Sender::new(None),
             damaged: Notify::new(),
             ready: AtomicBool::new(false),
             shared,
+            metrics,
         });
         let keeper = Keeper { queue: queue.clone(), open, drain, said: None };
         tokio::spawn(keeper.keep(unknown));
@@ -150,12 +160,23 @@ impl Queue {
         answer
     }
 
-    /// Looks at what a store answered: one that is damaged is closed and opened again.
+    /// How many tasks there are in the whole queue, up to a second old.
+    ///
+    /// # Errors
+    /// When the queue can't be read just now.
+    pub async fn counts(&self) -> Result<Counts, StoreError> {
+        let answer = self.store()?.counts().await;
+        self.noticed(&answer);
+        answer
+    }
+
+    /// Looks at what a store answered: trouble is counted, and a store that is damaged is closed and opened again.
     pub fn noticed<T>(&self, answer: &Result<T, StoreError>) {
-        if let Err(error) = answer
-            && beyond_repair(error)
-        {
-            self.damaged.notify_one();
+        if let Err(error) = answer {
+            self.metrics.queue_trouble(error);
+            if beyond_repair(error) {
+                self.damaged.notify_one();
+            }
         }
     }
 }

@@ -116,7 +116,7 @@ impl Server {
         tokio::spawn(hub.clone().attend());
         let reporter = reporter(&flags, &drain, &metrics)?;
         let settings = store_settings(&flags, &kinds);
-        let queue = Queue::open(engine, settings, drain.clone());
+        let queue = Queue::open(engine, settings, drain.clone(), metrics.clone());
         tokio::spawn(follow(hub.clone(), queue.clone()));
         let runner =
             Runner::new(queue.clone(), kinds.clone(), drain.clone(), hub.clone(), reporter, metrics.clone());

@@ -117,8 +117,8 @@ async fn a_full_queue_answers_429_and_counts_it() {
     for line in [
         "graceful_server_requests_refused_total{reason=\"full\"} 1",
         "graceful_server_tasks_accepted_total 3",
-        "graceful_server_queue_depth{state=\"queued\"} 2",
-        "graceful_server_queue_depth{state=\"running\"} 1",
+        "graceful_server_in_flight{kind=\"queued\"} 2",
+        "graceful_server_in_flight{kind=\"running\"} 1",
         "graceful_server_drain_state{state=\"Serving\"} 1",
     ] {
         assert!(metrics.lines().any(|one| one == line), "{line} is not in\n{metrics}");
@@ -142,10 +142,10 @@ async fn metrics_tell_of_what_was_refused_and_how_tasks_ended() {
         "graceful_server_requests_refused_total{reason=\"draining\"} 1",
         "graceful_server_tasks_finished_total{outcome=\"processed\"} 1",
         "graceful_server_tasks_finished_total{outcome=\"dead\"} 0",
-        "graceful_server_task_duration_seconds_count 1",
+        "graceful_server_task_duration_seconds_count{kind=\"sleep\"} 1",
         "graceful_server_drain_state{state=\"Idle\"} 1",
         "graceful_server_drain_epoch 5",
-        "graceful_server_requests_in_flight 0",
+        "graceful_server_in_flight{kind=\"request\"} 0",
     ];
     let asking = async {
         loop {
@@ -175,7 +175,8 @@ async fn a_queue_that_is_not_open_answers_503_and_the_pod_is_not_ready() {
     let drain = Drain::new(Settings::default());
     let refuse: Opener =
         Box::new(|| Box::pin(async { Err(OpenError::Engine { detail: "no database here".to_owned() }) }));
-    let (public, admin) = pod::routes(drain.clone(), Queue::keep(refuse, true, drain, None));
+    let (public, admin) =
+        pod::routes(drain.clone(), Queue::keep(refuse, true, drain, std::sync::Arc::default(), None));
     let (status, headers, body) = ask(&public, "POST", "/v1/create-task/").await;
     assert_eq!((status.as_u16(), body.as_str()), (503, r#"{"detail":"The queue is unavailable"}"#));
     assert!(headers.contains_key(header::RETRY_AFTER));

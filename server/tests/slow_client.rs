@@ -47,7 +47,9 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
     }
     drop(socket);
     pod.pod.drain.disconnected().await;
-    assert!(pod.pod.metrics.text(&pod.pod.drain).contains("graceful_server_slow_clients_dropped_total 1"));
+    assert!(
+        pod.pod.metrics.text(&pod.pod.drain, None).contains("graceful_server_slow_clients_dropped_total 1")
+    );
 }
 
 #[tokio::test]

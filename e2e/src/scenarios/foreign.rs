@@ -57,7 +57,7 @@ pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
                 "port": "admin",
                 "path": "/metrics",
                 "format": "Prometheus",
-                "metric": "graceful_server_queue_depth",
+                "metric": "graceful_server_in_flight",
             }),
         )
         .drain("signal", "Sigterm")

@@ -92,10 +92,10 @@ pub fn public(api: Api) -> Router {
 
 /// The admin port's routes.
 pub fn admin(api: &Api) -> Router {
-    let (drain, metrics) = (api.drain.clone(), api.metrics.clone());
+    let (drain, metrics, queue) = (api.drain.clone(), api.metrics.clone(), api.queue.clone());
     let text = move || async move {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([(header::CONTENT_TYPE, kind)], metrics.text(&drain))
+        ([(header::CONTENT_TYPE, kind)], metrics.text(&drain, queue.counts().await.ok()))
     };
     api.drain.routes().merge(probes(api.queue.clone())).route("/metrics", routing::get(text))
 }

@@ -45,14 +45,19 @@ impl Runner {
     async fn run_attempt(&self, claim: Claim, parent: Option<Traceparent>) {
         let entered = self.leases.enter(&claim);
         self.hint(&claim, What::Started { attempt: claim.lease.attempt });
+        // A kind that is not ours makes no series of its own.
+        let kind = self.kinds.find(&claim.kind).map_or("unknown", |_| claim.kind.as_str());
+        self.metrics.started(kind, claim.waited);
         let started = Instant::now();
         let ended = self.handle(&claim, &entered, parent).await;
         let ran = started.elapsed();
+        self.metrics.ran(kind, ran);
         let completion = match ended {
             Some(outcome) => self.end(&claim, &entered, outcome, ran).await,
             None => Completion::Lost,
         };
         if completion == Completion::Lost {
+            self.metrics.lost();
             warn!("the task was taken over by another attempt; this one is dropped");
         }
     }
@@ -151,22 +156,23 @@ impl Runner {
     }
 
     fn tell(&self, claim: &Claim, state: State, outcome: &Outcome, ran: Duration) {
-        let (task_id, waited) = (claim.lease.id, claim.waited);
-        let (waited_seconds, ran_seconds) = (waited.as_secs_f64(), ran.as_secs_f64());
+        let task_id = claim.lease.id;
+        let (waited_seconds, ran_seconds) = (claim.waited.as_secs_f64(), ran.as_secs_f64());
         match (state, outcome) {
             (State::Succeeded, _) => {
-                self.metrics.finished(Ended::Processed, waited, ran);
+                self.metrics.finished(Ended::Processed);
                 info!(%task_id, waited_seconds, ran_seconds, "processed");
             }
             (State::Dead, Outcome::Failed { error, .. }) => {
-                self.metrics.finished(Ended::Dead, waited, ran);
+                self.metrics.finished(Ended::Dead);
                 warn!(%task_id, ran_seconds, error, "given up");
             }
             (State::Cancelled, _) => {
-                self.metrics.finished(Ended::Cancelled, waited, ran);
+                self.metrics.finished(Ended::Cancelled);
                 info!(%task_id, ran_seconds, "cancelled");
             }
             (State::Queued, Outcome::Failed { error, retry: Some(pause) }) => {
+                self.metrics.retried();
                 let retry_seconds = pause.as_secs_f64();
                 info!(%task_id, ran_seconds, retry_seconds, error, "failed; trying again");
             }

@@ -119,7 +119,7 @@ impl Plan {
             keep_events: Duration::from_secs(3600),
             owned: Arc::new(|_| {}),
         };
-        let queue = Queue::open(Engine::Sqlite(folder.0.clone()), settings, drain.clone());
+        let queue = Queue::open(Engine::Sqlite(folder.0.clone()), settings, drain.clone(), metrics.clone());
         let runner =
             Runner::new(queue.clone(), kinds.clone(), drain.clone(), hub.clone(), None, metrics.clone());
         runner.start(concurrency);

@@ -1,0 +1,87 @@
+//! `docs/metrics.md` lists what the server tells Prometheus, and no more.
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests may panic, and clippy does not see that helpers are part of them"
+)]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use graceful_drain::{Drain, Settings};
+use graceful_server::metrics::Metrics;
+use graceful_store::Counts;
+
+const INTRO: &str = "# What the task server tells Prometheus\n\n\
+    `GET /metrics` on the admin port (9808), OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds.\n\
+    All series of a metric exist from the start, but for those by kind of task. Made from the code by\n\
+    `GRACEFUL_GOLDEN=write cargo test -p graceful-server --test metrics`.\n\n\
+    | metric | type | labels | what it is |\n|---|---|---|---|\n";
+
+/// A metric's line in the page, from the text that Prometheus reads.
+fn page(text: &str) -> String {
+    let mut page = INTRO.to_owned();
+    for line in text.lines() {
+        let Some((name, words)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let about = |what: &str| {
+            let start = format!("# {what} {name} ");
+            text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
+        };
+        let kind = about("TYPE");
+        let shown = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        writeln!(page, "| `{shown}` | {kind} | {} | {} |", labels(text, name), words.trim_end_matches('.'))
+            .unwrap();
+    }
+    page
+}
+
+/// The labels of a metric's series, with their values where these are fixed.
+fn labels(text: &str, name: &str) -> String {
+    let mut key = String::new();
+    let mut values = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        let rest = ["_total", "_count"].into_iter().find_map(|end| rest.strip_prefix(end)).unwrap_or(rest);
+        let Some(inside) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else { continue };
+        let (label, value) = inside.0.split_once('=').unwrap();
+        label.clone_into(&mut key);
+        values.push(format!("`{}`", value.trim_matches('"')));
+    }
+    // The registry keeps them in an order of its own, another in each process.
+    values.sort();
+    match key.as_str() {
+        "" => String::new(),
+        "kind" if name.contains("task_") => "`kind` of task".to_owned(),
+        _ => format!("`{key}`: {}", values.join(", ")),
+    }
+}
+
+#[test]
+fn the_page_lists_every_metric() {
+    let metrics = Metrics::default();
+    metrics.started("sleep", std::time::Duration::ZERO);
+    metrics.ran("sleep", std::time::Duration::ZERO);
+    let made = page(&metrics.text(&Drain::new(Settings::default()), Some(Counts::default())));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    if std::env::var_os("GRACEFUL_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(&path, &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        made == kept,
+        "docs/metrics.md is not what the server tells; write it anew with\n  \
+         GRACEFUL_GOLDEN=write cargo test -p graceful-server --test metrics\n{made}"
+    );
+}
+
+#[test]
+fn the_depth_of_a_queue_that_does_not_answer_is_absent() {
+    let (metrics, drain) = (Metrics::default(), Drain::new(Settings::default()));
+    let known = metrics.text(&drain, Some(Counts { queued: 3, ..Counts::default() }));
+    assert!(known.contains("graceful_server_queue_depth{state=\"queued\"} 3\n"), "{known}");
+    assert!(known.contains("graceful_server_queue_up 1\n"), "{known}");
+    let unknown = metrics.text(&drain, None);
+    assert!(!unknown.contains("graceful_server_queue_depth{"), "an old figure is a lie: {unknown}");
+    assert!(unknown.contains("graceful_server_queue_up 0\n"), "{unknown}");
+}
