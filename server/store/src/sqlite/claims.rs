@@ -23,7 +23,6 @@ impl Tables<'_> {
                 return Err(Fault::Batch(super::fault::Failure {
                     why: crate::error::Unavailable::Corrupt,
                     detail,
-                    reconnect: false,
                 }));
             }
             for (due, claim) in found {

@@ -18,8 +18,6 @@ pub(super) enum Fault {
 pub(super) struct Failure {
     pub(super) why: Unavailable,
     pub(super) detail: String,
-    /// The connection may be in doubt: open it anew before it is used again.
-    pub(super) reconnect: bool,
 }
 
 impl Failure {
@@ -30,9 +28,7 @@ impl Failure {
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
-        let why = kind(&error);
-        let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-        Self { why, detail: error.to_string(), reconnect: !full && why == Unavailable::Disk }
+        Self { why: kind(&error), detail: error.to_string() }
     }
 }
 

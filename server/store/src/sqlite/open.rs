@@ -13,7 +13,7 @@ use super::fault::{Failure, Fault, kind};
 use super::file::OwnFile;
 use super::ledger::{Ledger, Place};
 use super::reader::Reader;
-use super::schema::{self, Content, Missing};
+use super::schema::{self, Content};
 use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
 use crate::Settings;
@@ -38,7 +38,7 @@ fn open_blocking(folder: &Path, settings: Settings) -> Result<Arc<SqliteStore>, 
     let mut file = OwnFile::take(folder)?;
     let path = file.path().to_owned();
     let explain = |error: rusqlite::Error| explained(&path, Failure::from(error));
-    let mut connection = schema::connect(&path, Missing::Begin).map_err(explain)?;
+    let mut connection = schema::connect(&path).map_err(explain)?;
     prepare(&mut connection, &file)?;
     file.remember();
     let stream = schema::stream(&connection).map_err(explain)?.ok_or_else(|| OpenError::Corrupt {
@@ -119,7 +119,7 @@ fn adopt(connection: &mut Connection, ledger: &mut Ledger, head: &mut u64, now: 
         Ok(adopted) => adopted,
         Err(Fault::Batch(failure)) => return Err(failure),
         Err(Fault::Alone(error)) => {
-            return Err(Failure { why: Unavailable::Engine, detail: error.to_string(), reconnect: false });
+            return Err(Failure { why: Unavailable::Engine, detail: error.to_string() });
         }
     };
     transaction.commit()?;

@@ -80,17 +80,11 @@ pub(super) enum Content {
     Foreign,
 }
 
-/// Whether a connection may begin a new file: a connection that is made anew must not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
-    Begin,
-    Refuse,
-}
-
 /// The connection that writes.
-pub(super) fn connect(path: &Path, missing: Missing) -> rusqlite::Result<Connection> {
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    flags.set(OpenFlags::SQLITE_OPEN_CREATE, missing == Missing::Begin);
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // A thread of its own has it; a path is a path, whatever it begins with.
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     // A log that stays is a log that need not grow again after the next start.
@@ -160,7 +154,7 @@ pub(super) fn lay_out_log(path: &Path, log: &Path) -> rusqlite::Result<()> {
         return Ok(());
     }
     // On a connection of its own: none of these commits needs to last, and all later ones do.
-    let connection = connect(path, Missing::Refuse)?;
+    let connection = connect(path)?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // What the log holds goes to its place first: if the disk is then too small for a log of that length, what is in
@@ -182,4 +176,27 @@ pub(super) fn lay_out_log(path: &Path, log: &Path) -> rusqlite::Result<()> {
 
 fn write_back(connection: &Connection, how: &str) -> rusqlite::Result<()> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No test can take the power away.
+    #[test]
+    fn a_commit_is_synced() {
+        let folder = std::env::temp_dir().join(format!("graceful-store-{}", Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("tasks.db");
+        let mut connection = connect(&path).unwrap();
+        create(&mut connection).unwrap();
+        lay_out_log(&path, &folder.join("tasks.db-wal")).unwrap();
+        let setting = |name| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap()
+        };
+        assert_eq!(setting("synchronous"), 2.into());
+        assert_eq!(setting("journal_mode"), "wal".to_owned().into());
+        assert_eq!(setting("page_size"), 4096.into());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

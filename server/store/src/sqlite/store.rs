@@ -58,11 +58,7 @@ impl Shared {
     }
 
     pub(super) fn damage(&self) -> Option<Failure> {
-        self.damage.get().map(|detail| Failure {
-            why: Unavailable::Corrupt,
-            detail: detail.clone(),
-            reconnect: false,
-        })
+        self.damage.get().map(|detail| Failure { why: Unavailable::Corrupt, detail: detail.clone() })
     }
 }
 

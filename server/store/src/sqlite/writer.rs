@@ -20,7 +20,6 @@ use super::command::{Answer, Command, Delivery, Reply, answer};
 use super::fault::{Failure, Fault};
 use super::file::OwnFile;
 use super::ledger::Ledger;
-use super::schema::{self, Missing};
 use super::store::Shared;
 use crate::OwnedWatch;
 use crate::error::{StoreError, Unavailable};
@@ -66,8 +65,6 @@ pub(super) struct Writer {
     undelivered: Vec<Lease>,
     /// How the last transaction failed.
     failing: Option<Unavailable>,
-    /// The connection is to be opened anew.
-    reconnect: bool,
     /// The last to go: the file is free once nothing of it is open.
     file: OwnFile,
 }
@@ -113,7 +110,6 @@ impl Writer {
             claimers: VecDeque::new(),
             undelivered: Vec::new(),
             failing: None,
-            reconnect: false,
         };
         (writer.owned)(writer.told);
         writer.tell_counts();
@@ -236,24 +232,25 @@ impl Writer {
         }
     }
 
-    fn begin(&mut self) -> Result<(), Failure> {
-        if self.reconnect {
-            self.connection = schema::connect(self.file.path(), Missing::Refuse)?;
-            self.reconnect = false;
-        }
+    fn begin(&self) -> Result<(), Failure> {
+        self.roll_back()?;
         Ok(self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)?)
+    }
+
+    /// Some errors have ended the transaction already.
+    fn roll_back(&self) -> rusqlite::Result<()> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.connection.execute_batch("ROLLBACK")
     }
 
     /// Nothing of the transaction is, on disk or in memory.
     fn give_up(&mut self, failure: &Failure) {
         self.ledger.undo();
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.connection.execute_batch("ROLLBACK")
-        {
-            warn!(%error, "the transaction could not be rolled back; the file is opened anew");
-            self.reconnect = true;
+        if let Err(error) = self.roll_back() {
+            warn!(%error, "the transaction could not be rolled back; trying again before the next");
         }
-        self.reconnect |= failure.reconnect;
         if failure.why == Unavailable::Corrupt {
             self.shared.damaged(&failure.detail);
         } else if self.failing != Some(failure.why) {

@@ -86,6 +86,9 @@ pub(crate) async fn a_full_queue_says_so(fixture: &impl Fixture) {
     let store = fixture.open(Settings { capacity: 2, ..settings() }).await;
     submit(&store, NewTask { idempotency: key("k", b"a"), ..task() }).await;
     submit(&store, NewTask { delay: Duration::from_secs(60), ..task() }).await;
+    if !store.shared() {
+        assert!(matches!(store.submit(task(), Hold::default()).await, Err(StoreError::Full)));
+    }
     // A shared queue's count may be a second old.
     until(&store, "full", async || {
         let new = task();

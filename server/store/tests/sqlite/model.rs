@@ -16,7 +16,7 @@ use crate::conformance::fixture::{Told, get, key, task, watched};
 use crate::{Folder, open};
 
 const SEED: u64 = 0x67_7261_6365;
-const CAPACITY: u64 = 12;
+const CAPACITY: u64 = 5;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What is done; the numbers choose among the tasks that there are.
