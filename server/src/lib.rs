@@ -28,5 +28,6 @@ pub mod runner;
 pub mod running;
 pub mod sleep;
 pub mod trace;
+mod volume;
 
 pub use run::{Server, command_line};

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::config::Engine;
 use crate::metrics::Metrics;
+use crate::volume;
 
 /// Opening is tried again after this, twice as long each time up to the longest: a database that comes back is found
 /// within two seconds, and one that stays away is not hammered.
@@ -56,6 +57,7 @@ impl Queue {
         let shared = match &engine {
             Engine::Sqlite(folder) => {
                 info!(folder = %folder.display(), "the queue is in a file of this process's own");
+                volume::warn_of_loss(folder);
                 false
             }
             Engine::Postgres(_) => {

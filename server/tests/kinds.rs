@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use futures::StreamExt;
+use graceful_drain::State::Draining;
 use graceful_server::kind::{Failure, Kind};
 use graceful_server::queue::Defaults;
 use graceful_server::running::Running;
@@ -270,4 +271,19 @@ async fn no_more_tasks_run_than_there_are_places() {
     assert_eq!(pod.drain.status().in_flight.queued, 3);
     held.let_go(5);
     timeout(PATIENCE, pod.drain.wait_until(|status| status.in_flight.total() == 0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_with_its_own_queue_drains_what_waits_for_its_time_too() {
+    let (pod, _) = pod().await;
+    let mut task = pod.defaults.task("odd", r#"{"fail_until": 1}"#.to_owned());
+    task.delay = Duration::from_millis(700);
+    let id = task.id;
+    let request = pod.drain.try_request().unwrap();
+    pod.queue.submit(task, &request).await.unwrap();
+    drop(request);
+    pod.drain.start(1, Duration::ZERO).unwrap();
+    assert_eq!((pod.drain.status().state, pod.drain.status().in_flight.queued), (Draining, 1));
+    timeout(PATIENCE, pod.drain.idle()).await.expect("it is done when its time has come");
+    assert_eq!(pod.ended(id).await.state, State::Succeeded, "idle means that it was done");
 }

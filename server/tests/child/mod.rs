@@ -101,6 +101,10 @@ impl Server {
         // target/debug/examples, beside the folder of this test's own binary.
         let beside = std::env::current_exe().unwrap();
         let program = beside.parent().unwrap().parent().unwrap().join("examples").join(name);
+        assert!(
+            program.exists(),
+            "run `cargo build -p graceful-server --examples` first, or test without --test"
+        );
         let mut server = Self::launch(&program, &args, &[]).await;
         server._data = Some(data);
         server
@@ -202,6 +206,31 @@ impl Server {
 
     pub(crate) async fn post(&self) -> reqwest::Response {
         self.client.post(format!("http://127.0.0.1:{}/v1/create-task/", self.public)).send().await.unwrap()
+    }
+
+    /// Any request to the public port, with a JSON body if there is one; the answer's status and JSON.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let url = format!("http://127.0.0.1:{}{path}", self.public);
+        let request = self.client.request(method.parse().unwrap(), url);
+        let request = body.into_iter().fold(request, |request, body| request.json(body));
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Asks for a task until it is as wanted.
+    pub(crate) async fn task(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/v1/tasks/{id}");
+        let asking = async {
+            loop {
+                let (status, task) = self.call("GET", &path, None).await;
+                assert_eq!(status, 200, "{task}");
+                if wanted(&task) {
+                    return task;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("comes to it in time")
     }
 
     pub(crate) async fn submit(&self) -> String {
