@@ -44,34 +44,42 @@ impl Wish {
     }
 }
 
-/// Where a client that comes back begins, found out before its connection is upgraded.
+/// Where a client begins, found out before its connection is upgraded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Of this stream; of none for the first clients, who know no numbers.
+    stream: Option<Arc<str>>,
+    from: From,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
+enum From {
     /// From now on. With a reason, if it wanted to resume.
     Head(Option<&'static str>),
     /// After this number; `oldest` is what is still kept.
     After { number: u64, oldest: u64 },
 }
 
+const OTHER: From =
+    From::Head(Some("this is another queue than the one you come from, and its events have numbers of their own"));
+const AHEAD: From = From::Head(Some("this queue has not had so many events; it may be an older copy"));
+
 impl Start {
+    /// For the first clients.
+    pub(crate) const PLAIN: Self = Self { stream: None, from: From::Head(None) };
+
     /// Where who wants to go on `after` begins.
     pub(crate) async fn find(log: &dyn TaskStore, after: Option<Token<'_>>) -> Result<Self, StoreError> {
-        let Some(Token { stream, number }) = after else { return Ok(Self::Head(None)) };
+        let start = |from| Ok(Self { stream: Some(log.stream().into()), from });
+        let Some(Token { stream, number }) = after else { return start(From::Head(None)) };
         if stream != log.stream() {
-            return Ok(Self::Head(Some(
-                "this pod has another queue, whose events are numbered for themselves",
-            )));
+            return start(OTHER);
         }
         // The event itself is asked for too: who has seen a number that was never given comes from another history of
         // this queue, such as one restored from a backup.
         let Events { events, oldest } = log.events(number.saturating_sub(1), 1).await?;
-        let known =
-            number == 0 || oldest > number || events.first().is_some_and(|event| event.number == number);
-        // With nothing kept, `oldest` is the next number to come: that it is above says all.
-        if !known {
-            return Ok(Self::Head(Some("this queue has not had so many events; it may be an older copy")));
-        }
-        Ok(Self::After { number, oldest })
+        let known = number == 0 || oldest > number || events.first().is_some_and(|event| event.number == number);
+        start(if known { From::After { number, oldest } } else { AHEAD })
     }
 }
 
@@ -80,6 +88,7 @@ impl Start {
 pub(crate) struct Feed {
     hub: Hub,
     ring: Receiver<Arc<Frame>>,
+    stream: Option<Arc<str>>,
     wish: Wish,
     /// The number of the last event that was passed on, or passed over.
     last: u64,
@@ -108,28 +117,29 @@ pub(crate) struct Missed {
 }
 
 impl Feed {
-    /// Takes a place in the ring.
-    pub(crate) fn new(hub: Hub, wish: Wish, start: Start) -> Self {
+    /// Takes a place in the ring, and what to say first.
+    pub(crate) fn new(hub: Hub, wish: Wish, start: Start) -> (Self, Utf8Bytes) {
         let ring = hub.subscribe();
-        let (last, behind) = match start {
-            Start::Head(_) => (hub.published(), false),
+        let stream = start.stream.as_ref().and_then(|_| hub.stream());
+        // The queue may have been replaced since the client was asked in.
+        let from = if stream == start.stream { start.from } else { OTHER };
+        let (last, behind) = match from {
+            From::Head(_) => (hub.published(), false),
             // What the first frame says is missing is not said again.
-            Start::After { number, oldest } => (number.max(oldest.saturating_sub(1)), true),
+            From::After { number, oldest } => (number.max(oldest.saturating_sub(1)), true),
         };
-        Self { hub, ring, wish, last, behind }
+        let feed = Self { hub, ring, stream, wish, last, behind };
+        let first = feed.first(from);
+        (feed, first)
     }
 
-    /// The first frame.
-    pub(crate) fn first(&self, start: Start) -> Utf8Bytes {
+    fn first(&self, from: From) -> Utf8Bytes {
         let pod = &self.hub.settings().pod;
-        let stream = match (&self.wish, self.hub.log()) {
-            (Wish::Json { .. }, Some(log)) => log.stream(),
-            _ => return pod.greeting().into(),
-        };
+        let Some(stream) = self.stream.as_deref() else { return pod.greeting().into() };
         let token = |number| Token { stream, number };
-        let (resumed, reason, missed) = match start {
-            Start::Head(reason) => (false, reason, None),
-            Start::After { number, oldest } => {
+        let (resumed, reason, missed) = match from {
+            From::Head(reason) => (false, reason, None),
+            From::After { number, oldest } => {
                 let gone = oldest > number + 1;
                 (true, None, gone.then(|| Range { from: token(number + 1), to: token(oldest - 1) }))
             }
@@ -149,8 +159,17 @@ impl Feed {
     }
 
     /// Where the client is.
-    pub(crate) fn last(&self) -> u64 {
-        self.last
+    pub(crate) fn place(&self) -> Token<'_> {
+        self.token(self.last)
+    }
+
+    /// The event of this number.
+    pub(crate) fn token(&self, number: u64) -> Token<'_> {
+        Token { stream: self.stream(), number }
+    }
+
+    pub(crate) fn stream(&self) -> &str {
+        self.stream.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -213,9 +232,10 @@ impl Feed {
     }
 
     /// Reads on from the queue: one page. The feed is no longer behind once a page has reached the queue's end.
-    pub(crate) async fn catch_up(&mut self) -> Result<(Missed, Arc<dyn TaskStore>), StoreError> {
-        let Some(log) = self.hub.log().cloned() else {
-            let detail = "not open".to_owned();
+    pub(crate) async fn catch_up(&mut self) -> Result<Missed, StoreError> {
+        let log = self.hub.log().filter(|log| Some(log.stream()) == self.stream.as_deref());
+        let Some(log) = log else {
+            let detail = "the queue is not open, or is another one".to_owned();
             return Err(StoreError::Unavailable { why: Unavailable::Closed, detail });
         };
         // A new place in the ring, before the page is read.
@@ -225,9 +245,7 @@ impl Feed {
         let expired = (first > self.last + 1).then(|| (self.last + 1, first - 1));
         self.last = events.last().map_or(first.saturating_sub(1).max(self.last), |event| event.number);
         self.behind = events.len() == PAGE;
-        let frames =
-            events.iter().map(|event| Frame::end(log.stream(), event)).filter(|frame| self.wish.wants(frame));
-        let missed = Missed { expired, frames: frames.collect() };
-        Ok((missed, log))
+        let frames = events.iter().map(|event| Frame::end(log.stream(), event));
+        Ok(Missed { expired, frames: frames.filter(|frame| self.wish.wants(frame)).collect() })
     }
 }

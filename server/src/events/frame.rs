@@ -171,12 +171,6 @@ impl Frame {
         })
     }
 
-    /// A success without a number.
-    pub(crate) fn plain(id: Uuid) -> Arc<Self> {
-        let plain = Some(format!("{id} Task {id} processed").into());
-        Arc::new(Self { number: None, client_id: None, json: "{}".into(), plain, sse: OnceLock::new() })
-    }
-
     /// What happens to a task before its end.
     pub(crate) fn hint(hint: &Hint) -> Arc<Self> {
         let Hint { task_id, kind, client_id, what } = hint;

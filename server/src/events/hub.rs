@@ -4,7 +4,7 @@
 //! Guarantee: whoever subscribes and then reads [`Hub::published`] gets each event above that number from the ring.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use graceful_drain::{Drain, State};
@@ -48,7 +48,7 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     ring: broadcast::Sender<Arc<Frame>>,
     published: AtomicU64,
-    log: OnceLock<Arc<dyn TaskStore>>,
+    log: Mutex<Log>,
     turn: watch::Sender<Turn>,
     hints: Mutex<Budget>,
     look: Notify,
@@ -66,13 +66,17 @@ pub(crate) struct Turn {
     pub(crate) accepting: bool,
     /// All that was accepted has ended, and has been published: each client leaves in its own place of the spread.
     pub(crate) closing: bool,
+    /// Streams there have been; what a client knows of one says nothing of the next.
+    pub(crate) streams: u32,
 }
 
-impl Turn {
-    fn of(drain: &Drain) -> Self {
-        let now = drain.status();
-        Self { state: now.state, accepting: now.accepting, closing: false }
-    }
+/// Where events are kept.
+#[derive(Debug, Default)]
+struct Log {
+    /// While it is open. Nobody else keeps it for long: a damaged file can be opened again only once all have let go.
+    store: Option<Arc<dyn TaskStore>>,
+    /// The stream's name, of the last one when none is open.
+    stream: Option<Arc<str>>,
 }
 
 /// So many a second.
@@ -94,14 +98,16 @@ impl Budget {
 }
 
 impl Hub {
-    /// A hub that nobody listens to yet. Spawn [`Hub::attend`] at once, and [`Hub::follow`] when the queue is open.
+    /// A hub that nobody listens to yet. Spawn [`Hub::attend`] and [`Hub::follow`].
     #[must_use]
     pub fn new(settings: Settings, drain: Drain, metrics: Arc<Metrics>) -> Self {
+        let now = drain.status();
+        let turn = Turn { state: now.state, accepting: now.accepting, closing: false, streams: 0 };
         Self(Arc::new(Shared {
             ring: broadcast::Sender::new(BEHIND),
             published: AtomicU64::new(0),
-            log: OnceLock::new(),
-            turn: watch::Sender::new(Turn::of(&drain)),
+            log: Mutex::default(),
+            turn: watch::Sender::new(turn),
             hints: Mutex::new(Budget { since: Instant::now(), left: HINTS_A_SECOND }),
             look: Notify::new(),
             looked: watch::Sender::new(false),
@@ -124,11 +130,6 @@ impl Hub {
         }
     }
 
-    /// A task of the queue in memory has ended; goes when the durable one comes, whose events [`Hub::follow`] reads.
-    pub fn task_ended(&self, id: uuid::Uuid) {
-        let _ = self.0.ring.send(Frame::plain(id));
-    }
-
     /// Follows the drain and tells each client of its turns, until the process ends.
     pub async fn attend(self) {
         let Shared { drain, turn, .. } = &*self.0;
@@ -136,12 +137,7 @@ impl Hub {
             loop {
                 let known = *turn.borrow();
                 drain.turned(known.state, known.accepting).await;
-                let now = Turn::of(drain);
-                turn.send_if_modified(|turn| {
-                    let differs = *turn != now;
-                    *turn = now;
-                    differs
-                });
+                self.turn();
             }
         };
         tokio::select! {
@@ -149,13 +145,18 @@ impl Hub {
             () = drain.closing() => {}
         }
         self.last_look().await;
-        turn.send_modify(|turn| *turn = Turn { closing: true, ..Turn::of(drain) });
+        turn.send_modify(|turn| turn.closing = true);
+    }
+
+    fn turn(&self) {
+        let now = self.0.drain.status();
+        self.0.turn.send_modify(|turn| (turn.state, turn.accepting) = (now.state, now.accepting));
     }
 
     /// What ended before the pod was idle is in the queue by now, though perhaps not yet in the ring.
     async fn last_look(&self) {
-        let Shared { log, look, looked, .. } = &*self.0;
-        if log.get().is_none() {
+        let Shared { look, looked, .. } = &*self.0;
+        if self.log().is_none() {
             return;
         }
         look.notify_one();
@@ -175,10 +176,31 @@ impl Hub {
         self.0.looked.send_replace(true);
     }
 
-    /// Events are read from here, those after `published` by [`Hub::publish`]. True for the first one.
-    pub(super) fn opened(&self, log: Arc<dyn TaskStore>, published: u64) -> bool {
-        self.0.published.store(published, Ordering::SeqCst);
-        self.0.log.set(log).is_ok()
+    /// Events are read from here: of another stream those after its head, of one that is known those after the last
+    /// one published.
+    pub(super) fn open(&self, store: &Arc<dyn TaskStore>) {
+        let mut log = self.lock();
+        let known = log.stream.as_deref() == Some(store.stream());
+        if !known {
+            self.0.published.store(*store.head().borrow(), Ordering::SeqCst);
+            log.stream = Some(store.stream().into());
+        }
+        log.store = Some(store.clone());
+        drop(log);
+        self.0.turn.send_if_modified(|turn| {
+            turn.streams += u32::from(!known);
+            !known
+        });
+    }
+
+    /// There is nothing to read events from.
+    pub(super) fn close(&self) {
+        self.lock().store = None;
+    }
+
+    // Nothing panics under the lock.
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next event.
@@ -201,9 +223,14 @@ impl Hub {
         self.0.ring.subscribe()
     }
 
-    /// Where events are kept, once the queue is open.
-    pub(crate) fn log(&self) -> Option<&Arc<dyn TaskStore>> {
-        self.0.log.get()
+    /// Where events are kept, while the queue is open. Not to be kept for long.
+    pub(crate) fn log(&self) -> Option<Arc<dyn TaskStore>> {
+        self.lock().store.clone()
+    }
+
+    /// The name of the stream whose events are published, once there has been one.
+    pub(crate) fn stream(&self) -> Option<Arc<str>> {
+        self.lock().stream.clone()
     }
 
     /// Where the pod's drain is, and each change of it.

@@ -1,7 +1,7 @@
 //! `/ws/{client_id}`: one client's session, from its first frame to its close.
 //!
 //! # Close codes
-//! - 1012: the pod goes; come back, after a random time (`reconnect_in_ms` in the last JSON frame).
+//! - 1012: the pod goes, or its queue was replaced by another; come back, after a random time (`reconnect_in_ms` in the last JSON frame).
 //! - 1008: the client did not keep up, or did not answer pings. In JSON it may come back with its last `id`.
 //! - 1013: the queue could not be read for what the client missed; come back later with the same `id`.
 //! - 1009, 1002, 1007: the client sent something too long or malformed.
@@ -16,7 +16,7 @@ use axum::extract::ws::{CloseCode, CloseFrame, Message, Utf8Bytes, WebSocket, We
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use graceful_drain::{Farewell, closing_frame};
+use graceful_drain::{Farewell, SERVICE_RESTART, closing_frame};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
@@ -26,7 +26,6 @@ use super::feed::{Feed, Next, Start, Wish};
 use super::frame::{self, Frame, Range};
 use super::hub::{Hub, Turn};
 use super::limits::Place;
-use super::token::Token;
 
 /// How long one frame may take to leave: a client that reads nothing for so long is gone.
 const SEND: Duration = Duration::from_secs(10);
@@ -51,6 +50,8 @@ enum End {
     Silent,
     /// What it missed can't be read.
     Away,
+    /// The queue was replaced by another.
+    Replaced,
     /// The pod goes.
     Farewell,
 }
@@ -74,9 +75,9 @@ pub(crate) async fn watch(
     }
     let client: Arc<str> = client.as_str().into();
     let start = match hub.log() {
-        _ if !ask.json => Start::Head(None),
+        _ if !ask.json => Start::PLAIN,
         None => return ask::away(),
-        Some(log) => match Start::find(&**log, ask.after).await {
+        Some(log) => match Start::find(&*log, ask.after).await {
             Ok(start) => start,
             Err(error) => {
                 debug!(%error, "no place in the stream was found");
@@ -102,9 +103,9 @@ pub(crate) async fn watch(
     drain.on_upgrade(upgrade, move |socket, farewell| {
         // Before the first frame: what ends after a client has read it reaches this client.
         let turn = hub.turns();
-        let feed = Feed::new(hub, wish, start);
-        let first = feed.first(start);
-        Session { socket, feed, client, turn, farewell, _place: place }.run(first)
+        let streams = turn.borrow().streams;
+        let (feed, first) = Feed::new(hub, wish, start);
+        Session { socket, feed, client, turn, streams, farewell, _place: place }.run(first)
     })
 }
 
@@ -113,6 +114,7 @@ struct Session {
     feed: Feed,
     client: Arc<str>,
     turn: watch::Receiver<Turn>,
+    streams: u32,
     farewell: Farewell,
     _place: Place,
 }
@@ -154,6 +156,9 @@ impl Session {
                     if changed.is_err() {
                         return Err(End::Gone);
                     }
+                    if self.feed.is_json() && self.turn.borrow().streams != self.streams {
+                        return Err(End::Replaced);
+                    }
                     leave = leave.or(self.leave());
                     self.told()
                 }
@@ -183,7 +188,7 @@ impl Session {
 
     /// The drain's turn, for those who understand.
     fn told(&mut self) -> Option<Message> {
-        let Turn { state, accepting, closing } = *self.turn.borrow();
+        let Turn { state, accepting, closing, streams: _ } = *self.turn.borrow();
         (self.feed.is_json() && !closing).then(|| Message::Text(frame::drain(state, accepting)))
     }
 
@@ -206,13 +211,12 @@ impl Session {
             if leave.is_some_and(|leave| leave <= now) {
                 break;
             }
-            let (missed, log) = self.feed.catch_up().await.map_err(|error| {
+            let missed = self.feed.catch_up().await.map_err(|error| {
                 debug!(%error, "missed events can't be read");
                 End::Away
             })?;
             if let Some((from, to)) = missed.expired {
-                let token = |number| Token { stream: log.stream(), number };
-                let range = Range { from: token(from), to: token(to) };
+                let range = Range { from: self.feed.token(from), to: self.feed.token(to) };
                 self.send(Message::Text(frame::missed(range))).await?;
             }
             for frame in missed.frames {
@@ -244,6 +248,7 @@ impl Session {
                 self.close(close_code::POLICY, "silent: no answer to pings").await;
             }
             End::Away => self.close(close_code::AGAIN, "missed events can't be read now").await,
+            End::Replaced => self.close(SERVICE_RESTART, "the queue was replaced").await,
             End::Farewell => self.say_goodbye().await,
         }
     }

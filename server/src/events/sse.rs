@@ -14,7 +14,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use graceful_drain::ConnectionGuard;
-use graceful_store::TaskStore;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -24,7 +23,6 @@ use super::feed::{Feed, Next, Start, Wish};
 use super::frame::{self, Range, sse};
 use super::hub::{Hub, Turn};
 use super::limits::Place;
-use super::token::Token;
 
 /// Below the 30 s after which some proxies cut a silent answer.
 const COMMENT: Duration = Duration::from_secs(15);
@@ -46,7 +44,7 @@ pub(crate) async fn events(
         Ok(origin) => origin,
         Err(refusal) => return *refusal,
     };
-    let Some(log) = hub.log().cloned() else { return ask::away() };
+    let Some(log) = hub.log() else { return ask::away() };
     let start = match Start::find(&*log, ask.after).await {
         Ok(start) => start,
         Err(error) => {
@@ -59,7 +57,7 @@ pub(crate) async fn events(
         Ok(place) => place,
         Err(crowded) => return ask::crowded(&hub, crowded),
     };
-    let listener = Listener::new(hub, log, Wish::Json { own: client, hints: !ask.no_hints }, start, place);
+    let listener = Listener::new(hub, Wish::Json { own: client, hints: !ask.no_hints }, start, place);
     let body = stream::unfold(listener, async |mut listener| {
         let bytes = listener.next().await?;
         Some((Ok::<_, Infallible>(bytes), listener))
@@ -83,8 +81,8 @@ pub(crate) async fn events(
 
 struct Listener {
     feed: Feed,
-    log: Arc<dyn TaskStore>,
     turn: watch::Receiver<Turn>,
+    streams: u32,
     first: Option<Bytes>,
     leave: Option<Instant>,
     over: bool,
@@ -93,14 +91,14 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(hub: Hub, log: Arc<dyn TaskStore>, wish: Wish, start: Start, place: Place) -> Self {
+    fn new(hub: Hub, wish: Wish, start: Start, place: Place) -> Self {
         let connection = hub.drain().connection();
         let turn = hub.turns();
-        let feed = Feed::new(hub, wish, start);
-        let token = Token { stream: log.stream(), number: feed.last() };
-        let first = Some(sse(Some(token), &feed.first(start)));
+        let streams = turn.borrow().streams;
+        let (feed, hello) = Feed::new(hub, wish, start);
+        let first = Some(sse(Some(feed.place()), &hello));
         let mut listener =
-            Self { feed, log, turn, first, leave: None, over: false, connection, _place: place };
+            Self { feed, turn, streams, first, leave: None, over: false, connection, _place: place };
         listener.turned();
         listener
     }
@@ -115,7 +113,7 @@ impl Listener {
             let alarm = sleep_until(self.leave.map_or(comment, |leave| leave.min(comment)));
             tokio::select! {
                 next = self.feed.next() => match next {
-                    Next::Frame(frame) => return Some(frame.sse(self.log.stream())),
+                    Next::Frame(frame) => return Some(frame.sse(self.feed.stream())),
                     Next::Lagged => {
                         self.feed.hub().metrics().slow_client();
                         return Some(self.end("too slow: events were missed"));
@@ -149,7 +147,10 @@ impl Listener {
 
     /// The drain has come to another state.
     fn turned(&mut self) -> Option<Bytes> {
-        let Turn { state, accepting, closing } = *self.turn.borrow_and_update();
+        let Turn { state, accepting, closing, streams } = *self.turn.borrow_and_update();
+        if streams != self.streams {
+            return Some(self.end("the queue was replaced"));
+        }
         if closing {
             self.leave = self.leave.or(Some(Instant::now() + self.connection.farewell().delay()));
             return None;
@@ -159,8 +160,8 @@ impl Listener {
 
     /// Some of what was missed.
     async fn page(&mut self) -> Bytes {
-        let (missed, log) = match self.feed.catch_up().await {
-            Ok(found) => found,
+        let missed = match self.feed.catch_up().await {
+            Ok(missed) => missed,
             Err(error) => {
                 debug!(%error, "missed events can't be read");
                 return self.end("missed events can't be read now");
@@ -175,7 +176,7 @@ impl Listener {
             ));
         }
         for frame in missed.frames {
-            page.extend_from_slice(&frame.sse(log.stream()));
+            page.extend_from_slice(&frame.sse(self.feed.stream()));
         }
         page.into()
     }
@@ -190,7 +191,7 @@ impl Listener {
         self.over = true;
         let mut last = Vec::new();
         while let Some(frame) = self.feed.ready() {
-            last.extend_from_slice(&frame.sse(self.log.stream()));
+            last.extend_from_slice(&frame.sse(self.feed.stream()));
         }
         let mut words = String::new();
         let pause = frame::pause();

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::hub::Hub;
+use crate::queue::Queue;
 
 /// Events that are read at once.
 const PAGE: usize = 512;
@@ -17,21 +18,28 @@ const PAGE: usize = 512;
 const AWAY: Duration = Duration::from_millis(250);
 
 impl Hub {
-    /// Follows the queue from its head on, until the process ends. What is older is for those who ask for it by
-    /// number.
-    pub async fn follow(self, store: Arc<dyn TaskStore>) {
-        let mut head = store.head();
-        let start = *head.borrow_and_update();
-        if !self.opened(store.clone(), start) {
-            warn!("the hub follows a queue already; this one is not followed");
-            return;
+    /// Follows the queue from its head on, through its closings and openings, until the process ends. What is older is
+    /// for those who ask for it by number.
+    pub async fn follow(self, queue: Arc<Queue>) {
+        loop {
+            let store = queue.opened().await;
+            self.open(&store);
+            tokio::select! {
+                () = self.publish_all(&*store) => {}
+                () = queue.replaced(&store) => {}
+            }
+            self.close();
         }
+    }
+
+    async fn publish_all(&self, store: &dyn TaskStore) {
+        let mut head = store.head();
         let mut away = false;
         let mut asked = false;
         loop {
             // Seen before it is read: what comes in between wakes us again.
             head.mark_unchanged();
-            match self.read_on(&*store).await {
+            match self.read_on(store).await {
                 Ok(()) => {
                     if std::mem::take(&mut away) {
                         info!("events are read again");
@@ -72,7 +80,7 @@ impl Hub {
             () = self.asked_to_look() => true,
             changed = head.changed() => {
                 if changed.is_err() {
-                    // The queue is closed, which happens at the end of the process: nothing comes any more.
+                    // The queue is closed: nothing comes any more.
                     self.asked_to_look().await;
                 }
                 changed.is_err()
