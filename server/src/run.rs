@@ -117,7 +117,7 @@ impl Server {
         let reporter = reporter(&flags, &drain, &metrics)?;
         let settings = store_settings(&flags, &kinds);
         let queue = Queue::open(engine, settings, drain.clone(), metrics.clone());
-        tokio::spawn(follow(hub.clone(), queue.clone()));
+        tokio::spawn(hub.clone().follow(queue.clone()));
         let runner =
             Runner::new(queue.clone(), kinds.clone(), drain.clone(), hub.clone(), reporter, metrics.clone());
         runner.start(flags.concurrency.get());
@@ -142,19 +142,18 @@ impl Server {
     }
 }
 
-/// Publishes the queue's events from when it is open.
-async fn follow(hub: Hub, queue: Arc<Queue>) {
-    let store = queue.opened().await;
-    hub.follow(store).await;
-}
-
 fn listening(flags: &Run) -> hub::Settings {
     let limits = Limits {
         total: flags.max_sockets,
         per_client: flags.max_sockets_per_client,
         per_address: flags.max_sockets_per_ip,
     };
-    hub::Settings { pod: Pod::from_env(), limits, origins: flags.allowed_origins.clone() }
+    hub::Settings {
+        pod: Pod::from_env(),
+        limits,
+        origins: flags.allowed_origins.clone(),
+        ..hub::Settings::default()
+    }
 }
 
 fn store_settings(flags: &Run, kinds: &Kinds) -> StoreSettings {

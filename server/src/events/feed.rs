@@ -60,8 +60,9 @@ enum From {
     After { number: u64, oldest: u64 },
 }
 
-const OTHER: From =
-    From::Head(Some("this is another queue than the one you come from, and its events have numbers of their own"));
+const OTHER: From = From::Head(Some(
+    "this is another queue than the one you come from, and its events have numbers of their own",
+));
 const AHEAD: From = From::Head(Some("this queue has not had so many events; it may be an older copy"));
 
 impl Start {
@@ -78,7 +79,8 @@ impl Start {
         // The event itself is asked for too: who has seen a number that was never given comes from another history of
         // this queue, such as one restored from a backup.
         let Events { events, oldest } = log.events(number.saturating_sub(1), 1).await?;
-        let known = number == 0 || oldest > number || events.first().is_some_and(|event| event.number == number);
+        let known =
+            number == 0 || oldest > number || events.first().is_some_and(|event| event.number == number);
         start(if known { From::After { number, oldest } } else { AHEAD })
     }
 }

@@ -20,17 +20,14 @@ use super::origin::Origins;
 use crate::identity::Pod;
 use crate::metrics::Metrics;
 
-/// Frames a client may fall behind before it is dropped: at 1,000 tasks a second more than a second's worth, and a few
-/// MB at most, for all clients together.
-const BEHIND: usize = 4096;
 /// Hints are for people who watch: beyond what one can read they are skipped, so that they never push an event out of
 /// the ring.
 const HINTS_A_SECOND: u32 = 1000;
 /// How long the last events may take from the queue to the ring once the pod is idle.
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
-/// What clients may do.
-#[derive(Debug, Clone, Default)]
+/// What clients are told, and may do.
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Which pod this is, as clients are told.
     pub pod: Pod,
@@ -38,6 +35,15 @@ pub struct Settings {
     pub limits: Limits,
     /// Which pages of other sites may.
     pub origins: Origins,
+    /// Frames a client may fall behind before it is dropped. They are kept once, for all clients together.
+    pub behind: usize,
+}
+
+impl Default for Settings {
+    /// Room for more than a second at 1,000 tasks a second, in a few MB.
+    fn default() -> Self {
+        Self { pod: Pod::default(), limits: Limits::default(), origins: Origins::default(), behind: 4096 }
+    }
 }
 
 /// Sends to all who listen. Cheap to clone.
@@ -104,7 +110,7 @@ impl Hub {
         let now = drain.status();
         let turn = Turn { state: now.state, accepting: now.accepting, closing: false, streams: 0 };
         Self(Arc::new(Shared {
-            ring: broadcast::Sender::new(BEHIND),
+            ring: broadcast::Sender::new(settings.behind),
             published: AtomicU64::new(0),
             log: Mutex::default(),
             turn: watch::Sender::new(turn),

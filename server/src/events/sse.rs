@@ -169,11 +169,8 @@ impl Listener {
         };
         let mut page = Vec::new();
         if let Some((from, to)) = missed.expired {
-            let token = |number| Token { stream: log.stream(), number };
-            page.extend_from_slice(&sse(
-                Some(token(to)),
-                &frame::missed(Range { from: token(from), to: token(to) }),
-            ));
+            let (from, to) = (self.feed.token(from), self.feed.token(to));
+            page.extend_from_slice(&sse(Some(to), &frame::missed(Range { from, to })));
         }
         for frame in missed.frames {
             page.extend_from_slice(&frame.sse(self.feed.stream()));
