@@ -122,9 +122,10 @@ impl Feed {
     /// Takes a place in the ring, and what to say first.
     pub(crate) fn new(hub: Hub, wish: Wish, start: Start) -> (Self, Utf8Bytes) {
         let ring = hub.subscribe();
-        let stream = start.stream.as_ref().and_then(|_| hub.stream());
+        let Start { stream: asked, from } = start;
+        let stream = asked.as_ref().and_then(|_| hub.stream());
         // The queue may have been replaced since the client was asked in.
-        let from = if stream == start.stream { start.from } else { OTHER };
+        let from = if stream == asked { from } else { OTHER };
         let (last, behind) = match from {
             From::Head(_) => (hub.published(), false),
             // What the first frame says is missing is not said again.

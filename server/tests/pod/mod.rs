@@ -1,6 +1,7 @@
 //! A pod inside of the test: the whole server but its listeners, on a queue in a folder of its own.
 #![allow(dead_code, reason = "each test file uses its part of the pod")]
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use graceful_server::running::Running;
 use graceful_server::sleep;
 use graceful_store::{Settings as StoreSettings, State, TaskRecord};
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceExt;
@@ -85,7 +87,7 @@ pub(crate) struct Pod {
     pub(crate) public: Router,
     pub(crate) admin: Router,
     pub(crate) defaults: Defaults,
-    _folder: Folder,
+    pub(crate) folder: Folder,
 }
 
 /// How a pod of the tests is made.
@@ -94,6 +96,10 @@ pub(crate) struct Plan {
     pub(crate) capacity: u64,
     pub(crate) concurrency: usize,
     pub(crate) defaults: Defaults,
+    pub(crate) keep_events: Duration,
+    pub(crate) listening: hub::Settings,
+    /// None: SQLite in a folder of its own.
+    pub(crate) engine: Option<Engine>,
 }
 
 impl Plan {
@@ -101,30 +107,39 @@ impl Plan {
         let mut kinds = Kinds::default();
         kinds.add(kind).unwrap();
         let defaults = Defaults { timeout: PATIENCE, max_attempts: 3, keep: Duration::from_secs(3600) };
-        Self { kinds, capacity: 100, concurrency: 8, defaults }
+        Self {
+            kinds,
+            capacity: 100,
+            concurrency: 8,
+            defaults,
+            keep_events: Duration::from_secs(3600),
+            listening: hub::Settings::default(),
+            engine: None,
+        }
     }
 
     /// Ready.
     pub(crate) async fn pod(self) -> Pod {
-        let Self { kinds, capacity, concurrency, defaults } = self;
+        let Self { kinds, capacity, concurrency, defaults, keep_events, listening, engine } = self;
         let folder = Folder::new();
         let drain = Drain::new(Settings::default());
         let (kinds, metrics) = (Arc::new(kinds), Arc::new(Metrics::default()));
-        let hub = Hub::new(hub::Settings::default(), drain.clone(), metrics.clone());
+        let hub = Hub::new(listening, drain.clone(), metrics.clone());
         tokio::spawn(hub.clone().attend());
         let settings = StoreSettings {
-            owner: "test".to_owned(),
+            owner: Uuid::new_v4().to_string(),
             capacity,
             kinds: kinds.names(),
-            keep_events: Duration::from_secs(3600),
+            keep_events,
             owned: Arc::new(|_| {}),
         };
-        let queue = Queue::open(Engine::Sqlite(folder.0.clone()), settings, drain.clone(), metrics.clone());
+        let engine = engine.unwrap_or_else(|| Engine::Sqlite(folder.0.clone()));
+        let queue = Queue::open(engine, settings, drain.clone(), metrics.clone());
         let runner =
             Runner::new(queue.clone(), kinds.clone(), drain.clone(), hub.clone(), None, metrics.clone());
         runner.start(concurrency);
-        let store = timeout(PATIENCE, queue.opened()).await.unwrap();
-        tokio::spawn(hub.clone().follow(store));
+        tokio::spawn(hub.clone().follow(queue.clone()));
+        timeout(PATIENCE, queue.opened()).await.unwrap();
         let api = Api {
             drain: drain.clone(),
             queue: queue.clone(),
@@ -134,7 +149,7 @@ impl Plan {
             metrics: metrics.clone(),
         };
         let admin = api::admin(&api);
-        Pod { drain, queue, hub, metrics, admin, public: api::public(api), defaults, _folder: folder }
+        Pod { drain, queue, hub, metrics, admin, public: api::public(api), defaults, folder }
     }
 }
 
@@ -148,6 +163,15 @@ pub(crate) fn routes(drain: Drain, queue: Arc<Queue>) -> (Router, Router) {
 }
 
 impl Pod {
+    /// Serves the public routes; where.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = self.public.clone().into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        address
+    }
+
     /// Puts a task of this kind into the queue, past the API.
     pub(crate) async fn put(&self, kind: &str, input: &str) -> Uuid {
         let task = self.defaults.task(kind, input.to_owned());
