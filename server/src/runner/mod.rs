@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use graceful_drain::{Drain, State};
-use graceful_store::{Claim, Outcome, StoreError, TaskStore};
+use graceful_store::{Claim, Outcome, TaskStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -177,18 +177,15 @@ impl Runner {
     }
 }
 
-/// Claimed and not started: queued again. What can't be given back is another pod's when the lease is over.
+/// Claimed and not started: queued again. Until that is written down, or another pod has them, they are in flight here.
 async fn give_back(store: &Arc<dyn TaskStore>, claims: Vec<Claim>) {
-    for claim in claims {
+    join_all(claims.iter().map(|claim| async {
         let mut pause = FIRST_PAUSE;
         while let Err(error) = store.complete(claim.lease, Outcome::Released).await {
-            let task_id = claim.lease.id;
-            warn!(%task_id, %error, "a claimed task could not be given back; trying on");
-            if matches!(error, StoreError::Unavailable { .. }) && pause >= LONGEST_PAUSE {
-                break;
-            }
+            debug!(task_id = %claim.lease.id, %error, "a claimed task could not be given back; trying on");
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    }
+    }))
+    .await;
 }
