@@ -8,8 +8,10 @@ mod child;
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use child::{Folder, Server};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn what_was_accepted_is_finished_after_a_sigkill_and_the_attempt_counts() {
@@ -95,4 +97,51 @@ async fn flags_that_contradict_each_other_are_refused_before_anything_starts() {
     let said = String::from_utf8_lossy(&run.stderr);
     assert_eq!(run.status.code(), Some(2), "{said}");
     assert!(said.contains("write --store postgres") && !said.contains("secret"), "{said}");
+}
+
+/// The queue's files, from one folder to another.
+fn move_queue(from: &Path, to: &Path) {
+    for name in ["tasks.db", "tasks.db-wal", "tasks.db-shm"] {
+        match std::fs::rename(from.join(name), to.join(name)) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{name}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_told_and_left_alone_and_a_sound_one_is_taken_up_by_itself() {
+    let data = Folder::new();
+    let server = Server::start_on(&data, &["--task-seconds", "600", "--concurrency", "1"]).await;
+    server.submit().await;
+    server.submit().await;
+    server.drained_to(|status| status["inFlight"]["running"] == 1).await;
+    // Those who listen must not keep the old file open.
+    let _socket = server.socket("alice").await;
+    let _stream = reqwest::get(format!("http://127.0.0.1:{}/v1/events", server.public)).await.unwrap();
+
+    let aside = Folder::new();
+    move_queue(&data.0, &aside.0);
+    std::fs::write(data.0.join("tasks.db"), "this is no queue ".repeat(1000)).unwrap();
+    server
+        .logged_until("the queue can't be used", |line| {
+            line["trouble"].as_str().unwrap().contains("put a sound copy in its place")
+        })
+        .await;
+    let refused = server.post().await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(server.readyz().await, 200);
+    assert_eq!(server.status().await["inFlight"]["total"], 2, "what was accepted is not forgotten");
+    assert!(std::fs::read_to_string(data.0.join("tasks.db")).unwrap().starts_with("this is no queue"));
+
+    std::fs::remove_file(data.0.join("tasks.db")).unwrap();
+    move_queue(&aside.0, &data.0);
+    let accepted = async {
+        while server.post().await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), accepted).await.expect("it is taken up by itself");
+    server.drained_to(|status| status["inFlight"]["queued"] == 2 && status["inFlight"]["running"] == 1).await;
 }

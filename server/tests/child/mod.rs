@@ -193,9 +193,14 @@ impl Server {
 
     /// Waits for such a line; the first.
     pub(crate) async fn logged_once(&self, message: &str) -> Value {
+        self.logged_until(message, |_| true).await
+    }
+
+    /// Waits for such a line that is as wanted.
+    pub(crate) async fn logged_until(&self, message: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let reading = async {
             loop {
-                if let Some(line) = self.logged(message).into_iter().next() {
+                if let Some(line) = self.logged(message).into_iter().find(&wanted) {
                     return line;
                 }
                 sleep(Duration::from_millis(10)).await;
