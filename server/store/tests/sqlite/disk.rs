@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::{Completion, Hold, NewTask, Owned, StoreError, TaskStore, Unavailable};
+use graceful_store::{Completion, Filter, Hold, NewTask, Owned, StoreError, TaskStore, Unavailable};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -110,6 +110,34 @@ async fn in_a_tiny_disk() {
     drop(store);
     let store = open(&folder, settings()).await;
     assert_eq!(claim_one(&store).await.lease.id, id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_written_over_though_there_are_readers() {
+    let folder = Folder::new();
+    let store = open(&folder.0, settings()).await;
+    let log = folder.0.join("tasks.db-wal");
+    let laid_out = fs::metadata(&log).unwrap().len();
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let store = Arc::clone(&store);
+        clients.spawn(async move {
+            // 17 pages each, and 400 of them: three times what the log holds.
+            for _ in 0..100 {
+                let id = submit(&store, big()).await;
+                get(&store, id).await;
+                store.list(&Filter::default(), None, 20).await.unwrap();
+            }
+        });
+    }
+    clients.join_all().await;
+    let length = fs::metadata(&log).unwrap().len();
+    // A reader may keep it from being begun again at once.
+    assert!((laid_out..laid_out * 3 / 2).contains(&length), "{laid_out} bytes, then {length}");
+    drop(store);
+    let store = open(&folder.0, settings()).await;
+    assert!(fs::metadata(&log).unwrap().len() >= laid_out, "it is laid out again at each start");
+    assert_eq!(store.counts().await.unwrap().queued, 400);
 }
 
 /// Runs a test in a mount namespace of its own, on a file system of so many MiB.
