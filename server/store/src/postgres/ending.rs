@@ -91,7 +91,9 @@ impl Core {
                     self.something_waits();
                 }
                 for (one, completion) in batch.into_iter().zip(completions) {
-                    one.reply.send(Ok(completion)).ok();
+                    if one.reply.send(Ok(completion)).is_err() && completion != Completion::Lost {
+                        self.running.unheard(one.lease);
+                    }
                 }
             }
             Err(_) if spoilt && batch.len() > 1 => {

@@ -103,8 +103,9 @@ fn channel(core: &Core) -> String {
 /// Listens until the store is dropped.
 pub(super) async fn listen(core: Arc<Core>, me: String, options: PgConnectOptions) {
     loop {
-        let Err(error) = listen_once(&core, &me, options.clone()).await else { continue };
-        debug!(%error, "not listening; trying again");
+        if let Err(error) = listen_once(&core, &me, options.clone()).await {
+            debug!(%error, "not listening; trying again");
+        }
         sleep(AGAIN).await;
     }
 }

@@ -20,6 +20,9 @@
 //! and the session's settings live there). Up to 14 connections for each process. Tables are in the first schema of the
 //! user's `search_path`.
 //!
+//! The database does not go back in time: one that is restored, or whose standby lacks the last commits, has lost tasks,
+//! and gives their events' numbers again. Then `UPDATE graceful_log SET stream = …` tells clients to begin anew.
+//!
 //! # TLS
 //! As the URL says: `?sslmode=verify-full&sslrootcert=/path/ca.pem` has the server's certificate checked against that
 //! file and the system's roots, of which an image made from nothing has none. `sslmode=require` encrypts and checks

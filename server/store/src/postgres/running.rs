@@ -24,6 +24,8 @@ pub(super) struct Running {
 #[derive(Default)]
 struct Leases {
     held: HashMap<Lease, Attempt>,
+    /// Ends that were written after their callers had given up waiting: not counted, and known if they try again.
+    unheard: HashMap<Lease, Instant>,
     /// Claims that the database was asked for and has not answered.
     asking: u64,
     told: u64,
@@ -57,7 +59,10 @@ impl Running {
 
     /// It is this process's no longer.
     pub(super) fn ended(&self, lease: Lease) {
-        self.change(|leases| leases.held.remove(&lease));
+        self.change(|leases| {
+            leases.unheard.remove(&lease);
+            leases.held.remove(&lease)
+        });
     }
 
     /// Nobody knows whether its end was written.
@@ -68,7 +73,13 @@ impl Running {
     }
 
     pub(super) fn is_doubtful(&self, lease: Lease) -> bool {
-        self.lock().held.get(&lease).is_some_and(|attempt| attempt.doubtful)
+        let leases = self.lock();
+        leases.unheard.contains_key(&lease) || leases.held.get(&lease).is_some_and(|attempt| attempt.doubtful)
+    }
+
+    /// It ended, and nobody was there to hear it.
+    pub(super) fn unheard(&self, lease: Lease) {
+        self.lock().unheard.insert(lease, Instant::now());
     }
 
     /// Someone here cares for these.
@@ -84,7 +95,10 @@ impl Running {
     /// What nobody cares for is not counted any more.
     pub(super) fn forget_untended(&self) {
         let now = Instant::now();
-        self.change(|leases| leases.held.retain(|_, attempt| now - attempt.tended < UNTENDED));
+        self.change(|leases| {
+            leases.held.retain(|_, attempt| now - attempt.tended < UNTENDED);
+            leases.unheard.retain(|_, ended| now - *ended < UNTENDED);
+        });
     }
 
     /// Told under the lock, so that the watcher sees changes in their order.

@@ -88,3 +88,15 @@ async fn a_claim_that_is_cut_before_its_commit_claims_nothing() {
     assert_eq!((claim.lease.id, claim.lease.attempt), (id, 1));
     until(&store, "nothing is counted", async || told.latest() == Owned::default()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_came_after_its_caller_had_gone_recognises_itself() {
+    let (_, store, told, _) = by_wire().await;
+    let id = submit(&store, task()).await;
+    let lease = claim_one(&store).await.lease;
+    assert!(timeout(Duration::ZERO, store.complete(lease, done())).await.is_err());
+    until(&store, "ended all the same", async || get(&store, id).await.state == State::Succeeded).await;
+    until(&store, "not counted", async || told.latest() == Owned::default()).await;
+    assert_eq!(store.complete(lease, done()).await.unwrap(), Completion::Now(State::Succeeded));
+    assert_eq!(store.complete(lease, done()).await.unwrap(), Completion::Lost);
+}
