@@ -46,6 +46,10 @@ pub(crate) struct Options {
 /// Prepares everything and runs the scenarios.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let Options { filter, keep, seed, jobs, target } = options;
+    if target.context.is_none() {
+        // The page is opened in a browser of this machine, which reaches the pods of its own cluster only.
+        prerequisites::ensure(&prerequisites::CHROMIUM)?;
+    }
     let mut command = prepare(target)?;
     if *keep {
         command.arg("--keep");

@@ -44,6 +44,10 @@ pub const BUILDAH: [Prerequisite; 1] = [needs("buildah", "buildah")];
 /// The interpreter that the end-to-end tests' foreign app runs on, mounted from the node.
 pub const PYTHON: [Prerequisite; 1] = [needs("/usr/bin/python3", "python3")];
 
+/// The browser that the page is tried in, and what drives it.
+pub const CHROMIUM: [Prerequisite; 2] =
+    [needs("chromium", "chromium"), needs("chromedriver", "chromium-driver")];
+
 /// The database that the shared queue is tested on.
 pub const POSTGRES: [Prerequisite; 2] = [needs("postgres", "postgresql"), needs("setpriv", "util-linux")];
 

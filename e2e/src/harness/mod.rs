@@ -5,11 +5,13 @@
 //! - [`scene`]: one test's namespace; [`given`], [`when`], [`then`]: its steps.
 //! - [`databases`]: PostgreSQL for those that share a queue. [`crash`]: SIGKILL inside a pod.
 //! - [`plain`]: the same pods without Graceful, to compare with.
+//! - [`browser`]: a real Chromium on this machine.
 //! - [`observer`]: P1 and P3, held for the whole of each test. [`wait`]: level-triggered waits.
 //! - [`usage`]: what the operator costs.
 //! - [`runner`]: side by side, with a [`dump`] of everything when one fails.
 
 pub mod app;
+pub mod browser;
 pub mod charts;
 mod crash;
 pub mod databases;

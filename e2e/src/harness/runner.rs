@@ -39,17 +39,22 @@ const ALONE: &str = "alone";
 const POSTGRES: &str = "postgres";
 /// It kills processes of the nodes, which must be of this machine.
 const KILLS: &str = "kills";
+/// It opens a page from this machine, which must reach the pods.
+const BROWSER: &str = "browser";
 
 impl Scenario {
     /// Why it cannot run here.
     fn impossible(&self, world: &World) -> Option<&'static str> {
-        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS].contains(tag)) {
+        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS, BROWSER].contains(tag)) {
             Some(_) => Some("its tags are not what we know"),
             None if self.tags.contains(&POSTGRES) && matches!(world.databases, Databases::None) => {
                 Some("it needs a PostgreSQL that pods reach: give --postgres-url")
             }
             None if self.tags.contains(&KILLS) && !world.ours => {
                 Some("it kills processes of the nodes: only on this machine's own cluster")
+            }
+            None if self.tags.contains(&BROWSER) && !world.ours => {
+                Some("its browser runs on this machine and does not reach the pods of another cluster")
             }
             None => None,
         }

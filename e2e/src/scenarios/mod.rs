@@ -7,6 +7,7 @@ mod deletion;
 mod durable;
 mod foreign;
 mod operator;
+mod page;
 mod rollout;
 mod scale;
 mod sockets;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         durable::sqlite_container_killed_in_mid_drain(kills),
         durable::postgres_pod_deleted_by_force(postgres),
         durable::postgres_rollout_does_not_wait_for_the_shared_queue(postgres),
+        page::page_through_a_rollout(postgres, browser),
         control::plain_deployment_loses_tasks,
         operator::operator_killed_during_rollouts(alone),
         operator::helm_upgrade_restarts_nobody(alone),

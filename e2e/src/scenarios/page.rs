@@ -1,0 +1,228 @@
+//! The page at `/`, in a real Chromium, through a rollout.
+
+use anyhow::{Context, ensure};
+use graceful_api::names;
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::harness::app::{AppSpec, NAME};
+use crate::harness::browser::{Browser, Look, pictures};
+use crate::harness::scene::Scene;
+use crate::harness::wait::eventually;
+use crate::harness::{ROLLS, STARTS};
+use crate::wire::{LoadSpec, create_task};
+
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+/// Two pods have four places each: the last of ten tasks of some seconds is seen to wait.
+const PLACES: &str = "4";
+const TASKS: usize = 10;
+
+const WIDE: Look = Look { width: 1280, height: 900, scale: 1.0, dark: false };
+const DARK: Look = Look { dark: true, ..WIDE };
+const NARROW: Look = Look { width: 320, height: 720, scale: 2.0, dark: false };
+
+/// Writes down, from the page itself, each state that each task is shown in and each numbered line of the event log, in
+/// the order in which they come.
+const RECORD: &str = r#"
+    const seen = window.seen = { states: {}, numbers: [], words: [] };
+    const state = (row) => {
+        const states = (seen.states[row.dataset.id] ??= []);
+        if (row.dataset.state && states[states.length - 1] !== row.dataset.state) states.push(row.dataset.state);
+    };
+    const rows = document.querySelector('#rows');
+    new MutationObserver((changes) => {
+        for (const { target, addedNodes } of changes) for (const row of [target, ...addedNodes]) if (row.dataset?.id) state(row);
+    }).observe(rows, { childList: true, subtree: true, attributes: true, attributeFilter: ['data-state'] });
+    new MutationObserver((changes) => {
+        const lines = changes.flatMap(({ addedNodes }) => [...addedNodes].reverse());
+        for (const line of lines) {
+            const words = line.lastElementChild.textContent;
+            const number = /^#(\d+) /.exec(words);
+            if (number) seen.numbers.push(Number(number[1])); else seen.words.push(words);
+        }
+    }).observe(document.querySelector('#log'), { childList: true });
+    const lamp = document.querySelector('#lamp');
+    new MutationObserver(() => seen.words.push(`lamp: ${lamp.textContent}`)).observe(lamp, { childList: true, characterData: true, subtree: true });
+"#;
+
+/// What a task of each kind of end looks like, for the picture: one that is dead, one whose time has not come, one
+/// that was called off.
+const VARIETY: &str = r#"
+    const hand_in = (task) => fetch('/v1/tasks', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(task) }).then((answer) => answer.json());
+    await hand_in({ kind: 'sleep', input: { seconds: 60 }, timeout_seconds: 0.5, max_attempts: 1, client_id: 'nightly' });
+    await hand_in({ kind: 'sleep', delay_seconds: 600, priority: 5, client_id: 'reports' });
+    const { id } = await hand_in({ kind: 'sleep', delay_seconds: 600 });
+    await fetch(`/v1/tasks/${id}/cancel`, { method: 'POST' });
+"#;
+
+/// A person at the keyboard hands in tasks, sees them wait, run and end, and stays in the picture while the pod that the
+/// page talks to is replaced: told, closed with 1012, back on a new pod, with no event missed and no error.
+pub(super) async fn page_through_a_rollout(scene: &Scene) -> anyhow::Result<()> {
+    let (given, ..) = scene.steps();
+    let database = scene.world.databases.take().await?;
+    let spec = AppSpec::tasks(&scene.world).postgres(&database.url).replicas(2).task_seconds("2-4");
+    given.app(spec.env("GRACEFUL_CONCURRENCY", PLACES)).await?;
+    let browser = scene.step("given a browser", Browser::start()).await?;
+    let result = look_on(scene, &browser).await;
+    if result.is_err() {
+        // As it was when it failed.
+        browser.picture(WIDE, &pictures().join("page-failed.png")).await.ok();
+        scene.say(&format!("the page: {:?}", browser.text("body").await.unwrap_or_default()));
+        scene.say(&format!("its console: {:?}", browser.complaints().await.unwrap_or_default()));
+    }
+    browser.close().await.ok();
+    result
+}
+
+async fn look_on(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    let url = format!("http://{}/", address(scene).await?);
+    scene.step(format!("when the page is opened at {url}"), open(browser, &url)).await?;
+    let words = format!("when {TASKS} tasks are handed in with the keyboard");
+    scene.step(words, hand_in(browser)).await?;
+    scene
+        .step("then one is seen to wait, run and succeed", eventually("seen", STARTS, || waited(browser)))
+        .await?;
+    browser.ask(&format!("return (async () => {{ {VARIETY} }})()"), Vec::new()).await?;
+
+    let before = browser.text("#pod").await?;
+    given.load(load()).await?;
+    when.template_changes("second").await?;
+    scene
+        .step(
+            format!("then the page says that {before} is going"),
+            eventually("said", ROLLS, || going(browser, &before)),
+        )
+        .await?;
+    browser.picture(WIDE, &pictures().join("page-drain.png")).await?;
+    then.rolled_out().await?;
+    let after = scene
+        .step("then it is back on a new pod", eventually("back", STARTS, || back(scene, browser)))
+        .await?;
+    ensure!(after != before, "it is still on {before}");
+
+    scene.step("then no event is missing and nothing was an error", nothing_missed(browser)).await?;
+    for (look, name) in [(DARK, "page-dark.png"), (NARROW, "page-narrow.png"), (WIDE, "page.png")] {
+        let path = pictures().join(name);
+        browser.picture(look, &path).await?;
+        fits(browser).await.context(name)?;
+    }
+    scene.say(&format!("from {before} to {after}; pictures are in {}", pictures().display()));
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+/// Some tasks a second for six places and more, so that events come while the page is between two pods.
+fn load() -> LoadSpec {
+    LoadSpec {
+        target: format!("http://{NAME}"),
+        clients: 4,
+        rate_per_second: 2.5,
+        sockets: 0,
+        seconds: 600,
+        submit_path: create_task(),
+    }
+}
+
+/// The Service's address, which this machine reaches on its own cluster.
+async fn address(scene: &Scene) -> anyhow::Result<String> {
+    let service = scene.api::<Service>().get(NAME).await?;
+    service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")
+}
+
+async fn open(browser: &Browser, url: &str) -> anyhow::Result<()> {
+    browser.open(url).await?;
+    browser.ask(RECORD, Vec::new()).await?;
+    eventually("the page is connected", STARTS, || async {
+        ensure!(browser.attribute("body", "data-link").await?.as_deref() == Some("live"), "not yet");
+        Ok(())
+    })
+    .await?;
+    let pod = browser.text("#pod").await?;
+    ensure!(pod.starts_with(NAME), "the page does not name its pod but `{pod}`");
+    Ok(())
+}
+
+/// Tab to the field, the seconds, Enter, and Enter again for each other task.
+async fn hand_in(browser: &Browser) -> anyhow::Result<()> {
+    for _ in 0..20 {
+        browser.press(TAB).await?;
+        if browser.ask("return document.activeElement.id", Vec::new()).await? == "seconds" {
+            break;
+        }
+    }
+    ensure!(
+        browser.ask("return document.activeElement.id", Vec::new()).await? == "seconds",
+        "Tab does not lead to the field `Seconds`"
+    );
+    browser.press("4").await?;
+    let mut said = String::new();
+    for _ in 0..TASKS {
+        browser.press(ENTER).await?;
+        said = eventually("it is accepted", STARTS, || async {
+            let now = browser.text("#said").await?;
+            ensure!(now != said && now.ends_with("is queued."), "the form says {now:?}");
+            Ok(now)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A task was shown in each of its states, in order.
+async fn waited(browser: &Browser) -> anyhow::Result<()> {
+    let seen = browser.ask("return window.seen.states", Vec::new()).await?;
+    let whole = json!(["queued", "running", "succeeded"]);
+    ensure!(
+        seen.as_object().is_some_and(|tasks| tasks.values().any(|states| *states == whole)),
+        "seen: {seen}"
+    );
+    Ok(())
+}
+
+async fn going(browser: &Browser, pod: &str) -> anyhow::Result<()> {
+    ensure!(browser.attribute("body", "data-link").await?.as_deref() == Some("draining"), "the pod serves");
+    let words = browser.text("#handover-title").await?;
+    ensure!(words == format!("{pod} is going"), "it says {words:?}");
+    Ok(())
+}
+
+/// Connected to a pod that serves and is of the newest revision; its name.
+async fn back(scene: &Scene, browser: &Browser) -> anyhow::Result<String> {
+    let link = browser.attribute("body", "data-link").await?;
+    ensure!(link.as_deref() == Some("live"), "the connection is {link:?}");
+    let pod = browser.text("#pod").await?;
+    let serves = scene.pods().await?.iter().any(|p| {
+        p.name_any() == pod
+            && p.labels().get(names::SERVING_LABEL).is_some_and(|label| label == names::SERVING)
+    });
+    ensure!(serves, "{pod} does not serve");
+    Ok(pod)
+}
+
+async fn nothing_missed(browser: &Browser) -> anyhow::Result<()> {
+    let complaints = browser.complaints().await?;
+    ensure!(complaints.is_empty(), "the console says {complaints:?}");
+    let seen = browser.ask("return window.seen", Vec::new()).await?;
+    let numbers: Vec<u64> = serde_json::from_value(seen["numbers"].clone())?;
+    ensure!(numbers.len() > TASKS, "only {} events were seen", numbers.len());
+    let hole = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1);
+    ensure!(hole.is_none(), "the numbers jump: {hole:?}");
+    let gaps = browser.attribute("#gaps", "data-gaps").await?;
+    ensure!(gaps.as_deref() == Some("0"), "the page says that {gaps:?} events are missing");
+    let words: Vec<&str> = seen["words"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for wanted in ["Draining", "1012", "Moved from ", "lamp: Pod is draining", "lamp: Live"] {
+        ensure!(words.iter().any(|line| line.contains(wanted)), "no line says {wanted:?}: {words:?}");
+    }
+    Ok(())
+}
+
+/// Nothing sticks out to the side.
+async fn fits(browser: &Browser) -> anyhow::Result<()> {
+    let script = "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]";
+    let widths: [u64; 2] = serde_json::from_value(browser.ask(script, Vec::new()).await?)?;
+    ensure!(widths[0] <= widths[1], "the page is {} wide on a screen of {}", widths[0], widths[1]);
+    Ok(())
+}
