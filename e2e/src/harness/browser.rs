@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use thirtyfour::{ChromiumCapabilities, ChromiumLikeCapabilities, LoggingPrefsLogLevel, WebDriver};
+use thirtyfour::{ChromeCapabilities, ChromiumLikeCapabilities, LoggingPrefsLogLevel, WebDriver};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -58,7 +58,7 @@ impl Browser {
             .spawn()
             .context("cannot start chromedriver: install Debian's packages chromium and chromium-driver")?;
         let port = timeout(STARTS, port(&mut driver)).await.context("chromedriver does not start")??;
-        let mut wishes = ChromiumCapabilities::new();
+        let mut wishes = ChromeCapabilities::new();
         for flag in FLAGS {
             wishes.add_arg(flag)?;
         }
