@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::running::Running;
 
@@ -46,6 +47,11 @@ pub trait Kind: Send + Sync + 'static {
     type Input: DeserializeOwned + Send;
     /// What clients find as `output`.
     type Output: Serialize;
+
+    /// JSON Schema of the input, which the OpenAPI document and `GET /v1/kinds` show; `true` says nothing of it.
+    fn schema(&self) -> Value {
+        Value::Bool(true)
+    }
 
     /// Checks what the type alone cannot: ranges, schemes, that two fields fit.
     ///
@@ -185,6 +191,11 @@ impl Kinds {
         self.0.keys().map(|name| (*name).to_owned()).collect()
     }
 
+    /// Each kind's name, sorted, and the JSON Schema of its input.
+    pub fn schemas(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        self.0.iter().map(|(name, kind)| (*name, kind.schema()))
+    }
+
     /// Whether a task of this kind with this input (JSON text) can be run.
     ///
     /// # Errors
@@ -203,11 +214,16 @@ impl Kinds {
 
 /// A [`Kind`] whose types are forgotten: JSON text in, JSON text out.
 pub(crate) trait Erased: Send + Sync {
+    fn schema(&self) -> Value;
     fn check(&self, input: &str) -> Result<(), InvalidInput>;
     fn run(self: Arc<Self>, input: String, task: Running) -> BoxFuture<'static, Result<String, Failure>>;
 }
 
 impl<K: Kind> Erased for K {
+    fn schema(&self) -> Value {
+        Kind::schema(self)
+    }
+
     fn check(&self, input: &str) -> Result<(), InvalidInput> {
         Kind::check(self, &parse::<K>(input)?)
     }

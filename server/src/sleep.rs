@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::config::TaskSeconds;
 use crate::kind::{Failure, InvalidInput, Kind};
@@ -37,6 +38,21 @@ impl Kind for Sleep {
     const NAME: &'static str = "sleep";
     type Input = Input;
     type Output = Output;
+
+    fn schema(&self) -> Value {
+        json!({
+            "type": "object",
+            "properties": {
+                "seconds": {
+                    "type": ["number", "null"],
+                    "minimum": 0,
+                    "maximum": LONGEST,
+                    "description": "For how long; the server's choice when left out.",
+                },
+            },
+            "additionalProperties": false,
+        })
+    }
 
     fn check(&self, input: &Input) -> Result<(), InvalidInput> {
         match input.seconds {

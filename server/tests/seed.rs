@@ -13,7 +13,7 @@ use graceful_drain::{Drain, Settings};
 use graceful_server::queue::{Opener, Queue};
 use graceful_store::OpenError;
 use pod::{Held, Plan, Pod, ask, json};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// A pod that runs one task at a time and has room for two more; each waits until it is let go.
@@ -28,6 +28,13 @@ async fn submit(pod: &Pod) -> String {
     body["task_id"].as_str().unwrap().to_owned()
 }
 
+/// A task as the seed's clients see it: they do not look at what we add.
+async fn seen(pod: &Pod, path: &str) -> (u16, Value) {
+    let (status, mut body) = json(&pod.public, "GET", path).await;
+    body.as_object_mut().unwrap().retain(|field, _| ["task_id", "message"].contains(&field.as_str()));
+    (status, body)
+}
+
 #[tokio::test]
 async fn a_task_goes_from_queued_to_processed() {
     let (pod, held) = pod().await;
@@ -37,15 +44,15 @@ async fn a_task_goes_from_queued_to_processed() {
 
     let path = format!("/v1/tasks/{id}");
     let queued = json!({"task_id": id, "message": format!("Task {id} queued")});
-    assert_eq!(json(&pod.public, "GET", &path).await, (200, queued.clone()));
+    assert_eq!(seen(&pod, &path).await, (200, queued.clone()));
     assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length/").await, (200, json!({"task_lenth": 1})));
     pod.running(1).await;
-    assert_eq!(json(&pod.public, "GET", &path).await, (200, queued), "the seed knows no running");
+    assert_eq!(seen(&pod, &path).await, (200, queued), "the seed knows no running");
     assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length/").await, (200, json!({"task_lenth": 1})));
     held.let_go(1);
     pod.ended(id.parse().unwrap()).await;
     let processed = json!({"task_id": id, "message": format!("Task {id} processed")});
-    assert_eq!(json(&pod.public, "GET", &path).await, (200, processed));
+    assert_eq!(seen(&pod, &path).await, (200, processed));
     assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length/").await, (200, json!({"task_lenth": 0})));
 }
 
@@ -178,7 +185,7 @@ async fn a_queue_that_is_not_open_answers_503_and_the_pod_is_not_ready() {
     let (public, admin) =
         pod::routes(drain.clone(), Queue::keep(refuse, true, drain, std::sync::Arc::default(), None));
     let (status, headers, body) = ask(&public, "POST", "/v1/create-task/").await;
-    assert_eq!((status.as_u16(), body.as_str()), (503, r#"{"detail":"The queue is unavailable"}"#));
+    assert!(status.as_u16() == 503 && body.contains("The queue is not open just now"), "{status} {body}");
     assert!(headers.contains_key(header::RETRY_AFTER));
     let read = json(&public, "GET", &format!("/v1/tasks/{}", Uuid::nil())).await;
     assert_eq!(read.0, 503, "whether it is there, nobody knows: {}", read.1);
@@ -198,15 +205,10 @@ async fn the_docs_are_in_the_binary_and_say_what_a_404_means() {
     assert_eq!(ask(&pod.public, "GET", "/docs/swagger-ui-bundle.js").await.0, StatusCode::OK);
 
     let (_, document) = json(&pod.public, "GET", "/openapi.json").await;
-    assert!(
-        document["info"]["description"]
-            .as_str()
-            .unwrap()
-            .contains("a pod answers 404 for a task it does not hold")
-    );
+    assert!(document["info"]["description"].as_str().unwrap().contains("answers 404 for a task of another"));
     for path in ["/v1/create-task/", "/v1/tasks/{id}", "/v1/get_queue_length/", "/v1/health"] {
         assert!(document["paths"].get(path).is_some(), "{path}");
     }
-    let out = &document["components"]["schemas"]["TaskOut"]["properties"];
+    let out = &document["components"]["schemas"]["Task"]["properties"];
     assert!(out.get("task_id").is_some() && out.get("message").is_some());
 }

@@ -1,14 +1,15 @@
 //! `cargo xtask gen` (a keyword in Rust, hence the name of this file): every generated file. A test in this file fails where one drifts.
 
 use std::fs;
+use std::process::Stdio;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
-use crate::run::root;
+use crate::run::{cargo, root};
 
 /// Writes all generated files.
 pub(crate) fn write_all() -> anyhow::Result<()> {
-    for (path, content) in generated() {
+    for (path, content) in generated().into_iter().chain([openapi()?]) {
         let path = root().join(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
@@ -29,6 +30,18 @@ fn generated() -> Vec<(&'static str, String)> {
         ("charts/graceful-crds/templates/gracefulapps.graceful.dev.yaml", kept_on_uninstall(&crd)),
         ("crds/gracefulapps.graceful.dev.yaml", crd),
     ]
+}
+
+/// The API's description. By a program of the server's, so that xtask need not be built with all of the server; the test
+/// that it does not drift is the server's too.
+fn openapi() -> anyhow::Result<(&'static str, String)> {
+    let mut print = cargo();
+    print.args(["run", "--quiet", "--locked", "--package", "graceful-server", "--example", "openapi"]);
+    let printed = print.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !printed.status.success() {
+        bail!("{print:?}: {}", printed.status);
+    }
+    Ok(("server/openapi.json", String::from_utf8(printed.stdout)?))
 }
 
 /// The CRD for the chart: deleting a CRD deletes all its objects, so that `helm uninstall` must leave it.

@@ -7,9 +7,11 @@ mod check;
 mod cluster;
 mod demo;
 mod e2e;
+mod fuzz_api;
 mod generate;
 mod images;
 mod kills;
+mod python;
 mod run;
 mod test;
 
@@ -28,7 +30,7 @@ enum Command {
     Check,
     /// The charts and the CRD's rules, judged by helm and by the cluster that is up.
     Charts,
-    /// Writes the generated files: the CRD, and its copy in the chart.
+    /// Writes the generated files: the CRD, its copy in the chart, and the OpenAPI document.
     Gen,
     /// The real Kubernetes of this machine: up, down, load, faults.
     #[command(subcommand)]
@@ -41,6 +43,8 @@ enum Command {
     Demo(e2e::Target),
     /// Task servers, killed at a thousand moments: nothing accepted may be lost.
     Kills(kills::Options),
+    /// The server's API against its OpenAPI document, by schemathesis; needs no cluster.
+    FuzzApi(fuzz_api::Options),
     /// Everything: check, charts, e2e, with the time of each stage.
     Test,
     /// Measures: rollouts on the real cluster, or the task server on loopback.
@@ -57,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Command::E2e(options) => e2e::run(&options),
         Command::Demo(target) => demo::run(&target),
         Command::Kills(options) => kills::run(&options),
+        Command::FuzzApi(options) => fuzz_api::run(&options),
         Command::Test => test::run_all(),
         Command::Bench(options) => bench::run(&options),
     }

@@ -124,6 +124,12 @@ impl Hub {
         }))
     }
 
+    /// Whether anyone listens: a hint need not be made where nobody does.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.0.ring.receiver_count() > 0
+    }
+
     /// Tells who listens just now what happens to a task before its end.
     pub fn hint(&self, hint: &Hint) {
         let Shared { ring, hints, .. } = &*self.0;

@@ -126,13 +126,7 @@ impl Plan {
         let (kinds, metrics) = (Arc::new(kinds), Arc::new(Metrics::default()));
         let hub = Hub::new(listening, drain.clone(), metrics.clone());
         tokio::spawn(hub.clone().attend());
-        let settings = StoreSettings {
-            owner: Uuid::new_v4().to_string(),
-            capacity,
-            kinds: kinds.names(),
-            keep_events,
-            owned: Arc::new(|_| {}),
-        };
+        let settings = StoreSettings { keep_events, ..store_settings(capacity, kinds.names()) };
         let engine = engine.unwrap_or_else(|| Engine::Sqlite(folder.0.clone()));
         let queue = Queue::open(engine, settings, drain.clone(), metrics.clone());
         let runner =
@@ -150,6 +144,16 @@ impl Plan {
         };
         let admin = api::admin(&api);
         Pod { drain, queue, hub, metrics, admin, public: api::public(api), defaults, folder }
+    }
+}
+
+pub(crate) fn store_settings(capacity: u64, kinds: Vec<String>) -> StoreSettings {
+    StoreSettings {
+        owner: Uuid::new_v4().to_string(),
+        capacity,
+        kinds,
+        keep_events: Duration::from_secs(3600),
+        owned: Arc::new(|_| {}),
     }
 }
 

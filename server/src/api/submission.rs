@@ -1,0 +1,214 @@
+//! What a client hands in, read strictly: a field that is unknown or out of range is named, with what to write instead.
+//! The input is not looked into here; it goes to its kind as the text it came as.
+
+use std::time::Duration;
+
+use graceful_store::{Idempotency, NewTask};
+use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use crate::api::limits::check_client_id;
+use crate::api::problem::Problem;
+use crate::kind::Kind;
+use crate::queue::Defaults;
+use crate::sleep::Sleep;
+
+/// What a task is that does not say: the seed's.
+pub(crate) const DEFAULT_KIND: &str = Sleep::NAME;
+/// What a task gets as input that was handed in without one.
+const NO_INPUT: &str = "{}";
+
+const MOST_ATTEMPTS: f64 = 100.0;
+const MOST_DELAY_SECONDS: f64 = 10.0 * 365.0 * 86_400.0;
+const MOST_TIMEOUT_SECONDS: f64 = 7.0 * 86_400.0;
+const LEAST_TIMEOUT_SECONDS: f64 = 0.001;
+const MOST_KEEP_SECONDS: f64 = 90.0 * 86_400.0;
+
+/// Each field, and what to write into it.
+const FIELDS: [(&str, &str); 9] = [
+    ("kind", "write the name of a kind as a string; GET /v1/kinds lists them"),
+    ("input", "write the input as JSON"),
+    ("priority", "write a whole number from -32768 to 32767"),
+    ("delay_seconds", "write a number of seconds from 0 to 315360000"),
+    ("not_before", "write a time as 2026-11-22T20:48:00Z"),
+    ("timeout_seconds", "write a number of seconds from 0.001 to 604800"),
+    ("max_attempts", "write a whole number from 1 to 100"),
+    ("client_id", "write a string of 1 to 128 characters without control characters"),
+    ("keep_seconds", "write a number of seconds from 0 to 7776000"),
+];
+
+/// A task to do. Everything has a default: `{}` is a task.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewTask, example = json!({"kind": "sleep", "priority": 5, "client_id": "alice", "max_attempts": 3}))]
+pub(crate) struct NewTaskBody<'a> {
+    /// Which kind of task it is: `sleep`, unless told otherwise.
+    kind: Option<String>,
+    /// What the kind needs to know; an empty object when left out.
+    #[serde(borrow, serialize_with = "parsed")]
+    #[schema(value_type = Option<Object>)]
+    input: Option<&'a RawValue>,
+    /// Higher comes first; among equals the older.
+    #[schema(value_type = Option<i16>, minimum = -32768, maximum = 32767)]
+    priority: Option<f64>,
+    /// It is not started before so much time has passed. Beside `not_before`, the later of the two counts.
+    #[schema(minimum = 0, maximum = 315360000)]
+    delay_seconds: Option<f64>,
+    /// It is not started before this time.
+    #[schema(format = DateTime)]
+    not_before: Option<String>,
+    /// How long one attempt may take; without it, what the server was started with.
+    #[schema(minimum = 0.001, maximum = 604800)]
+    timeout_seconds: Option<f64>,
+    /// How often it may be started: an attempt that fails, or whose pod dies, is followed by another. Without it, what
+    /// the server was started with.
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 100)]
+    max_attempts: Option<f64>,
+    /// Whose it is: events of one's own tasks can be asked for.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    client_id: Option<String>,
+    /// How long it is remembered once it has ended. Without it, what the server was started with.
+    #[schema(minimum = 0, maximum = 7776000)]
+    keep_seconds: Option<f64>,
+}
+
+/// The task of a submission without a body: the same as of `{}`.
+pub(crate) fn plain(key: Option<String>, defaults: &Defaults) -> NewTask {
+    let mut task = defaults.task(DEFAULT_KIND, NO_INPUT.to_owned());
+    task.idempotency = key.map(|key| NewTaskBody::default().under(key));
+    task
+}
+
+/// Reads a body. Whether there is such a kind, and whether it takes the input, is for the caller to see.
+pub(crate) fn read(
+    body: &[u8],
+    key: Option<String>,
+    defaults: &Defaults,
+    now: Timestamp,
+) -> Result<NewTask, Problem> {
+    let body: NewTaskBody<'_> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
+    let idempotency = key.map(|key| body.under(key));
+    let NewTaskBody {
+        kind,
+        input,
+        priority,
+        delay_seconds,
+        not_before,
+        timeout_seconds,
+        max_attempts,
+        client_id,
+        keep_seconds,
+    } = body;
+    if let Some(client) = &client_id {
+        check_client_id(client).map_err(|instead| Problem::invalid("client_id", instead))?;
+    }
+    let delay = within("delay_seconds", delay_seconds, 0.0, MOST_DELAY_SECONDS)?.unwrap_or_default();
+    let wait = not_before.map(|text| until(&text, now)).transpose()?.unwrap_or_default();
+    let timeout = within("timeout_seconds", timeout_seconds, LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS)?;
+    let keep = within("keep_seconds", keep_seconds, 0.0, MOST_KEEP_SECONDS)?;
+    let priority = whole("priority", priority, f64::from(i16::MIN), f64::from(i16::MAX))?;
+    let attempts = whole("max_attempts", max_attempts, 1.0, MOST_ATTEMPTS)?;
+
+    let input = input.map_or(NO_INPUT, RawValue::get).to_owned();
+    let mut task = defaults.task(kind.as_deref().unwrap_or(DEFAULT_KIND), input);
+    task.client_id = client_id;
+    task.delay = Duration::from_secs_f64(delay).max(wait);
+    task.timeout = timeout.map(Duration::from_secs_f64).or(task.timeout);
+    task.keep = keep.map_or(task.keep, Duration::from_secs_f64);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
+    {
+        task.priority = priority.map_or(task.priority, |priority| priority as i16);
+        task.max_attempts = attempts.map_or(task.max_attempts, |attempts| attempts as u16);
+    }
+    task.idempotency = idempotency;
+    Ok(task)
+}
+
+impl NewTaskBody<'_> {
+    /// The key with a digest of what came under it: of what was asked for, not of what came of it, since a delay shrinks
+    /// and defaults change between a request and its repetition.
+    fn under(&self, key: String) -> Idempotency {
+        let fingerprint = Sha256::digest(serde_json::to_vec(self).unwrap_or_default()).to_vec();
+        Idempotency { key, fingerprint }
+    }
+}
+
+/// Neither white space nor the order of keys makes another input.
+fn parsed<S: Serializer>(input: &Option<&RawValue>, to: S) -> Result<S::Ok, S::Error> {
+    input.and_then(|input| serde_json::from_str::<Value>(input.get()).ok()).serialize(to)
+}
+
+fn wanted(field: &'static str) -> Problem {
+    let instead =
+        FIELDS.iter().find(|(name, _)| *name == field).map_or("leave it out", |(_, instead)| instead);
+    Problem::invalid(field, instead)
+}
+
+fn within(field: &'static str, value: Option<f64>, least: f64, most: f64) -> Result<Option<f64>, Problem> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => Err(wanted(field)),
+        value => Ok(value),
+    }
+}
+
+/// JSON has one kind of number: 3.0 is as whole as 3.
+fn whole(field: &'static str, value: Option<f64>, least: f64, most: f64) -> Result<Option<f64>, Problem> {
+    match within(field, value, least, most)? {
+        Some(value) if value.fract() != 0.0 => Err(wanted(field)),
+        value => Ok(value),
+    }
+}
+
+/// How long until then; nothing when it is past.
+fn until(text: &str, now: Timestamp) -> Result<Duration, Problem> {
+    let at = match text.parse::<Timestamp>() {
+        Ok(at) => at,
+        // The last two days of 9999, which somewhere on Earth are the year 10000.
+        Err(_) if is_last_year(text) => Timestamp::MAX,
+        Err(_) => return Err(wanted("not_before")),
+    };
+    // Whole milliseconds, as the queue counts, and rounded so that the task is never early.
+    let micros = at.as_microsecond() - now.as_millisecond() * 1_000;
+    Ok(Duration::from_millis(u64::try_from(micros).unwrap_or_default().div_ceil(1_000)))
+}
+
+fn is_last_year(text: &str) -> bool {
+    let Ok(pieces) = Pieces::parse(text) else { return false };
+    pieces.date().year() == 9999 && pieces.time().is_some() && pieces.to_numeric_offset().is_some()
+}
+
+/// Says which field it was. Only for a body that could not be read: it is parsed once more.
+fn explain(body: &[u8], error: &serde_json::Error) -> Problem {
+    let object = match serde_json::from_slice::<Value>(body) {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => return Problem::malformed("the body: write a JSON object, as {\"kind\": \"sleep\"}"),
+        Err(error) if body.is_empty() || error.is_eof() && body.iter().all(u8::is_ascii_whitespace) => {
+            return Problem::malformed("the body is empty; write a JSON object, at least {}");
+        }
+        Err(error) => return Problem::malformed(format!("the body is not JSON: {error}")),
+    };
+    for (name, value) in object {
+        let fits = match name.as_str() {
+            "kind" | "client_id" | "not_before" => value.is_string(),
+            "input" => true,
+            "priority" | "delay_seconds" | "timeout_seconds" | "max_attempts" | "keep_seconds" => {
+                value.is_number()
+            }
+            _ => {
+                let names = FIELDS.map(|(name, _)| name).join(", ");
+                return Problem::invalid(name, &format!("is no field of a task; write one of {names}"));
+            }
+        };
+        if let Some((field, _)) = FIELDS.iter().find(|(field, _)| *field == name && !fits && !value.is_null())
+        {
+            return wanted(field);
+        }
+    }
+    // What is left is a field that came twice, which serde names.
+    Problem::malformed(format!("the body: {error}"))
+}

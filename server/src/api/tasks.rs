@@ -1,0 +1,248 @@
+//! `/v1/tasks`: hand in, list, look at, cancel, try again.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use graceful_drain::RequestGuard;
+use graceful_store::{Cancelled, NewTask, Retried, Submitted, TaskRecord};
+use jiff::Timestamp;
+use serde::Serialize;
+use tracing::Instrument;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::api::limits;
+use crate::api::problem::{Problem, ProblemBody};
+use crate::api::query::Listing;
+use crate::api::submission::{self, NewTaskBody};
+use crate::api::view::{Task, TaskState};
+use crate::events::hint::{Hint, What};
+use crate::metrics::Ended;
+use crate::trace;
+
+/// Says that the answer tells of a task that an earlier request with the same key brought.
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The path's id. What is no uuid is no task.
+pub(crate) type TaskId = Result<Path<Uuid>, PathRejection>;
+
+/// Some of the tasks.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskList<'a> {
+    /// The newest first.
+    tasks: Vec<Task<'a>>,
+    /// The `cursor` of the next page; null at the end.
+    #[schema(required)]
+    next: Option<Uuid>,
+}
+
+/// Hand in a task
+///
+/// It is on disk before the answer comes, and is then done whatever happens to the pod.
+///
+/// With an `Idempotency-Key`, a submission can be repeated when its answer was lost: the same key with the same
+/// content is the same task, told with 200 and `Idempotency-Replayed: true`, for as long as the task is remembered.
+#[utoipa::path(post, path = "/v1/tasks", operation_id = "submit_task", tag = "tasks",
+    request_body(content = NewTaskBody, description = "The task; `{}` is one."),
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "The client's own name for this submission, such as a uuid; bare or in double quotes.",
+            pattern = "^([A-Za-z0-9_.:~+/=-]{1,255}|\"[A-Za-z0-9_.:~+/=-]{1,255}\")$"),
+        ("traceparent" = Option<String>, Header,
+            description = "The W3C trace that the task's attempts belong to. One that is malformed is ignored."),
+    ),
+    responses(
+        (status = 202, description = "The task is accepted.", body = Task,
+            headers(("Location" = String, description = "Where the task is: `/v1/tasks/{id}`.")),
+            links(
+                ("read" = (operation_id = "read_task", parameters(("id" = "$response.body#/id")))),
+                ("cancel" = (operation_id = "cancel_task", parameters(("id" = "$response.body#/id")))),
+                ("retry" = (operation_id = "retry_task", parameters(("id" = "$response.body#/id")))),
+            )),
+        (status = 200, description = "The key's task, which was there before.", body = Task,
+            headers(
+                ("Location" = String, description = "Where the task is: `/v1/tasks/{id}`."),
+                ("Idempotency-Replayed" = String, description = "`true`"),
+            )),
+        (status = 400, description = "A field, or the body, can't be used; `field` names it.", body = ProblemBody),
+        (status = 408, description = "The body came too slowly.", body = ProblemBody),
+        (status = 413, description = "The body is larger than 256 KiB.", body = ProblemBody),
+        (status = 415, description = "The body is not `application/json`.", body = ProblemBody),
+        (status = 422, description = "The key belongs to a task with other content.", body = ProblemBody),
+        (status = 429, description = "The queue is full.", body = ProblemBody),
+        (status = 503, description = "The pod drains, or the queue is unavailable.", body = ProblemBody),
+    ))]
+pub(crate) async fn submit(
+    State(api): State<Arc<Api>>,
+    guard: RequestGuard,
+    request: Request,
+) -> Result<Response, Problem> {
+    take(&api, &guard, request).await.inspect_err(|problem| api.metrics.refused(problem.refusal()))
+}
+
+async fn take(api: &Api, guard: &RequestGuard, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let key = limits::idempotency_key(&parts.headers)?;
+    let body = limits::body(&parts.headers, body).await?;
+    if !body.is_empty() {
+        limits::is_json(&parts.headers)?;
+    }
+    let now = Timestamp::now();
+    let mut task = submission::read(&body, key, &api.defaults, now)?;
+    drop(body);
+    api.kinds.check(&task.kind, &task.input)?;
+    // The queue keeps the task, the answer tells of it.
+    let told = serde_json::to_vec(&Task::new(&task, now)).unwrap_or_default();
+    let id = task.id;
+    let (span, parent) = trace::submission(&parts.headers, id, &task.kind);
+    task.trace = parent.map(|parent| parent.to_string());
+    match accept(api, task, guard).instrument(span).await? {
+        None => Ok((StatusCode::ACCEPTED, location(id), [JSON], told).into_response()),
+        Some(known) => Ok(([(REPLAYED, TRUE)], location(known.id), Json(Task::of(&known))).into_response()),
+    }
+}
+
+const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+pub(crate) const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// Where a task is.
+fn location(id: Uuid) -> [(HeaderName, String); 1] {
+    [(header::LOCATION, format!("/v1/tasks/{id}"))]
+}
+
+/// Puts a task into the queue. Some: its key's task, which was there before.
+pub(crate) async fn accept(
+    api: &Api,
+    task: NewTask,
+    guard: &RequestGuard,
+) -> Result<Option<Box<TaskRecord>>, Problem> {
+    let hint = api.hub.is_heard().then(|| Hint {
+        task_id: task.id,
+        kind: task.kind.clone(),
+        client_id: task.client_id.clone(),
+        what: What::Queued,
+    });
+    match limits::answer(api.queue.submit(task, guard)).await? {
+        Submitted::New => {
+            api.metrics.accepted();
+            if let Some(hint) = hint {
+                api.hub.hint(&hint);
+            }
+            Ok(None)
+        }
+        Submitted::Known(known) => Ok(Some(known)),
+        Submitted::KeyReused { id } => Err(Problem::key_reused(id)),
+    }
+}
+
+/// List tasks
+///
+/// The newest first; those that have ended until they are forgotten.
+#[utoipa::path(get, path = "/v1/tasks", operation_id = "list_tasks", tag = "tasks",
+    params(
+        ("state" = Option<Vec<TaskState>>, Query, style = Form, explode = false, min_items = 1,
+            description = "In one of these states, separated by commas; without it, in any."),
+        ("kind" = Option<String>, Query, description = "Of this kind."),
+        ("client_id" = Option<String>, Query, description = "Of this client.",
+            min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        ("limit" = Option<u16>, Query, description = "At most so many; 50 without it.", minimum = 1, maximum = 100),
+        ("cursor" = Option<Uuid>, Query, description = "The `next` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page of them.", body = TaskList,
+            links(("next" = (operation_id = "list_tasks", parameters(("cursor" = "$response.body#/next")))))),
+        (status = 400, description = "A parameter can't be used; `field` names it.", body = ProblemBody),
+        (status = 503, description = "The queue is unavailable.", body = ProblemBody),
+    ))]
+pub(crate) async fn list(State(api): State<Arc<Api>>, listing: Listing) -> Result<Response, Problem> {
+    let store = api.queue.store()?;
+    let Listing { filter, after, limit } = listing;
+    let page = limits::ask(&api.queue, store.list(&filter, after, limit)).await?;
+    let tasks = page.tasks.iter().map(Task::of).collect();
+    Ok(Json(TaskList { tasks, next: page.next }).into_response())
+}
+
+/// Look at a task
+///
+/// With SQLite a pod knows the tasks it accepted and answers 404 for those of others; with PostgreSQL each pod knows
+/// all.
+#[utoipa::path(get, path = "/v1/tasks/{id}", operation_id = "read_task", tag = "tasks",
+    params(("id" = Uuid, Path, description = "The task's id.")),
+    responses(
+        (status = 200, description = "The task.", body = Task),
+        (status = 404, description = "No such task is known here (any more).", body = ProblemBody),
+        (status = 503, description = "The queue is unavailable.", body = ProblemBody),
+    ))]
+pub(crate) async fn read(State(api): State<Arc<Api>>, id: TaskId) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|_| Problem::no_task())?;
+    let store = api.queue.store()?;
+    let task = limits::ask(&api.queue, store.get(id)).await?.ok_or(Problem::no_task())?;
+    Ok(Json(Task::of(&task)).into_response())
+}
+
+/// Cancel a task
+///
+/// One that waits is cancelled at once (200). One that runs is asked to stop (202); how it ended is told by its state,
+/// and by an event. Asking twice does no harm.
+#[utoipa::path(post, path = "/v1/tasks/{id}/cancel", operation_id = "cancel_task", tag = "tasks",
+    params(("id" = Uuid, Path, description = "The task's id.")),
+    responses(
+        (status = 200, description = "It is cancelled.", body = Task),
+        (status = 202, description = "It runs, and is asked to stop.", body = Task),
+        (status = 404, description = "No such task is known here (any more).", body = ProblemBody),
+        (status = 409, description = "It had ended.", body = ProblemBody),
+        (status = 503, description = "The queue is unavailable.", body = ProblemBody),
+    ))]
+pub(crate) async fn cancel(State(api): State<Arc<Api>>, id: TaskId) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|_| Problem::no_task())?;
+    let store = api.queue.store()?;
+    match limits::ask(&api.queue, store.cancel(id)).await? {
+        Cancelled::Now(task) => {
+            api.metrics.finished(Ended::Cancelled);
+            Ok(Json(Task::of(&task)).into_response())
+        }
+        Cancelled::Asked(task) => Ok((StatusCode::ACCEPTED, Json(Task::of(&task))).into_response()),
+        Cancelled::TooLate(task) => {
+            let state = task.state;
+            Err(Problem::wrong_state(format!("task {id} is {state}: it has ended and can't be cancelled")))
+        }
+        Cancelled::Unknown => Err(Problem::no_task()),
+    }
+}
+
+/// Try a task again
+///
+/// One that is dead or cancelled is queued again, with all its attempts before it.
+#[utoipa::path(post, path = "/v1/tasks/{id}/retry", operation_id = "retry_task", tag = "tasks",
+    params(("id" = Uuid, Path, description = "The task's id.")),
+    responses(
+        (status = 202, description = "It is queued again.", body = Task),
+        (status = 404, description = "No such task is known here (any more).", body = ProblemBody),
+        (status = 409, description = "It is neither dead nor cancelled.", body = ProblemBody),
+        (status = 429, description = "The queue is full.", body = ProblemBody),
+        (status = 503, description = "The pod drains, or the queue is unavailable.", body = ProblemBody),
+    ))]
+pub(crate) async fn retry(
+    State(api): State<Arc<Api>>,
+    _counted: RequestGuard,
+    id: TaskId,
+) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|_| Problem::no_task())?;
+    let store = api.queue.store()?;
+    match limits::ask(&api.queue, store.retry(id)).await? {
+        Retried::Now(task) => Ok((StatusCode::ACCEPTED, Json(Task::of(&task))).into_response()),
+        Retried::NotEnded(task) => {
+            let state = task.state;
+            Err(Problem::wrong_state(format!(
+                "task {id} is {state}; only a dead or cancelled one is tried again"
+            )))
+        }
+        Retried::Unknown => Err(Problem::no_task()),
+    }
+}
