@@ -78,7 +78,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<bool> {
     stop.send_replace(true);
     while clients.join_next().await.is_some() {}
     let lost = settle::settle(&mut fleet.places, &shared).await?;
-    let verdict = settle::Verdict { store, n, killing, lost };
+    // Servers that still try to do what is lost would not go.
+    let faults = if lost.is_empty() { settle::stop(&mut fleet.places).await } else { Vec::new() };
+    let verdict = settle::Verdict { store, n, killing, lost, faults };
     Ok(verdict.print(&shared.ledger()))
 }
 
