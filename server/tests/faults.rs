@@ -96,10 +96,12 @@ fn processed(server: &Server) -> BTreeSet<String> {
     server.logged("processed").iter().map(|line| line["task_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A server whose `--data` is a disk of its own of 2 MiB, in a mount namespace of its own; and that disk, seen from here.
-async fn on_a_small_disk(point: &Folder, args: &[&str]) -> (Server, PathBuf) {
+/// A server whose `--data` is a disk of its own of so many MiB, in a mount namespace of its own; and that disk, seen from here.
+async fn on_a_disk_of(mebibytes: u32, point: &Folder, args: &[&str]) -> (Server, PathBuf) {
     let data = point.0.to_str().unwrap();
-    let script = "mount -t tmpfs -o size=2m none \"$0\" && program=$1 && shift && exec \"$program\" --data \"$0\" \"$@\"";
+    let script = format!(
+        r#"mount -t tmpfs -o size={mebibytes}m none "$0" && program=$1 && shift && exec "$program" --data "$0" "$@""#
+    );
     // The child adds its own arguments, the ports, right after the program's name.
     let launcher = point.0.with_extension("sh");
     let line = format!(
@@ -122,17 +124,27 @@ fn fill(file: &Path) {
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
 }
 
+/// Less than the log is laid out with.
 #[tokio::test]
-async fn a_full_disk_refuses_with_503_serves_reads_and_is_over_when_there_is_room() {
+async fn a_full_disk_of_2_mebibytes_refuses_serves_reads_and_is_over_when_there_is_room() {
+    full_disk(2).await;
+}
+
+/// The log has room of its own for some hundreds of commits; after that it must be written back, and can't be.
+#[tokio::test]
+async fn a_full_disk_of_16_mebibytes_refuses_serves_reads_and_is_over_when_there_is_room() {
+    full_disk(16).await;
+}
+
+async fn full_disk(mebibytes: u32) {
     let point = Folder::new();
-    let (mut server, disk) = on_a_small_disk(&point, &QUICK).await;
+    let (mut server, disk) = on_a_disk_of(mebibytes, &point, &QUICK).await;
     let mut ledger = Ledger::default();
-    ledger.submit(&server).await;
+    assert_eq!(ledger.submit(&server).await, 200, "a small disk is no full one");
     let first = ledger.0.first().unwrap().clone();
     ledger.all_done(&server).await;
 
     fill(&disk.join("filler"));
-    // SQLite's log has room of its own for a while.
     ledger.until(503, &server).await;
     assert_eq!(read(&server, &first).await, format!("Task {first} processed"));
     assert_eq!(ready(&server).await, 200, "a pod that is taken out of its Service can't even say why");

@@ -73,7 +73,7 @@ pub(super) async fn postgres_pod_deleted_by_force(scene: &Scene) -> anyhow::Resu
     })
     .await?;
     then.rolled_out().await?;
-    if let Some(again) = database.ask("SELECT count(*) FROM tasks WHERE attempt > 1").await? {
+    if let Some(again) = database.ask("SELECT count(*) FROM graceful_tasks WHERE attempt > 1").await? {
         scene.say(&format!("{again} tasks were begun more than once"));
         ensure!(again != "0", "no task was interrupted: this proves nothing");
     }

@@ -48,6 +48,7 @@ impl Runner {
         // A kind that is not ours makes no series of its own.
         let kind = self.kinds.find(&claim.kind).map_or("unknown", |_| claim.kind.as_str());
         self.metrics.started(kind, claim.waited);
+        debug!(task_id = %claim.lease.id, attempt = claim.lease.attempt, "started");
         let started = Instant::now();
         let ended = self.handle(&claim, &entered, parent).await;
         let ran = started.elapsed();

@@ -171,6 +171,10 @@ impl Server {
         self.child.kill().await.unwrap();
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("still runs")
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().expect("still runs");
         let sent =
