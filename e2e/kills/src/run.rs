@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<bool> {
 
     for place in &mut fleet.places {
         place.start().await?;
-        place.listens().await?;
+        place.works().await?;
     }
     let (stop, stopped) = watch::channel(false);
     let mut clients = JoinSet::new();
@@ -109,11 +109,11 @@ impl Fleet {
         match when {
             When::AfterStart(span) => victims[0].lived(span).await,
             When::AtWork(span) => {
-                victims[0].listens().await?;
+                victims[0].begins().await?;
                 sleep(span).await;
             }
             When::InSubmit(span, after) => {
-                victims[0].listens().await?;
+                victims[0].begins().await?;
                 sleep(span).await;
                 let _ = timeout(NO_SUBMIT, self.shared.submitting.notified()).await;
                 sleep(after).await;

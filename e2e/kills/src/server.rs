@@ -20,6 +20,9 @@ use crate::ledger::Life;
 /// Far beyond what a start or an orderly end takes, on a loaded machine too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Clients submit all the time; a server that has nothing to do for so long is killed all the same.
+const NO_WORK: Duration = Duration::from_secs(3);
+
 /// A place that a server runs in, again and again.
 pub(crate) struct Place {
     command: PathBuf,
@@ -28,6 +31,8 @@ pub(crate) struct Place {
     log: PathBuf,
     shared: Shared,
     address: watch::Sender<Option<String>>,
+    busy: watch::Sender<bool>,
+    open: watch::Sender<bool>,
     process: Option<Process>,
 }
 
@@ -48,7 +53,9 @@ impl Place {
         log: PathBuf,
         shared: Shared,
     ) -> Self {
-        Self { command, args, env, log, shared, address: watch::Sender::new(None), process: None }
+        let (address, open, busy) =
+            (watch::Sender::new(None), watch::Sender::default(), watch::Sender::default());
+        Self { command, args, env, log, shared, address, open, busy, process: None }
     }
 
     /// Where the server listens, while it does.
@@ -71,7 +78,8 @@ impl Place {
             .with_context(|| format!("cannot start {}", self.command.display()))?;
         let stderr = child.stderr.take().context("the server has no stderr")?;
         let log = File::options().create(true).append(true).open(&self.log).await?;
-        let reader = Reader { life, log, shared: self.shared.clone(), address: self.address.clone() };
+        let (address, open, busy) = (self.address.clone(), self.open.clone(), self.busy.clone());
+        let reader = Reader { life, log, shared: self.shared.clone(), address, open, busy };
         let reading = tokio::spawn(reader.read(stderr));
         self.process = Some(Process { life, child, started: Instant::now(), reading });
         Ok(())
@@ -84,20 +92,28 @@ impl Place {
         }
     }
 
-    /// Waits until it listens.
-    pub(crate) async fn listens(&mut self) -> anyhow::Result<()> {
-        let mut address = self.address.subscribe();
+    /// Waits until it listens and its queue is open.
+    pub(crate) async fn works(&mut self) -> anyhow::Result<()> {
+        let mut open = self.open.subscribe();
         let process = self.process.as_mut().context("not started")?;
-        let listens = timeout(PATIENCE, address.wait_for(Option::is_some));
+        let works = timeout(PATIENCE, open.wait_for(|open| *open));
         tokio::select! {
-            listens = listens => {
-                ensure!(matches!(listens, Ok(Ok(_))), "a server did not listen within {PATIENCE:?}: {}", self.log.display());
+            works = works => {
+                ensure!(matches!(works, Ok(Ok(_))), "a server did not open its queue within {PATIENCE:?}: {}", self.log.display());
                 Ok(())
             }
             ended = process.child.wait() => {
                 anyhow::bail!("a server ended by itself ({}): {}", ended?, self.log.display())
             }
         }
+    }
+
+    /// Waits until it has begun an attempt: on a slow machine that takes its time. Not for ever: there may be none.
+    pub(crate) async fn begins(&mut self) -> anyhow::Result<()> {
+        self.works().await?;
+        let mut busy = self.busy.subscribe();
+        let _ = timeout(NO_WORK, busy.wait_for(|busy| *busy)).await;
+        Ok(())
     }
 
     /// SIGKILL; the moment of it. The corpse is still to be [`Place::bury`]ed.
@@ -118,6 +134,8 @@ impl Place {
         timeout(PATIENCE, process.child.wait()).await.context("a killed process does not end")??;
         process.reading.await?;
         self.address.send_replace(None);
+        self.open.send_replace(false);
+        self.busy.send_replace(false);
         Ok(process.life)
     }
 
@@ -140,6 +158,8 @@ struct Reader {
     log: File,
     shared: Shared,
     address: watch::Sender<Option<String>>,
+    open: watch::Sender<bool>,
+    busy: watch::Sender<bool>,
 }
 
 impl Reader {
@@ -163,10 +183,14 @@ impl Reader {
             let port = public.rsplit(':').next().unwrap_or_default();
             self.address.send_replace(Some(format!("http://127.0.0.1:{port}")));
         }
+        if event["message"] == "the queue is open" {
+            self.open.send_replace(true);
+        }
         let Some(task) = event["task_id"].as_str().and_then(|id| id.parse::<Uuid>().ok()) else { return };
         let mut ledger = self.shared.ledger();
         match event["attempt"].as_u64() {
             Some(attempt) if event["message"] == "started" => {
+                self.busy.send_replace(true);
                 ledger.started(self.life, task, attempt, std::time::Instant::now());
             }
             _ => ledger.ended(self.life, task),

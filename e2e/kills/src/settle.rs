@@ -33,7 +33,7 @@ pub(crate) async fn settle(places: &mut [Place], shared: &Shared) -> anyhow::Res
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
     let mut addresses = Vec::new();
     for place in places.iter_mut() {
-        place.listens().await?;
+        place.works().await?;
         addresses.extend(place.address().borrow().clone());
     }
     let mut open: Vec<Lost> = shared.ledger().all().into_iter().map(|(task, _)| unknown(task)).collect();

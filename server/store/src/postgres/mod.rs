@@ -54,7 +54,7 @@ use async_trait::async_trait;
 use sqlx::ConnectOptions;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use self::core::{Core, PATIENCE, RENEW};
@@ -85,9 +85,12 @@ pub async fn open(url: &str, settings: Settings) -> Result<Arc<PostgresStore>, O
             detail: format!("the database did not answer within {} s", PATIENCE.as_secs()),
         })?
         .map_err(|error| failure::not_opened(&error))?;
-    let (stream, head) = schema::prepare(&mut connection).await?;
+    let stream = schema::prepare(&mut connection).await?;
+    let (clock, steady, head) =
+        pulse::ask(&mut connection).await.map_err(|error| failure::not_opened(&error))?;
     drop(connection);
     let (core, loops) = Core::start(options, settings, stream);
+    core.pulse.beat(Instant::now(), clock, steady);
     // Before anyone looks: who begins at the head must not begin at 0.
     core.saw_head(head);
     Ok(Arc::new(PostgresStore { core, _loops: loops }))

@@ -1,15 +1,20 @@
 //! A probe each second: whether the database is there, what time it has, how far its log has come. Says when a reaper
 //! may trust that silence is the owner's and not the database's.
+//!
+//! Each probe writes down that it was there: as long as any server's does so without a break, all may know how long
+//! the database has been well. A server that has just started then judges at once, so that orphans are taken up also
+//! where no server lives for long (a crash loop).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::postgres::PgConnection;
 use sqlx::{Row, query};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::core::{Core, LEASE, PATIENCE};
-use super::record::{count, now};
+use super::record::{count, millis, now};
 use crate::task::Millis;
 
 /// How often.
@@ -25,31 +30,36 @@ const JUMP: Millis = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Pulse(Mutex<Option<Beats>>);
 
-/// Probes without a break between them.
+/// Probes of this process.
 #[derive(Debug, Clone, Copy)]
 struct Beats {
-    since: Instant,
+    /// The end of the last break that this process saw; None if it saw none.
+    since: Option<Instant>,
     latest: Instant,
-    /// The database's time at the latest.
+    /// The database's times: at the latest, and since when all servers' probes are without a break.
     clock: Millis,
+    shared: Millis,
 }
 
 impl Pulse {
     /// An answer came that shows the database's clock.
-    fn beat(&self, now: Instant, clock: Millis) {
+    pub(super) fn beat(&self, now: Instant, clock: Millis, shared: Millis) {
         let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = match *beats {
+            None => None,
             Some(before) if before.leads_to(now, clock) => before.since,
-            _ => now,
+            Some(_) => Some(now),
         };
-        *beats = Some(Beats { since, latest: now, clock });
+        *beats = Some(Beats { since, latest: now, clock, shared });
     }
 
     /// The database's time up to which leases may be judged: that of the latest probe, once there was no break for
     /// one lease. Before that an owner may not have had its chance to renew.
     pub(super) fn may_judge(&self, now: Instant) -> Option<Millis> {
         let beats = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let steady = now - beats.latest <= STEADY && now - beats.since >= LEASE;
+        let steady = now - beats.latest <= STEADY
+            && beats.since.is_none_or(|since| now - since >= LEASE)
+            && beats.clock - beats.shared >= millis(LEASE);
         steady.then_some(beats.clock)
     }
 }
@@ -72,8 +82,8 @@ pub(super) async fn run(core: Arc<Core>) {
         beats.tick().await;
         core.running.forget_untended();
         match core.within(PATIENCE, probe(&core)).await {
-            Ok((clock, head)) => {
-                core.pulse.beat(Instant::now(), clock);
+            Ok((clock, shared, head)) => {
+                core.pulse.beat(Instant::now(), clock, shared);
                 core.saw_head(head);
                 if away {
                     info!("the database is back");
@@ -91,12 +101,30 @@ pub(super) async fn run(core: Arc<Core>) {
     }
 }
 
-async fn probe(core: &Core) -> sqlx::Result<(Millis, u64)> {
+async fn probe(core: &Core) -> sqlx::Result<(Millis, Millis, u64)> {
     let mut lane = core.work.lane().await?;
-    let row = query(concat!("SELECT ", now!(), " AS clock, head FROM graceful_log"));
-    let row = row.fetch_one(&mut *lane).await?;
+    let answer = ask(&mut lane).await?;
     lane.keep();
-    Ok((row.try_get("clock")?, count(&row, "head")?))
+    Ok(answer)
+}
+
+/// One probe: the database's time, since when there was no break, and the log's head.
+pub(super) async fn ask(connection: &mut PgConnection) -> sqlx::Result<(Millis, Millis, u64)> {
+    let row = query(concat!(
+        "WITH beat AS ( \
+            INSERT INTO graceful_pulse AS before (since, latest) VALUES (",
+        now!(),
+        ", ",
+        now!(),
+        ") ON CONFLICT (one) DO UPDATE SET latest = excluded.latest, since = \
+                CASE WHEN abs(excluded.latest - before.latest) <= $1 THEN before.since ELSE excluded.latest END \
+            RETURNING since \
+         ) SELECT ",
+        now!(),
+        " AS clock, beat.since, head FROM graceful_log, beat"
+    ));
+    let row = row.bind(millis(STEADY)).fetch_one(connection).await?;
+    Ok((row.try_get("clock")?, row.try_get("since")?, count(&row, "head")?))
 }
 
 #[cfg(test)]
@@ -109,7 +137,7 @@ mod tests {
         let (pulse, start) = (Pulse::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs_f64(seconds);
         for (seconds, clock) in answers {
-            pulse.beat(at(*seconds), *clock);
+            pulse.beat(at(*seconds), *clock, 0);
         }
         answers.last().is_some_and(|(seconds, _)| pulse.may_judge(at(*seconds)).is_some())
     }
@@ -142,9 +170,18 @@ mod tests {
     fn an_old_answer_judges_nobody() {
         let (pulse, start) = (Pulse::default(), Instant::now());
         for second in 0..=6 {
-            pulse.beat(start + Duration::from_secs(second), second as Millis * 1000);
+            pulse.beat(start + Duration::from_secs(second), second as Millis * 1000, 0);
         }
         assert_eq!(pulse.may_judge(start + Duration::from_secs(9)), Some(6000));
         assert_eq!(pulse.may_judge(start + Duration::from_secs(10)), None);
+    }
+
+    #[test]
+    fn who_has_just_come_judges_by_what_others_saw() {
+        let (pulse, now) = (Pulse::default(), Instant::now());
+        pulse.beat(now, 100_000, 95_000);
+        assert_eq!(pulse.may_judge(now), None);
+        pulse.beat(now, 100_000, 94_000);
+        assert_eq!(pulse.may_judge(now), Some(100_000));
     }
 }

@@ -10,7 +10,6 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use uuid::Uuid;
 
 use super::failure::not_opened;
-use super::record::count;
 use crate::error::OpenError;
 
 /// The migrations that this code knows; each takes the schema from the version before it.
@@ -25,7 +24,8 @@ const LOCK: i64 = 0x6772_6163_6566_756c;
 /// Times and spans are milliseconds, times on the server's clock. `granted` is the attempts a task was handed in with,
 /// and is given again by each retry; `forget` is when it may be deleted; `owner` is who ran it last.
 /// Only what is claimed often, looked for often or unique has an index: each is written three times in a task's life.
-/// No index has `lease_until`, so that renewing writes none.
+/// No index has `lease_until`, so that renewing writes none. `graceful_pulse` is not logged: writing it costs no sync,
+/// and a crash of the server, which empties it, is a break in the pulse.
 const FIRST: &str = "
 CREATE TABLE graceful_tasks (
     id uuid PRIMARY KEY,
@@ -75,6 +75,11 @@ CREATE TABLE graceful_log (
     stream text NOT NULL,
     head bigint NOT NULL
 ) WITH (fillfactor = 10);
+CREATE UNLOGGED TABLE graceful_pulse (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    since bigint NOT NULL,
+    latest bigint NOT NULL
+) WITH (fillfactor = 10);
 CREATE TABLE graceful_schema (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     version bigint NOT NULL,
@@ -83,8 +88,8 @@ CREATE TABLE graceful_schema (
 INSERT INTO graceful_schema (version, least) VALUES (0, 0);
 ";
 
-/// Makes what is missing; the name of this queue's numbering, and how far it is.
-pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(String, u64), OpenError> {
+/// Makes what is missing; the name of this queue's numbering.
+pub(super) async fn prepare(connection: &mut PgConnection) -> Result<String, OpenError> {
     let encoding: String = sqlx::query_scalar("SELECT current_setting('server_encoding')")
         .fetch_one(&mut *connection)
         .await
@@ -101,8 +106,8 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(String, u6
     if found.least > known {
         return Err(OpenError::TooNew { found: found.version, known });
     }
-    let row = sqlx::query("SELECT stream, head FROM graceful_log").fetch_one(connection).await;
-    row.and_then(|row| Ok((row.try_get("stream")?, count(&row, "head")?))).map_err(|error| not_opened(&error))
+    let stream = sqlx::query_scalar("SELECT stream FROM graceful_log").fetch_one(connection).await;
+    stream.map_err(|error| not_opened(&error))
 }
 
 #[derive(Debug, Clone, Copy)]
