@@ -96,15 +96,25 @@ pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Lets this process and what it starts have so many descriptors.
-pub(crate) fn raise_descriptors(most: u64) -> anyhow::Result<()> {
+/// Sees that this process and what it starts may have so many descriptors.
+pub(crate) fn allow_descriptors(wanted: u64) -> anyhow::Result<()> {
+    if open_files(&fs::read_to_string("/proc/self/limits")?)? >= wanted {
+        return Ok(());
+    }
     let done = std::process::Command::new("prlimit")
-        .args(["--pid", &std::process::id().to_string(), &format!("--nofile={most}:{most}")])
+        .args(["--pid", &std::process::id().to_string(), &format!("--nofile={wanted}:")])
         .output()
         .context("cannot start prlimit")?;
     let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-    ensure!(done.status.success(), "{most} open files are not allowed here: {said}");
+    ensure!(done.status.success(), "{wanted} open files are not allowed here ({said}): ulimit -Hn {wanted}");
     Ok(())
+}
+
+/// How many this process may have open now.
+fn open_files(limits: &str) -> anyhow::Result<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|rest| rest.split_whitespace().next()).context("no limit of open files")?;
+    Ok(if soft == "unlimited" { u64::MAX } else { soft.parse()? })
 }
 
 #[cfg(test)]
@@ -116,5 +126,12 @@ mod tests {
         let memory = Memory::parse("0-1 ---p [rollup]\nRss: 9 kB\nPss:  8 kB\nPss_Anon:   5 kB\n").unwrap();
         assert_eq!((memory.resident, memory.anonymous), (8192, 5120));
         assert!(Memory::parse("Rss: 9 kB\n").is_err());
+    }
+
+    #[test]
+    fn the_limit_that_holds_now_is_the_soft_one() {
+        let limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files   1024   20000   files\n";
+        assert_eq!(open_files(limits).unwrap(), 1024);
+        assert_eq!(open_files("Max open files unlimited unlimited files").unwrap(), u64::MAX);
     }
 }

@@ -147,15 +147,17 @@ fn seed(bench: &Bench, submit: &str, folder: &Path, port: &str) -> (Command, Sto
 impl Running {
     /// Rows in the table of tasks, as another process sees them; None where nothing is stored.
     pub(crate) fn rows(&self, bench: &Bench) -> anyhow::Result<Option<u64>> {
-        const COUNT: &str = "SELECT count(*) FROM tasks";
         match &self.store {
             Store::None => Ok(None),
             Store::Sqlite(path) => {
                 let file = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-                let rows: i64 = file.query_row(COUNT, [], |row| row.get(0))?;
+                let rows: i64 = file.query_row("SELECT count(*) FROM tasks", [], |row| row.get(0))?;
                 Ok(Some(rows.try_into()?))
             }
-            Store::Postgres(database) => Ok(Some(bench.postgres.sql(database, COUNT)?.parse()?)),
+            Store::Postgres(database) => {
+                let rows = bench.postgres.sql(database, "SELECT count(*) FROM graceful_tasks")?;
+                Ok(Some(rows.parse()?))
+            }
         }
     }
 
