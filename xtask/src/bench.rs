@@ -1,15 +1,14 @@
 //! `cargo xtask bench`: what is measured, written to `target/bench/NAME.json` as well.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use graceful_cluster::prerequisites;
 
 use crate::e2e::{Target, prepare};
 use crate::images::target_folder;
+use crate::python;
 use crate::run::{cargo, root, run as run_command, stage};
 
 /// Which bench.
@@ -40,7 +39,8 @@ fn server(only: Option<&str>) -> anyhow::Result<()> {
     prerequisites::ensure(&prerequisites::POSTGRES)?;
     let out = root().join("target/bench");
     let seed = root().join("e2e/bench/seed");
-    let environment = stage("the seed's stack", || seed_environment(&seed, &out))?;
+    let environment = out.join("seed-environment");
+    stage("the seed's stack", || python::ensure(&environment, &seed.join("requirements.txt")))?;
     stage("build", || {
         let mut build = cargo();
         build.args(["build", "--profile", "dist", "--locked", "--package", "graceful-server"]);
@@ -55,22 +55,4 @@ fn server(only: Option<&str>) -> anyhow::Result<()> {
         bench.args(["--only", part]);
     }
     run_command(&mut bench)
-}
-
-/// A virtual environment with the requirements as they are written down; made again when those change.
-fn seed_environment(seed: &Path, out: &Path) -> anyhow::Result<PathBuf> {
-    const HINT: &str = "the seed's stack needs python3 with venv: apt-get install -y python3-venv";
-    let environment = out.join("seed-environment");
-    let (wanted, installed) = (seed.join("requirements.txt"), environment.join("installed.txt"));
-    let requirements = fs::read_to_string(&wanted)?;
-    if fs::read_to_string(&installed).is_ok_and(|had| had == requirements) {
-        return Ok(environment);
-    }
-    fs::create_dir_all(out)?;
-    run_command(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).context(HINT)?;
-    let mut install = Command::new(environment.join("bin/python"));
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    run_command(install.arg(wanted))?;
-    fs::write(installed, requirements)?;
-    Ok(environment)
 }
