@@ -19,6 +19,9 @@ pub struct LoadSpec {
     pub rate_per_second: f64,
     /// WebSocket clients, each of which reconnects for as long as the load runs.
     pub sockets: u32,
+    /// Whether the WebSocket clients ask for numbered events, and for what they missed as they come back.
+    #[serde(default)]
+    pub numbered: bool,
     /// The load ends by itself after this many seconds.
     pub seconds: u64,
     /// Path and method of a submission; the default is the task server's `POST /v1/create-task/`.
@@ -125,6 +128,38 @@ pub struct Sockets {
     pub on: BTreeMap<String, String>,
     /// Connections that ended while the load ran.
     pub closes: Vec<SocketClose>,
+    /// What each client of numbered events heard, by stream, in the order in which it came to them.
+    pub heard: BTreeMap<String, Vec<Heard>>,
+    /// Accepted and processed tasks whose end it was not told of, by such a client.
+    pub unheard: BTreeMap<String, u64>,
+}
+
+/// What a client heard of one stream of numbered events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    /// The stream.
+    pub stream: String,
+    /// The pods that told of it.
+    pub pods: Vec<String>,
+    /// The number it began after.
+    pub from: u64,
+    /// The last number it heard.
+    pub last: u64,
+    /// Events it was told.
+    pub events: u64,
+    /// Numbers that were passed over.
+    pub gaps: u64,
+    /// Events that were told again.
+    pub duplicates: u64,
+    /// Events that the server said were no longer kept.
+    pub missed: u64,
+    /// Times it came back.
+    pub resumed: u64,
+    /// Times it came back and was not taken where it was, though it was the same stream.
+    pub not_resumed: u64,
+    /// Times the pod said that it goes, after all it had to tell.
+    pub farewells: u64,
 }
 
 /// One WebSocket connection that ended.

@@ -28,6 +28,7 @@ pub fn usual() -> LoadSpec {
         clients: 6,
         rate_per_second: 6.0,
         sockets: 4,
+        numbered: false,
         seconds: 600,
         submit_path: create_task(),
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::events::Events;
 use crate::wire::{LedgerView, PROCESSED, PodWork, Report, Requests, SocketClose, Sockets, Unfinished};
 
 /// All that was accepted, and all that ended.
@@ -17,6 +18,7 @@ pub struct Ledger {
     pods: BTreeMap<String, PodWork>,
     requests: Requests,
     sockets: Sockets,
+    events: Events,
     /// Clients without a connection, with the index of the close that began their gap.
     gaps: HashMap<String, usize>,
 }
@@ -93,6 +95,11 @@ impl Ledger {
         self.sockets.messages += 1;
     }
 
+    /// What clients of numbered events hear.
+    pub fn events(&mut self) -> &mut Events {
+        &mut self.events
+    }
+
     /// A client's connection ended though the load goes on.
     pub fn socket_closed(&mut self, client: &str, code: Option<u16>, told: bool, now_ms: u64) {
         let pod = self.sockets.on.remove(client).unwrap_or_default();
@@ -111,11 +118,16 @@ impl Ledger {
     pub fn view(&self, submitting: bool, now_ms: u64) -> LedgerView {
         let mut finished = 0;
         let mut duplicates = 0;
+        let mut processed = Vec::new();
         let mut unfinished = Vec::new();
         let mut given_up: BTreeMap<String, u64> = BTreeMap::new();
         for (task_id, accepted_ms) in &self.accepted {
             let ended = self.ended.get(task_id);
-            match ended.map_or(0, |e| e.processed_by.len()) {
+            let processes = ended.map_or(0, |e| e.processed_by.len());
+            if processes > 0 {
+                processed.push(task_id.as_str());
+            }
+            match processes {
                 0 => {
                     if let Some(outcome) = ended.and_then(|e| e.given_up.clone()) {
                         *given_up.entry(outcome).or_default() += 1;
@@ -132,6 +144,7 @@ impl Ledger {
         unfinished.sort_by_key(|u| u.accepted_ms);
         let mut sockets = self.sockets.clone();
         sockets.connected = sockets.on.len() as u64;
+        (sockets.heard, sockets.unheard) = (self.events.heard(), self.events.unheard(&processed));
         LedgerView {
             now_ms,
             submitting,

@@ -8,6 +8,7 @@ mod durable;
 mod foreign;
 mod operator;
 mod page;
+mod resume;
 mod rollout;
 mod scale;
 mod sockets;
@@ -37,6 +38,8 @@ pub fn all() -> Vec<Scenario> {
         foreign::python_app_drains_and_moves_to_the_protocol,
         foreign::prometheus_and_sigterm_with_clients_that_never_let_go,
         sockets::sockets_stay_while_their_tasks_run,
+        resume::ws_resume,
+        resume::ws_resume_postgres(postgres, kills),
         scale::scale_down_takes_the_idle_pod,
         scale::kubectl_scale_in_mid_rollout,
         scale::autoscaler_scales_in_mid_rollout,

@@ -121,6 +121,7 @@ fn load() -> LoadSpec {
         clients: 4,
         rate_per_second: 2.5,
         sockets: 0,
+        numbered: false,
         seconds: 600,
         submit_path: create_task(),
     }
