@@ -19,6 +19,14 @@ pub(crate) struct Options {
     seed: Option<u64>,
 }
 
+/// As a part of everything: enough kills of each to hit each kind of moment. The thousand takes minutes.
+pub(crate) fn a_few() -> anyhow::Result<()> {
+    for store in ["sqlite", "postgres"] {
+        run(&Options { n: 60, store: store.to_owned(), seed: None })?;
+    }
+    Ok(())
+}
+
 /// Builds both programs, in the profile that the tests use, and runs. Not a stage: its last line is the verdict.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let Options { n, store, seed } = options;

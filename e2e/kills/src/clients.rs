@@ -153,6 +153,8 @@ impl Client {
     }
 }
 
+/// `task_id` by the seed's route, and `id` by the other.
 fn task_id(body: &[u8]) -> Option<Uuid> {
-    serde_json::from_slice::<Value>(body).ok()?["task_id"].as_str()?.parse().ok()
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body["task_id"].as_str().or(body["id"].as_str())?.parse().ok()
 }
