@@ -5,7 +5,7 @@ use std::time::Instant;
 use graceful_cluster::Cluster;
 
 use crate::run::stage;
-use crate::{charts, check, e2e, kills};
+use crate::{charts, check, e2e, fuzz_api, kills};
 
 /// Runs every stage, and prints the table of times also when one fails.
 pub(crate) fn run_all() -> anyhow::Result<()> {
@@ -17,6 +17,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
         result
     };
     let result = timed("check", check::run_all)
+        .and_then(|()| timed("fuzz-api", || fuzz_api::run(&fuzz_api::Options::default())))
         .and_then(|()| timed("kills", kills::a_few))
         .and_then(|()| timed("prepare", || e2e::prepare(&e2e::Target::default()).map(drop)))
         .and_then(|()| timed("wall", || Cluster::open()?.prove_wall()))
