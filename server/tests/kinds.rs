@@ -17,7 +17,7 @@ use graceful_drain::State::Draining;
 use graceful_server::kind::{Failure, Kind};
 use graceful_server::queue::Defaults;
 use graceful_server::running::Running;
-use graceful_store::{Cancelled, State};
+use graceful_store::{Cancelled, Completion, Lease, Outcome, State};
 use pod::{Held, PATIENCE, Plan, Pod};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -225,6 +225,22 @@ async fn a_handler_that_does_not_listen_is_dropped_a_few_seconds_after_its_cance
     pod.queue.store().unwrap().cancel(id).await.unwrap();
     assert_eq!(pod.ended(id).await.state, State::Cancelled);
     dropped(&odd).await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_has_lost_its_task_is_dropped_and_changes_nothing() {
+    let (pod, odd) = pod().await;
+    let id = pod.put("odd", r#""hang""#).await;
+    pod.in_state(id, State::Running).await;
+    // As another pod would, to whom the task had gone.
+    let theirs = Lease { id, attempt: 1 };
+    let ended =
+        pod.queue.store().unwrap().complete(theirs, Outcome::Succeeded("1".to_owned())).await.unwrap();
+    assert_eq!(ended, Completion::Now(State::Succeeded));
+    dropped(&odd).await;
+    timeout(PATIENCE, pod.drain.wait_until(|status| status.in_flight.total() == 0)).await.unwrap();
+    let task = pod.ended(id).await;
+    assert_eq!((task.state, task.output.as_deref()), (State::Succeeded, Some("1")));
 }
 
 /// Blocks a thread that nobody can take it from, until it is told.
