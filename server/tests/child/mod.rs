@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_server");
 /// Far beyond what anything here takes, on a loaded machine too.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder that goes when it is dropped.
 pub(crate) struct Folder(pub(crate) PathBuf);

@@ -28,7 +28,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 /// Far beyond what anything here takes, on a loaded machine too.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder that goes when it is dropped.
 pub(crate) struct Folder(pub(crate) PathBuf);
