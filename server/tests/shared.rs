@@ -15,7 +15,7 @@ use graceful_postgres::Postgres;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A task that outlasts any test.
 const LONG: [&str; 4] = ["--task-seconds", "600", "--concurrency", "1"];
 const QUICK: [&str; 2] = ["--task-seconds", "0"];
