@@ -7,7 +7,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 
 use crate::drain::Drain;
-use crate::guard::{ConnectionGuard, Farewell};
+use crate::guard::Farewell;
 
 /// RFC 6455's registry: the server restarts; the client should come back, after a random 5–30 s or as it likes.
 pub const SERVICE_RESTART: u16 = 1012;
@@ -22,18 +22,17 @@ impl Drain {
     {
         let connection = self.connection();
         // A task of its own, made when the socket is there: an idle socket then costs what its session needs, and not
-        // the steps of the upgrade before it.
+        // the steps of the upgrade before it. Boxed, since a future that awaits another it was given has room for it
+        // twice.
         upgrade.on_upgrade(move |socket| {
-            let session = session(socket, connection.farewell());
-            tokio::spawn(counted(session, connection));
+            let session = Box::pin(session(socket, connection.farewell()));
+            tokio::spawn(async move {
+                session.await;
+                drop(connection);
+            });
             ready(())
         })
     }
-}
-
-async fn counted(session: impl Future<Output = ()>, connection: ConnectionGuard) {
-    session.await;
-    drop(connection);
 }
 
 /// The close frame of a pod that goes.

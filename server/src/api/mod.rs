@@ -28,7 +28,7 @@ use crate::queue::{Defaults, Queue};
 pub mod limits;
 mod openapi;
 mod overview;
-mod problem;
+pub(crate) mod problem;
 mod query;
 mod seed;
 mod submission;

@@ -186,6 +186,22 @@ impl Problem {
         }
     }
 
+    /// As many listen as may.
+    pub(crate) fn crowded(status: StatusCode, retry_seconds: u16, detail: &'static str) -> Self {
+        let kind = "tag:graceful.dev,2026:crowded";
+        let crowded = Self::of(status, kind, "As many listen as may", detail);
+        Self { retry_seconds: Some(retry_seconds), ..crowded }
+    }
+
+    /// A page of another site, which may not listen.
+    pub(crate) fn foreign_page(origin: &str) -> Self {
+        let kind = "tag:graceful.dev,2026:foreign-page";
+        let detail = format!(
+            "Origin: pages of {origin} may not listen here; the server's --allowed-origins says which may"
+        );
+        Self::of(StatusCode::FORBIDDEN, kind, "A page of another site", detail).field("Origin")
+    }
+
     /// The queue did not answer in time.
     pub(crate) fn no_answer() -> Self {
         Self::unavailable(

@@ -3,21 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Extension};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use graceful_store::{StoreError, Unavailable};
 
 use super::hub::Hub;
 use super::limits::Crowded;
 use super::token::Token;
+use crate::api::limits::check_client_id;
+use crate::api::problem::Problem;
 use crate::metrics::Refusal;
 
-/// A client id goes into every frame sent to that client; this keeps the frames small.
-const LONGEST_CLIENT_ID: usize = 128;
 /// A place is free when someone leaves; nobody knows when.
 const CROWDED_RETRY_SECONDS: u16 = 5;
-/// A queue that opens or recovers takes some seconds.
-const AWAY_RETRY_SECONDS: u16 = 5;
 
 /// The peer's address, where the server that runs us tells it.
 pub(crate) type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
@@ -76,10 +74,7 @@ impl<'a> Ask<'a> {
         let mut ask = Self { json: true, ..Self::default() };
         for (name, value) in query {
             match (name.as_str(), value.as_str()) {
-                ("client_id", "") => {
-                    return Err(("client_id", "is empty; write whose tasks, or leave it out".to_owned()));
-                }
-                ("client_id", id) => (ask.client_id, ask.own) = (Some(id), true),
+                ("client_id", id) => (ask.client_id, ask.own) = (Some(client_id(id)?), true),
                 _ => ask.shared(name, value, "after, client_id and hints")?,
             }
         }
@@ -102,61 +97,51 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// The client id, if it can be used.
+/// The client id, if it can be used: as who submits says it.
 pub(crate) fn client_id(id: &str) -> Result<&str, Unusable> {
-    match id.len() {
-        0..=LONGEST_CLIENT_ID => Ok(id),
-        _ => Err(("client_id", format!("is longer than {LONGEST_CLIENT_ID} bytes; use a shorter one"))),
-    }
+    check_client_id(id).map(|()| id).map_err(|why| ("client_id", why.to_owned()))
 }
 
 /// The page that asks, if it is one of another site that may.
 pub(crate) fn admit<'a>(hub: &Hub, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Box<Response>> {
     hub.settings().origins.admit(headers).map_err(|origin| {
         hub.metrics().refused(Refusal::Origin);
-        let detail = format!(
-            "Origin: pages of {} may not listen here; the server's --allowed-origins says which may",
-            String::from_utf8_lossy(origin.as_bytes())
-        );
-        Box::new(problem(StatusCode::FORBIDDEN, &detail, Some("Origin")))
+        Box::new(Problem::foreign_page(&String::from_utf8_lossy(origin.as_bytes())).into_response())
     })
 }
 
 pub(crate) fn unusable((field, why): Unusable) -> Response {
-    problem(StatusCode::BAD_REQUEST, &format!("{field}: {why}"), Some(field))
+    Problem::invalid(field, &why).into_response()
 }
 
 pub(crate) fn crowded(hub: &Hub, crowded: Crowded) -> Response {
     hub.metrics().refused(Refusal::Crowded);
     let (status, detail) = match crowded {
-        Crowded::Total => {
-            (StatusCode::SERVICE_UNAVAILABLE, "As many listen to this pod as may (--max-sockets)")
-        }
+        Crowded::Total => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "As many listen to this pod as may (--max-sockets); try again later",
+        ),
         Crowded::Client => (
             StatusCode::TOO_MANY_REQUESTS,
-            "As many listen under this client_id as may (--max-sockets-per-client)",
+            "As many listen under this client_id as may (--max-sockets-per-client); close one",
         ),
-        Crowded::Address => {
-            (StatusCode::TOO_MANY_REQUESTS, "As many listen from this address as may (--max-sockets-per-ip)")
-        }
+        Crowded::Address => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "As many listen from this address as may (--max-sockets-per-ip); close one",
+        ),
     };
-    ([(header::RETRY_AFTER, HeaderValue::from(CROWDED_RETRY_SECONDS))], problem(status, detail, None))
-        .into_response()
+    Problem::crowded(status, CROWDED_RETRY_SECONDS, detail).into_response()
 }
 
-/// The queue is not open, or can't be read.
-pub(crate) fn away() -> Response {
-    let detail = "The queue can't be read just now. Try again later.";
-    let problem = problem(StatusCode::SERVICE_UNAVAILABLE, detail, None);
-    ([(header::RETRY_AFTER, HeaderValue::from(AWAY_RETRY_SECONDS))], problem).into_response()
+/// The queue is not open.
+pub(crate) fn closed() -> Response {
+    let detail = "the queue is not open".to_owned();
+    away(StoreError::Unavailable { why: Unavailable::Closed, detail })
 }
 
-fn problem(status: StatusCode, detail: &str, field: Option<&str>) -> Response {
-    let mut body = json!({"title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
-    if let Some(field) = field {
-        body["field"] = field.into();
-    }
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+/// The queue can't be read.
+pub(crate) fn away(error: StoreError) -> Response {
+    Problem::from(error).into_response()
 }
 
 #[cfg(test)]

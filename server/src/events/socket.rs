@@ -76,12 +76,11 @@ pub(crate) async fn watch(
     let client: Arc<str> = client.as_str().into();
     let start = match hub.log() {
         _ if !ask.json => Start::PLAIN,
-        None => return ask::away(),
+        None => return ask::closed(),
         Some(log) => match Start::find(&*log, ask.after).await {
             Ok(start) => start,
             Err(error) => {
-                debug!(%error, "no place in the stream was found");
-                return ask::away();
+                return ask::away(error);
             }
         },
     };
@@ -120,9 +119,13 @@ struct Session {
 }
 
 impl Session {
-    async fn run(mut self, first: Utf8Bytes) {
-        let Err(end) = self.converse(first).await;
-        Box::pin(self.end(end)).await;
+    /// A block, and by reference what it calls: an async function would have room for its arguments twice.
+    #[allow(clippy::manual_async_fn, reason = "see above")]
+    fn run(mut self, first: Utf8Bytes) -> impl Future<Output = ()> {
+        async move {
+            let Err(end) = self.converse(first).await;
+            Box::pin(self.end(end)).await;
+        }
     }
 
     async fn converse(&mut self, first: Utf8Bytes) -> Result<std::convert::Infallible, End> {
@@ -227,15 +230,17 @@ impl Session {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), End> {
-        match timeout(SEND, self.socket.send(message)).await {
+        // Boxed, since a session that idles should not have the room for it: allocating costs next to nothing beside the
+        // system call.
+        match Box::pin(timeout(SEND, self.socket.send(message))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::Slow),
         }
     }
 
-    async fn end(mut self, end: End) {
-        let client = &*self.client;
+    async fn end(&mut self, end: End) {
+        let client = &*self.client.clone();
         match end {
             End::Gone => debug!(client, "socket closed"),
             End::Slow => {
@@ -274,5 +279,21 @@ impl Session {
         // Reading on until the client's own close: leaving unread bytes behind would reset the connection, and the
         // reset can overtake the frames just sent.
         let _ = timeout(CLOSE, async { while let Some(Ok(_)) = self.socket.recv().await {} }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a function of two arguments returns.
+    fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        let sizes = (size(Session::run), size_of::<Session>(), size_of::<WebSocket>());
+        assert!(sizes.0 <= 1280, "session, its parts, its socket: {sizes:?} bytes");
     }
 }

@@ -34,9 +34,7 @@ pub(crate) async fn events(
     peer: Peer,
     headers: HeaderMap,
 ) -> Response {
-    let asked = Ask::of_stream(&query, headers.get("last-event-id"))
-        .and_then(|ask| ask::client_id(ask.client_id.unwrap_or_default()).map(|_| ask));
-    let ask = match asked {
+    let ask = match Ask::of_stream(&query, headers.get("last-event-id")) {
         Ok(ask) => ask,
         Err(why) => return ask::unusable(why),
     };
@@ -44,12 +42,11 @@ pub(crate) async fn events(
         Ok(origin) => origin,
         Err(refusal) => return *refusal,
     };
-    let Some(log) = hub.log() else { return ask::away() };
+    let Some(log) = hub.log() else { return ask::closed() };
     let start = match Start::find(&*log, ask.after).await {
         Ok(start) => start,
         Err(error) => {
-            debug!(%error, "no place in the stream was found");
-            return ask::away();
+            return ask::away(error);
         }
     };
     let client: Option<Arc<str>> = ask.client_id.map(Into::into);
