@@ -109,10 +109,14 @@ pub(crate) fn load(n: u8, artifacts: &Artifacts, archives: &[PathBuf]) -> anyhow
     let text = fs::read_to_string(&record).unwrap_or_else(|_| "{}".into());
     // By the image's name, not the file's: what counts is what the name stands for now.
     let mut loaded: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
+    // A kubelet whose disk was full has removed images, whatever our record says.
+    let there = output(ctr(n, artifacts).args(["--namespace=k8s.io", "images", "ls", "-q"]))?;
+    let is_there = |name: &str| there.lines().any(|image| is_named(image, name));
     let mut taken = 0;
     for tar in archives {
         let (names, content) = archive::identity(tar)?;
-        if !names.is_empty() && names.iter().all(|name| loaded.get(name) == Some(&content)) {
+        let has = |name: &String| loaded.get(name) == Some(&content) && is_there(name);
+        if !names.is_empty() && names.iter().all(has) {
             continue;
         }
         let tar = fs::canonicalize(tar)?;
@@ -125,6 +129,11 @@ pub(crate) fn load(n: u8, artifacts: &Artifacts, archives: &[PathBuf]) -> anyhow
         taken += 1;
     }
     Ok(taken)
+}
+
+/// Whether containerd's name of an image, which begins with a registry's, is this name of an archive's.
+fn is_named(image: &str, name: &str) -> bool {
+    image.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 /// Lets containerd collect what an image's name stood for before. It keeps a second name for each, the digest of the
@@ -273,6 +282,13 @@ pub(crate) fn known(n: u8, nodes: u8) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_known_by_the_end_of_its_name() {
+        assert!(is_named("docker.io/graceful/server:dev", "graceful/server:dev"));
+        assert!(is_named("localhost/graceful/server:dev", "localhost/graceful/server:dev"));
+        assert!(!is_named("docker.io/graceful/fileserver:dev", "server:dev"));
+    }
 
     #[test]
     fn a_node_routes_to_the_pods_of_the_others_alone() {
