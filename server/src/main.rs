@@ -1,5 +1,10 @@
 //! The binary `server`: `run` (the default) and `pre-stop`, with the built-in kinds alone.
 
+/// musl's own allocator lets one thread at a time in; docs/adr/0008-an-allocator-for-musl.md has what that costs.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     graceful_server::command_line(|server| server).await
