@@ -215,7 +215,7 @@ async fn nothing_missed(browser: &Browser) -> anyhow::Result<()> {
     let gaps = browser.attribute("#gaps", "data-gaps").await?;
     ensure!(gaps.as_deref() == Some("0"), "the page says that {gaps:?} events are missing");
     let words: Vec<&str> = seen["words"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for wanted in ["Draining", "1012", "Moved from ", "lamp: Pod is draining", "lamp: Live"] {
+    for wanted in ["Lingering", "1012", "Moved from ", "lamp: Pod is draining", "lamp: Live"] {
         ensure!(words.iter().any(|line| line.contains(wanted)), "no line says {wanted:?}: {words:?}");
     }
     Ok(())
