@@ -77,7 +77,7 @@ pub struct Run {
     /// operator would wait for, and one that hangs does not keep its place for ever.
     #[arg(long, env = "GRACEFUL_TASK_TIMEOUT_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub task_timeout_seconds: u64,
-    /// Where each task is reported as it ends: POST {"taskId","podUid","bootId","outcome"}.
+    /// Where each task that ends with an attempt of this server is reported: POST {"taskId","podUid","bootId","outcome"}.
     #[arg(long, env = "GRACEFUL_REPORT_URL")]
     pub report_url: Option<ReportUrl>,
     /// WebSockets and event streams that may be open; past it 503 with Retry-After. 0 sets no limit.

@@ -176,18 +176,21 @@ impl Queue {
     pub fn noticed<T>(&self, answer: &Result<T, StoreError>) {
         if let Err(error) = answer {
             self.metrics.queue_trouble(error);
-            if beyond_repair(error) {
+            if beyond_repair(error, self.shared) {
                 self.damaged.notify_one();
             }
         }
     }
 }
 
-fn beyond_repair(error: &StoreError) -> bool {
+/// A file that is damaged must be let go of, so that a sound one can take its place. A shared database is mended where it
+/// is: another store on it would not know of what this one's attempts hold, and call the pod idle.
+fn beyond_repair(error: &StoreError, shared: bool) -> bool {
     match error {
         StoreError::Full => false,
         StoreError::Unavailable { why, detail: _ } => match why {
-            Unavailable::Corrupt | Unavailable::Closed => true,
+            Unavailable::Closed => true,
+            Unavailable::Corrupt => !shared,
             Unavailable::Disk | Unavailable::Connection | Unavailable::Engine => false,
         },
     }
@@ -259,7 +262,7 @@ impl Keeper {
                 Ok(()) => {}
                 Err(trouble) => {
                     self.say(&trouble.to_string());
-                    if beyond_repair(&trouble) {
+                    if beyond_repair(&trouble, self.queue.shared) {
                         return;
                     }
                 }

@@ -12,6 +12,11 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     })?;
     stage("prerequisites", || prerequisites::ensure(&prerequisites::POSTGRES))?;
     stage("tests", || run(cargo().args(["test", "--workspace", "--locked", "--quiet"])))?;
+    // What nothing turns on by default is compiled, and tried, here.
+    stage("otlp", || {
+        let test = ["test", "--package", "graceful-server", "--features", "otlp", "--test", "otlp"];
+        run(cargo().args(test).args(["--locked", "--quiet"]))
+    })?;
     stage("deny", deny)
 }
 

@@ -47,7 +47,8 @@ pub(crate) struct TaskList<'a> {
 /// It is on disk before the answer comes, and is then done whatever happens to the pod.
 ///
 /// With an `Idempotency-Key`, a submission can be repeated when its answer was lost: the same key with the same
-/// content is the same task, told with 200 and `Idempotency-Replayed: true`, for as long as the task is remembered.
+/// content is the same task, told with 200 and `Idempotency-Replayed: true`, for as long as the task is remembered. With
+/// SQLite each pod has its own keys, so a repetition must reach the same pod; pods that share PostgreSQL share the keys.
 #[utoipa::path(post, path = "/v1/tasks", operation_id = "submit_task", tag = "tasks",
     request_body(content = NewTaskBody, description = "The task; `{}` is one."),
     params(
@@ -225,7 +226,6 @@ pub(crate) async fn cancel(State(api): State<Arc<Api>>, id: TaskId) -> Result<Re
         (status = 202, description = "It is queued again.", body = Task),
         (status = 404, description = "No such task is known here (any more).", body = ProblemBody),
         (status = 409, description = "It is neither dead nor cancelled.", body = ProblemBody),
-        (status = 429, description = "The queue is full.", body = ProblemBody),
         (status = 503, description = "The pod drains, or the queue is unavailable.", body = ProblemBody),
     ))]
 pub(crate) async fn retry(

@@ -23,8 +23,9 @@ use crate::trace::{self, Traceparent};
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// Progress is written at most so often: four times a second looks live, and costs the disk nothing.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-/// What a handler may give back. It is kept with the task, and read with each look at it.
-const LONGEST_OUTPUT: usize = 1 << 20;
+/// What a handler may give back. It is kept with the task, and read with each look at it, a hundred at a time in a list:
+/// what is longer belongs elsewhere, with a link to it here.
+const LONGEST_OUTPUT: usize = 64 << 10;
 /// What is kept of an error's text.
 const LONGEST_ERROR: usize = 4096;
 /// After an end that could not be written down.
@@ -208,8 +209,8 @@ fn timed_out(claim: &Claim) -> Outcome {
 /// The handler has its time to clean up; work that it finishes in it is done all the same.
 async fn cancelled(mut handler: Handler) -> Outcome {
     match timeout(CANCEL_GRACE, &mut handler).await {
-        Ok(Ok(Ok(output))) => Outcome::Succeeded(output),
-        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Outcome::Cancelled,
+        Ok(Ok(Ok(output))) if output.len() <= LONGEST_OUTPUT => Outcome::Succeeded(output),
+        Ok(Ok(Ok(_) | Err(_)) | Err(_)) | Err(_) => Outcome::Cancelled,
     }
 }
 

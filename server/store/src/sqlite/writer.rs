@@ -159,6 +159,8 @@ impl Writer {
                 Command::Claim(most, reply) => self.claimers.push_back(Claimer { most, reply }),
                 Command::PutBack(leases) => self.undelivered.extend(leases),
                 Command::Damaged | Command::Close => {}
+                // Its client has gone, perhaps long ago (a disk that stalled): nothing was promised, nothing is begun.
+                Command::Submit(_, hold, reply) if reply.is_closed() => drop(hold),
                 Command::Submit(..)
                 | Command::Progress(..)
                 | Command::Complete(..)
