@@ -19,9 +19,10 @@ fn built_in() -> Kinds {
 fn the_document_does_not_drift() {
     let there =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json")).unwrap_or_default();
-    let generated = format!("{:#}\n", api::document(&built_in()));
+    // As values: in which order the keys come depends on the features that others of the workspace give to serde_json.
+    let there: Value = serde_json::from_str(&there).unwrap_or_default();
     assert!(
-        there == generated,
+        there == api::document(&built_in()),
         "server/openapi.json is not what the code generates: run `cargo xtask gen` and commit it"
     );
 }

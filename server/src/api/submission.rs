@@ -140,7 +140,20 @@ impl NewTaskBody<'_> {
 
 /// Neither white space nor the order of keys makes another input.
 fn parsed<S: Serializer>(input: &Option<&RawValue>, to: S) -> Result<S::Ok, S::Error> {
-    input.and_then(|input| serde_json::from_str::<Value>(input.get()).ok()).serialize(to)
+    input.and_then(|input| serde_json::from_str(input.get()).ok()).map(sorted).serialize(to)
+}
+
+/// With the keys in order: whether serde_json keeps them so depends on a feature that any crate of a build can turn on.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            members.sort_by(|(one, _), (other, _)| one.cmp(other));
+            Value::Object(members.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        leaf @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => leaf,
+    }
 }
 
 fn wanted(field: &'static str) -> Problem {
