@@ -57,8 +57,11 @@ mod tests {
     fn generated_files_do_not_drift() {
         for (path, content) in generated() {
             let there = fs::read_to_string(root().join(path)).unwrap_or_default();
+            // As values: in which order the keys come depends on the features that others of the workspace give to
+            // serde_json when all of it is built at once.
+            let value = |text: &str| serde_yaml::from_str::<serde_yaml::Value>(text).unwrap();
             assert!(
-                there == content,
+                value(&there) == value(&content),
                 "{path} is not what the code generates: run `cargo xtask gen` and commit it"
             );
         }

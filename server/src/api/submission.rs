@@ -225,3 +225,17 @@ fn explain(body: &[u8], error: &serde_json::Error) -> Problem {
     // What is left is a field that came twice, which serde names.
     Problem::malformed(format!("the body: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    // Bites where serde_json keeps the order of keys, as it does when the whole workspace is built at once.
+    #[test]
+    fn the_order_of_keys_makes_no_other_input() {
+        let one = sorted(json!({"b": [{"y": 1, "x": 2}], "a": {"d": null, "c": true}}));
+        assert_eq!(one.to_string(), r#"{"a":{"c":true,"d":null},"b":[{"x":2,"y":1}]}"#);
+    }
+}
