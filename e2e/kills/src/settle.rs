@@ -157,7 +157,7 @@ impl Verdict {
         if accepted == 0 {
             faults.push("nothing was accepted: this proves nothing".to_owned());
         }
-        if counts.at_work < n / 2 {
+        if counts.at_work < n / 3 {
             faults.push(format!("only {} of {n} kills hit running work: this proves little", counts.at_work));
         }
         if !counts.changed.is_empty() {
