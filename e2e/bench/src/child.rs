@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -23,20 +25,24 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until `ready` answers 2xx on `address`.
+    /// Starts it and waits until `ready` answers 2xx on `address`. What it logs goes to `log`.
     pub(crate) async fn start(
         mut command: Command,
         address: SocketAddr,
         ready: (&str, &str),
+        log: &Path,
     ) -> anyhow::Result<Self> {
-        let child = command.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(log)?);
+        let child = command.kill_on_drop(true).spawn();
         let child = child.with_context(|| format!("cannot start {command:?}"))?;
         let pid = child.id().context("no pid")?;
         let mut server = Self { child, address, pid };
         let end = Instant::now() + PATIENCE;
         while !answers(address, ready).await {
             if let Some(status) = server.child.try_wait()? {
-                bail!("{command:?} ended as it started: {status}");
+                let said = fs::read_to_string(log)?;
+                let last = said.lines().last().unwrap_or("nothing");
+                bail!("{command:?} ended as it started, with {status}; it said: {last}");
             }
             ensure!(Instant::now() < end, "{command:?} is not ready after {} s", PATIENCE.as_secs());
             sleep(Duration::from_millis(20)).await;
@@ -91,9 +97,20 @@ impl Memory {
     }
 }
 
-/// A port on loopback that is free now.
+/// Below the ports that Linux gives to clients: ten thousand of those are ours in a while, and one that is being closed
+/// cannot be listened on.
+const FIRST_PORT: u16 = 21_000;
+
+/// A port on loopback that is free now, and was not given before.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        ensure!(port >= FIRST_PORT, "no port is free from {FIRST_PORT} on");
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok((Ipv4Addr::LOCALHOST, port).into());
+        }
+    }
 }
 
 /// Sees that this process and what it starts may have so many descriptors.

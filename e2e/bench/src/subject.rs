@@ -121,7 +121,8 @@ impl Subject {
             Self::Sqlite | Self::Postgres => ("GET", "/readyz"),
             Self::Seed | Self::SeedCoroutine => ("GET", "/v1/health"),
         };
-        let server = Server::start(command, address, ready).await.with_context(|| self.name())?;
+        let log = bench.data.join(self.name()).with_extension("log");
+        let server = Server::start(command, address, ready, &log).await.with_context(|| self.name())?;
         Ok(Running { server, admin, store })
     }
 }
@@ -131,7 +132,7 @@ fn ours(bench: &Bench, tasks: Tasks, port: &str, admin: u16) -> Command {
     let mut command = Command::new(&bench.server);
     command.args(["--port", port, "--admin-port", &admin.to_string(), "--queue-capacity", "100000000"]);
     command.args(["--task-seconds", tasks.seconds, "--concurrency", &tasks.concurrency.to_string()]);
-    command.args(["--linger-seconds", "0", "--log-format", "json"]).stderr(std::process::Stdio::null());
+    command.args(["--linger-seconds", "0", "--log-format", "json"]);
     command
 }
 
