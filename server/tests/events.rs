@@ -270,8 +270,10 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
     let listening = hub::Settings { behind: 16, ..hub::Settings::default() };
     let pod = Plan { listening, ..Plan::of(Held::default()) }.pod().await;
     let address = pod.listen().await;
-    let mut slow = Listener::open(address, "slow").await;
-    assert_eq!(slow.text().await, "Not running inside Kubernetes");
+    let (mut slow, _) = Listener::json(address, "slow?format=json").await;
+    // Who wants no hints is not dropped for them.
+    let mut plain = Listener::open(address, "plain").await;
+    assert_eq!(plain.text().await, "Not running inside Kubernetes");
     // More than the ring holds, before the session gets to run: this runtime has one thread.
     for _ in 0..100 {
         pod.hub.hint(&graceful_server::events::hint::Hint {
@@ -283,8 +285,10 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
     }
     assert_eq!(slow.heard().await, Heard::Close(1008, "too slow: events were missed".to_owned()));
     drop(slow);
-    pod.drain.disconnected().await;
+    pod.drain.wait_until(|status| status.connections == 1).await;
     assert!(pod.metrics.text(&pod.drain, None).contains("graceful_server_slow_clients_dropped_total 1"));
+    drop(plain);
+    pod.drain.disconnected().await;
 }
 
 #[tokio::test]

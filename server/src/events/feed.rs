@@ -33,6 +33,10 @@ pub(crate) enum Wish {
 }
 
 impl Wish {
+    fn hints(&self) -> bool {
+        matches!(self, Self::Json { hints: true, .. })
+    }
+
     fn wants(&self, frame: &Frame) -> bool {
         match self {
             Self::Plain => frame.plain.is_some(),
@@ -121,7 +125,7 @@ pub(crate) struct Missed {
 impl Feed {
     /// Takes a place in the ring, and what to say first.
     pub(crate) fn new(hub: Hub, wish: Wish, start: Start) -> (Self, Utf8Bytes) {
-        let ring = hub.subscribe();
+        let ring = hub.subscribe(wish.hints());
         let Start { stream: asked, from } = start;
         let stream = asked.as_ref().and_then(|_| hub.stream());
         // The queue may have been replaced since the client was asked in.
@@ -242,7 +246,7 @@ impl Feed {
             return Err(StoreError::Unavailable { why: Unavailable::Closed, detail });
         };
         // A new place in the ring, before the page is read.
-        self.ring = self.hub.subscribe();
+        self.ring = self.hub.subscribe(self.wish.hints());
         let Events { events, oldest } = log.events(self.last, PAGE).await?;
         let first = events.first().map_or(oldest, |event| event.number);
         let expired = (first > self.last + 1).then(|| (self.last + 1, first - 1));

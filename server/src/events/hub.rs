@@ -1,5 +1,6 @@
-//! [`Hub`]: what all who listen share. Numbered events and hints go into one ring, each encoded once; a client that falls
-//! behind loses its place in the ring, and costs no copy.
+//! [`Hub`]: what all who listen share. Numbered events go into a ring, each encoded once; a client that falls behind loses
+//! its place in the ring, and costs no copy. Who wants hints has another ring with both, in order: a hint wakes nobody
+//! else.
 //!
 //! Guarantee: whoever subscribes and then reads [`Hub::published`] gets each event above that number from the ring.
 
@@ -23,6 +24,9 @@ use crate::metrics::Metrics;
 /// Hints are for people who watch: beyond what one can read they are skipped, so that they never push an event out of
 /// the ring.
 const HINTS_A_SECOND: u32 = 1000;
+/// Each hint wakes all who listen to hints. Beyond so many of them there are fewer: 100,000 wake-ups a second are a
+/// fraction of a core.
+const LISTENERS_A_HINT: usize = 100;
 /// How long the last events may take from the queue to the ring once the pod is idle.
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
@@ -52,7 +56,10 @@ pub struct Hub(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    ring: broadcast::Sender<Arc<Frame>>,
+    /// Events alone.
+    events: broadcast::Sender<Arc<Frame>>,
+    /// Events and hints.
+    all: broadcast::Sender<Arc<Frame>>,
     published: AtomicU64,
     log: Mutex<Log>,
     turn: watch::Sender<Turn>,
@@ -93,12 +100,13 @@ struct Budget {
 }
 
 impl Budget {
-    fn take(&mut self, now: Instant) -> bool {
+    fn take(&mut self, now: Instant, listeners: usize) -> bool {
         if now.duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, left: HINTS_A_SECOND };
         }
         let some = self.left > 0;
-        self.left = self.left.saturating_sub(1);
+        let price = u32::try_from(listeners / LISTENERS_A_HINT).unwrap_or(u32::MAX).max(1);
+        self.left = self.left.saturating_sub(price);
         some
     }
 }
@@ -110,7 +118,8 @@ impl Hub {
         let now = drain.status();
         let turn = Turn { state: now.state, accepting: now.accepting, closing: false, streams: 0 };
         Self(Arc::new(Shared {
-            ring: broadcast::Sender::new(settings.behind),
+            events: broadcast::Sender::new(settings.behind),
+            all: broadcast::Sender::new(settings.behind),
             published: AtomicU64::new(0),
             log: Mutex::default(),
             turn: watch::Sender::new(turn),
@@ -124,21 +133,22 @@ impl Hub {
         }))
     }
 
-    /// Whether anyone listens: a hint need not be made where nobody does.
+    /// Whether anyone listens to hints: one need not be made where nobody does.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        self.0.ring.receiver_count() > 0
+        self.0.all.receiver_count() > 0
     }
 
-    /// Tells who listens just now what happens to a task before its end.
+    /// Tells who wants to know what happens to a task before its end.
     pub fn hint(&self, hint: &Hint) {
-        let Shared { ring, hints, .. } = &*self.0;
-        if ring.receiver_count() == 0 {
+        let Shared { all, hints, .. } = &*self.0;
+        let listeners = all.receiver_count();
+        if listeners == 0 {
             return;
         }
-        if hints.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
+        if hints.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now(), listeners) {
             // An error means that nobody listens any more.
-            let _ = ring.send(Frame::hint(hint));
+            let _ = all.send(Frame::hint(hint));
         }
     }
 
@@ -217,11 +227,13 @@ impl Hub {
 
     /// The next event.
     pub(super) fn publish(&self, stream: &str, event: &Event) {
-        let Shared { ring, published, .. } = &*self.0;
+        let Shared { events, all, published, .. } = &*self.0;
         // First the number, then the event: see the guarantee above.
         published.store(event.number, Ordering::SeqCst);
-        if ring.receiver_count() > 0 {
-            let _ = ring.send(Frame::end(stream, event));
+        if events.receiver_count() + all.receiver_count() > 0 {
+            let frame = Frame::end(stream, event);
+            let _ = events.send(frame.clone());
+            let _ = all.send(frame);
         }
     }
 
@@ -230,9 +242,9 @@ impl Hub {
         self.0.published.load(Ordering::SeqCst)
     }
 
-    /// A place in the ring, at its end.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Frame>> {
-        self.0.ring.subscribe()
+    /// A place in the ring, at its end: in the one with hints, or without.
+    pub(crate) fn subscribe(&self, hints: bool) -> broadcast::Receiver<Arc<Frame>> {
+        if hints { self.0.all.subscribe() } else { self.0.events.subscribe() }
     }
 
     /// Where events are kept, while the queue is open. Not to be kept for long.
@@ -275,8 +287,38 @@ mod tests {
     fn hints_are_skipped_beyond_so_many_a_second() {
         let start = Instant::now();
         let mut budget = Budget { since: start, left: HINTS_A_SECOND };
-        let taken = (0..5000).filter(|_| budget.take(start)).count();
+        let taken = (0..5000).filter(|_| budget.take(start, 1)).count();
         assert_eq!(taken, 1000);
-        assert!(budget.take(start + Duration::from_secs(1)), "a second later there is room again");
+        assert!(budget.take(start + Duration::from_secs(1), 1), "a second later there is room again");
+    }
+    #[test]
+    fn many_listeners_get_fewer_hints() {
+        let start = Instant::now();
+        let mut budget = Budget { since: start, left: HINTS_A_SECOND };
+        assert_eq!((0..5000).filter(|_| budget.take(start, 10_000)).count(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_hint_wakes_only_who_wants_hints() {
+        let drain = Drain::new(graceful_drain::Settings::default());
+        let hub = Hub::new(Settings::default(), drain, Arc::default());
+        let mut idle = hub.subscribe(false);
+        assert!(!hub.is_heard(), "nobody wants hints");
+        let mut keen = hub.subscribe(true);
+        let what = super::super::hint::What::Queued;
+        hub.hint(&Hint { task_id: uuid::Uuid::nil(), kind: "sleep".to_owned(), client_id: None, what });
+        assert!(keen.try_recv().is_ok() && idle.is_empty());
+        let event = Event {
+            number: 1,
+            task_id: uuid::Uuid::nil(),
+            kind: "sleep".to_owned(),
+            client_id: None,
+            state: graceful_store::State::Succeeded,
+            attempt: 1,
+            error: None,
+            at: 0,
+        };
+        hub.publish("s", &event);
+        assert!(keen.try_recv().is_ok() && idle.try_recv().is_ok(), "an end is for all");
     }
 }
