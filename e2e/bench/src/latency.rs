@@ -21,14 +21,15 @@ use crate::subject::{Bench, Subject, Tasks};
 /// Before them, some that are not counted.
 const SAMPLES: usize = 400;
 const WARM_UP: usize = 50;
-/// After a task's end has been heard of, until the next push: nothing is left to be written then.
+/// Between two samples: after a task's end has been heard of nothing is left to be written then. Commits have it too,
+/// since a processor that has just slept is slower.
 const PAUSE: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Both, in milliseconds, and how one relates to the other.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Latency {
-    /// From a submit's first byte to its answer, one after the other on one connection, while nothing runs.
+    /// From a submit's first byte to its answer, one at a time on one connection, while nothing runs.
     pub(crate) commit: Spread,
     /// From a submit's first byte to `task.started` reaching a WebSocket.
     pub(crate) push_to_start: Spread,
@@ -55,6 +56,7 @@ async fn commits(address: SocketAddr) -> anyhow::Result<Spread> {
         let begun = Instant::now();
         submit(&mut client).await?;
         all.push(milliseconds(begun.elapsed()));
+        sleep(PAUSE).await;
     }
     Spread::of(all.split_off(WARM_UP)).context("no samples")
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use crate::report::Results;
 
-const WIDTH: f64 = 760.0;
-const LEFT: f64 = 150.0;
+const WIDTH: f64 = 775.0;
+const LEFT: f64 = 165.0;
 const RIGHT: f64 = 110.0;
 const BAR: f64 = 20.0;
 const STEP: f64 = 28.0;
@@ -137,6 +137,6 @@ mod tests {
         let panel = Panel { title: "t", bars: vec![bar(50.0, Some(100.0)), bar(25.0, None)], decimals: 0 };
         let svg = draw(&[panel], "c");
         assert!(svg.contains(r#"width="250.0""#) && svg.contains(r#"width="125.0""#), "{svg}");
-        assert!(svg.contains(r#"x1="650.0""#) && svg.contains("a&lt;b"), "{svg}");
+        assert!(svg.contains(r#"x1="665.0""#) && svg.contains("a&lt;b"), "{svg}");
     }
 }
