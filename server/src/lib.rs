@@ -21,6 +21,7 @@ pub mod kind;
 pub mod logs;
 pub mod metrics;
 pub mod page;
+mod pauses;
 pub mod queue;
 pub mod report;
 pub mod run;

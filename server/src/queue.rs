@@ -20,18 +20,15 @@ use graceful_store::{
     sqlite,
 };
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::config::Engine;
 use crate::metrics::Metrics;
+use crate::pauses::{self, Pauses};
 use crate::volume;
 
-/// Opening is tried again after this, twice as long each time up to the longest: a database that comes back is found
-/// within two seconds, and one that stays away is not hammered.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A store that was well for so long starts again with the first pause.
 const WELL: Duration = Duration::from_secs(30);
 
@@ -112,24 +109,20 @@ impl Queue {
 
     /// Waits until the store is open.
     pub async fn opened(&self) -> Arc<dyn TaskStore> {
-        let mut current = self.current.subscribe();
-        loop {
-            if let Some(store) = current.borrow_and_update().clone() {
-                return store;
-            }
-            if current.changed().await.is_err() {
-                // The sender lives as long as `self`.
-                std::future::pending::<()>().await;
-            }
+        let mut current = self.watch();
+        let open = current.wait_for(Option::is_some).await.ok().and_then(|store| store.clone());
+        match open {
+            Some(store) => store,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
         }
     }
 
     /// Waits until `store` is no longer the one to use.
     pub async fn replaced(&self, store: &Arc<dyn TaskStore>) {
-        let mut current = self.current.subscribe();
         let other =
             |now: &Option<Arc<dyn TaskStore>>| !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, store));
-        let _ = current.wait_for(other).await;
+        let _ = self.watch().wait_for(other).await;
     }
 
     /// The store as it comes and goes. Whoever keeps one for long should follow this: a damaged file can be opened
@@ -221,7 +214,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, mut unknown: Option<TaskGuard>) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::up_to(pauses::LONGEST);
         loop {
             match (self.open)().await {
                 Ok(store) => {
@@ -235,13 +228,12 @@ impl Keeper {
                     self.look_after(store).await;
                     self.queue.current.send_replace(None);
                     if opened.elapsed() > WELL {
-                        pause = FIRST_PAUSE;
+                        pauses.over();
                     }
                 }
                 Err(trouble) => self.say(&trouble.to_string()),
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.wait().await;
         }
     }
 

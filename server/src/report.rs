@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::metrics::{Metrics, Report};
+use crate::pauses::Pauses;
 
 /// A report holds its task in flight; two minutes outlast a collector's restart, and no drain hangs on a dead one.
 const GIVE_UP: Duration = Duration::from_secs(120);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// For one attempt, name resolution included.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -73,20 +73,18 @@ impl Reporter {
     pub async fn report(&self, task_id: Uuid, outcome: Outcome) {
         let ended = Ended { task_id, pod_uid: &self.pod_uid, boot_id: &self.boot_id, outcome };
         let started = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         loop {
             let sent = self.client.post(self.url.clone()).json(&ended).send().await;
             match sent.and_then(reqwest::Response::error_for_status) {
                 Ok(_) => return self.metrics.reported(Report::Delivered),
-                Err(error) if started.elapsed() + pause > GIVE_UP => {
+                Err(error) if started.elapsed() + pauses.next() > GIVE_UP => {
                     warn!(%task_id, %error, "report given up");
                     return self.metrics.reported(Report::Abandoned);
                 }
                 Err(error) => debug!(%task_id, %error, "report not taken; trying again"),
             }
-            // Up to a quarter more, so that many that failed together don't come back together.
-            sleep(pause.mul_f64(rand::random_range(1.0..1.25))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.wait().await;
         }
     }
 }

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::api::problem::{Problem, ProblemBody};
+use crate::api::submission::{Refused, SubmissionHeaders};
 use crate::api::tasks::{REPLAYED, TRUE, accept};
 use crate::api::{Api, SHUTTING_DOWN, limits, submission};
 use crate::trace;
@@ -50,13 +51,7 @@ pub(crate) struct Health {
 /// No body is needed, and one that comes is not read. It is a task like any other: the same as `POST /v1/tasks` with
 /// `{}`.
 #[utoipa::path(post, path = "/v1/create-task/", operation_id = "create_task", tag = "seed",
-    params(
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "The client's own name for this submission, such as a uuid; bare or in double quotes.",
-            pattern = "^([A-Za-z0-9_.:~+/=-]{1,255}|\"[A-Za-z0-9_.:~+/=-]{1,255}\")$"),
-        ("traceparent" = Option<String>, Header,
-            description = "The W3C trace that the task's attempts belong to. One that is malformed is ignored."),
-    ),
+    params(SubmissionHeaders),
     responses(
         (status = 200, description = "The task is queued and will be done.", body = TaskAccepted,
             headers(("Idempotency-Replayed" = Option<String>,
@@ -66,9 +61,7 @@ pub(crate) struct Health {
                 ("cancel" = (operation_id = "cancel_task", parameters(("id" = "$response.body#/task_id")))),
             )),
         (status = 400, description = "The `Idempotency-Key` can't be used.", body = ProblemBody),
-        (status = 422, description = "The key belongs to a task with other content.", body = ProblemBody),
-        (status = 429, description = "The queue is full.", body = ProblemBody),
-        (status = 503, description = "The pod drains, or the queue is unavailable.", body = ProblemBody),
+        Refused,
     ))]
 pub(crate) async fn create_task(
     State(api): State<Arc<Api>>,

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use crate::api::limits::check_client_id;
-use crate::api::problem::Problem;
+use crate::api::problem::{Problem, ProblemBody};
 use crate::kind::Kind;
 use crate::queue::Defaults;
 use crate::sleep::Sleep;
@@ -75,6 +75,33 @@ pub(crate) struct NewTaskBody<'a> {
     /// How long it is remembered once it has ended. Without it, what the server was started with.
     #[schema(minimum = 0, maximum = 7776000)]
     keep_seconds: Option<f64>,
+}
+
+/// What the submit routes know of headers; for the document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the headers in the document")]
+pub(crate) struct SubmissionHeaders {
+    /// The client's own name for this submission, such as a uuid; bare or in double quotes.
+    #[param(
+        rename = "Idempotency-Key",
+        pattern = "^([A-Za-z0-9_.:~+/=-]{1,255}|\"[A-Za-z0-9_.:~+/=-]{1,255}\")$"
+    )]
+    idempotency_key: Option<String>,
+    /// The W3C trace that the task's attempts belong to. One that is malformed is ignored.
+    traceparent: Option<String>,
+}
+
+/// How the queue refuses a submission; for the document.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes the answers in the document")]
+pub(crate) enum Refused {
+    #[response(status = 422, description = "The key belongs to a task with other content.")]
+    KeyReused(ProblemBody),
+    #[response(status = 429, description = "The queue is full.")]
+    Full(ProblemBody),
+    #[response(status = 503, description = "The pod drains, or the queue is unavailable.")]
+    Unavailable(ProblemBody),
 }
 
 /// The task of a submission without a body: the same as of `{}`.

@@ -19,7 +19,7 @@ use crate::api::Api;
 use crate::api::limits;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::query::Listing;
-use crate::api::submission::{self, NewTaskBody};
+use crate::api::submission::{self, NewTaskBody, Refused, SubmissionHeaders};
 use crate::api::view::{Task, TaskState};
 use crate::events::hint::{Hint, What};
 use crate::metrics::Ended;
@@ -51,13 +51,7 @@ pub(crate) struct TaskList<'a> {
 /// SQLite each pod has its own keys, so a repetition must reach the same pod; pods that share PostgreSQL share the keys.
 #[utoipa::path(post, path = "/v1/tasks", operation_id = "submit_task", tag = "tasks",
     request_body(content = NewTaskBody, description = "The task; `{}` is one."),
-    params(
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "The client's own name for this submission, such as a uuid; bare or in double quotes.",
-            pattern = "^([A-Za-z0-9_.:~+/=-]{1,255}|\"[A-Za-z0-9_.:~+/=-]{1,255}\")$"),
-        ("traceparent" = Option<String>, Header,
-            description = "The W3C trace that the task's attempts belong to. One that is malformed is ignored."),
-    ),
+    params(SubmissionHeaders),
     responses(
         (status = 202, description = "The task is accepted.", body = Task,
             headers(("Location" = String, description = "Where the task is: `/v1/tasks/{id}`.")),
@@ -75,9 +69,7 @@ pub(crate) struct TaskList<'a> {
         (status = 408, description = "The body came too slowly.", body = ProblemBody),
         (status = 413, description = "The body is larger than 256 KiB.", body = ProblemBody),
         (status = 415, description = "The body is not `application/json`.", body = ProblemBody),
-        (status = 422, description = "The key belongs to a task with other content.", body = ProblemBody),
-        (status = 429, description = "The queue is full.", body = ProblemBody),
-        (status = 503, description = "The pod drains, or the queue is unavailable.", body = ProblemBody),
+        Refused,
     ))]
 pub(crate) async fn submit(
     State(api): State<Arc<Api>>,

@@ -15,6 +15,7 @@ use super::{Runner, backoff};
 use crate::events::hint::{Hint, What};
 use crate::kind::{Failure, Next};
 use crate::metrics::Ended;
+use crate::pauses::{self, Pauses};
 use crate::report;
 use crate::running::Running;
 use crate::trace::{self, Traceparent};
@@ -28,9 +29,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 const LONGEST_OUTPUT: usize = 64 << 10;
 /// What is kept of an error's text.
 const LONGEST_ERROR: usize = 4096;
-/// After an end that could not be written down.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 type Handler = AbortOnDropHandle<Result<String, Failure>>;
 
@@ -134,7 +132,7 @@ impl Runner {
     }
 
     async fn complete(&self, claim: &Claim, outcome: Outcome, lost: &CancellationToken) -> Completion {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::up_to(pauses::LONGEST);
         loop {
             // Asked for each time: a damaged store is replaced.
             let answer = match self.queue.store() {
@@ -144,16 +142,15 @@ impl Runner {
             self.queue.noticed(&answer);
             match answer {
                 Ok(completion) => return completion,
-                Err(error) if pause == FIRST_PAUSE => {
+                Err(error) if pauses.is_first() => {
                     warn!(%error, "a task's end could not be written down; trying on");
                 }
                 Err(_) => {}
             }
             tokio::select! {
-                () = sleep(pause.mul_f64(rand::random_range(1.0..1.25))) => {}
+                () = pauses.wait() => {}
                 () = lost.cancelled() => return Completion::Lost,
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

@@ -20,13 +20,14 @@ use futures::future::join_all;
 use graceful_drain::{Drain, State};
 use graceful_store::{Claim, Outcome, TaskStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::events::hub::Hub;
 use crate::kind::Kinds;
 use crate::metrics::Metrics;
+use crate::pauses::{self, Pauses};
 use crate::queue::Queue;
 use crate::report::Reporter;
 
@@ -36,9 +37,6 @@ mod leases;
 
 use leases::Leases;
 
-/// After a claim that failed.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// What is not in flight any more does not hold the exit for longer.
 const SETTLE: Duration = Duration::from_secs(1);
 /// An abort waits no longer than this for the database.
@@ -81,7 +79,7 @@ impl Runner {
     }
 
     async fn work(self: Arc<Self>, places: Arc<Semaphore>) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::up_to(pauses::LONGEST);
         loop {
             let Ok(mut free) = places.clone().acquire_owned().await else { return };
             let store = self.queue.opened().await;
@@ -97,7 +95,7 @@ impl Runner {
             self.queue.noticed(&claimed);
             match claimed {
                 Ok(claims) if self.claims(&store) => {
-                    pause = FIRST_PAUSE;
+                    pauses.over();
                     self.run(claims, free);
                 }
                 Ok(claims) => give_back(&store, claims).await,
@@ -105,8 +103,7 @@ impl Runner {
                     debug!(%error, "nothing could be claimed; trying on");
                     // The places are others' to use meanwhile: there are no others, but the rule costs nothing.
                     drop(free);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pauses.wait().await;
                 }
             }
         }
@@ -180,11 +177,10 @@ impl Runner {
 /// Claimed and not started: queued again. Until that is written down, or another pod has them, they are in flight here.
 async fn give_back(store: &Arc<dyn TaskStore>, claims: Vec<Claim>) {
     join_all(claims.iter().map(|claim| async {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::up_to(pauses::LONGEST);
         while let Err(error) = store.complete(claim.lease, Outcome::Released).await {
             debug!(task_id = %claim.lease.id, %error, "a claimed task could not be given back; trying on");
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.wait().await;
         }
     }))
     .await;

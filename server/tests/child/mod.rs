@@ -1,7 +1,7 @@
 //! A server as a child process on free ports, killed when dropped.
 #![allow(dead_code, reason = "each test file uses its part of the child")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,28 +14,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use uuid::Uuid;
+
+#[path = "../folder/mod.rs"]
+mod folder;
+pub(crate) use folder::Folder;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_server");
 /// Far beyond what anything here takes, on a loaded machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A folder that goes when it is dropped.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("graceful-{}", Uuid::new_v4()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 pub(crate) struct Server {
     child: Child,

@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test file uses its part of the pod")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,25 +26,12 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 use uuid::Uuid;
 
+#[path = "../folder/mod.rs"]
+mod folder;
+pub(crate) use folder::Folder;
+
 /// Far beyond what anything here takes, on a loaded machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A folder that goes when it is dropped.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("graceful-{}", Uuid::new_v4()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Takes the place of `sleep`: each task waits until the test lets one go.
 #[derive(Clone)]
