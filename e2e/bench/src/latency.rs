@@ -19,7 +19,7 @@ use crate::spread::Spread;
 use crate::subject::{Bench, Subject, Tasks};
 
 /// Before them, some that are not counted.
-const SAMPLES: usize = 400;
+const SAMPLES: usize = 1000;
 const WARM_UP: usize = 50;
 /// Between two samples: after a task's end has been heard of nothing is left to be written then. Commits have it too,
 /// since a processor that has just slept is slower.
