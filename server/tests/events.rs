@@ -11,15 +11,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
 use graceful_postgres::Postgres;
 use graceful_server::config::Engine;
+use graceful_server::events::hint::{Hint, What};
 use graceful_server::events::hub;
 use graceful_server::events::limits::Limits;
 use graceful_store::{Hold, NewTask};
 use listener::{Heard, Listener, number, refused};
 use pod::{Held, PATIENCE, Plan, Pod};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -276,11 +279,11 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
     assert_eq!(plain.text().await, "Not running inside Kubernetes");
     // More than the ring holds, before the session gets to run: this runtime has one thread.
     for _ in 0..100 {
-        pod.hub.hint(&graceful_server::events::hint::Hint {
+        pod.hub.hint(&Hint {
             task_id: Uuid::nil(),
             kind: "sleep".to_owned(),
             client_id: None,
-            what: graceful_server::events::hint::What::Queued,
+            what: What::Queued,
         });
     }
     assert_eq!(slow.heard().await, Heard::Close(1008, "too slow: events were missed".to_owned()));
@@ -289,6 +292,57 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
     assert!(pod.metrics.text(&pod.drain, None).contains("graceful_server_slow_clients_dropped_total 1"));
     drop(plain);
     pod.drain.disconnected().await;
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_dropped_and_one_that_does_stays() {
+    let (pod, _, address) = plain_pod().await;
+    let (mut silent, _) = Listener::json(address, "silent?format=json").await;
+    let (mut quiet, _) = Listener::json(address, "quiet?format=json").await;
+    // From here on a minute passes as soon as nobody has anything to do.
+    tokio::time::pause();
+    let mut pings = 0;
+    let reading = async {
+        // Reading answers pings.
+        while let Some(Ok(message)) = quiet.0.next().await {
+            assert!(message.is_ping(), "{message:?}");
+            pings += 1;
+        }
+    };
+    assert!(timeout(Duration::from_secs(310), reading).await.is_err(), "it stays");
+    assert_eq!((pings, pod.drain.status().connections), (12, 1));
+    tokio::time::resume();
+    // To its last bytes, without answering the pings before them now.
+    let mut frames = Vec::new();
+    silent.0.get_mut().read_to_end(&mut frames).await.unwrap();
+    let close = [&1008_u16.to_be_bytes()[..], b"silent: no answer to pings"].concat();
+    assert!(frames.ends_with(&close), "{}", String::from_utf8_lossy(&frames));
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_dropped_after_ten_seconds() {
+    let (pod, _, address) = plain_pod().await;
+    let (deaf, _) = Listener::json(address, "deaf?format=json").await;
+    // More than the kernel keeps for a socket.
+    for _ in 0..400 {
+        pod.hub.hint(&Hint {
+            task_id: Uuid::nil(),
+            kind: "x".repeat(64 << 10),
+            client_id: None,
+            what: What::Queued,
+        });
+    }
+    let dropped = |pod: &Pod| pod.metrics.text(&pod.drain, None).contains("slow_clients_dropped_total 1");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!((pod.drain.status().connections, dropped(&pod)), (1, false), "it has its time");
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    pod.drain.disconnected().await;
+    assert!(dropped(&pod));
+    // The send, and then the close frame that it does not take either.
+    let waited = begun.elapsed();
+    assert!((Duration::from_secs(9)..Duration::from_secs(12)).contains(&waited), "{waited:?}");
+    drop(deaf);
 }
 
 #[tokio::test]

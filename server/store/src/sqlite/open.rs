@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::apply::Tables;
@@ -14,7 +15,7 @@ use super::file::OwnFile;
 use super::ledger::{Ledger, Place};
 use super::reader::Reader;
 use super::schema::{self, Content};
-use super::store::{Shared, SqliteStore};
+use super::store::{ROOM, Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
 use crate::Settings;
 use crate::error::{OpenError, Unavailable};
@@ -153,6 +154,7 @@ fn start(opened: Opened, settings: Settings, stream: String) -> Result<Arc<Sqlit
         lookups: Some(lookups),
         lists: Some(lists),
         shared,
+        room: Arc::new(Semaphore::new(ROOM)),
         stream,
     }))
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use graceful_store::{Completion, Filter, Hold, NewTask, Owned, StoreError, TaskStore, Unavailable};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -36,6 +37,32 @@ async fn fill(store: &Arc<dyn TaskStore>) -> (Vec<Uuid>, Vec<Uuid>) {
         assert!(accepted.len() < 2000, "the disk is too large for this test");
     }
     (accepted, refused)
+}
+
+#[tokio::test]
+async fn what_waits_for_a_disk_that_hangs_fills_no_memory() {
+    let folder = Folder::new();
+    let store = open(&folder.0, settings()).await;
+    // Whoever has the lock holds the writer up, as a disk that hangs does.
+    let other = rusqlite::Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let submits = || {
+        let large = NewTask { input: format!("\"{}\"", "x".repeat(1 << 20)), ..task() };
+        join_all(
+            (0..70).map(|_| store.submit(NewTask { id: Uuid::now_v7(), ..large.clone() }, Hold::default())),
+        )
+    };
+    let relieved = async {
+        tokio::task::yield_now().await;
+        other.execute_batch("ROLLBACK").unwrap();
+    };
+    let (answers, ()) = tokio::join!(submits(), relieved);
+    let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((taken.len(), refused.len()), (63, 7), "64 MiB may wait");
+    assert!(refused.iter().all(no_disk), "{refused:?}");
+    // And each gives its room back.
+    assert_eq!(submits().await.iter().filter(|answer| answer.is_ok()).count(), 63);
+    submit(&store, task()).await;
 }
 
 /// The disk is in trouble; `relieve` ends that.
