@@ -412,3 +412,29 @@ async fn a_queue_that_was_replaced_has_other_numbers_and_each_client_is_told() {
     end_one(&pod, None).await;
     assert_eq!(number(&ada.event().await), 1);
 }
+
+#[tokio::test]
+async fn an_older_copy_of_the_queue_gives_its_numbers_again_and_each_client_is_told() {
+    let (pod, _, address) = plain_pod().await;
+    let (mut ada, hello) = Listener::json(address, "ada?format=json&hints=false").await;
+    end_one(&pod, None).await;
+    let (file, copy) = (pod.folder.0.join("tasks.db"), pod.folder.0.join("copy.db"));
+    let source = rusqlite::Connection::open(&file).unwrap();
+    source.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    drop(source);
+    end_many(&pod, 3).await;
+    for expected in 1..=4 {
+        assert_eq!(number(&ada.next().await), expected);
+    }
+    for suffix in ["-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{suffix}", file.display())).unwrap();
+    }
+    std::fs::rename(copy, file).unwrap();
+    assert_eq!(ada.heard().await, Heard::Close(1012, "the queue was replaced".to_owned()));
+    let stream = hello["stream"].as_str().unwrap();
+    let (mut ada, hello) = Listener::json(address, &format!("ada?after={stream}.4")).await;
+    assert!(hello["reason"].as_str().unwrap().contains("older copy"), "{hello}");
+    assert_eq!((&hello["resumed"], number(&hello)), (&json!(false), 1));
+    end_one(&pod, None).await;
+    assert_eq!(number(&ada.event().await), 2);
+}

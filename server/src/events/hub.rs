@@ -202,9 +202,11 @@ impl Hub {
     /// one published.
     pub(super) fn open(&self, store: &Arc<dyn TaskStore>) {
         let mut log = self.lock();
-        let known = log.stream.as_deref() == Some(store.stream());
+        // An older copy of the file gives its numbers a second time: to whoever listens that is another stream.
+        let head = *store.head().borrow();
+        let known = log.stream.as_deref() == Some(store.stream()) && head >= self.published();
         if !known {
-            self.0.published.store(*store.head().borrow(), Ordering::SeqCst);
+            self.0.published.store(head, Ordering::SeqCst);
             log.stream = Some(store.stream().into());
         }
         log.store = Some(store.clone());
