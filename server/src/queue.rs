@@ -184,7 +184,7 @@ fn beyond_repair(error: &StoreError, shared: bool) -> bool {
         StoreError::Unavailable { why, detail: _ } => match why {
             Unavailable::Closed => true,
             Unavailable::Corrupt => !shared,
-            Unavailable::Disk | Unavailable::Connection | Unavailable::Engine => false,
+            Unavailable::Disk | Unavailable::Connection | Unavailable::Busy | Unavailable::Engine => false,
         },
     }
 }

@@ -69,6 +69,7 @@ pub(crate) enum Reason {
     Connection,
     Corrupt,
     Closed,
+    Busy,
     Time,
     Engine,
 }
@@ -249,6 +250,9 @@ const fn said(why: Unavailable) -> &'static str {
             "The queue's database can't be reached. Nothing was confirmed: try again later."
         }
         Unavailable::Corrupt => "The queue is damaged and waits for its operator. Try again later.",
+        Unavailable::Busy => {
+            "More is being submitted than the queue can write just now. Nothing was accepted: try again later."
+        }
         Unavailable::Closed => "The queue is not open just now. Nothing was accepted: try again later.",
         Unavailable::Engine => "The queue could not do it. Nothing was confirmed: try again later.",
     }

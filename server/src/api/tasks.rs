@@ -8,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use graceful_drain::RequestGuard;
-use graceful_store::{Cancelled, NewTask, Retried, Submitted, TaskRecord};
+use graceful_store::{Cancelled, Hold, NewTask, Retried, Submitted, TaskRecord};
 use jiff::Timestamp;
 use serde::Serialize;
 use tracing::Instrument;
@@ -144,7 +144,7 @@ pub(crate) async fn accept(
         ("kind" = Option<String>, Query, description = "Of this kind."),
         ("client_id" = Option<String>, Query, description = "Of this client.",
             min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        ("limit" = Option<u16>, Query, description = "At most so many; 50 without it.", minimum = 1, maximum = 100),
+        ("limit" = Option<u16>, Query, description = "At most so many; 50 without it. A page of large tasks has fewer: go by `next`.", minimum = 1, maximum = 100),
         ("cursor" = Option<Uuid>, Query, description = "The `next` of the page before."),
     ),
     responses(
@@ -222,12 +222,12 @@ pub(crate) async fn cancel(State(api): State<Arc<Api>>, id: TaskId) -> Result<Re
     ))]
 pub(crate) async fn retry(
     State(api): State<Arc<Api>>,
-    _counted: RequestGuard,
+    guard: RequestGuard,
     id: TaskId,
 ) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|_| Problem::no_task())?;
     let store = api.queue.store()?;
-    match limits::ask(&api.queue, store.retry(id)).await? {
+    match limits::ask(&api.queue, store.retry(id, Hold::new(guard))).await? {
         Retried::Now(task) => Ok((StatusCode::ACCEPTED, Json(Task::of(&task))).into_response()),
         Retried::NotEnded(task) => {
             let state = task.state;

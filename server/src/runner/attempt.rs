@@ -110,7 +110,8 @@ impl Runner {
     /// Reported first, then written down: at least once. Until then it keeps its place and its lease.
     async fn end(&self, claim: &Claim, entered: &Entered, outcome: Outcome, ran: Duration) -> Completion {
         let lost = &entered.word.lost;
-        if let (Some(reporter), Some(word)) = (&self.reporter, last_word(claim, &outcome)) {
+        let word = last_word(claim, &outcome);
+        if let (Some(reporter), Some(word)) = (&self.reporter, word) {
             tokio::select! {
                 () = reporter.report(claim.lease.id, word) => {}
                 () = lost.cancelled() => return Completion::Lost,
@@ -127,6 +128,10 @@ impl Runner {
         let completion = self.complete(claim, outcome.clone(), lost).await;
         if let Completion::Now(state) = completion {
             self.tell(claim, state, &outcome, ran);
+            // It was to be tried again, and someone cancelled it at that moment.
+            if let (Some(reporter), State::Cancelled, None) = (&self.reporter, state, word) {
+                reporter.report(claim.lease.id, report::Outcome::Cancelled).await;
+            }
         }
         completion
     }

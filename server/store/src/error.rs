@@ -30,13 +30,16 @@ pub enum Unavailable {
     Corrupt,
     /// The queue is not open yet, or no longer.
     Closed,
+    /// More is being submitted than can be written.
+    Busy,
     /// Anything else the engine says.
     Engine,
 }
 
 impl Unavailable {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Disk, Self::Connection, Self::Corrupt, Self::Closed, Self::Engine];
+    pub const ALL: [Self; 6] =
+        [Self::Disk, Self::Connection, Self::Corrupt, Self::Closed, Self::Busy, Self::Engine];
 
     /// The word in metrics and logs.
     #[must_use]
@@ -46,6 +49,7 @@ impl Unavailable {
             Self::Connection => "connection",
             Self::Corrupt => "corrupt",
             Self::Closed => "closed",
+            Self::Busy => "busy",
             Self::Engine => "engine",
         }
     }

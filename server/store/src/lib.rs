@@ -32,7 +32,9 @@ use uuid::Uuid;
 
 pub mod error;
 pub mod event;
+mod page;
 pub mod postgres;
+mod room;
 pub mod sqlite;
 pub mod task;
 
@@ -88,13 +90,13 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Cancels a task that waits; asks the one who runs it to stop if it runs.
     async fn cancel(&self, id: Uuid) -> Result<Cancelled, StoreError>;
 
-    /// Queues a dead or cancelled task again, with all its attempts before it.
-    async fn retry(&self, id: Uuid) -> Result<Retried, StoreError>;
+    /// Queues a dead or cancelled task again, with all its attempts before it. `hold` is as in [`TaskStore::submit`].
+    async fn retry(&self, id: Uuid, hold: Hold) -> Result<Retried, StoreError>;
 
     /// One task.
     async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError>;
 
-    /// Tasks, the newest first; at most `limit` of them, from `after` on.
+    /// Tasks, the newest first; at most `limit` of them, and fewer when they are large, from `after` on.
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError>;
 
     /// How many there are in the whole queue. May be up to a second old.

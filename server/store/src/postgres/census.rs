@@ -83,8 +83,9 @@ impl Core {
         Ok(counts)
     }
 
+    /// Not behind those who look: by it the queue is full, or not.
     async fn count(&self) -> sqlx::Result<Counts> {
-        let mut lane = self.desk.lane().await?;
+        let mut lane = self.work.lane().await?;
         let row = query(concat!(
             "SELECT count(*) FILTER (WHERE due <= ",
             now!(),

@@ -22,6 +22,7 @@ use super::submit::Submission;
 use super::{ending, hints, pulse, submit};
 use crate::Settings;
 use crate::error::StoreError;
+use crate::room::Room;
 
 /// An answer that took longer is no answer: a client's own patience ends about there, and so does a probe's.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +61,7 @@ pub(super) struct Core {
     /// Changes when there may be something to claim.
     pub(super) wake: watch::Sender<()>,
     pub(super) cancellations: broadcast::Sender<Uuid>,
+    pub(super) room: Room,
     pub(super) submissions: mpsc::Sender<Submission>,
     pub(super) endings: mpsc::UnboundedSender<Ending>,
     pub(super) hints: mpsc::UnboundedSender<Hint>,
@@ -91,6 +93,7 @@ impl Core {
             head: watch::Sender::new(0),
             wake: watch::Sender::new(()),
             cancellations: broadcast::Sender::new(CANCELLATIONS),
+            room: Room::default(),
             submissions,
             endings,
             hints,

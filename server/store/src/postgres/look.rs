@@ -1,5 +1,6 @@
 //! What can be seen of the queue: tasks and events.
 
+use futures::TryStreamExt;
 use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, QueryBuilder, Row, query};
 use uuid::Uuid;
@@ -8,6 +9,7 @@ use super::core::{Core, PATIENCE};
 use super::record::{count, event, record, record_columns, text};
 use crate::error::StoreError;
 use crate::event::Events;
+use crate::page::Filling;
 use crate::task::{Cursor, Filter, Page, State, TaskRecord};
 
 impl Core {
@@ -83,10 +85,14 @@ async fn page(
     // One more says whether there is another page.
     let rows = limit.saturating_add(1).min(i64::MAX as usize) as i64;
     list.push(" ORDER BY id DESC LIMIT ").push_bind(rows);
-    let rows = list.build().fetch_all(connection).await?;
-    let tasks = rows.iter().take(limit).map(record).collect::<sqlx::Result<Vec<_>>>()?;
-    let next = tasks.last().filter(|_| rows.len() > limit).map(|task| task.id);
-    Ok(Page { tasks, next })
+    let mut filling = Filling::new(limit);
+    let mut rows = list.build().fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        if !filling.take(record(&row)?) {
+            break;
+        }
+    }
+    Ok(filling.page())
 }
 
 /// One statement, so that the oldest and the events are of the same moment.

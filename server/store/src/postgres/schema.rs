@@ -57,6 +57,7 @@ CREATE TABLE graceful_tasks (
 CREATE INDEX graceful_tasks_line ON graceful_tasks (priority DESC, due, id) WHERE state = 'queued';
 CREATE INDEX graceful_tasks_running ON graceful_tasks (id) WHERE state = 'running';
 CREATE INDEX graceful_tasks_dead ON graceful_tasks (id) WHERE state = 'dead';
+CREATE INDEX graceful_tasks_cancelled ON graceful_tasks (id) WHERE state = 'cancelled';
 CREATE INDEX graceful_tasks_past ON graceful_tasks (forget) WHERE forget IS NOT NULL;
 CREATE INDEX graceful_tasks_clients ON graceful_tasks (client_id, id) WHERE client_id IS NOT NULL;
 CREATE UNIQUE INDEX graceful_tasks_keys ON graceful_tasks (key) WHERE key IS NOT NULL;

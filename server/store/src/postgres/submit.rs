@@ -43,6 +43,7 @@ impl Core {
         if self.is_full() {
             return self.known_before(&task).await?.ok_or(StoreError::Full);
         }
+        let hold = self.room.take(&task, hold)?;
         let (reply, answer) = oneshot::channel();
         let begun = self.census.began();
         let submission = Submission { task, hold, arrived: Instant::now(), reply, _begun: begun };

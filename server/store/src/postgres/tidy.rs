@@ -1,5 +1,7 @@
 //! What is done each second: orphans queued again, and what is past its time forgotten.
 
+use std::time::Duration;
+
 use sqlx::query;
 use tokio::time::Instant;
 
@@ -10,23 +12,19 @@ use crate::error::StoreError;
 /// Rows deleted in one statement: some milliseconds' work.
 const CHUNK: i64 = 1000;
 
-/// Statements in one round; what is left waits for the next.
-const ROUNDS: usize = 10;
+/// How long to forget for in one round; what is left waits for the next. Orphans are not to wait for it.
+const FORGETTING: Duration = Duration::from_millis(200);
 
 impl Core {
     pub(super) async fn maintain(&self) -> Result<(), StoreError> {
         if let Some(clock) = self.pulse.may_judge(Instant::now()) {
             self.reap(clock).await?;
         }
-        for _ in 0..ROUNDS {
-            if self.within(PATIENCE, self.forget_tasks()).await? < CHUNK as u64 {
-                break;
-            }
-        }
-        for _ in 0..ROUNDS {
-            if self.within(PATIENCE, self.forget_events()).await? < CHUNK as u64 {
-                break;
-            }
+        let end = Instant::now() + FORGETTING;
+        let (mut tasks, mut events) = (true, true);
+        while (tasks || events) && Instant::now() < end {
+            tasks = tasks && self.within(PATIENCE, self.forget_tasks()).await? == CHUNK as u64;
+            events = events && self.within(PATIENCE, self.forget_events()).await? == CHUNK as u64;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ pub(super) enum Command {
     Progress(Lease, String, Reply<Held>),
     Complete(Lease, Outcome, Reply<Completion>),
     Cancel(Uuid, Reply<Cancelled>),
-    Retry(Uuid, Reply<Retried>),
+    Retry(Uuid, Hold, Reply<Retried>),
     /// Claimed for someone who is no longer there.
     PutBack(Vec<Lease>),
     /// Forgets some of what is past its time; whether there may be more.
@@ -37,7 +37,7 @@ impl Command {
             Self::Progress(_, _, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::Complete(_, _, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::Cancel(_, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
-            Self::Retry(_, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
+            Self::Retry(_, hold, reply) => answer(reply, Err(failure.error()), hold)(None),
             Self::Forget(reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::PutBack(_) | Self::Damaged | Self::Close => {}
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::apply::Tables;
@@ -15,10 +14,11 @@ use super::file::OwnFile;
 use super::ledger::{Ledger, Place};
 use super::reader::Reader;
 use super::schema::{self, Content};
-use super::store::{ROOM, Shared, SqliteStore};
+use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
 use crate::Settings;
 use crate::error::{OpenError, Unavailable};
+use crate::room::Room;
 
 /// A file up to this long is checked from end to end (about 0.1 s); of a longer one only what is read to open it: the
 /// schema, the line of live tasks, the dead letters' index, the ends of the events.
@@ -154,7 +154,7 @@ fn start(opened: Opened, settings: Settings, stream: String) -> Result<Arc<Sqlit
         lookups: Some(lookups),
         lists: Some(lists),
         shared,
-        room: Arc::new(Semaphore::new(ROOM)),
+        room: Room::default(),
         stream,
     }))
 }
@@ -167,8 +167,10 @@ fn no_thread(error: std::io::Error) -> OpenError {
 fn explained(path: &Path, failure: Failure) -> OpenError {
     match failure.why {
         Unavailable::Corrupt => OpenError::Corrupt { path: path.to_owned(), detail: failure.detail },
-        Unavailable::Disk | Unavailable::Connection | Unavailable::Closed | Unavailable::Engine => {
-            OpenError::Engine { detail: failure.detail }
-        }
+        Unavailable::Disk
+        | Unavailable::Connection
+        | Unavailable::Closed
+        | Unavailable::Busy
+        | Unavailable::Engine => OpenError::Engine { detail: failure.detail },
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::row::{EVENT, RECORD, code, event, record};
 use crate::event::Events;
+use crate::page::Filling;
 use crate::task::{Counts, Cursor, Filter, Held, Lease, Page, State, TaskRecord};
 
 /// Live tasks that are few enough to be sorted rather than found among all others.
@@ -105,15 +106,14 @@ pub(super) fn list(
     counts: &Counts,
 ) -> rusqlite::Result<Page> {
     let (sql, values) = list_query(filter, after, limit, counts);
-    let mut tasks = connection
-        .prepare_cached(&sql)?
-        .query_map(params_from_iter(values), record)?
-        .collect::<Result<Vec<_>, _>>()?;
-    // One more than asked for says that there is a next page.
-    let more = tasks.len() > limit;
-    tasks.truncate(limit);
-    let next = if more { tasks.last().map(|task| task.id) } else { None };
-    Ok(Page { tasks, next })
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut filling = Filling::new(limit);
+    for task in statement.query_map(params_from_iter(values), record)? {
+        if !filling.take(task?) {
+            break;
+        }
+    }
+    Ok(filling.page())
 }
 
 fn list_query(filter: &Filter, after: Option<Cursor>, limit: usize, counts: &Counts) -> (String, Vec<Value>) {
@@ -147,6 +147,7 @@ fn list_query(filter: &Filter, after: Option<Cursor>, limit: usize, counts: &Cou
             _ => {}
         }
     }
+    // One more says whether there is another page.
     values.push(Value::Integer(limited(limit.saturating_add(1))));
     let (terms, last) = (terms.join(" AND "), values.len());
     let ids = format!("SELECT id FROM tasks{index} WHERE {terms} ORDER BY id DESC LIMIT ?{last}");

@@ -155,11 +155,11 @@ pub(super) fn lay_out_log(path: &Path, log: &Path) -> rusqlite::Result<()> {
     }
     // On a connection of its own: none of these commits needs to last, and all later ones do.
     let connection = connect(path)?;
-    connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // What the log holds goes to its place first: if the disk is then too small for a log of that length, what is in
     // it has its room elsewhere already, and the log can be cut back.
     write_back(&connection, "TRUNCATE")?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
     let laid = (0..LOG_PAGES).try_for_each(|round| {
         // One page in the log.
         connection

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use uuid::Uuid;
 
 use super::command::{Command, Reply};
@@ -15,6 +15,7 @@ use super::reader::{self, Reader};
 use crate::TaskStore;
 use crate::error::{StoreError, Unavailable};
 use crate::event::Events;
+use crate::room::Room;
 use crate::task::{
     Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
     Submitted, TaskRecord,
@@ -22,12 +23,6 @@ use crate::task::{
 
 /// Chunks that one call of [`TaskStore::maintain`] forgets at most; the next call goes on.
 const CHUNKS: usize = 20;
-
-/// What submissions that wait for the disk may take up in memory, in bytes: a disk that hangs fills no memory with tasks
-/// whose clients have long gone.
-pub(super) const ROOM: usize = 64 << 20;
-/// What a submission takes up beside its input, about.
-const OVERHEAD: usize = 1024;
 
 /// What the threads and the callers both see.
 #[derive(Debug)]
@@ -77,8 +72,7 @@ pub struct SqliteStore {
     /// For lists, which may take longer.
     pub(super) lists: Option<Reader>,
     pub(super) shared: Arc<Shared>,
-    /// Of [`ROOM`], what is left.
-    pub(super) room: Arc<Semaphore>,
+    pub(super) room: Room,
     pub(super) stream: String,
 }
 
@@ -121,12 +115,8 @@ impl SqliteStore {
 #[async_trait]
 impl TaskStore for SqliteStore {
     async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
-        let size = u32::try_from(task.input.len() + OVERHEAD).unwrap_or(u32::MAX);
-        let room = self.room.clone().try_acquire_many_owned(size).map_err(|_| StoreError::Unavailable {
-            why: Unavailable::Disk,
-            detail: format!("the disk does not keep up: {} MiB of submissions wait for it", ROOM >> 20),
-        })?;
-        self.write(|reply| Command::Submit(Box::new(task), Hold::new((hold, room)), reply)).await
+        let hold = self.room.take(&task, hold)?;
+        self.write(|reply| Command::Submit(Box::new(task), hold, reply)).await
     }
 
     async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError> {
@@ -157,8 +147,8 @@ impl TaskStore for SqliteStore {
         self.write(|reply| Command::Cancel(id, reply)).await
     }
 
-    async fn retry(&self, id: Uuid) -> Result<Retried, StoreError> {
-        self.write(|reply| Command::Retry(id, reply)).await
+    async fn retry(&self, id: Uuid, hold: Hold) -> Result<Retried, StoreError> {
+        self.write(|reply| Command::Retry(id, hold, reply)).await
     }
 
     async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {

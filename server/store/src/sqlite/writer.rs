@@ -325,7 +325,7 @@ fn apply(
             ready(tables.complete(lease, &outcome), reply, Hold::default(), answers)
         }
         Command::Cancel(id, reply) => ready(tables.cancel(id), reply, Hold::default(), answers),
-        Command::Retry(id, reply) => ready(tables.retry(id), reply, Hold::default(), answers),
+        Command::Retry(id, hold, reply) => ready(tables.retry(id), reply, hold, answers),
         Command::Forget(reply) => ready(tables.forget(limits.keep_events), reply, Hold::default(), answers),
         Command::Claim(..) | Command::PutBack(_) | Command::Damaged | Command::Close => None,
     }

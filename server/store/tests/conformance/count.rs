@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use graceful_store::{Counts, NewTask, Outcome, Owned};
+use graceful_store::{Counts, Hold, NewTask, Outcome, Owned};
 
 use super::fixture::{
     Fixture, claim, claim_one, complete, done, failed, settings, submit, task, until, watched,
@@ -34,7 +34,7 @@ pub(crate) async fn owned_is_exact_at_each_step(fixture: &impl Fixture) {
     owns(3, 1);
     complete(&store, two[1].lease, Outcome::Failed { error: String::new(), retry: None }).await;
     owns(3, 0);
-    store.retry(two[1].lease.id).await.unwrap();
+    store.retry(two[1].lease.id, Hold::default()).await.unwrap();
     owns(4, 0);
     store.cancel(delayed).await.unwrap();
     owns(3, 0);
@@ -75,6 +75,6 @@ pub(crate) async fn counts_follow_the_tasks(fixture: &impl Fixture) {
     // Time passes without anyone claiming.
     counted(2, 1, 0, 1).await;
     store.cancel(delayed).await.unwrap();
-    store.retry(claims[1].lease.id).await.unwrap();
+    store.retry(claims[1].lease.id, Hold::default()).await.unwrap();
     counted(3, 0, 0, 0).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use graceful_store::{Completion, Held, Lease, NewTask, Outcome, Retried, State};
+use graceful_store::{Completion, Held, Hold, Lease, NewTask, Outcome, Retried, State};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -105,7 +105,9 @@ pub(crate) async fn a_dead_task_can_be_retried_with_all_its_attempts(fixture: &i
             complete(&store, lease, failed("no")).await;
         }
         assert_eq!(get(&store, id).await.state, State::Dead);
-        let Retried::Now(found) = store.retry(id).await.unwrap() else { panic!("it is dead") };
+        let Retried::Now(found) = store.retry(id, Hold::default()).await.unwrap() else {
+            panic!("it is dead")
+        };
         assert_eq!(*found, get(&store, id).await);
         assert_eq!(
             (found.state, found.attempt, found.max_attempts),
@@ -121,7 +123,7 @@ pub(crate) async fn a_cancelled_task_can_be_retried(fixture: &impl Fixture) {
     let lease = claim_one(&store).await.lease;
     store.cancel(id).await.unwrap();
     complete(&store, lease, Outcome::Cancelled).await;
-    assert!(matches!(store.retry(id).await.unwrap(), Retried::Now(_)));
+    assert!(matches!(store.retry(id, Hold::default()).await.unwrap(), Retried::Now(_)));
     let lease = claim_one(&store).await.lease;
     assert_eq!(store.renew(&[lease]).await.unwrap(), [Held::Yes], "the old wish to cancel is gone");
     complete(&store, lease, done()).await;
@@ -130,9 +132,9 @@ pub(crate) async fn a_cancelled_task_can_be_retried(fixture: &impl Fixture) {
 
 pub(crate) async fn what_has_not_ended_badly_is_not_retried(fixture: &impl Fixture) {
     let store = fixture.open(settings()).await;
-    assert_eq!(store.retry(Uuid::now_v7()).await.unwrap(), Retried::Unknown);
+    assert_eq!(store.retry(Uuid::now_v7(), Hold::default()).await.unwrap(), Retried::Unknown);
     let id = submit(&store, task()).await;
-    let refused = async |state| match store.retry(id).await.unwrap() {
+    let refused = async |state| match store.retry(id, Hold::default()).await.unwrap() {
         Retried::NotEnded(found) => assert_eq!(found.state, state),
         other => panic!("{other:?}"),
     };

@@ -47,6 +47,23 @@ pub(crate) async fn lists_are_newest_first_and_pages_join(fixture: &impl Fixture
     assert_eq!(listed.tasks[0], get(&store, ids[0]).await);
 }
 
+pub(crate) async fn a_page_of_large_tasks_has_fewer_of_them(fixture: &impl Fixture) {
+    let store = fixture.open(settings()).await;
+    let large = || NewTask { input: format!("\"{}\"", "x".repeat(200 << 10)), ..task() };
+    let mut ids = Vec::new();
+    for _ in 0..14 {
+        ids.insert(0, submit(&store, large()).await);
+    }
+    // A task over 1 MiB is the last of its page.
+    let pages = [(&ids[..6], Some(ids[5])), (&ids[6..12], Some(ids[11])), (&ids[12..], None)];
+    let mut after = None;
+    for (tasks, next) in pages {
+        assert_eq!(page(&store, &Filter::default(), after, 100).await, (tasks.to_vec(), next));
+        after = next;
+    }
+    submit(&store, task()).await;
+}
+
 pub(crate) async fn filters_say_what_is_listed(fixture: &impl Fixture) {
     let store = fixture.open(settings()).await;
     let states =

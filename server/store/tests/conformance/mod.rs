@@ -59,6 +59,7 @@ macro_rules! suite {
         ]);
         $crate::conformance::suite!($fixture, look: [
             lists_are_newest_first_and_pages_join,
+            a_page_of_large_tasks_has_fewer_of_them,
             filters_say_what_is_listed,
             a_page_stays_where_it_is_as_tasks_come,
             events_are_numbered_without_a_gap,

@@ -33,7 +33,7 @@ async fn all_calls_end(store: &Arc<dyn TaskStore>, lease: graceful_store::Lease)
         away(store.progress(lease, "1".to_owned())),
         away(store.complete(lease, done())),
         away(store.cancel(lease.id)),
-        away(store.retry(lease.id)),
+        away(store.retry(lease.id, Hold::default())),
         away(store.get(lease.id)),
         away(store.list(&filter, None, 10)),
         away(store.events(0, 10)),

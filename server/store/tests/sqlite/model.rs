@@ -322,7 +322,7 @@ impl Pair {
 
     async fn retry(mut self, which: usize) -> Self {
         let Some(place) = self.choose(which, |_| true) else { return self };
-        let answer = self.store.retry(self.model.tasks[place].id).await.unwrap();
+        let answer = self.store.retry(self.model.tasks[place].id, Hold::default()).await.unwrap();
         let task = &mut self.model.tasks[place];
         match (task.state, answer) {
             (State::Dead | State::Cancelled, Retried::Now(found)) => {
