@@ -5,8 +5,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use graceful_postgres::Postgres;
-use graceful_store::{Filter, Held, Hold, NewTask, Outcome, State, StoreError, TaskStore};
+use graceful_store::{Filter, Held, Hold, NewTask, Outcome, State, StoreError, TaskStore, Unavailable};
 use tokio::time::{Instant, interval, timeout};
 use uuid::Uuid;
 
@@ -50,6 +51,23 @@ async fn works_again(store: &Arc<dyn TaskStore>) -> Uuid {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     id
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_server_that_hangs_fills_no_memory() {
+    let (server, url) = server().await;
+    let store = open(&url, settings()).await;
+    server.pause().unwrap();
+    let large = NewTask { input: format!("\"{}\"", "x".repeat(1 << 20)), ..task() };
+    let submits =
+        (0..70).map(|_| store.submit(NewTask { id: Uuid::now_v7(), ..large.clone() }, Hold::default()));
+    let answers = join_all(submits).await;
+    let busy = |answer: &&Result<_, _>| {
+        matches!(answer, Err(StoreError::Unavailable { why: Unavailable::Busy, .. }))
+    };
+    assert_eq!(answers.iter().filter(busy).count(), 7, "64 MiB may wait");
+    server.resume().unwrap();
+    works_again(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
