@@ -57,6 +57,7 @@ pub fn all() -> Vec<Scenario> {
         durable::postgres_pod_deleted_by_force(postgres),
         durable::postgres_rollout_does_not_wait_for_the_shared_queue(postgres),
         page::page_through_a_rollout(postgres, browser),
+        page::page_on_queues_of_their_own(browser),
         control::plain_deployment_loses_tasks,
         operator::operator_killed_during_rollouts(alone),
         operator::helm_upgrade_restarts_nobody(alone),

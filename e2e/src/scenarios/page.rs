@@ -64,16 +64,83 @@ pub(super) async fn page_through_a_rollout(scene: &Scene) -> anyhow::Result<()> 
     let database = scene.world.databases.take().await?;
     let spec = AppSpec::tasks(&scene.world).postgres(&database.url).replicas(2).task_seconds("2-4");
     given.app(spec.env("GRACEFUL_CONCURRENCY", PLACES)).await?;
+    with_a_browser(scene, async |browser| look_on(scene, browser).await).await
+}
+
+/// The same where each pod has a queue of its own, and a Service that keeps a browser with one pod: the page finds its
+/// tasks again and can cancel them, and says that the numbers begin anew as it comes to another pod.
+pub(super) async fn page_on_queues_of_their_own(scene: &Scene) -> anyhow::Result<()> {
+    let (given, ..) = scene.steps();
+    let spec = AppSpec::tasks(&scene.world).set("/service/sessionAffinity", "ClientIP").replicas(3);
+    given.app(spec.task_seconds("1-2").env("GRACEFUL_CONCURRENCY", PLACES)).await?;
+    with_a_browser(scene, async |browser| look_on_queues(scene, browser).await).await
+}
+
+async fn with_a_browser(
+    scene: &Scene,
+    look_on: impl AsyncFnOnce(&Browser) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let browser = scene.step("given a browser", Browser::start()).await?;
-    let result = look_on(scene, &browser).await;
+    let result = look_on(&browser).await;
     if result.is_err() {
         // As it was when it failed.
-        browser.picture(WIDE, &pictures().join("page-failed.png")).await.ok();
+        let name = format!("page-failed-{}.png", scene.name);
+        browser.picture(WIDE, &pictures().join(name)).await.ok();
         scene.say(&format!("the page: {:?}", browser.text("body").await.unwrap_or_default()));
         scene.say(&format!("its console: {:?}", browser.complaints().await.unwrap_or_default()));
     }
     browser.close().await.ok();
     result
+}
+
+async fn look_on_queues(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    let url = format!("http://{}/", address(scene).await?);
+    scene.step(format!("when the page is opened at {url}"), open(browser, &url)).await?;
+    let words = format!("when {TASKS} tasks are handed in with the keyboard");
+    scene.step(words, hand_in(browser)).await?;
+    scene
+        .step("then one is seen to wait, run and succeed", eventually("seen", STARTS, || waited(browser)))
+        .await?;
+    scene.step("and one that waits is cancelled with its button", cancel_one(browser)).await?;
+
+    let before = browser.text("#pod").await?;
+    given.load(LoadSpec { rate_per_second: 0.5, ..load() }).await?;
+    when.template_changes("second").await?;
+    then.rolled_out().await?;
+    let after = scene
+        .step("then it is back on a new pod", eventually("back", STARTS, || back(scene, browser)))
+        .await?;
+    ensure!(after != before, "it is still on {before}");
+    let complaints = browser.complaints().await?;
+    ensure!(complaints.is_empty(), "the console says {complaints:?}");
+    let seen = browser.ask("return window.seen.words", Vec::new()).await?;
+    let words: Vec<&str> = seen.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for wanted in ["1012", "Moved from ", "another queue", "lamp: Pod is draining", "lamp: Live"] {
+        ensure!(words.iter().any(|line| line.contains(wanted)), "no line says {wanted:?}: {words:?}");
+    }
+    let gaps = browser.attribute("#gaps", "data-gaps").await?;
+    ensure!(gaps.as_deref() == Some("0"), "the page says that {gaps:?} events are missing");
+    scene.step("when a task is handed in to the new pod", hand_in_one(browser)).await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+/// Of a task whose time has not come.
+async fn cancel_one(browser: &Browser) -> anyhow::Result<()> {
+    let script = "const answer = await fetch('/v1/tasks', { method: 'POST', headers: { 'content-type': 'application/json' }, \
+                  body: '{\"delay_seconds\": 600}' }); return (await answer.json()).id";
+    let id = browser.ask(&format!("return (async () => {{ {script} }})()"), Vec::new()).await?;
+    let id = id.as_str().context("the task has no id")?.to_owned();
+    let press = format!("document.querySelector(`[data-id=\"{id}\"] button`)?.click()");
+    eventually("it is cancelled", STARTS, || async {
+        browser.ask(&press, Vec::new()).await?;
+        let seen = browser.ask("return window.seen.states", Vec::new()).await?;
+        let states = seen[&id].as_array().cloned().unwrap_or_default();
+        ensure!(states.last().is_some_and(|state| state == "cancelled"), "it was seen {states:?}");
+        Ok(())
+    })
+    .await
 }
 
 async fn look_on(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
@@ -160,17 +227,22 @@ async fn hand_in(browser: &Browser) -> anyhow::Result<()> {
     );
     // Longer than handing all of them in takes, also on a busy machine: the last ones meet full places.
     browser.press("10").await?;
-    let mut said = String::new();
     for _ in 0..TASKS {
-        browser.press(ENTER).await?;
-        said = eventually("it is accepted", STARTS, || async {
-            let now = browser.text("#said").await?;
-            ensure!(now != said && now.ends_with("is queued."), "the form says {now:?}");
-            Ok(now)
-        })
-        .await?;
+        hand_in_one(browser).await?;
     }
     Ok(())
+}
+
+/// Enter, in the field.
+async fn hand_in_one(browser: &Browser) -> anyhow::Result<()> {
+    let said = browser.text("#said").await?;
+    browser.press(ENTER).await?;
+    eventually("it is accepted", STARTS, || async {
+        let now = browser.text("#said").await?;
+        ensure!(now != said && now.ends_with("is queued."), "the form says {now:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// A task was shown in each of its states, in order.
