@@ -79,11 +79,12 @@ pub async fn run(world: &World, scenarios: Vec<Scenario>, jobs: usize) -> anyhow
         let world = world.clone();
         async move { one(&world, scenario).await }
     };
+    let before = namespaces(&world).await?;
     let mut outcomes: Vec<Outcome> = stream::iter(together).map(start).buffer_unordered(jobs).collect().await;
     outcomes.extend(stream::iter(alone).map(start).buffer_unordered(1).collect::<Vec<_>>().await);
     if !world.keep {
         let begun = Instant::now();
-        let error = namespaces_gone(&world).await.err();
+        let error = namespaces_gone(&world, &before).await.err();
         let (took, figures) = (begun.elapsed(), Figures::default());
         outcomes.push(Outcome { name: "namespaces_go", took, figures, error });
     }
@@ -121,17 +122,22 @@ async fn finish(scene: &Scene, result: anyhow::Result<()>) -> anyhow::Result<()>
     result.and(scene.remove_namespace().await.context("cannot delete the namespace"))
 }
 
-/// Waits until every namespace that tests made is gone.
-async fn namespaces_gone(world: &World) -> anyhow::Result<()> {
-    let namespaces: Api<Namespace> = Api::all(world.client.clone());
-    let params = ListParams::default().labels(NAMESPACE_LABEL);
+/// Waits until every namespace that tests made is gone, but for those that were there before: of the demo, or kept.
+async fn namespaces_gone(world: &World, before: &[String]) -> anyhow::Result<()> {
     eventually("the tests' namespaces are gone", NAMESPACES_GONE, || async {
-        let left = namespaces.list(&params).await?.items;
-        let names: Vec<_> = left.iter().filter_map(|n| n.metadata.name.clone()).collect();
-        ensure!(names.is_empty(), "still there: {}", names.join(", "));
+        let mut left = namespaces(world).await?;
+        left.retain(|name| !before.contains(name));
+        ensure!(left.is_empty(), "still there: {}", left.join(", "));
         Ok(())
     })
     .await
+}
+
+/// Those that tests and demos made.
+async fn namespaces(world: &World) -> anyhow::Result<Vec<String>> {
+    let all: Api<Namespace> = Api::all(world.client.clone());
+    let found = all.list(&ListParams::default().labels(NAMESPACE_LABEL)).await?.items;
+    Ok(found.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
 }
 
 fn report(outcomes: &[Outcome], skipped: usize, seed: u64) -> bool {
