@@ -132,7 +132,7 @@ async fn cancel_one(browser: &Browser) -> anyhow::Result<()> {
                   body: '{\"delay_seconds\": 600}' }); return (await answer.json()).id";
     let id = browser.ask(&format!("return (async () => {{ {script} }})()"), Vec::new()).await?;
     let id = id.as_str().context("the task has no id")?.to_owned();
-    let press = format!("document.querySelector(`[data-id=\"{id}\"] button`)?.click()");
+    let press = format!("document.querySelector(`[data-id=\"{id}\"] .act button`)?.click()");
     eventually("it is cancelled", STARTS, || async {
         browser.ask(&press, Vec::new()).await?;
         let seen = browser.ask("return window.seen.states", Vec::new()).await?;
