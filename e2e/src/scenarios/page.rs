@@ -72,7 +72,7 @@ pub(super) async fn page_through_a_rollout(scene: &Scene) -> anyhow::Result<()> 
 pub(super) async fn page_on_queues_of_their_own(scene: &Scene) -> anyhow::Result<()> {
     let (given, ..) = scene.steps();
     let spec = AppSpec::tasks(&scene.world).set("/service/sessionAffinity", "ClientIP").replicas(3);
-    given.app(spec.task_seconds("1-2").env("GRACEFUL_CONCURRENCY", PLACES)).await?;
+    given.app(spec.task_seconds("1-3").env("GRACEFUL_CONCURRENCY", PLACES)).await?;
     with_a_browser(scene, async |browser| look_on_queues(scene, browser).await).await
 }
 
@@ -105,7 +105,7 @@ async fn look_on_queues(scene: &Scene, browser: &Browser) -> anyhow::Result<()> 
     scene.step("and one that waits is cancelled with its button", cancel_one(browser)).await?;
 
     let before = browser.text("#pod").await?;
-    given.load(LoadSpec { rate_per_second: 0.5, ..load() }).await?;
+    given.load(LoadSpec { rate_per_second: 1.5, ..load() }).await?;
     when.template_changes("second").await?;
     then.rolled_out().await?;
     let after = scene
