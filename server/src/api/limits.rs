@@ -13,8 +13,7 @@ use tokio::time::timeout;
 use crate::api::problem::Problem;
 use crate::queue::Queue;
 
-/// The largest body: what other queues take as well (SQS: 256 KiB), and a page of a hundred such tasks, with the longest
-/// outputs and progress, is still under 35 MiB.
+/// The largest body: what other queues take as well (SQS: 256 KiB).
 pub(crate) const MOST_BODY: usize = 256 * 1024;
 /// How long a body may take to arrive: 26 KiB/s at least for the largest.
 const BODY_TIME: Duration = Duration::from_secs(10);

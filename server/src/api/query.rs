@@ -10,7 +10,7 @@ use crate::api::problem::Problem;
 
 /// A screenful or two.
 const LIMIT: usize = 50;
-/// With the largest inputs, outputs and progress a page of so many is 33 MiB.
+/// More than one looks through; a page of large tasks ends before, at the store's bound in bytes.
 const MOST: usize = 100;
 
 /// Which tasks, and how many.

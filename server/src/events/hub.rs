@@ -293,6 +293,7 @@ mod tests {
         assert_eq!(taken, 1000);
         assert!(budget.take(start + Duration::from_secs(1), 1), "a second later there is room again");
     }
+
     #[test]
     fn many_listeners_get_fewer_hints() {
         let start = Instant::now();

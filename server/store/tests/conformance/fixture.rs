@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::join_all;
 use graceful_store::{
-    Claim, Completion, Hold, Idempotency, Lease, NewTask, Outcome, Owned, Settings, State, Submitted,
-    TaskRecord, TaskStore,
+    Claim, Completion, Hold, Idempotency, Lease, NewTask, Outcome, Owned, Settings, State, StoreError,
+    Submitted, TaskRecord, TaskStore, Unavailable,
 };
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -84,6 +85,21 @@ pub(crate) async fn submit(store: &Arc<dyn TaskStore>, task: NewTask) -> Uuid {
     let id = task.id;
     assert_eq!(store.submit(task, Hold::default()).await.unwrap(), Submitted::New);
     id
+}
+
+/// So many at once, of 1 MiB each.
+pub(crate) async fn submit_mebibytes(
+    store: &Arc<dyn TaskStore>,
+    count: usize,
+) -> Vec<Result<Submitted, StoreError>> {
+    let large = NewTask { input: format!("\"{}\"", "x".repeat(1 << 20)), ..task() };
+    let each = |_| store.submit(NewTask { id: Uuid::now_v7(), ..large.clone() }, Hold::default());
+    join_all((0..count).map(each)).await
+}
+
+/// Turned away, since too many wait.
+pub(crate) fn is_busy<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Unavailable { why: Unavailable::Busy, .. }))
 }
 
 /// Claims up to `most`, once there is one; keeps the store's clock going meanwhile, as the server does.

@@ -5,13 +5,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use graceful_postgres::Postgres;
-use graceful_store::{Filter, Held, Hold, NewTask, Outcome, State, StoreError, TaskStore, Unavailable};
+use graceful_store::{Filter, Held, Hold, NewTask, Outcome, State, StoreError, TaskStore};
 use tokio::time::{Instant, interval, timeout};
 use uuid::Uuid;
 
-use super::conformance::fixture::{LONG, claim_one, complete, done, get, settings, submit, task};
+use super::conformance::fixture::{
+    LONG, claim_one, complete, done, get, is_busy, settings, submit, submit_mebibytes, task,
+};
 use super::{is_away, maintained, open};
 
 async fn server() -> (Postgres, String) {
@@ -58,14 +59,8 @@ async fn what_waits_for_a_server_that_hangs_fills_no_memory() {
     let (server, url) = server().await;
     let store = open(&url, settings()).await;
     server.pause().unwrap();
-    let large = NewTask { input: format!("\"{}\"", "x".repeat(1 << 20)), ..task() };
-    let submits =
-        (0..70).map(|_| store.submit(NewTask { id: Uuid::now_v7(), ..large.clone() }, Hold::default()));
-    let answers = join_all(submits).await;
-    let busy = |answer: &&Result<_, _>| {
-        matches!(answer, Err(StoreError::Unavailable { why: Unavailable::Busy, .. }))
-    };
-    assert_eq!(answers.iter().filter(busy).count(), 7, "64 MiB may wait");
+    let answers = submit_mebibytes(&store, 70).await;
+    assert_eq!(answers.iter().filter(|answer| is_busy(answer)).count(), 7, "64 MiB may wait");
     server.resume().unwrap();
     works_again(&store).await;
 }

@@ -6,12 +6,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use graceful_store::{Completion, Filter, Hold, NewTask, Owned, StoreError, TaskStore, Unavailable};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::conformance::fixture::{LONG, Told, claim, claim_one, done, get, settings, submit, task, watched};
+use crate::conformance::fixture::{
+    LONG, Told, claim, claim_one, done, get, is_busy, settings, submit, submit_mebibytes, task, watched,
+};
 use crate::kill::{child, given_folder};
 use crate::{Folder, open};
 
@@ -46,23 +47,16 @@ async fn what_waits_for_a_disk_that_hangs_fills_no_memory() {
     // Whoever has the lock holds the writer up, as a disk that hangs does.
     let other = rusqlite::Connection::open(folder.file()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let submits = || {
-        let large = NewTask { input: format!("\"{}\"", "x".repeat(1 << 20)), ..task() };
-        join_all(
-            (0..70).map(|_| store.submit(NewTask { id: Uuid::now_v7(), ..large.clone() }, Hold::default())),
-        )
-    };
     let relieved = async {
         tokio::task::yield_now().await;
         other.execute_batch("ROLLBACK").unwrap();
     };
-    let (answers, ()) = tokio::join!(submits(), relieved);
+    let (answers, ()) = tokio::join!(submit_mebibytes(&store, 70), relieved);
     let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!((taken.len(), refused.len()), (63, 7), "64 MiB may wait");
-    let busy = |answer| matches!(answer, &Err(StoreError::Unavailable { why: Unavailable::Busy, .. }));
-    assert!(refused.iter().all(busy), "{refused:?}");
+    assert!(refused.iter().all(is_busy), "{refused:?}");
     // And each gives its room back.
-    assert_eq!(submits().await.iter().filter(|answer| answer.is_ok()).count(), 63);
+    assert_eq!(submit_mebibytes(&store, 70).await.iter().filter(|answer| answer.is_ok()).count(), 63);
     submit(&store, task()).await;
 }
 
