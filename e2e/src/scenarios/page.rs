@@ -95,32 +95,15 @@ async fn with_a_browser(
 
 async fn look_on_queues(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    let url = format!("http://{}/", address(scene).await?);
-    scene.step(format!("when the page is opened at {url}"), open(browser, &url)).await?;
-    let words = format!("when {TASKS} tasks are handed in with the keyboard");
-    scene.step(words, hand_in(browser)).await?;
-    scene
-        .step("then one is seen to wait, run and succeed", eventually("seen", STARTS, || waited(browser)))
-        .await?;
+    see_tasks_through(scene, browser).await?;
     scene.step("and one that waits is cancelled with its button", cancel_one(browser)).await?;
 
     let before = browser.text("#pod").await?;
     given.load(LoadSpec { rate_per_second: 1.5, ..load() }).await?;
     when.template_changes("second").await?;
     then.rolled_out().await?;
-    let after = scene
-        .step("then it is back on a new pod", eventually("back", STARTS, || back(scene, browser)))
-        .await?;
-    ensure!(after != before, "it is still on {before}");
-    let complaints = browser.complaints().await?;
-    ensure!(complaints.is_empty(), "the console says {complaints:?}");
-    let seen = browser.ask("return window.seen.words", Vec::new()).await?;
-    let words: Vec<&str> = seen.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for wanted in ["1012", "Moved from ", "another queue", "lamp: Pod is draining", "lamp: Live"] {
-        ensure!(words.iter().any(|line| line.contains(wanted)), "no line says {wanted:?}: {words:?}");
-    }
-    let gaps = browser.attribute("#gaps", "data-gaps").await?;
-    ensure!(gaps.as_deref() == Some("0"), "the page says that {gaps:?} events are missing");
+    moved(scene, browser, &before).await?;
+    told(browser, &["1012", "Moved from ", "another queue", "lamp: Pod is draining", "lamp: Live"]).await?;
     scene.step("when a task is handed in to the new pod", hand_in_one(browser)).await?;
     then.nothing_lost().await?;
     Ok(())
@@ -145,13 +128,7 @@ async fn cancel_one(browser: &Browser) -> anyhow::Result<()> {
 
 async fn look_on(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    let url = format!("http://{}/", address(scene).await?);
-    scene.step(format!("when the page is opened at {url}"), open(browser, &url)).await?;
-    let words = format!("when {TASKS} tasks are handed in with the keyboard");
-    scene.step(words, hand_in(browser)).await?;
-    scene
-        .step("then one is seen to wait, run and succeed", eventually("seen", STARTS, || waited(browser)))
-        .await?;
+    see_tasks_through(scene, browser).await?;
     browser.ask(&format!("return (async () => {{ {VARIETY} }})()"), Vec::new()).await?;
 
     let before = browser.text("#pod").await?;
@@ -165,10 +142,7 @@ async fn look_on(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
         .await?;
     browser.picture(WIDE, &pictures().join("page-drain.png")).await?;
     then.rolled_out().await?;
-    let after = scene
-        .step("then it is back on a new pod", eventually("back", STARTS, || back(scene, browser)))
-        .await?;
-    ensure!(after != before, "it is still on {before}");
+    let after = moved(scene, browser, &before).await?;
 
     scene.step("then no event is missing and nothing was an error", nothing_missed(browser)).await?;
     for (look, name) in [(DARK, "page-dark.png"), (NARROW, "page-narrow.png"), (WIDE, "page.png")] {
@@ -245,6 +219,17 @@ async fn hand_in_one(browser: &Browser) -> anyhow::Result<()> {
     .await
 }
 
+/// Opens the page, and hands in tasks until one has been through all its states.
+async fn see_tasks_through(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
+    let url = format!("http://{}/", address(scene).await?);
+    scene.step(format!("when the page is opened at {url}"), open(browser, &url)).await?;
+    let words = format!("when {TASKS} tasks are handed in with the keyboard");
+    scene.step(words, hand_in(browser)).await?;
+    scene
+        .step("then one is seen to wait, run and succeed", eventually("seen", STARTS, || waited(browser)))
+        .await
+}
+
 /// A task was shown in each of its states, in order.
 async fn waited(browser: &Browser) -> anyhow::Result<()> {
     let seen = browser.ask("return window.seen.states", Vec::new()).await?;
@@ -263,6 +248,15 @@ async fn going(browser: &Browser, pod: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until it is on another pod; its name.
+async fn moved(scene: &Scene, browser: &Browser, before: &str) -> anyhow::Result<String> {
+    let after = scene
+        .step("then it is back on a new pod", eventually("back", STARTS, || back(scene, browser)))
+        .await?;
+    ensure!(after != before, "it is still on {before}");
+    Ok(after)
+}
+
 /// Connected to a pod that serves and is of the newest revision; its name.
 async fn back(scene: &Scene, browser: &Browser) -> anyhow::Result<String> {
     let link = browser.attribute("body", "data-link").await?;
@@ -277,17 +271,24 @@ async fn back(scene: &Scene, browser: &Browser) -> anyhow::Result<String> {
 }
 
 async fn nothing_missed(browser: &Browser) -> anyhow::Result<()> {
-    let complaints = browser.complaints().await?;
-    ensure!(complaints.is_empty(), "the console says {complaints:?}");
-    let seen = browser.ask("return window.seen", Vec::new()).await?;
-    let numbers: Vec<u64> = serde_json::from_value(seen["numbers"].clone())?;
+    told(browser, &["Lingering", "1012", "Moved from ", "lamp: Pod is draining", "lamp: Live"]).await?;
+    let numbers: Vec<u64> =
+        serde_json::from_value(browser.ask("return window.seen.numbers", Vec::new()).await?)?;
     ensure!(numbers.len() > TASKS, "only {} events were seen", numbers.len());
     let hole = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1);
     ensure!(hole.is_none(), "the numbers jump: {hole:?}");
+    Ok(())
+}
+
+/// The page has said each of this, without an error and without a gap.
+async fn told(browser: &Browser, wanted: &[&str]) -> anyhow::Result<()> {
+    let complaints = browser.complaints().await?;
+    ensure!(complaints.is_empty(), "the console says {complaints:?}");
     let gaps = browser.attribute("#gaps", "data-gaps").await?;
     ensure!(gaps.as_deref() == Some("0"), "the page says that {gaps:?} events are missing");
-    let words: Vec<&str> = seen["words"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for wanted in ["Lingering", "1012", "Moved from ", "lamp: Pod is draining", "lamp: Live"] {
+    let seen = browser.ask("return window.seen.words", Vec::new()).await?;
+    let words: Vec<&str> = seen.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for wanted in wanted {
         ensure!(words.iter().any(|line| line.contains(wanted)), "no line says {wanted:?}: {words:?}");
     }
     Ok(())
