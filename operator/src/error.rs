@@ -67,11 +67,6 @@ impl Error {
         self.code() == Some(409)
     }
 
-    /// 422: the object would not be valid, or a JSON patch's test has failed.
-    pub(crate) fn invalid(&self) -> bool {
-        self.code() == Some(422)
-    }
-
     /// 403 because the namespace goes: nothing can be made there, and nothing needs to be.
     pub(crate) fn namespace_terminating(&self) -> bool {
         let causes = self.status().and_then(|s| s.details.as_ref()).map(|d| d.causes.as_slice());
@@ -79,10 +74,14 @@ impl Error {
             && causes.unwrap_or_default().iter().any(|c| c.reason == "NamespaceTerminating")
     }
 
-    /// The message of a refusal that asking again unchanged will not help: Kubernetes' own words.
-    pub(crate) fn refusal(&self) -> Option<String> {
+    /// A denial, in Kubernetes' own words: by a policy (422 by default), a webhook, a quota, missing rights or the object itself. Asked again
+    /// unchanged it will mostly be denied again. A webhook that cannot be reached denies as well (it says so with a 500). A conflict is none, and
+    /// neither is a time-out.
+    pub(crate) fn denial(&self) -> Option<String> {
         let status = self.status()?;
-        matches!(status.code, 400 | 403 | 405 | 413 | 422).then(|| status.message.clone())
+        let webhook_is_down = status.code == 500 && status.message.contains("webhook");
+        (webhook_is_down || matches!(status.code, 400 | 403 | 405 | 413 | 422))
+            .then(|| status.message.clone())
     }
 
     fn code(&self) -> Option<u16> {

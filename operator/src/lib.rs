@@ -13,6 +13,7 @@ mod memory;
 mod observe;
 mod operator;
 mod probe;
+mod refusals;
 mod report;
 mod run;
 mod telemetry;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use graceful_api::Cut;
-use graceful_plan::TemplateVerdict;
+use graceful_plan::{Brake, TemplateVerdict};
 
 use crate::observe::Written;
 use crate::probe::AppRef;
+use crate::refusals::Refusals;
 use crate::report::Told;
 
 /// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute.
@@ -31,6 +32,10 @@ pub(crate) struct AppMemory {
     pub(crate) verdicts: HashMap<String, Held<TemplateVerdict>>,
     /// Children that Kubernetes refuses as the spec wants them, by kind, with the fingerprint of what was refused.
     pub(crate) refused: BTreeMap<&'static str, Held<(String, String)>>,
+    /// What the API server would not do to Deployments and pods.
+    pub(crate) refusals: Refusals,
+    /// Counts the pods that were ended.
+    pub(crate) brake: Brake,
     /// The API server said that the namespace goes.
     pub(crate) namespace_terminating: bool,
     /// What was cut, as far as status has it and since. None until the first look at status.

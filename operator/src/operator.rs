@@ -96,7 +96,7 @@ async fn step(
         let joint = if waiting_for.is_empty() { "" } else { "; " };
         *waiting_for = format!("{waiting_for}{joint}{} (tried again)", chain(error));
     }
-    let done = &plan.actions[..executed.done];
+    let done = &executed.done;
     if done.contains(&Action::ReleaseFinalizer) {
         operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
         return Ok(RESTING_LOOK);
@@ -115,8 +115,9 @@ async fn step(
         next = next.min(due);
     }
     memory.looks = match outcome {
-        Outcome::Done | Outcome::Refused(_) => 0,
-        Outcome::LookAgain(_) => {
+        Outcome::Done => 0,
+        // A refusal is to be told, and what is left alone now may let others go on.
+        Outcome::Refused(_) | Outcome::LookAgain(_) => {
             next = next.min(doubled(LOOK_AGAIN, memory.looks, ACTIVE_LOOK));
             memory.looks.saturating_add(1)
         }

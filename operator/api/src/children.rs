@@ -39,6 +39,7 @@ pub fn deployment(app: &Validated, replicas: u32) -> Value {
             "annotations": {
                 (names::APP_UID): app.uid,
                 (names::POLICY): app.policy.to_annotation(),
+                (names::PROVEN): names::PROVEN_FALSE,
             },
         },
         "spec": {

@@ -68,6 +68,8 @@ pub enum Reason {
     InvalidSpec,
     /// Kubernetes refuses the template or a child; the message is its own.
     Refused,
+    /// Pods were made and ended without getting nearer to the spec: the operator goes on slowly.
+    NoProgress,
     /// New pods fail to become Available within `progressDeadlineSeconds`.
     ProgressDeadlineExceeded,
     /// New pods are Available, but their in-flight endpoint gives no valid answer.
@@ -101,6 +103,7 @@ impl Reason {
             Self::Deleting => "Deleting",
             Self::InvalidSpec => "InvalidSpec",
             Self::Refused => "Refused",
+            Self::NoProgress => "NoProgress",
             Self::ProgressDeadlineExceeded => "ProgressDeadlineExceeded",
             Self::InFlightUnreadable => "InFlightUnreadable",
             Self::UnfencedService => "UnfencedService",

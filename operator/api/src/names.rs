@@ -39,6 +39,13 @@ pub const CUT: &str = "graceful.dev/cut";
 pub const APP_UID: &str = "graceful.dev/app-uid";
 /// Annotation on a Deployment: how its pods are asked and drained, a policy as JSON.
 pub const POLICY: &str = "graceful.dev/policy";
+/// Annotation on a Deployment: `"false"` from its creation until a pod of it was Ready or gave a valid answer. Absent, on Deployments that an
+/// older operator made, is as good as `"true"`.
+pub const PROVEN: &str = "graceful.dev/proven";
+/// The value of [`PROVEN`] once a pod worked.
+pub const PROVEN_TRUE: &str = "true";
+/// The value of [`PROVEN`] until then.
+pub const PROVEN_FALSE: &str = "false";
 /// Annotation on a child: a fingerprint of what was applied. Without it, a field that the user took out of the spec again would not be noticed,
 /// since the API server's own defaults look the same as ours.
 pub const APPLIED: &str = "graceful.dev/applied";
@@ -49,6 +56,9 @@ pub const ACCEPT_UNFENCED_SERVICES: &str = "graceful.dev/accept-unfenced-service
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The cost of a draining pod, the highest there is: its ReplicaSet takes any other pod before it.
 pub const DRAINING_DELETION_COST: &str = "2147483647";
+
+/// The cost of a pod that its ReplicaSet is to take now, the lowest there is.
+pub const RETIRING_DELETION_COST: &str = "-2147483648";
 
 /// Env variable in every container: its pod's name.
 pub const POD_NAME_ENV: &str = "GRACEFUL_POD_NAME";

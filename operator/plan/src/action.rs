@@ -49,6 +49,11 @@ pub enum Action {
         /// The update revision.
         revision: RevisionHash,
     },
+    /// Write on a Deployment that a pod of its revision was Ready or heard.
+    MarkProven {
+        /// Which.
+        revision: RevisionHash,
+    },
     /// Raise a Deployment's `spec.replicas`, if it is still `from`.
     ScaleUp {
         /// Whose.
@@ -86,7 +91,7 @@ pub enum Action {
         /// The resumption's number.
         epoch: Epoch,
     },
-    /// End a pod: live list, `retire::check`, DELETE with uid and resourceVersion, and at once scale its Deployment down by one.
+    /// End a pod: live look, `retire::check`, the scale tried dry, DELETE with uid and resourceVersion, and at once the scale.
     Retire {
         /// The pod.
         pod: PodRef,
@@ -96,6 +101,8 @@ pub enum Action {
         replicas: u32,
         /// Why it may go.
         proof: Proof,
+        /// The other pods of its Deployment that may go as well: where all may, a ReplicaSet's choice among them loses nothing.
+        as_well: Vec<(PodUid, Proof)>,
     },
     /// Delete a Deployment that has neither replicas nor pods, with preconditions.
     DeleteRevision {
@@ -128,6 +135,7 @@ impl Action {
             | Self::DryRunTemplate { .. }
             | Self::CreateRevision { .. }
             | Self::SyncPolicy { .. }
+            | Self::MarkProven { .. }
             | Self::DeleteRevision { .. } => (None, None),
         }
     }
@@ -169,6 +177,12 @@ pub enum Proof {
     },
     /// Nothing in it can be busy: see `busy::cannot_be_busy`.
     NotRunning,
+    /// No pod of its whole revision was ever Ready or heard. It gets its SIGTERM with this grace, at least its drain's deadline: if it works all
+    /// the same (a pull consumer with a wrong readiness probe), it finishes.
+    NeverWorked {
+        /// For the DELETE.
+        grace_seconds: u32,
+    },
 }
 
 /// What is to be said to one pod, and kept up until the plan says otherwise.

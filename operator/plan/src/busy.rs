@@ -5,15 +5,15 @@ use crate::observed::{Container, Pod, Readiness};
 /// True where nothing in the pod can be at work, so that it may go without a drain.
 ///
 /// - `Finished`: the kubelet runs nothing in a pod whose phase is Failed or Succeeded, ever again.
-/// - `NeverStarted`: the container that does the work has never run; only the word of a kubelet that is heard counts.
-/// - `CrashedEmpty`: it does not run now, and nothing of what it once accepted outlives its crash.
-/// - `Crashed` and never Ready: it does not run now, and no Service has ever sent it anything. (One that was Ready once may hold accepted
+/// - `NeverStarted`: no lasting container has ever run; only the word of a kubelet that is heard counts.
+/// - `CrashedEmpty`: none runs now, and nothing of what was once accepted outlives the crash.
+/// - `Crashed` and never Ready: none runs now, and no Service has ever sent it anything. (One that was Ready once may hold accepted
 ///   work in a volume for its next start, so it is drained like any other.) Otherwise a crash loop would fill the surge and block its own fix.
 pub fn cannot_be_busy(pod: &Pod) -> bool {
     match pod.container {
         Container::Finished => true,
         Container::NeverStarted | Container::CrashedEmpty => pod.node_ready,
         Container::Crashed => pod.node_ready && pod.readiness == Readiness::Never,
-        Container::Running | Container::Unknown => false,
+        Container::Running | Container::HalfCrashed | Container::Unknown => false,
     }
 }

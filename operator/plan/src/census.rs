@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::contact::{Answer, Contact};
-use crate::observed::{Container, DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash};
+use crate::observed::{DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Census<'a> {
@@ -17,8 +17,7 @@ pub(crate) struct Census<'a> {
 
 impl<'a> Census<'a> {
     pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
-        let mut live: Vec<_> =
-            observed.pods.iter().filter(|p| !p.terminating && p.container != Container::Finished).collect();
+        let mut live: Vec<_> = observed.pods.iter().filter(|p| p.lives()).collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
         Self { observed, now, live }
     }
@@ -51,7 +50,7 @@ impl<'a> Census<'a> {
     /// When the pod is, or will be, Available; none while it is not Ready.
     pub(crate) fn available_from(&self, pod: &Pod) -> Option<Timestamp> {
         match pod.readiness {
-            Readiness::Ready(since) => Some(since + seconds(self.observed.app.min_ready_seconds)),
+            Readiness::Ready(since) => Some(after(since, self.observed.app.min_ready_seconds)),
             Readiness::Lost(_) | Readiness::Never => None,
         }
     }
@@ -113,6 +112,19 @@ impl<'a> Census<'a> {
         owned + orphans
     }
 
+    /// No pod of this revision was ever Ready or heard: no Service has sent it anything, and it can only be a bad one or a new one.
+    pub(crate) fn never_worked(&self, hash: &RevisionHash) -> bool {
+        let worked = |p: &&Pod| p.readiness != Readiness::Never || self.answer(p).is_some();
+        self.revision(hash).is_some_and(|r| !r.proven)
+            && self.observed.surroundings.publishing_unready.is_empty()
+            && !self.pods_of(hash).any(|p| worked(&p))
+    }
+
+    /// All pods of a revision, terminating and finished ones too.
+    pub(crate) fn pods_of(&self, hash: &RevisionHash) -> impl Iterator<Item = &'a Pod> {
+        self.observed.pods.iter().filter(move |p| p.revision == *hash)
+    }
+
     /// The newest revision that still has serving pods or replicas, other than the update revision.
     pub(crate) fn current(&self) -> Option<&'a Revision> {
         self.observed
@@ -157,6 +169,11 @@ impl Epochs {
         let annotated = pod.epoch.map(Epoch::next).unwrap_or_default();
         self.last.max(seen).max(annotated)
     }
+}
+
+/// So many seconds later; a time from a user's annotation may be the last there is.
+pub(crate) fn after(at: Timestamp, seconds: u32) -> Timestamp {
+    at.saturating_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
 }
 
 pub(crate) fn seconds(n: u32) -> SignedDuration {

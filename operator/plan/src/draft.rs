@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use crate::action::{Action, PodRef, Proof};
 use crate::census::{Census, Epochs};
-use crate::observed::{Pod, RevisionHash};
+use crate::drains::{Progress, progress};
+use crate::observed::{Hindrance, Pod, PodUid, RevisionHash};
 
 pub(crate) struct Draft {
     pub(crate) actions: Vec<Action>,
@@ -34,25 +35,41 @@ impl Draft {
         self.wake_at
     }
 
-    /// Ends a pod. At most one a Deployment and plan: the second would scale from a number that the first has changed. The next plan,
-    /// milliseconds later, takes the next.
-    pub(crate) fn retire(&mut self, census: &Census<'_>, pod: &Pod, proof: Proof) {
+    /// Ends a pod, and says whether it is on its way. At most one a Deployment and plan: the second would scale from a number that the first
+    /// has changed. The next plan, milliseconds later, takes the next.
+    pub(crate) fn retire(&mut self, census: &Census<'_>, pod: &Pod, proof: Proof) -> bool {
         let Some(revision) = census.revision(&pod.revision) else {
-            return; // its Deployment is gone: the garbage collector has it
+            return false; // its Deployment is gone: the garbage collector has it
         };
+        let brake = &census.observed.surroundings.brake;
+        if [&pod.hindrance, &revision.hindrance, brake].into_iter().any(|h| self.hindered(census, h)) {
+            return false;
+        }
         if self.has_acted_on(pod) {
-            return;
+            return true;
         }
         if self.has_scaled(&pod.revision) {
-            self.wake(census, census.now + jiff::SignedDuration::from_millis(10));
-            return;
+            let soon = census.now.saturating_add(jiff::SignedDuration::from_millis(10)).unwrap_or(census.now);
+            self.wake(census, soon);
+            return true;
         }
         self.act(Action::Retire {
             pod: pod_ref(pod),
             revision: pod.revision.clone(),
             replicas: revision.replicas,
             proof,
+            as_well: others_that_may_go(census, pod),
         });
+        true
+    }
+
+    /// Not now; and planned again when it is time.
+    pub(crate) fn hindered(&mut self, census: &Census<'_>, hindrance: &Option<Hindrance>) -> bool {
+        let holding = hindrance.as_ref().filter(|h| h.holds(census.now));
+        if let Some(hindrance) = holding {
+            self.wake(census, hindrance.until);
+        }
+        holding.is_some()
     }
 
     /// A pod is acted upon once a plan: the first rule to speak has the higher rank.
@@ -64,6 +81,15 @@ impl Draft {
     pub(crate) fn has_scaled(&self, hash: &RevisionHash) -> bool {
         self.actions.iter().any(|action| action.scales() == Some(hash))
     }
+}
+
+fn others_that_may_go(census: &Census<'_>, pod: &Pod) -> Vec<(PodUid, Proof)> {
+    let siblings = census.live.iter().filter(|p| p.revision == pod.revision && p.uid != pod.uid);
+    let proven = |p: &&&Pod| match progress(census, p) {
+        Progress::Proven(proof) => Some((p.uid.clone(), proof)),
+        Progress::Busy | Progress::Held => None,
+    };
+    siblings.filter_map(|p| proven(&p)).collect()
 }
 
 pub(crate) fn pod_ref(pod: &Pod) -> PodRef {

@@ -1,13 +1,15 @@
 //! Pods that drain: when each may go, and what repairs a drain that went astray.
 
+use graceful_api::validated::MAX_DEADLINE_SECONDS;
 use graceful_api::{DrainReason, OnDeadline, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Proof};
 use crate::busy::cannot_be_busy;
-use crate::census::{Census, seconds};
+use crate::census::{Census, after, seconds};
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Container, DrainMark, DrainPolicy, Epoch, Pod, Readiness};
+use crate::retire::waits_in_a_volume;
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
 pub(crate) const QUIET_READS: u32 = 3;
@@ -16,7 +18,7 @@ pub(crate) const QUIET_READS: u32 = 3;
 const QUIET_AGE: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long past its deadline a pod's last word is waited for: longer than a question's usual time-out, short beside any deadline.
-const LAST_WORD: SignedDuration = SignedDuration::from_secs(15);
+const LAST_WORD_SECONDS: u32 = 15;
 
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,9 @@ pub(crate) fn progress(census: &Census<'_>, pod: &Pod) -> Progress {
     if cannot_be_busy(pod) {
         return Progress::Proven(Proof::NotRunning);
     }
+    if let Some(proof) = never_worked(census, pod) {
+        return Progress::Proven(proof);
+    }
     let (Some(epoch), Some(mark)) = (pod.epoch, pod.drain) else {
         return Progress::Busy;
     };
@@ -47,6 +52,19 @@ pub(crate) fn progress(census: &Census<'_>, pod: &Pod) -> Progress {
         None if census.now < deadline(mark, policy) => Progress::Busy,
         None => past_deadline(census, pod, epoch, policy),
     }
+}
+
+/// The pod of a revision that never worked at all may get its SIGTERM, with time for what it may be at all the same. Otherwise a bad revision
+/// would fill the surge and block its own fix. For what serves nobody this asks for less than a confirmed zero, so it asks for more elsewhere:
+/// the kubelet is heard, and nothing that publishes unready addresses selects it (`Census::never_worked`).
+pub(crate) fn never_worked(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
+    let policy = census.policy(pod);
+    let patience = match policy.on_deadline {
+        OnDeadline::Hold => MAX_DEADLINE_SECONDS,
+        OnDeadline::Terminate => policy.deadline_seconds,
+    };
+    let grace_seconds = pod.grace_seconds.max(patience);
+    (pod.node_ready && census.never_worked(&pod.revision)).then_some(Proof::NeverWorked { grace_seconds })
 }
 
 /// One answer says all of it: this epoch, admission closed, nothing in flight. Once true it stays true until the process ends, because
@@ -74,7 +92,7 @@ fn quiet(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> b
 fn past_deadline(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
     match (policy.signal, policy.on_deadline) {
         // A crashed container has nobody to drain what waits in its volume: its next start is waited for.
-        (Signal::Sigterm, _) if pod.container == Container::Crashed => Progress::Held,
+        (Signal::Sigterm, _) if waits_in_a_volume(pod) => Progress::Held,
         (Signal::Sigterm, _) => Progress::Proven(Proof::HandedOver { epoch }),
         (Signal::Http | Signal::None, OnDeadline::Terminate) if unasked(census, pod, policy) => {
             Progress::Busy
@@ -91,12 +109,17 @@ fn past_deadline(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPoli
 /// that cannot even be asked is cut a little later.
 fn unasked(census: &Census<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
     let asked = census.contact(pod).is_some_and(|c| c.asked.is_some());
-    let late = pod.drain.is_none_or(|mark| census.now >= deadline(mark, policy) + LAST_WORD);
+    let late = pod.drain.is_none_or(|mark| census.now >= last_word(mark, policy));
     !asked && !late
 }
 
 pub(crate) fn deadline(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
-    mark.since + seconds(policy.deadline_seconds)
+    after(mark.since, policy.deadline_seconds)
+}
+
+/// When a pod past its deadline is waited for no longer.
+fn last_word(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
+    after(deadline(mark, policy), LAST_WORD_SECONDS)
 }
 
 /// Ends what is proven, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
@@ -105,13 +128,17 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
         let Some(mark) = pod.drain else {
             continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
         };
-        let deadline = deadline(mark, census.policy(pod));
-        draft.wake(census, deadline);
-        draft.wake(census, deadline + LAST_WORD);
+        draft.wake(census, deadline(mark, census.policy(pod)));
+        draft.wake(census, last_word(mark, census.policy(pod)));
         match progress(census, pod) {
-            Progress::Proven(proof) => draft.retire(census, pod, proof),
+            Progress::Proven(proof) => {
+                draft.retire(census, pod, proof);
+            }
             Progress::Busy | Progress::Held => {
-                if outnumbered(census, pod) && !draft.has_acted_on(pod) {
+                if outnumbered(census, pod)
+                    && !draft.has_acted_on(pod)
+                    && !draft.hindered(census, &pod.hindrance)
+                {
                     let epoch = draft.epochs.next_for(census, pod);
                     let DrainMark { reason, since } = mark;
                     draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
@@ -127,7 +154,11 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
 /// ones: the spare would accept work and be killed with it. Seen on a real cluster: 5 tasks of 41.
 pub(crate) fn unroute_spares(census: &Census<'_>, draft: &mut Draft) {
     let unready = |p: &&Pod| !matches!(p.readiness, Readiness::Ready(_));
-    for pod in census.observed.pods.iter().filter(|p| p.terminating && p.serving).filter(unready) {
+    let ends = |p: &&Pod| p.terminating && p.serving && p.container != Container::Finished;
+    for pod in census.observed.pods.iter().filter(ends).filter(unready) {
+        if draft.hindered(census, &pod.hindrance) {
+            continue;
+        }
         let epoch = draft.epochs.next_for(census, pod);
         let (reason, since) = (DrainReason::ScaleDown, census.now);
         draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
@@ -158,7 +189,7 @@ pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
         } else {
             pod.drain.is_none()
         };
-        if astray {
+        if astray && !draft.hindered(census, &pod.hindrance) {
             let epoch = draft.epochs.next_for(census, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }
@@ -196,7 +227,9 @@ mod tests {
             readiness: Readiness::Ready(at(-90)),
             container: Container::Running,
             node_ready: true,
+            grace_seconds: 90,
             trouble: None,
+            hindrance: None,
         };
         let observed = Observed {
             app: App {
@@ -221,6 +254,9 @@ mod tests {
                 policy,
                 policy_current: true,
                 replica_failure: None,
+                proven: true,
+                hindrance: None,
+                unannotated: None,
             }],
             contacts: [(pod.uid.clone(), contact)].into(),
             pods: vec![pod.clone()],
@@ -261,6 +297,21 @@ mod tests {
         assert_eq!(judge(zeros(2, 4, 10)), Progress::Busy, "held long enough, read twice");
         assert_eq!(judge(zeros(9, 8, 10)), Progress::Busy, "read often enough, held 2 s of 5");
         assert_eq!(judge(zeros(3, 5, 10)), Progress::Proven(Proof::Quiet { epoch: EPOCH }));
+    }
+
+    #[test]
+    fn the_last_moment_there_is_is_a_moment() {
+        let year_9999: Timestamp = "9999-12-30T22:00:00Z".parse().unwrap();
+        let policy = DrainPolicy {
+            signal: Signal::Http,
+            linger_seconds: 3,
+            quiet_seconds: 5,
+            deadline_seconds: u32::MAX,
+            on_deadline: OnDeadline::Hold,
+        };
+        let mark = DrainMark { reason: DrainReason::Rollout, since: year_9999 };
+        assert_eq!(deadline(mark, policy), Timestamp::MAX);
+        assert_eq!(last_word(mark, policy), Timestamp::MAX);
     }
 
     #[test]

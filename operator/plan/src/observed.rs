@@ -145,6 +145,41 @@ pub struct Revision {
     pub policy_current: bool,
     /// Why the ReplicaSet cannot make pods (a quota, a policy), and since when.
     pub replica_failure: Option<Failure>,
+    /// A pod of it was Ready, or gave a valid answer, at some time: written on its Deployment, so that a restarted operator knows.
+    pub proven: bool,
+    /// Why its Deployment is not scaled for now, and so none of its pods ended: what the last scale met.
+    pub hindrance: Option<Hindrance>,
+    /// The same of our annotations on it, which nothing waits for.
+    pub unannotated: Option<Hindrance>,
+}
+
+/// Why something is left alone for now. Its time passes by itself: no event shortens it. Known until a write goes through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// What kind.
+    pub kind: Hindered,
+    /// The API server's own words, or what was measured.
+    pub message: String,
+    /// When it is tried again.
+    pub until: Timestamp,
+}
+
+impl Hindrance {
+    /// It is not time to try again yet.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.until > now
+    }
+}
+
+/// What a write met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindered {
+    /// The API server refuses it: a policy, a webhook, a quota, missing rights.
+    Refused,
+    /// It takes too long for the order in which a kill is safe.
+    TooSlow,
+    /// Pods were made and ended, and the app got no nearer to its spec.
+    NoProgress,
 }
 
 /// Something that keeps failing.
@@ -177,12 +212,23 @@ pub struct Pod {
     pub drain: Option<DrainMark>,
     /// Kubernetes' Ready condition.
     pub readiness: Readiness,
-    /// What the kubelet says of the container that is asked for its in-flight count.
+    /// What the kubelet says of the containers that last: ordinary ones and native sidecars.
     pub container: Container,
     /// Its node's kubelet is heard. False makes the kubelet's word worthless.
     pub node_ready: bool,
+    /// Its `terminationGracePeriodSeconds`.
+    pub grace_seconds: u32,
     /// What keeps it from running or becoming Ready, in the kubelet's or the scheduler's words.
     pub trouble: Option<String>,
+    /// Why it is not written to for now: what our last write to it met.
+    pub hindrance: Option<Hindrance>,
+}
+
+impl Pod {
+    /// Its ReplicaSet counts it: neither terminating nor finished. The record of an evicted pod stays, and counts for nothing anywhere.
+    pub fn lives(&self) -> bool {
+        !self.terminating && self.container != Container::Finished
+    }
 }
 
 /// Why and since when a pod drains.
@@ -201,18 +247,20 @@ pub enum Readiness {
     Ready(Timestamp),
     /// It was Ready once, and is not since then.
     Lost(Timestamp),
-    /// It has never been Ready, so that no Service has ever sent it anything.
+    /// It has never been Ready, so that no Service has sent it anything, unless one publishes unready addresses.
     Never,
 }
 
-/// What the kubelet says of the in-flight container.
+/// What the kubelet says of all containers of a pod that last. One that runs, or that nothing is known of, is enough to be busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
-    /// It runs: it may be busy.
+    /// One runs: it may be busy.
     Running,
-    /// Not running now, and no run of it has ever started.
+    /// One runs, and the one that is asked for its in-flight count crashed. What it accepted may wait in a volume for its next start.
+    HalfCrashed,
+    /// None runs now, and no run of any has ever started.
     NeverStarted,
-    /// It ran, and is not running now (a crash loop's back-off). What it accepted may wait in a volume for its next start.
+    /// None runs now, and one ran (a crash loop's back-off). What it accepted may wait in a volume for its next start.
     Crashed,
     /// As `Crashed`, in a pod without a volume that could hold accepted work: what it had is gone already.
     CrashedEmpty,
@@ -237,6 +285,10 @@ pub struct Surroundings {
     pub foreign_budgets: Vec<String>,
     /// What the user should know of the spec or of running pods, though nothing waits for it.
     pub warnings: Vec<Warning>,
+    /// Services with `publishNotReadyAddresses` that select the app's pods: even one that was never Ready may have been sent work.
+    pub publishing_unready: Vec<String>,
+    /// The app has ended as many pods as it may without getting nearer to its spec; until then it ends no more.
+    pub brake: Option<Hindrance>,
     /// The namespace is terminating: nothing can be made, all is taken by others.
     pub namespace_terminating: bool,
 }

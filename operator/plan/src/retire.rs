@@ -1,25 +1,30 @@
-//! The last look before a kill. Pure: the executor brings the live list and obeys.
+//! The last look before a kill. Pure: the executor brings what it read live and obeys.
+
+use graceful_api::Signal;
 
 use crate::action::Proof;
 use crate::busy::cannot_be_busy;
-use crate::observed::{Container, Epoch, Pod, PodUid};
+use crate::observed::{Container, DrainPolicy, Epoch, Pod, PodUid, Readiness};
 
-/// What the live list allows.
+/// What the live look allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// DELETE the pod with the uid and resourceVersion of this live list, then at once bring `spec.replicas` from the value seen to `scale_to`.
+    /// DELETE the pod with the uid and resourceVersion of this look, then at once bring `spec.replicas` from the value seen to `scale_to`.
     Go {
         /// Never below the pods that live on. Equal to the value seen where there is nothing to lower.
         scale_to: u32,
+        /// The grace of the DELETE; none is the pod's own.
+        grace_seconds: Option<u32>,
     },
     /// Something has changed since the plan: look again.
     Void(&'static str),
 }
 
-/// Decides on a live list of all pods of the Deployment, read just now, with `replicas` as the plan saw it.
+/// Decides on a live look: the pod as it is just now, and how many others of its Deployment its ReplicaSet counts (`Pod::lives`). `replicas` is
+/// what the plan saw.
 ///
 /// # Flow
-/// live list → `check` → DELETE with uid and resourceVersion → scale to `scale_to`, if `spec.replicas` is still what was seen.
+/// live look → `check` → the scale tried dry → DELETE with uid and resourceVersion → scale to `scale_to`, on the Deployment as it was tried.
 ///
 /// # Guarantees
 /// A pod that was put back to serving, re-marked by another leader, or replaced under its name is never deleted. `scale_to` is never
@@ -29,30 +34,86 @@ pub enum Verdict {
 /// The scale follows within about a second: a spare that the ReplicaSet starts meanwhile is still Pending, and Pending pods are its first victims.
 ///
 /// # Caveats
-/// If the scale fails it is not tried again (by then the spare may run, and a busy pod would be taken for its co-location): a spare that
-/// runs is a serving pod like any other.
-pub fn check(pod: &PodUid, proof: Proof, replicas: u32, live: &[Pod]) -> Verdict {
-    let Some(found) = live.iter().find(|p| p.uid == *pod) else {
+/// If the scale fails it is tried again only while every spare is Pending in a live list (by then it may run, and a busy pod would be taken for
+/// its co-location): a spare that runs is a serving pod like any other.
+pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> Verdict {
+    let Some(found) = found else {
         return Verdict::Void("the pod is gone");
     };
     if found.terminating {
         return Verdict::Void("the pod is terminating already");
     }
-    let holds = match proof {
-        Proof::Idle { epoch } | Proof::Quiet { epoch } | Proof::Cut { epoch, .. } => drains_in(found, epoch),
-        Proof::HandedOver { epoch } => drains_in(found, epoch) && found.container != Container::Crashed,
-        Proof::NotRunning => cannot_be_busy(found),
-    };
-    if !holds {
+    if found.container == Container::Finished {
+        return Verdict::Void("the pod has finished, and counts for nothing");
+    }
+    if !holds(found, proof) {
         return Verdict::Void("the pod is not what the plan saw");
     }
-    let others = count(live.iter().filter(|p| p.uid != *pod && !p.terminating));
-    Verdict::Go { scale_to: replicas.saturating_sub(1).max(others.min(replicas)) }
+    let grace_seconds = match proof {
+        Proof::NeverWorked { grace_seconds } => Some(grace_seconds),
+        Proof::Idle { .. }
+        | Proof::Quiet { .. }
+        | Proof::HandedOver { .. }
+        | Proof::Cut { .. }
+        | Proof::NotRunning => None,
+    };
+    Verdict::Go { scale_to: replicas.saturating_sub(1).max(others.min(replicas)), grace_seconds }
+}
+
+fn holds(found: &Pod, proof: Proof) -> bool {
+    match proof {
+        Proof::Idle { epoch } | Proof::Quiet { epoch } | Proof::Cut { epoch, .. } => drains_in(found, epoch),
+        Proof::HandedOver { epoch } => drains_in(found, epoch) && !waits_in_a_volume(found),
+        Proof::NotRunning => cannot_be_busy(found),
+        Proof::NeverWorked { .. } => found.node_ready && found.readiness == Readiness::Never,
+    }
 }
 
 /// Whether `spec.replicas` may be lowered to `to` on this live list: pods that may run are never left to a ReplicaSet's choice.
 pub fn may_lower(to: u32, live: &[Pod]) -> bool {
-    count(live.iter().filter(|p| !p.terminating && p.container != Container::NeverStarted)) <= to
+    count(live.iter().filter(|p| p.lives() && p.container != Container::NeverStarted)) <= to
+}
+
+/// Whether the Deployment may be scaled down by one *before* the pod is deleted, on this live list of all its pods. That is for an API server too
+/// slow for the other order: the ReplicaSet then chooses, so a wrong choice must lose nothing.
+///
+/// Either every pod that lives is proven (`as_well` are the plan's other proofs); or all drain themselves on SIGTERM within a grace of at least the
+/// deadline, and every sibling is Ready, so that the lowest deletion cost, put on this pod just before, decides.
+pub fn may_scale_first(
+    pod: &PodUid,
+    proof: Proof,
+    as_well: &[(PodUid, Proof)],
+    policy: DrainPolicy,
+    live: &[Pod],
+) -> bool {
+    let proof_of = |p: &Pod| {
+        let its = as_well.iter().find(|(uid, _)| *uid == p.uid).map(|(_, proof)| *proof);
+        its.or((p.uid == *pod).then_some(proof))
+    };
+    let expendable =
+        |p: &Pod| proof_of(p).is_some_and(|proof| holds(p, proof) && needs_no_delete_of_ours(p, proof));
+    // The drain protocol demands it, and signal Sigterm is just that.
+    let drains_itself = matches!(policy.signal, Signal::Http | Signal::Sigterm);
+    let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_)) && p.container == Container::Running;
+    let safe_sibling = |p: &Pod| drains_itself && ready(p) && p.grace_seconds >= policy.deadline_seconds;
+    let (mut target, others): (Vec<_>, Vec<_>) =
+        live.iter().filter(|p| p.lives()).partition(|p| p.uid == *pod);
+    target.pop().is_some_and(expendable)
+        && (others.iter().all(|p| expendable(p)) || others.iter().all(|p| safe_sibling(p)))
+}
+
+/// A ReplicaSet's DELETE has the pod's own grace, and counts nothing that it cuts.
+fn needs_no_delete_of_ours(pod: &Pod, proof: Proof) -> bool {
+    match proof {
+        Proof::Idle { .. } | Proof::Quiet { .. } | Proof::HandedOver { .. } | Proof::NotRunning => true,
+        Proof::NeverWorked { grace_seconds } => pod.grace_seconds >= grace_seconds,
+        Proof::Cut { .. } => false,
+    }
+}
+
+/// The container that is asked crashed, and may find accepted work at its next start.
+pub(crate) fn waits_in_a_volume(pod: &Pod) -> bool {
+    matches!(pod.container, Container::Crashed | Container::HalfCrashed)
 }
 
 fn drains_in(pod: &Pod, epoch: Epoch) -> bool {
@@ -61,4 +122,106 @@ fn drains_in(pod: &Pod, epoch: Epoch) -> bool {
 
 fn count<'a>(pods: impl Iterator<Item = &'a Pod>) -> u32 {
     u32::try_from(pods.count()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::observed::{DrainMark, RevisionHash};
+
+    const EPOCH: Epoch = Epoch(4);
+    const IDLE: Proof = Proof::Idle { epoch: EPOCH };
+
+    fn serving(name: &str) -> Pod {
+        Pod {
+            name: name.to_owned(),
+            uid: PodUid::from(name),
+            revision: RevisionHash::from("r"),
+            created: Timestamp::UNIX_EPOCH,
+            terminating: false,
+            serving: true,
+            epoch: None,
+            drain: None,
+            readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
+            container: Container::Running,
+            node_ready: true,
+            grace_seconds: 90,
+            trouble: None,
+            hindrance: None,
+        }
+    }
+
+    fn draining(name: &str) -> Pod {
+        let drain =
+            Some(DrainMark { reason: graceful_api::DrainReason::Rollout, since: Timestamp::UNIX_EPOCH });
+        Pod { serving: false, epoch: Some(EPOCH), drain, ..serving(name) }
+    }
+
+    fn policy(signal: Signal, deadline_seconds: u32) -> DrainPolicy {
+        let on_deadline = graceful_api::OnDeadline::Hold;
+        DrainPolicy { signal, linger_seconds: 3, quiet_seconds: 5, deadline_seconds, on_deadline }
+    }
+
+    #[test]
+    fn a_pod_that_was_put_back_is_never_deleted() {
+        let go = Verdict::Go { scale_to: 2, grace_seconds: None };
+        assert_eq!(check(Some(&draining("a")), IDLE, 3, 2), go);
+        assert!(matches!(check(Some(&serving("a")), IDLE, 3, 2), Verdict::Void(_)));
+        let marked_anew = Pod { epoch: Some(EPOCH.next()), ..draining("a") };
+        assert!(matches!(check(Some(&marked_anew), IDLE, 3, 2), Verdict::Void(_)));
+        assert!(matches!(check(None, IDLE, 3, 2), Verdict::Void(_)));
+    }
+
+    #[test]
+    fn replicas_never_fall_below_the_pods_that_live_on() {
+        let scale_to = |replicas, others| match check(Some(&draining("a")), IDLE, replicas, others) {
+            Verdict::Go { scale_to, .. } => scale_to,
+            Verdict::Void(why) => panic!("{why}"),
+        };
+        assert_eq!((scale_to(3, 2), scale_to(3, 1), scale_to(3, 3), scale_to(1, 0)), (2, 2, 3, 0));
+    }
+
+    #[test]
+    fn a_finished_pod_is_no_reason_to_end_anything() {
+        let evicted = Pod { container: Container::Finished, ..serving("a") };
+        assert!(matches!(check(Some(&evicted), Proof::NotRunning, 3, 2), Verdict::Void(_)));
+        assert!(may_lower(1, &[serving("a"), evicted]));
+    }
+
+    #[test]
+    fn what_never_worked_gets_its_grace_and_only_while_that_is_so() {
+        let proof = Proof::NeverWorked { grace_seconds: 604_800 };
+        let unready = Pod { readiness: Readiness::Never, ..serving("a") };
+        let go = Verdict::Go { scale_to: 0, grace_seconds: Some(604_800) };
+        assert_eq!(check(Some(&unready), proof, 1, 0), go);
+        assert!(matches!(check(Some(&serving("a")), proof, 1, 0), Verdict::Void(_)), "it is Ready now");
+        let lost = Pod { node_ready: false, ..unready };
+        assert!(matches!(check(Some(&lost), proof, 1, 0), Verdict::Void(_)), "nobody hears its kubelet");
+    }
+
+    #[test]
+    fn a_scale_comes_first_only_where_a_wrong_choice_loses_nothing() {
+        let may = |proof, as_well: &[(PodUid, Proof)], policy, live: &[Pod]| {
+            may_scale_first(&PodUid::from("a"), proof, as_well, policy, live)
+        };
+        let (short, long) = (policy(Signal::Http, 60), policy(Signal::Http, 300));
+        let both = [draining("a"), serving("b")];
+        assert!(may(IDLE, &[], short, &both), "its sibling would drain itself within 90 s of 60");
+        assert!(!may(IDLE, &[], long, &both), "its sibling would be killed after 90 s of 300");
+        assert!(!may(IDLE, &[], policy(Signal::None, 60), &both), "its sibling does not drain itself");
+        let unready = Pod { readiness: Readiness::Lost(Timestamp::UNIX_EPOCH), ..serving("b") };
+        assert!(
+            !may(IDLE, &[], short, &[draining("a"), unready]),
+            "it would be taken whatever the cost says"
+        );
+        let idle = [(PodUid::from("b"), IDLE)];
+        assert!(may(IDLE, &idle, long, &[draining("a"), draining("b")]), "either may go");
+        assert!(!may(IDLE, &idle, long, &both), "it was put back meanwhile");
+        let cut = Proof::Cut { epoch: EPOCH, tasks: Some(2) };
+        assert!(!may(cut, &[], short, &both), "a ReplicaSet counts nothing that it cuts");
+        let evicted = Pod { container: Container::Finished, ..serving("b") };
+        assert!(may(IDLE, &[], long, &[draining("a"), evicted]), "a finished pod counts for nothing");
+    }
 }

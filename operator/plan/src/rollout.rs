@@ -8,6 +8,7 @@ use crate::action::{Action, Proof};
 use crate::busy::cannot_be_busy;
 use crate::census::{Census, count};
 use crate::draft::{Draft, pod_ref};
+use crate::drains::never_worked;
 use crate::observed::{Container, Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
 
 /// Where the app is going.
@@ -43,7 +44,7 @@ pub(crate) fn protect(census: &Census<'_>, draft: &mut Draft) {
                 .iter()
                 .filter(|p| p.revision == revision.hash && p.container != Container::NeverStarted),
         );
-        if running > revision.replicas {
+        if running > revision.replicas && !draft.hindered(census, &revision.hindrance) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });
         }
@@ -57,14 +58,20 @@ pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course
         return false;
     }
     let mut any = false;
-    for pod in census.labelled().filter(|p| dispensable(census, &p.revision) && cannot_be_busy(p)) {
-        draft.retire(census, pod, Proof::NotRunning);
-        any = true;
+    for pod in census.labelled().filter(|p| dispensable(census, &p.revision)) {
+        if let Some(proof) = undrained(census, pod) {
+            any |= draft.retire(census, pod, proof);
+        }
     }
     for revision in superseded(census).filter(|r| dispensable(census, &r.hash)) {
         any |= drop_unmade(census, draft, revision, u32::MAX);
     }
     any
+}
+
+/// Why a pod may go without a drain, if it may.
+pub(crate) fn undrained(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
+    if cannot_be_busy(pod) { Some(Proof::NotRunning) } else { never_worked(census, pod) }
 }
 
 /// A superseded revision whose missing or unready pods need not be waited for.
@@ -101,7 +108,7 @@ fn proven(census: &Census<'_>) -> bool {
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
 fn drop_unmade(census: &Census<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
     let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash)).min(at_most);
-    if unmade == 0 || draft.has_scaled(&revision.hash) {
+    if unmade == 0 || draft.has_scaled(&revision.hash) || draft.hindered(census, &revision.hindrance) {
         return false;
     }
     draft.act(Action::ScaleDown {
@@ -132,7 +139,7 @@ pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, 
     let new = if clearing { 0 } else { u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX) };
     match revision {
         None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
-        Some(r) if new > 0 && !draft.has_scaled(growth) => {
+        Some(r) if new > 0 && !draft.has_scaled(growth) && !draft.hindered(census, &r.hindrance) => {
             let to = r.replicas.saturating_add(new);
             draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
         }
@@ -151,7 +158,10 @@ fn warm<'a>(census: &Census<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
     let mut pods: Vec<_> = census
         .draining()
         .filter(|p| p.revision == *revision && census.available(p))
-        .filter(|p| p.drain.is_some_and(|d| d.reason != DrainReason::NodeDrain))
+        .filter(|p| {
+            p.drain.is_some_and(|d| d.reason != DrainReason::NodeDrain)
+                && !p.hindrance.as_ref().is_some_and(|h| h.holds(census.now))
+        })
         .filter(|p| census.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
@@ -189,7 +199,8 @@ fn spendable(census: &Census<'_>, course: &Course<'_>) -> i64 {
 /// Worked example, replicas 3, maxSurge 1, maxUnavailable 0: three old pods count, spendable is 0. The new pod is made (room 1), counts, and
 /// spendable is 1: one old pod starts to drain, and spendable is 0 again. It goes, room is 1, and so on.
 fn replace(census: &Census<'_>, draft: &mut Draft, spendable: &mut i64) {
-    let mut old: Vec<_> = census.labelled().filter(|p| census.superseded(p) && !cannot_be_busy(p)).collect();
+    let mut old: Vec<_> =
+        census.labelled().filter(|p| census.superseded(p) && undrained(census, p).is_none()).collect();
     old.sort_by_key(|p| (census.counts(p), known_in_flight(census, p), p.created, &p.name));
     for pod in old {
         let cost = i64::from(census.counts(pod));
@@ -214,12 +225,12 @@ fn scale_down(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, spend
             surplus -= i64::from(unmade).min(surplus);
         }
     }
-    let (unbusy, mut candidates): (Vec<_>, Vec<_>) =
-        census.labelled().filter(|p| ours(&p.revision)).partition(|p| cannot_be_busy(p));
-    for pod in unbusy {
-        if surplus > 0 {
-            surplus -= 1;
-            draft.retire(census, pod, Proof::NotRunning);
+    let mut candidates = Vec::new();
+    for pod in census.labelled().filter(|p| ours(&p.revision)) {
+        match undrained(census, pod) {
+            None => candidates.push(pod),
+            Some(proof) if surplus > 0 && draft.retire(census, pod, proof) => surplus -= 1,
+            Some(_) => {}
         }
     }
     if surplus <= 0 || !all_fresh(census, draft, &candidates) {
@@ -265,7 +276,9 @@ fn known_in_flight(census: &Census<'_>, pod: &Pod) -> u64 {
 }
 
 pub(crate) fn unroute(census: &Census<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
-    if draft.has_acted_on(pod) || chosen_from(census, pod) {
+    // Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
+    let held = census.revision(&pod.revision).is_some_and(|r| draft.hindered(census, &r.hindrance));
+    if draft.has_acted_on(pod) || held || draft.hindered(census, &pod.hindrance) || chosen_from(census, pod) {
         return;
     }
     let epoch = draft.epochs.next_for(census, pod);

@@ -5,10 +5,10 @@ use graceful_api::{Phase, PodState};
 use jiff::Timestamp;
 
 use crate::action::Proof;
-use crate::census::{Census, count, seconds};
+use crate::census::{Census, after, count};
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress};
-use crate::observed::{Deletion, Pod, Readiness, TemplateVerdict};
+use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness, TemplateVerdict};
 use crate::report::{ConditionReport, DrainingPodReport, Report, RevisionReport};
 use crate::rollout::{Course, fenced, superseded_pods};
 use crate::waiting;
@@ -54,7 +54,35 @@ fn stall(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
     if !fenced(census) && (superseded_pods(census) > 0 || surplus(census)) {
         return Some(Stall { reason: Reason::UnfencedService, message: waiting::unfenced(census) });
     }
+    if let Some(stall) = hindrances(census).find_map(stalled_by) {
+        return Some(stall);
+    }
     failing(census, draft).or_else(|| refused_child(census))
+}
+
+/// What is left alone for now, and why; the app's own first.
+pub(crate) fn hindrances<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Hindrance> {
+    let observed = census.observed;
+    let deployments = observed.revisions.iter().flat_map(|r| r.hindrance.iter().chain(&r.unannotated));
+    let pods = census.live.clone().into_iter().filter_map(|p| p.hindrance.as_ref());
+    observed.surroundings.brake.iter().chain(deployments).chain(pods)
+}
+
+fn stalled_by(hindrance: &Hindrance) -> Option<Stall> {
+    let Hindrance { kind, message, .. } = hindrance;
+    match kind {
+        Hindered::NoProgress => Some(Stall { reason: Reason::NoProgress, message: message.clone() }),
+        Hindered::Refused => Some(Stall {
+            reason: Reason::Refused,
+            message: format!("{message} (tried again, less and less often)"),
+        }),
+        Hindered::TooSlow => None,
+    }
+}
+
+/// A Deployment whose pods are proven idle and kept all the same, since the API server is too slow.
+fn too_slow(census: &Census<'_>) -> bool {
+    hindrances(census).any(|h| h.kind == Hindered::TooSlow)
 }
 
 /// The Service or the budget cannot be made as the spec says. Pods come and go all the same, but clients may not reach them.
@@ -70,11 +98,11 @@ fn surplus(census: &Census<'_>) -> bool {
 
 /// A new pod that has failed to count for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
 fn failing(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
-    let patience = seconds(census.observed.app.progress_deadline_seconds);
     let update = census.revision(census.update())?;
     if let Some(failure) = &update.replica_failure {
-        draft.wake(census, failure.since + patience);
-        if failure.since + patience <= census.now {
+        let overdue = after(failure.since, census.observed.app.progress_deadline_seconds);
+        draft.wake(census, overdue);
+        if overdue <= census.now {
             let message = format!("{}: no pod can be made: {}", update.name, failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
         }
@@ -84,8 +112,9 @@ fn failing(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
         let Some((since, reason)) = failing_since(census, pod) else {
             continue;
         };
-        draft.wake(census, since + patience);
-        if since + patience <= census.now && found.is_none() {
+        let overdue = after(since, census.observed.app.progress_deadline_seconds);
+        draft.wake(census, overdue);
+        if overdue <= census.now && found.is_none() {
             found = Some(Stall { reason, message: waiting::new_pod(census, pod) });
         }
     }
@@ -116,7 +145,7 @@ fn phase(census: &Census<'_>, stall: Option<&Stall>) -> Phase {
         Phase::Stalled
     } else if app.paused && to_roll {
         Phase::Paused
-    } else if census.draining().any(|p| progress(census, p) == Progress::Held) {
+    } else if too_slow(census) || census.draining().any(|p| progress(census, p) == Progress::Held) {
         Phase::Held
     } else if to_roll || !all_here(census) {
         Phase::Rolling
@@ -246,7 +275,9 @@ fn draining_pod(census: &Census<'_>, pod: &Pod) -> Option<DrainingPodReport> {
 pub(crate) fn state(census: &Census<'_>, pod: &Pod) -> PodState {
     if matches!(
         progress(census, pod),
-        Progress::Proven(Proof::Idle { .. } | Proof::Quiet { .. } | Proof::NotRunning)
+        Progress::Proven(
+            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::NotRunning | Proof::NeverWorked { .. }
+        )
     ) {
         return PodState::Idle;
     }

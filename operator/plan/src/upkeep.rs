@@ -6,12 +6,13 @@ use crate::action::Action;
 use crate::census::Census;
 use crate::draft::Draft;
 use crate::drains;
-use crate::observed::{Child, Revision, TemplateVerdict};
-use crate::rollout::{self, unroute};
+use crate::observed::{Child, Container, Pod, Readiness, Revision, TemplateVerdict};
+use crate::rollout::{self, undrained, unroute};
 
 /// Children that follow the spec, whatever the rollout does.
 pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
     let around = &census.observed.surroundings;
+    mark_proven(census, draft);
     if around.service != Child::AsWanted {
         draft.act(Action::SyncService);
     }
@@ -19,13 +20,23 @@ pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
         draft.act(Action::SyncBudget);
     }
     match census.revision(census.update()) {
-        Some(update) if !update.policy_current => {
+        Some(update) if !update.policy_current && !draft.hindered(census, &update.unannotated) => {
             draft.act(Action::SyncPolicy { revision: update.hash.clone() });
         }
         None if around.template == TemplateVerdict::Unknown => {
             draft.act(Action::DryRunTemplate { revision: census.update().clone() });
         }
         Some(_) | None => {}
+    }
+}
+
+/// Before anything that it might save: a revision that worked once is drained for good, whatever becomes of its pods.
+fn mark_proven(census: &Census<'_>, draft: &mut Draft) {
+    let worked = |p: &Pod| p.readiness != Readiness::Never || census.answer(p).is_some();
+    for revision in census.observed.revisions.iter().filter(|r| !r.proven) {
+        if census.pods_of(&revision.hash).any(worked) && !draft.hindered(census, &revision.unannotated) {
+            draft.act(Action::MarkProven { revision: revision.hash.clone() });
+        }
     }
 }
 
@@ -41,9 +52,9 @@ pub(crate) fn history(census: &Census<'_>, draft: &mut Draft) {
     }
 }
 
-/// No pod left, not even a terminating one: it would be collected with its ReplicaSet.
+/// No pod left, not even a terminating one: it would be collected with its ReplicaSet. The record of a finished one holds up nothing.
 fn empty(census: &Census<'_>, revision: &Revision) -> bool {
-    revision.replicas == 0 && !census.observed.pods.iter().any(|p| p.revision == revision.hash)
+    revision.replicas == 0 && census.pods_of(&revision.hash).all(|p| p.container == Container::Finished)
 }
 
 /// The GracefulApp goes: every pod drains, then the children go, then the finalizer.
@@ -60,8 +71,8 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
     drains::unroute_spares(census, draft);
     rollout::protect(census, draft);
     for pod in census.live.iter().filter(|p| p.serving || p.drain.is_none()) {
-        if crate::busy::cannot_be_busy(pod) {
-            draft.retire(census, pod, crate::action::Proof::NotRunning);
+        if let Some(proof) = undrained(census, pod) {
+            draft.retire(census, pod, proof);
         } else {
             unroute(census, draft, pod, DrainReason::Delete);
         }
@@ -69,7 +80,10 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
     drains::settle(census, draft);
     for revision in &census.observed.revisions {
         let live = census.live_of(&revision.hash);
-        if revision.replicas > live && !draft.has_scaled(&revision.hash) {
+        if revision.replicas > live
+            && !draft.has_scaled(&revision.hash)
+            && !draft.hindered(census, &revision.hindrance)
+        {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: live });
         }

@@ -1,14 +1,14 @@
 //! WAITING-FOR: the sentence that says what is waited for, and what a person can do about it (P8).
 
 use graceful_api::PodState;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::census::{Census, count};
+use crate::census::{Census, after, count};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress};
-use crate::observed::{Deletion, Pod, TemplateVerdict};
+use crate::observed::{Deletion, Hindered, Pod, TemplateVerdict};
 use crate::rollout::{Course, superseded_pods};
-use crate::telling::{Stall, state};
+use crate::telling::{Stall, hindrances, state};
 
 /// Empty when nothing is waited for.
 pub(crate) fn sentence(
@@ -18,6 +18,8 @@ pub(crate) fn sentence(
     stall: Option<&Stall>,
 ) -> String {
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
+    let slow = hindrances(census).find(|h| h.kind == Hindered::TooSlow);
+    parts.extend(slow.map(|hindrance| hindrance.message.clone()));
     parts.extend(drains(census, draft));
     if parts.is_empty() {
         parts.extend(new_pods(census, draft));
@@ -178,6 +180,7 @@ fn age(census: &Census<'_>, draft: &mut Draft, since: Timestamp) -> String {
         60..3600 => (format!("{} min", age / 60), 60),
         _ => (format!("{} h {} min", age / 3600, age % 3600 / 60), 300),
     };
-    draft.wake(census, census.now + SignedDuration::from_secs(step - age % step));
+    let next = u32::try_from(step - age % step).unwrap_or(1);
+    draft.wake(census, after(census.now, next));
     text
 }

@@ -33,6 +33,7 @@ struct Given {
     deadline_seconds: Option<u32>,
     task_every: Option<u32>,
     task_seconds: Option<u32>,
+    grace_seconds: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +50,13 @@ enum Step {
     UnfencedService(String),
     RefusedService(String),
     DeletePod(usize),
+    /// The kubelet evicts the pod; its record stays.
+    Evict(usize),
     DrainByHand(usize),
+    /// Scales are refused for so many seconds.
+    RefuseScales(u32),
+    /// Calls take 2 s for so many seconds.
+    SlowApi(u32),
     Delete,
     Orphan,
     /// Let so many seconds pass.
@@ -68,6 +75,8 @@ enum Pods {
     CrashLoop,
     Flapping,
     NeverReady,
+    PullsUnready,
+    SideCrash,
     Silent,
     Refused,
 }
@@ -125,6 +134,9 @@ fn run(script: &Script) -> String {
     writeln!(out, "\naccepted {}, finished {}, lost {}, cut {}", l.accepted, l.finished, l.lost, l.cut)
         .expect("a string");
     assert!(world.violations.is_empty(), "{}: {:?}\n{out}", script.title, world.violations);
+    let deeds = world.deeds;
+    let reasons = deeds.proven_idle + deeds.cut + deeds.edits + deeds.exits + deeds.most;
+    assert!(deeds.ended <= 2 * reasons + 8, "{}: {deeds:?}\n{out}", script.title);
     out
 }
 
@@ -143,6 +155,10 @@ fn take(world: &mut World, step: &Step) -> String {
                 Pods::CrashLoop => (Behaviour::CrashLoop, ", which crashes"),
                 Pods::Flapping => (Behaviour::Flapping, ", which is Ready for moments and crashes"),
                 Pods::NeverReady => (Behaviour::NeverReady, ", which is never Ready"),
+                Pods::PullsUnready => (Behaviour::PullsUnready, ", which pulls its work and is never Ready"),
+                Pods::SideCrash => {
+                    (Behaviour::SideCrash, ", whose count is in a side container that crashes")
+                }
                 Pods::Silent => (Behaviour::Silent, ", which never answers"),
                 Pods::Refused => (Behaviour::Refused, ", which Kubernetes refuses"),
             };
@@ -181,6 +197,19 @@ fn take(world: &mut World, step: &Step) -> String {
             world.kubectl_delete_pod(*nth);
             world.tick();
             "kubectl delete pod".to_owned()
+        }
+        Step::Evict(nth) => {
+            world.evict(*nth);
+            world.tick();
+            "the kubelet evicts a pod".to_owned()
+        }
+        Step::RefuseScales(seconds) => {
+            world.refuses_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));
+            format!("scales are refused for {seconds} s")
+        }
+        Step::SlowApi(seconds) => {
+            world.slow_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));
+            format!("the API server takes 2 s a call for {seconds} s")
         }
         Step::DrainByHand(nth) => {
             world.drain_by_hand(*nth);
@@ -235,6 +264,7 @@ impl Given {
             deadline_seconds,
             task_every,
             task_seconds,
+            grace_seconds,
         } = self;
         let app = &mut world.app;
         let set = |to: &mut u32, from: &Option<u32>| {
@@ -251,6 +281,7 @@ impl Given {
         app.policy.on_deadline = on_deadline.unwrap_or(app.policy.on_deadline);
         set(&mut world.task_every, task_every);
         set(&mut world.task_seconds, task_seconds);
+        world.grace_seconds = grace_seconds.map_or(world.grace_seconds, i64::from);
     }
 }
 

@@ -52,7 +52,7 @@ where
             Ok(Outcome::Done)
         }
         Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
-        Err(error) => match error.refusal() {
+        Err(error) => match error.denial() {
             // Said in a condition, and no reason to hold up what else there is to do.
             Some(why) => {
                 scene.memory.refused.insert(word, Held::new((fingerprint, why.clone())));

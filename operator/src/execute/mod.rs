@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! Nothing is branched on here but Void and refusals: after anything unexpected the app is observed and planned again. 404 on a delete is
-//! success; 409 is "look again".
+//! success; 409 is "look again". What is refused is remembered, and left alone for a while ([`crate::refusals`]).
 
 mod children;
 mod finalizer;
@@ -19,6 +19,7 @@ use graceful_plan::Action;
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
+use self::retire::Retirement;
 use crate::error::{Error, chain};
 use crate::memory::AppMemory;
 use crate::observe::Observation;
@@ -69,38 +70,77 @@ impl Scene<'_> {
 /// How far it came.
 #[derive(Debug)]
 pub(crate) struct Executed {
-    /// How many actions were done, from the first on.
-    pub(crate) done: usize,
-    /// How the last one ended.
+    /// What was done, in this order.
+    pub(crate) done: Vec<Action>,
+    /// How the last one ended that was not done, or done all.
     pub(crate) outcome: Result<Outcome, Error>,
 }
 
-/// Executes the actions in order, until one does not end as planned.
+/// Executes the actions in order. What is refused stops only what depends on it; anything else that does not go as planned ends the plan.
 pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Executed {
-    for (done, action) in actions.iter().enumerate() {
-        let outcome = act(scene, action).await;
-        let result = match &outcome {
-            Ok(Outcome::Done) => "done",
-            Ok(Outcome::Refused(_)) => "refused",
-            Ok(Outcome::LookAgain(_)) => "void",
-            Err(error) => error.category(),
-        };
-        scene.operator.metrics.acted(kind(action), result);
-        let (app, namespace) = (scene.object.name_any(), scene.namespace());
-        match &outcome {
-            Ok(Outcome::Done) => info!(namespace, app, action = kind(action), "{}", words(action)),
-            Ok(Outcome::Refused(why)) => warn!(namespace, app, action = kind(action), "refused: {why}"),
-            Ok(Outcome::LookAgain(why)) => {
-                info!(namespace, app, action = kind(action), "looking again ({why}): {}", words(action));
-            }
-            Err(error) => warn!(namespace, app, action = kind(action), "{}: {}", words(action), chain(error)),
+    let mut done = Vec::new();
+    let mut outcome = Ok(Outcome::Done);
+    for action in actions {
+        // The finalizer goes last, and only when all that it is there for went.
+        if *action == Action::ReleaseFinalizer && !matches!(outcome, Ok(Outcome::Done)) {
+            break;
         }
-        if !matches!(outcome, Ok(Outcome::Done | Outcome::Refused(_))) {
-            scene.memory.look_live = true;
-            return Executed { done, outcome };
+        let this = act(scene, action).await;
+        tell(scene, action, &this);
+        match (&this, nothing_follows_from(action)) {
+            (Ok(Outcome::Done), _) => done.push(action.clone()),
+            (Ok(Outcome::Refused(_)), _) | (Err(_), true) => {
+                scene.memory.look_live = true;
+                if outcome.is_ok() {
+                    outcome = this;
+                }
+            }
+            (Ok(Outcome::LookAgain(_)) | Err(_), _) => {
+                scene.memory.look_live = true;
+                return Executed { done, outcome: outcome.and(this) };
+            }
         }
     }
-    Executed { done: actions.len(), outcome: Ok(Outcome::Done) }
+    Executed { done, outcome }
+}
+
+/// Whether the other actions of a plan are as right without this one. Its failure is tried again with the whole plan.
+fn nothing_follows_from(action: &Action) -> bool {
+    match action {
+        Action::SyncService | Action::SyncBudget | Action::SyncPolicy { .. } | Action::MarkProven { .. } => {
+            true
+        }
+        Action::AddFinalizer
+        | Action::ReleaseFinalizer
+        | Action::DryRunTemplate { .. }
+        | Action::CreateRevision { .. }
+        | Action::DeleteRevision { .. }
+        | Action::ScaleUp { .. }
+        | Action::ScaleDown { .. }
+        | Action::Unroute { .. }
+        | Action::PutBack { .. }
+        | Action::Retire { .. } => false,
+    }
+}
+
+/// Into the log and the metrics.
+fn tell(scene: &Scene<'_>, action: &Action, outcome: &Result<Outcome, Error>) {
+    let result = match outcome {
+        Ok(Outcome::Done) => "done",
+        Ok(Outcome::Refused(_)) => "refused",
+        Ok(Outcome::LookAgain(_)) => "void",
+        Err(error) => error.category(),
+    };
+    scene.operator.metrics.acted(kind(action), result);
+    let (app, namespace) = (scene.object.name_any(), scene.namespace());
+    match outcome {
+        Ok(Outcome::Done) => info!(namespace, app, action = kind(action), "{}", words(action)),
+        Ok(Outcome::Refused(why)) => warn!(namespace, app, action = kind(action), "refused: {why}"),
+        Ok(Outcome::LookAgain(why)) => {
+            info!(namespace, app, action = kind(action), "looking again ({why}): {}", words(action));
+        }
+        Err(error) => warn!(namespace, app, action = kind(action), "{}: {}", words(action), chain(error)),
+    }
 }
 
 async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
@@ -119,8 +159,10 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
             pods::unroute(scene, pod, *epoch, *reason, *since).await
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
-        Action::Retire { pod, revision, replicas, proof } => {
-            retire::retire(scene, pod, revision, *replicas, *proof).await
+        Action::MarkProven { revision } => revision::mark_proven(scene, revision).await,
+        Action::Retire { pod, revision, replicas, proof, as_well } => {
+            let what = Retirement { pod, revision, replicas: *replicas, proof: *proof, as_well };
+            retire::retire(scene, &what).await
         }
     }
 }
@@ -135,6 +177,7 @@ fn kind(action: &Action) -> &'static str {
         Action::DryRunTemplate { .. } => "DryRunTemplate",
         Action::CreateRevision { .. } => "CreateRevision",
         Action::SyncPolicy { .. } => "SyncPolicy",
+        Action::MarkProven { .. } => "MarkProven",
         Action::DeleteRevision { .. } => "DeleteRevision",
         Action::ScaleUp { .. } => "ScaleUp",
         Action::ScaleDown { .. } => "ScaleDown",
@@ -156,6 +199,7 @@ fn words(action: &Action) -> String {
             format!("made the Deployment of revision {revision} with {replicas} replicas")
         }
         Action::SyncPolicy { revision } => format!("wrote the policy of revision {revision}"),
+        Action::MarkProven { revision } => format!("wrote that revision {revision} has worked"),
         Action::DeleteRevision { revision } => {
             format!("deleted the emptied Deployment of revision {revision}")
         }

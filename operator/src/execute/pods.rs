@@ -1,7 +1,7 @@
 //! Out of service and back: one patch each, on exactly the pod that was seen.
 
 use graceful_api::{DrainReason, names};
-use graceful_plan::{Epoch, PodRef};
+use graceful_plan::{Epoch, Hindered, PodRef};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::observe::Kind;
+use crate::refusals::Of;
 
 /// Unroutes and protects: no new connections reach it, and its ReplicaSet takes any other pod first. Established ones live on.
 pub(super) async fn unroute(
@@ -50,11 +51,29 @@ async fn patch(
     };
     match annotate(scene, pod, version, labels, annotations).await {
         Ok(written) => {
+            scene.memory.refusals.cleared(&Of::Pod(pod.uid.clone()));
             scene.memory.written.wrote(Kind::Pod, &written);
             Ok(Outcome::Done)
         }
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
-        Err(error) => Err(error),
+        Err(error) => refused(scene, pod, "changed", error),
+    }
+}
+
+/// Remembers that the API server does not let us write to this pod; the others go on without it. Any other failure is the whole plan's.
+pub(super) fn refused(
+    scene: &mut Scene<'_>,
+    pod: &PodRef,
+    what: &str,
+    error: Error,
+) -> Result<Outcome, Error> {
+    match error.denial() {
+        Some(why) => {
+            let message = format!("pod {} cannot be {what}: {why}", pod.name);
+            scene.memory.refusals.note(Of::Pod(pod.uid.clone()), Hindered::Refused, message.clone());
+            Ok(Outcome::Refused(message))
+        }
+        None => Err(error),
     }
 }
 

@@ -1,61 +1,93 @@
-//! Ends one pod: live list, last look, DELETE of exactly what was looked at, and at once one replica less.
+//! Ends one pod: a live look, the scale tried dry, DELETE of exactly what was looked at, and at once one replica less.
 //!
 //! # Flow
-//! live list → [`retire::check`] → (cut: the count goes on the pod) → DELETE with uid and resourceVersion, full grace → scale to `scale_to`.
+//! live look → [`retire::check`] → the scale, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
 //!
 //! # Guarantees
-//! A pod that was put back to serving or re-marked since the list is not deleted. The scale follows the DELETE within the same breath; if it
-//! fails it is never tried again, since the spare may run by then and a busy pod would be taken in its place.
+//! A pod that was put back to serving or re-marked since the look is not deleted. Nothing is deleted whose replica could not be taken back in time:
+//! where the scale would be refused nothing happens, and where the API server is too slow for this order, see [`scale_first`].
+//!
+//! # Caveats
+//! A scale that meets a conflict is tried again only while a live list shows every spare Pending: once a spare runs, the ReplicaSet would choose
+//! between it and its busy siblings. Such a spare is a serving pod like any other, and nothing more of that Deployment is ended for a while.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::names;
-use graceful_plan::retire::{self, Verdict};
-use graceful_plan::{PodRef, Proof, RevisionHash};
+use graceful_plan::retire::{self, Verdict, may_lower, may_scale_first};
+use graceful_plan::{Hindered, PodRef, PodUid, Proof, RevisionHash};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::revision::deployment;
-use super::{CHANGED, Outcome, Scene, pods, scale};
+use super::scale::{self, Mode, Seen};
+use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call, chain};
-use crate::observe::{Kind, live_pods};
+use crate::observe::{Kind, live_pods, look};
 use crate::probe::AppRef;
+use crate::refusals::Of;
 
-/// How long after the DELETE was sent the scale may follow, and how long it may take. A spare needs about as long to be scheduled and started;
-/// once it runs, the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
+/// How long the dry run of a scale may take, and the scale after the DELETE. A spare needs about as long to be scheduled and started; once it runs,
+/// the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-pub(super) async fn retire(
-    scene: &mut Scene<'_>,
-    pod: &PodRef,
-    revision: &RevisionHash,
-    replicas: u32,
-    proof: Proof,
-) -> Result<Outcome, Error> {
+/// How often a scale that meets a conflict is tried again: the Deployment's status moves a few times while a pod goes.
+const TRIES: u32 = 5;
+
+/// What is to be ended, and why it may be.
+pub(super) struct Retirement<'a> {
+    pub(super) pod: &'a PodRef,
+    pub(super) revision: &'a RevisionHash,
+    pub(super) replicas: u32,
+    pub(super) proof: Proof,
+    pub(super) as_well: &'a [(PodUid, Proof)],
+}
+
+pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Result<Outcome, Error> {
+    let Retirement { pod, revision, replicas, proof, .. } = *what;
     let Some(deployment) = deployment(scene, revision) else {
         return Ok(CHANGED);
     };
-    let live = live_pods(scene.operator, scene.object, &deployment).await?;
-    let version = live.iter().find(|(p, _)| p.uid == pod.uid).map(|(_, version)| version.clone());
-    let live: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
-    let (scale_to, mut version) = match (retire::check(&pod.uid, proof, replicas, &live), version) {
-        (Verdict::Go { scale_to }, Some(version)) => (scale_to, version),
-        (Verdict::Go { .. }, None) => return Ok(CHANGED),
-        (Verdict::Void(why), _) => return Ok(Outcome::LookAgain(why)),
+    let (look, seen) = futures::try_join!(
+        look(scene.operator, scene.object, &deployment, pod),
+        scale::read(scene, &deployment, replicas),
+    )?;
+    let (found, others) = (look.pod.as_ref().map(|(pod, _)| pod), look.others);
+    let (scale_to, grace) = match retire::check(found, proof, replicas, others) {
+        Verdict::Go { scale_to, grace_seconds } => (scale_to, grace_seconds),
+        Verdict::Void(why) => return Ok(Outcome::LookAgain(why)),
     };
+    let (Some((_, mut version)), Some(seen)) = (look.pod, seen) else {
+        return Ok(CHANGED);
+    };
+    if scale_to != replicas {
+        let asked = Instant::now();
+        match scale::write(scene, &seen, scale_to, Mode::Dry).await {
+            Ok(_) if asked.elapsed() > AT_ONCE => {
+                return scale_first(scene, what, &deployment, &seen, &version, asked.elapsed()).await;
+            }
+            Ok(_) => {}
+            Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
+            Err(error) => {
+                return scale::refused(scene, revision, &deployment.name_any(), scale_to, error);
+            }
+        }
+    }
     if let Proof::Cut { tasks, .. } = proof {
         match count_cut(scene, pod, &version, tasks).await? {
             Some(counted) => version = counted,
             None => return Ok(CHANGED),
         }
     }
-    let sent = Instant::now();
-    if !delete(scene, pod, &version).await? {
-        return Ok(CHANGED);
+    match delete(scene, pod, &version, grace).await? {
+        Outcome::Done => {}
+        undone => return Ok(undone),
     }
     scene.operator.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
     if let Proof::Cut { tasks, .. } = proof {
@@ -64,35 +96,100 @@ pub(super) async fn retire(
         cut.tasks += tasks.unwrap_or_default();
         scene.memory.reported = None; // the one figure that cannot be observed again is written at once
     }
-    if scale_to != replicas {
-        if sent.elapsed() > AT_ONCE {
-            warn!(
-                deployment = deployment.name_any(),
-                "not scaled to {scale_to} after a retirement: too late for it"
-            );
-            return Ok(Outcome::LookAgain("the DELETE took long, and a spare may run"));
-        }
-        let scaled = timeout(AT_ONCE, scale::set(scene, &deployment, replicas, scale_to));
-        match scaled.await.unwrap_or(Ok(Outcome::LookAgain("the scale took too long"))) {
-            Ok(Outcome::Done | Outcome::Refused(_)) => {}
-            Ok(Outcome::LookAgain(why)) => {
-                warn!(
-                    deployment = deployment.name_any(),
-                    "not scaled to {scale_to} after a retirement: {why}"
-                );
-                return Ok(CHANGED);
-            }
-            Err(error) => {
-                warn!(
-                    deployment = deployment.name_any(),
-                    "not scaled to {scale_to} after a retirement: {}",
-                    chain(&error)
-                );
-                return Ok(Outcome::LookAgain("its replica was not taken back"));
-            }
-        }
+    if scale_to == replicas {
+        return Ok(Outcome::Done);
     }
-    Ok(Outcome::Done)
+    take_back(scene, what, &deployment, seen, scale_to).await
+}
+
+/// The scale that belongs to a DELETE.
+async fn take_back(
+    scene: &mut Scene<'_>,
+    what: &Retirement<'_>,
+    deployment: &Arc<Deployment>,
+    mut seen: Seen,
+    scale_to: u32,
+) -> Result<Outcome, Error> {
+    let mut tries = 0;
+    let why = loop {
+        let scaled = timeout(AT_ONCE, scale::write(scene, &seen, scale_to, Mode::Real)).await;
+        let result = match &scaled {
+            Ok(Ok(_)) => "done",
+            Ok(Err(error)) => error.category(),
+            Err(_) => "timeout",
+        };
+        scene.operator.metrics.acted("ScaleAfterDelete", result);
+        match scaled {
+            Ok(Ok(scaled)) => {
+                scale::wrote(scene, what.revision, &scaled);
+                return Ok(Outcome::Done);
+            }
+            Ok(Err(error)) if error.conflict() && tries < TRIES => tries += 1,
+            Ok(Err(error)) => break chain(&error),
+            Err(_) => break format!("no answer within {} ms", AT_ONCE.as_millis()),
+        }
+        let live = live_pods(scene.operator, scene.object, deployment).await?;
+        let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
+        if !may_lower(scale_to, &pods) {
+            break "its spare runs already, and its ReplicaSet might take a busy pod in its place".to_owned();
+        }
+        match scale::read(scene, deployment, what.replicas).await? {
+            Some(again) => seen = again,
+            None => break "its replicas were changed meanwhile".to_owned(),
+        }
+    };
+    let (name, pod) = (deployment.name_any(), &what.pod.name);
+    let message = format!("Deployment {name} was not scaled to {scale_to} after pod {pod} was ended: {why}");
+    warn!("{message}");
+    scene.memory.refusals.note(Of::Deployment(what.revision.clone()), Hindered::Refused, message);
+    Ok(Outcome::LookAgain("its replica was not taken back"))
+}
+
+/// For an API server that answers in seconds: the scale first, so that no spare is made, where a wrong choice of the ReplicaSet would lose
+/// nothing (`retire::may_scale_first`). The pod's deletion cost is made the lowest just before. Else it waits, and says what was measured.
+async fn scale_first(
+    scene: &mut Scene<'_>,
+    what: &Retirement<'_>,
+    deployment: &Arc<Deployment>,
+    seen: &Seen,
+    version: &str,
+    took: Duration,
+) -> Result<Outcome, Error> {
+    let Retirement { pod, revision, replicas, proof, as_well } = *what;
+    let live = live_pods(scene.operator, scene.object, deployment).await?;
+    let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
+    let Some(policy) = scene.seen.policy(revision) else {
+        return Ok(CHANGED);
+    };
+    if !may_scale_first(&pod.uid, proof, as_well, policy, &pods) {
+        let message = format!(
+            "the API server is too slow to retire safely: a dry run of the scale took {:.1} s, and one that comes more than {:.1} s after the \
+             DELETE could end a busy pod; {} may go and waits",
+            took.as_secs_f64(),
+            AT_ONCE.as_secs_f64(),
+            pod.name
+        );
+        scene.memory.refusals.note(Of::Deployment(revision.clone()), Hindered::TooSlow, message.clone());
+        return Ok(Outcome::Refused(message));
+    }
+    let cheapest = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
+    match pods::annotate(scene, pod, version, &json!({}), &cheapest).await {
+        Ok(written) => scene.memory.written.wrote(Kind::Pod, &written),
+        Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
+        Err(error) => return Err(error),
+    }
+    let scale_to = replicas.saturating_sub(1);
+    match scale::write(scene, seen, scale_to, Mode::Real).await {
+        Ok(scaled) => {
+            scale::wrote(scene, revision, &scaled);
+            scene.memory.brake.ended();
+            let app = AppRef::from_obj(scene.object);
+            info!(%app, pod = pod.name, "scaled its Deployment down before its end, since the API server takes {took:?} a call");
+            Ok(Outcome::Done)
+        }
+        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
+        Err(error) => scale::refused(scene, revision, &deployment.name_any(), scale_to, error),
+    }
 }
 
 /// The count goes on the pod before the DELETE: what was cut can be read off it for as long as it is there.
@@ -110,23 +207,37 @@ async fn count_cut(
     }
 }
 
-/// False where the pod is no longer what was looked at. The grace period is the pod's own.
-async fn delete(scene: &mut Scene<'_>, pod: &PodRef, version: &str) -> Result<bool, Error> {
+/// Done, or why not. The grace is the pod's own where none is given.
+async fn delete(
+    scene: &mut Scene<'_>,
+    pod: &PodRef,
+    version: &str,
+    grace: Option<u32>,
+) -> Result<Outcome, Error> {
     let preconditions =
         Preconditions { uid: Some(pod.uid.0.clone()), resource_version: Some(version.to_owned()) };
-    let params = DeleteParams::default().preconditions(preconditions);
+    let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+    let params = params.preconditions(preconditions);
     match call("delete a pod", scene.api::<Pod>().delete(&pod.name, &params)).await {
         Ok(answer) => {
+            scene.memory.brake.ended();
+            scene.memory.refusals.cleared(&Of::Pod(pod.uid.clone()));
             match answer.left() {
                 Some(going) if going.metadata.deletion_timestamp.is_some() => {
                     scene.memory.written.wrote(Kind::Pod, &going);
                 }
                 Some(_) | None => scene.memory.written.removed(Kind::Pod, &pod.name, &pod.uid.0),
             }
-            Ok(true)
+            Ok(Outcome::Done)
         }
-        Err(error) if error.not_found() => Ok(true),
-        Err(error) if error.conflict() => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.not_found() => Ok(Outcome::Done),
+        Err(error) if error.conflict() => Ok(CHANGED),
+        Err(error) => {
+            // Where the answer is lost the pod may be ended all the same.
+            if error.status().is_none() {
+                scene.memory.brake.ended();
+            }
+            pods::refused(scene, pod, "ended", error)
+        }
     }
 }

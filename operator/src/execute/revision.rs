@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use graceful_api::{Validated, children, names};
-use graceful_plan::{RevisionHash, TemplateVerdict};
+use graceful_plan::{Hindered, RevisionHash, TemplateVerdict};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -14,6 +14,7 @@ use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::memory::Held;
 use crate::observe::Kind;
+use crate::refusals::Of;
 
 /// Asks the API server what it would say, before anything that runs is touched. Strictly, so that an unknown field is named: the CRD
 /// lets it pass, and a typo would otherwise be found by its absence.
@@ -25,7 +26,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
         Ok(_) => TemplateVerdict::Accepted,
         Err(error) if error.conflict() => TemplateVerdict::Accepted,
         Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
-        Err(error) => TemplateVerdict::Refused(error.refusal().ok_or(error)?),
+        Err(error) => TemplateVerdict::Refused(error.denial().ok_or(error)?),
     };
     scene.memory.verdicts.clear();
     scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
@@ -49,7 +50,7 @@ pub(super) async fn create(
         Err(error) if error.conflict() => Ok(CHANGED),
         Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
         Err(error) => {
-            let verdict = TemplateVerdict::Refused(error.refusal().ok_or(error)?);
+            let verdict = TemplateVerdict::Refused(error.denial().ok_or(error)?);
             scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }
@@ -58,24 +59,59 @@ pub(super) async fn create(
 
 /// The annotation alone.
 pub(super) async fn sync_policy(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
-    let (Some(app), Some(deployment)) = (update(scene, revision), deployment(scene, revision)) else {
+    let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
+    annotate(scene, revision, names::POLICY, app.policy.to_annotation()).await
+}
+
+/// The same for the word that a pod of it once worked.
+pub(super) async fn mark_proven(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
+    annotate(scene, revision, names::PROVEN, names::PROVEN_TRUE.to_owned()).await
+}
+
+/// One annotation, tried dry first: an admission that changes the pod template of whatever passes would make a native rollout of our write, and
+/// that kills pods unasked. Such a write is not made.
+async fn annotate(
+    scene: &mut Scene<'_>,
+    revision: &RevisionHash,
+    key: &str,
+    value: String,
+) -> Result<Outcome, Error> {
+    let Some(deployment) = deployment(scene, revision) else {
+        return Ok(CHANGED);
+    };
+    let name = deployment.name_any();
     let patch = json!({"metadata": {
         "uid": deployment.metadata.uid,
-        "annotations": {(names::POLICY): app.policy.to_annotation()},
+        "annotations": {(key): value},
     }});
     let params =
         PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let dry = PatchParams { dry_run: true, ..params.clone() };
     let api = scene.api::<Deployment>();
-    match call("write the policy", api.patch(&deployment.name_any(), &params, &Patch::Merge(patch))).await {
-        Ok(written) => {
-            scene.memory.written.wrote(Kind::Deployment, &written);
-            Ok(Outcome::Done)
+    let patched = async {
+        let tried = call("try an annotation dry", api.patch(&name, &dry, &Patch::Merge(&patch))).await?;
+        if tried.spec.template != deployment.spec.template {
+            return Ok(None);
         }
-        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
-        Err(error) => Err(error),
-    }
+        call("annotate a Deployment", api.patch(&name, &params, &Patch::Merge(&patch))).await.map(Some)
+    };
+    let why = match patched.await {
+        Ok(Some(written)) => {
+            scene.memory.refusals.cleared(&Of::Annotations(revision.clone()));
+            scene.memory.written.wrote(Kind::Deployment, &written);
+            return Ok(Outcome::Done);
+        }
+        Ok(None) => "an admission webhook or policy would change its pod template, which would restart its pods; exempt \
+                     Deployments with the label graceful.dev/app from it"
+            .to_owned(),
+        Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
+        Err(error) => error.denial().ok_or(error)?,
+    };
+    let message = format!("Deployment {name} cannot be annotated: {why}");
+    scene.memory.refusals.note(Of::Annotations(revision.clone()), Hindered::Refused, message.clone());
+    Ok(Outcome::Refused(message))
 }
 
 /// Exactly the object that was seen without replicas.

@@ -1,9 +1,14 @@
-//! A Deployment's `spec.replicas`: changed only from the value that was seen.
+//! A Deployment's `spec.replicas`: changed only through its `scale`, and only from the state that was seen.
+//!
+//! # Guarantees
+//! Every write carries uid and resourceVersion. A call that we gave up may still land seconds later; with the version it lands on the very state
+//! that it was decided on, or nowhere. No write here passes an admission that watches Deployments, so that none can ride on it into a template.
 
 use graceful_api::names;
-use graceful_plan::RevisionHash;
 use graceful_plan::retire::may_lower;
+use graceful_plan::{Hindered, RevisionHash};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -12,6 +17,22 @@ use super::revision::deployment;
 use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::observe::{Kind, live_pods};
+use crate::refusals::Of;
+
+/// The scale of one Deployment as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    name: String,
+    uid: String,
+    version: String,
+}
+
+/// Whether a scale is only tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Dry,
+    Real,
+}
 
 pub(super) async fn up(
     scene: &mut Scene<'_>,
@@ -20,12 +41,12 @@ pub(super) async fn up(
     to: u32,
 ) -> Result<Outcome, Error> {
     match deployment(scene, revision) {
-        Some(deployment) => set(scene, &deployment, from, to).await,
+        Some(deployment) => set(scene, revision, &deployment, from, to).await,
         None => Ok(CHANGED),
     }
 }
 
-/// A live list comes first: a ReplicaSet is never left to choose among pods that may run.
+/// A live list comes after the scale was read and before it is written: a ReplicaSet is never left to choose among pods that may run.
 pub(super) async fn down(
     scene: &mut Scene<'_>,
     revision: &RevisionHash,
@@ -35,39 +56,106 @@ pub(super) async fn down(
     let Some(deployment) = deployment(scene, revision) else {
         return Ok(CHANGED);
     };
+    let Some(seen) = read(scene, &deployment, from).await? else {
+        return Ok(CHANGED);
+    };
     let live = live_pods(scene.operator, scene.object, &deployment).await?;
     let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
     if !may_lower(to, &pods) {
         return Ok(Outcome::LookAgain("there are more pods that may run"));
     }
-    set(scene, &deployment, from, to).await
+    judged(scene, revision, &deployment, &seen, to).await
 }
 
-/// By JSON patch with a test of the value seen. Not by resourceVersion: a Deployment's status moves all the time.
-pub(super) async fn set(
+async fn set(
     scene: &mut Scene<'_>,
+    revision: &RevisionHash,
     deployment: &Deployment,
     from: u32,
     to: u32,
 ) -> Result<Outcome, Error> {
-    let patch = json!([
-        {"op": "test", "path": "/metadata/uid", "value": deployment.metadata.uid},
-        {"op": "test", "path": "/spec/replicas", "value": from},
-        {"op": "replace", "path": "/spec/replicas", "value": to},
-    ]);
-    let Ok(patch) = serde_json::from_value(patch).map(Patch::<()>::Json) else {
-        return Ok(CHANGED); // cannot be: the patch above is one
-    };
-    let params =
-        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let api = scene.api::<Deployment>();
-    match call("scale a Deployment", api.patch(&deployment.name_any(), &params, &patch)).await {
+    match read(scene, deployment, from).await? {
+        Some(seen) => judged(scene, revision, deployment, &seen, to).await,
+        None => Ok(CHANGED),
+    }
+}
+
+async fn judged(
+    scene: &mut Scene<'_>,
+    revision: &RevisionHash,
+    deployment: &Deployment,
+    seen: &Seen,
+    to: u32,
+) -> Result<Outcome, Error> {
+    match write(scene, seen, to, Mode::Real).await {
         Ok(scaled) => {
-            scene.memory.written.wrote(Kind::Deployment, &scaled);
+            wrote(scene, revision, &scaled);
             Ok(Outcome::Done)
         }
-        // A test that fails is a 422 as well.
-        Err(error) if error.not_found() || error.conflict() || error.invalid() => Ok(CHANGED),
-        Err(error) => Err(error),
+        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
+        Err(error) => refused(scene, revision, &deployment.name_any(), to, error),
+    }
+}
+
+/// The scale, if it still belongs to the Deployment that was seen and is what was seen.
+pub(super) async fn read(
+    scene: &Scene<'_>,
+    deployment: &Deployment,
+    from: u32,
+) -> Result<Option<Seen>, Error> {
+    let name = deployment.name_any();
+    let scale = match call("read a scale", scene.api::<Deployment>().get_scale(&name)).await {
+        Ok(scale) => scale,
+        Err(error) if error.not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // A scale of 0 is left out.
+    let replicas = scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or_default();
+    let (uid, version) = (scale.metadata.uid, scale.metadata.resource_version);
+    let same = uid == deployment.metadata.uid && u32::try_from(replicas) == Ok(from);
+    Ok(match (uid, version) {
+        (Some(uid), Some(version)) if same => Some(Seen { name, uid, version }),
+        _ => None,
+    })
+}
+
+/// One merge patch that holds for this uid and resourceVersion alone.
+pub(super) async fn write(scene: &Scene<'_>, seen: &Seen, to: u32, mode: Mode) -> Result<Scale, Error> {
+    let Seen { name, uid, version } = seen;
+    let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "spec": {"replicas": to}});
+    let params = PatchParams {
+        dry_run: mode == Mode::Dry,
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let what = match mode {
+        Mode::Dry => "try a scale dry",
+        Mode::Real => "scale a Deployment",
+    };
+    call(what, scene.api::<Deployment>().patch_scale(name, &params, &Patch::Merge(patch))).await
+}
+
+/// Remembers that it went through.
+pub(super) fn wrote(scene: &mut Scene<'_>, revision: &RevisionHash, scaled: &Scale) {
+    scene.memory.refusals.cleared(&Of::Deployment(revision.clone()));
+    scene.memory.written.wrote(Kind::Deployment, scaled);
+}
+
+/// Remembers that it was refused, in whose words; any other failure is the whole plan's.
+pub(super) fn refused(
+    scene: &mut Scene<'_>,
+    revision: &RevisionHash,
+    name: &str,
+    to: u32,
+    error: Error,
+) -> Result<Outcome, Error> {
+    match error.denial() {
+        Some(why) => {
+            let message = format!("cannot be scaled to {to}: {why}; no pod of it is ended until it can");
+            let message = format!("Deployment {name} {message}");
+            scene.memory.refusals.note(Of::Deployment(revision.clone()), Hindered::Refused, message.clone());
+            Ok(Outcome::Refused(message))
+        }
+        None => Err(error),
     }
 }

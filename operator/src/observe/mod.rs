@@ -13,11 +13,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use graceful_api::{FieldError, GracefulApp, Policy, Validated, names};
-use graceful_plan::{App, Contact, ContactError, Container, Deletion, Observed, PodUid, RevisionHash};
+use graceful_plan::{
+    App, Contact, ContactError, Container, Deletion, Observed, PodRef, PodUid, RevisionHash,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::ListParams;
+use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, ResourceExt};
 
 pub(crate) use self::children::Wanted;
@@ -31,6 +33,7 @@ use crate::error::{Error, call};
 use crate::memory::AppMemory;
 use crate::operator::Operator;
 use crate::probe::{AppRef, Target};
+use crate::refusals::Of;
 
 /// What the planner is given, and what the executor needs beside it.
 pub(crate) struct Observation {
@@ -80,23 +83,30 @@ pub(crate) async fn observe(
         _ => (of_a_leaving(&name, &uid, &view, memory.namespace_terminating), WantedChildren::default()),
     };
     let app_ref = AppRef::from_obj(app);
-    let parsed: Vec<_> = pods
+    let mut parsed: Vec<_> = pods
         .iter()
         .map(|(pod, owner)| pods::parse(pod, container(owner), |n| node_ready(&operator.stores.nodes, n)))
         .collect();
     let targets: BTreeMap<_, _> =
         pods.iter().filter_map(|(pod, owner)| target(operator, &app_ref, pod, owner)).collect();
     let mut contacts = operator.probes.contacts(parsed.iter().map(|p| &p.uid));
-    for pod in parsed.iter().filter(|p| p.container == Container::Running && !targets.contains_key(&p.uid)) {
+    for pod in parsed.iter().filter(|p| {
+        matches!(p.container, Container::Running | Container::HalfCrashed) && !targets.contains_key(&p.uid)
+    }) {
         contacts.insert(pod.uid.clone(), unaskable(pod));
     }
-    let observed = Observed {
+    for pod in &mut parsed {
+        pod.hindrance = memory.refusals.of(&Of::Pod(pod.uid.clone()));
+    }
+    memory.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
+    let mut observed = Observed {
         app: resolved(app, valid.as_ref(), deletion),
-        revisions: ours.iter().map(|o| o.parse(valid.as_ref())).collect(),
+        revisions: ours.iter().map(|o| o.parse(valid.as_ref(), &memory.refusals)).collect(),
         contacts,
         pods: parsed,
         surroundings,
     };
+    observed.surroundings.brake = memory.brake.look(&observed, Timestamp::now());
     let versions =
         pods.iter().map(|(p, _)| (pods::uid(p), p.resource_version().unwrap_or_default())).collect();
     Ok(Ok(Observation {
@@ -113,7 +123,7 @@ pub(crate) async fn observe(
     }))
 }
 
-/// The pods of one Deployment, read just now, each with its resourceVersion: for the last look before a kill.
+/// The pods of one Deployment, read just now, each with its resourceVersion.
 pub(crate) async fn live_pods(
     operator: &Operator,
     app: &GracefulApp,
@@ -122,21 +132,70 @@ pub(crate) async fn live_pods(
     let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
         return Ok(Vec::new());
     };
-    let selector =
-        format!("{},{}={}", names::app_selector(&app.name_any()), names::REVISION_LABEL, ours.hash);
-    let api: Api<Pod> = Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default());
-    let list = call("list pods", api.list(&ListParams::default().labels(&selector))).await?;
+    let params = ListParams::default().labels(&revision_selector(app, &ours));
+    let list = call("list pods", pods_api(operator, app).list(&params)).await?;
+    let belongs = |pod: &&Pod| pods::belongs_to(&pod.metadata, &deployment.name_any(), &ours.hash.0);
+    Ok(list.items.iter().filter(belongs).map(|pod| live(operator, pod, &ours)).collect())
+}
+
+/// What the last look before a kill needs.
+pub(crate) struct Look {
+    /// The pod as it is just now, with its resourceVersion.
+    pub(crate) pod: Option<(graceful_plan::Pod, String)>,
+    /// How many others of its Deployment its ReplicaSet counts just now.
+    pub(crate) others: u32,
+}
+
+/// Reads one pod in full and counts the others by their metadata: a Deployment of two thousand pods is not read in full for each that goes.
+pub(crate) async fn look(
+    operator: &Operator,
+    app: &GracefulApp,
+    deployment: &Arc<Deployment>,
+    pod: &PodRef,
+) -> Result<Look, Error> {
+    let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
+        return Ok(Look { pod: None, others: 0 });
+    };
+    let api = pods_api(operator, app);
+    // As a ReplicaSet counts: what has finished counts for nothing.
+    let unfinished = "status.phase!=Failed,status.phase!=Succeeded";
+    let params = ListParams::default().labels(&revision_selector(app, &ours)).fields(unfinished);
+    let (found, list) = futures::try_join!(
+        call("read a pod", api.get_opt(&pod.name)),
+        call("count pods", api.list_metadata(&params)),
+    )?;
+    let belongs = |meta: &ObjectMeta| pods::belongs_to(meta, &deployment.name_any(), &ours.hash.0);
+    let others = list.items.iter().filter(|other| {
+        let meta = &other.metadata;
+        belongs(meta) && meta.deletion_timestamp.is_none() && meta.uid.as_ref() != Some(&pod.uid.0)
+    });
+    let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
+    let found = found.filter(|p| pods::uid(p) == pod.uid && belongs(&p.metadata));
+    Ok(Look { pod: found.map(|p| live(operator, &p, &ours)), others })
+}
+
+fn pods_api(operator: &Operator, app: &GracefulApp) -> Api<Pod> {
+    Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default())
+}
+
+fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
+    format!("{},{}={}", names::app_selector(&app.name_any()), names::REVISION_LABEL, ours.hash)
+}
+
+fn live(operator: &Operator, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
     let ready = |node: &str| node_ready(&operator.stores.nodes, node);
-    Ok(list
-        .items
-        .iter()
-        .filter(|pod| pods::belongs_to(pod, &deployment.name_any(), &ours.hash.0))
-        .map(|pod| (pods::parse(pod, container(&ours), ready), pod.resource_version().unwrap_or_default()))
-        .collect())
+    (pods::parse(pod, container(ours), ready), pod.resource_version().unwrap_or_default())
+}
+
+impl Observation {
+    /// How a revision's pods are drained.
+    pub(crate) fn policy(&self, revision: &RevisionHash) -> Option<graceful_plan::DrainPolicy> {
+        self.observed.revisions.iter().find(|r| r.hash == *revision).map(|r| r.policy)
+    }
 }
 
 fn owner<'a>(pod: &Pod, ours: &'a [Ours]) -> Option<&'a Ours> {
-    ours.iter().find(|o| pods::belongs_to(pod, &o.object.name_any(), &o.hash.0))
+    ours.iter().find(|o| pods::belongs_to(&pod.metadata, &o.object.name_any(), &o.hash.0))
 }
 
 fn container(owner: &Ours) -> Option<&str> {

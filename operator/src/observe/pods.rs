@@ -4,6 +4,7 @@ use graceful_api::{DrainReason, names};
 use graceful_plan::{Container, DrainMark, Epoch, Pod, PodUid, Readiness, RevisionHash};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::trouble::trouble;
@@ -29,8 +30,16 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         container: container_state(pod, container),
         // A pod that no node has is nobody's to speak for but the scheduler's: it runs nowhere.
         node_ready: node.is_none_or(node_ready),
+        grace_seconds: grace_seconds(pod),
         trouble: trouble(pod),
+        hindrance: None,
     }
+}
+
+/// Kubernetes defaults it to 30.
+fn grace_seconds(pod: &PodObject) -> u32 {
+    let seconds = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
+    u32::try_from(seconds).unwrap_or_default()
 }
 
 pub(crate) fn uid(pod: &PodObject) -> PodUid {
@@ -38,9 +47,9 @@ pub(crate) fn uid(pod: &PodObject) -> PodUid {
 }
 
 /// Whether the pod is one of this Deployment's: by label, and by the ReplicaSet that controls it. A pod that merely wears our labels is not.
-pub(crate) fn belongs_to(pod: &PodObject, deployment: &str, revision: &str) -> bool {
-    let owner = pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
-    label(pod, names::REVISION_LABEL) == Some(revision)
+pub(crate) fn belongs_to(pod: &ObjectMeta, deployment: &str, revision: &str) -> bool {
+    let owner = pod.owner_references.iter().flatten().find(|o| o.controller == Some(true));
+    pod.labels.as_ref().and_then(|l| l.get(names::REVISION_LABEL)).is_some_and(|r| r == revision)
         && owner.is_some_and(|o| {
             o.kind == "ReplicaSet"
                 && o.name.strip_prefix(deployment).is_some_and(|rest| rest.starts_with('-'))
@@ -70,11 +79,19 @@ fn readiness(pod: &PodObject) -> Readiness {
         ("True", Some(since), _) => Readiness::Ready(since),
         // Without a start, no kubelet has ever had it.
         (_, _, None) => Readiness::Never,
-        (_, Some(since), Some(started)) if since.duration_since(started) <= SAME_MOMENT => Readiness::Never,
+        (_, Some(since), Some(started)) if never_was(ready, since, started) => Readiness::Never,
         (_, since, Some(started)) => Readiness::Lost(since.unwrap_or(started)),
     }
 }
 
+/// Only the kubelet's own word counts, both times by its own clock. The node controller turns the condition False as well, by another clock: where
+/// the node's is ahead, that moment can even lie before the start.
+fn never_was(ready: &PodCondition, since: Timestamp, started: Timestamp) -> bool {
+    let apart = since.duration_since(started);
+    !apart.is_negative() && apart <= SAME_MOMENT && ready.reason.as_deref() != Some("NodeNotReady")
+}
+
+/// All containers that last: ordinary ones and native sidecars. An init container or one added for debugging accepts no work.
 fn container_state(pod: &PodObject, container: Option<&str>) -> Container {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
     if matches!(phase, Some("Failed" | "Succeeded")) {
@@ -87,19 +104,60 @@ fn container_state(pod: &PodObject, container: Option<&str>) -> Container {
     if pod.status.as_ref().is_none_or(|s| s.start_time.is_none() && s.container_statuses.is_none()) {
         return Container::NeverStarted;
     }
-    // Taken up, and no word on this container: it may run.
-    let Some(status) = container.and_then(|name| container_status(pod, name)) else {
+    // Taken up. One without a word may run, and so may one that the kubelet has no word on yet.
+    let Some(asked) = container else {
         return Container::Unknown;
+    };
+    let mut runs: Vec<_> = lasting(pod).map(|name| (name, run(container_status(pod, name)))).collect();
+    if !runs.iter().any(|(name, _)| *name == asked) {
+        runs.push((asked, run(container_status(pod, asked))));
+    }
+    let any = |wanted: Run| runs.iter().any(|(_, run)| *run == wanted);
+    let asked_crashed = runs.iter().any(|(name, run)| *name == asked && *run == Run::Ended);
+    if any(Run::Now) || any(Run::Unknown) {
+        let kept = asked_crashed && !keeps_nothing(pod);
+        return match (kept, any(Run::Now)) {
+            (true, _) => Container::HalfCrashed,
+            (false, true) => Container::Running,
+            (false, false) => Container::Unknown,
+        };
+    }
+    match (any(Run::Ended), keeps_nothing(pod)) {
+        (false, _) => Container::NeverStarted,
+        (true, true) => Container::CrashedEmpty,
+        (true, false) => Container::Crashed,
+    }
+}
+
+/// What the kubelet says of one container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    Now,
+    /// It ran, and does not now.
+    Ended,
+    Never,
+    Unknown,
+}
+
+fn run(status: Option<&ContainerStatus>) -> Run {
+    let Some(status) = status else {
+        return Run::Unknown;
     };
     let ran = status.restart_count > 0 || status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
     match &status.state {
-        Some(state) if state.running.is_some() => Container::Running,
-        Some(state) if state.terminated.is_some() || (state.waiting.is_some() && ran) => {
-            if keeps_nothing(pod) { Container::CrashedEmpty } else { Container::Crashed }
-        }
-        Some(state) if state.waiting.is_some() => Container::NeverStarted,
-        Some(_) | None => Container::Unknown,
+        Some(state) if state.running.is_some() => Run::Now,
+        Some(state) if state.terminated.is_some() || (state.waiting.is_some() && ran) => Run::Ended,
+        Some(state) if state.waiting.is_some() => Run::Never,
+        Some(_) | None => Run::Unknown,
     }
+}
+
+fn lasting(pod: &PodObject) -> impl Iterator<Item = &str> {
+    let spec = pod.spec.as_ref();
+    let ordinary = spec.into_iter().flat_map(|s| &s.containers);
+    let sidecars = spec.into_iter().flat_map(|s| s.init_containers.iter().flatten());
+    let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    ordinary.chain(sidecars).map(|c| c.name.as_str())
 }
 
 /// No volume of the pod could hold what a container accepted before it crashed. Kinds that are only ever read are known by name; any other,

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 
+use crate::refusals::{Of, Refusals};
+
 /// One Deployment of ours.
 pub(crate) struct Ours {
     pub(crate) object: Arc<Deployment>,
@@ -27,7 +29,7 @@ impl Ours {
         })
     }
 
-    pub(crate) fn parse(&self, app: Option<&Validated>) -> Revision {
+    pub(crate) fn parse(&self, app: Option<&Validated>, refusals: &Refusals) -> Revision {
         let fallback = app.map(|a| &a.policy);
         Revision {
             hash: self.hash.clone(),
@@ -37,6 +39,9 @@ impl Ours {
             policy: self.policy.as_ref().or(fallback).map_or(CAUTIOUS, |p| drain_policy(&p.drain)),
             policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
             replica_failure: replica_failure(&self.object),
+            proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
+            hindrance: refusals.of(&Of::Deployment(self.hash.clone())),
+            unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
         }
     }
 }

@@ -82,6 +82,8 @@ pub(crate) fn surroundings(
             unfenced(app, view, &labels)
         },
         foreign_budgets: foreign_budgets.clone(),
+        publishing_unready: publishing_unready(view, &labels),
+        brake: None,
         namespace_terminating: memory.namespace_terminating,
         warnings: Vec::new(),
     };
@@ -158,6 +160,20 @@ fn unfenced(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String
     };
     let managed = |service: &Service| service.annotations().get(names::APP_UID) == Some(&app.uid);
     view.services.iter().filter(|s| !managed(s) && routes(s)).map(|s| s.name_any()).collect()
+}
+
+/// Services, ours or others', that send clients to pods before they are Ready.
+fn publishing_unready(view: &View, pods: &BTreeSet<Labels>) -> Vec<String> {
+    let serving = |key: &String| key == names::SERVING_LABEL;
+    let selects = |service: &Service| {
+        let spec = service.spec.as_ref().filter(|s| s.publish_not_ready_addresses == Some(true));
+        let selector = spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
+        selector.is_some_and(|s| {
+            let carried = |labels: &Labels| s.iter().all(|(k, v)| serving(k) || labels.get(k) == Some(v));
+            pods.iter().any(carried)
+        })
+    };
+    view.services.iter().filter(|s| selects(s)).map(|s| s.name_any()).collect()
 }
 
 /// Budgets of others over these pods.

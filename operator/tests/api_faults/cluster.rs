@@ -76,7 +76,8 @@ impl Cluster {
         let pods = self.world.list("pods");
         for deployment in self.world.list("deployments") {
             let name = deployment["metadata"]["name"].as_str().unwrap();
-            let mut live: Vec<_> = pods.iter().filter(|p| p["owner"] == name && alive(p)).collect();
+            let counted = |p: &&Value| p["owner"] == name && alive(p) && !finished(p);
+            let mut live: Vec<_> = pods.iter().filter(counted).collect();
             let wanted = usize::try_from(deployment["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap();
             for _ in live.len()..wanted {
                 self.make_pod(name, &deployment);
@@ -132,7 +133,8 @@ impl Cluster {
             if !alive(&pod) {
                 self.end(&uid, &name);
                 self.world.write(|w| w.remove(&key(&pod)));
-            } else if !running
+            } else if !finished(&pod)
+                && !running
                 && self.taken_up.entry(uid.clone()).or_insert_with(Instant::now).elapsed() > START
                 && self.dice.below(3) == 0
             {
@@ -200,6 +202,11 @@ impl Cluster {
 
 pub(super) fn alive(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// Its record stays, and its ReplicaSet counts it no more.
+pub(super) fn finished(pod: &Value) -> bool {
+    matches!(phase(pod), "Failed" | "Succeeded")
 }
 
 pub(super) fn ready(pod: &Value) -> bool {

@@ -71,6 +71,8 @@ pub(super) fn client(world: &World, dice: &Dice) -> Client {
             if Target::of(&request).watches() {
                 return Ok::<_, std::io::Error>(answer(&world, request, dice).await);
             }
+            let takes = world.open().admission.takes;
+            tokio::time::sleep(takes).await;
             dice.delay().await;
             if !dice.wrong() {
                 return Ok(answer(&world, request, dice).await);

@@ -12,7 +12,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::faulty::Dice;
-use super::world::{Key, Refusal, World, json_patch, merge};
+use super::world::{Key, Refusal, World, merge};
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -21,12 +21,12 @@ pub(super) struct Target {
     pub(super) plural: String,
     pub(super) namespace: String,
     pub(super) name: Option<String>,
-    pub(super) status: bool,
+    subresource: Option<String>,
     query: Vec<(String, String)>,
 }
 
 impl Target {
-    /// `/apis/GROUP/VERSION[/namespaces/NS]/PLURAL[/NAME[/status]]`, or the same under `/api/v1`.
+    /// `/apis/GROUP/VERSION[/namespaces/NS]/PLURAL[/NAME[/SUBRESOURCE]]`, or the same under `/api/v1`.
     pub(super) fn of(request: &Request<Body>) -> Self {
         let mut words = request.uri().path().split('/').filter(|w| !w.is_empty()).map(str::to_owned);
         let skip = if request.uri().path().starts_with("/apis") { 3 } else { 2 };
@@ -40,9 +40,14 @@ impl Target {
             plural: rest.next().unwrap_or_default(),
             namespace,
             name: rest.next(),
-            status: rest.next().is_some(),
+            subresource: rest.next(),
             query: query
-                .map(|(k, v)| (k.to_owned(), v.replace("%3D", "=").replace("%2F", "/").replace("%2C", ",")))
+                .map(|(k, v)| {
+                    (
+                        k.to_owned(),
+                        v.replace("%3D", "=").replace("%2F", "/").replace("%2C", ",").replace("%21", "!"),
+                    )
+                })
                 .collect(),
         }
     }
@@ -57,6 +62,25 @@ impl Target {
 
     fn key(&self) -> Key {
         (self.plural.clone(), self.namespace.clone(), self.name.clone().unwrap_or_default())
+    }
+
+    fn status(&self) -> bool {
+        self.subresource.as_deref() == Some("status")
+    }
+
+    fn scale(&self) -> bool {
+        self.subresource.as_deref() == Some("scale")
+    }
+
+    fn dry(&self) -> bool {
+        self.query("dryRun").is_some()
+    }
+
+    /// Of field selectors only `status.phase!=` is known, as far as it is used.
+    fn selects_fields(&self, object: &Value) -> bool {
+        let fields = self.query("fieldSelector").unwrap_or_default();
+        let phase = object["status"]["phase"].as_str().unwrap_or_default();
+        fields.split(',').filter_map(|f| f.strip_prefix("status.phase!=")).all(|not| phase != not)
     }
 
     fn selects(&self, object: &Value) -> bool {
@@ -98,28 +122,31 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
     if method == Method::POST && !body["spec"]["template"]["metadata"]["labels"]["refuse"].is_null() {
         return Err((422, "refused by the test"));
     }
-    if target.query("dryRun").is_some() {
+    if *method == Method::PATCH {
+        world.open().admission.judge(target.plural == "deployments" && target.scale(), &target.plural)?;
+    }
+    if target.dry() && *method == Method::POST {
         return Ok(body);
+    }
+    if target.scale() {
+        return scale(world, method, target, &key, &body);
     }
     match *method {
         Method::GET if target.name.is_some() => world.open().all.get(&key).cloned().ok_or((404, "NotFound")),
         Method::GET => {
             let version = world.open().version();
-            let items: Vec<_> =
-                world.list(&target.plural).into_iter().filter(|o| target.selects(o)).collect();
+            let wanted = |o: &Value| target.selects(o) && target.selects_fields(o);
+            let items: Vec<_> = world.list(&target.plural).into_iter().filter(wanted).collect();
             Ok(json!({"metadata": {"resourceVersion": version.to_string()}, "items": items}))
         }
         Method::POST => world.write(|w| w.create(&target.plural, &target.namespace, body)),
         Method::DELETE => world.write(|w| w.delete(&key, &body)),
-        Method::PATCH if kind.contains("json-patch") => {
-            world.write(|w| w.edit(&key, &json!({}), |object| json_patch(object, &body)))
-        }
         Method::PATCH if kind.contains("apply-patch") => world.write(|w| {
-            if !w.all.contains_key(&key) && !target.status {
+            if !w.all.contains_key(&key) && !target.status() {
                 return w.create(&target.plural, &target.namespace, body);
             }
             w.edit(&key, &body, |object| {
-                if target.status {
+                if target.status() {
                     object["status"] = body["status"].clone();
                 } else {
                     merge(object, &body);
@@ -128,17 +155,43 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
             })
         }),
         Method::PATCH => world.write(|w| {
-            w.edit(&key, &body, |object| {
+            let mutates = w.admission.mutates_templates && target.plural == "deployments";
+            w.try_edit(&key, &body, target.dry(), |object| {
                 let (uid, version) =
                     (object["metadata"]["uid"].clone(), object["metadata"]["resourceVersion"].clone());
                 merge(object, &body);
                 object["metadata"]["uid"] = uid;
                 object["metadata"]["resourceVersion"] = version;
+                if mutates {
+                    object["spec"]["template"]["metadata"]["annotations"]["team"] = json!("a");
+                }
                 Ok(())
             })
         }),
         _ => Err((405, "MethodNotAllowed")),
     }
+}
+
+/// The scale of a Deployment, as the API server shows it: a replicas of 0 is left out, and neither labels nor annotations are there.
+fn scale(world: &World, method: &Method, target: &Target, key: &Key, body: &Value) -> Result<Value, Refusal> {
+    let deployment = match *method {
+        Method::GET => world.open().all.get(key).cloned().ok_or((404, "NotFound"))?,
+        Method::PATCH => world.write(|w| {
+            w.try_edit(key, body, target.dry(), |object| {
+                object["spec"]["replicas"] = body["spec"]["replicas"].clone();
+                Ok(())
+            })
+        })?,
+        _ => return Err((405, "MethodNotAllowed")),
+    };
+    let metadata = &deployment["metadata"];
+    let replicas = deployment["spec"]["replicas"].as_u64().filter(|n| *n > 0);
+    Ok(json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"]},
+        "spec": replicas.map_or(json!({}), |n| json!({"replicas": n})),
+    }))
 }
 
 /// Each event is late by a throw of the dice, and now and then the watch ends.

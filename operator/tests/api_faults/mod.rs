@@ -8,5 +8,6 @@ mod cluster;
 mod faulty;
 mod http;
 mod lifecycle;
+mod mess;
 mod scenarios;
 mod world;

@@ -87,7 +87,7 @@ impl Stage {
         self.world.list("pods").iter().filter(|p| alive(p) && ready(p)).filter(routed).count()
     }
 
-    fn asked_for(&self) -> u64 {
+    pub(super) fn asked_for(&self) -> u64 {
         self.world.list("deployments").iter().map(|d| d["spec"]["replicas"].as_u64().unwrap_or(1)).sum()
     }
 
@@ -120,6 +120,31 @@ impl Stage {
             && status["updatedReplicas"] == replicas
             && pods.len() as u64 == replicas
             && pods.iter().all(of)
+    }
+
+    /// The kubelet evicts a pod that serves: what it had is lost, which no operator can prevent.
+    pub(super) fn evict_one(&self) {
+        let pods = self.world.list("pods");
+        let pod = pods.iter().find(|p| alive(p) && ready(p)).unwrap();
+        let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+        self.processes.lock().unwrap().remove(&uid);
+        let key =
+            ("pods".to_owned(), "apps".to_owned(), pod["metadata"]["name"].as_str().unwrap().to_owned());
+        self.world.write(|w| {
+            w.edit(&key, &json!({}), |pod| {
+                pod["status"]["phase"] = json!("Failed");
+                pod["status"]["reason"] = json!("Evicted");
+                pod["status"]["conditions"][0]["status"] = json!("False");
+                Ok(())
+            })
+            .unwrap();
+        });
+    }
+
+    /// The DELETEs of pods so far.
+    pub(super) fn deletions(&self) -> usize {
+        let log = &self.world.open().log;
+        log.iter().filter(|(_, plural, event)| plural == "pods" && event["type"] == "DELETED").count()
     }
 
     pub(super) fn delete(&self) {

@@ -20,7 +20,36 @@ pub(super) struct Objects {
     pub(super) all: BTreeMap<Key, Value>,
     /// version, plural, event.
     pub(super) log: Vec<(u64, String, Value)>,
+    pub(super) admission: Admission,
     clock: u64,
+}
+
+/// What policies, webhooks and a weak server do to writes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Admission {
+    /// Writes through `deployments/scale` are denied, as a change freeze does.
+    pub(super) refuses_scales: bool,
+    /// Writes of Services meet a webhook that is down.
+    pub(super) service_webhook_is_down: bool,
+    /// Writes of pods are denied.
+    pub(super) refuses_pods: bool,
+    /// An annotation is added to the pod template of each Deployment that is written.
+    pub(super) mutates_templates: bool,
+    /// How long a call takes.
+    pub(super) takes: std::time::Duration,
+}
+
+impl Admission {
+    pub(super) fn judge(&self, scale: bool, plural: &str) -> Result<(), Refusal> {
+        match plural {
+            "deployments" if scale && self.refuses_scales => Err((422, "denied: change freeze")),
+            "pods" if self.refuses_pods => Err((403, "denied: pods are frozen")),
+            "services" if self.service_webhook_is_down => {
+                Err((500, "Internal error occurred: failed calling webhook \"services.example.com\""))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl World {
@@ -77,15 +106,7 @@ impl Objects {
         patch: &Value,
         edit: impl FnOnce(&mut Value) -> Result<(), Refusal>,
     ) -> Result<Value, Refusal> {
-        let mut object = self.all.get(key).cloned().ok_or((404, "NotFound"))?;
-        for field in ["uid", "resourceVersion"] {
-            let wanted = &patch["metadata"][field];
-            if !wanted.is_null() && *wanted != object["metadata"][field] {
-                return Err((409, "Conflict"));
-            }
-        }
-        let before = object.clone();
-        edit(&mut object)?;
+        let (before, mut object) = self.edited(key, patch, edit)?;
         if object == before {
             return Ok(before);
         }
@@ -99,6 +120,36 @@ impl Objects {
             return Ok(self.remove(key));
         }
         Ok(self.put(key, object, "MODIFIED"))
+    }
+
+    /// The same, or only its answer.
+    pub(super) fn try_edit(
+        &mut self,
+        key: &Key,
+        patch: &Value,
+        dry: bool,
+        edit: impl FnOnce(&mut Value) -> Result<(), Refusal>,
+    ) -> Result<Value, Refusal> {
+        if dry { self.edited(key, patch, edit).map(|(_, after)| after) } else { self.edit(key, patch, edit) }
+    }
+
+    /// Before and after.
+    fn edited(
+        &self,
+        key: &Key,
+        patch: &Value,
+        edit: impl FnOnce(&mut Value) -> Result<(), Refusal>,
+    ) -> Result<(Value, Value), Refusal> {
+        let before = self.all.get(key).cloned().ok_or((404, "NotFound"))?;
+        for field in ["uid", "resourceVersion"] {
+            let wanted = &patch["metadata"][field];
+            if !wanted.is_null() && *wanted != before["metadata"][field] {
+                return Err((409, "Conflict"));
+            }
+        }
+        let mut object = before.clone();
+        edit(&mut object)?;
+        Ok((before, object))
     }
 
     pub(super) fn delete(&mut self, key: &Key, options: &Value) -> Result<Value, Refusal> {
@@ -156,19 +207,6 @@ pub(super) fn merge(object: &mut Value, patch: &Value) {
             object[key] = value.clone();
         }
     }
-}
-
-/// The `test` and `replace` of RFC 6902.
-pub(super) fn json_patch(object: &mut Value, patch: &Value) -> Result<(), Refusal> {
-    for step in patch.as_array().ok_or((400, "BadRequest"))? {
-        let place = object.pointer_mut(step["path"].as_str().unwrap_or_default()).ok_or((422, "Invalid"))?;
-        match step["op"].as_str() {
-            Some("test") if *place == step["value"] => {}
-            Some("replace") => *place = step["value"].clone(),
-            _ => return Err((422, "Invalid")),
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn now() -> String {

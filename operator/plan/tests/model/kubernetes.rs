@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::World;
 use super::process::{Behaviour, Process};
 
-/// The pods' `terminationGracePeriodSeconds`: less than a task, so that a wrong kill is a loss.
+/// The pods' usual `terminationGracePeriodSeconds`: less than a task, so that a wrong kill is a loss.
 pub(crate) const GRACE_SECONDS: i64 = 3;
 
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub(crate) struct Deployment {
     pub(crate) replicas: u32,
     pub(crate) created: Timestamp,
     pub(crate) policy: DrainPolicy,
+    pub(crate) proven: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,8 @@ pub(crate) struct Pod {
     pub(crate) serving: bool,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) drain: Option<DrainMark>,
-    pub(crate) highest_cost: bool,
+    /// Its deletion cost.
+    pub(crate) cost: i32,
     pub(crate) readiness: Readiness,
     pub(crate) container: Container,
     pub(crate) boots: u32,
@@ -55,11 +57,16 @@ impl Pod {
         self.deleted_at.is_some()
     }
 
+    /// A ReplicaSet counts it.
+    pub(crate) fn lives(&self) -> bool {
+        !self.terminating() && self.container != Container::Finished
+    }
+
     pub(crate) fn busy(&self) -> bool {
         self.process.as_ref().is_some_and(|p| !p.tasks.is_empty()) || !self.volume.is_empty()
     }
 
-    fn seen(&self, behaviour: Behaviour) -> graceful_plan::Pod {
+    fn seen(&self, behaviour: Behaviour, grace_seconds: i64) -> graceful_plan::Pod {
         graceful_plan::Pod {
             name: self.name.clone(),
             uid: self.uid.clone(),
@@ -72,9 +79,12 @@ impl Pod {
             readiness: self.readiness,
             container: self.container,
             node_ready: true,
+            grace_seconds: u32::try_from(grace_seconds).expect("few"),
+            hindrance: None,
             trouble: match (self.container, behaviour) {
                 (Container::NeverStarted, Behaviour::BadImage) => Some("ImagePullBackOff".to_owned()),
                 (Container::Crashed | Container::CrashedEmpty, _) => Some("CrashLoopBackOff".to_owned()),
+                (Container::HalfCrashed, _) => Some("container exporter: CrashLoopBackOff".to_owned()),
                 _ => None,
             },
         }
@@ -91,7 +101,7 @@ pub(crate) struct Snapshot {
 }
 
 impl World {
-    /// The ReplicaSet controller, and the garbage collector for pods whose Deployment is gone.
+    /// The ReplicaSet controller, which counts no finished pod, and the garbage collector for pods whose Deployment is gone.
     pub(super) fn controllers(&mut self) {
         if self.random.chance(self.faults.idle_controller / 4) {
             let away = i64::try_from(self.random.next() % 5).expect("few");
@@ -103,7 +113,7 @@ impl World {
         let wanted: Vec<_> = self.deployments.iter().map(|(h, d)| (h.clone(), d.replicas)).collect();
         for (hash, replicas) in wanted {
             let active: Vec<usize> = (0..self.pods.len())
-                .filter(|i| self.pods[*i].revision == hash && !self.pods[*i].terminating())
+                .filter(|i| self.pods[*i].revision == hash && self.pods[*i].lives())
                 .collect();
             let have = u32::try_from(active.len()).expect("few");
             for _ in have..replicas {
@@ -115,10 +125,13 @@ impl World {
                 active.iter().map(|i| (victim_order(&self.pods[*i], beside(*i)), *i)).collect();
             order.sort();
             for (_, i) in order.into_iter().take(have.saturating_sub(replicas) as usize) {
-                if self.pods[i].busy() {
+                // One with all the grace that a drain may take drains itself: the ledger tells whether it did.
+                let drains_itself = self.grace_seconds >= i64::from(self.app.policy.deadline_seconds);
+                if self.pods[i].busy() && !drains_itself {
                     let what = format!("the ReplicaSet of {hash} took the busy pod {}", self.pods[i].name);
                     self.violate(&what);
                 }
+                self.deeds.ended += 1;
                 self.end(i, true);
             }
         }
@@ -148,7 +161,7 @@ impl World {
             serving: true,
             epoch: None,
             drain: None,
-            highest_cost: false,
+            cost: 0,
             readiness: Readiness::Never,
             container: Container::NeverStarted,
             boots: 0,
@@ -159,12 +172,31 @@ impl World {
         });
     }
 
-    /// The user deletes a pod.
+    /// The user deletes a pod; the record of an evicted one as well.
     pub(crate) fn kubectl_delete_pod(&mut self, nth: usize) {
         let live: Vec<_> = (0..self.pods.len()).filter(|i| !self.pods[*i].terminating()).collect();
         if let Some(i) = live.get(nth % live.len().max(1)) {
+            self.deeds.exits += 1;
             self.end(*i, false);
         }
+    }
+
+    /// The kubelet evicts a pod, or its node shuts down: what it had is lost, and its record stays.
+    pub(crate) fn evict(&mut self, nth: usize) {
+        let now = self.now;
+        let mut living: Vec<_> = self.pods.iter_mut().filter(|p| p.lives()).collect();
+        let count = living.len().max(1);
+        let Some(pod) = living.get_mut(nth % count) else {
+            return;
+        };
+        let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
+        pod.container = Container::Finished;
+        if pod.readiness != Readiness::Never {
+            pod.readiness = Readiness::Lost(now);
+        }
+        pod.version += 1;
+        self.deeds.exits += 1;
+        self.ledger.unpromised += u32::try_from(had).expect("few");
     }
 
     /// Somebody drains a pod by hand, past the operator.
@@ -187,13 +219,20 @@ impl World {
             policy: d.policy,
             policy_current: *hash != self.app.update || d.policy == self.app.policy,
             replica_failure: None,
+            proven: d.proven,
+            hindrance: None,
+            unannotated: None,
         };
         Snapshot {
             at: self.now,
             observed: Observed {
                 app: self.app.clone(),
                 revisions: self.deployments.iter().map(revision).collect(),
-                pods: self.pods.iter().map(|p| p.seen(self.behaviour(&p.revision))).collect(),
+                pods: self
+                    .pods
+                    .iter()
+                    .map(|p| p.seen(self.behaviour(&p.revision), self.grace_seconds))
+                    .collect(),
                 contacts: BTreeMap::new(),
                 surroundings: self.surroundings.clone(),
             },
@@ -231,6 +270,13 @@ impl World {
         snapshot.observed.app = self.app.clone();
         snapshot.observed.surroundings = self.surroundings.clone();
         snapshot.observed.contacts = self.contacts.clone();
+        for revision in &mut snapshot.observed.revisions {
+            revision.hindrance = self.hindrance(&revision.hash.0);
+        }
+        for pod in &mut snapshot.observed.pods {
+            pod.hindrance = self.hindrance(&pod.uid.0);
+        }
+        snapshot.observed.surroundings.brake = self.brake.look(&snapshot.observed, self.now);
         snapshot
     }
 }
@@ -246,7 +292,7 @@ fn victim_order(pod: &Pod, beside: usize) -> impl Ord + use<> {
     (
         !pending,
         ready_since.is_some(),
-        pod.highest_cost,
+        pod.cost,
         Reverse(beside),
         Reverse(ready_since),
         Reverse(pod.boots),

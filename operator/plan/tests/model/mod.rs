@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use graceful_api::{OnDeadline, Signal};
 use graceful_plan::{
-    Answer, App, Contact, Conversation, Deletion, DrainPolicy, PodUid, RevisionHash, Surroundings,
+    Answer, App, Brake, Contact, Conversation, Deletion, DrainPolicy, Hindrance, PodUid, RevisionHash,
+    Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -29,6 +30,14 @@ pub(crate) struct Faults {
     pub(crate) idle_controller: u32,
     /// An answer comes that the process gave earlier.
     pub(crate) repeat: u32,
+    /// A policy, a quota or a webhook begins to refuse scales, for some seconds.
+    pub(crate) refuse: u32,
+    /// The API server becomes slow, for some seconds.
+    pub(crate) slow: u32,
+    /// A scale after a DELETE meets a conflict.
+    pub(crate) conflict: u32,
+    /// A write to a pod is refused.
+    pub(crate) refuse_pod: u32,
     /// A container crashes, and starts again in place some seconds later. Half of them find their tasks in a volume.
     pub(crate) restart: u32,
 }
@@ -46,6 +55,8 @@ pub(crate) struct World {
     /// A task arrives at each pod that takes one, every so many seconds; zero is never.
     pub(crate) task_every: u32,
     pub(crate) task_seconds: u32,
+    /// The pods' `terminationGracePeriodSeconds`.
+    pub(crate) grace_seconds: i64,
     pub(crate) ledger: Ledger,
     /// What broke a promise.
     pub(crate) violations: Vec<String>,
@@ -53,6 +64,14 @@ pub(crate) struct World {
     pub(crate) transcript: Vec<String>,
     /// Actions executed in the last second.
     pub(crate) acted: usize,
+    pub(crate) deeds: Deeds,
+    /// Scales are refused until then.
+    pub(crate) refuses_until: Timestamp,
+    /// Calls take seconds until then.
+    pub(crate) slow_until: Timestamp,
+    /// What the operator leaves alone for now: by uid or revision, with how often it met that.
+    hindrances: BTreeMap<String, (u32, Hindrance)>,
+    brake: Brake,
     contacts: BTreeMap<PodUid, Contact>,
     conversations: BTreeMap<PodUid, Conversation>,
     /// Every answer ever given, by which process of which pod.
@@ -62,6 +81,23 @@ pub(crate) struct World {
     names: u32,
     controller_back: Timestamp,
     random: Random,
+}
+
+/// What was done to pods, and why there was something to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deeds {
+    /// Pods ended by the operator, or by a ReplicaSet after its scale.
+    pub(crate) ended: u32,
+    /// Of those, proven idle.
+    pub(crate) proven_idle: u32,
+    /// Of those, cut at a deadline.
+    pub(crate) cut: u32,
+    /// Templates, replicas and budgets that the user changed.
+    pub(crate) edits: u32,
+    /// Pods that others ended, and containers that crashed.
+    pub(crate) exits: u32,
+    /// The most pods there were.
+    pub(crate) most: u32,
 }
 
 /// What became of the tasks.
@@ -131,10 +167,16 @@ impl World {
             faults: Faults::default(),
             task_every: 0,
             task_seconds: 6,
+            grace_seconds: kubernetes::GRACE_SECONDS,
             ledger: Ledger::default(),
             violations: Vec::new(),
             transcript: Vec::new(),
             acted: 0,
+            deeds: Deeds::default(),
+            refuses_until: now,
+            slow_until: now,
+            hindrances: BTreeMap::new(),
+            brake: Brake::default(),
             contacts: BTreeMap::new(),
             conversations: BTreeMap::new(),
             said: Vec::new(),
@@ -156,6 +198,7 @@ impl World {
     pub(crate) fn tick(&mut self) {
         self.now += SignedDuration::from_secs(1);
         self.acted = 0;
+        self.weather();
         self.controllers();
         self.processes();
         self.converse();
@@ -167,6 +210,19 @@ impl World {
             }
             self.controllers();
         }
+    }
+
+    /// The API server's moods begin.
+    fn weather(&mut self) {
+        let some_seconds = |random: &mut Random| i64::try_from(3 + random.next() % 12).expect("few");
+        if self.random.chance(self.faults.refuse) {
+            self.refuses_until = self.now + SignedDuration::from_secs(some_seconds(&mut self.random));
+        }
+        if self.random.chance(self.faults.slow) {
+            self.slow_until = self.now + SignedDuration::from_secs(some_seconds(&mut self.random));
+        }
+        let living = u32::try_from(self.pods.iter().filter(|p| p.lives()).count()).expect("few");
+        self.deeds.most = self.deeds.most.max(living);
     }
 
     /// The last thing the operator said.

@@ -2,15 +2,21 @@
 
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Action, Child, Contact, ContactError, Conversation, DrainMark, Observed, Plan, PodRef, PodUid, Proof,
-    Quiet, Restarted, RevisionHash, TemplateVerdict, plan,
+    Action, Brake, Child, Contact, ContactError, Conversation, DrainMark, Hindered, Hindrance, Observed,
+    Plan, PodRef, PodUid, Proof, Quiet, Restarted, RevisionHash, TemplateVerdict, plan,
 };
 
 use super::World;
 use super::kubernetes::{Deployment, Snapshot};
 
-/// The operator died, or a precondition no longer held: the rest of the plan is void.
-struct Stopped;
+/// Why an action was not done.
+enum Undone {
+    /// The operator died, or a precondition no longer held: the rest of the plan is void.
+    Stopped,
+    /// The API server refuses it, or is too slow: left alone for a while, and the others go on without it.
+    Refused,
+}
+use Undone::Stopped;
 
 impl World {
     /// One pass. True where anything was done, so that another pass may follow at once.
@@ -47,7 +53,7 @@ impl World {
             }
             self.last_write = self.now;
             self.acted += 1;
-            if self.execute(&view, action).is_err() {
+            if let Err(Stopped) = self.execute(&view, action) {
                 break;
             }
         }
@@ -57,6 +63,23 @@ impl World {
     fn crash(&mut self) {
         self.contacts.clear();
         self.conversations.clear();
+        self.hindrances.clear();
+        self.brake = Brake::default();
+    }
+
+    /// What is left alone for now, and a little longer: what is not tried again by then has no reason to be.
+    pub(super) fn hindrance(&self, of: &str) -> Option<Hindrance> {
+        let known = |h: &Hindrance| h.until + jiff::SignedDuration::from_secs(5) > self.now;
+        self.hindrances.get(of).map(|(_, h)| h.clone()).filter(known)
+    }
+
+    /// Leaves it alone, longer each time.
+    fn hinder(&mut self, of: &str, kind: Hindered, message: &str) -> Undone {
+        let times = self.hindrances.get(of).map_or(0, |(times, _)| *times);
+        let pause = jiff::SignedDuration::from_secs(5 << times.min(4));
+        let hindrance = Hindrance { kind, message: message.to_owned(), until: self.now + pause };
+        self.hindrances.insert(of.to_owned(), (times + 1, hindrance));
+        Undone::Refused
     }
 
     /// P3 on the very view that was planned on: no drain below the budget, no pod above the surge.
@@ -96,21 +119,20 @@ impl World {
                 Action::CreateRevision { replicas, .. } => *replicas,
                 // Replicas that only say what is there make nothing.
                 Action::ScaleUp { revision, from, to } => {
-                    let there =
-                        seen.pods.iter().filter(|p| !p.terminating && p.revision == *revision).count();
+                    let there = seen.pods.iter().filter(|p| p.lives() && p.revision == *revision).count();
                     to.saturating_sub((*from).max(u32::try_from(there).expect("few")))
                 }
                 _ => 0,
             })
             .sum();
-        let live = seen.pods.iter().filter(|p| !p.terminating).count();
+        let live = seen.pods.iter().filter(|p| p.lives()).count();
         let ceiling = (app.replicas + app.max_surge) as usize;
         if made > 0 && live + made as usize > ceiling {
             self.violate(&format!("P3: {made} pods made beside {live} with a ceiling of {ceiling}"));
         }
     }
 
-    fn execute(&mut self, view: &Snapshot, action: Action) -> Result<(), Stopped> {
+    fn execute(&mut self, view: &Snapshot, action: Action) -> Result<(), Undone> {
         match action {
             Action::AddFinalizer => self.app.finalizer = true,
             Action::ReleaseFinalizer => self.exists = false,
@@ -119,40 +141,54 @@ impl World {
             Action::DryRunTemplate { .. } => self.dry_run(),
             Action::CreateRevision { revision, replicas } => {
                 let (created, policy) = (self.now, self.app.policy);
-                self.deployments.entry(revision).or_insert(Deployment { replicas, created, policy });
+                self.deployments.entry(revision).or_insert(Deployment {
+                    replicas,
+                    created,
+                    policy,
+                    proven: false,
+                });
                 self.surroundings.template = TemplateVerdict::Unknown;
             }
             Action::SyncPolicy { revision } => {
                 let policy = self.app.policy;
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.policy = policy;
             }
-            Action::ScaleUp { revision, from, to } => self.scale(&revision, from, to)?,
+            Action::MarkProven { revision } => {
+                self.deployments.get_mut(&revision).ok_or(Stopped)?.proven = true;
+            }
+            Action::ScaleUp { revision, from, to } => {
+                self.permitted(&revision)?;
+                self.scale(&revision, from, to)?;
+            }
             Action::ScaleDown { revision, from, to } => {
                 if !retire::may_lower(to, &self.live(&revision)) {
                     return Err(Stopped);
                 }
+                self.permitted(&revision)?;
                 self.scale(&revision, from, to)?;
             }
             Action::Unroute { pod, epoch, reason, since } => {
+                self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
                 let found = &mut self.pods[i];
                 found.serving = false;
-                found.highest_cost = true;
+                found.cost = i32::MAX;
                 found.epoch = Some(epoch);
                 found.drain = Some(DrainMark { reason, since });
                 found.version += 1;
             }
             Action::PutBack { pod, epoch } => {
+                self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
                 let found = &mut self.pods[i];
                 found.serving = true;
-                found.highest_cost = false;
+                found.cost = 0;
                 found.epoch = Some(epoch);
                 found.drain = None;
                 found.version += 1;
             }
-            Action::Retire { pod, revision, replicas, proof } => {
-                self.retire(&pod, &revision, replicas, proof)?;
+            Action::Retire { pod, revision, replicas, proof, as_well } => {
+                self.retire(&pod, &revision, replicas, proof, &as_well)?;
             }
             Action::DeleteRevision { revision } => {
                 self.deployments.remove(&revision);
@@ -165,32 +201,75 @@ impl World {
         self.observe().observed.pods.into_iter().filter(|p| p.revision == *revision).collect()
     }
 
-    fn scale(&mut self, revision: &RevisionHash, from: u32, to: u32) -> Result<(), Stopped> {
+    fn scale(&mut self, revision: &RevisionHash, from: u32, to: u32) -> Result<(), Undone> {
         let deployment = self.deployments.get_mut(revision).filter(|d| d.replicas == from).ok_or(Stopped)?;
         deployment.replicas = to;
         Ok(())
     }
 
     /// uid and resourceVersion, as the view had them.
-    fn precondition(&self, view: &Snapshot, pod: &PodRef) -> Result<usize, Stopped> {
+    fn precondition(&self, view: &Snapshot, pod: &PodRef) -> Result<usize, Undone> {
         let version = view.versions.get(&pod.uid);
         let found = self.pods.iter().position(|p| p.uid == pod.uid && Some(&p.version) == version);
         found.ok_or(Stopped)
     }
 
-    /// The kill, with a crash possible before the DELETE and between it and the scale.
+    fn permitted(&mut self, revision: &RevisionHash) -> Result<(), Undone> {
+        if self.refuses_until > self.now {
+            return Err(self.hinder(&revision.0, Hindered::Refused, "denied: change freeze"));
+        }
+        self.hindrances.remove(&revision.0);
+        Ok(())
+    }
+
+    fn writable(&mut self, pod: &PodRef) -> Result<(), Undone> {
+        if self.random.chance(self.faults.refuse_pod) {
+            return Err(self.hinder(&pod.uid.0, Hindered::Refused, "denied: this pod is not to be changed"));
+        }
+        self.hindrances.remove(&pod.uid.0);
+        Ok(())
+    }
+
+    /// The kill: the scale tried dry first, with a crash possible before the DELETE and between it and the scale.
     fn retire(
         &mut self,
         pod: &PodRef,
         revision: &RevisionHash,
         replicas: u32,
         proof: Proof,
-    ) -> Result<(), Stopped> {
-        let Verdict::Go { scale_to } = retire::check(&pod.uid, proof, replicas, &self.live(revision)) else {
+        as_well: &[(PodUid, Proof)],
+    ) -> Result<(), Undone> {
+        let live = self.live(revision);
+        let found = live.iter().find(|p| p.uid == pod.uid);
+        let others = live.iter().filter(|p| p.lives() && p.uid != pod.uid).count();
+        let others = u32::try_from(others).expect("few");
+        let Verdict::Go { scale_to, grace_seconds } = retire::check(found, proof, replicas, others) else {
             return Err(Stopped);
         };
         let i = self.pods.iter().position(|p| p.uid == pod.uid).ok_or(Stopped)?;
+        if scale_to != replicas {
+            if self.refuses_until > self.now {
+                return Err(self.hinder(&revision.0, Hindered::Refused, "denied: change freeze"));
+            }
+            if self.slow_until > self.now {
+                let policy = self.deployments[revision].policy;
+                if !retire::may_scale_first(&pod.uid, proof, as_well, policy, &live) {
+                    let told = "the API server is too slow to retire safely: a scale takes 2 s";
+                    return Err(self.hinder(&revision.0, Hindered::TooSlow, told));
+                }
+                self.judge(i, proof);
+                self.note(proof);
+                self.pods[i].cost = i32::MIN;
+                self.brake.ended();
+                self.scale(revision, replicas, scale_to)?;
+                self.controllers();
+                return Ok(());
+            }
+        }
         self.judge(i, proof);
+        self.note(proof);
+        self.deeds.ended += 1;
+        self.brake.ended();
         let cut = matches!(proof, Proof::Cut { .. });
         let tasks = self.pods[i].process.as_ref().map_or(0, |p| p.tasks.len());
         if cut {
@@ -202,7 +281,13 @@ impl World {
             let waiting = std::mem::take(&mut self.pods[i].volume).len();
             self.ledger.cut += u32::try_from(waiting).expect("few");
         }
-        self.end(i, true);
+        let lost = self.ledger.lost;
+        self.end_within(i, true, grace_seconds.map_or(self.grace_seconds, i64::from));
+        if grace_seconds.is_some() && self.app.policy.on_deadline == graceful_api::OnDeadline::Terminate {
+            // Such a grace is the deadline, and the user chose that it ends what is not done by then.
+            self.ledger.cut += self.ledger.lost - lost;
+            self.ledger.lost = lost;
+        }
         // The ReplicaSet may be faster than the scale, and start a spare.
         if self.random.chance(500) {
             self.controllers();
@@ -211,7 +296,34 @@ impl World {
             self.crash();
             return Err(Stopped);
         }
+        if scale_to == replicas {
+            return Ok(());
+        }
+        // A conflict is tried again while every spare is Pending; a scale that never comes leaves a spare that runs.
+        let mut tries = 0;
+        while self.random.chance(self.faults.conflict) {
+            tries += 1;
+            if tries == 3 || !retire::may_lower(scale_to, &self.live(revision)) {
+                return Err(self.hinder(
+                    &revision.0,
+                    Hindered::Refused,
+                    "no scale went through after a DELETE",
+                ));
+            }
+            self.controllers();
+        }
+        self.hindrances.remove(&revision.0);
         self.scale(revision, replicas, scale_to)
+    }
+
+    fn note(&mut self, proof: Proof) {
+        match proof {
+            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::HandedOver { .. } => {
+                self.deeds.proven_idle += 1;
+            }
+            Proof::Cut { .. } => self.deeds.cut += 1,
+            Proof::NotRunning | Proof::NeverWorked { .. } => {}
+        }
     }
 
     /// The promise itself, with the knowledge that only a model has.
@@ -229,7 +341,9 @@ impl World {
             Proof::Cut { .. } if self.app.policy.on_deadline != graceful_api::OnDeadline::Terminate => {
                 Some("nobody chose to terminate")
             }
-            _ if pod.serving && !matches!(proof, Proof::NotRunning) => Some("it serves"),
+            _ if pod.serving && !matches!(proof, Proof::NotRunning | Proof::NeverWorked { .. }) => {
+                Some("it serves")
+            }
             _ => None,
         };
         if let Some(why) = broken {
@@ -358,6 +472,7 @@ fn words(action: &Action) -> String {
             format!("create {revision} with {replicas} replicas")
         }
         Action::SyncPolicy { revision } => format!("sync the policy of {revision}"),
+        Action::MarkProven { revision } => format!("mark {revision} as proven"),
         Action::ScaleUp { revision, from, to } => format!("scale {revision} up, {from} to {to}"),
         Action::ScaleDown { revision, from, to } => format!("scale {revision} down, {from} to {to}"),
         Action::Unroute { pod, epoch, reason, .. } => {
@@ -374,6 +489,9 @@ fn words(action: &Action) -> String {
                     None => format!("cut unheard, epoch {epoch}"),
                 },
                 Proof::NotRunning => "nothing runs in it".to_owned(),
+                Proof::NeverWorked { grace_seconds } => {
+                    format!("its revision never worked, grace {grace_seconds} s")
+                }
             };
             format!("delete {} ({proof}), its Deployment from {replicas}", pod.name)
         }

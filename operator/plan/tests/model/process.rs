@@ -20,6 +20,10 @@ pub(crate) enum Behaviour {
     Flapping,
     /// Runs and is never Ready.
     NeverReady,
+    /// As `NeverReady`, and it pulls its work all the same.
+    PullsUnready,
+    /// Its count is in a side container that crashes now and then; the worker beside it goes on.
+    SideCrash,
     /// Serves, and never answers for its in-flight count.
     Silent,
     /// The API server refuses it.
@@ -96,7 +100,7 @@ impl World {
             let behaviour = self.behaviour(&self.pods[i].revision);
             let restart = self.random.chance(self.faults.restart);
             self.run(i, behaviour);
-            if restart && self.pods[i].process.is_some() && !self.pods[i].terminating() {
+            if restart && self.pods[i].process.is_some() && self.pods[i].lives() {
                 self.crash_container(i);
             }
             self.work(i);
@@ -107,7 +111,7 @@ impl World {
     fn run(&mut self, i: usize, behaviour: Behaviour) {
         let now = self.now;
         let pod = &mut self.pods[i];
-        if pod.terminating() || pod.starts_at.is_some_and(|at| at > now) {
+        if !pod.lives() || pod.starts_at.is_some_and(|at| at > now) {
             return;
         }
         let age = now.duration_since(pod.created).as_secs();
@@ -119,8 +123,11 @@ impl World {
             (Behaviour::CrashLoop, _) => (Container::Crashed, Readiness::Never),
             (Behaviour::Flapping, age) if age % 4 < 2 => (Container::Running, Readiness::Ready(now)),
             (Behaviour::Flapping, _) => (Container::CrashedEmpty, Readiness::Lost(now)),
-            (Behaviour::NeverReady, _) | (_, 1) => (Container::Running, Readiness::Never),
-            (Behaviour::Good | Behaviour::Silent, _) => match pod.readiness {
+            (Behaviour::NeverReady | Behaviour::PullsUnready, _) | (_, 1) => {
+                (Container::Running, Readiness::Never)
+            }
+            (Behaviour::SideCrash, age) if age % 5 == 4 => (Container::HalfCrashed, Readiness::Lost(now)),
+            (Behaviour::Good | Behaviour::Silent | Behaviour::SideCrash, _) => match pod.readiness {
                 Readiness::Ready(since) => (Container::Running, Readiness::Ready(since)),
                 Readiness::Never | Readiness::Lost(_) => (Container::Running, Readiness::Ready(now)),
             },
@@ -142,6 +149,7 @@ impl World {
 
     /// The process ends. What it had is in the pod's volume, or lost, which no operator can prevent.
     fn crash_container(&mut self, i: usize) {
+        self.deeds.exits += 1;
         let (now, durable) = (self.now, self.random.chance(500));
         let pod = &mut self.pods[i];
         let tasks = pod.process.take().map_or(Vec::new(), |p| p.tasks);
@@ -164,9 +172,11 @@ impl World {
         let due = self.task_every > 0
             && (self.elapsed() + i64::try_from(i).expect("few")) % i64::from(self.task_every) == 0;
         let straggles = self.random.chance(200);
+        let behaviour = self.behaviour(&self.pods[i].revision);
         let ends = now + SignedDuration::from_secs(i64::from(self.task_seconds));
         let pod = &mut self.pods[i];
-        let routed = matches!(pod.readiness, Readiness::Ready(_)) && (pod.serving || straggles);
+        let pulls = behaviour == Behaviour::PullsUnready && pod.container == Container::Running;
+        let routed = pulls || (matches!(pod.readiness, Readiness::Ready(_)) && (pod.serving || straggles));
         let Some(process) = &mut pod.process else {
             return;
         };
@@ -189,9 +199,14 @@ impl World {
 
     /// A pod's SIGTERM: it drains itself, and what is not finished when the grace period ends is lost. `promised` says whose fault that is.
     pub(super) fn end(&mut self, i: usize, promised: bool) {
+        self.end_within(i, promised, self.grace_seconds);
+    }
+
+    /// The same with a grace of the DELETE's own.
+    pub(super) fn end_within(&mut self, i: usize, promised: bool, grace_seconds: i64) {
         let now = self.now;
         let gone = now + SignedDuration::from_secs(2);
-        let grace = now + SignedDuration::from_secs(super::kubernetes::GRACE_SECONDS);
+        let grace = now + SignedDuration::from_secs(grace_seconds);
         let pod = &mut self.pods[i];
         pod.deleted_at = Some(now);
         pod.version += 1;
@@ -215,6 +230,8 @@ impl World {
 
     /// Who may be asked: a process that runs, of a pod that is not silent.
     pub(super) fn answers(&self, pod: &Pod) -> bool {
-        pod.process.is_some() && self.behaviour(&pod.revision) != Behaviour::Silent
+        pod.process.is_some()
+            && pod.container != Container::HalfCrashed
+            && self.behaviour(&pod.revision) != Behaviour::Silent
     }
 }

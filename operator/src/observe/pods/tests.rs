@@ -90,11 +90,11 @@ fn never_ready_is_told_from_no_longer_ready() {
 #[test]
 fn a_pod_that_wears_our_labels_is_not_ours_for_that() {
     let mut pod = object(&json!({}));
-    assert!(belongs_to(&pod, "tasks-abc", "abc"));
-    assert!(!belongs_to(&pod, "tasks-ab", "abc"));
-    assert!(!belongs_to(&pod, "tasks-abc", "xyz"));
+    assert!(belongs_to(&pod.metadata, "tasks-abc", "abc"));
+    assert!(!belongs_to(&pod.metadata, "tasks-ab", "abc"));
+    assert!(!belongs_to(&pod.metadata, "tasks-abc", "xyz"));
     pod.metadata.owner_references.as_mut().unwrap()[0].controller = None;
-    assert!(!belongs_to(&pod, "tasks-abc", "abc"));
+    assert!(!belongs_to(&pod.metadata, "tasks-abc", "abc"));
 }
 
 #[test]
@@ -127,4 +127,59 @@ fn trouble_is_told_in_the_pod_s_own_words() {
     assert_eq!(words(&json!({"conditions": [unscheduled]})), "not scheduled: 0/2 nodes are available");
     let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:05:00Z"});
     assert_eq!(parsed(&json!({"conditions": [ready]})).trouble, None);
+}
+
+/// A pod with these containers, and native sidecars, each with its state.
+fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Container {
+    let status = |(name, state): &(&str, Value)| {
+        let mut status = json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        if !state["waiting"].is_null() && state["waiting"]["reason"] == "CrashLoopBackOff" {
+            status["restartCount"] = json!(2);
+        }
+        status
+    };
+    let statuses = |containers: &[(&str, Value)]| containers.iter().map(status).collect::<Vec<_>>();
+    let mut pod = serde_json::to_value(object(&json!({
+        "phase": "Running", "startTime": "2026-01-01T00:00:02Z",
+        "containerStatuses": statuses(ordinary), "initContainerStatuses": statuses(sidecars),
+    })))
+    .unwrap();
+    let names = |containers: &[(&str, Value)], policy: Option<&str>| -> Vec<_> {
+        containers.iter().map(|(name, _)| json!({"name": name, "restartPolicy": policy})).collect()
+    };
+    pod["spec"]["containers"] = json!(names(ordinary, None));
+    pod["spec"]["initContainers"] = json!(names(sidecars, Some("Always")));
+    parse(&serde_json::from_value(pod).unwrap(), Some("web"), |_| true).container
+}
+
+#[test]
+fn a_pod_in_which_anything_that_lasts_runs_may_be_busy() {
+    let runs = || json!({"running": {}});
+    let pulls = || json!({"waiting": {"reason": "ImagePullBackOff"}});
+    let crashes = || json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    let judge = |web: Value, worker: Value| with_containers(&[("web", web), ("worker", worker)], &[]);
+    assert_eq!(judge(crashes(), runs()), Container::Running, "the worker beside the counter runs");
+    assert_eq!(judge(pulls(), runs()), Container::Running);
+    assert_eq!(judge(runs(), pulls()), Container::Running);
+    assert_eq!(judge(pulls(), pulls()), Container::NeverStarted);
+    assert_eq!(judge(crashes(), pulls()), Container::CrashedEmpty);
+    assert_eq!(judge(pulls(), json!({})), Container::Unknown, "no word on one of them");
+    let beside_a_sidecar = |web: Value, mesh: Value| with_containers(&[("web", web)], &[("mesh", mesh)]);
+    assert_eq!(beside_a_sidecar(pulls(), runs()), Container::Running, "a native sidecar lasts as well");
+    assert_eq!(beside_a_sidecar(pulls(), pulls()), Container::NeverStarted);
+}
+
+#[test]
+fn a_node_with_a_clock_that_is_ahead_hides_no_readiness() {
+    let ready = |status: &str, reason: &str, since: &str| {
+        parsed(&json!({"phase": "Running", "startTime": "2026-01-01T01:00:00Z", "conditions": [
+            {"type": "Ready", "status": status, "reason": reason, "lastTransitionTime": since}]}))
+        .readiness
+    };
+    assert_eq!(ready("False", "ContainersNotReady", "2026-01-01T01:00:00Z"), Readiness::Never);
+    assert!(matches!(ready("False", "ContainersNotReady", "2026-01-01T01:20:00Z"), Readiness::Lost(_)));
+    // The node controller's clock is an hour behind the node's: it turned the condition False before the pod's start, as it seems.
+    assert!(matches!(ready("False", "NodeNotReady", "2026-01-01T00:20:00Z"), Readiness::Lost(_)));
+    assert!(matches!(ready("False", "NodeNotReady", "2026-01-01T01:00:00Z"), Readiness::Lost(_)));
+    assert!(matches!(ready("False", "ContainersNotReady", "2026-01-01T00:59:59Z"), Readiness::Lost(_)));
 }

@@ -1,0 +1,139 @@
+//! The bound that holds whatever else goes wrong: an app that makes and ends pods without getting nearer to its spec is stopped, and goes on slowly.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::observed::{Deletion, Hindered, Hindrance, Observed, RevisionHash};
+
+/// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
+///
+/// ```text
+/// replicas 3, maxSurge 1: at most 4 pods, so 2 × 4 + 10 = 18 may end at once for one spec, and one every 30 s after that.
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Brake {
+    spec: Option<(RevisionHash, u32, Deletion)>,
+    /// Ended for this spec, less one for each [`PAUSE`] that has passed.
+    level: u32,
+    /// The most pods there were for this spec.
+    most: u32,
+    /// Until when pauses have been taken off the level.
+    counted_to: Option<Timestamp>,
+}
+
+/// Every pod may go once, and a spare or a bad newcomer with it.
+const TIMES: u32 = 2;
+/// For small apps: a few pods that crash, are deleted by hand or evicted while a rollout goes on.
+const MORE: u32 = 10;
+/// Two a minute do no harm that a person would not have time to see, and whatever was wrong may be over.
+const PAUSE: SignedDuration = SignedDuration::from_secs(30);
+
+impl Brake {
+    /// Before each plan. Says whether the app may end no pod just now.
+    pub fn look(&mut self, observed: &Observed, now: Timestamp) -> Option<Hindrance> {
+        let app = &observed.app;
+        let spec = (app.update.clone(), app.replicas, app.deletion);
+        if self.spec.as_ref() != Some(&spec) {
+            *self = Self { spec: Some(spec), ..Self::default() };
+        }
+        let living = u32::try_from(observed.pods.iter().filter(|p| p.lives()).count()).unwrap_or(u32::MAX);
+        self.most = self.most.max(living).max(app.replicas.saturating_add(app.max_surge));
+        self.pass(now);
+        let may = self.most.saturating_mul(TIMES).saturating_add(MORE);
+        let until = self.counted_to.unwrap_or(now).saturating_add(PAUSE).unwrap_or(Timestamp::MAX);
+        (self.level >= may).then(|| Hindrance {
+            kind: Hindered::NoProgress,
+            message: format!(
+                "{} pods were ended, of at most {} that there were at a time, and the app is no nearer to its spec; from now on one is ended \
+                 every {} s. Look for what makes pods anew: who else writes to its Deployments, what evicts its pods?",
+                self.level,
+                self.most,
+                PAUSE.as_secs()
+            ),
+            until,
+        })
+    }
+
+    /// A pod was ended, or may have been.
+    pub fn ended(&mut self) {
+        self.level = self.level.saturating_add(1);
+    }
+
+    fn pass(&mut self, now: Timestamp) {
+        let from = *self.counted_to.get_or_insert(now);
+        let pauses = now.duration_since(from).as_secs().max(0) / PAUSE.as_secs();
+        if self.level == 0 {
+            self.counted_to = Some(now);
+        } else if pauses > 0 {
+            self.level = self.level.saturating_sub(u32::try_from(pauses).unwrap_or(u32::MAX));
+            let passed = SignedDuration::from_secs(pauses.saturating_mul(PAUSE.as_secs()));
+            self.counted_to = Some(from.saturating_add(passed).unwrap_or(now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{App, DrainPolicy, Surroundings};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn app(replicas: u32) -> Observed {
+        let policy = DrainPolicy {
+            signal: graceful_api::Signal::Http,
+            linger_seconds: 3,
+            quiet_seconds: 5,
+            deadline_seconds: 300,
+            on_deadline: graceful_api::OnDeadline::Hold,
+        };
+        let app = App {
+            name: "tasks".to_owned(),
+            replicas,
+            update: RevisionHash::from("r"),
+            policy,
+            max_surge: 1,
+            max_unavailable: 0,
+            min_ready_seconds: 0,
+            progress_deadline_seconds: 600,
+            paused: false,
+            revision_history_limit: 2,
+            deletion: Deletion::No,
+            finalizer: true,
+        };
+        Observed {
+            app,
+            revisions: Vec::new(),
+            pods: Vec::new(),
+            contacts: std::collections::BTreeMap::new(),
+            surroundings: Surroundings::default(),
+        }
+    }
+
+    #[test]
+    fn an_app_that_gets_nowhere_goes_on_slowly() {
+        let (mut brake, seen) = (Brake::default(), app(3));
+        for n in 0..18 {
+            assert_eq!(brake.look(&seen, at(1)), None, "after {n} pods");
+            brake.ended();
+        }
+        let held = brake.look(&seen, at(20)).expect("2 × 4 + 10 pods were ended");
+        assert_eq!((held.kind, held.until), (Hindered::NoProgress, at(31)));
+        assert!(held.message.starts_with("18 pods were ended, of at most 4 "), "{}", held.message);
+        assert_eq!(brake.look(&seen, at(31)), None, "one more");
+        brake.ended();
+        assert!(brake.look(&seen, at(32)).is_some());
+        assert_eq!(brake.look(&app(2), at(33)), None, "a new spec is a new reason");
+    }
+
+    #[test]
+    fn a_long_rest_saves_up_nothing_beyond_the_limit() {
+        let (mut brake, seen) = (Brake::default(), app(1));
+        brake.look(&seen, at(0));
+        brake.ended();
+        assert_eq!(brake.look(&seen, at(100_000)), None);
+        (0..14).for_each(|_| brake.ended());
+        assert!(brake.look(&seen, at(100_001)).is_some());
+    }
+}

@@ -1,0 +1,108 @@
+//! What the API server would not do, and when it is tried again: a pause that no watch event shortens.
+//!
+//! Layer: memory. `execute` notes what it met, `observe` shows it to the planner, which leaves the object alone meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use graceful_plan::{Hindered, Hindrance, PodUid, RevisionHash};
+use jiff::{SignedDuration, Timestamp};
+
+/// What is written to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Of {
+    /// The scale of a revision's Deployment: without it no pod of it is ended.
+    Deployment(RevisionHash),
+    /// Our annotations on it, which nothing waits for.
+    Annotations(RevisionHash),
+    Pod(PodUid),
+}
+
+/// One app's. Lost with the process, which then tries once and knows again.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(BTreeMap<Of, Refused>);
+
+#[derive(Debug)]
+struct Refused {
+    times: u32,
+    kind: Hindered,
+    message: String,
+    at: Instant,
+}
+
+/// The first pause and the longest: a policy that was put right is noticed within five minutes, and one that stays costs a call in five minutes.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// How long after its pause a refusal is still told. What is not tried again by then has no reason to be any more.
+const TOLD: Duration = Duration::from_secs(5);
+
+impl Refusals {
+    /// A write was refused, or would come too late. Each time the pause doubles.
+    pub(crate) fn note(&mut self, of: Of, kind: Hindered, message: String) {
+        let times = self.0.get(&of).filter(|r| !r.forgotten()).map_or(0, |r| r.times.saturating_add(1));
+        self.0.insert(of, Refused { times, kind, message, at: Instant::now() });
+    }
+
+    /// A write went through.
+    pub(crate) fn cleared(&mut self, of: &Of) {
+        self.0.remove(of);
+    }
+
+    /// What the last write met, while that is worth telling.
+    pub(crate) fn of(&self, of: &Of) -> Option<Hindrance> {
+        let refused = self.0.get(of).filter(|r| r.at.elapsed() < r.pause() + TOLD)?;
+        let left = refused.pause().saturating_sub(refused.at.elapsed());
+        let until = Timestamp::now().saturating_add(SignedDuration::try_from(left).unwrap_or_default());
+        Some(Hindrance {
+            kind: refused.kind,
+            message: refused.message.clone(),
+            until: until.unwrap_or(Timestamp::MAX),
+        })
+    }
+
+    /// Drops what concerns pods that are gone.
+    pub(crate) fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool) {
+        self.0.retain(|of, refused| match of {
+            Of::Pod(uid) => there(uid),
+            Of::Deployment(_) | Of::Annotations(_) => !refused.forgotten(),
+        });
+    }
+}
+
+impl Refused {
+    fn pause(&self) -> Duration {
+        let (first, longest) = PAUSE;
+        first.saturating_mul(1 << self.times.min(16)).min(longest)
+    }
+
+    /// Long past its pause: the next refusal is a first one.
+    fn forgotten(&self) -> bool {
+        self.at.elapsed() > 2 * self.pause() + TOLD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment() -> Of {
+        Of::Deployment(RevisionHash::from("abc"))
+    }
+
+    #[test]
+    fn a_pause_doubles_until_a_write_goes_through() {
+        let mut refusals = Refusals::default();
+        let mut pause = || {
+            refusals.note(deployment(), Hindered::Refused, "denied".to_owned());
+            refusals.0[&deployment()].pause().as_secs()
+        };
+        assert_eq!([pause(), pause(), pause()], [5, 10, 20]);
+        for _ in 0..40 {
+            assert!(pause() <= 300);
+        }
+        refusals.cleared(&deployment());
+        assert_eq!(refusals.of(&deployment()), None);
+        refusals.note(deployment(), Hindered::Refused, "denied".to_owned());
+        assert_eq!(refusals.0[&deployment()].pause().as_secs(), 5);
+    }
+}
