@@ -5,18 +5,16 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use graceful_cluster::Cluster;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admission;
 use crate::run::root;
+use crate::{admission, guard};
 
-const OPERATOR: &str = "charts/graceful-operator";
+pub(crate) const OPERATOR: &str = "charts/graceful-operator";
 const CRDS: &str = "charts/graceful-crds";
 
 /// Checks both charts and the sample against the cluster that is up.
@@ -60,7 +58,9 @@ fn lint(server: &Server) -> anyhow::Result<()> {
 
 /// A value with a typo or of a wrong type is refused, not ignored.
 fn values_are_checked(server: &Server) -> anyhow::Result<()> {
-    for wrong in ["image.tag=5", "imgae.tag=x", "admissionPolicy.enabled=maybe"] {
+    for wrong in
+        ["image.tag=5", "imgae.tag=x", "admissionPolicy.enabled=maybe", "admissionPolicy.operators=me"]
+    {
         let refused = server.helm(&["template", "x", OPERATOR, "--validate", "--set", wrong]);
         ensure!(refused.is_err(), "the values schema lets {wrong} pass");
     }
@@ -79,55 +79,7 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     }
     least_privilege(&chart)?;
     admission::check(server)?;
-    let policy =
-        ["template", "charts-check", OPERATOR, "--validate", "--show-only", "templates/admission.yaml"];
-    let policy = server.helm(&policy)?;
-    server.kubectl(&["apply", "-f", "-"], Some(&policy))?;
-    let fixed = revision_templates_are_fixed(server);
-    let removed = server.kubectl(&["delete", "-f", "-"], Some(&policy));
-    fixed.and(removed.map(drop))
-}
-
-/// The admission policy, in force: an edit of a revision's template is refused with what to do instead, and scaling is not.
-fn revision_templates_are_fixed(server: &Server) -> anyhow::Result<()> {
-    let labels = json!({"graceful.dev/app": "tasks", "graceful.dev/revision": "r1"});
-    let revision = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "tasks-r1", "namespace": server.namespace, "labels": labels},
-        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {
-            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "x:1"}]}}},
-    });
-    server.kubectl(&["apply", "-f", "-"], Some(&revision.to_string()))?;
-    let try_edit = |command: &[&str]| {
-        let place = ["-n", &server.namespace, "--dry-run=server"];
-        server.kubectl(&[command, &place].concat(), None).err().map(|refused| format!("{refused:#}"))
-    };
-    let set_image = ["set", "image", "deployment/tasks-r1", "web=x:2"];
-    // The API server learns of a new policy within some seconds.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let refused = loop {
-        match try_edit(&set_image) {
-            Some(refused) => break refused,
-            None if Instant::now() > deadline => bail!("no policy refuses {set_image:?}"),
-            None => thread::sleep(Duration::from_millis(200)),
-        }
-    };
-    for said in ["one revision of GracefulApp tasks", "kubectl edit gracefulapp -n", "graceful.dev/app-"] {
-        ensure!(
-            refused.contains(said),
-            "the policy refuses {set_image:?} without saying {said:?}: {refused}"
-        );
-    }
-    for allowed in [
-        &["scale", "deployment/tasks-r1", "--replicas=1"][..],
-        &["annotate", "deployment/tasks-r1", "a=b"],
-        &["label", "deployment/tasks-r1", "graceful.dev/app-"],
-    ] {
-        if let Some(refused) = try_edit(allowed) {
-            bail!("the policy refuses {allowed:?}: {refused}");
-        }
-    }
-    Ok(())
+    guard::check(server)
 }
 
 /// No wildcard, no Secrets, no `exec`: a role that grows one is caught here.
@@ -157,17 +109,17 @@ fn least_privilege(chart: &str) -> anyhow::Result<()> {
 const FORBIDDEN: [&str; 6] = ["*", "secrets", "exec", "escalate", "impersonate", "bind"];
 
 impl Server {
-    fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = output(self.cluster.helm().current_dir(root()).args(arguments), None)?;
         Ok(output.stdout)
     }
 
-    fn kubectl(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<Output> {
+    pub(crate) fn kubectl(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<Output> {
         output(self.cluster.kubectl().args(arguments), input)
     }
 
     /// What the server would say to these objects; a warning counts as a refusal.
-    fn dry_run(&self, yaml: &str) -> anyhow::Result<()> {
+    pub(crate) fn dry_run(&self, yaml: &str) -> anyhow::Result<()> {
         let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
         let said = self.kubectl(&[&arguments[..], &["-n", &self.namespace]].concat(), Some(yaml))?;
         ensure!(!said.stderr.contains("Warning"), "{}", said.stderr);
@@ -190,8 +142,8 @@ impl Server {
     }
 }
 
-struct Output {
-    stdout: String,
+pub(crate) struct Output {
+    pub(crate) stdout: String,
     stderr: String,
 }
 

@@ -9,6 +9,7 @@ mod demo;
 mod e2e;
 mod fuzz_api;
 mod generate;
+mod guard;
 mod images;
 mod kills;
 mod python;
