@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::run::root;
-use crate::{admission, guard};
+use crate::{admission, guard, kustomize};
 
 pub(crate) const OPERATOR: &str = "charts/graceful-operator";
 const CRDS: &str = "charts/graceful-crds";
@@ -79,6 +79,7 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     }
     least_privilege(&chart)?;
     admission::check(server)?;
+    kustomize::check::check(server).context("kustomize")?;
     guard::check(server)
 }
 

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, bail};
 
+use crate::kustomize;
 use crate::run::{cargo, root};
 
 /// Writes all generated files.
@@ -29,6 +30,8 @@ fn generated() -> Vec<(&'static str, String)> {
     vec![
         ("charts/graceful-crds/templates/gracefulapps.graceful.dev.yaml", kept_on_uninstall(&crd)),
         ("crds/gracefulapps.graceful.dev.yaml", crd),
+        ("crds/kustomize/kustomizeconfig.yaml", kustomize::config()),
+        ("crds/kustomize/openapi.yaml", kustomize::openapi()),
     ]
 }
 

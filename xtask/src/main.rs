@@ -12,6 +12,7 @@ mod generate;
 mod guard;
 mod images;
 mod kills;
+mod kustomize;
 mod python;
 mod run;
 mod test;
