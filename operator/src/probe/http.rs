@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! No DNS, no proxy, no redirect, no decompression. One deadline over connecting, headers and body, so that a byte a second meets it.
-//! At most [`BODY_LIMIT`] bytes of a body are read. The address is checked here, in the one place that connects.
+//! No more of a body is read than its [`Sink`] allows, and no more is held than what the sink keeps and [`BUFFER`]. The address is checked here,
+//! in the one place that connects.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -18,8 +20,17 @@ use tokio::net::TcpStream;
 use super::address::permitted;
 use super::error::{AskError, excerpt};
 
-/// A DrainStatus has some 300 bytes; a metrics page of a busy app fits as well.
-const BODY_LIMIT: usize = 64 * 1024;
+/// What a connection may hold of an answer that nobody has read yet, its head included.
+const BUFFER: usize = 64 * 1024;
+
+/// What takes an answer's body while it comes in.
+pub(crate) trait Sink: Send {
+    /// The most bytes that it takes.
+    fn limit(&self) -> usize;
+
+    /// The next piece of the body.
+    fn take(&mut self, piece: &[u8]) -> Result<(), AskError>;
+}
 
 /// What is sent.
 #[derive(Debug)]
@@ -34,12 +45,13 @@ pub(crate) struct Question<'a> {
     pub(crate) deadline: Duration,
 }
 
-/// What came back, whole.
+/// What came back beside the body.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) etag: Option<HeaderValue>,
-    pub(crate) body: Bytes,
+    /// HTTP said where the body ends. Without, it ended with the connection, and may have been cut.
+    pub(crate) framed: bool,
 }
 
 /// Asks pods. There is no setting that widens what it may reach.
@@ -56,11 +68,12 @@ impl Asker {
         Self { reach_loopback: true }
     }
 
-    /// Sends the question, and reads the whole answer within the deadline.
-    pub(crate) async fn ask(&self, question: Question<'_>) -> Result<Reply, AskError> {
+    /// Sends the question, and reads the whole answer within the deadline. The body of a success goes into the sink; that of any other answer
+    /// says nothing that is read.
+    pub(crate) async fn ask(&self, question: Question<'_>, sink: &mut impl Sink) -> Result<Reply, AskError> {
         let address = self.checked(question.address)?;
         let (seconds, deadline) = (question.deadline.as_secs(), question.deadline);
-        tokio::time::timeout(deadline, exchange(address, question))
+        tokio::time::timeout(deadline, exchange(address, question, sink))
             .await
             .unwrap_or_else(|_| Err(AskError::Timeout { place: address.to_string(), seconds }))
     }
@@ -75,24 +88,30 @@ impl Asker {
     }
 }
 
-async fn exchange(address: SocketAddr, question: Question<'_>) -> Result<Reply, AskError> {
+async fn exchange(
+    address: SocketAddr,
+    question: Question<'_>,
+    sink: &mut impl Sink,
+) -> Result<Reply, AskError> {
     let place = address.to_string();
     let path = question.path.to_owned();
     let stream = TcpStream::connect(address).await.map_err(|e| AskError::from_io(&place, e))?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|e| transport(&place, &e))?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| transport(&place, &e))?;
     let request = request(&place, question)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|e| transport(&place, &e))?;
         let (parts, body) = response.into_parts();
         refuse_the_unreadable(&path, parts.status, &parts.headers)?;
-        let body =
-            Limited::new(body, BODY_LIMIT).collect().await.map_err(|e| broken_body(&place, &path, e))?;
-        Ok(Reply {
-            status: parts.status,
-            etag: parts.headers.get(header::ETAG).cloned(),
-            body: body.to_bytes(),
-        })
+        let framed =
+            body.size_hint().exact().is_some() || parts.headers.contains_key(header::TRANSFER_ENCODING);
+        if parts.status.is_success() {
+            pour(&place, &path, body, sink).await?;
+        }
+        Ok(Reply { status: parts.status, etag: parts.headers.get(header::ETAG).cloned(), framed })
     };
     // The connection must be driven for the answer to come; it may end first, with the answer's last bytes still to be read.
     tokio::pin!(answer);
@@ -100,6 +119,23 @@ async fn exchange(address: SocketAddr, question: Question<'_>) -> Result<Reply, 
         reply = &mut answer => reply,
         _ended = connection => answer.await,
     }
+}
+
+async fn pour(place: &str, path: &str, mut body: Incoming, sink: &mut impl Sink) -> Result<(), AskError> {
+    let limit = sink.limit();
+    let too_large = || AskError::TooLarge { path: path.to_owned(), limit };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let mut left = limit;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| transport(place, &e))?;
+        // Trailers say nothing that is read.
+        let Some(piece) = frame.data_ref() else { continue };
+        left = left.checked_sub(piece.len()).ok_or_else(too_large)?;
+        sink.take(piece)?;
+    }
+    Ok(())
 }
 
 fn request(place: &str, question: Question<'_>) -> Result<Request<Full<Bytes>>, AskError> {
@@ -140,16 +176,6 @@ fn transport(place: &str, error: &hyper::Error) -> AskError {
         return AskError::Reset { place: place.to_owned() };
     }
     AskError::NotHttp { place: place.to_owned(), why: excerpt(&error.to_string()) }
-}
-
-fn broken_body(place: &str, path: &str, error: Box<dyn std::error::Error + Send + Sync>) -> AskError {
-    match error.downcast::<hyper::Error>() {
-        Ok(error) => transport(place, &error),
-        Err(error) if error.is::<LengthLimitError>() => {
-            AskError::TooLarge { path: path.to_owned(), limit: BODY_LIMIT }
-        }
-        Err(_) => AskError::Reset { place: place.to_owned() },
-    }
 }
 
 fn source_of<'a, E: std::error::Error + 'static>(

@@ -16,7 +16,7 @@ use super::AppRef;
 use super::book::{Book, News};
 use super::error::AskError;
 use super::http::{Asker, Question, Reply};
-use super::parse::{self, Reading};
+use super::parse::{Hearing, Reading};
 use crate::telemetry::Metrics;
 
 /// How long a pod is asked to hold its answer until something changes. Long enough that an idle wait costs nothing, short enough that
@@ -129,24 +129,17 @@ impl Line {
     ) -> Result<Word, AskError> {
         let address = self.target.address;
         let conditional = headers.contains_key(header::IF_NONE_MATCH);
-        let reply = self.asker.ask(Question { method, address, path, headers, body, deadline }).await?;
-        self.read(reply, conditional)
-    }
-
-    fn read(&self, reply: Reply, conditional: bool) -> Result<Word, AskError> {
-        let Reply { status, etag, body } = reply;
-        let path = || self.path().to_owned();
+        let Target { policy, uid, .. } = &self.target;
+        let mut hearing = Hearing::new(&policy.question, uid);
+        let question = Question { method, address, path, headers, body, deadline };
+        let Reply { status, etag, framed } = self.asker.ask(question, &mut hearing).await?;
         let reading = match status {
             StatusCode::NOT_MODIFIED if conditional => None,
-            StatusCode::OK | StatusCode::ACCEPTED => Some(match &self.target.policy.question {
-                Language::Graceful => parse::graceful(&body, &self.target.uid)?,
-                Language::JsonPointer { pointer } => parse::json_pointer(&body, pointer)?,
-                Language::Prometheus { metric } => parse::metric(&body, metric)?,
-            }),
-            StatusCode::CONFLICT if self.target.policy.question == Language::Graceful => {
-                return Err(AskError::Conflict);
+            StatusCode::OK | StatusCode::ACCEPTED => Some(hearing.reading(framed)?),
+            StatusCode::CONFLICT if policy.question == Language::Graceful => return Err(AskError::Conflict),
+            other => {
+                return Err(AskError::Status { path: self.path().to_owned(), code: other.as_u16() });
             }
-            other => return Err(AskError::Status { path: path(), code: other.as_u16() }),
         };
         Ok(Word { reading, etag, news: News::Same })
     }

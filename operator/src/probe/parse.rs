@@ -1,11 +1,16 @@
 //! An answer's bytes in, a [`Reading`] out, in each of the three languages. Whatever is not surely a count is an error.
 
-use graceful_api::MetricSelector;
+use graceful_api::Question as Language;
 use graceful_plan::{Epoch, InFlight, PodUid, Protocol};
 use serde_json::Value;
 
+use super::count;
 use super::error::{AskError, excerpt};
-use super::{count, prometheus};
+use super::http::Sink;
+use super::prometheus::{LONGEST_PAGE, Page};
+
+/// The most of a JSON document: it is kept whole. A DrainStatus has some 300 bytes.
+const LONGEST_DOCUMENT: usize = 64 * 1024;
 
 /// A valid answer, not yet dated.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +32,60 @@ impl Reading {
     }
 }
 
+/// An answer on its way in, in the language that was asked in.
+pub(crate) struct Hearing<'a> {
+    language: &'a Language,
+    asked: &'a PodUid,
+    heard: Heard<'a>,
+}
+
+enum Heard<'a> {
+    Document(Vec<u8>),
+    Page(Page<'a>),
+}
+
+impl<'a> Hearing<'a> {
+    pub(crate) fn new(language: &'a Language, asked: &'a PodUid) -> Self {
+        let heard = match language {
+            Language::Graceful | Language::JsonPointer { .. } => Heard::Document(Vec::new()),
+            Language::Prometheus { metric } => Heard::Page(Page::new(metric)),
+        };
+        Self { language, asked, heard }
+    }
+
+    /// What it says. `framed`: HTTP said where it ends.
+    pub(crate) fn reading(self, framed: bool) -> Result<Reading, AskError> {
+        match (self.heard, self.language) {
+            (Heard::Page(page), _) => page.end(framed).map(Reading::of_total),
+            (Heard::Document(body), Language::JsonPointer { pointer }) => json_pointer(&body, pointer),
+            (Heard::Document(body), Language::Graceful | Language::Prometheus { .. }) => {
+                graceful(&body, self.asked)
+            }
+        }
+    }
+}
+
+impl Sink for Hearing<'_> {
+    fn limit(&self) -> usize {
+        match self.heard {
+            Heard::Document(_) => LONGEST_DOCUMENT,
+            Heard::Page(_) => LONGEST_PAGE,
+        }
+    }
+
+    fn take(&mut self, piece: &[u8]) -> Result<(), AskError> {
+        match &mut self.heard {
+            Heard::Document(body) => {
+                body.extend_from_slice(piece);
+                Ok(())
+            }
+            Heard::Page(page) => page.take(piece),
+        }
+    }
+}
+
 /// The drain protocol v1. The answer must come from the asked pod: an IP is given to another pod soon after its last one ends.
-pub(crate) fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError> {
+fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError> {
     let answer = json(body)?;
     let version = answer.get("protocol").and_then(Value::as_str).unwrap_or_default();
     if version != "v1" {
@@ -77,18 +134,11 @@ pub(crate) fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError>
 }
 
 /// A JSON document with a number at an RFC 6901 pointer.
-pub(crate) fn json_pointer(body: &[u8], pointer: &str) -> Result<Reading, AskError> {
+fn json_pointer(body: &[u8], pointer: &str) -> Result<Reading, AskError> {
     let document = json(body)?;
     let value =
         document.pointer(pointer).ok_or_else(|| AskError::PointerMissing { pointer: pointer.to_owned() })?;
     count::from_json(pointer, value).map(Reading::of_total)
-}
-
-/// The Prometheus text format: the sum over the series that match.
-pub(crate) fn metric(body: &[u8], metric: &MetricSelector) -> Result<Reading, AskError> {
-    let text = std::str::from_utf8(body)
-        .map_err(|e| AskError::NotPrometheus { why: format!("it is not UTF-8 ({e})") })?;
-    prometheus::sum(text, metric).map(Reading::of_total)
 }
 
 fn json(body: &[u8]) -> Result<Value, AskError> {

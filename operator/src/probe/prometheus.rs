@@ -1,58 +1,116 @@
-//! As much of the Prometheus text format as it takes to sum a metric, and strict: what it cannot read is an error, never zero.
+//! As much of the Prometheus text format as it takes to sum a metric, read a line at a time while the page streams in, and strict: what it
+//! cannot read is an error, never zero.
 
-use graceful_api::{MetricSelector, metric};
+use graceful_api::{MetricSelector, metric::Series};
+use memchr::memchr;
 
 use super::count;
 use super::error::{AskError, excerpt};
 
-/// The sum over all series that match. None that matches is an error: an absent metric is not zero.
-pub(crate) fn sum(text: &str, metric: &MetricSelector) -> Result<u64, AskError> {
-    let mut found = false;
-    let mut total = 0u64;
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let series = Series::parse(line).ok_or_else(|| AskError::NotPrometheus {
-            why: format!("cannot read the line {:?}", excerpt(line)),
-        })?;
-        if !metric.matches(series.name, |label| series.label(label)) {
-            continue;
+/// The most of a page that is read. An app with thousands of series, and a histogram for each route, has 2 MB.
+pub(crate) const LONGEST_PAGE: usize = 16 * 1024 * 1024;
+
+/// The most of one line: what is kept of a page while it streams. A series with thirty long labels has some 4 KiB.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// A page on its way in, and the sum over the series that match so far.
+pub(crate) struct Page<'a> {
+    metric: &'a MetricSelector,
+    /// A line whose end has not come yet.
+    begun: Vec<u8>,
+    found: bool,
+    total: u64,
+}
+
+impl<'a> Page<'a> {
+    pub(crate) fn new(metric: &'a MetricSelector) -> Self {
+        Self { metric, begun: Vec::new(), found: false, total: 0 }
+    }
+
+    /// The next piece of it, cut anywhere.
+    pub(crate) fn take(&mut self, mut piece: &[u8]) -> Result<(), AskError> {
+        while let Some(end) = memchr(b'\n', piece) {
+            let (head, tail) = (&piece[..end], &piece[end + 1..]);
+            if self.begun.is_empty() {
+                self.line(head)?;
+            } else {
+                self.keep(head)?;
+                let mut begun = std::mem::take(&mut self.begun);
+                self.line(&begun)?;
+                begun.clear();
+                self.begun = begun;
+            }
+            piece = tail;
         }
-        found = true;
-        let value = count::from_float(series.name, series.value)?;
-        total = total.saturating_add(value);
+        self.keep(piece)
     }
-    if !found {
-        return Err(AskError::MetricMissing { metric: metric.to_string() });
+
+    /// The sum. None that matches is an error: an absent metric is not zero.
+    ///
+    /// `framed`: HTTP said how long the page is, or where it ends. Where the connection's end was the page's, a last line without its line feed
+    /// may have been cut, and `12` be the rest of `120`.
+    pub(crate) fn end(mut self, framed: bool) -> Result<u64, AskError> {
+        let last = std::mem::take(&mut self.begun);
+        if !last.is_empty() && !framed {
+            return Err(unreadable("it ends in the middle of", &last));
+        }
+        self.line(&last)?;
+        if !self.found {
+            return Err(AskError::MetricMissing { metric: self.metric.to_string() });
+        }
+        if self.total >= count::LIMIT {
+            let (what, found) = (format!("the sum over {}", self.metric), self.total.to_string());
+            return Err(AskError::NotACount { what, found });
+        }
+        Ok(self.total)
     }
-    if total >= count::LIMIT {
-        let (what, found) = (format!("the sum over {metric}"), total.to_string());
-        return Err(AskError::NotACount { what, found });
+
+    fn keep(&mut self, piece: &[u8]) -> Result<(), AskError> {
+        bounded(self.begun.len().saturating_add(piece.len()))?;
+        self.begun.extend_from_slice(piece);
+        Ok(())
     }
-    Ok(total)
+
+    fn line(&mut self, line: &[u8]) -> Result<(), AskError> {
+        bounded(line.len())?;
+        let text = std::str::from_utf8(line).map_err(|_| unreadable("there is no UTF-8 in", line))?;
+        let text = text.trim_ascii();
+        if text.is_empty() || text.starts_with('#') {
+            return Ok(());
+        }
+        let (series, value) = sample(text).ok_or_else(|| unreadable("cannot read", line))?;
+        if self.metric.matches(&series) {
+            self.found = true;
+            self.total = self.total.saturating_add(count::from_float(series.name, value)?);
+        }
+        Ok(())
+    }
+}
+
+fn bounded(length: usize) -> Result<(), AskError> {
+    if length > LONGEST_LINE {
+        let why = format!("it has a line of more than {LONGEST_LINE} bytes");
+        return Err(AskError::NotPrometheus { why });
+    }
+    Ok(())
+}
+
+fn unreadable(what: &str, line: &[u8]) -> AskError {
+    let shown = excerpt(&String::from_utf8_lossy(&line[..line.len().min(400)]));
+    AskError::NotPrometheus { why: format!("{what} the line {shown:?}") }
 }
 
 /// One line: `name{label="value",…} value [timestamp]`.
-struct Series<'a> {
-    name: &'a str,
-    labels: Vec<(&'a str, String)>,
-    value: f64,
-}
-
-impl<'a> Series<'a> {
-    fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+fn sample(line: &str) -> Option<(Series<'_>, f64)> {
+    let series = Series::read(line)?;
+    let mut words = series.rest.split_ascii_whitespace();
+    let value = number(words.next()?)?;
+    // A timestamp may follow, and OpenMetrics' exemplar after a #.
+    match words.next() {
+        Some(word) if word != "#" => word.parse::<f64>().ok().map(|_| ())?,
+        Some(_) | None => (),
     }
-
-    fn parse(line: &'a str) -> Option<Self> {
-        let (name, labels, rest) = metric::series(line)?;
-        let mut words = rest.split_ascii_whitespace();
-        let value = number(words.next()?)?;
-        // A timestamp may follow, and OpenMetrics' exemplar after a #.
-        match words.next() {
-            Some(word) if word != "#" => word.parse::<f64>().ok().map(|_| ())?,
-            Some(_) | None => (),
-        }
-        Some(Self { name, labels, value })
-    }
+    Some((series, value))
 }
 
 fn number(word: &str) -> Option<f64> {
@@ -65,51 +123,4 @@ fn number(word: &str) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PAGE: &str = r#"
-# HELP queue_length Tasks by state.
-# TYPE queue_length gauge
-queue_length{state="queued"} 2
-queue_length{state="running",queue="mail, \"bulk\""} 3 1700000000000
-queue_length { state = "running" , } 4.0
-queue_length_max 9
-http_seconds_sum 0.53
-go_gc NaN
-"#;
-
-    fn total(text: &str, metric: &str) -> Result<u64, &'static str> {
-        sum(text, &metric.parse().unwrap()).map_err(|e| e.class())
-    }
-
-    #[test]
-    fn matching_series_are_summed() {
-        assert_eq!(total(PAGE, "queue_length"), Ok(9));
-        assert_eq!(total(PAGE, r#"queue_length{state="running"}"#), Ok(7));
-        assert_eq!(total(PAGE, r#"queue_length{queue="mail, \"bulk\""}"#), Ok(3));
-    }
-
-    #[test]
-    fn an_absent_metric_is_not_zero() {
-        assert_eq!(total(PAGE, "queue"), Err("metric_missing"));
-        assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Err("metric_missing"));
-        assert_eq!(total("", "queue"), Err("metric_missing"));
-    }
-
-    #[test]
-    fn what_is_not_a_count_is_busy() {
-        for value in ["NaN", "+Inf", "-Inf", "-1", "0.5", "1e308"] {
-            assert_eq!(total(&format!("q {value}"), "q"), Err("not_a_count"), "{value}");
-        }
-        let huge = format!("q{{a=\"1\"}} {0}\nq{{a=\"2\"}} {0}", count::LIMIT - 1);
-        assert_eq!(total(&huge, "q"), Err("not_a_count"));
-    }
-
-    #[test]
-    fn a_page_that_cannot_be_read_is_busy_even_past_the_metric() {
-        for page in ["q 0\n<html>", "q", "q{a} 1", "q 0 soon", "q \"0\"", "q{a=\"b} 0", "{} 0"] {
-            assert_eq!(total(page, "q"), Err("not_prometheus"), "{page}");
-        }
-    }
-}
+mod tests;

@@ -33,7 +33,23 @@ async fn saying(answer: &'static [u8]) -> SocketAddr {
     .await
 }
 
-async fn ask(address: SocketAddr) -> Result<Reply, AskError> {
+/// Keeps up to so many bytes.
+struct Kept(Vec<u8>, usize);
+
+impl Sink for Kept {
+    fn limit(&self) -> usize {
+        self.1
+    }
+
+    fn take(&mut self, piece: &[u8]) -> Result<(), AskError> {
+        self.0.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
+async fn ask(address: SocketAddr) -> Result<(Reply, Vec<u8>), AskError> {
+    let mut kept = Kept(Vec::new(), 64 * 1024);
+
     let question = Question {
         method: Method::GET,
         address,
@@ -42,7 +58,8 @@ async fn ask(address: SocketAddr) -> Result<Reply, AskError> {
         body: Bytes::new(),
         deadline: Duration::from_millis(300),
     };
-    Asker::that_reaches_loopback().ask(question).await
+    let reply = Asker::that_reaches_loopback().ask(question, &mut kept).await?;
+    Ok((reply, kept.0))
 }
 
 async fn class(address: SocketAddr) -> &'static str {
@@ -52,15 +69,30 @@ async fn class(address: SocketAddr) -> &'static str {
 #[tokio::test]
 async fn an_answer_is_read_whole() {
     let address = saying(b"HTTP/1.1 200 OK\r\nETag: W/\"7\"\r\nContent-Length: 2\r\n\r\n{}").await;
-    let reply = ask(address).await.unwrap();
-    assert_eq!((reply.status, reply.body.as_ref()), (StatusCode::OK, b"{}".as_ref()));
+    let (reply, body) = ask(address).await.unwrap();
+    assert_eq!((reply.status, reply.framed, body.as_slice()), (StatusCode::OK, true, b"{}".as_ref()));
     assert_eq!(reply.etag.unwrap(), "W/\"7\"");
 }
 
 #[tokio::test]
 async fn an_answer_that_ends_with_the_connection_is_read_whole() {
     let address = saying(b"HTTP/1.0 200 OK\r\n\r\n{\"n\": 3}").await;
-    assert_eq!(ask(address).await.unwrap().body.as_ref(), b"{\"n\": 3}");
+    let (reply, body) = ask(address).await.unwrap();
+    assert_eq!(
+        (reply.framed, body.as_slice()),
+        (false, b"{\"n\": 3}".as_ref()),
+        "what was cut off would look the same"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_in_chunks_says_where_it_ends() {
+    let whole =
+        saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nq 1\r\n1\r\n2\r\n0\r\n\r\n").await;
+    let (reply, body) = ask(whole).await.unwrap();
+    assert_eq!((reply.framed, body.as_slice()), (true, b"q 12".as_ref()));
+    let cut = saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nq 1\r\n").await;
+    assert_eq!(class(cut).await, "reset");
 }
 
 #[tokio::test]
@@ -74,7 +106,10 @@ async fn loopback_is_out_of_reach_for_the_operator() {
         body: Bytes::new(),
         deadline: Duration::from_secs(1),
     };
-    assert_eq!(Asker::default().ask(question).await.unwrap_err().class(), "forbidden");
+    assert_eq!(
+        Asker::default().ask(question, &mut Kept(Vec::new(), 0)).await.unwrap_err().class(),
+        "forbidden"
+    );
 }
 
 #[tokio::test]

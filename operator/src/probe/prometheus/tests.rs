@@ -1,0 +1,144 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const PAGE: &str = r#"
+# HELP queue_length Tasks by state.
+# TYPE queue_length gauge
+queue_length{state="queued"} 2
+queue_length{state="running",queue="mail, \"bulk\""} 3 1700000000000
+queue_length { state = "running" , } 4.0
+queue_length_max 9
+http_seconds_sum 0.53
+go_gc NaN
+"#;
+
+/// Of a page that comes in pieces of so many bytes.
+fn in_pieces(page: &[u8], size: usize, metric: &MetricSelector, framed: bool) -> Result<u64, AskError> {
+    let mut sum = Page::new(metric);
+    for piece in page.chunks(size) {
+        sum.take(piece)?;
+    }
+    sum.end(framed)
+}
+
+fn total(text: &str, metric: &str) -> Result<u64, &'static str> {
+    in_pieces(text.as_bytes(), usize::MAX, &metric.parse().unwrap(), true).map_err(|e| e.class())
+}
+
+#[test]
+fn matching_series_are_summed() {
+    assert_eq!(total(PAGE, "queue_length"), Ok(9));
+    assert_eq!(total(PAGE, r#"queue_length{state="running"}"#), Ok(7));
+    assert_eq!(total(PAGE, r#"queue_length{queue="mail, \"bulk\""}"#), Ok(3));
+}
+
+#[test]
+fn an_absent_metric_is_not_zero() {
+    assert_eq!(total(PAGE, "queue"), Err("metric_missing"));
+    assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Err("metric_missing"));
+    assert_eq!(total("", "queue"), Err("metric_missing"));
+}
+
+#[test]
+fn what_is_not_a_count_is_busy() {
+    for value in ["NaN", "+Inf", "-Inf", "-1", "0.5", "1e308"] {
+        assert_eq!(total(&format!("q {value}"), "q"), Err("not_a_count"), "{value}");
+    }
+    let huge = format!("q{{a=\"1\"}} {0}\nq{{a=\"2\"}} {0}", count::LIMIT - 1);
+    assert_eq!(total(&huge, "q"), Err("not_a_count"));
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_busy_even_past_the_metric() {
+    for page in
+        ["q 0\n<html>", "q", "q{a} 1", "q 0 soon", "q \"0\"", "q{a=\"b} 0", "{} 0", "q 0\nr{", "q 0\nr x"]
+    {
+        assert_eq!(total(page, "q"), Err("not_prometheus"), "{page}");
+    }
+}
+
+#[test]
+fn a_page_is_the_same_however_it_is_cut() {
+    let metric = "queue_length".parse().unwrap();
+    for size in 1..80 {
+        assert_eq!(in_pieces(PAGE.as_bytes(), size, &metric, false).unwrap(), 9, "in pieces of {size}");
+    }
+}
+
+/// `q 0` may be the beginning of `q 0.5`, and `q 1` of `q 12`.
+#[test]
+fn a_page_that_may_have_been_cut_in_a_line_is_busy() {
+    let metric = "q".parse().unwrap();
+    let ends = |page: &str, framed| in_pieces(page.as_bytes(), 7, &metric, framed).map_err(|e| e.class());
+    assert_eq!(ends("q 0\n", false), Ok(0));
+    assert_eq!(ends("q 0", false), Err("not_prometheus"));
+    assert_eq!(ends("q 0\nr{path=\"/a", false), Err("not_prometheus"));
+    assert_eq!(ends("q 0\nr{path=\"/a", true), Err("not_prometheus"));
+    assert_eq!(ends("q 0", true), Ok(0));
+}
+
+#[test]
+fn a_line_without_end_is_not_kept() {
+    let metric = "q".parse().unwrap();
+    for (start, filler) in [("# HELP q ", b'x'), ("q{a=\"", b'x'), ("", b' ')] {
+        let mut page = Page::new(&metric);
+        page.take(start.as_bytes()).unwrap();
+        let met = (0..100).find_map(|_| page.take(&[filler; 4096]).err());
+        assert_eq!(met.expect("a bound").class(), "not_prometheus");
+        assert!(page.begun.capacity() <= 2 * LONGEST_LINE, "{} bytes are kept", page.begun.capacity());
+    }
+    // The bound is the same for a line that comes whole.
+    let long = format!("q{{a=\"{}\"}} 0\n", "x".repeat(LONGEST_LINE));
+    assert_eq!(total(&long, "q"), Err("not_prometheus"));
+}
+
+#[test]
+fn what_is_not_utf_8_is_busy() {
+    let metric = "q".parse().unwrap();
+    for page in [&b"q 0\nr{a=\"\xff\"} 1\n"[..], b"q 0\n# HELP \xc3\n", b"q 0\n\xf0\x9f\x98"] {
+        let met = in_pieces(page, 3, &metric, true).unwrap_err();
+        assert_eq!(met.class(), "not_prometheus", "{page:?}");
+    }
+    // Cut in the middle of a letter is not wrong.
+    assert_eq!(in_pieces("q{a=\"ü😀\"} 4\n".as_bytes(), 1, &metric, true).unwrap(), 4);
+}
+
+proptest! {
+    /// However a page is cut into pieces, what is read is the same.
+    #[test]
+    fn pieces_do_not_matter(page in "([qr]?(\\{a=\"[bc\\\\\"]?\"\\})? ?[0-9eNa.-]{0,3}[\n#]?){0,6}", size in 1usize..9, framed: bool) {
+        let metric = "q".parse().unwrap();
+        let whole = in_pieces(page.as_bytes(), usize::MAX, &metric, framed).map_err(|e| e.to_string());
+        let pieces = in_pieces(page.as_bytes(), size, &metric, framed).map_err(|e| e.to_string());
+        prop_assert_eq!(whole, pieces);
+    }
+}
+
+/// By hand: `cargo test -p graceful-operator --release -- --ignored --nocapture what_a_page_costs`.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_page_costs() {
+    let metric = r#"queue_length{state="running"}"#.parse().unwrap();
+    let mut page = String::new();
+    let mut lines = 0u32;
+    while page.len() < 2_000_000 {
+        let route = lines / 12 % 97;
+        page.push_str(&format!(
+            "http_request_duration_seconds_bucket{{method=\"GET\",route=\"/v1/things/{route}\",status=\"200\",le=\"{}\"}} {lines}\n",
+            lines % 12
+        ));
+        lines += 1;
+    }
+    page.push_str("queue_length{state=\"running\"} 3\n");
+    let begun = std::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(in_pieces(page.as_bytes(), 16 * 1024, &metric, true).unwrap(), 3);
+    }
+    let each = begun.elapsed() / 20;
+    println!(
+        "{} bytes, {lines} lines: {each:?} a page, {} ns a line",
+        page.len(),
+        each.as_nanos() / u128::from(lines)
+    );
+}
