@@ -25,7 +25,7 @@ pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 pub use revision::RevisionHash;
 pub use spec::{
     Disruption, Drain, Format, GracefulApp, GracefulAppSpec, InFlight, OnDeadline, PreStop, Rollout,
-    ServiceTemplate, ServiceType, Signal,
+    ServiceTemplate, ServiceType, Signal, WhenAbsent,
 };
 pub use status::{
     Cut, DrainReason, DrainingPod, GracefulAppStatus, InFlightCount, Phase, PodState, RevisionStatus,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::metric::MetricSelector;
-use crate::spec::{OnDeadline, Signal};
+use crate::spec::{OnDeadline, Signal, WhenAbsent};
 
 /// The resolved `inFlight` and `drain` of one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub enum Question {
     Prometheus {
         /// The series to sum.
         metric: MetricSelector,
+        /// What it means that none is there.
+        #[serde(rename = "whenAbsent", default, skip_serializing_if = "WhenAbsent::is_busy")]
+        when_absent: WhenAbsent,
     },
 }
 
@@ -119,15 +122,16 @@ impl DrainPolicy {
 mod tests {
     use super::*;
 
-    /// Golden: Deployments in users' clusters carry exactly this text.
-    #[test]
-    fn an_annotation_written_today_is_read_by_every_later_version() {
-        let policy = Policy {
+    fn policy(when_absent: WhenAbsent) -> Policy {
+        Policy {
             in_flight: InFlightPolicy {
                 container: "web".to_owned(),
                 port: 8000,
                 path: "/metrics".to_owned(),
-                question: Question::Prometheus { metric: r#"q{state="running"}"#.parse().unwrap() },
+                question: Question::Prometheus {
+                    metric: r#"q{state="running"}"#.parse().unwrap(),
+                    when_absent,
+                },
                 poll_interval_seconds: 1,
                 timeout_seconds: 2,
             },
@@ -138,9 +142,17 @@ mod tests {
                 deadline_seconds: 300,
                 on_deadline: OnDeadline::Hold,
             },
-        };
+        }
+    }
+
+    /// Golden: Deployments in users' clusters carry exactly this text. It stays so where `whenAbsent` is not used (P5).
+    #[test]
+    fn an_annotation_written_today_is_read_by_every_later_version() {
         let text = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Sigterm","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
-        assert_eq!(policy.to_annotation(), text);
-        assert_eq!(Policy::from_annotation(text).unwrap(), policy);
+        assert_eq!(policy(WhenAbsent::Busy).to_annotation(), text);
+        assert_eq!(Policy::from_annotation(text).unwrap(), policy(WhenAbsent::Busy));
+        let text = text.replace(r#"\"}"},"poll"#, r#"\"}","whenAbsent":"Zero"},"poll"#);
+        assert_eq!(policy(WhenAbsent::Zero).to_annotation(), text);
+        assert_eq!(Policy::from_annotation(&text).unwrap(), policy(WhenAbsent::Zero));
     }
 }

@@ -155,6 +155,12 @@ fn in_flight() -> Vec<Rule> {
         ),
         Rule::new(
             "spec.inFlight",
+            ".whenAbsent",
+            "!has(self.whenAbsent) || self.format == 'Prometheus'",
+            "whenAbsent needs format: Prometheus; set it, or remove whenAbsent",
+        ),
+        Rule::new(
+            "spec.inFlight",
             "",
             "self.format != 'Prometheus' || has(self.metric)",
             "format Prometheus needs metric; name it, as in metric: queue_length or metric: queue_length{state=\"running\"}",

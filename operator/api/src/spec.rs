@@ -118,6 +118,11 @@ pub struct InFlight {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub metric: Option<String>,
+    /// For format Prometheus: what it means that the page is whole and no series matches the metric. Busy (the default):
+    /// that nothing is known. Zero: that nothing is in flight, for a gauge that comes with the first job. With Zero a
+    /// misspelt metric or label reads as idle, and so does a gauge that goes before its job has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_absent: Option<WhenAbsent>,
     /// How often a draining pod is asked. With format Graceful a long poll makes the answer instant.
     #[schemars(range(min = 1, max = 3600))]
     pub poll_interval_seconds: u32,
@@ -136,6 +141,23 @@ pub enum Format {
     JsonPointer,
     /// The Prometheus text format.
     Prometheus,
+}
+
+/// What a metric that is not on the page means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WhenAbsent {
+    /// Nothing is known, so the pod may be busy.
+    #[default]
+    Busy,
+    /// Nothing is in flight, as long as other series are there: an exporter that only starts has an empty page.
+    Zero,
+}
+
+impl WhenAbsent {
+    /// The default, which is not written: a revision that does not use it keeps the annotation it has.
+    pub(crate) fn is_busy(&self) -> bool {
+        *self == Self::Busy
+    }
 }
 
 /// How a pod is drained.
@@ -262,6 +284,7 @@ impl Default for InFlight {
             format: Format::Graceful,
             json_pointer: None,
             metric: None,
+            when_absent: None,
             poll_interval_seconds: 1,
             timeout_seconds: 2,
         }

@@ -234,12 +234,15 @@ fn check_template<'a>(template: &'a Outline, errors: &mut Errors) -> Option<&'a 
 }
 
 fn question(in_flight: &InFlight, errors: &mut Errors) -> Option<Question> {
-    let InFlight { format, json_pointer, metric, .. } = in_flight;
+    let InFlight { format, json_pointer, metric, when_absent, .. } = in_flight;
     if json_pointer.is_some() && *format != Format::JsonPointer {
         errors.add("spec.inFlight.jsonPointer", "needs format: JsonPointer; set it, or remove jsonPointer");
     }
     if metric.is_some() && *format != Format::Prometheus {
         errors.add("spec.inFlight.metric", "needs format: Prometheus; set it, or remove metric");
+    }
+    if when_absent.is_some() && *format != Format::Prometheus {
+        errors.add("spec.inFlight.whenAbsent", "needs format: Prometheus; set it, or remove whenAbsent");
     }
     match (format, json_pointer, metric) {
         (Format::Graceful, _, _) => Some(Question::Graceful),
@@ -257,7 +260,7 @@ fn question(in_flight: &InFlight, errors: &mut Errors) -> Option<Question> {
         }
         (Format::Prometheus, _, Some(metric)) => metric
             .parse::<MetricSelector>()
-            .map(|metric| Question::Prometheus { metric })
+            .map(|metric| Question::Prometheus { metric, when_absent: when_absent.unwrap_or_default() })
             .map_err(|e| errors.add("spec.inFlight.metric", e))
             .ok(),
         (Format::Prometheus, _, None) => {

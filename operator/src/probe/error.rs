@@ -48,8 +48,16 @@ pub(crate) enum AskError {
     NotProtocol { why: String },
     #[error("the answer has nothing at {pointer:?}; check inFlight.jsonPointer")]
     PointerMissing { pointer: String },
-    #[error("no series matches {metric}; check inFlight.metric (a metric that is absent is not zero)")]
+    #[error(
+        "no series matches {metric}; check inFlight.metric (a metric that is absent is not zero; if it comes only with the first job, write \
+         inFlight.whenAbsent: Zero)"
+    )]
     MetricMissing { metric: String },
+    #[error(
+        "no series matches {metric}, and the page has no other series either: with inFlight.whenAbsent: Zero one other at least must be there, \
+         since an exporter that is only starting answers with an empty page"
+    )]
+    PageEmpty { metric: String },
     #[error("{what} is {found}; it must be a whole number, 0 or more and below 2^53")]
     NotACount { what: String, found: String },
     #[error(
@@ -79,6 +87,7 @@ impl AskError {
             Self::NotProtocol { .. } => "not_protocol",
             Self::PointerMissing { .. } => "pointer_missing",
             Self::MetricMissing { .. } => "metric_missing",
+            Self::PageEmpty { .. } => "page_empty",
             Self::NotACount { .. } => "not_a_count",
             Self::WrongPod { .. } => "wrong_pod",
             Self::Conflict => "conflict",

@@ -48,7 +48,7 @@ impl<'a> Hearing<'a> {
     pub(crate) fn new(language: &'a Language, asked: &'a PodUid) -> Self {
         let heard = match language {
             Language::Graceful | Language::JsonPointer { .. } => Heard::Document(Vec::new()),
-            Language::Prometheus { metric } => Heard::Page(Page::new(metric)),
+            Language::Prometheus { metric, when_absent } => Heard::Page(Page::new(metric, *when_absent)),
         };
         Self { language, asked, heard }
     }

@@ -1,7 +1,7 @@
 //! As much of the Prometheus text format as it takes to sum a metric, read a line at a time while the page streams in, and strict: what it
 //! cannot read is an error, never zero.
 
-use graceful_api::{MetricSelector, metric::Series};
+use graceful_api::{MetricSelector, WhenAbsent, metric::Series};
 use memchr::memchr;
 
 use super::count;
@@ -16,15 +16,19 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// A page on its way in, and the sum over the series that match so far.
 pub(crate) struct Page<'a> {
     metric: &'a MetricSelector,
+    when_absent: WhenAbsent,
     /// A line whose end has not come yet.
     begun: Vec<u8>,
+    /// A series matched.
     found: bool,
+    /// Another one did not.
+    others: bool,
     total: u64,
 }
 
 impl<'a> Page<'a> {
-    pub(crate) fn new(metric: &'a MetricSelector) -> Self {
-        Self { metric, begun: Vec::new(), found: false, total: 0 }
+    pub(crate) fn new(metric: &'a MetricSelector, when_absent: WhenAbsent) -> Self {
+        Self { metric, when_absent, begun: Vec::new(), found: false, others: false, total: 0 }
     }
 
     /// The next piece of it, cut anywhere.
@@ -45,7 +49,8 @@ impl<'a> Page<'a> {
         self.keep(piece)
     }
 
-    /// The sum. None that matches is an error: an absent metric is not zero.
+    /// The sum. None that matches is an error: an absent metric is not zero, unless the user says that it is. Even then there must be other
+    /// series: an exporter that is only starting answers with an empty page.
     ///
     /// `framed`: HTTP said how long the page is, or where it ends. Where the connection's end was the page's, a last line without its line feed
     /// may have been cut, and `12` be the rest of `120`.
@@ -55,8 +60,11 @@ impl<'a> Page<'a> {
             return Err(unreadable("it ends in the middle of", &last));
         }
         self.line(&last)?;
-        if !self.found {
-            return Err(AskError::MetricMissing { metric: self.metric.to_string() });
+        match self.when_absent {
+            _ if self.found => {}
+            WhenAbsent::Zero if self.others => {}
+            WhenAbsent::Zero => return Err(AskError::PageEmpty { metric: self.metric.to_string() }),
+            WhenAbsent::Busy => return Err(AskError::MetricMissing { metric: self.metric.to_string() }),
         }
         if self.total >= count::LIMIT {
             let (what, found) = (format!("the sum over {}", self.metric), self.total.to_string());
@@ -82,6 +90,8 @@ impl<'a> Page<'a> {
         if self.metric.matches(&series) {
             self.found = true;
             self.total = self.total.saturating_add(count::from_float(series.name, value)?);
+        } else {
+            self.others = true;
         }
         Ok(())
     }

@@ -125,6 +125,11 @@ fn each_error_names_its_field_and_says_what_to_write() {
         ("/inFlight", json!({"path": "drain"}), r#"spec.inFlight.path: "drain" must start with /"#),
         (
             "/inFlight",
+            json!({"whenAbsent": "Busy"}),
+            "spec.inFlight.whenAbsent: needs format: Prometheus; set it",
+        ),
+        (
+            "/inFlight",
             json!({"jsonPointer": "/n"}),
             "spec.inFlight.jsonPointer: needs format: JsonPointer; set it",
         ),

@@ -1,3 +1,4 @@
+use graceful_api::WhenAbsent;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -73,7 +74,7 @@ fn a_pointer_reaches_a_number_or_nothing() {
 }
 
 fn metric(body: &[u8]) -> Result<Reading, AskError> {
-    let language = Language::Prometheus { metric: "q".parse().unwrap() };
+    let language = Language::Prometheus { metric: "q".parse().unwrap(), when_absent: WhenAbsent::Busy };
     let asked = uid();
     let mut hearing = Hearing::new(&language, &asked);
     hearing.take(body)?;

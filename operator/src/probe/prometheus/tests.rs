@@ -15,7 +15,7 @@ go_gc NaN
 
 /// Of a page that comes in pieces of so many bytes.
 fn in_pieces(page: &[u8], size: usize, metric: &MetricSelector, framed: bool) -> Result<u64, AskError> {
-    let mut sum = Page::new(metric);
+    let mut sum = Page::new(metric, WhenAbsent::Busy);
     for piece in page.chunks(size) {
         sum.take(piece)?;
     }
@@ -38,6 +38,25 @@ fn an_absent_metric_is_not_zero() {
     assert_eq!(total(PAGE, "queue"), Err("metric_missing"));
     assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Err("metric_missing"));
     assert_eq!(total("", "queue"), Err("metric_missing"));
+}
+
+/// Only where the user says so, and only on a page that is whole and has something else on it.
+#[test]
+fn an_absent_metric_is_zero_where_the_user_says_so() {
+    let total = |page: &str, metric: &str| {
+        let metric = metric.parse().unwrap();
+        let mut sum = Page::new(&metric, WhenAbsent::Zero);
+        sum.take(page.as_bytes()).and_then(|()| sum.end(false)).map_err(|e| e.class())
+    };
+    assert_eq!(total(PAGE, "jobs_running"), Ok(0));
+    assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Ok(0));
+    assert_eq!(total(PAGE, "queue_length"), Ok(9), "what is there counts");
+    for empty in ["", "\n", "# HELP jobs_running Jobs.\n# TYPE jobs_running gauge\n", "# EOF\n"] {
+        assert_eq!(total(empty, "jobs_running"), Err("page_empty"), "{empty:?}");
+    }
+    for broken in ["up 1\n<html>\n", "up 1\njobs_run", "up\n", "up 1\njobs_running NaN\n"] {
+        assert!(total(broken, "jobs_running").is_err(), "{broken:?}");
+    }
 }
 
 #[test]
@@ -82,7 +101,7 @@ fn a_page_that_may_have_been_cut_in_a_line_is_busy() {
 fn a_line_without_end_is_not_kept() {
     let metric = "q".parse().unwrap();
     for (start, filler) in [("# HELP q ", b'x'), ("q{a=\"", b'x'), ("", b' ')] {
-        let mut page = Page::new(&metric);
+        let mut page = Page::new(&metric, WhenAbsent::Busy);
         page.take(start.as_bytes()).unwrap();
         let met = (0..100).find_map(|_| page.take(&[filler; 4096]).err());
         assert_eq!(met.expect("a bound").class(), "not_prometheus");
