@@ -6,6 +6,7 @@ mod deadline;
 mod deletion;
 mod durable;
 mod foreign;
+mod mess;
 mod operator;
 mod page;
 mod resume;
@@ -29,6 +30,8 @@ macro_rules! scenarios {
 /// All of them, the longest first so that the last to run are short.
 pub fn all() -> Vec<Scenario> {
     scenarios![
+        mess::evicted_pod_counts_for_nothing,
+        mess::policy_engine_that_mutates,
         rollout::max_surge_zero,
         rollout::tasks_longer_than_the_grace_period,
         rollout::rollout,
@@ -44,6 +47,9 @@ pub fn all() -> Vec<Scenario> {
         scale::kubectl_scale_in_mid_rollout,
         scale::autoscaler_scales_in_mid_rollout,
         scale::to_zero_and_back,
+        mess::change_freeze_on_scales,
+        mess::revision_that_never_worked_then_its_correction,
+        mess::side_container_crashes_beside_a_busy_worker,
         bad::bad_image_then_its_correction,
         bad::crash_loop_then_its_correction,
         bad::unknown_field_then_its_correction,
