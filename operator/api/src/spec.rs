@@ -245,6 +245,10 @@ pub struct Rollout {
     /// Seconds in which a new pod must become Available; past it the rollout is Stalled. Waiting for a drain does not count.
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub progress_deadline_seconds: u32,
+    /// Seconds for which a new pod may find no node before maxUnavailable is spent in place of the surge; an autoscaler may bring a node meanwhile.
+    /// Where a quota or a policy refuses the pod, it is spent at once.
+    #[schemars(range(max = 2_147_483_647))]
+    pub surge_timeout_seconds: u32,
     /// Start no new drain for a rollout. Running drains finish; scaling and node drains go on.
     pub paused: bool,
     /// Emptied Deployments kept as history, to roll back to.
@@ -312,6 +316,7 @@ impl Default for Rollout {
             max_unavailable: IntOrString::Int(0),
             min_ready_seconds: 0,
             progress_deadline_seconds: 600,
+            surge_timeout_seconds: 120,
             paused: false,
             revision_history_limit: 2,
         }

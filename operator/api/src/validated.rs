@@ -66,6 +66,8 @@ pub struct Validated {
     pub min_ready_seconds: u32,
     /// Seconds a new pod may take.
     pub progress_deadline_seconds: u32,
+    /// Seconds a new pod may find no node before maxUnavailable is spent in its place.
+    pub surge_timeout_seconds: u32,
     /// No new drain for a rollout.
     pub paused: bool,
     /// Emptied Deployments to keep.
@@ -105,6 +107,7 @@ impl TryFrom<&GracefulApp> for Validated {
             max_unavailable,
             min_ready_seconds,
             progress_deadline_seconds,
+            surge_timeout_seconds,
             paused,
             revision_history_limit,
         } = rollout;
@@ -169,6 +172,7 @@ impl TryFrom<&GracefulApp> for Validated {
             budget,
             min_ready_seconds: *min_ready_seconds,
             progress_deadline_seconds: *progress_deadline_seconds,
+            surge_timeout_seconds: *surge_timeout_seconds,
             paused: *paused,
             revision_history_limit: *revision_history_limit,
             disruption: *disruption,

@@ -97,6 +97,7 @@ mod tests {
             max_unavailable: 0,
             min_ready_seconds: 0,
             progress_deadline_seconds: 600,
+            surge_timeout_seconds: 120,
             paused: false,
             revision_history_limit: 2,
             deletion: Deletion::No,

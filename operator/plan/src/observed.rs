@@ -91,6 +91,8 @@ pub struct App {
     pub min_ready_seconds: u32,
     /// How long a new pod may fail to count before the app is Stalled.
     pub progress_deadline_seconds: u32,
+    /// How long a new pod may find no node before maxUnavailable is spent in its place.
+    pub surge_timeout_seconds: u32,
     /// No drain for a rollout starts.
     pub paused: bool,
     /// How many emptied Deployments are kept.
@@ -216,6 +218,8 @@ pub struct Pod {
     pub container: Container,
     /// Its node's kubelet is heard. False makes the kubelet's word worthless.
     pub node_ready: bool,
+    /// Since when the scheduler finds no node for it.
+    pub unschedulable: Option<Timestamp>,
     /// Its `terminationGracePeriodSeconds`.
     pub grace_seconds: u32,
     /// What keeps it from running or becoming Ready, in the kubelet's or the scheduler's words.

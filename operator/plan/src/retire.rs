@@ -147,6 +147,7 @@ mod tests {
             readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
             container: Container::Running,
             node_ready: true,
+            unschedulable: None,
             grace_seconds: 90,
             trouble: None,
             hindrance: None,

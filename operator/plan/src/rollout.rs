@@ -6,10 +6,10 @@ use graceful_api::DrainReason;
 
 use crate::action::{Action, Proof};
 use crate::busy::cannot_be_busy;
-use crate::census::{Census, count};
+use crate::census::{Census, after, count};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
-use crate::observed::{Container, Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
+use crate::observed::{App, Container, Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -135,8 +135,16 @@ pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, 
         draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         need -= 1;
     }
-    let room = i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(census.total());
-    let new = if clearing { 0 } else { u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX) };
+    let mut room = i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(census.total());
+    if clearing {
+        room = 0;
+    }
+    if let Some(serving) = still_serving(census, course) {
+        // A stuck rollout and an autoscaler: only the surge is made of what has proven nothing.
+        need = need.min(i64::from(unproven_share(app)) - revision.map_or(0, |r| census.wanted_of(r)));
+        room -= grow_serving(census, draft, serving, room - need.max(0));
+    }
+    let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX);
     match revision {
         None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
         Some(r) if new > 0 && !draft.has_scaled(growth) && !draft.hindered(census, &r.hindrance) => {
@@ -145,6 +153,36 @@ pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, 
         }
         Some(_) => {}
     }
+}
+
+/// The revision that serves while no pod of the one that is rolled out has ever worked. (Once one has, growth stays with the new revision even
+/// where it flaps, or pods would be made and drained with each flap.)
+fn still_serving<'a>(census: &Census<'a>, course: &Course<'_>) -> Option<&'a Revision> {
+    let rolling_out = course.rolling && course.growth == Some(census.update());
+    let ever_worked = census.revision(census.update()).is_some_and(|r| r.proven);
+    let serves = |r: &&Revision| census.labelled().any(|p| p.revision == r.hash && census.counts(p));
+    census.current().filter(|_| rolling_out && !ever_worked && !proven(census)).filter(serves)
+}
+
+/// How many pods of a revision that has proven nothing there may be.
+fn unproven_share(app: &App) -> u32 {
+    if app.max_surge > 0 { app.max_surge } else { app.max_unavailable }
+}
+
+/// Makes what is missing to `replicas` of the revision that serves, and says how many pods it asked for.
+fn grow_serving(census: &Census<'_>, draft: &mut Draft, serving: &Revision, room: i64) -> i64 {
+    let app = &census.observed.app;
+    // What may be missing for the new revision's sake (all of maxUnavailable without surge, one pod with it) is not made again.
+    let spent = if app.max_surge == 0 { app.max_unavailable } else { app.max_unavailable.min(1) };
+    let there: i64 = superseded(census).map(|r| census.wanted_of(r)).sum();
+    let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
+    if missing == 0 || draft.has_scaled(&serving.hash) || draft.hindered(census, &serving.hindrance) {
+        return 0;
+    }
+    let by = u32::try_from(missing).unwrap_or(u32::MAX);
+    let (revision, from) = (serving.hash.clone(), serving.replicas);
+    draft.act(Action::ScaleUp { revision, from, to: from.saturating_add(by) });
+    missing
 }
 
 /// Pods that count towards `replicas` on this course.
@@ -171,7 +209,7 @@ fn warm<'a>(census: &Census<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
 /// Starts the drains that the budget allows.
 pub(crate) fn shrink(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) {
     if fenced(census) {
-        let mut spendable = spendable(census, course);
+        let mut spendable = spendable(census, draft, course);
         if course.rolling {
             replace(census, draft, &mut spendable);
         }
@@ -186,12 +224,31 @@ pub(crate) fn fenced(census: &Census<'_>) -> bool {
 
 /// How many counting pods may stop serving: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
 ///
-/// While a rollout that can surge has proven nothing yet, only what serves above `replicas` itself: a bad revision costs no capacity.
-fn spendable(census: &Census<'_>, course: &Course<'_>) -> i64 {
+/// While a rollout that can surge has proven nothing yet, only what serves above `replicas` itself: a bad revision costs no capacity. Where the
+/// surge cannot come at all, one pod makes room for it, if maxUnavailable has one.
+fn spendable(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) -> i64 {
     let app = &census.observed.app;
     let unproven = course.rolling && app.max_surge > 0 && !proven(census);
-    let may_miss = if unproven { 0 } else { app.max_unavailable };
+    let may_miss = match unproven {
+        false => app.max_unavailable,
+        true if surge_cannot_come(census, draft) => app.max_unavailable.min(1),
+        true => 0,
+    };
     i64::from(census.counting()) - i64::from(app.replicas.saturating_sub(may_miss))
+}
+
+/// A quota or a policy refuses the new pods, or no node has taken one for `surgeTimeoutSeconds`. Not where one fails to start, crashes or is not
+/// Ready: more room would not help it.
+fn surge_cannot_come(census: &Census<'_>, draft: &mut Draft) -> bool {
+    let patience = census.observed.app.surge_timeout_seconds;
+    let refused = census.revision(census.update()).is_some_and(|r| r.replica_failure.is_some());
+    let new = census.labelled().filter(|p| !census.superseded(p));
+    let given_up_at: Vec<_> =
+        new.filter_map(|p| p.unschedulable).map(|since| after(since, patience)).collect();
+    for at in &given_up_at {
+        draft.wake(census, *at);
+    }
+    refused || given_up_at.iter().any(|at| *at <= census.now)
 }
 
 /// The rollout's drains.
@@ -258,11 +315,11 @@ fn kept(census: &Census<'_>) -> u32 {
     if half_way { app.replicas.saturating_add(app.max_surge) } else { app.replicas }
 }
 
-/// Every candidate that serves has been asked since the choice came due, whether it answered or not. Otherwise all are asked, each second, and
+/// Every candidate that serves and takes work has been asked since the choice came due, whether it answered or not. Otherwise all are asked, each second, and
 /// the choice waits: a count from before may be that of another minute.
 fn all_fresh(census: &Census<'_>, draft: &mut Draft, candidates: &[&Pod]) -> bool {
     draft.ask_serving = true;
-    candidates.iter().filter(|p| census.serves(p)).all(|p| {
+    candidates.iter().filter(|p| census.serves(p) && !census.closed(p)).all(|p| {
         let contact = census.contact(p);
         let since = contact.and_then(|c| c.asking_since);
         since.is_some() && contact.and_then(|c| c.asked) >= since

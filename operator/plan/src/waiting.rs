@@ -154,10 +154,26 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
             "the serving pods' word on how busy they are, or the budget, to choose the idlest".to_owned(),
         );
     }
+    if let Some(failure) = census.revision(&app.update).and_then(|r| r.replica_failure.as_ref()) {
+        return Some(no_room(census, &failure.message));
+    }
     let here = count(census.labelled().filter(|p| !census.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let pods = if missing == 1 { "pod" } else { "pods" };
     (missing > 0).then(|| format!("{missing} {pods} of revision {} to be made", app.update))
+}
+
+/// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
+fn no_room(census: &Census<'_>, words: &str) -> String {
+    let app = &census.observed.app;
+    let help = if app.max_unavailable == 0 {
+        "make room, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes room for a new one"
+    } else if app.max_surge > 0 {
+        "one serving pod at a time makes room for a new one, as spec.rollout.maxUnavailable allows"
+    } else {
+        "make room"
+    };
+    format!("no pod of revision {} can be made: {words}; {help}", app.update)
 }
 
 /// The exact command that fences the first of the user's own Services.

@@ -20,6 +20,8 @@ enum Event {
     Budget(u32, u32),
     DeletePod(usize),
     Evict(usize),
+    /// Room for so many pods beyond `replicas`, or for any number.
+    Quota(Option<usize>),
     DrainByHand(usize),
 }
 
@@ -57,6 +59,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0u32..3, 0u32..2).prop_map(|(s, u)| Event::Budget(s, if s == 0 { 1 } else { u })),
         1 => (0usize..8).prop_map(Event::DeletePod),
         1 => (0usize..8).prop_map(Event::Evict),
+        1 => prop_oneof![Just(None), (0usize..3).prop_map(Some)].prop_map(Event::Quota),
         1 => (0usize..8).prop_map(Event::DrainByHand),
     ]
 }
@@ -148,6 +151,7 @@ impl Run {
                 world.app.replicas = *n;
             }
             Event::Evict(nth) => world.evict(*nth),
+            Event::Quota(beyond) => world.quota = beyond.map(|n| n + world.app.replicas as usize),
             Event::Pause(paused) => world.app.paused = *paused,
             Event::Budget(surge, unavailable) => {
                 (world.app.max_surge, world.app.max_unavailable) = (*surge, *unavailable);
@@ -165,6 +169,7 @@ fn calm(world: &mut World) {
     world.faults = Faults::default();
     world.task_every = 0;
     world.app.paused = false;
+    world.quota = None;
     // A good template stays: what was put back, or drained by hand, must serve again and not merely be replaced.
     if world.behaviour(&world.app.update) != Behaviour::Good {
         world.surroundings.template = TemplateVerdict::Unknown;

@@ -53,6 +53,10 @@ enum Step {
     /// The kubelet evicts the pod; its record stays.
     Evict(usize),
     DrainByHand(usize),
+    /// So many pods may there be, terminating ones too.
+    Quota(usize),
+    /// So many pods find a node.
+    Places(usize),
     /// Scales are refused for so many seconds.
     RefuseScales(u32),
     /// Calls take 2 s for so many seconds.
@@ -202,6 +206,14 @@ fn take(world: &mut World, step: &Step) -> String {
             world.evict(*nth);
             world.tick();
             "the kubelet evicts a pod".to_owned()
+        }
+        Step::Quota(pods) => {
+            world.quota = Some(*pods);
+            format!("a quota of {pods} pods")
+        }
+        Step::Places(pods) => {
+            world.places = Some(*pods);
+            format!("nodes have places for {pods} pods")
         }
         Step::RefuseScales(seconds) => {
             world.refuses_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));

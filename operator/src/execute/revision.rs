@@ -24,7 +24,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     };
     let verdict = match post(scene, &app, 0, Post::DryRun).await {
         Ok(_) => TemplateVerdict::Accepted,
-        Err(error) if error.conflict() => TemplateVerdict::Accepted,
+        Err(error) if error.conflict() => name_is_taken(scene, &app).await?,
         Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
         Err(error) => TemplateVerdict::Refused(error.denial().ok_or(error)?),
     };
@@ -47,7 +47,11 @@ pub(super) async fn create(
             scene.memory.written.wrote(Kind::Deployment, &made);
             Ok(Outcome::Done)
         }
-        Err(error) if error.conflict() => Ok(CHANGED),
+        Err(error) if error.conflict() => {
+            let verdict = name_is_taken(scene, &app).await?;
+            scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
+            Ok(CHANGED)
+        }
         Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
         Err(error) => {
             let verdict = TemplateVerdict::Refused(error.denial().ok_or(error)?);
@@ -55,6 +59,29 @@ pub(super) async fn create(
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }
     }
+}
+
+/// A Deployment of this name is there. Our own is as good as made; any other is said, with what to do about it.
+async fn name_is_taken(scene: &Scene<'_>, app: &Validated) -> Result<TemplateVerdict, Error> {
+    let name = names::deployment_name(&app.name, app.revision.as_str());
+    let Some(found) = call("read a Deployment", scene.api::<Deployment>().get_opt(&name)).await? else {
+        return Ok(TemplateVerdict::Unknown);
+    };
+    let (namespace, owner) = (&app.namespace, &app.name);
+    let labelled = found.labels().get(names::APP_LABEL) == Some(owner);
+    let ours = found.annotations().get(names::APP_UID) == Some(&app.uid);
+    let label = names::APP_LABEL;
+    Ok(match (ours, labelled) {
+        (true, true) => TemplateVerdict::Accepted,
+        (true, false) => TemplateVerdict::Refused(format!(
+            "Deployment {name} of this revision lost its label {label}: put it back with `kubectl label deployment -n {namespace} {name} \
+             {label}={owner}`, or delete the Deployment once its pods are idle"
+        )),
+        (false, _) => TemplateVerdict::Refused(format!(
+            "the name {name} is taken by a Deployment that is not this GracefulApp's: delete it (`kubectl delete deployment -n {namespace} \
+             {name}`, once its pods are idle), or change spec.template, for example by an annotation"
+        )),
+    })
 }
 
 /// The annotation alone.

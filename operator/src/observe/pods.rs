@@ -30,10 +30,18 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         container: container_state(pod, container),
         // A pod that no node has is nobody's to speak for but the scheduler's: it runs nowhere.
         node_ready: node.is_none_or(node_ready),
+        unschedulable: unschedulable(pod),
         grace_seconds: grace_seconds(pod),
         trouble: trouble(pod),
         hindrance: None,
     }
+}
+
+/// The scheduler's word that no node takes it.
+fn unschedulable(pod: &PodObject) -> Option<Timestamp> {
+    let scheduled = condition(pod.status.as_ref(), "PodScheduled")?;
+    let refused = scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
+    refused.then(|| scheduled.last_transition_time.as_ref().map(|t| t.0))?
 }
 
 /// Kubernetes defaults it to 30.

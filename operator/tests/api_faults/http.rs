@@ -126,7 +126,9 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
         world.open().admission.judge(target.plural == "deployments" && target.scale(), &target.plural)?;
     }
     if target.dry() && *method == Method::POST {
-        return Ok(body);
+        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let taken = world.open().all.contains_key(&(target.plural.clone(), target.namespace.clone(), name));
+        return if taken { Err((409, "AlreadyExists")) } else { Ok(body) };
     }
     if target.scale() {
         return scale(world, method, target, &key, &body);
@@ -172,6 +174,19 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
     }
 }
 
+/// The object as it was before this version, if it was selected then.
+fn selected_before(world: &World, target: &Target, object: &Value, version: u64) -> Option<Value> {
+    let objects = world.open();
+    let earlier = objects.log.iter().rev().find(|(v, plural, event)| {
+        *v < version
+            && *plural == target.plural
+            && event["object"]["metadata"]["uid"] == object["metadata"]["uid"]
+    })?;
+    let mut before = earlier.2["object"].clone();
+    before["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+    target.selects(&before).then_some(before)
+}
+
 /// The scale of a Deployment, as the API server shows it: a replicas of 0 is left out, and neither labels nor annotations are there.
 fn scale(world: &World, method: &Method, target: &Target, key: &Key, body: &Value) -> Result<Value, Refusal> {
     let deployment = match *method {
@@ -204,13 +219,17 @@ fn watch(world: &World, target: Target, dice: Dice) -> Answer {
                 let objects = world.open();
                 objects.log.iter().find(|(v, plural, _)| *v > seen && *plural == target.plural).cloned()
             };
-            let Some((version, _, event)) = next else {
+            let Some((version, _, mut event)) = next else {
                 world.changed().await;
                 continue;
             };
             seen = version;
             if !target.selects(&event["object"]) {
-                continue;
+                // As a real one does: what is selected no more is told as deleted, as it was before.
+                let Some(before) = selected_before(&world, &target, &event["object"], version) else {
+                    continue;
+                };
+                event = json!({"type": "DELETED", "object": before});
             }
             if dice.breaks_a_watch() {
                 return None;

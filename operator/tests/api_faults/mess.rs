@@ -142,3 +142,21 @@ async fn where_a_wrong_choice_would_lose_something_a_slow_api_server_is_waited_f
     stage.until("a rollout", CALM, |s| s.settled("1", 2)).await;
     stage.lost_nothing();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_taken_is_said() {
+    let mut stage = Stage::set(38, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    // The break-glass, and then the day after.
+    stage.world.write(|w| {
+        let key = w.all.keys().find(|(plural, ..)| plural == "deployments").unwrap().clone();
+        w.edit(&key, &json!({}), |d| {
+            d["metadata"]["labels"].as_object_mut().unwrap().remove("graceful.dev/app");
+            Ok(())
+        })
+        .unwrap();
+    });
+    stage.until("what to do is said", CALM, |s| stalled(s, "kubectl label deployment -n apps tasks-")).await;
+    assert_eq!(stage.deletions(), 0);
+    stage.lost_nothing();
+}

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use graceful_plan::{
-    Container, DrainMark, DrainPolicy, Epoch, Observed, PodUid, Readiness, Revision, RevisionHash,
+    Container, DrainMark, DrainPolicy, Epoch, Failure, Observed, PodUid, Readiness, Revision, RevisionHash,
     TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,8 @@ pub(crate) struct Deployment {
     pub(crate) created: Timestamp,
     pub(crate) policy: DrainPolicy,
     pub(crate) proven: bool,
+    /// Since when its ReplicaSet cannot make pods.
+    pub(crate) failing: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Pod {
     pub(crate) created: Timestamp,
     /// One of two, by turns.
     pub(crate) node: u32,
+    /// Since when no node takes it.
+    pub(crate) homeless_since: Option<Timestamp>,
     /// Its resourceVersion.
     pub(crate) version: u64,
     pub(crate) deleted_at: Option<Timestamp>,
@@ -80,8 +84,13 @@ impl Pod {
             container: self.container,
             node_ready: true,
             grace_seconds: u32::try_from(grace_seconds).expect("few"),
+            unschedulable: self.homeless_since,
             hindrance: None,
             trouble: match (self.container, behaviour) {
+                _ if self.homeless_since.is_some() => Some(
+                    "not scheduled: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules"
+                        .to_owned(),
+                ),
                 (Container::NeverStarted, Behaviour::BadImage) => Some("ImagePullBackOff".to_owned()),
                 (Container::Crashed | Container::CrashedEmpty, _) => Some("CrashLoopBackOff".to_owned()),
                 (Container::HalfCrashed, _) => Some("container exporter: CrashLoopBackOff".to_owned()),
@@ -116,7 +125,11 @@ impl World {
                 .filter(|i| self.pods[*i].revision == hash && self.pods[*i].lives())
                 .collect();
             let have = u32::try_from(active.len()).expect("few");
-            for _ in have..replicas {
+            let failing = self.deployments.get_mut(&hash).expect("it is there");
+            let room = self.quota.map_or(usize::MAX, |quota| quota.saturating_sub(self.pods.len()));
+            let missing = replicas.saturating_sub(have) as usize;
+            failing.failing = (missing > room).then(|| failing.failing.unwrap_or(self.now));
+            for _ in 0..missing.min(room) {
                 self.make_pod(&hash);
             }
             let beside =
@@ -155,6 +168,7 @@ impl World {
             revision: hash.clone(),
             created: self.now,
             node: self.names % 2,
+            homeless_since: self.places.map(|_| self.now),
             version: 1,
             deleted_at: None,
             gone_at: None,
@@ -218,7 +232,10 @@ impl World {
             created: d.created,
             policy: d.policy,
             policy_current: *hash != self.app.update || d.policy == self.app.policy,
-            replica_failure: None,
+            replica_failure: d.failing.map(|since| Failure {
+                message: "pods \"x\" is forbidden: exceeded quota: pods".to_owned(),
+                since,
+            }),
             proven: d.proven,
             hindrance: None,
             unannotated: None,

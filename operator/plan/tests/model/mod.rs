@@ -65,6 +65,10 @@ pub(crate) struct World {
     /// Actions executed in the last second.
     pub(crate) acted: usize,
     pub(crate) deeds: Deeds,
+    /// A quota: so many pods may there be, terminating ones too.
+    pub(crate) quota: Option<usize>,
+    /// So many pods find a node.
+    pub(crate) places: Option<usize>,
     /// Scales are refused until then.
     pub(crate) refuses_until: Timestamp,
     /// Calls take seconds until then.
@@ -151,6 +155,7 @@ impl World {
             max_unavailable: 0,
             min_ready_seconds: 0,
             progress_deadline_seconds: 15,
+            surge_timeout_seconds: 120,
             paused: false,
             revision_history_limit: 2,
             deletion: Deletion::No,
@@ -173,6 +178,8 @@ impl World {
             transcript: Vec::new(),
             acted: 0,
             deeds: Deeds::default(),
+            quota: None,
+            places: None,
             refuses_until: now,
             slow_until: now,
             hindrances: BTreeMap::new(),

@@ -146,6 +146,7 @@ impl World {
                     created,
                     policy,
                     proven: false,
+                    failing: None,
                 });
                 self.surroundings.template = TemplateVerdict::Unknown;
             }

@@ -96,6 +96,7 @@ impl World {
     /// Containers start, crash and restart; tasks arrive and end.
     pub(super) fn processes(&mut self) {
         let now = self.now;
+        self.schedule();
         for i in 0..self.pods.len() {
             let behaviour = self.behaviour(&self.pods[i].revision);
             let restart = self.random.chance(self.faults.restart);
@@ -108,10 +109,23 @@ impl World {
         self.pods.retain(|p| p.gone_at.is_none_or(|at| at > now));
     }
 
+    /// Terminating pods hold their places until they are gone.
+    fn schedule(&mut self) {
+        let taken = self.pods.iter().filter(|p| p.homeless_since.is_none()).count();
+        let mut free = self.places.map_or(usize::MAX, |places| places.saturating_sub(taken));
+        for pod in self.pods.iter_mut().filter(|p| p.homeless_since.is_some() && p.lives()) {
+            if free > 0 {
+                free -= 1;
+                pod.homeless_since = None;
+                pod.created = self.now;
+            }
+        }
+    }
+
     fn run(&mut self, i: usize, behaviour: Behaviour) {
         let now = self.now;
         let pod = &mut self.pods[i];
-        if !pod.lives() || pod.starts_at.is_some_and(|at| at > now) {
+        if !pod.lives() || pod.homeless_since.is_some() || pod.starts_at.is_some_and(|at| at > now) {
             return;
         }
         let age = now.duration_since(pod.created).as_secs();
