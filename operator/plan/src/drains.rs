@@ -212,10 +212,21 @@ mod tests {
 
     /// One pod that drains since second 0 under this signal, its contact, and what follows at this second.
     fn judged(signal: Signal, on_deadline: OnDeadline, contact: Contact, now: i64) -> Progress {
+        judged_of(signal, on_deadline, contact, now, |_, _| ())
+    }
+
+    /// The same of a pod and a revision that differ.
+    fn judged_of(
+        signal: Signal,
+        on_deadline: OnDeadline,
+        contact: Contact,
+        now: i64,
+        differ: impl FnOnce(&mut Pod, &mut Observed),
+    ) -> Progress {
         let policy =
             DrainPolicy { signal, linger_seconds: 3, quiet_seconds: 5, deadline_seconds: 60, on_deadline };
         let hash = RevisionHash::from("old");
-        let pod = Pod {
+        let mut pod = Pod {
             name: "tasks-old-1".to_owned(),
             uid: PodUid::from("uid"),
             revision: hash.clone(),
@@ -232,7 +243,7 @@ mod tests {
             trouble: None,
             hindrance: None,
         };
-        let observed = Observed {
+        let mut observed = Observed {
             app: App {
                 name: "tasks".to_owned(),
                 replicas: 1,
@@ -261,9 +272,11 @@ mod tests {
                 unannotated: None,
             }],
             contacts: [(pod.uid.clone(), contact)].into(),
-            pods: vec![pod.clone()],
+            pods: Vec::new(),
             surroundings: Surroundings::default(),
         };
+        differ(&mut pod, &mut observed);
+        observed.pods.push(pod.clone());
         progress(&Census::take(&observed, at(now)), &pod)
     }
 
@@ -299,6 +312,48 @@ mod tests {
         assert_eq!(judge(zeros(2, 4, 10)), Progress::Busy, "held long enough, read twice");
         assert_eq!(judge(zeros(9, 8, 10)), Progress::Busy, "read often enough, held 2 s of 5");
         assert_eq!(judge(zeros(3, 5, 10)), Progress::Proven(Proof::Quiet { epoch: EPOCH }));
+    }
+
+    #[test]
+    fn work_that_waits_in_a_volume_for_its_next_start_is_not_handed_over() {
+        let judge = |container| {
+            let differ = |pod: &mut Pod, _: &mut Observed| pod.container = container;
+            judged_of(Signal::Sigterm, OnDeadline::Hold, said(3, 7, false), 61, differ)
+        };
+        assert_eq!(judge(Container::Running), Progress::Proven(Proof::HandedOver { epoch: EPOCH }));
+        assert_eq!(judge(Container::Crashed), Progress::Held);
+        assert_eq!(judge(Container::HalfCrashed), Progress::Held);
+    }
+
+    #[test]
+    fn only_a_whole_revision_that_never_worked_goes_without_a_zero() {
+        let judge = |contact: Contact, differ: &dyn Fn(&mut Pod, &mut Observed)| {
+            judged_of(Signal::Http, OnDeadline::Hold, contact, 10, |pod, observed| {
+                pod.readiness = Readiness::Never;
+                observed.revisions[0].proven = false;
+                differ(pod, observed);
+            })
+        };
+        let silent = Contact::default;
+        let dead = Progress::Proven(Proof::NeverWorked { grace_seconds: MAX_DEADLINE_SECONDS });
+        assert_eq!(judge(silent(), &|_, _| ()), dead);
+        assert_eq!(
+            judge(silent(), &|_, o| o.revisions[0].proven = true),
+            Progress::Busy,
+            "a pod worked once"
+        );
+        assert_eq!(judge(said(2, 1, true), &|_, _| ()), Progress::Busy, "it answers");
+        let lost = |p: &mut Pod, _: &mut Observed| p.readiness = Readiness::Lost(at(-5));
+        assert_eq!(judge(silent(), &lost), Progress::Busy, "it was Ready");
+        let sibling = |p: &mut Pod, o: &mut Observed| {
+            o.pods.push(Pod { uid: PodUid::from("b"), readiness: Readiness::Ready(at(-5)), ..p.clone() });
+        };
+        assert_eq!(judge(silent(), &sibling), Progress::Busy, "another pod of it is Ready");
+        assert_eq!(judge(silent(), &|p, _| p.node_ready = false), Progress::Busy, "nobody hears its kubelet");
+        let published = |_: &mut Pod, o: &mut Observed| {
+            o.surroundings.publishing_unready = vec!["headless".to_owned()];
+        };
+        assert_eq!(judge(silent(), &published), Progress::Busy, "a Service sends clients to unready pods");
     }
 
     #[test]
