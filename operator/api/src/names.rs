@@ -31,6 +31,8 @@ pub const DRAIN_EPOCH: &str = "graceful.dev/drain-epoch";
 pub const DRAIN_REASON: &str = "graceful.dev/drain-reason";
 /// Annotation on a pod: since when it drains, RFC 3339.
 pub const DRAIN_SINCE: &str = "graceful.dev/drain-since";
+/// Annotation on a pod: the EndpointSlices of ours that keep it reachable on its node while it lingers, by name, with commas.
+pub const LINGERING: &str = "graceful.dev/lingering";
 /// Annotation on a pod: how many tasks are cut, written before a forced DELETE.
 pub const CUT: &str = "graceful.dev/cut";
 

@@ -74,6 +74,7 @@ pub enum Action {
         to: u32,
     },
     /// One patch with uid and resourceVersion: epoch, reason and since on the annotations, the serving label off, deletion cost to the highest.
+    /// Before it, where a Service has `externalTrafficPolicy: Local`, an EndpointSlice that keeps the pod reachable on its node.
     Unroute {
         /// The pod.
         pod: PodRef,
@@ -83,6 +84,11 @@ pub enum Action {
         reason: DrainReason,
         /// Since when; kept when a drain is only given a new number.
         since: Timestamp,
+    },
+    /// Remove the EndpointSlices that keep a lingering pod reachable on its node, and the annotation that names them.
+    EndLinger {
+        /// The pod.
+        pod: PodRef,
     },
     /// One patch with uid and resourceVersion: the new epoch on the annotation, the serving label back, reason, since and cost off.
     PutBack {
@@ -126,7 +132,9 @@ impl Action {
     fn touches(&self) -> (Option<&PodRef>, Option<&RevisionHash>) {
         match self {
             Self::Retire { pod, revision, .. } => (Some(pod), Some(revision)),
-            Self::Unroute { pod, .. } | Self::PutBack { pod, .. } => (Some(pod), None),
+            Self::Unroute { pod, .. } | Self::PutBack { pod, .. } | Self::EndLinger { pod } => {
+                (Some(pod), None)
+            }
             Self::ScaleUp { revision, .. } | Self::ScaleDown { revision, .. } => (None, Some(revision)),
             Self::AddFinalizer
             | Self::ReleaseFinalizer

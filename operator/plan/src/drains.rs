@@ -165,6 +165,27 @@ pub(crate) fn unroute_spares(census: &Census<'_>, draft: &mut Draft) {
     }
 }
 
+/// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable until it latches, or serves again.
+pub(crate) fn end_lingers(census: &Census<'_>, draft: &mut Draft) {
+    for pod in census.live.iter().filter(|p| p.lingering) {
+        let over = match (pod.serving, pod.drain, census.policy(pod)) {
+            (true, ..) | (false, None, _) => true,
+            (false, Some(_), DrainPolicy { signal: Signal::Http, .. }) => census
+                .answer(pod)
+                .and_then(|a| a.protocol)
+                .is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch),
+            (false, Some(mark), policy) => {
+                let end = after(mark.since, policy.linger_seconds);
+                draft.wake(census, end);
+                end <= census.now
+            }
+        };
+        if over && !draft.has_acted_on(pod) && !draft.hindered(census, &pod.hindrance) {
+            draft.act(Action::EndLinger { pod: pod_ref(pod) });
+        }
+    }
+}
+
 /// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours.
 fn outnumbered(census: &Census<'_>, pod: &Pod) -> bool {
     let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
@@ -235,6 +256,7 @@ mod tests {
             serving: false,
             epoch: Some(EPOCH),
             drain: Some(DrainMark { reason: DrainReason::Rollout, since: at(0) }),
+            lingering: false,
             readiness: Readiness::Ready(at(-90)),
             container: Container::Running,
             node_ready: true,

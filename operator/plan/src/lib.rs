@@ -62,6 +62,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
             drains::repair(&census, &mut draft);
             let clearing = rollout::clear_away(&census, &mut draft, &course);
             rollout::grow(&census, &mut draft, &course, clearing);
+            drains::end_lingers(&census, &mut draft);
             drains::settle(&census, &mut draft);
             rollout::shrink(&census, &mut draft, &course);
             upkeep::history(&census, &mut draft);

@@ -212,6 +212,8 @@ pub struct Pod {
     pub epoch: Option<Epoch>,
     /// Why and since when it drains, from its annotations.
     pub drain: Option<DrainMark>,
+    /// EndpointSlices of ours keep it reachable on its node, for Services with `externalTrafficPolicy: Local`.
+    pub lingering: bool,
     /// Kubernetes' Ready condition.
     pub readiness: Readiness,
     /// What the kubelet says of the containers that last: ordinary ones and native sidecars.

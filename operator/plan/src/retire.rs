@@ -144,6 +144,7 @@ mod tests {
             serving: true,
             epoch: None,
             drain: None,
+            lingering: false,
             readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
             container: Container::Running,
             node_ready: true,

@@ -77,6 +77,7 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
             unroute(census, draft, pod, DrainReason::Delete);
         }
     }
+    drains::end_lingers(census, draft);
     drains::settle(census, draft);
     for revision in &census.observed.revisions {
         let live = census.live_of(&revision.hash);

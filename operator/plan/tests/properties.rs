@@ -112,6 +112,7 @@ impl Run {
         world.app.max_surge = self.surge;
         world.app.max_unavailable = self.unavailable;
         world.app.policy.signal = self.signal;
+        world.local = self.patient;
         world.app.policy.deadline_seconds = 20;
         if self.patient {
             world.grace_seconds = 40;
@@ -232,6 +233,7 @@ proptest! {
         let live: Vec<_> = world.pods.iter().filter(|p| p.lives()).collect();
         prop_assert_eq!(live.len(), world.app.replicas as usize);
         prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.serving));
+        prop_assert!(live.iter().all(|p| !p.lingering), "a serving pod has slices of a lingering one");
         let takes_work = |p: &&&model::Pod| p.process.as_ref().is_some_and(|p| !p.closed && p.lingers_until.is_none());
         prop_assert_eq!(live.iter().filter(takes_work).count(), live.len(), "a serving pod takes no work");
         let old = world.deployments.iter().filter(|(hash, d)| **hash != world.app.update && d.replicas > 0);

@@ -34,6 +34,7 @@ struct Given {
     task_every: Option<u32>,
     task_seconds: Option<u32>,
     grace_seconds: Option<u32>,
+    local: bool,
 }
 
 #[derive(Deserialize)]
@@ -277,7 +278,9 @@ impl Given {
             task_every,
             task_seconds,
             grace_seconds,
+            local,
         } = self;
+        world.local = *local;
         let app = &mut world.app;
         let set = |to: &mut u32, from: &Option<u32>| {
             if let Some(value) = from {

@@ -9,6 +9,7 @@
 
 mod children;
 mod finalizer;
+mod linger;
 mod pods;
 mod retire;
 mod revision;
@@ -119,6 +120,7 @@ fn nothing_follows_from(action: &Action) -> bool {
         | Action::ScaleDown { .. }
         | Action::Unroute { .. }
         | Action::PutBack { .. }
+        | Action::EndLinger { .. }
         | Action::Retire { .. } => false,
     }
 }
@@ -159,6 +161,7 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
             pods::unroute(scene, pod, *epoch, *reason, *since).await
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
+        Action::EndLinger { pod } => linger::end(scene, pod).await,
         Action::MarkProven { revision } => revision::mark_proven(scene, revision).await,
         Action::Retire { pod, revision, replicas, proof, as_well } => {
             let what = Retirement { pod, revision, replicas: *replicas, proof: *proof, as_well };
@@ -183,6 +186,7 @@ fn kind(action: &Action) -> &'static str {
         Action::ScaleDown { .. } => "ScaleDown",
         Action::Unroute { .. } => "Unroute",
         Action::PutBack { .. } => "PutBack",
+        Action::EndLinger { .. } => "EndLinger",
         Action::Retire { .. } => "Retire",
     }
 }
@@ -213,6 +217,7 @@ fn words(action: &Action) -> String {
             format!("took pod {} out of service in epoch {epoch} for {reason}", pod.name)
         }
         Action::PutBack { pod, epoch } => format!("put pod {} back to serving in epoch {epoch}", pod.name),
+        Action::EndLinger { pod } => format!("removed the EndpointSlices of pod {}", pod.name),
         Action::Retire { pod, proof, .. } => format!("ended pod {}: {proof:?}", pod.name),
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{CHANGED, Outcome, Scene};
+use super::{CHANGED, Outcome, Scene, linger};
 use crate::error::{Error, call};
 use crate::observe::Kind;
 use crate::refusals::Of;
@@ -26,7 +26,15 @@ pub(super) async fn unroute(
         (names::DRAIN_SINCE): since.to_string(),
         (names::POD_DELETION_COST): names::DRAINING_DELETION_COST,
     });
-    patch(scene, pod, &json!({(names::SERVING_LABEL): null}), &annotations).await
+    let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
+        return Ok(CHANGED);
+    };
+    match linger::begin(scene, pod, &version).await? {
+        Ok(version) => {
+            patch(scene, pod, &version, &json!({(names::SERVING_LABEL): null}), &annotations).await
+        }
+        Err(undone) => Ok(undone),
+    }
 }
 
 /// Back to serving: the pod first, its app after (`DELETE /drain` is a conversation). A pod that takes no new work yet answers 503 for moments.
@@ -37,18 +45,19 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
         (names::DRAIN_SINCE): null,
         (names::POD_DELETION_COST): null,
     });
-    patch(scene, pod, &json!({(names::SERVING_LABEL): names::SERVING}), &annotations).await
+    let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
+        return Ok(CHANGED);
+    };
+    patch(scene, pod, &version, &json!({(names::SERVING_LABEL): names::SERVING}), &annotations).await
 }
 
 async fn patch(
     scene: &mut Scene<'_>,
     pod: &PodRef,
+    version: &str,
     labels: &Value,
     annotations: &Value,
 ) -> Result<Outcome, Error> {
-    let Some(version) = scene.seen.versions.get(&pod.uid) else {
-        return Ok(CHANGED);
-    };
     match annotate(scene, pod, version, labels, annotations).await {
         Ok(written) => {
             scene.memory.refusals.cleared(&Of::Pod(pod.uid.clone()));

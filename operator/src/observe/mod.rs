@@ -18,7 +18,7 @@ use graceful_plan::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, ResourceExt};
 
@@ -27,7 +27,7 @@ use self::revisions::{Ours, drain_policy};
 pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_leaving, surroundings};
 pub(crate) use self::view::Stores;
-use self::view::{node_ready, view};
+use self::view::{View, node_ready, view};
 pub(crate) use self::written::{Kind, Written};
 use crate::error::{Error, call};
 use crate::memory::AppMemory;
@@ -45,6 +45,10 @@ pub(crate) struct Observation {
     pub(crate) targets: BTreeMap<PodUid, Target>,
     /// The resourceVersion that each pod was seen at.
     pub(crate) versions: BTreeMap<PodUid, String>,
+    /// Services with `externalTrafficPolicy: Local` that route to the app's serving pods.
+    pub(crate) local_services: Vec<String>,
+    /// The EndpointSlices of ours that keep lingering pods reachable.
+    pub(crate) lingering: BTreeMap<PodUid, Vec<String>>,
     /// The node of each pod, by the pod's name.
     pub(crate) nodes: BTreeMap<String, String>,
     /// The Deployments, by revision.
@@ -115,12 +119,31 @@ pub(crate) async fn observe(
         wanted,
         targets,
         versions,
+        local_services: local_services(&view, &pods),
+        lingering: pods
+            .iter()
+            .filter_map(|(p, _)| Some((pods::uid(p), p.annotations().get(names::LINGERING)?)))
+            .map(|(uid, slices)| (uid, slices.split(',').map(str::to_owned).collect()))
+            .collect(),
         nodes: pods
             .iter()
             .filter_map(|(p, _)| Some((p.name_any(), p.spec.as_ref()?.node_name.clone()?)))
             .collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
     }))
+}
+
+/// The app's own Service, and others of the user's that ask for the serving label.
+fn local_services(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
+    let local = |service: &&Arc<Service>| {
+        let spec = service.spec.as_ref();
+        spec.and_then(|s| s.external_traffic_policy.as_deref()) == Some("Local")
+            && spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()).is_some_and(|selector| {
+                let carries = |pod: &Pod| selector.iter().all(|(k, v)| pod.labels().get(k) == Some(v));
+                selector.contains_key(names::SERVING_LABEL) && pods.iter().any(|(pod, _)| carries(pod))
+            })
+    };
+    view.services.iter().filter(local).map(|s| s.name_any()).collect()
 }
 
 /// The pods of one Deployment, read just now, each with its resourceVersion.

@@ -26,6 +26,7 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         serving: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(|text| text.parse().ok()).map(Epoch),
         drain: drain_mark(pod),
+        lingering: annotation(pod, names::LINGERING).is_some(),
         readiness: readiness(pod),
         container: container_state(pod, container),
         // A pod that no node has is nobody's to speak for but the scheduler's: it runs nowhere.

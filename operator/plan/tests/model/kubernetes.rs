@@ -40,6 +40,7 @@ pub(crate) struct Pod {
     pub(crate) deleted_at: Option<Timestamp>,
     pub(crate) gone_at: Option<Timestamp>,
     pub(crate) serving: bool,
+    pub(crate) lingering: bool,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) drain: Option<DrainMark>,
     /// Its deletion cost.
@@ -78,6 +79,7 @@ impl Pod {
             created: self.created,
             terminating: self.terminating(),
             serving: self.serving,
+            lingering: self.lingering,
             epoch: self.epoch,
             drain: self.drain,
             readiness: self.readiness,
@@ -173,6 +175,7 @@ impl World {
             deleted_at: None,
             gone_at: None,
             serving: true,
+            lingering: false,
             epoch: None,
             drain: None,
             cost: 0,

@@ -65,6 +65,8 @@ pub(crate) struct World {
     /// Actions executed in the last second.
     pub(crate) acted: usize,
     pub(crate) deeds: Deeds,
+    /// The Service has `externalTrafficPolicy: Local`.
+    pub(crate) local: bool,
     /// A quota: so many pods may there be, terminating ones too.
     pub(crate) quota: Option<usize>,
     /// So many pods find a node.
@@ -178,6 +180,7 @@ impl World {
             transcript: Vec::new(),
             acted: 0,
             deeds: Deeds::default(),
+            local: false,
             quota: None,
             places: None,
             refuses_until: now,

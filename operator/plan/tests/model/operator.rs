@@ -171,12 +171,27 @@ impl World {
             Action::Unroute { pod, epoch, reason, since } => {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
+                let local = self.local;
+                let found = &mut self.pods[i];
+                // A crash in between leaves the slices of a pod that serves; its annotation was there before them.
+                found.lingering = local;
+                if local && self.random.chance(self.faults.crash) {
+                    self.pods[i].version += 1;
+                    self.crash();
+                    return Err(Stopped);
+                }
                 let found = &mut self.pods[i];
                 found.serving = false;
                 found.cost = i32::MAX;
                 found.epoch = Some(epoch);
                 found.drain = Some(DrainMark { reason, since });
                 found.version += 1;
+            }
+            Action::EndLinger { pod } => {
+                self.writable(&pod)?;
+                let i = self.precondition(view, &pod)?;
+                self.pods[i].lingering = false;
+                self.pods[i].version += 1;
             }
             Action::PutBack { pod, epoch } => {
                 self.writable(&pod)?;
@@ -479,6 +494,7 @@ fn words(action: &Action) -> String {
         Action::Unroute { pod, epoch, reason, .. } => {
             format!("unroute {} for {reason}, epoch {epoch}", pod.name)
         }
+        Action::EndLinger { pod } => format!("end the linger of {}", pod.name),
         Action::PutBack { pod, epoch } => format!("put {} back, epoch {epoch}", pod.name),
         Action::Retire { pod, replicas, proof, .. } => {
             let proof = match proof {
