@@ -6,6 +6,7 @@ mod deadline;
 mod deletion;
 mod durable;
 mod foreign;
+mod guarded;
 mod mess;
 mod operator;
 mod page;
@@ -58,6 +59,8 @@ pub fn all() -> Vec<Scenario> {
         deadline::deadline_terminate,
         deletion::deletion_in_the_background,
         deletion::deletion_in_the_foreground,
+        guarded::children_are_guarded,
+        guarded::orphans_are_guarded_too,
         durable::sqlite_container_killed_under_load(kills),
         durable::sqlite_container_killed_in_mid_drain(kills),
         durable::postgres_pod_deleted_by_force(postgres),
@@ -68,5 +71,6 @@ pub fn all() -> Vec<Scenario> {
         operator::operator_killed_during_rollouts(alone),
         operator::helm_upgrade_restarts_nobody(alone),
         operator::without_an_operator_pods_serve(alone),
+        guarded::guarded_until_the_label_is_gone(alone),
     ]
 }
