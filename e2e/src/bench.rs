@@ -15,6 +15,7 @@ use crate::harness::scene::Scene;
 use crate::harness::usage::{Usage, operator_usage};
 use crate::harness::world::World;
 use crate::harness::{charts, load};
+use crate::scale;
 use crate::wire::LoadSpec;
 
 /// Every task takes as long, so that the best possible rollout can be worked out.
@@ -68,12 +69,21 @@ impl Spread {
     }
 }
 
-/// Runs one bench by name.
-pub async fn run(world: &World, name: &str) -> anyhow::Result<()> {
-    if name != "rollout" {
-        bail!("no bench {name}: there is rollout");
+/// Runs one bench by name. `installed`: with the charts as they are.
+pub async fn run(world: &World, name: &str, scale: &scale::Options, installed: bool) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    std::fs::create_dir_all(&folder)?;
+    match name {
+        "rollout" => bench_rollout(world, installed, &folder).await,
+        "scale" => scale::run(world, scale, installed, &folder).await,
+        _ => bail!("no bench {name}: there are rollout and scale"),
     }
-    charts::install(world).await?;
+}
+
+async fn bench_rollout(world: &World, installed: bool, folder: &Path) -> anyhow::Result<()> {
+    if !installed {
+        charts::install(world).await?;
+    }
     let scene = Scene::new(world, "bench-rollout").await?;
     let figures = rollout(&scene).await;
     if !world.keep {
@@ -82,8 +92,6 @@ pub async fn run(world: &World, name: &str) -> anyhow::Result<()> {
     let figures = figures?;
     let text = serde_json::to_string_pretty(&figures)?;
     println!("{text}");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("rollout.json"), text + "\n")?;
     ensure!(figures.lost == 0, "{} tasks were lost", figures.lost);
     Ok(())

@@ -2,11 +2,12 @@
 //!
 //! - [`wire`]: what load generator, harness and task servers say to each other.
 //! - [`loadgen`]: the load generator and its ledger, a pod beside the app.
-//! - [`harness`]: what scenarios are made of. [`scenarios`]: the scenarios. [`demo`]: for people. [`bench`]: figures.
+//! - [`harness`]: what scenarios are made of. [`scenarios`]: the scenarios. [`demo`]: for people. [`bench`], [`scale`]: figures.
 
 pub mod bench;
 pub mod demo;
 pub mod harness;
 pub mod loadgen;
+pub mod scale;
 pub mod scenarios;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: what is measured, written to `target/bench/NAME.json` as well.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::bail;
@@ -15,6 +17,7 @@ use crate::run::{cargo, root, run as run_command, stage};
 #[derive(Args)]
 pub(crate) struct Options {
     /// rollout: from a pod's last task ending to its DELETE, and the rollout's length beside the best possible.
+    /// scale: what an app costs the operator, with 50 of them and with 2,000; with pods that a stub kubelet stands in for.
     /// server: the task server with each queue, beside the seed's stack and a handler that stores nothing; needs no
     /// cluster.
     name: String,
@@ -22,16 +25,54 @@ pub(crate) struct Options {
     #[arg(long, value_parser = ["submit", "latency", "sockets", "drain"])]
     only: Option<String>,
     #[command(flatten)]
+    scale: Scale,
+    #[command(flatten)]
     target: Target,
+}
+
+/// For `scale` alone; handed on as they are.
+#[derive(Args)]
+struct Scale {
+    /// Rows of `scale`: 500 (apps without pods), 500ns (each in its namespace), 500x2 (two pods each); without it all
+    /// that docs/benchmarks.md shows.
+    #[arg(long)]
+    rows: Option<String>,
+    /// How long `scale` watches an operator at rest [default: 60].
+    #[arg(long)]
+    rest_seconds: Option<u64>,
+    /// Another memory limit than the chart's for the operator of `scale`; 0 for none.
+    #[arg(long)]
+    memory_mebibytes: Option<u64>,
+    /// Another operator for `scale`, to compare with.
+    #[arg(long)]
+    operator: Option<PathBuf>,
 }
 
 /// Prepares what the bench takes, and runs it.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let Options { name, only, target } = options;
+    let Options { name, only, scale, target } = options;
+    let scale = scale.arguments();
     match (name.as_str(), only) {
+        (other, _) if other != "scale" && !scale.is_empty() => {
+            bail!("{} is for `bench scale`", scale[0].display())
+        }
         ("server", _) => server(only.as_deref()),
         (_, Some(_)) => bail!("--only is for `bench server`"),
-        (_, None) => run_command(prepare(target)?.args(["bench", name])),
+        (_, None) => run_command(prepare(target)?.args(["bench", name]).args(scale)),
+    }
+}
+
+impl Scale {
+    fn arguments(&self) -> Vec<OsString> {
+        let Self { rows, rest_seconds, memory_mebibytes, operator } = self;
+        let number = |n: &Option<u64>| n.map(|n| n.to_string().into());
+        let given: [(&str, Option<OsString>); 4] = [
+            ("--rows", rows.as_ref().map(Into::into)),
+            ("--rest-seconds", number(rest_seconds)),
+            ("--memory-mebibytes", number(memory_mebibytes)),
+            ("--operator", operator.as_ref().map(Into::into)),
+        ];
+        given.into_iter().filter_map(|(flag, value)| Some([flag.into(), value?])).flatten().collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs the scenarios against a cluster, `e2e [FILTER]`; `e2e demo`; or `e2e bench rollout`.
+//! Runs the scenarios against a cluster, `e2e [FILTER]`; `e2e demo`; or `e2e bench rollout|scale`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use graceful_e2e::harness::world::{Surroundings, Tools, World};
 use graceful_e2e::harness::{charts, runner};
-use graceful_e2e::{bench, demo, scenarios};
+use graceful_e2e::{bench, demo, scale, scenarios};
 
 /// The end-to-end tests. `cargo xtask e2e` prepares all they need.
 #[derive(Parser)]
@@ -21,7 +21,7 @@ struct Args {
     #[arg(long)]
     keep: bool,
     /// Take the charts as they are installed.
-    #[arg(long)]
+    #[arg(long, global = true)]
     installed: bool,
     /// Decides every random choice; printed, so that a run can be repeated.
     #[arg(long)]
@@ -57,10 +57,12 @@ struct Args {
 enum Instead {
     /// Two rollouts under load, beside the same pods without Graceful.
     Demo,
-    /// Measures: rollout.
+    /// Measures: rollout, scale.
     Bench {
         /// Which bench.
         name: String,
+        #[command(flatten)]
+        scale: scale::Options,
     },
 }
 
@@ -99,7 +101,9 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     let world = World::connect(tools, context, registry, surroundings, seed, keep).await?;
     match instead {
         Some(Instead::Demo) => return demo::run(&world).await,
-        Some(Instead::Bench { name }) => return bench::run(&world, &name).await.map(|()| true),
+        Some(Instead::Bench { name, scale }) => {
+            return bench::run(&world, &name, &scale, installed).await.map(|()| true);
+        }
         None => {}
     }
     let chosen: Vec<_> = scenarios::all()
