@@ -84,6 +84,8 @@ pub enum Reason {
     GraceTooShort,
     /// A probe's path fails while the pod drains.
     ProbeFailsWhileDraining,
+    /// What a pod answers contradicts the drain protocol.
+    ProtocolBroken,
     /// More than one thing to warn of; the message lists them.
     SeveralWarnings,
 }
@@ -111,6 +113,7 @@ impl Reason {
             Self::BakedInDiffers => "BakedInDiffers",
             Self::GraceTooShort => "GraceTooShort",
             Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",
+            Self::ProtocolBroken => "ProtocolBroken",
             Self::SeveralWarnings => "SeveralWarnings",
         }
     }

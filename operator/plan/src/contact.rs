@@ -1,7 +1,8 @@
 //! What a pod has said, as far as this operator process remembers. Lost with the process, and asked again.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::action::Conversation;
 use crate::observed::Epoch;
 
 /// One pod's side of the conversation.
@@ -19,6 +20,90 @@ pub struct Contact {
     pub quiet: Option<Quiet>,
     /// The app's container was restarted under us: how often, and its last known in-flight count before the last time.
     pub restarted: Option<Restarted>,
+    /// Since when it has said, without a break, that it takes no work.
+    pub closed_since: Option<Timestamp>,
+    /// The highest epoch that this process of the pod's has said.
+    pub highest: Option<Epoch>,
+    /// It goes another way than it is told.
+    pub astray: Option<Astray>,
+    /// Boot ids come back: several processes answer, and each speaks for itself alone.
+    pub several: bool,
+}
+
+/// How often a pod has gone another way than it was told, lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Astray {
+    /// Which way, the last time.
+    pub way: Way,
+    /// How often.
+    pub times: u32,
+    /// The last time.
+    pub last: Timestamp,
+    /// The epoch that it said then.
+    pub epoch: Epoch,
+}
+
+/// The ways in which a pod goes astray.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It says an epoch that nobody here has told it. Once, that is somebody who drains by hand; time and again, it is a clock.
+    Epoch,
+    /// It has taken the resumption's epoch, and does not accept.
+    Closed,
+}
+
+/// So often a pod that goes astray is told anew at once: a person, or a second operator, may have spoken to it.
+const AT_ONCE: u32 = 3;
+
+/// After that, twice as long each time, from two seconds up to this.
+const LONGEST: i64 = 3600;
+
+/// What is longer ago than this is forgotten. Longer than `LONGEST`, or a pod that is told once an hour would begin anew each time.
+const FORGOTTEN: SignedDuration = SignedDuration::from_secs(2 * LONGEST);
+
+impl Contact {
+    /// Notes how the pod's new word fits to what it is told and to what it said before. To be called before `answer` is replaced.
+    pub fn compare(&mut self, told: Option<Conversation>, said: Protocol, now: Timestamp) {
+        let open_before = self.answer.as_ref().and_then(|a| a.protocol).is_some_and(|p| p.accepting);
+        if said.accepting {
+            self.closed_since = None;
+        } else {
+            self.closed_since.get_or_insert(now);
+        }
+        let Some(before) = self.highest.replace(self.highest.unwrap_or(said.epoch).max(said.epoch)) else {
+            return; // its first word: what was before is not held against it
+        };
+        let way = match told {
+            Some(Conversation::Drain { epoch, .. }) if said.epoch == epoch => None,
+            Some(Conversation::Resume { epoch }) if said.epoch == epoch && said.accepting => None,
+            Some(Conversation::Resume { epoch }) if said.epoch == epoch && said.epoch > before => {
+                Some(Way::Closed)
+            }
+            _ if said.epoch > before => Some(Way::Epoch),
+            // By itself, in the epoch of its resumption.
+            _ if said.epoch == before && open_before && !said.accepting && said.resumable => {
+                Some(Way::Closed)
+            }
+            _ => None,
+        };
+        if let Some(way) = way.filter(|_| self.astray.is_none_or(|a| a.epoch != said.epoch)) {
+            let lately = self.astray.filter(|a| now.duration_since(a.last) < FORGOTTEN);
+            let times = lately.map_or(0, |a| a.times).saturating_add(1);
+            self.astray = Some(Astray { way, times, last: now, epoch: said.epoch });
+        }
+    }
+
+    /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
+    pub fn begins_anew(&mut self) {
+        (self.highest, self.closed_since) = (None, None);
+    }
+
+    /// From when on the pod may be given a new epoch; none where at once. One that goes astray time and again is told less and less often.
+    pub fn patience(&self) -> Option<Timestamp> {
+        let astray = self.astray.filter(|a| a.times > AT_ONCE)?;
+        let seconds = (1 << (astray.times - AT_ONCE).min(12)).min(LONGEST);
+        Some(astray.last.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
+    }
 }
 
 /// A valid answer in the revision's own language.
@@ -87,4 +172,75 @@ pub struct Restarted {
     pub times: u32,
     /// In flight at the last answer before the last restart: what it may have lost.
     pub last_known: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn hear(contact: &mut Contact, told: Option<Conversation>, epoch: u64, accepting: bool, second: i64) {
+        let protocol = Protocol { epoch: Epoch(epoch), accepting, resumable: true };
+        contact.compare(told, protocol, at(second));
+        let in_flight = InFlight::default();
+        contact.answer = Some(Answer { at: at(second), in_flight, protocol: Some(protocol) });
+    }
+
+    const DRAIN: Option<Conversation> = Some(Conversation::Drain { epoch: Epoch(5), linger_seconds: 0 });
+    const RESUME: Option<Conversation> = Some(Conversation::Resume { epoch: Epoch(6) });
+
+    #[test]
+    fn a_pod_that_does_as_it_is_told_never_goes_astray() {
+        let mut contact = Contact::default();
+        hear(&mut contact, None, 0, true, 1);
+        hear(&mut contact, DRAIN, 5, true, 2);
+        hear(&mut contact, DRAIN, 5, false, 3);
+        assert_eq!(contact.closed_since, Some(at(3)));
+        hear(&mut contact, RESUME, 5, false, 4);
+        hear(&mut contact, RESUME, 6, true, 5);
+        hear(&mut contact, None, 6, true, 6);
+        assert_eq!((contact.astray, contact.closed_since), (None, None));
+    }
+
+    #[test]
+    fn a_clock_is_told_less_and_less_often() {
+        let mut contact = Contact::default();
+        (0..4).for_each(|n| hear(&mut contact, DRAIN, 100 + n, false, 10 + i64::try_from(n).unwrap()));
+        assert_eq!(contact.astray.map(|a| (a.way, a.times)), Some((Way::Epoch, 3)));
+        assert_eq!(contact.patience(), None, "three times at once");
+        hear(&mut contact, DRAIN, 104, false, 20);
+        assert_eq!(contact.patience(), Some(at(22)));
+        hear(&mut contact, DRAIN, 105, false, 30);
+        assert_eq!(contact.patience(), Some(at(34)));
+        (0..40).for_each(|n| hear(&mut contact, DRAIN, 200 + n, false, 40));
+        assert_eq!(contact.patience(), Some(at(40 + 3600)), "an hour at most");
+        hear(&mut contact, DRAIN, 300, false, 40 + 7200);
+        assert_eq!(contact.patience(), None, "two hours later it is forgotten");
+    }
+
+    #[test]
+    fn a_pod_that_does_not_come_back_is_known() {
+        let mut contact = Contact::default();
+        hear(&mut contact, DRAIN, 5, false, 1);
+        hear(&mut contact, RESUME, 6, false, 2);
+        hear(&mut contact, RESUME, 6, false, 3);
+        assert_eq!(contact.astray.map(|a| (a.way, a.times)), Some((Way::Closed, 1)), "once an epoch");
+        let mut contact = Contact::default();
+        hear(&mut contact, None, 6, true, 1);
+        hear(&mut contact, None, 6, false, 2);
+        assert_eq!(contact.astray.map(|a| a.way), Some(Way::Closed), "it closes by itself");
+    }
+
+    #[test]
+    fn a_new_process_begins_anew() {
+        let mut contact = Contact::default();
+        hear(&mut contact, DRAIN, 5, false, 1);
+        contact.begins_anew();
+        hear(&mut contact, DRAIN, 0, true, 2);
+        hear(&mut contact, DRAIN, 5, false, 3);
+        assert_eq!(contact.astray, None);
+    }
 }

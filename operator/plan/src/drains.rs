@@ -5,6 +5,7 @@ use graceful_api::{DrainReason, OnDeadline, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Proof};
+use crate::astray::patient;
 use crate::busy::cannot_be_busy;
 use crate::census::{Census, after, seconds};
 use crate::draft::{Draft, pod_ref};
@@ -70,9 +71,11 @@ pub(crate) fn never_worked(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
 /// One answer says all of it: this epoch, admission closed, nothing in flight. Once true it stays true until the process ends, because
 /// the latch opens only for a resumption, and that has an epoch of its own.
 fn idle(census: &Census<'_>, pod: &Pod, epoch: Epoch) -> bool {
-    census.answer(pod).is_some_and(|answer| {
-        answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
-    })
+    let speaks_for_all = census.contact(pod).is_some_and(|c| !c.several);
+    speaks_for_all
+        && census.answer(pod).is_some_and(|answer| {
+            answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
+        })
 }
 
 /// Admission cannot be closed, so zero must hold: long enough, often enough, and until now.
@@ -138,6 +141,7 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
                 if outnumbered(census, pod)
                     && !draft.has_acted_on(pod)
                     && !draft.hindered(census, &pod.hindrance)
+                    && patient(census, draft, pod)
                 {
                     let epoch = draft.epochs.next_for(census, pod);
                     let DrainMark { reason, since } = mark;
@@ -186,27 +190,24 @@ pub(crate) fn end_lingers(census: &Census<'_>, draft: &mut Draft) {
     }
 }
 
-/// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours.
+/// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours. One that is never told an epoch cannot.
 fn outnumbered(census: &Census<'_>, pod: &Pod) -> bool {
     let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
     match (pod.epoch, seen) {
         (None, _) => true,
-        (Some(ours), Some(seen)) => seen > ours,
+        (Some(ours), Some(seen)) => census.policy(pod).signal == Signal::Http && seen > ours,
         (Some(_), None) => false,
     }
 }
 
-/// Puts back what serves by its label and not by its word, and what lost its label without a drain.
+/// Returns to service pods that are labelled serving and were drained by somebody else, and pods that lost the label without a drain.
 ///
-/// A pod that has had its SIGTERM cannot resume: it is left to end.
+/// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was drained by nobody: it warms up, and says itself
+/// when it takes work. Both do not count meanwhile.
 pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
     for pod in &census.live {
         let astray = if pod.serving {
-            let refuses = census
-                .answer(pod)
-                .and_then(|a| a.protocol)
-                .is_some_and(|p| !p.accepting && p.resumable && pod.epoch.is_none_or(|e| e <= p.epoch));
-            refuses || pod.drain.is_some()
+            (closed_by_others(census, pod) && patient(census, draft, pod)) || pod.drain.is_some()
         } else {
             pod.drain.is_none()
         };
@@ -215,6 +216,14 @@ pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }
     }
+}
+
+fn closed_by_others(census: &Census<'_>, pod: &Pod) -> bool {
+    let said = census.answer(pod).and_then(|a| a.protocol);
+    said.is_some_and(|p| {
+        let drained = p.epoch > Epoch::default() && pod.epoch.is_none_or(|ours| ours <= p.epoch);
+        !p.accepting && p.resumable && drained
+    })
 }
 
 #[cfg(test)]
@@ -325,6 +334,12 @@ mod tests {
         assert_eq!(judge(said(0, 7, true)), Progress::Busy, "it still accepts");
         assert_eq!(judge(said(0, 6, false)), Progress::Busy, "an older drain's word");
         assert_eq!(judge(Contact::default()), Progress::Busy, "silence");
+    }
+
+    #[test]
+    fn one_of_several_processes_does_not_speak_for_the_pod() {
+        let several = Contact { several: true, ..said(0, 7, false) };
+        assert_eq!(judged(Signal::Http, OnDeadline::Hold, several, 10), Progress::Busy);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Read [`plan`] first: it is the table of contents. `rollout` keeps the budget (P3), `drains` says when a pod may go (P1, P7), `retire` has
 //! the last look before the kill, `busy` what needs no drain, `telling` and `waiting` what people are told (P8).
 mod action;
+mod astray;
 mod brake;
 mod busy;
 mod census;
@@ -24,7 +25,7 @@ mod waiting;
 pub use action::{Action, Conversation, Plan, PodRef, Proof};
 pub use brake::Brake;
 pub use busy::cannot_be_busy;
-pub use contact::{Answer, Contact, ContactError, InFlight, Protocol, Quiet, Restarted};
+pub use contact::{Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Way};
 pub use observed::{
     App, Child, Container, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance, Observed,
     Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,

@@ -45,9 +45,9 @@ text_newtype!(
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The next number.
+    /// The next number. An annotation may hold any.
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

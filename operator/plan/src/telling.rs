@@ -5,6 +5,7 @@ use graceful_api::{Phase, PodState};
 use jiff::Timestamp;
 
 use crate::action::Proof;
+use crate::astray;
 use crate::census::{Census, after, count};
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress};
@@ -125,8 +126,12 @@ fn failing(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
 fn failing_since(census: &Census<'_>, pod: &Pod) -> Option<(Timestamp, Reason)> {
     match (census.available_from(pod), pod.readiness) {
         (Some(from), _) if from <= census.now => {
-            let error = census.contact(pod)?.error.as_ref()?;
-            Some((from.max(error.since), Reason::InFlightUnreadable))
+            let contact = census.contact(pod)?;
+            match (&contact.error, contact.closed_since) {
+                (Some(error), _) => Some((from.max(error.since), Reason::InFlightUnreadable)),
+                (None, Some(closed)) => Some((from.max(closed), Reason::ProgressDeadlineExceeded)),
+                (None, None) => None,
+            }
         }
         (Some(from), _) => Some((from, Reason::ProgressDeadlineExceeded)),
         (None, Readiness::Lost(since)) => Some((since, Reason::ProgressDeadlineExceeded)),
@@ -223,7 +228,8 @@ fn conditions(
 
 /// One condition for all warnings; absent where there are none.
 fn warning(census: &Census<'_>) -> Option<ConditionReport> {
-    let warnings = &census.observed.surroundings.warnings;
+    let mut warnings = census.observed.surroundings.warnings.clone();
+    warnings.extend(astray::warning(census));
     let reason = match warnings.as_slice() {
         [] => return None,
         [one] => one.reason,

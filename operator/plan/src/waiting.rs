@@ -1,14 +1,18 @@
 //! WAITING-FOR: the sentence that says what is waited for, and what a person can do about it (P8).
 
 use graceful_api::PodState;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::census::{Census, after, count};
+use crate::astray::words;
+use crate::census::{Census, after, count, seconds};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress};
 use crate::observed::{Deletion, Hindered, Pod, TemplateVerdict};
 use crate::rollout::{Course, superseded_pods};
 use crate::telling::{Stall, hindrances, state};
+
+/// How long past its linger a pod may still say that it accepts before that is called wrong.
+const PATIENT: SignedDuration = SignedDuration::from_secs(30);
 
 /// Empty when nothing is waited for.
 pub(crate) fn sentence(
@@ -59,6 +63,7 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
         Some(r) => format!(", restarted in place {} × (had {} in flight)", r.times, r.last_known),
         None => String::new(),
     };
+    let wrong = contact.and_then(words).map_or(String::new(), |why| format!(", {why}"));
     let way_out = if progress(census, pod) == Progress::Held {
         let seconds = census.policy(pod).deadline_seconds;
         format!(
@@ -68,7 +73,7 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
     } else {
         String::new()
     };
-    format!("{}: {what}{restarted}, {age}{way_out}", pod.name)
+    format!("{}: {what}{restarted}{wrong}, {age}{way_out}", pod.name)
 }
 
 fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
@@ -83,12 +88,23 @@ fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
         .collect();
     let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
     let suffix = match state(census, pod) {
+        PodState::Lingering if never_latches(census, pod) => {
+            ", and it still accepts long after its linger: PUT must close admission by itself"
+        }
         PodState::Lingering => ", lingering",
         PodState::Draining if count.total == 0 => ", zero must hold",
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
     format!("{} in flight{kinds}{suffix}", count.total)
+}
+
+/// It has taken the drain's epoch, and its linger is long over.
+fn never_latches(census: &Census<'_>, pod: &Pod) -> bool {
+    let said = census.answer(pod).and_then(|a| a.protocol);
+    let linger = seconds(census.policy(pod).linger_seconds) + PATIENT;
+    said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
+        && pod.drain.is_some_and(|d| census.now.duration_since(d.since) > linger)
 }
 
 /// New pods that do not count yet.
@@ -125,7 +141,8 @@ pub(crate) fn new_pod(census: &Census<'_>, pod: &Pod) -> String {
             format!("{name}: Available, but its in-flight count cannot be read: {}", error.message)
         }
         (Some(_), _, None) if census.answer(pod).is_some() => {
-            format!("{name}: Available, but accepts no work yet")
+            let why = census.contact(pod).and_then(words).map_or(String::new(), |why| format!(": {why}"));
+            format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
         (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),

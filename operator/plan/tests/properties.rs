@@ -51,6 +51,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Behaviour::NeverReady),
         1 => Just(Behaviour::PullsUnready),
         1 => Just(Behaviour::SideCrash),
+        1 => Just(Behaviour::WarmsUpRefusing),
+        1 => Just(Behaviour::ClockEpoch),
+        1 => Just(Behaviour::NeverReopens),
     ];
     prop_oneof![
         6 => (0u8..3, behaviour).prop_map(|(n, b)| Event::Template(n, b)),
@@ -134,10 +137,11 @@ impl Run {
     }
 
     fn apply(&self, world: &mut World, event: &Event) {
+        world.patches.clear();
         match event {
             Event::Template(n, behaviour) => {
                 // What never answers is never idle: with Hold such a revision stays until a person comes, by design.
-                let unanswering = matches!(behaviour, Behaviour::Silent);
+                let unanswering = matches!(behaviour, Behaviour::Silent | Behaviour::ClockEpoch);
                 if unanswering && !(self.terminate && self.signal == Signal::Http) {
                     return;
                 }

@@ -84,6 +84,9 @@ enum Pods {
     SideCrash,
     Silent,
     Refused,
+    WarmsUpRefusing,
+    ClockEpoch,
+    NeverReopens,
 }
 
 #[test]
@@ -166,6 +169,11 @@ fn take(world: &mut World, step: &Step) -> String {
                 }
                 Pods::Silent => (Behaviour::Silent, ", which never answers"),
                 Pods::Refused => (Behaviour::Refused, ", which Kubernetes refuses"),
+                Pods::WarmsUpRefusing => {
+                    (Behaviour::WarmsUpRefusing, ", which says accepting: false for 20 s")
+                }
+                Pods::ClockEpoch => (Behaviour::ClockEpoch, ", whose epoch is a clock"),
+                Pods::NeverReopens => (Behaviour::NeverReopens, ", which stays closed when it is resumed"),
             };
             world.surroundings.template = graceful_plan::TemplateVerdict::Unknown;
             world.template(name, behaviour);

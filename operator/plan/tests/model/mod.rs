@@ -82,6 +82,8 @@ pub(crate) struct World {
     conversations: BTreeMap<PodUid, Conversation>,
     /// Every answer ever given, by which process of which pod.
     said: Vec<(PodUid, u32, Answer)>,
+    /// When each pod was patched, since a user last did something.
+    pub(crate) patches: BTreeMap<PodUid, Vec<Timestamp>>,
     history: Vec<kubernetes::Snapshot>,
     last_write: Timestamp,
     names: u32,
@@ -190,6 +192,7 @@ impl World {
             contacts: BTreeMap::new(),
             conversations: BTreeMap::new(),
             said: Vec::new(),
+            patches: BTreeMap::new(),
             history: Vec::new(),
             last_write: now,
             names: 0,

@@ -9,6 +9,11 @@ use graceful_plan::{
 use super::World;
 use super::kubernetes::{Deployment, Snapshot};
 
+/// A pod that is drained, put back and renumbered by turns is patched a few times; one that is told again with a back-off, three times and then
+/// after 2, 4, 8 … seconds.
+const MOST_PATCHES: usize = 9;
+const WINDOW: i64 = 30;
+
 /// Why an action was not done.
 enum Undone {
     /// The operator died, or a precondition no longer held: the rest of the plan is void.
@@ -60,7 +65,21 @@ impl World {
         self.acted > before
     }
 
+    /// P6: what a pod answers never makes a write loop. An operator that died has forgotten how often it has tried, and a user may change his mind:
+    /// the count is of what happens between.
+    fn patched(&mut self, uid: &PodUid) {
+        let from = self.now - jiff::SignedDuration::from_secs(WINDOW);
+        let patches = self.patches.entry(uid.clone()).or_default();
+        patches.retain(|at| *at > from);
+        patches.push(self.now);
+        let many = patches.len();
+        if many > MOST_PATCHES {
+            self.violate(&format!("P6: {uid} was patched {many} times within {WINDOW} s"));
+        }
+    }
+
     fn crash(&mut self) {
+        self.patches.clear();
         self.contacts.clear();
         self.conversations.clear();
         self.hindrances.clear();
@@ -186,6 +205,7 @@ impl World {
                 found.epoch = Some(epoch);
                 found.drain = Some(DrainMark { reason, since });
                 found.version += 1;
+                self.patched(&pod.uid);
             }
             Action::EndLinger { pod } => {
                 self.writable(&pod)?;
@@ -202,6 +222,7 @@ impl World {
                 found.epoch = Some(epoch);
                 found.drain = None;
                 found.version += 1;
+                self.patched(&pod.uid);
             }
             Action::Retire { pod, revision, replicas, proof, as_well } => {
                 self.retire(&pod, &revision, replicas, proof, &as_well)?;
@@ -438,6 +459,9 @@ impl World {
         self.said.push((uid.clone(), boot, answer.clone()));
         let contact = self.contacts.entry(uid.clone()).or_default();
         note_restart(contact, boot);
+        if let Some(protocol) = answer.protocol {
+            contact.compare(Some(conversation), protocol, now);
+        }
         contact.quiet = match conversation {
             Conversation::Quiet { epoch } if answer.in_flight.total == 0 => {
                 let run = contact.quiet.filter(|q| q.epoch == epoch);
@@ -473,6 +497,7 @@ fn note_restart(contact: &mut Contact, boot: u32) {
     if boot > heard {
         let last_known = contact.answer.as_ref().map_or(0, |a| a.in_flight.total);
         contact.restarted = Some(Restarted { times: boot - 1, last_known });
+        contact.begins_anew();
     }
 }
 

@@ -28,12 +28,23 @@ pub(crate) enum Behaviour {
     Silent,
     /// The API server refuses it.
     Refused,
+    /// Says `accepting: false` for its first twenty seconds, though nobody drained it.
+    WarmsUpRefusing,
+    /// Its epoch is a clock, whatever it is told.
+    ClockEpoch,
+    /// Takes the epoch of a resumption, and stays closed.
+    NeverReopens,
 }
+
+/// How long a `WarmsUpRefusing` takes no work.
+const WARM_UP: SignedDuration = SignedDuration::from_secs(20);
 
 /// A process and its memory: gone when it restarts.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
+    pub(crate) behaviour: Behaviour,
     pub(crate) boot: u32,
+    pub(crate) warms_until: Option<Timestamp>,
     pub(crate) epoch: u64,
     pub(crate) lingers_until: Option<Timestamp>,
     pub(crate) closed: bool,
@@ -44,9 +55,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(boot: u32) -> Self {
+    pub(crate) fn new(boot: u32, behaviour: Behaviour, now: Timestamp) -> Self {
         Self {
+            behaviour,
             boot,
+            warms_until: (behaviour == Behaviour::WarmsUpRefusing).then(|| now + WARM_UP),
             epoch: 0,
             lingers_until: None,
             closed: false,
@@ -61,15 +74,23 @@ impl Process {
             at: now,
             in_flight: InFlight { total, queued: 0, running: total, requests: 0 },
             protocol: graceful.then_some(Protocol {
-                epoch: Epoch(self.epoch),
-                accepting: !self.closed,
+                epoch: self.says(now),
+                accepting: !self.closed && self.warms_until.is_none(),
                 resumable: true,
             }),
         }
     }
 
+    fn says(&self, now: Timestamp) -> Epoch {
+        match self.behaviour {
+            Behaviour::ClockEpoch => Epoch(u64::try_from(now.as_second()).expect("after 1970")),
+            _ => Epoch(self.epoch),
+        }
+    }
+
     /// `PUT /drain`. False is a 409.
     pub(crate) fn drain(&mut self, epoch: Epoch, linger: u32, now: Timestamp) -> bool {
+        self.warms_until = None;
         let draining = self.closed || self.lingers_until.is_some();
         if epoch.0 == self.epoch && draining {
             return true;
@@ -87,7 +108,9 @@ impl Process {
         if epoch.0 <= self.epoch {
             return false;
         }
-        *self = Self { epoch: epoch.0, lingers_until: None, closed: false, ..self.clone() };
+        let stays =
+            self.behaviour == Behaviour::NeverReopens && (self.closed || self.lingers_until.is_some());
+        *self = Self { epoch: epoch.0, lingers_until: None, closed: stays, ..self.clone() };
         true
     }
 }
@@ -141,7 +164,15 @@ impl World {
                 (Container::Running, Readiness::Never)
             }
             (Behaviour::SideCrash, age) if age % 5 == 4 => (Container::HalfCrashed, Readiness::Lost(now)),
-            (Behaviour::Good | Behaviour::Silent | Behaviour::SideCrash, _) => match pod.readiness {
+            (
+                Behaviour::Good
+                | Behaviour::Silent
+                | Behaviour::SideCrash
+                | Behaviour::WarmsUpRefusing
+                | Behaviour::ClockEpoch
+                | Behaviour::NeverReopens,
+                _,
+            ) => match pod.readiness {
                 Readiness::Ready(since) => (Container::Running, Readiness::Ready(since)),
                 Readiness::Never | Readiness::Lost(_) => (Container::Running, Readiness::Ready(now)),
             },
@@ -152,7 +183,7 @@ impl World {
         if container == Container::Running && pod.process.is_none() {
             pod.boots += 1;
             let tasks = std::mem::take(&mut pod.volume);
-            pod.process = Some(Process { tasks, ..Process::new(pod.boots) });
+            pod.process = Some(Process { tasks, ..Process::new(pod.boots, behaviour, now) });
         }
         if matches!(container, Container::Crashed | Container::CrashedEmpty) {
             let had = pod.process.take().map_or(0, |p| p.tasks.len());
@@ -164,7 +195,9 @@ impl World {
     /// The process ends. What it had is in the pod's volume, or lost, which no operator can prevent.
     fn crash_container(&mut self, i: usize) {
         self.deeds.exits += 1;
-        let (now, durable) = (self.now, self.random.chance(500));
+        // What a pull consumer had taken is its queue's again: a crash loop that was never Ready is cleared away without asking (ADR 2).
+        let pulls = self.behaviour(&self.pods[i].revision) == Behaviour::PullsUnready;
+        let (now, durable) = (self.now, self.random.chance(500) && !pulls);
         let pod = &mut self.pods[i];
         let tasks = pod.process.take().map_or(Vec::new(), |p| p.tasks);
         if durable {
@@ -194,6 +227,9 @@ impl World {
         let Some(process) = &mut pod.process else {
             return;
         };
+        if process.warms_until.is_some_and(|until| until <= now) {
+            process.warms_until = None;
+        }
         if process.lingers_until.is_some_and(|until| until <= now) {
             process.lingers_until = None;
             process.closed = true;
@@ -204,7 +240,7 @@ impl World {
         let before = process.tasks.len();
         process.tasks.retain(|end| *end > now);
         self.ledger.finished += u32::try_from(before - process.tasks.len()).expect("few");
-        if due && routed && !process.closed && pod.deleted_at.is_none() {
+        if due && routed && !process.closed && process.warms_until.is_none() && pod.deleted_at.is_none() {
             process.tasks.push(ends);
             process.last_busy = now;
             self.ledger.accepted += 1;

@@ -1,0 +1,50 @@
+//! Pods that go another way than they are told: they are told anew less and less often (P6), and people hear what their app does wrong.
+
+use graceful_api::conditions::Reason;
+
+use crate::census::Census;
+use crate::contact::{Contact, Way};
+use crate::draft::Draft;
+use crate::observed::{Pod, Warning};
+
+/// Whether a pod may be given a new epoch now. Where not, the plan wakes when it may.
+pub(crate) fn patient(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> bool {
+    match census.contact(pod).and_then(Contact::patience) {
+        Some(from) if from > census.now => {
+            draft.wake(census, from);
+            false
+        }
+        Some(_) | None => true,
+    }
+}
+
+/// What the app does wrong; without a number that moves, since each new word is an Event.
+pub(crate) fn words(contact: &Contact) -> Option<&'static str> {
+    if contact.several {
+        return Some(
+            "several processes answer, each for itself alone (boot ids alternate): one of them must answer for all",
+        );
+    }
+    contact.patience()?;
+    Some(match contact.astray?.way {
+        Way::Epoch => {
+            "it reports epochs that nobody told it: `epoch` must be the number it was told by PUT or DELETE, not a clock"
+        }
+        Way::Closed => {
+            "it was told to serve again (DELETE) and still says accepting: false; nothing but PUT and SIGTERM may close it"
+        }
+    })
+}
+
+/// The Warning condition's part: the first such pod, and how many others there are.
+pub(crate) fn warning(census: &Census<'_>) -> Option<Warning> {
+    let wrong = |p: &&Pod| Some((p.name.clone(), words(census.contact(p)?)?));
+    let mut found = census.live.iter().filter_map(wrong);
+    let (pod, why) = found.next()?;
+    let others = match found.count() {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    let message = format!("{pod}{others}: {why} (docs/protocol.md)");
+    Some(Warning { reason: Reason::ProtocolBroken, message })
+}
