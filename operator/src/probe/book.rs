@@ -1,6 +1,6 @@
 //! What the pods have said, as far as this process remembers: one [`Contact`] a pod.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,11 @@ pub(crate) struct Book(Arc<Mutex<HashMap<PodUid, Page>>>);
 #[derive(Debug, Default)]
 struct Page {
     contact: Contact,
+    /// What is being said to it.
+    told: Option<Conversation>,
     boot_id: Option<String>,
+    /// Boot ids that have been replaced, the last of them.
+    gone: VecDeque<String>,
     /// The container's id, for languages that have no boot id.
     incarnation: Option<String>,
 }
@@ -40,8 +44,10 @@ impl Book {
 
     /// A conversation begins. Answers to `Ask` are told from earlier ones by when it began.
     pub(crate) fn begins(&self, pod: &PodUid, conversation: Conversation, now: Timestamp) {
-        let asking = conversation == Conversation::Ask;
-        self.open().entry(pod.clone()).or_default().contact.asking_since = asking.then_some(now);
+        let mut pages = self.open();
+        let page = pages.entry(pod.clone()).or_default();
+        page.told = Some(conversation);
+        page.contact.asking_since = (conversation == Conversation::Ask).then_some(now);
     }
 
     /// A valid answer came.
@@ -49,15 +55,14 @@ impl Book {
         let mut pages = self.open();
         let page = pages.entry(pod.clone()).or_default();
         let Reading { in_flight, protocol, boot_id } = reading;
-        if let (Some(old), Some(new)) = (&page.boot_id, &boot_id)
-            && old != new
-        {
-            page.restarted();
+        if let Some(boot_id) = boot_id {
+            page.boots_as(boot_id);
         }
-        if boot_id.is_some() {
-            page.boot_id = boot_id;
-        }
+        let told = page.told;
         let contact = &mut page.contact;
+        if let Some(said) = protocol {
+            contact.compare(told, said, now);
+        }
         let same = contact.error.is_none()
             && contact.answer.as_ref().is_some_and(|a| a.in_flight == in_flight && a.protocol == protocol);
         contact.answer = Some(Answer { at: now, in_flight, protocol });
@@ -134,8 +139,34 @@ impl Book {
     }
 }
 
+/// So many replaced boot ids are remembered: more workers than that behind one port are rare, and so are as many restarts between two answers.
+const REMEMBERED: usize = 16;
+
 impl Page {
+    /// Another boot id is a restart; one that comes back is not: then several processes answer by turns.
+    fn boots_as(&mut self, boot_id: String) {
+        let Some(old) = self.boot_id.replace(boot_id.clone()).filter(|old| *old != boot_id) else {
+            return;
+        };
+        if self.gone.contains(&boot_id) {
+            self.contact.several = true;
+            self.contact.restarted = None;
+        }
+        if !self.gone.contains(&old) {
+            self.gone.push_back(old);
+        }
+        if self.gone.len() > REMEMBERED {
+            self.gone.pop_front();
+        }
+        if self.contact.several {
+            self.contact.begins_anew();
+        } else {
+            self.restarted();
+        }
+    }
+
     fn restarted(&mut self) {
+        self.contact.begins_anew();
         let last_known = self.contact.answer.as_ref().map_or(0, |a| a.in_flight.total);
         let times = self.contact.restarted.map_or(0, |r| r.times).saturating_add(1);
         self.contact.restarted = Some(Restarted { times, last_known });
@@ -176,6 +207,23 @@ mod tests {
         assert_eq!(contact(&book).restarted, None);
         book.heard(&pod(), reading(0, Some("b")), at(2));
         assert_eq!(contact(&book).restarted, Some(Restarted { times: 1, last_known: 4 }));
+    }
+
+    /// An app of several processes is not one that restarts at every answer.
+    #[test]
+    fn boot_ids_that_come_back_are_several_processes() {
+        let book = Book::default();
+        let hear = |boot| book.heard(&pod(), reading(1, Some(boot)), at(1));
+        for boot in ["a", "b"] {
+            hear(boot);
+        }
+        assert!(!contact(&book).several, "one restart");
+        hear("a");
+        let now = contact(&book);
+        assert!(now.several);
+        assert_eq!(now.restarted, None);
+        hear("c");
+        assert_eq!(contact(&book).restarted, None);
     }
 
     #[test]

@@ -20,9 +20,10 @@ const SURVEY_EVERY: Duration = Duration::from_secs(30);
 /// The longest pause after failures. A drain waits for the pod's word, so a pod that recovers is heard within this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Between two changed answers of a long poll: a pod whose tag never holds still must not become a busy loop. Fifty a second is more than
-/// anyone reads.
+/// Between two changed answers of a long poll. What moved once is heard again soon; a pod whose tag never holds still, or that always has
+/// something to say, is asked half as often each time, down to the longest.
 const BREATH: Duration = Duration::from_millis(20);
+const LONGEST_BREATH: Duration = Duration::from_millis(250);
 
 /// Holds the conversation.
 pub(crate) async fn hold(line: Line, conversation: Conversation, trigger: Trigger, pace: Pace) {
@@ -98,6 +99,7 @@ impl Talk {
     async fn drain(mut self, epoch: Epoch, linger_seconds: u32) {
         // Its last word, while nothing has happened that could have made it forget (a failure may hide a restart).
         let mut last: Option<(Reading, Option<HeaderValue>)> = None;
+        let mut breath = BREATH;
         loop {
             let asked = Instant::now();
             let told = last.as_ref().is_some_and(|(reading, _)| reading.epoch() == Some(epoch));
@@ -113,20 +115,25 @@ impl Talk {
                 continue;
             };
             self.failures = 0;
-            let moved = reading.as_ref().is_some_and(|new| last.as_ref().is_none_or(|(old, _)| old != new));
-            last = match (reading, last) {
+            let heard = match (reading, &last) {
                 (Some(reading), _) => Some((reading, etag)),
-                (None, Some((reading, old))) => Some((reading, etag.or(old))),
+                (None, Some((reading, old))) => Some((reading.clone(), etag.or_else(|| old.clone()))),
                 (None, None) => None,
             };
-            let in_epoch = last.as_ref().is_some_and(|(reading, _)| reading.epoch() == Some(epoch));
-            let watchable = last.as_ref().is_some_and(|(_, etag)| etag.is_some());
-            if in_epoch && watchable && moved {
-                sleep(BREATH).await;
+            let followed = follows(epoch, last.as_ref(), heard.as_ref());
+            last = heard;
+            let pause = if followed {
+                breath
             } else {
-                // Not in our epoch, no tag to wait on, or a pod that does not hold its answer: as often as it was configured.
-                sleep(self.poll_interval().saturating_sub(asked.elapsed()).max(BREATH)).await;
-            }
+                // Not in our epoch, another process, no tag to wait on, or a pod that does not hold its answer: as often as it was configured.
+                self.poll_interval().saturating_sub(asked.elapsed()).max(BREATH)
+            };
+            breath = if followed && asked.elapsed() < self.poll_interval() {
+                (2 * breath).min(LONGEST_BREATH)
+            } else {
+                BREATH
+            };
+            sleep(pause).await;
         }
     }
 
@@ -165,6 +172,17 @@ impl Talk {
     fn wake(&self) {
         self.trigger.pull(&self.line.target.app);
     }
+}
+
+/// A new word that was worth waiting for, from the process that spoke before, and with a tag to wait on for the next.
+fn follows(
+    epoch: Epoch,
+    last: Option<&(Reading, Option<HeaderValue>)>,
+    new: Option<&(Reading, Option<HeaderValue>)>,
+) -> bool {
+    let Some((new, Some(_))) = new else { return false };
+    let moved = last.is_none_or(|(old, _)| old != new && old.boot_id == new.boot_id);
+    moved && new.epoch() == Some(epoch)
 }
 
 /// Within a tenth of it, so that many pods are not asked in step.

@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::Router;
+use axum::http::{Method, StatusCode};
+use axum::routing::any;
 use graceful_api::InFlightPolicy;
 use graceful_drain::{Drain, Settings};
 use graceful_plan::{Contact, PodUid, Restarted};
@@ -31,6 +35,10 @@ fn pod() -> PodUid {
 
 impl Scene {
     async fn with(drain: &Drain) -> Self {
+        Self::of(drain.routes()).await
+    }
+
+    async fn of(routes: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (trigger, heard) = Trigger::new();
@@ -42,12 +50,11 @@ impl Scene {
             app: JoinSet::new(),
             address,
         };
-        scene.serve(listener, drain);
+        scene.serve(listener, routes);
         scene
     }
 
-    fn serve(&mut self, listener: TcpListener, drain: &Drain) {
-        let routes = drain.routes();
+    fn serve(&mut self, listener: TcpListener, routes: Router) {
         self.app.spawn(async move { axum::serve(listener, routes).await.unwrap() });
     }
 
@@ -55,7 +62,7 @@ impl Scene {
     async fn restart(&mut self, drain: &Drain) {
         self.app.shutdown().await;
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.serve(listener, drain);
+        self.serve(listener, drain.routes());
     }
 
     fn say(&mut self, conversation: Conversation) {
@@ -82,6 +89,7 @@ impl Scene {
             metrics: Arc::new(Metrics::new()),
             places: Arc::new(Semaphore::new(1)),
         };
+        self.book.begins(&pod(), conversation, jiff::Timestamp::now());
         self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::default()));
     }
 
@@ -177,4 +185,72 @@ async fn zeros_are_counted_where_admission_cannot_be_closed() {
     let quiet = contact.quiet.unwrap();
     assert!(quiet.until > quiet.since);
     assert!(drain.status().accepting, "nobody told it anything");
+}
+
+/// An app that answers oddly: how often it is asked in three seconds, and what is known of it then.
+async fn asks_of(
+    odd: fn(Method, u64) -> (StatusCode, u64, &'static str, bool, u64),
+    conversation: Conversation,
+) -> (u64, Contact) {
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let answer = move |method: Method| async move {
+        let n = count.fetch_add(1, Ordering::Relaxed);
+        let (status, epoch, boot, accepting, total) = odd(method, n);
+        let body = serde_json::json!({
+            "protocol": "v1", "podUid": "u-1", "bootId": boot, "accepting": accepting, "epoch": epoch,
+            "inFlight": {"total": total},
+        });
+        (status, [("etag", format!("\"{n}\""))], body.to_string())
+    };
+    let mut scene = Scene::of(Router::new().route("/drain", any(answer))).await;
+    scene.say(conversation);
+    sleep(Duration::from_secs(3)).await;
+    let contact = scene.book.contacts([&pod()].into_iter()).remove(&pod()).unwrap();
+    (asked.load(Ordering::Relaxed), contact)
+}
+
+fn ok(method: Method) -> StatusCode {
+    if method == Method::PUT { StatusCode::ACCEPTED } else { StatusCode::OK }
+}
+
+/// Nothing here is wrong: there is always something new to hear. Four a second is enough of it.
+#[tokio::test]
+async fn a_tag_that_never_holds_still_is_not_chased() {
+    let (asks, _) = asks_of(|m, n| (ok(m), 7, "b", false, n + 1), DRAIN).await;
+    assert!((8..=20).contains(&asks), "{asks} in 3 s");
+}
+
+#[tokio::test]
+async fn several_processes_are_asked_as_often_as_it_was_configured() {
+    let by_turns = |m, n| (ok(m), 7, if n % 2 == 0 { "a" } else { "b" }, false, 1);
+    let (asks, contact) = asks_of(by_turns, DRAIN).await;
+    assert!(asks <= 6, "{asks} in 3 s");
+    assert!(contact.several && contact.restarted.is_none(), "{contact:?}");
+}
+
+/// 409 to each PUT, and a higher epoch at each look.
+#[tokio::test]
+async fn an_epoch_that_is_a_clock_is_asked_as_often_as_it_was_configured() {
+    let clock = |m: Method, n| {
+        let status = if m == Method::PUT { StatusCode::CONFLICT } else { StatusCode::OK };
+        (status, 1000 + n, "b", true, 0)
+    };
+    let (asks, contact) = asks_of(clock, DRAIN).await;
+    assert!(asks <= 8, "two a second: {asks} in 3 s");
+    assert!(contact.astray.is_some_and(|a| a.times >= 2), "{contact:?}");
+}
+
+#[tokio::test]
+async fn a_pod_that_obeys_and_never_latches_is_watched_in_peace() {
+    let (asks, _) = asks_of(|m, _| (ok(m), 7, "b", true, 0), DRAIN).await;
+    assert!(asks <= 6, "{asks} in 3 s");
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_come_back_is_asked_as_often_as_it_was_configured() {
+    let (asks, contact) =
+        asks_of(|m, _| (ok(m), 8, "b", false, 0), Conversation::Resume { epoch: Epoch(8) }).await;
+    assert!(asks <= 5, "{asks} in 3 s");
+    assert!(contact.closed_since.is_some());
 }
