@@ -133,6 +133,11 @@ impl Book {
         self.open().get(pod).is_some_and(|page| page.contact.answer.is_some())
     }
 
+    /// Whether the last attempt failed.
+    pub(crate) fn fails(&self, pod: &PodUid) -> bool {
+        self.open().get(pod).is_some_and(|page| page.contact.error.is_some())
+    }
+
     // Nothing panics under the lock; if it ever did, a contact that is a little off beats an operator that stands still.
     fn open(&self) -> MutexGuard<'_, HashMap<PodUid, Page>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -12,6 +12,7 @@ use super::book::News;
 use super::line::{Line, Word};
 use super::pace::Pace;
 use super::parse::Reading;
+use super::places::Standing;
 use super::trigger::Trigger;
 
 /// Serving pods are asked for the report alone: twice a minute tells an operator's dashboard enough.
@@ -27,7 +28,9 @@ const LONGEST_BREATH: Duration = Duration::from_millis(250);
 
 /// Holds the conversation.
 pub(crate) async fn hold(line: Line, conversation: Conversation, trigger: Trigger, pace: Pace) {
-    let talk = Talk { line, trigger, pace, failures: 0 };
+    let failures = u32::from(line.book.fails(&line.target.uid));
+    let mut talk = Talk { line, trigger, pace, failures };
+    talk.line.standing = talk.standing();
     let graceful = talk.line.target.policy.question == Language::Graceful;
     match conversation {
         Conversation::Survey => talk.survey().await,
@@ -50,6 +53,7 @@ struct Talk {
 impl Talk {
     /// Once at once if the pod has never answered, then now and then. Only a changed word wakes the planner.
     async fn survey(mut self) {
+        self.line.standing = Standing::Survey;
         if self.line.book.knows(&self.line.target.uid) {
             sleep(jittered(SURVEY_EVERY)).await;
         }
@@ -114,7 +118,7 @@ impl Talk {
                 self.pause_after_failure().await;
                 continue;
             };
-            self.failures = 0;
+            self.answered();
             let heard = match (reading, &last) {
                 (Some(reading), _) => Some((reading, etag)),
                 (None, Some((reading, old))) => Some((reading.clone(), etag.or_else(|| old.clone()))),
@@ -152,7 +156,7 @@ impl Talk {
 
     async fn pause(&mut self, answered: bool) {
         if answered {
-            self.failures = 0;
+            self.answered();
             sleep(self.poll_interval()).await;
         } else {
             self.pause_after_failure().await;
@@ -162,7 +166,22 @@ impl Talk {
     async fn pause_after_failure(&mut self) {
         let factor = 1 << self.failures.min(10);
         self.failures = self.failures.saturating_add(1);
+        self.line.standing = self.standing();
         sleep(jittered((self.poll_interval() * factor).min(LONGEST_PAUSE.max(self.poll_interval())))).await;
+    }
+
+    fn answered(&mut self) {
+        self.failures = 0;
+        self.line.standing = self.standing();
+    }
+
+    /// A survey stays one; who failed last queues with its like.
+    fn standing(&self) -> Standing {
+        match (self.line.standing, self.failures) {
+            (Standing::Survey, _) => Standing::Survey,
+            (Standing::Answers | Standing::Fails, 0) => Standing::Answers,
+            (Standing::Answers | Standing::Fails, _) => Standing::Fails,
+        }
     }
 
     fn poll_interval(&self) -> Duration {

@@ -10,13 +10,13 @@ use graceful_plan::{Epoch, PodUid};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use super::AppRef;
 use super::book::{Book, News};
 use super::error::AskError;
 use super::http::{Asker, Question, Reply};
 use super::parse::{Hearing, Reading};
+use super::places::{Places, Standing};
 use crate::telemetry::Metrics;
 
 /// How long a pod is asked to hold its answer until something changes. Long enough that an idle wait costs nothing, short enough that
@@ -44,8 +44,9 @@ pub(crate) struct Line {
     pub(crate) asker: Asker,
     pub(crate) book: Book,
     pub(crate) metrics: Arc<Metrics>,
-    /// How many quick questions of one app may be open at once. A waiting poll takes no place here.
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) places: Places,
+    /// Where its quick questions queue.
+    pub(crate) standing: Standing,
 }
 
 /// A word from the pod.
@@ -82,8 +83,9 @@ impl Line {
         self.or_status(word).await
     }
 
-    /// Tell when something has changed since this tag.
+    /// Tell when something has changed since this tag; at once where so many pods are watched that no descriptor is left for it.
     pub(crate) async fn watch(&self, etag: HeaderValue) -> Result<Word, AskError> {
+        let Some(_place) = self.places.try_watch() else { return self.get().await };
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, etag);
         headers.insert(HeaderName::from_static("prefer"), PREFER_WAIT);
@@ -114,8 +116,7 @@ impl Line {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Word, AskError> {
-        // Closed never: the semaphore lives as long as the app is remembered.
-        let _place = self.places.acquire().await;
+        let _place = self.places.take(self.standing).await;
         self.send(method, path, headers, body, self.target.policy.timeout()).await
     }
 

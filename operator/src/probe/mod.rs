@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! Unknown is busy: nothing but a valid answer becomes an `Answer`. Only addresses of owned pods are asked ([`address`]), each app has its own
-//! bounded number of open questions, and a failing pod is asked less and less often.
+//! bounded number of open questions, those that fail apart from those that answer ([`places`]), and a failing pod is asked less and less often.
 
 mod address;
 mod book;
@@ -16,6 +16,7 @@ mod http;
 mod line;
 mod pace;
 mod parse;
+mod places;
 mod prometheus;
 mod trigger;
 
@@ -26,7 +27,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use graceful_api::GracefulApp;
 use graceful_plan::{Contact, Conversation, PodUid};
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use self::book::Book;
@@ -34,14 +34,12 @@ pub(crate) use self::http::Asker;
 use self::line::Line;
 pub(crate) use self::line::Target;
 use self::pace::Pace;
+use self::places::{AllPlaces, Places, Standing};
 pub(crate) use self::trigger::Trigger;
 use crate::telemetry::Metrics;
 
 /// A GracefulApp by namespace and name.
 pub(crate) type AppRef = ObjectRef<GracefulApp>;
-
-/// Quick questions of one app that may be open at once: a namespace full of black holes waits for itself alone.
-const PLACES: usize = 8;
 
 /// All conversations of this operator.
 pub(crate) struct Probes {
@@ -50,12 +48,13 @@ pub(crate) struct Probes {
     pace: Pace,
     trigger: Trigger,
     metrics: Arc<Metrics>,
+    places: AllPlaces,
     apps: Mutex<HashMap<AppRef, Lines>>,
 }
 
 /// One app's conversations.
 struct Lines {
-    places: Arc<Semaphore>,
+    places: Places,
     /// Every pod that the book may have a page for.
     known: HashSet<PodUid>,
     open: HashMap<PodUid, Open>,
@@ -76,7 +75,8 @@ impl Drop for Open {
 impl Probes {
     pub(crate) fn new(asker: Asker, trigger: Trigger, metrics: Arc<Metrics>) -> Self {
         let (book, pace) = (Book::default(), Pace::default());
-        Self { asker, book, pace, trigger, metrics, apps: Mutex::default() }
+        let places = AllPlaces::of_this_process();
+        Self { asker, book, pace, trigger, metrics, places, apps: Mutex::default() }
     }
 
     /// The address, if a pod may be asked there.
@@ -98,7 +98,7 @@ impl Probes {
     ) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = apps.entry(app.clone()).or_insert_with(|| Lines {
-            places: Arc::new(Semaphore::new(PLACES)),
+            places: Places::of_app(&self.places),
             known: HashSet::new(),
             open: HashMap::new(),
         });
@@ -122,7 +122,8 @@ impl Probes {
                 asker: self.asker.clone(),
                 book: self.book.clone(),
                 metrics: Arc::clone(&self.metrics),
-                places: Arc::clone(&lines.places),
+                places: lines.places.clone(),
+                standing: Standing::Answers,
             };
             let talk = conversation::hold(line, *conversation, self.trigger.clone(), self.pace.clone());
             let open = Open {

@@ -11,12 +11,13 @@ use graceful_api::InFlightPolicy;
 use graceful_drain::{Drain, Settings};
 use graceful_plan::{Contact, PodUid, Restarted};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::*;
 use crate::probe::book::Book;
+use crate::probe::places::{AllPlaces, Places};
 use crate::probe::{AppRef, Asker, Target};
 use crate::telemetry::Metrics;
 
@@ -27,6 +28,7 @@ struct Scene {
     talk: JoinSet<()>,
     app: JoinSet<()>,
     address: SocketAddr,
+    places: Places,
 }
 
 fn pod() -> PodUid {
@@ -49,6 +51,7 @@ impl Scene {
             talk: JoinSet::new(),
             app: JoinSet::new(),
             address,
+            places: Places::of_app(&AllPlaces::of_this_process()),
         };
         scene.serve(listener, routes);
         scene
@@ -66,9 +69,13 @@ impl Scene {
     }
 
     fn say(&mut self, conversation: Conversation) {
+        self.say_to(pod(), self.address, conversation);
+    }
+
+    fn say_to(&mut self, uid: PodUid, address: SocketAddr, conversation: Conversation) {
         let policy = InFlightPolicy {
             container: "server".to_owned(),
-            port: self.address.port(),
+            port: address.port(),
             path: "/drain".to_owned(),
             question: Language::Graceful,
             poll_interval_seconds: 1,
@@ -77,8 +84,8 @@ impl Scene {
         let target = Target {
             app: AppRef::new("tasks").within("apps"),
             pod: "p".to_owned(),
-            uid: pod(),
-            address: self.address,
+            uid: uid.clone(),
+            address,
             policy,
             incarnation: None,
         };
@@ -87,9 +94,10 @@ impl Scene {
             asker: Asker::that_reaches_loopback(),
             book: self.book.clone(),
             metrics: Arc::new(Metrics::new()),
-            places: Arc::new(Semaphore::new(1)),
+            places: self.places.clone(),
+            standing: Standing::Answers,
         };
-        self.book.begins(&pod(), conversation, jiff::Timestamp::now());
+        self.book.begins(&uid, conversation, jiff::Timestamp::now());
         self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::default()));
     }
 
@@ -253,4 +261,25 @@ async fn a_pod_that_does_not_come_back_is_asked_as_often_as_it_was_configured() 
         asks_of(|m, _| (ok(m), 8, "b", false, 0), Conversation::Resume { epoch: Epoch(8) }).await;
     assert!(asks <= 5, "{asks} in 3 s");
     assert!(contact.closed_since.is_some());
+}
+
+/// Two hundred pods of the app accept connections and never answer. The one that is quiet is asked all the same.
+#[tokio::test]
+async fn black_holes_do_not_starve_a_quiet_zero() {
+    let mut scene = Scene::with(&app()).await;
+    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let deep = hole.local_addr().unwrap();
+    scene.app.spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = hole.accept().await {
+            held.push(stream);
+        }
+    });
+    for n in 0..200 {
+        scene.say_to(PodUid(format!("hole-{n}")), deep, Conversation::Quiet { epoch: Epoch(7) });
+    }
+    scene.say(Conversation::Quiet { epoch: Epoch(7) });
+    let held = |c: &Contact| c.quiet.is_some_and(|q| q.until.duration_since(q.since).as_secs() >= 5);
+    let contact = scene.until("a zero that holds for five seconds", held).await;
+    assert!(contact.quiet.unwrap().reads >= 4, "{contact:?}");
 }

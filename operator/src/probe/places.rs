@@ -1,0 +1,179 @@
+//! How many questions may be open at once, of one app and of all: endpoints that are slow wait for their like, and never for descriptors.
+
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Where a question queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// A decision waits for the answer, and the pod's last attempt did not fail.
+    Answers,
+    /// The same, of a pod that failed last time: it may hold its place for the whole time-out.
+    Fails,
+    /// For the report alone: never in the way of a decision.
+    Survey,
+}
+
+/// Of one app. Who answers is done within milliseconds, so there are plenty; who does not shares a few with its like, and costs a place among those
+/// that answer once, the first time.
+const OF_AN_APP: Shares = Shares { answers: 64, fails: 8, surveys: 4 };
+
+/// Descriptors that are not ours to spend: watches, calls to the API server, who asks for metrics.
+const OTHERS: u64 = 256;
+
+/// More sockets than this at once help nobody.
+const MOST: u64 = 16 * 1024;
+
+#[derive(Clone, Copy)]
+struct Shares {
+    answers: usize,
+    fails: usize,
+    surveys: usize,
+}
+
+struct Lanes {
+    answers: Arc<Semaphore>,
+    fails: Arc<Semaphore>,
+    surveys: Arc<Semaphore>,
+}
+
+impl Lanes {
+    fn new(shares: Shares) -> Self {
+        let Shares { answers, fails, surveys } = shares;
+        let of = |n| Arc::new(Semaphore::new(n));
+        Self { answers: of(answers), fails: of(fails), surveys: of(surveys) }
+    }
+
+    fn lane(&self, standing: Standing) -> Arc<Semaphore> {
+        Arc::clone(match standing {
+            Standing::Answers => &self.answers,
+            Standing::Fails => &self.fails,
+            Standing::Survey => &self.surveys,
+        })
+    }
+}
+
+/// The places of all apps together.
+#[derive(Clone)]
+pub(crate) struct AllPlaces {
+    lanes: Arc<Lanes>,
+    watches: Arc<Semaphore>,
+}
+
+impl AllPlaces {
+    /// As many as this process may have descriptors; its soft limit is raised to the hard one first.
+    pub(crate) fn of_this_process() -> Self {
+        Self::of(descriptors())
+    }
+
+    fn of(descriptors: u64) -> Self {
+        let ours = usize::try_from(descriptors.saturating_sub(OTHERS).clamp(64, MOST)).unwrap_or(64);
+        let shares = Shares { answers: ours / 2, fails: ours / 8, surveys: ours / 8 };
+        Self { lanes: Arc::new(Lanes::new(shares)), watches: Arc::new(Semaphore::new(ours / 4)) }
+    }
+}
+
+/// The places of one app.
+#[derive(Clone)]
+pub(crate) struct Places {
+    app: Arc<Lanes>,
+    all: AllPlaces,
+}
+
+/// A place that is held; given back when it is dropped.
+pub(crate) struct Place {
+    _held: (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>),
+}
+
+impl Places {
+    pub(crate) fn of_app(all: &AllPlaces) -> Self {
+        Self { app: Arc::new(Lanes::new(OF_AN_APP)), all: all.clone() }
+    }
+
+    /// Waits for a place: first among its app's, so that an app that has many questions keeps no other waiting.
+    pub(crate) async fn take(&self, standing: Standing) -> Place {
+        // The semaphores are never closed.
+        let app = self.app.lane(standing).acquire_owned().await.ok();
+        let all = self.all.lanes.lane(standing).acquire_owned().await.ok();
+        Place { _held: (app, all) }
+    }
+
+    /// A place for an answer that is held until something changes, if one is free. Without, one asks again from time to time.
+    pub(crate) fn try_watch(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.all.watches).try_acquire_owned().ok()?;
+        Some(Place { _held: (Some(permit), None) })
+    }
+}
+
+/// How many descriptors this process may have open. Container runtimes start it with 1,024 of half a million.
+fn descriptors() -> u64 {
+    const USUAL: u64 = 1024;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return USUAL };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        return hard;
+    }
+    soft
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// A place, if one is free. (tokio would have a task that takes so many at once pause.)
+    fn free(places: &Places, standing: Standing) -> Option<Place> {
+        tokio::task::unconstrained(places.take(standing)).now_or_never()
+    }
+
+    const EACH: [Standing; 3] = [Standing::Answers, Standing::Fails, Standing::Survey];
+
+    #[test]
+    fn who_fails_waits_for_its_like_alone() {
+        let places = Places::of_app(&AllPlaces::of(1024));
+        let mut held: Vec<_> = (0..OF_AN_APP.fails).filter_map(|_| free(&places, Standing::Fails)).collect();
+        assert!(free(&places, Standing::Fails).is_none(), "no place left");
+        assert!(free(&places, Standing::Answers).is_some());
+        assert!(free(&places, Standing::Survey).is_some());
+        held.pop();
+        assert!(free(&places, Standing::Fails).is_some());
+    }
+
+    #[test]
+    fn an_app_of_black_holes_keeps_no_other_waiting() {
+        let all = AllPlaces::of(1024);
+        let (holes, other) = (Places::of_app(&all), Places::of_app(&all));
+        let mut held = Vec::new();
+        for standing in EACH {
+            held.extend(std::iter::from_fn(|| free(&holes, standing)));
+            assert!(free(&other, standing).is_some(), "{standing:?}");
+        }
+        assert_eq!(held.len(), OF_AN_APP.answers + OF_AN_APP.fails + OF_AN_APP.surveys);
+    }
+
+    /// However many apps there are.
+    #[test]
+    fn all_together_stay_below_the_descriptors() {
+        for descriptors in [0, 1024, 1 << 40] {
+            let all = AllPlaces::of(descriptors);
+            let mut held = Vec::new();
+            for _ in 0..300 {
+                let app = Places::of_app(&all);
+                EACH.iter().for_each(|s| held.extend(std::iter::from_fn(|| free(&app, *s))));
+                held.extend(std::iter::from_fn(|| app.try_watch()));
+            }
+            let most = descriptors.saturating_sub(OTHERS).clamp(64, MOST);
+            assert!(held.len() as u64 <= most, "{} of {most}", held.len());
+            assert!(held.len() >= 56, "only {}", held.len());
+        }
+    }
+
+    #[test]
+    fn the_soft_limit_is_raised() {
+        let known = descriptors();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!((known, soft), (soft, hard));
+    }
+}
