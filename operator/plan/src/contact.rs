@@ -24,6 +24,9 @@ pub struct Contact {
     pub closed_since: Option<Timestamp>,
     /// The highest epoch that this process of the pod's has said.
     pub highest: Option<Epoch>,
+    /// The drain's epoch that this very process of the pod's has answered our PUT with. One that was restarted has to be told first, even if it
+    /// remembers the epoch.
+    pub acknowledged: Option<Epoch>,
     /// It goes another way than it is told.
     pub astray: Option<Astray>,
     /// Boot ids come back: several processes answer, and each speaks for itself alone.
@@ -95,7 +98,7 @@ impl Contact {
 
     /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
     pub fn begins_anew(&mut self) {
-        (self.highest, self.closed_since) = (None, None);
+        (self.highest, self.closed_since, self.acknowledged) = (None, None, None);
     }
 
     /// From when on the pod may be given a new epoch; none where at once. One that goes astray time and again is told less and less often.

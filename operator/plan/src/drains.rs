@@ -68,14 +68,13 @@ pub(crate) fn never_worked(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
     (pod.node_ready && census.never_worked(&pod.revision)).then_some(Proof::NeverWorked { grace_seconds })
 }
 
-/// One answer says all of it: this epoch, admission closed, nothing in flight. Once true it stays true until the process ends, because
-/// the latch opens only for a resumption, and that has an epoch of its own.
+/// One answer says all of it: this epoch, admission closed, nothing in flight, from the process that was told. Once true it stays true until the
+/// process ends, because the latch opens only for a resumption, and that has an epoch of its own.
 fn idle(census: &Census<'_>, pod: &Pod, epoch: Epoch) -> bool {
-    let speaks_for_all = census.contact(pod).is_some_and(|c| !c.several);
-    speaks_for_all
-        && census.answer(pod).is_some_and(|answer| {
-            answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
-        })
+    let told = census.contact(pod).is_some_and(|c| c.acknowledged == Some(epoch) && !c.several);
+    told && census.answer(pod).is_some_and(|answer| {
+        answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
+    })
 }
 
 /// Admission cannot be closed, so zero must hold: long enough, often enough, and until now.
@@ -317,6 +316,7 @@ mod tests {
         Contact {
             answer: Some(Answer { at: at(4), in_flight, protocol }),
             asked: Some(at(4)),
+            acknowledged: Some(Epoch(epoch)),
             ..Contact::default()
         }
     }
@@ -334,6 +334,15 @@ mod tests {
         assert_eq!(judge(said(0, 7, true)), Progress::Busy, "it still accepts");
         assert_eq!(judge(said(0, 6, false)), Progress::Busy, "an older drain's word");
         assert_eq!(judge(Contact::default()), Progress::Busy, "silence");
+    }
+
+    /// A process that keeps its epoch over a restart says at once what its predecessor would have said, and has lost what that one had.
+    #[test]
+    fn a_restarted_process_is_idle_only_once_it_was_told() {
+        let untold = Contact { acknowledged: None, ..said(0, 7, false) };
+        assert_eq!(judged(Signal::Http, OnDeadline::Hold, untold, 10), Progress::Busy);
+        let of_another = Contact { acknowledged: Some(Epoch(6)), ..said(0, 7, false) };
+        assert_eq!(judged(Signal::Http, OnDeadline::Hold, of_another, 10), Progress::Busy);
     }
 
     #[test]

@@ -71,6 +71,11 @@ impl Book {
         if same { News::Same } else { News::Changed }
     }
 
+    /// The process that was heard last has answered a PUT with its epoch.
+    pub(crate) fn acknowledges(&self, pod: &PodUid, epoch: Epoch) {
+        self.open().entry(pod.clone()).or_default().contact.acknowledged = Some(epoch);
+    }
+
     /// The pod said that nothing has changed since its last answer.
     pub(crate) fn unchanged(&self, pod: &PodUid, now: Timestamp) -> News {
         let mut pages = self.open();

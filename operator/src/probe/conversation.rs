@@ -9,6 +9,7 @@ use rand::RngExt;
 use tokio::time::sleep;
 
 use super::book::News;
+use super::error::AskError;
 use super::line::{Line, Word};
 use super::pace::Pace;
 use super::parse::Reading;
@@ -112,6 +113,11 @@ impl Talk {
                 None if told => self.line.get().await,
                 None => self.line.put(epoch, linger_seconds).await,
             };
+            // A process that was restarted and kept its epoch has not been told yet: what it says until then proves nothing.
+            let renewed = told && is_another_process(&word, last.as_ref());
+            if !told && obeyed(&word, epoch) {
+                self.line.book.acknowledges(&self.line.target.uid, epoch);
+            }
             self.wake();
             let Ok(Word { reading, etag, .. }) = word else {
                 last = None;
@@ -125,7 +131,7 @@ impl Talk {
                 (None, None) => None,
             };
             let followed = follows(epoch, last.as_ref(), heard.as_ref());
-            last = heard;
+            last = heard.filter(|_| !renewed);
             let pause = if followed {
                 breath
             } else {
@@ -191,6 +197,16 @@ impl Talk {
     fn wake(&self) {
         self.trigger.pull(&self.line.target.app);
     }
+}
+
+/// The answer to a PUT, in its epoch.
+fn obeyed(word: &Result<Word, AskError>, epoch: Epoch) -> bool {
+    word.as_ref().is_ok_and(|w| !w.refused && w.reading.as_ref().and_then(Reading::epoch) == Some(epoch))
+}
+
+fn is_another_process(word: &Result<Word, AskError>, last: Option<&(Reading, Option<HeaderValue>)>) -> bool {
+    let new = word.as_ref().ok().and_then(|w| w.reading.as_ref());
+    new.zip(last).is_some_and(|(new, (old, _))| new.boot_id != old.boot_id)
 }
 
 /// A new word that was worth waiting for, from the process that spoke before, and with a tag to wait on for the next.

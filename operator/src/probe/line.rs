@@ -56,6 +56,8 @@ pub(crate) struct Word {
     pub(crate) reading: Option<Reading>,
     pub(crate) etag: Option<HeaderValue>,
     pub(crate) news: News,
+    /// The epoch was refused, and this is the pod's own view of it.
+    pub(crate) refused: bool,
 }
 
 impl Line {
@@ -99,7 +101,7 @@ impl Line {
         match self.note(word) {
             Err(AskError::Conflict) => {
                 let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
-                self.note(word)
+                self.note(word).map(|word| Word { refused: true, ..word })
             }
             other => other,
         }
@@ -142,7 +144,7 @@ impl Line {
                 return Err(AskError::Status { path: self.path().to_owned(), code: other.as_u16() });
             }
         };
-        Ok(Word { reading, etag, news: News::Same })
+        Ok(Word { reading, etag, news: News::Same, refused: false })
     }
 
     /// Into the book and the metrics.

@@ -461,6 +461,11 @@ impl World {
         note_restart(contact, boot);
         if let Some(protocol) = answer.protocol {
             contact.compare(Some(conversation), protocol, now);
+            if let Conversation::Drain { epoch, .. } = conversation
+                && protocol.epoch == epoch
+            {
+                contact.acknowledged = Some(epoch);
+            }
         }
         contact.quiet = match conversation {
             Conversation::Quiet { epoch } if answer.in_flight.total == 0 => {

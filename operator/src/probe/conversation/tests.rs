@@ -283,3 +283,28 @@ async fn black_holes_do_not_starve_a_quiet_zero() {
     let contact = scene.until("a zero that holds for five seconds", held).await;
     assert!(contact.quiet.unwrap().reads >= 4, "{contact:?}");
 }
+
+/// A process that keeps its epoch and its latch over a restart answers as its predecessor would have, with nothing in flight. It is told again.
+#[tokio::test]
+async fn a_restart_in_mid_drain_is_told_again_even_if_it_remembers() {
+    let remembers = |m: Method, n| {
+        let (boot, total) = if n == 0 { ("a", 3) } else { ("b", 0) };
+        let status = if n == 1 && m == Method::PUT { StatusCode::INTERNAL_SERVER_ERROR } else { ok(m) };
+        (status, 7, boot, false, total)
+    };
+    let (asks, contact) = asks_of(remembers, DRAIN).await;
+    assert!((3..=8).contains(&asks), "{asks} in 3 s");
+    assert_eq!(contact.restarted, Some(Restarted { times: 1, last_known: 3 }));
+    assert_eq!(contact.acknowledged, Some(Epoch(7)), "the third question was PUT");
+}
+
+/// 409 is no acknowledgement, whatever the pod's own view says.
+#[tokio::test]
+async fn a_refused_epoch_is_not_acknowledged() {
+    let refuses = |m: Method, _| {
+        let status = if m == Method::PUT { StatusCode::CONFLICT } else { StatusCode::OK };
+        (status, 7, "b", false, 0)
+    };
+    let (_, contact) = asks_of(refuses, DRAIN).await;
+    assert_eq!(contact.acknowledged, None);
+}
