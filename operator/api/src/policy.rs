@@ -53,14 +53,14 @@ pub struct InFlightPolicy {
 }
 
 impl InFlightPolicy {
-    /// Time between two questions to a draining pod.
+    /// Time between two questions to a draining pod. An annotation may have been edited by hand: 0 would be a busy loop.
     pub fn poll_interval(&self) -> Duration {
-        Duration::from_secs(self.poll_interval_seconds.into())
+        Duration::from_secs(self.poll_interval_seconds.clamp(1, 3600).into())
     }
 
     /// Time an answer may take.
     pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_seconds.into())
+        Duration::from_secs(self.timeout_seconds.clamp(1, 60).into())
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     rules.extend(in_flight());
     rules.extend(drain());
     rules.extend(rollout());
+    rules.push(target_port());
     rules
 }
 
@@ -186,6 +187,16 @@ fn in_flight() -> Vec<Rule> {
     ]
 }
 
+/// Of an int-or-string the schema says nothing: what does not fit into a port would be taken, and be unreadable to every client of the Kubernetes API.
+fn target_port() -> Rule {
+    Rule::new(
+        "spec.service.ports.[]",
+        ".targetPort",
+        "!has(self.targetPort) || type(self.targetPort) != int || (self.targetPort >= 1 && self.targetPort <= 65535)",
+        "targetPort must be a port's name, or a number from 1 to 65535",
+    )
+}
+
 fn drain() -> Vec<Rule> {
     vec![
         Rule::new(
@@ -220,7 +231,20 @@ fn rollout() -> Vec<Rule> {
             "(type(self.{field}) == int ? int(self.{field}) == 0 : string(self.{field}).matches('^0+%$'))"
         )
     };
+    let fits = |field: &str| format!("type(self.{field}) != int || int(self.{field}) <= 2147483647");
     vec![
+        Rule::new(
+            "spec.rollout",
+            ".maxSurge",
+            fits("maxSurge"),
+            "maxSurge must be at most 2147483647; for as many as there are, write \"100%\"",
+        ),
+        Rule::new(
+            "spec.rollout",
+            ".maxUnavailable",
+            fits("maxUnavailable"),
+            "maxUnavailable must be at most 2147483647; for as many as there are, write \"100%\"",
+        ),
         Rule::new(
             "spec.rollout",
             ".maxSurge",

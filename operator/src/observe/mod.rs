@@ -1,6 +1,8 @@
 //! One app at one moment: raw objects and the pods' own words in, the planner's [`Observed`] out.
 
 mod children;
+#[cfg(test)]
+mod hostile;
 mod pods;
 mod revisions;
 mod surroundings;

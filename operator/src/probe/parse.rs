@@ -57,6 +57,10 @@ impl<'a> Hearing<'a> {
     pub(crate) fn reading(self, framed: bool) -> Result<Reading, AskError> {
         match (self.heard, self.language) {
             (Heard::Page(page), _) => page.end(framed).map(Reading::of_total),
+            (Heard::Document(body), _) if !framed && ends_in_a_number(&body) => {
+                let why = "it ended with the connection, and perhaps in the middle of its number; send Content-Length";
+                Err(AskError::NotJson { why: why.to_owned() })
+            }
             (Heard::Document(body), Language::JsonPointer { pointer }) => json_pointer(&body, pointer),
             (Heard::Document(body), Language::Graceful | Language::Prometheus { .. }) => {
                 graceful(&body, self.asked)
@@ -139,6 +143,11 @@ fn json_pointer(body: &[u8], pointer: &str) -> Result<Reading, AskError> {
     let value =
         document.pointer(pointer).ok_or_else(|| AskError::PointerMissing { pointer: pointer.to_owned() })?;
     count::from_json(pointer, value).map(Reading::of_total)
+}
+
+/// All other JSON says itself where it ends.
+fn ends_in_a_number(body: &[u8]) -> bool {
+    body.trim_ascii_end().last().is_some_and(u8::is_ascii_digit)
 }
 
 fn json(body: &[u8]) -> Result<Value, AskError> {

@@ -23,12 +23,14 @@ pub(crate) struct Page<'a> {
     found: bool,
     /// Another one did not.
     others: bool,
+    /// OpenMetrics' last line was there.
+    closed: bool,
     total: u64,
 }
 
 impl<'a> Page<'a> {
     pub(crate) fn new(metric: &'a MetricSelector, when_absent: WhenAbsent) -> Self {
-        Self { metric, when_absent, begun: Vec::new(), found: false, others: false, total: 0 }
+        Self { metric, when_absent, begun: Vec::new(), found: false, others: false, closed: false, total: 0 }
     }
 
     /// The next piece of it, cut anywhere.
@@ -62,7 +64,14 @@ impl<'a> Page<'a> {
         self.line(&last)?;
         match self.when_absent {
             _ if self.found => {}
-            WhenAbsent::Zero if self.others => {}
+            WhenAbsent::Zero if self.others && (framed || self.closed) => {}
+            WhenAbsent::Zero if self.others => {
+                let why = format!(
+                    "no series matches {}, and nothing says that the page is whole; send Content-Length, or end it with # EOF",
+                    self.metric
+                );
+                return Err(AskError::NotPrometheus { why });
+            }
             WhenAbsent::Zero => return Err(AskError::PageEmpty { metric: self.metric.to_string() }),
             WhenAbsent::Busy => return Err(AskError::MetricMissing { metric: self.metric.to_string() }),
         }
@@ -84,6 +93,7 @@ impl<'a> Page<'a> {
         let text = std::str::from_utf8(line).map_err(|_| unreadable("there is no UTF-8 in", line))?;
         let text = text.trim_ascii();
         if text.is_empty() || text.starts_with('#') {
+            self.closed |= text == "# EOF";
             return Ok(());
         }
         let (series, value) = sample(text).ok_or_else(|| unreadable("cannot read", line))?;

@@ -73,6 +73,24 @@ fn a_pointer_reaches_a_number_or_nothing() {
     assert_eq!(json_pointer(body, "/a~1b/0/n").unwrap_err().class(), "not_a_count");
 }
 
+/// `12` may be the beginning of `120`, and `0` of `0.5`.
+#[test]
+fn a_bare_number_must_be_whole() {
+    let language = Language::JsonPointer { pointer: String::new() };
+    let asked = uid();
+    let read = |body: &[u8], framed| {
+        let mut hearing = Hearing::new(&language, &asked);
+        hearing
+            .take(body)
+            .and_then(|()| hearing.reading(framed))
+            .map(|r| r.in_flight.total)
+            .map_err(|e| e.class())
+    };
+    assert_eq!(read(b"0", true), Ok(0));
+    assert_eq!(read(b"0", false), Err("not_json"));
+    assert_eq!(read(b" 12\n", false), Err("not_json"));
+}
+
 fn metric(body: &[u8]) -> Result<Reading, AskError> {
     let language = Language::Prometheus { metric: "q".parse().unwrap(), when_absent: WhenAbsent::Busy };
     let asked = uid();
@@ -96,4 +114,62 @@ proptest! {
             prop_assert!(reading.in_flight.total < count::LIMIT);
         }
     }
+
+    /// A status of a pod with three in flight, cut or with one byte changed, is never zero.
+    #[test]
+    fn a_damaged_status_is_never_zero(at in 0usize..400, cut: bool, byte: u8) {
+        let mut body = status(|_| ());
+        let at = at % body.len();
+        if cut {
+            body.truncate(at);
+        } else {
+            body[at] = byte;
+        }
+        let total = graceful(&body, &uid()).map(|r| r.in_flight.total);
+        prop_assert!(total.as_ref().map_or(true, |n| *n > 0), "{}", String::from_utf8_lossy(&body));
+    }
+
+    /// Whatever JSON comes, what reads as an answer has all that an answer must have.
+    #[test]
+    fn any_json_is_an_answer_or_an_error(answer in any_status()) {
+        let body = answer.to_string();
+        let counts = [json_pointer(body.as_bytes(), "/inFlight/total"), json_pointer(body.as_bytes(), "/epoch")];
+        for reading in counts.into_iter().flatten() {
+            prop_assert!(reading.in_flight.total < count::LIMIT);
+        }
+        if let Ok(reading) = graceful(body.as_bytes(), &uid()) {
+            prop_assert_eq!(&answer["podUid"], &json!("u-1"));
+            prop_assert!(answer["accepting"].is_boolean() && reading.boot_id.is_some());
+            prop_assert!(reading.epoch().is_some_and(|e| e.0 < count::LIMIT));
+            let InFlight { total, queued, running, requests } = reading.in_flight;
+            prop_assert!(total < count::LIMIT && total >= queued + running + requests);
+            prop_assert!(answer["inFlight"]["total"].as_f64() == Some(total as f64));
+        }
+    }
+}
+
+/// Statuses whose fields may be anything.
+fn any_status() -> impl Strategy<Value = Value> {
+    let scalar = || {
+        prop_oneof![
+            Just(json!("v1")),
+            Just(json!("u-1")),
+            Just(json!(null)),
+            any::<bool>().prop_map(|b| json!(b)),
+            any::<u64>().prop_map(|n| json!(n)),
+            (0u64..4).prop_map(|n| json!(n)),
+            any::<i64>().prop_map(|n| json!(n)),
+            any::<f64>().prop_map(|n| json!(n)),
+            "\\PC{0,4}".prop_map(|s| json!(s)),
+        ]
+    };
+    let mostly = |usual: Value| prop_oneof![6 => Just(usual), 1 => scalar()];
+    let counts = (scalar(), scalar(), scalar(), scalar())
+        .prop_map(|(total, queued, running, requests)| json!({"total": total, "queued": queued, "running": running, "requests": requests}));
+    let counts = prop_oneof![6 => counts, 1 => scalar(), 1 => Just(json!([0])), 2 => (0u64..9).prop_map(|n| json!({"total": n}))];
+    (mostly(json!("v1")), mostly(json!("u-1")), mostly(json!("b")), mostly(json!(false)), mostly(json!(7)), counts).prop_map(
+        |(protocol, uid, boot, accepting, epoch, counts)| {
+            json!({"protocol": protocol, "podUid": uid, "bootId": boot, "accepting": accepting, "epoch": epoch, "inFlight": counts})
+        },
+    )
 }

@@ -46,7 +46,7 @@ fn an_absent_metric_is_zero_where_the_user_says_so() {
     let total = |page: &str, metric: &str| {
         let metric = metric.parse().unwrap();
         let mut sum = Page::new(&metric, WhenAbsent::Zero);
-        sum.take(page.as_bytes()).and_then(|()| sum.end(false)).map_err(|e| e.class())
+        sum.take(page.as_bytes()).and_then(|()| sum.end(true)).map_err(|e| e.class())
     };
     assert_eq!(total(PAGE, "jobs_running"), Ok(0));
     assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Ok(0));
@@ -57,6 +57,19 @@ fn an_absent_metric_is_zero_where_the_user_says_so() {
     for broken in ["up 1\n<html>\n", "up 1\njobs_run", "up\n", "up 1\njobs_running NaN\n"] {
         assert!(total(broken, "jobs_running").is_err(), "{broken:?}");
     }
+}
+
+/// What was cut off between two lines leaves no trace: the metric may have been there.
+#[test]
+fn an_absent_metric_is_zero_only_on_a_page_that_is_surely_whole() {
+    let metric = "jobs_running".parse().unwrap();
+    let zero = |page: &str, framed| {
+        let mut sum = Page::new(&metric, WhenAbsent::Zero);
+        sum.take(page.as_bytes()).and_then(|()| sum.end(framed)).map_err(|e| e.class())
+    };
+    assert_eq!(zero("up 1\n", false), Err("not_prometheus"));
+    assert_eq!(zero("up 1\n", true), Ok(0));
+    assert_eq!(zero("up 1\n# EOF\n", false), Ok(0));
 }
 
 #[test]
@@ -131,6 +144,27 @@ proptest! {
         let whole = in_pieces(page.as_bytes(), usize::MAX, &metric, framed).map_err(|e| e.to_string());
         let pieces = in_pieces(page.as_bytes(), size, &metric, framed).map_err(|e| e.to_string());
         prop_assert_eq!(whole, pieces);
+    }
+}
+
+proptest! {
+    /// A page of a pod with seven in flight, cut or with one byte changed, is seven, another count, or an error; never zero.
+    #[test]
+    fn a_damaged_page_is_never_zero(at in 0usize..200, cut: bool, byte: u8, framed: bool, zero: bool) {
+        const BUSY: &[u8] = b"up 1\nqueue_length{state=\"running\"} 7\nqueue_length{state=\"queued\"} 12\nhttp_seconds_sum 0.5\n";
+        let metric = "queue_length".parse().unwrap();
+        let at = at % BUSY.len();
+        let mut page = BUSY.to_vec();
+        if cut {
+            page.truncate(at);
+        } else {
+            page[at] = byte;
+        }
+        let when_absent = if zero { WhenAbsent::Zero } else { WhenAbsent::Busy };
+        let mut sum = Page::new(&metric, when_absent);
+        // HTTP would not call a page whole that was cut.
+        let total = sum.take(&page).and_then(|()| sum.end(framed && !cut));
+        prop_assert!(total.as_ref().map_or(true, |n| *n > 0), "{}", String::from_utf8_lossy(&page));
     }
 }
 
