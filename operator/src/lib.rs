@@ -8,6 +8,8 @@
 mod api_faults;
 mod error;
 mod execute;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod leader;
 mod memory;
 mod observe;

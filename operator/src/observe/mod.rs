@@ -219,6 +219,14 @@ impl Observation {
     }
 }
 
+/// For `fuzzing`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse_pod(json: &[u8]) {
+    if let Ok(pod) = serde_json::from_slice::<Pod>(json) {
+        let _parsed = pods::parse(&pod, Some("web"), |_| true);
+    }
+}
+
 fn owner<'a>(pod: &Pod, ours: &'a [Ours]) -> Option<&'a Ours> {
     ours.iter().find(|o| pods::belongs_to(&pod.metadata, &o.object.name_any(), &o.hash.0))
 }

@@ -158,3 +158,19 @@ impl Probes {
         }
     }
 }
+
+/// For `fuzzing`: what an answer that comes in pieces of so many bytes says, if it can be read.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read(
+    question: &graceful_api::Question,
+    asked: &PodUid,
+    body: &[u8],
+    piece: usize,
+    framed: bool,
+) -> Option<u64> {
+    use self::http::Sink;
+
+    let mut hearing = parse::Hearing::new(question, asked);
+    body.chunks(piece).try_for_each(|piece| hearing.take(piece)).ok()?;
+    hearing.reading(framed).ok().map(|reading| reading.in_flight.total)
+}
