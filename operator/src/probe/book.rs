@@ -55,8 +55,9 @@ impl Book {
         let mut pages = self.open();
         let page = pages.entry(pod.clone()).or_default();
         let Reading { in_flight, protocol, boot_id } = reading;
+        let several = page.contact.several;
         if let Some(boot_id) = boot_id {
-            page.boots_as(boot_id);
+            page.boots_as(&boot_id);
         }
         let told = page.told;
         let contact = &mut page.contact;
@@ -64,6 +65,7 @@ impl Book {
             contact.compare(told, said, now);
         }
         let same = contact.error.is_none()
+            && contact.several == several
             && contact.answer.as_ref().is_some_and(|a| a.in_flight == in_flight && a.protocol == protocol);
         contact.answer = Some(Answer { at: now, in_flight, protocol });
         contact.asked = Some(now);
@@ -154,11 +156,11 @@ const REMEMBERED: usize = 16;
 
 impl Page {
     /// Another boot id is a restart; one that comes back is not: then several processes answer by turns.
-    fn boots_as(&mut self, boot_id: String) {
-        let Some(old) = self.boot_id.replace(boot_id.clone()).filter(|old| *old != boot_id) else {
+    fn boots_as(&mut self, boot_id: &str) {
+        let Some(old) = self.boot_id.replace(boot_id.to_owned()).filter(|old| old != boot_id) else {
             return;
         };
-        if self.gone.contains(&boot_id) {
+        if self.gone.iter().any(|id| id == boot_id) {
             self.contact.several = true;
             self.contact.restarted = None;
         }

@@ -29,6 +29,7 @@ struct Scene {
     app: JoinSet<()>,
     address: SocketAddr,
     places: Places,
+    language: Language,
 }
 
 fn pod() -> PodUid {
@@ -52,6 +53,7 @@ impl Scene {
             app: JoinSet::new(),
             address,
             places: Places::of_app(&AllPlaces::of_this_process()),
+            language: Language::Graceful,
         };
         scene.serve(listener, routes);
         scene
@@ -69,15 +71,15 @@ impl Scene {
     }
 
     fn say(&mut self, conversation: Conversation) {
-        self.say_to(pod(), self.address, conversation);
+        self.say_to(&pod(), self.address, conversation);
     }
 
-    fn say_to(&mut self, uid: PodUid, address: SocketAddr, conversation: Conversation) {
+    fn say_to(&mut self, uid: &PodUid, address: SocketAddr, conversation: Conversation) {
         let policy = InFlightPolicy {
             container: "server".to_owned(),
             port: address.port(),
             path: "/drain".to_owned(),
-            question: Language::Graceful,
+            question: self.language.clone(),
             poll_interval_seconds: 1,
             timeout_seconds: 2,
         };
@@ -97,7 +99,7 @@ impl Scene {
             places: self.places.clone(),
             standing: Standing::Answers,
         };
-        self.book.begins(&uid, conversation, jiff::Timestamp::now());
+        self.book.begins(uid, conversation, jiff::Timestamp::now());
         self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::default()));
     }
 
@@ -195,16 +197,16 @@ async fn zeros_are_counted_where_admission_cannot_be_closed() {
     assert!(drain.status().accepting, "nobody told it anything");
 }
 
+/// Status, epoch, boot id, accepting, in flight.
+type Odd = (StatusCode, u64, &'static str, bool, u64);
+
 /// An app that answers oddly: how often it is asked in three seconds, and what is known of it then.
-async fn asks_of(
-    odd: fn(Method, u64) -> (StatusCode, u64, &'static str, bool, u64),
-    conversation: Conversation,
-) -> (u64, Contact) {
+async fn asks_of(odd: fn(&Method, u64) -> Odd, conversation: Conversation) -> (u64, Contact) {
     let asked = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&asked);
     let answer = move |method: Method| async move {
         let n = count.fetch_add(1, Ordering::Relaxed);
-        let (status, epoch, boot, accepting, total) = odd(method, n);
+        let (status, epoch, boot, accepting, total) = odd(&method, n);
         let body = serde_json::json!({
             "protocol": "v1", "podUid": "u-1", "bootId": boot, "accepting": accepting, "epoch": epoch,
             "inFlight": {"total": total},
@@ -218,20 +220,20 @@ async fn asks_of(
     (asked.load(Ordering::Relaxed), contact)
 }
 
-fn ok(method: Method) -> StatusCode {
-    if method == Method::PUT { StatusCode::ACCEPTED } else { StatusCode::OK }
+fn ok(method: &Method) -> StatusCode {
+    if *method == Method::PUT { StatusCode::ACCEPTED } else { StatusCode::OK }
 }
 
 /// Nothing here is wrong: there is always something new to hear. Four a second is enough of it.
 #[tokio::test]
 async fn a_tag_that_never_holds_still_is_not_chased() {
-    let (asks, _) = asks_of(|m, n| (ok(m), 7, "b", false, n + 1), DRAIN).await;
+    let (asks, _) = asks_of(|m: &Method, n| (ok(m), 7, "b", false, n + 1), DRAIN).await;
     assert!((8..=20).contains(&asks), "{asks} in 3 s");
 }
 
 #[tokio::test]
 async fn several_processes_are_asked_as_often_as_it_was_configured() {
-    let by_turns = |m, n| (ok(m), 7, if n % 2 == 0 { "a" } else { "b" }, false, 1);
+    let by_turns = |m: &Method, n| (ok(m), 7, if n % 2 == 0 { "a" } else { "b" }, false, 1);
     let (asks, contact) = asks_of(by_turns, DRAIN).await;
     assert!(asks <= 6, "{asks} in 3 s");
     assert!(contact.several && contact.restarted.is_none(), "{contact:?}");
@@ -240,8 +242,8 @@ async fn several_processes_are_asked_as_often_as_it_was_configured() {
 /// 409 to each PUT, and a higher epoch at each look.
 #[tokio::test]
 async fn an_epoch_that_is_a_clock_is_asked_as_often_as_it_was_configured() {
-    let clock = |m: Method, n| {
-        let status = if m == Method::PUT { StatusCode::CONFLICT } else { StatusCode::OK };
+    let clock = |m: &Method, n| {
+        let status = if *m == Method::PUT { StatusCode::CONFLICT } else { StatusCode::OK };
         (status, 1000 + n, "b", true, 0)
     };
     let (asks, contact) = asks_of(clock, DRAIN).await;
@@ -251,14 +253,14 @@ async fn an_epoch_that_is_a_clock_is_asked_as_often_as_it_was_configured() {
 
 #[tokio::test]
 async fn a_pod_that_obeys_and_never_latches_is_watched_in_peace() {
-    let (asks, _) = asks_of(|m, _| (ok(m), 7, "b", true, 0), DRAIN).await;
+    let (asks, _) = asks_of(|m: &Method, _| (ok(m), 7, "b", true, 0), DRAIN).await;
     assert!(asks <= 6, "{asks} in 3 s");
 }
 
 #[tokio::test]
 async fn a_pod_that_does_not_come_back_is_asked_as_often_as_it_was_configured() {
     let (asks, contact) =
-        asks_of(|m, _| (ok(m), 8, "b", false, 0), Conversation::Resume { epoch: Epoch(8) }).await;
+        asks_of(|m: &Method, _| (ok(m), 8, "b", false, 0), Conversation::Resume { epoch: Epoch(8) }).await;
     assert!(asks <= 5, "{asks} in 3 s");
     assert!(contact.closed_since.is_some());
 }
@@ -276,7 +278,7 @@ async fn black_holes_do_not_starve_a_quiet_zero() {
         }
     });
     for n in 0..200 {
-        scene.say_to(PodUid(format!("hole-{n}")), deep, Conversation::Quiet { epoch: Epoch(7) });
+        scene.say_to(&PodUid(format!("hole-{n}")), deep, Conversation::Quiet { epoch: Epoch(7) });
     }
     scene.say(Conversation::Quiet { epoch: Epoch(7) });
     let held = |c: &Contact| c.quiet.is_some_and(|q| q.until.duration_since(q.since).as_secs() >= 5);
@@ -287,9 +289,9 @@ async fn black_holes_do_not_starve_a_quiet_zero() {
 /// A process that keeps its epoch and its latch over a restart answers as its predecessor would have, with nothing in flight. It is told again.
 #[tokio::test]
 async fn a_restart_in_mid_drain_is_told_again_even_if_it_remembers() {
-    let remembers = |m: Method, n| {
+    let remembers = |m: &Method, n| {
         let (boot, total) = if n == 0 { ("a", 3) } else { ("b", 0) };
-        let status = if n == 1 && m == Method::PUT { StatusCode::INTERNAL_SERVER_ERROR } else { ok(m) };
+        let status = if n == 1 && *m == Method::PUT { StatusCode::INTERNAL_SERVER_ERROR } else { ok(m) };
         (status, 7, boot, false, total)
     };
     let (asks, contact) = asks_of(remembers, DRAIN).await;
@@ -301,10 +303,29 @@ async fn a_restart_in_mid_drain_is_told_again_even_if_it_remembers() {
 /// 409 is no acknowledgement, whatever the pod's own view says.
 #[tokio::test]
 async fn a_refused_epoch_is_not_acknowledged() {
-    let refuses = |m: Method, _| {
-        let status = if m == Method::PUT { StatusCode::CONFLICT } else { StatusCode::OK };
+    let refuses = |m: &Method, _| {
+        let status = if *m == Method::PUT { StatusCode::CONFLICT } else { StatusCode::OK };
         (status, 7, "b", false, 0)
     };
     let (_, contact) = asks_of(refuses, DRAIN).await;
     assert_eq!(contact.acknowledged, None);
+}
+
+/// What thousands of series and a histogram a route come to. Past the limit it is an error.
+#[tokio::test]
+async fn a_page_of_megabytes_is_read() {
+    for (bytes, found) in [(2_000_000, Ok(5)), (17_000_000, Err("too_large"))] {
+        let mut page = String::with_capacity(bytes + 200);
+        while page.len() < bytes {
+            page.push_str("http_request_duration_seconds_bucket{route=\"/v1/things\",le=\"0.5\"} 1234\n");
+        }
+        page.push_str("jobs_running 5\n");
+        let mut scene = Scene::of(Router::new().route("/drain", any(|| async move { page }))).await;
+        let (metric, when_absent) = ("jobs_running".parse().unwrap(), graceful_api::WhenAbsent::Busy);
+        scene.language = Language::Prometheus { metric, when_absent };
+        scene.say(Conversation::Ask);
+        let contact = scene.until("a word", |c| c.asked.is_some()).await;
+        let said = contact.answer.map(|a| a.in_flight.total).ok_or(contact.error.map(|e| e.class));
+        assert_eq!(said, found.map_err(|class| Some(class.to_owned())));
+    }
 }
