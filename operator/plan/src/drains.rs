@@ -276,6 +276,7 @@ mod tests {
         let mut observed = Observed {
             app: App {
                 name: "tasks".to_owned(),
+                namespace: "apps".to_owned(),
                 replicas: 1,
                 update: RevisionHash::from("new"),
                 policy,

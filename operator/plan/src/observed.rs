@@ -77,6 +77,8 @@ pub struct Observed {
 pub struct App {
     /// The GracefulApp's name.
     pub name: String,
+    /// Its namespace: commands that are told to people name it.
+    pub namespace: String,
     /// How many serving pods are wanted.
     pub replicas: u32,
     /// The revision that the template of now belongs to.

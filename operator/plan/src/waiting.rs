@@ -67,8 +67,8 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
     let way_out = if progress(census, pod) == Progress::Held {
         let seconds = census.policy(pod).deadline_seconds;
         format!(
-            ", past its deadline of {seconds} s and held: wait, or `kubectl delete pod {}` to let it end within its grace period",
-            pod.name
+            ", past its deadline of {seconds} s and held: wait, or `kubectl -n {} delete pod {}` to let it end within its grace period",
+            census.observed.app.namespace, pod.name
         )
     } else {
         String::new()
@@ -197,8 +197,9 @@ fn no_room(census: &Census<'_>, words: &str) -> String {
 pub(crate) fn unfenced(census: &Census<'_>) -> String {
     let services = &census.observed.surroundings.unfenced_services;
     let first = services.first().map_or("", String::as_str);
+    let namespace = &census.observed.app.namespace;
     format!(
-        "Service {} would send clients to draining pods: run `kubectl patch service {first} --type merge -p \
+        "Service {} would send clients to draining pods: run `kubectl -n {namespace} patch service {first} --type merge -p \
          '{{\"spec\":{{\"selector\":{{\"graceful.dev/serving\":\"true\"}}}}}}'`, or accept it with the annotation \
          graceful.dev/accept-unfenced-services=true on the GracefulApp",
         services.join(", ")

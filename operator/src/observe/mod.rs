@@ -293,6 +293,7 @@ fn resolved(app: &GracefulApp, valid: Option<&Validated>, deletion: Deletion) ->
     match valid {
         Some(valid) => App {
             name: valid.name.clone(),
+            namespace: valid.namespace.clone(),
             replicas: valid.replicas,
             update: RevisionHash(valid.revision.0.clone()),
             policy: drain_policy(&valid.policy.drain),
@@ -308,6 +309,7 @@ fn resolved(app: &GracefulApp, valid: Option<&Validated>, deletion: Deletion) ->
         },
         None => App {
             name: app.name_any(),
+            namespace: app.namespace().unwrap_or_default(),
             replicas: 0,
             update: RevisionHash(String::new()),
             policy: revisions::CAUTIOUS,

@@ -152,6 +152,7 @@ impl World {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a moment");
         let app = App {
             name: "tasks".to_owned(),
+            namespace: "apps".to_owned(),
             replicas: 3,
             update: RevisionHash::from("v1"),
             policy: POLICY,
