@@ -30,13 +30,12 @@ impl Ours {
     }
 
     pub(crate) fn parse(&self, app: Option<&Validated>, refusals: &Refusals) -> Revision {
-        let fallback = app.map(|a| &a.policy);
         Revision {
             hash: self.hash.clone(),
             name: self.object.name_any(),
             replicas: replicas(&self.object),
             created: self.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
-            policy: self.policy.as_ref().or(fallback).map_or(CAUTIOUS, |p| drain_policy(&p.drain)),
+            policy: self.policy.as_ref().map_or(CAUTIOUS, |p| drain_policy(&p.drain)),
             policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
             replica_failure: replica_failure(&self.object),
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
@@ -46,7 +45,8 @@ impl Ours {
     }
 }
 
-/// For a revision whose policy nobody can read any more: wait, and never cut.
+/// For a revision whose policy nobody can read: wait, and never cut. The app's own policy would not do: it may cut at a deadline, or take a zero for
+/// an answer, in pods that were made under another one.
 pub(crate) const CAUTIOUS: DrainPolicy = DrainPolicy {
     signal: graceful_api::Signal::Http,
     linger_seconds: 3,
@@ -81,4 +81,41 @@ fn replica_failure(deployment: &Deployment) -> Option<Failure> {
         message: failure.message.clone().unwrap_or_default(),
         since: failure.last_transition_time.as_ref()?.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::{GracefulApp, OnDeadline};
+    use serde_json::json;
+
+    use super::*;
+
+    /// P1, P7: the app of now may cut at a deadline; pods of a revision whose policy cannot be read never agreed to that.
+    #[test]
+    fn an_unreadable_policy_is_the_cautious_one_and_not_the_app_s() {
+        let app: GracefulApp = serde_json::from_value(json!({
+            "apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+            "metadata": {"name": "tasks", "namespace": "apps", "uid": "u"},
+            "spec": {
+                "drain": {"onDeadline": "Terminate", "deadlineSeconds": 1, "lingerSeconds": 0},
+                "template": {"spec": {"containers": [
+                    {"name": "s", "image": "x", "ports": [{"name": "admin", "containerPort": 9808}]}]}},
+            },
+        }))
+        .unwrap();
+        let app = Validated::try_from(&app).unwrap();
+        assert_eq!(app.policy.drain.on_deadline, OnDeadline::Terminate);
+        let revision = |policy: &str| {
+            let object: Deployment = serde_json::from_value(json!({
+                "metadata": {"name": "tasks-abc", "annotations": {(names::APP_UID): "u", (names::POLICY): policy},
+                    "labels": {(names::REVISION_LABEL): "abc"}},
+                "spec": {"selector": {}, "template": {}},
+            }))
+            .unwrap();
+            Ours::of(&Arc::new(object), "u").unwrap().parse(Some(&app), &Refusals::default())
+        };
+        assert_eq!(revision("{\"fromTheFuture\": 1}").policy, CAUTIOUS);
+        assert!(!revision("garbled").policy_current, "the update revision's is written anew");
+        assert_eq!(revision(&app.policy.to_annotation()).policy, drain_policy(&app.policy.drain));
+    }
 }
