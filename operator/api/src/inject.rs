@@ -47,14 +47,18 @@ pub fn baked_in_differences(app: &Validated, written: &Value) -> Vec<String> {
     let wanted = pod_template(app);
     let mut differences = Vec::new();
     let (has, wants) = (&written["spec"][GRACE], &wanted["spec"][GRACE]);
-    if has != wants {
+    // What the user wrote in the template is part of the revision's hash: it cannot differ, and compared with what is stored it would only show
+    // the API server's defaults (an httpGet's scheme).
+    if app.template.0["spec"][GRACE].is_null() && has != wants {
         differences
             .push(format!("running pods have a grace period of {has} s, and the spec asks for {wants} s"));
     }
     for kind in ["containers", "initContainers"] {
         for container in containers(&wanted, kind) {
-            let old = containers(written, kind).find(|c| c.get("name") == container.get("name"));
-            if pre_stop(container) != old.and_then(pre_stop) {
+            let hook = |template| {
+                containers(template, kind).find(|c| c.get("name") == container.get("name")).and_then(pre_stop)
+            };
+            if hook(&app.template.0).is_none() && pre_stop(container) != hook(written) {
                 let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
                 differences.push(format!("running pods have another preStop hook in container {name}"));
             }

@@ -110,6 +110,19 @@ fn pre_stop_none_leaves_hooks_alone() {
 }
 
 #[test]
+fn what_the_api_server_fills_in_is_no_difference() {
+    let app = validated(&json!({"template": {"spec": {"containers": [
+        {"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 1}],
+         "lifecycle": {"preStop": {"httpGet": {"path": "/bye", "port": 80}}}},
+        {"name": "logs", "image": "y:1", "lifecycle": {"preStop": {"exec": {}}}},
+    ]}}}));
+    let mut written = pod_template(&app);
+    let hook = &mut written["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"];
+    hook["scheme"] = json!("HTTP");
+    assert_eq!(baked_in_differences(&app, &written), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_baked_into_running_pods_and_differs_is_said() {
     let template = json!({"spec": {"containers": [
         {"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 1}]},
