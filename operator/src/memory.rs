@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use graceful_api::Cut;
 use graceful_plan::{Brake, TemplateVerdict};
 
 use crate::observe::Written;
 use crate::probe::AppRef;
 use crate::refusals::Refusals;
-use crate::report::Told;
+use crate::report::{Cuts, Told};
 
 /// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute.
 pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
@@ -38,8 +37,10 @@ pub(crate) struct AppMemory {
     pub(crate) brake: Brake,
     /// The API server said that the namespace goes.
     pub(crate) namespace_terminating: bool,
-    /// What was cut, as far as status has it and since. None until the first look at status.
-    pub(crate) cut: Option<Cut>,
+    /// When the namespace was last read for that.
+    pub(crate) namespace_read: Option<Instant>,
+    /// What was cut, as far as status has it and since.
+    pub(crate) cuts: Cuts,
     /// When status was last written.
     pub(crate) reported: Option<Instant>,
     /// What Events have told so far.
@@ -55,7 +56,8 @@ impl AppMemory {
     pub(crate) fn next_retry(&self) -> Option<Duration> {
         let refused = |v: &&Held<TemplateVerdict>| matches!(v.value, TemplateVerdict::Refused(_));
         let verdicts = self.verdicts.values().filter(refused).filter_map(|v| v.remaining(REFUSAL_HOLDS));
-        verdicts.chain(self.refused.values().filter_map(|r| r.remaining(REFUSAL_HOLDS))).min()
+        let refused = self.refused.values().filter_map(|r| r.remaining(REFUSAL_HOLDS));
+        verdicts.chain(refused).min()
     }
 }
 

@@ -7,7 +7,6 @@ use graceful_api::{FieldError, GracefulApp, Phase};
 use graceful_plan::Action;
 use jiff::Timestamp;
 use kube::runtime::controller;
-use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 use tracing::warn;
 
@@ -17,7 +16,7 @@ use crate::leader::Leadership;
 use crate::memory::{AppMemory, Memory, Pulse};
 use crate::observe::{Stores, observe};
 use crate::probe::{AppRef, Probes};
-use crate::report::{report, report_invalid};
+use crate::report::{Recorder, report, report_invalid};
 use crate::telemetry::Metrics;
 
 /// All that a reconcile works with.
@@ -85,7 +84,6 @@ async fn step(
         Ok(seen) => seen,
         Err(invalid) => return reject(operator, app, &invalid, memory).await,
     };
-    memory.cut.get_or_insert_with(|| app.status.as_ref().map(|s| s.cut).unwrap_or_default());
     let mut plan = graceful_plan::plan(&seen.observed, Timestamp::now());
     operator.probes.converse(app_ref, &plan.conversations, &seen.targets);
     let mut scene = Scene { operator, object: app, seen: &seen, memory };
@@ -101,7 +99,9 @@ async fn step(
         operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
         return Ok(RESTING_LOOK);
     }
-    let due = report(operator, app, &seen, &plan.report, done, memory).await;
+    // The one that failed as well: it may have had its effect.
+    let tried = &plan.actions[..plan.actions.len().min(executed.done + 1)];
+    let due = report(operator, app, &seen, &plan.report, tried, memory).await;
     memory.active = plan.report.phase != Phase::Serving;
     let outcome = executed.outcome?;
     let mut next = if memory.active { ACTIVE_LOOK } else { RESTING_LOOK };

@@ -10,9 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use graceful_api::{GracefulApp, names};
+use graceful_api::GracefulApp;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -23,6 +22,7 @@ use crate::leader::Leadership;
 use crate::memory::Memory;
 use crate::operator::{Operator, reconcile};
 use crate::probe::{AppRef, Asker, Probes, Trigger};
+use crate::report::Recorder;
 use crate::telemetry::{Health, Metrics, serve};
 use crate::watch::Follows;
 
@@ -88,15 +88,13 @@ pub(crate) async fn run_on(
     let metrics = Arc::new(Metrics::new());
     let (trigger, triggered) = Trigger::new();
     let follows = Follows::new(watching);
+    metrics.follow(follows.apps());
     let operator = Arc::new(Operator {
         stores: follows.stores(),
         probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics)),
         memory: Memory::default(),
         pulse: Arc::default(),
-        recorder: Recorder::new(
-            calling.clone(),
-            Reporter { controller: names::FIELD_MANAGER.to_owned(), instance },
-        ),
+        recorder: Recorder::new(calling.clone(), instance),
         client: calling,
         metrics: Arc::clone(&metrics),
         leadership: Leadership::Sole,

@@ -58,6 +58,8 @@ pub enum Reason {
     Scaling,
     /// Pods are draining.
     Draining,
+    /// Pods that others ended (a delete, an eviction) finish their work.
+    EndedByOthers,
     /// A pod is past its deadline and is held (`onDeadline: Hold`).
     DeadlineHeld,
     /// `rollout.paused` is set.
@@ -78,6 +80,10 @@ pub enum Reason {
     UnfencedService,
     /// A PodDisruptionBudget of the user's own covers the same pods.
     ForeignDisruptionBudget,
+    /// Another field manager has set something on a child that clients may notice; it is left.
+    SetByOthers,
+    /// Others change a child back each time it is put right.
+    ChangedByOthers,
     /// What is baked into running pods (grace period, hook) differs from the spec.
     BakedInDiffers,
     /// The template's grace period is shorter than a drain may take.
@@ -100,6 +106,7 @@ impl Reason {
             Self::RollingOut => "RollingOut",
             Self::Scaling => "Scaling",
             Self::Draining => "Draining",
+            Self::EndedByOthers => "EndedByOthers",
             Self::DeadlineHeld => "DeadlineHeld",
             Self::Paused => "Paused",
             Self::Deleting => "Deleting",
@@ -110,6 +117,8 @@ impl Reason {
             Self::InFlightUnreadable => "InFlightUnreadable",
             Self::UnfencedService => "UnfencedService",
             Self::ForeignDisruptionBudget => "ForeignDisruptionBudget",
+            Self::SetByOthers => "SetByOthers",
+            Self::ChangedByOthers => "ChangedByOthers",
             Self::BakedInDiffers => "BakedInDiffers",
             Self::GraceTooShort => "GraceTooShort",
             Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",

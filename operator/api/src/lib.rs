@@ -28,7 +28,8 @@ pub use spec::{
     ServiceTemplate, ServiceType, Signal, WhenAbsent,
 };
 pub use status::{
-    Cut, DrainReason, DrainingPod, GracefulAppStatus, InFlightCount, Phase, PodState, RevisionStatus,
+    Cut, DrainReason, DrainingPod, EndedByOthers, GracefulAppStatus, InFlightCount, Phase, PodState,
+    RevisionStatus,
 };
 pub use template::Template;
 pub use validated::{FieldError, Validated};

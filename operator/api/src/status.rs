@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// How many draining pods are listed one by one; the rest is a count. Fifty keep a status under 32 KiB.
 pub const MAX_DRAINING_LISTED: usize = 50;
 
+/// How many pods that were cut and have not ended yet are listed.
+pub const MAX_CUT_ENDING_LISTED: usize = 50;
+
 /// What the operator observed, and what it waits for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +61,12 @@ pub struct GracefulAppStatus {
     /// What was ended at a deadline so far.
     #[serde(default)]
     pub cut: Cut,
+    /// Uids of pods that are in `cut` and have not ended yet, at most 50: after a restart of the operator they are not counted again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_ending: Vec<String>,
+    /// Pods that others ended (a delete, an eviction) and that finish their work now. Absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_by_others: Option<EndedByOthers>,
     /// Available, Progressing, Drained, Warning, Reconciling and Stalled.
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -204,6 +213,16 @@ pub struct InFlightCount {
     /// HTTP requests not yet answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<u64>,
+}
+
+/// Terminating pods that the operator did not end, and in which something may be at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedByOthers {
+    /// How many.
+    pub pods: u32,
+    /// What they have in flight, as far as they told.
+    pub in_flight: u64,
 }
 
 /// What was ended at a deadline.

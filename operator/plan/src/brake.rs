@@ -90,6 +90,7 @@ mod tests {
         };
         let app = App {
             name: "tasks".to_owned(),
+            namespace: "apps".to_owned(),
             replicas,
             update: RevisionHash::from("r"),
             policy,

@@ -265,6 +265,8 @@ mod tests {
             epoch: Some(EPOCH),
             drain: Some(DrainMark { reason: DrainReason::Rollout, since: at(0) }),
             lingering: false,
+            cut: None,
+            grace_ends: None,
             readiness: Readiness::Ready(at(-90)),
             container: Container::Running,
             node_ready: true,

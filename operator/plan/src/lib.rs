@@ -14,6 +14,7 @@ mod contact;
 mod draft;
 mod drains;
 mod observed;
+mod others;
 mod report;
 pub mod retire;
 mod rollout;
@@ -27,10 +28,10 @@ pub use brake::Brake;
 pub use busy::cannot_be_busy;
 pub use contact::{Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Way};
 pub use observed::{
-    App, Child, Container, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance, Observed,
-    Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
+    App, Child, Container, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance,
+    Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
 };
-pub use report::{ConditionReport, DrainingPodReport, Report, RevisionReport};
+pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 
 use census::Census;
 use draft::Draft;
@@ -55,6 +56,8 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
     let mut draft = Draft::new(&census);
     let course = rollout::course(&census);
     match observed.app.deletion {
+        // All is being taken there, and nothing can be made.
+        Deletion::No if observed.surroundings.namespace_terminating => {}
         Deletion::No if !observed.app.finalizer => draft.act(Action::AddFinalizer),
         Deletion::No => {
             upkeep::children(&census, &mut draft);

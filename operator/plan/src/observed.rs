@@ -216,6 +216,10 @@ pub struct Pod {
     pub drain: Option<DrainMark>,
     /// EndpointSlices of ours keep it reachable on its node, for Services with `externalTrafficPolicy: Local`.
     pub lingering: bool,
+    /// It is, or was about to be, ended at its deadline, from its annotation.
+    pub cut: Option<CutMark>,
+    /// When its grace period ends, while it is terminating.
+    pub grace_ends: Option<Timestamp>,
     /// Kubernetes' Ready condition.
     pub readiness: Readiness,
     /// What the kubelet says of the containers that last: ordinary ones and native sidecars.
@@ -246,6 +250,13 @@ pub struct DrainMark {
     pub reason: DrainReason,
     /// Since when.
     pub since: Timestamp,
+}
+
+/// Written on a pod before it is deleted at its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutMark {
+    /// What it had in flight by its last answer; none where it never told.
+    pub tasks: Option<u64>,
 }
 
 /// Kubernetes' Ready condition of a pod.

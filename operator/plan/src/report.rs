@@ -5,7 +5,7 @@ use graceful_api::{DrainReason, Phase, PodState};
 use jiff::Timestamp;
 
 use crate::contact::InFlight;
-use crate::observed::RevisionHash;
+use crate::observed::{PodUid, RevisionHash};
 
 /// The whole report. Counts are pods unless they say otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Report {
     pub revisions: Vec<RevisionReport>,
     /// Each draining pod, the longest-draining first.
     pub pods: Vec<DrainingPodReport>,
+    /// Each terminating pod that others ended, and in which something may be at work.
+    pub ended_by_others: Vec<EndedPodReport>,
 }
 
 /// One condition.
@@ -63,6 +65,8 @@ pub struct RevisionReport {
 pub struct DrainingPodReport {
     /// Its name.
     pub pod: String,
+    /// Its uid.
+    pub uid: PodUid,
     /// Why it drains.
     pub reason: DrainReason,
     /// How far it is.
@@ -77,4 +81,17 @@ pub struct DrainingPodReport {
     pub last_contact: Option<Timestamp>,
     /// What is wrong with its answers now.
     pub error: Option<String>,
+}
+
+/// One pod that others ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedPodReport {
+    /// Its name.
+    pub pod: String,
+    /// Its uid.
+    pub uid: PodUid,
+    /// What it said last.
+    pub in_flight: Option<InFlight>,
+    /// When it is killed at the latest.
+    pub grace_ends: Option<Timestamp>,
 }

@@ -8,10 +8,18 @@ use crate::action::Conversation;
 use crate::census::Census;
 use crate::draft::Draft;
 use crate::observed::{Pod, PodUid, Readiness};
+use crate::others::ended_by_others;
+
+/// More pods than these are not asked each second for a report alone.
+const MANY: usize = 20;
 
 /// A conversation for each pod that can hold one.
 pub(crate) fn conversations(census: &Census<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
-    census.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(census, draft, p)?))).collect()
+    let live = census.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(census, draft, p)?)));
+    // What others end is told with its count while it ends. Many at once (a namespace that goes) are asked as rarely as serving ones.
+    let ended: Vec<_> = ended_by_others(census).collect();
+    let how = if ended.len() > MANY { Conversation::Survey } else { Conversation::Ask };
+    live.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()
 }
 
 fn conversation(census: &Census<'_>, draft: &Draft, pod: &Pod) -> Option<Conversation> {

@@ -10,7 +10,8 @@ use crate::census::{Census, after, count};
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress};
 use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness, TemplateVerdict};
-use crate::report::{ConditionReport, DrainingPodReport, Report, RevisionReport};
+use crate::others;
+use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 use crate::rollout::{Course, fenced, superseded_pods};
 use crate::waiting;
 
@@ -39,15 +40,16 @@ pub(crate) fn report(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>
             .or_else(|| census.revision(census.update()).map(|r| r.hash.clone())),
         revisions: revisions(census),
         pods: drained,
+        ended_by_others: others::ended_by_others(census).map(|p| ended_pod(census, p)).collect(),
     }
 }
 
 /// The first thing that needs a person. A drain that takes long is never one of them.
 fn stall(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
-    if census.observed.app.deletion != Deletion::No {
+    let around = &census.observed.surroundings;
+    if census.observed.app.deletion != Deletion::No || around.namespace_terminating {
         return None;
     }
-    let around = &census.observed.surroundings;
     if let (TemplateVerdict::Refused(why), None) = (&around.template, census.revision(census.update())) {
         let message = format!("Kubernetes refuses spec.template, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
@@ -86,11 +88,12 @@ fn too_slow(census: &Census<'_>) -> bool {
     hindrances(census).any(|h| h.kind == Hindered::TooSlow)
 }
 
-/// The Service or the budget cannot be made as the spec says. Pods come and go all the same, but clients may not reach them.
+/// The Service or the budget cannot be made as the spec says, or does not stay so. Pods come and go all the same, but clients may not reach them.
 fn refused_child(census: &Census<'_>) -> Option<Stall> {
     let warnings = &census.observed.surroundings.warnings;
-    let refused = warnings.iter().find(|w| w.reason == Reason::Refused)?;
-    Some(Stall { reason: Reason::Refused, message: refused.message.clone() })
+    let stuck = |reason| matches!(reason, Reason::Refused | Reason::ChangedByOthers);
+    let refused = warnings.iter().find(|w| stuck(w.reason))?;
+    Some(Stall { reason: refused.reason, message: refused.message.clone() })
 }
 
 fn surplus(census: &Census<'_>) -> bool {
@@ -144,7 +147,7 @@ fn phase(census: &Census<'_>, stall: Option<&Stall>) -> Phase {
     let app = &census.observed.app;
     let superseded = superseded_pods(census) > 0;
     let to_roll = superseded || census.revision(&app.update).is_none();
-    if app.deletion != Deletion::No {
+    if app.deletion != Deletion::No || census.observed.surroundings.namespace_terminating {
         Phase::Deleting
     } else if stall.is_some() {
         Phase::Stalled
@@ -154,7 +157,8 @@ fn phase(census: &Census<'_>, stall: Option<&Stall>) -> Phase {
         Phase::Held
     } else if to_roll || !all_here(census) {
         Phase::Rolling
-    } else if census.draining().next().is_some() {
+    } else if census.total() > app.replicas || others::busy(census).next().is_some() {
+        // Draining, or about to: what is there beyond `replicas` is not what the spec says.
         Phase::Draining
     } else {
         Phase::Serving
@@ -185,7 +189,9 @@ fn conditions(
         Phase::Serving => (Reason::AsDesired, false),
         Phase::Rolling if superseded_pods(census) > 0 => (Reason::RollingOut, true),
         Phase::Rolling => (Reason::Scaling, true),
-        Phase::Draining => (Reason::Draining, true),
+        Phase::Draining if draining > 0 => (Reason::Draining, true),
+        Phase::Draining if census.total() > app.replicas => (Reason::Scaling, true),
+        Phase::Draining => (Reason::EndedByOthers, true),
         Phase::Held => (Reason::DeadlineHeld, true),
         Phase::Paused => (Reason::Paused, true),
         Phase::Deleting => (Reason::Deleting, true),
@@ -268,6 +274,7 @@ fn draining_pod(census: &Census<'_>, pod: &Pod) -> Option<DrainingPodReport> {
     let answer = census.answer(pod);
     Some(DrainingPodReport {
         pod: pod.name.clone(),
+        uid: pod.uid.clone(),
         reason: mark.reason,
         state: state(census, pod),
         in_flight: answer.map(|a| a.in_flight),
@@ -276,6 +283,15 @@ fn draining_pod(census: &Census<'_>, pod: &Pod) -> Option<DrainingPodReport> {
         last_contact: answer.map(|a| a.at),
         error: contact.and_then(|c| c.error.as_ref()).map(|e| e.message.clone()),
     })
+}
+
+fn ended_pod(census: &Census<'_>, pod: &Pod) -> EndedPodReport {
+    EndedPodReport {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        in_flight: census.answer(pod).map(|a| a.in_flight),
+        grace_ends: pod.grace_ends,
+    }
 }
 
 pub(crate) fn state(census: &Census<'_>, pod: &Pod) -> PodState {

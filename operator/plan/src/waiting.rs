@@ -5,9 +5,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::astray::words;
 use crate::census::{Census, after, count, seconds};
+use crate::contact::InFlight;
 use crate::draft::Draft;
 use crate::drains::{Progress, progress};
-use crate::observed::{Deletion, Hindered, Pod, TemplateVerdict};
+use crate::observed::{Container, Deletion, Hindered, Pod, TemplateVerdict};
+use crate::others;
 use crate::rollout::{Course, superseded_pods};
 use crate::telling::{Stall, hindrances, state};
 
@@ -21,6 +23,9 @@ pub(crate) fn sentence(
     course: &Course<'_>,
     stall: Option<&Stall>,
 ) -> String {
+    if census.observed.surroundings.namespace_terminating {
+        return namespace_goes(census);
+    }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
     let slow = hindrances(census).find(|h| h.kind == Hindered::TooSlow);
     parts.extend(slow.map(|hindrance| hindrance.message.clone()));
@@ -31,6 +36,7 @@ pub(crate) fn sentence(
     if parts.is_empty() {
         parts.extend(rest(census, draft, course));
     }
+    parts.extend(ended_by_others(census));
     parts.join("; ")
 }
 
@@ -76,17 +82,42 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
     format!("{}: {what}{restarted}{wrong}, {age}{way_out}", pod.name)
 }
 
+/// Nothing is left for us to do there: its controller ends the pods, and each drains itself.
+fn namespace_goes(census: &Census<'_>) -> String {
+    let pods = census.observed.pods.iter().filter(|p| p.container != Container::Finished);
+    let known = pods.clone().filter_map(|p| census.answer(p)).map(|a| a.in_flight.total);
+    let (pods, known) = (count(pods), known.fold(0, u64::saturating_add));
+    format!(
+        "the namespace {} is terminating: {pods} pods end in it, with {known} in flight as far as is known; each has its grace period",
+        census.observed.app.namespace
+    )
+}
+
+/// The busiest pod that others ended, and how many more there are.
+fn ended_by_others(census: &Census<'_>) -> Option<String> {
+    let mut pods: Vec<_> = others::busy(census).collect();
+    pods.sort_by_key(|(p, count)| (std::cmp::Reverse(count.total), &p.name));
+    let (pod, count) = pods.first()?;
+    let others = match pods.len() - 1 {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    let until = match pod.grace_ends {
+        Some(at) => format!(", its grace period ends at {}", whole_seconds(at)),
+        None => String::new(),
+    };
+    Some(format!("{}: ended by others with {}{until}{others}", pod.name, counts(*count)))
+}
+
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
 fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
     let Some(answer) = census.answer(pod) else {
         return "not heard yet".to_owned();
     };
     let count = answer.in_flight;
-    let kinds: Vec<_> = [(count.queued, "queued"), (count.running, "running"), (count.requests, "requests")]
-        .into_iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, kind)| format!("{n} {kind}"))
-        .collect();
-    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
     let suffix = match state(census, pod) {
         PodState::Lingering if never_latches(census, pod) => {
             ", and it still accepts long after its linger: PUT must close admission by itself"
@@ -96,7 +127,18 @@ fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
-    format!("{} in flight{kinds}{suffix}", count.total)
+    format!("{}{suffix}", counts(count))
+}
+
+/// As in "3 in flight (1 queued, 2 running)".
+fn counts(count: InFlight) -> String {
+    let kinds: Vec<_> = [(count.queued, "queued"), (count.running, "running"), (count.requests, "requests")]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, kind)| format!("{n} {kind}"))
+        .collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+    format!("{} in flight{kinds}", count.total)
 }
 
 /// It has taken the drain's epoch, and its linger is long over.
@@ -177,7 +219,13 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
     let here = count(census.labelled().filter(|p| !census.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let pods = if missing == 1 { "pod" } else { "pods" };
-    (missing > 0).then(|| format!("{missing} {pods} of revision {} to be made", app.update))
+    if missing > 0 {
+        return Some(format!("{missing} {pods} of revision {} to be made", app.update));
+    }
+    // Replicas without a pod, mostly, that are taken back; or a choice that is under way.
+    let more = census.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
+    let pods = if more == 1 { "pod" } else { "pods" };
+    Some(format!("{more} {pods} more than spec.replicas asks for to go"))
 }
 
 /// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.

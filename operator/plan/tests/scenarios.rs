@@ -62,6 +62,7 @@ enum Step {
     RefuseScales(u32),
     /// Calls take 2 s for so many seconds.
     SlowApi(u32),
+    NamespaceTerminates,
     Delete,
     Orphan,
     /// Let so many seconds pass.
@@ -236,6 +237,14 @@ fn take(world: &mut World, step: &Step) -> String {
             world.drain_by_hand(*nth);
             world.tick();
             "somebody sends PUT /drain to a serving pod".to_owned()
+        }
+        Step::NamespaceTerminates => {
+            // Its controller ends the pods first, and then all else.
+            world.surroundings.namespace_terminating = true;
+            (0..world.pods.len()).for_each(|_| world.kubectl_delete_pod(0));
+            world.deployments.clear();
+            world.tick();
+            "kubectl delete namespace".to_owned()
         }
         Step::Delete => {
             world.app.deletion = Deletion::Drain;

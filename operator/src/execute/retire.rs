@@ -90,12 +90,6 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         undone => return Ok(undone),
     }
     scene.operator.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
-    if let Proof::Cut { tasks, .. } = proof {
-        let cut = scene.memory.cut.get_or_insert_default();
-        cut.pods += 1;
-        cut.tasks += tasks.unwrap_or_default();
-        scene.memory.reported = None; // the one figure that cannot be observed again is written at once
-    }
     if scale_to == replicas {
         return Ok(Outcome::Done);
     }

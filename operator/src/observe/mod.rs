@@ -13,6 +13,7 @@ mod written;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, Policy, Validated, names};
 use graceful_plan::{
@@ -56,6 +57,9 @@ pub(crate) struct Observation {
     /// The Deployments, by revision.
     pub(crate) deployments: BTreeMap<RevisionHash, Arc<Deployment>>,
 }
+
+/// A quota may keep pods from being made for days: the namespace is not asked for in each plan of these.
+const NAMESPACE_READ_EVERY: Duration = Duration::from_secs(30);
 
 /// Looks at an app.
 ///
@@ -113,6 +117,12 @@ pub(crate) async fn observe(
         surroundings,
     };
     observed.surroundings.brake = memory.brake.look(&observed, Timestamp::now());
+    if deletion == Deletion::No && suspects_its_namespace(&observed, memory) {
+        memory.namespace_read = Some(Instant::now());
+        // Asked for the report alone: without an answer it stays as it was.
+        memory.namespace_terminating = namespace_terminates(operator, &namespace).await.unwrap_or(false);
+        observed.surroundings.namespace_terminating = memory.namespace_terminating;
+    }
     let versions =
         pods.iter().map(|(p, _)| (pods::uid(p), p.resource_version().unwrap_or_default())).collect();
     Ok(Ok(Observation {
@@ -279,6 +289,15 @@ fn deletion(operator: &Operator, app: &GracefulApp) -> Deletion {
 /// Whether this is a deletion with `--cascade=orphan`, while the garbage collector has not taken its mark off yet.
 pub(crate) fn orphaning(app: &GracefulApp) -> bool {
     app.metadata.deletion_timestamp.is_some() && app.finalizers().iter().any(|f| f == "orphan")
+}
+
+/// A namespace that goes ends its pods first; our own object may be told minutes later. Pods that somebody ends and pods that cannot be made are
+/// how it shows.
+fn suspects_its_namespace(observed: &Observed, memory: &AppMemory) -> bool {
+    let ended = observed.pods.iter().any(|p| p.terminating && p.serving);
+    let failing = observed.revisions.iter().any(|r| r.replica_failure.is_some());
+    let lately = memory.namespace_read.is_some_and(|at| at.elapsed() < NAMESPACE_READ_EVERY);
+    (ended || failing) && !lately && !memory.namespace_terminating
 }
 
 async fn namespace_terminates(operator: &Operator, namespace: &str) -> Result<bool, Error> {

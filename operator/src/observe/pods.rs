@@ -1,7 +1,7 @@
 //! A pod object as the planner sees it. Each judgement here leans towards "may be busy".
 
 use graceful_api::{DrainReason, names};
-use graceful_plan::{Container, DrainMark, Epoch, Pod, PodUid, Readiness, RevisionHash};
+use graceful_plan::{Container, CutMark, DrainMark, Epoch, Pod, PodUid, Readiness, RevisionHash};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -27,6 +27,9 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(|text| text.parse().ok()).map(Epoch),
         drain: drain_mark(pod),
         lingering: annotation(pod, names::LINGERING).is_some(),
+        cut: annotation(pod, names::CUT).map(|tasks| CutMark { tasks: tasks.parse().ok() }),
+        // The API server writes when the grace period will be over, not when the deletion began.
+        grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         readiness: readiness(pod),
         container: container_state(pod, container),
         // A pod that no node has is nobody's to speak for but the scheduler's: it runs nowhere.

@@ -1,36 +1,43 @@
 //! Events on transitions: what a person who looks later wants to know happened. Never one a poll.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
-use graceful_api::{GracefulApp, Phase};
-use graceful_plan::{ConditionReport, Observed, Pod, PodUid, Report};
-use kube::Resource;
-use kube::runtime::events::{Event, EventType, Recorder};
-use tracing::debug;
+use graceful_plan::{ConditionReport, Container, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report};
 
-use crate::error::{call, chain};
+use super::recorder::Sent;
 
 /// What happened, as an Event says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Happening {
-    warning: bool,
-    reason: &'static str,
-    note: String,
+    pub(super) warning: bool,
+    pub(super) reason: &'static str,
+    pub(super) note: String,
+    /// The pod that it is about: name and uid. Each pod's Events are then its own.
+    pub(super) pod: Option<(String, PodUid)>,
 }
+
+/// The reason of an Event about a pod that others ended.
+pub(super) const ENDED_BY_OTHERS: &str = "EndedByOthers";
 
 impl Happening {
     pub(crate) fn normal(reason: &'static str, note: impl Into<String>) -> Self {
-        Self { warning: false, reason, note: note.into() }
+        Self { warning: false, reason, note: note.into(), pod: None }
     }
 
     pub(crate) fn warning(reason: &'static str, note: impl Into<String>) -> Self {
-        Self { warning: true, reason, note: note.into() }
+        Self { warning: true, reason, note: note.into(), pod: None }
+    }
+
+    pub(super) fn of(self, name: &str, uid: &PodUid) -> Self {
+        Self { pod: Some((name.to_owned(), uid.clone())), ..self }
+    }
+
+    pub(super) fn is(&self, reason: &str) -> bool {
+        self.reason == reason
     }
 }
-
-/// The API server refuses notes of more than 1024 bytes.
-const LONGEST_NOTE: usize = 1000;
 
 /// What was told so far. Lost with the process: what stands still then is told again, what goes on is told when it ends.
 #[derive(Debug, Default)]
@@ -40,16 +47,33 @@ pub(crate) struct Told {
     rolling: bool,
     /// Restarts of each pod's app.
     restarts: BTreeMap<PodUid, u32>,
+    /// Pods that were at work for clients in the last view, and that nobody of ours may take from there to nothing: their names, and what they had.
+    serving: BTreeMap<PodUid, (String, Option<InFlight>)>,
+    /// Said by others than the report.
+    noted: Vec<Happening>,
+    sent: Sent,
+}
+
+impl Told {
+    /// To be sent with the next report.
+    pub(crate) fn note(&mut self, happening: Happening) {
+        self.noted.push(happening);
+    }
+
+    pub(super) fn sent(&mut self) -> &mut Sent {
+        &mut self.sent
+    }
 }
 
 /// What happened since the last report.
 pub(crate) fn happenings(told: &mut Told, now: &Report, observed: &Observed) -> Vec<Happening> {
-    let mut found = Vec::new();
+    let mut found = std::mem::take(&mut told.noted);
     rollouts(told, now, observed, &mut found);
     restarts(told, observed, &mut found);
+    ended_by_others(told, now, observed, &mut found);
     let before = told.last.replace(now.clone());
     if let Some(before) = &before {
-        drains(before, now, &mut found);
+        drains(before, now, observed, &mut found);
     }
     let held = |report: &Report| report.phase == Phase::Held;
     if held(now) && !before.as_ref().is_some_and(held) {
@@ -103,40 +127,68 @@ fn restarts(told: &mut Told, observed: &Observed, found: &mut Vec<Happening>) {
             let note = format!(
                 "the app in pod {name} was restarted in place; at its last answer it had {had} in flight"
             );
-            found.push(Happening::warning("Restarted", note));
+            found.push(Happening::warning("Restarted", note).of(name, &pod.uid));
         }
         counts.insert(pod.uid.clone(), restarted.times);
     }
     told.restarts = counts;
 }
 
-fn drains(before: &Report, now: &Report, found: &mut Vec<Happening>) {
-    let names = |report: &Report| report.pods.iter().map(|p| p.pod.clone()).collect::<BTreeSet<_>>();
-    let (was, is) = (names(before), names(now));
-    for pod in now.pods.iter().filter(|p| !was.contains(&p.pod)) {
-        found.push(Happening::normal("DrainStarted", format!("pod {} drains: {}", pod.pod, pod.reason)));
+fn drains(before: &Report, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
+    let among = |pods: &[DrainingPodReport], uid: &PodUid| pods.iter().any(|p| p.uid == *uid);
+    for pod in now.pods.iter().filter(|p| !among(&before.pods, &p.uid)) {
+        let DrainingPodReport { pod: name, uid, reason, in_flight, .. } = pod;
+        let note = format!("pod {name} drains: {reason}{}", had(", with ", *in_flight));
+        found.push(Happening::normal("DrainStarted", note).of(name, uid));
     }
-    for pod in before.pods.iter().filter(|p| !is.contains(&p.pod)) {
-        found.push(Happening::normal("DrainEnded", format!("pod {} drains no more", pod.pod)));
+    for pod in before.pods.iter().filter(|p| !among(&now.pods, &p.uid)) {
+        let DrainingPodReport { pod: name, uid, in_flight, .. } = pod;
+        let serves = observed.pods.iter().any(|p| p.uid == *uid && p.serving && !p.terminating);
+        let note = if serves {
+            format!("pod {name} drains no more: it is back in service")
+        } else {
+            format!("pod {name} drains no more: it ends{}", had(", at its last answer with ", *in_flight))
+        };
+        found.push(Happening::normal("DrainEnded", note).of(name, uid));
     }
 }
 
-/// Sends them. An Event that cannot be sent is not worth a failure.
-pub(crate) async fn publish(recorder: &Recorder, app: &GracefulApp, happenings: Vec<Happening>) {
-    for Happening { warning, reason, mut note } in happenings {
-        if note.len() > LONGEST_NOTE {
-            let end = (0..=LONGEST_NOTE).rev().find(|i| note.is_char_boundary(*i)).unwrap_or_default();
-            note.truncate(end);
-        }
-        let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: "Reconcile".to_owned(),
-            secondary: None,
+/// Each pod that somebody else ends, once: as soon as it terminates, or where it is gone between two views (a deletion by force, or of its Deployment).
+fn ended_by_others(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
+    let before = told.last.as_ref().map(|report| report.ended_by_others.as_slice()).unwrap_or_default();
+    for pod in now.ended_by_others.iter().filter(|p| !before.iter().any(|b| b.uid == p.uid)) {
+        let until = match pod.grace_ends {
+            Some(at) => format!("; it has until {at} to finish"),
+            None => String::new(),
         };
-        if let Err(error) = call("publish an Event", recorder.publish(&event, &app.object_ref(&()))).await {
-            debug!("{}", chain(&error));
+        let note = format!(
+            "pod {} is ended by others (a delete, an eviction, a ReplicaSet that somebody scaled){}{until}",
+            pod.pod,
+            had(", at its last answer with ", pod.in_flight)
+        );
+        found.push(Happening::warning(ENDED_BY_OTHERS, note).of(&pod.pod, &pod.uid));
+    }
+    let mut serving = BTreeMap::new();
+    for pod in observed.pods.iter().filter(|p| at_work(p)) {
+        let answer = observed.contacts.get(&pod.uid).and_then(|c| c.answer.as_ref());
+        serving.insert(pod.uid.clone(), (pod.name.clone(), answer.map(|a| a.in_flight)));
+    }
+    for (uid, (name, count)) in std::mem::replace(&mut told.serving, serving) {
+        if !observed.pods.iter().any(|p| p.uid == uid) {
+            let note = format!(
+                "pod {name} is gone, and the operator did not end it (a delete by force, or of its Deployment){}",
+                had(", at its last answer with ", count)
+            );
+            found.push(Happening::warning(ENDED_BY_OTHERS, note).of(&name, &uid));
         }
     }
+}
+
+fn at_work(pod: &Pod) -> bool {
+    pod.serving && !pod.terminating && pod.container == Container::Running
+}
+
+/// As in ", with 3 in flight"; nothing where it is not known.
+fn had(joint: &str, in_flight: Option<InFlight>) -> String {
+    in_flight.map_or_else(String::new, |f| format!("{joint}{} in flight", f.total))
 }

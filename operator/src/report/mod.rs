@@ -1,19 +1,23 @@
 //! Tells people: status, Events and metrics, all from one report. Nothing here is read back to decide.
 
+mod cuts;
 mod events;
+mod recorder;
 mod status;
 
 use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, names};
-use graceful_plan::{Action, Deletion, Proof, Report};
+use graceful_plan::{Action, Deletion, Report};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-pub(crate) use self::events::Told;
-use self::events::{Happening, happenings, publish};
+pub(crate) use self::cuts::Cuts;
+use self::events::happenings;
+pub(crate) use self::events::{Happening, Told};
+pub(crate) use self::recorder::Recorder;
 use crate::error::{Error, call};
 use crate::memory::AppMemory;
 use crate::observe::Observation;
@@ -30,22 +34,25 @@ pub(crate) async fn report(
     app: &GracefulApp,
     seen: &Observation,
     report: &Report,
-    done: &[Action],
+    tried: &[Action],
     memory: &mut AppMemory,
 ) -> Result<Option<Duration>, Error> {
-    let cut = *memory.cut.get_or_insert_with(|| app.status.as_ref().map(|s| s.cut).unwrap_or_default());
     let app_ref = AppRef::from_obj(app);
-    operator.metrics.reported(&app_ref, report, serving_in_flight(seen), cut);
-    let mut happened = happenings(&mut memory.told, report, &seen.observed);
-    happened.extend(done.iter().filter_map(cut_happening));
-    if seen.observed.surroundings.namespace_terminating {
-        return Ok(None); // nothing can be created there, Events least of all
+    let mut happened = memory.cuts.count(app.status.as_ref(), &seen.observed.pods, tried);
+    if !happened.is_empty() {
+        memory.reported = None; // the one figure that cannot be observed again is written at once
     }
-    publish(&operator.recorder, app, happened).await;
+    happened.extend(happenings(&mut memory.told, report, &seen.observed));
+    let ended = happened.iter().filter(|h| h.is(events::ENDED_BY_OTHERS)).count();
+    operator.metrics.reported(&app_ref, report, serving_in_flight(seen), memory.cuts.total(), ended);
+    // Nothing can be created in a namespace that goes, Events least of all; what is there can still be written to.
+    if !seen.observed.surroundings.namespace_terminating {
+        operator.recorder.publish(app, memory.told.sent(), happened).await;
+    }
     if gone(seen) {
         return Ok(None);
     }
-    let status = status::status(app, seen, report, cut, Timestamp::now());
+    let status = status::status(app, seen, report, &memory.cuts, Timestamp::now());
     write(operator, app, status, memory).await
 }
 
@@ -58,7 +65,8 @@ pub(crate) async fn report_invalid(
 ) -> Result<Option<Duration>, Error> {
     let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     if memory.invalid.as_ref() != Some(&message) {
-        publish(&operator.recorder, app, vec![Happening::warning("InvalidSpec", message.clone())]).await;
+        let invalid = vec![Happening::warning("InvalidSpec", message.clone())];
+        operator.recorder.publish(app, memory.told.sent(), invalid).await;
         memory.invalid = Some(message.clone());
     }
     let status = status::invalid(app, &message, Timestamp::now());
@@ -106,18 +114,4 @@ fn serving_in_flight(seen: &Observation) -> u64 {
     let serving = seen.observed.pods.iter().filter(|p| p.serving && !p.terminating);
     let answers = serving.filter_map(|p| seen.observed.contacts.get(&p.uid)?.answer.as_ref());
     answers.map(|a| a.in_flight.total).fold(0, u64::saturating_add)
-}
-
-fn cut_happening(action: &Action) -> Option<Happening> {
-    match action {
-        Action::Retire { pod, proof: Proof::Cut { tasks, .. }, .. } => {
-            let tasks =
-                tasks.map_or_else(|| "an unknown number of tasks".to_owned(), |n| format!("{n} tasks"));
-            Some(Happening::warning(
-                "Cut",
-                format!("pod {} was ended at its deadline with {tasks} in flight", pod.name),
-            ))
-        }
-        _ => None,
-    }
 }

@@ -1,26 +1,36 @@
 //! The planner's report as the status that people read.
 
 use graceful_api::conditions::{ConditionType, Reason};
-use graceful_api::status::MAX_DRAINING_LISTED;
+use graceful_api::status::{MAX_CUT_ENDING_LISTED, MAX_DRAINING_LISTED};
 use graceful_api::{
-    Cut, DrainingPod, GracefulApp, GracefulAppStatus, InFlightCount, Phase, RevisionStatus, names,
+    DrainingPod, EndedByOthers, GracefulApp, GracefulAppStatus, InFlightCount, Phase, RevisionStatus, names,
 };
-use graceful_plan::{ConditionReport, DrainingPodReport, InFlight, Observed, Report, RevisionReport};
+use graceful_plan::{
+    ConditionReport, DrainingPodReport, EndedPodReport, InFlight, Observed, Report, RevisionReport,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
+use super::cuts::Cuts;
 use crate::observe::Observation;
 
 /// How exactly a draining pod's last contact is told, in seconds. A held drain would otherwise write status with every poll, for days.
 const CONTACT_STEP: i64 = 10;
+
+/// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
+/// the rest.
+const LONGEST_SENTENCE: usize = 500;
+
+/// The longest message of a condition: a status of some kilobytes, whatever a webhook says.
+const LONGEST_MESSAGE: usize = 4000;
 
 /// The whole status.
 pub(crate) fn status(
     app: &GracefulApp,
     seen: &Observation,
     report: &Report,
-    cut: Cut,
+    cuts: &Cuts,
     now: Timestamp,
 ) -> GracefulAppStatus {
     // Destructured whole, so that a new figure cannot be forgotten here.
@@ -35,6 +45,7 @@ pub(crate) fn status(
         current_revision,
         revisions,
         pods,
+        ended_by_others,
     } = report;
     let (name, observed) = (app.name_any(), &seen.observed);
     let listed = pods.len().min(MAX_DRAINING_LISTED);
@@ -47,13 +58,15 @@ pub(crate) fn status(
         in_flight: *in_flight,
         selector: Some(names::serving_selector(&name)),
         phase: Some(*phase),
-        waiting_for: waiting_for.clone(),
+        waiting_for: bounded(waiting_for, LONGEST_SENTENCE),
         current_revision: current_revision.as_ref().map(|r| r.0.clone()),
         update_revision: Some(observed.app.update.0.clone()).filter(|hash| !hash.is_empty()),
         revisions: revisions.iter().map(|r| revision(&name, observed, r)).collect(),
         draining: pods.iter().take(listed).map(|p| draining_pod(seen, p)).collect(),
         draining_omitted: u32::try_from(pods.len() - listed).unwrap_or(u32::MAX),
-        cut,
+        cut: cuts.total(),
+        cut_ending: cuts.ending().take(MAX_CUT_ENDING_LISTED).map(|uid| uid.0.clone()).collect(),
+        ended_by_others: ended(ended_by_others),
         conditions: conditions.iter().map(|c| condition(app, c, now)).collect(),
     }
 }
@@ -64,7 +77,7 @@ pub(crate) fn invalid(app: &GracefulApp, message: &str, now: Timestamp) -> Grace
     status.observed_generation = app.metadata.generation;
     status.selector = Some(names::serving_selector(&app.name_any()));
     status.phase = Some(Phase::Stalled);
-    status.waiting_for = message.to_owned();
+    status.waiting_for = bounded(message, LONGEST_SENTENCE);
     let report = |kind, holds, message: &str| ConditionReport {
         kind,
         holds,
@@ -97,7 +110,8 @@ fn revision(app: &str, observed: &Observed, report: &RevisionReport) -> Revision
 }
 
 fn draining_pod(seen: &Observation, report: &DrainingPodReport) -> DrainingPod {
-    let DrainingPodReport { pod, reason, state, in_flight, since, deadline, last_contact, error } = report;
+    let DrainingPodReport { pod, uid: _, reason, state, in_flight, since, deadline, last_contact, error } =
+        report;
     DrainingPod {
         pod: pod.clone(),
         revision: seen.observed.pods.iter().find(|p| p.name == *pod).map(|p| p.revision.0.clone()),
@@ -133,7 +147,23 @@ fn condition(app: &GracefulApp, report: &ConditionReport, now: Timestamp) -> Con
         observed_generation: app.metadata.generation,
         last_transition_time: Time(since),
         reason: reason.as_str().to_owned(),
-        message: message.clone(),
+        message: bounded(message, LONGEST_MESSAGE),
+    }
+}
+
+fn ended(pods: &[EndedPodReport]) -> Option<EndedByOthers> {
+    let in_flight = pods.iter().filter_map(|p| p.in_flight).map(|f| f.total);
+    (!pods.is_empty()).then(|| EndedByOthers {
+        pods: u32::try_from(pods.len()).unwrap_or(u32::MAX),
+        in_flight: in_flight.fold(0, u64::saturating_add),
+    })
+}
+
+/// At most so many characters, with a mark where some are left out.
+fn bounded(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

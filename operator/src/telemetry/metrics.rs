@@ -1,9 +1,12 @@
 //! The metrics. Labels are bounded: an app's namespace and name, and closed lists of words. No pod, no revision.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use graceful_api::{Cut, Phase};
+use graceful_api::{Cut, GracefulApp, Phase};
 use graceful_plan::Report;
+use kube::runtime::reflector::Store;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +16,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::probe::AppRef;
+
+/// Labels of a metric about an app. Not `namespace`: Prometheus puts the namespace of the target, the operator's own, under that name, and would
+/// rename ours to `exported_namespace`.
+const NAMESPACE: &str = "app_namespace";
+const NAME: &str = "app_name";
 
 /// One label from a closed list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,14 +49,14 @@ struct AppWord {
 
 impl EncodeLabelSet for App {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
-        [("namespace", self.namespace.as_str()), ("name", self.name.as_str())].encode(encoder)
+        [(NAMESPACE, self.namespace.as_str()), (NAME, self.name.as_str())].encode(encoder)
     }
 }
 
 impl EncodeLabelSet for AppWord {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
         let Self { app, key, value } = self;
-        [("namespace", app.namespace.as_str()), ("name", app.name.as_str()), (*key, *value)].encode(encoder)
+        [(NAMESPACE, app.namespace.as_str()), (NAME, app.name.as_str()), (*key, *value)].encode(encoder)
     }
 }
 
@@ -65,7 +73,14 @@ pub(crate) struct Metrics {
     in_flight: Family<AppWord, Gauge>,
     phase: Family<AppWord, Gauge>,
     cut_tasks: Family<App, Gauge>,
+    ended_by_others: Family<App, Counter>,
+    /// Apps that have gauges, and the store that says which apps there are.
+    told: Mutex<HashSet<AppRef>>,
+    apps: OnceLock<Store<GracefulApp>>,
 }
+
+/// `ended_by_others`: terminating, and something may be at work in it.
+const STATES: [&str; 4] = ["serving", "updated", "draining", "ended_by_others"];
 
 const PHASES: [(Phase, &str); 7] = [
     (Phase::Deleting, "Deleting"),
@@ -93,6 +108,9 @@ impl Metrics {
             in_flight: Family::default(),
             phase: Family::default(),
             cut_tasks: Family::default(),
+            ended_by_others: Family::default(),
+            told: Mutex::default(),
+            apps: OnceLock::new(),
         };
         metrics.register();
         metrics
@@ -115,7 +133,7 @@ impl Metrics {
         operator.register("actions", "Calls that change something, by kind and result", self.actions.clone());
         operator.register("probes", "Questions put to pods, by class of answer", self.questions.clone());
         let app = self.registry.sub_registry_with_prefix("graceful_app");
-        app.register("pods", "Pods by state: serving, updated, draining", self.pods.clone());
+        app.register("pods", "Pods by state; updated ones serve as well", self.pods.clone());
         app.register("in_flight", "What pods have in flight, as far as they told", self.in_flight.clone());
         app.register("phase", "1 for the phase the app is in", self.phase.clone());
         app.register(
@@ -123,9 +141,20 @@ impl Metrics {
             "Tasks in flight in pods that were ended at a deadline",
             self.cut_tasks.clone(),
         );
+        app.register(
+            "ended_by_others",
+            "Pods at work that others ended: a delete, an eviction, a Deployment that somebody scaled",
+            self.ended_by_others.clone(),
+        );
+    }
+
+    /// From now on only apps in this store have gauges.
+    pub(crate) fn follow(&self, apps: Store<GracefulApp>) {
+        let _followed_already = self.apps.set(apps);
     }
 
     pub(crate) fn text(&self) -> String {
+        self.forget_the_gone();
         let mut text = String::new();
         // Writing into a String cannot fail.
         let _infallible = encode(&mut text, &self.registry);
@@ -149,40 +178,79 @@ impl Metrics {
         self.questions.get_or_create(&Word { class }).inc();
     }
 
-    pub(crate) fn reported(&self, app: &AppRef, report: &Report, serving_in_flight: u64, cut: Cut) {
+    pub(crate) fn reported(
+        &self,
+        app: &AppRef,
+        report: &Report,
+        serving_in_flight: u64,
+        cut: Cut,
+        ended_by_others: usize,
+    ) {
+        lock(&self.told).insert(app.clone());
         let app = label(app);
+        let ended_by_others = u64::try_from(ended_by_others).unwrap_or(u64::MAX);
+        self.ended_by_others.get_or_create(&app).inc_by(ended_by_others);
         let set = |family: &Family<AppWord, Gauge>, key, value, n: u64| {
             let labels = AppWord { app: app.clone(), key, value };
             family.get_or_create(&labels).set(i64::try_from(n).unwrap_or(i64::MAX));
         };
-        set(&self.pods, "state", "serving", report.serving.into());
-        set(&self.pods, "state", "updated", report.updated.into());
-        set(&self.pods, "state", "draining", report.draining.into());
+        let pods = [
+            report.serving.into(),
+            report.updated.into(),
+            report.draining.into(),
+            report.ended_by_others.len() as u64,
+        ];
+        for (state, n) in STATES.into_iter().zip(pods) {
+            set(&self.pods, "state", state, n);
+        }
         set(&self.in_flight, "of", "draining", report.in_flight);
         set(&self.in_flight, "of", "serving", serving_in_flight);
+        let ended = report.ended_by_others.iter().filter_map(|p| p.in_flight).map(|f| f.total);
+        set(&self.in_flight, "of", "ended_by_others", ended.fold(0, u64::saturating_add));
         for (phase, word) in PHASES {
             set(&self.phase, "phase", word, u64::from(phase == report.phase));
         }
         self.cut_tasks.get_or_create(&app).set(i64::try_from(cut.tasks).unwrap_or(i64::MAX));
     }
 
-    /// Takes the gauges of an app that is gone away.
+    /// A plan that was under way while its app went has told of it once more, and a deletion that fell between two watches was never told: what is
+    /// shown is decided by who is there when somebody looks.
+    fn forget_the_gone(&self) {
+        let Some(apps) = self.apps.get() else { return };
+        let gone: Vec<_> = lock(&self.told).iter().filter(|app| apps.get(app).is_none()).cloned().collect();
+        for app in gone {
+            self.forget(&app);
+        }
+    }
+
+    /// Takes the series of an app that is gone away.
     pub(crate) fn forget(&self, app: &AppRef) {
+        lock(&self.told).remove(app);
         let app = label(app);
         let remove = |family: &Family<AppWord, Gauge>, key, value| {
             family.remove(&AppWord { app: app.clone(), key, value });
         };
-        for state in ["serving", "updated", "draining"] {
+        for state in STATES {
             remove(&self.pods, "state", state);
-            remove(&self.in_flight, "of", state);
+        }
+        for of in ["draining", "serving", "ended_by_others"] {
+            remove(&self.in_flight, "of", of);
         }
         for (_, word) in PHASES {
             remove(&self.phase, "phase", word);
         }
         self.cut_tasks.remove(&app);
+        self.ended_by_others.remove(&app);
     }
 }
 
 fn label(app: &AppRef) -> App {
     App { namespace: app.namespace.clone().unwrap_or_default(), name: app.name.clone() }
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -113,9 +113,6 @@ pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) ->
 
 fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value) -> Result<Value, Refusal> {
     let key = target.key();
-    if target.plural == "events" {
-        return Ok(body);
-    }
     if target.plural == "namespaces" {
         return Ok(json!({"metadata": {"name": "x"}}));
     }
@@ -151,7 +148,9 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
                 if target.status() {
                     object["status"] = body["status"].clone();
                 } else {
+                    let before = object["spec"].clone();
                     merge(object, &body);
+                    apply_lists(&before, object, &body);
                 }
                 Ok(())
             })
@@ -207,6 +206,19 @@ fn scale(world: &World, method: &Method, target: &Target, key: &Key, body: &Valu
             "resourceVersion": metadata["resourceVersion"]},
         "spec": replicas.map_or(json!({}), |n| json!({"replicas": n})),
     }))
+}
+
+/// What server-side apply does otherwise than a merge: selectors are one value, and ports that others added stay.
+fn apply_lists(before: &Value, object: &mut Value, body: &Value) {
+    if body["spec"]["selector"].is_object() {
+        object["spec"]["selector"] = body["spec"]["selector"].clone();
+    }
+    let theirs = before["ports"].as_array().into_iter().flatten();
+    if let Some(ports) = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
+        let others: Vec<_> =
+            theirs.filter(|p| !ports.iter().any(|o| o["port"] == p["port"])).cloned().collect();
+        ports.extend(others);
+    }
 }
 
 /// Each event is late by a throw of the dice, and now and then the watch ends.

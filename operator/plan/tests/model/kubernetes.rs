@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use graceful_plan::{
-    Container, DrainMark, DrainPolicy, Epoch, Failure, Observed, PodUid, Readiness, Revision, RevisionHash,
-    TemplateVerdict,
+    Container, CutMark, DrainMark, DrainPolicy, Epoch, Failure, Observed, PodUid, Readiness, Revision,
+    RevisionHash, TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -82,6 +82,8 @@ impl Pod {
             lingering: self.lingering,
             epoch: self.epoch,
             drain: self.drain,
+            cut: self.cut.map(|tasks| CutMark { tasks: Some(tasks) }),
+            grace_ends: self.gone_at,
             readiness: self.readiness,
             container: self.container,
             node_ready: true,

@@ -395,7 +395,10 @@ impl World {
         for (uid, conversation) in conversations {
             let lost = self.random.chance(self.faults.lose);
             let Some(i) = self.pods.iter().position(|p| p.uid == uid && !p.terminating()) else {
-                self.contacts.remove(&uid);
+                // What a terminating pod said last is remembered for as long as it is there.
+                if !self.pods.iter().any(|p| p.uid == uid) {
+                    self.contacts.remove(&uid);
+                }
                 continue;
             };
             if conversation == Conversation::Survey && self.random.chance(900) {

@@ -1,0 +1,171 @@
+//! What was ended at a deadline, counted by what is seen: the one figure of status that is carried forward.
+//!
+//! # Flow
+//! a plan tries to cut a pod → the annotation `graceful.dev/cut` → DELETE; the next view shows the pod terminating with that annotation, or gone, or
+//! (nothing came of it) alive. The first two are counted, whether or not the DELETE's answer or the scale after it came through.
+//!
+//! # Guarantees
+//! Each pod is counted once by one process. A successor counts those that still terminate and are not in `status.cutEnding`, which is written
+//! together with the figures.
+//!
+//! # Caveats
+//! Not counted: a pod whose DELETE had its effect and that was gone before the operator that sent it, and crashed, has a successor; and one that was
+//! counted by an operator that crashed before it wrote status and was gone by then. A pod that somebody else deletes in the moment in which it
+//! is cut counts as cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use graceful_api::{Cut, GracefulAppStatus};
+use graceful_plan::{Action, Pod, PodUid, Proof};
+
+use super::events::Happening;
+
+/// Far longer than a watch is behind.
+const LATELY: Duration = Duration::from_secs(300);
+
+/// What is remembered of it.
+#[derive(Debug, Default)]
+pub(crate) struct Cuts {
+    /// None before the first look at status.
+    total: Option<Cut>,
+    /// Counted, and still in the view.
+    ending: BTreeSet<PodUid>,
+    /// Counted lately: after a live view, an older one may show the pod once more.
+    lately: BTreeMap<PodUid, Instant>,
+    /// Tried in the last plan: name, and count where it is known.
+    tried: BTreeMap<PodUid, (String, Option<u64>)>,
+}
+
+impl Cuts {
+    pub(crate) fn total(&self) -> Cut {
+        self.total.unwrap_or_default()
+    }
+
+    pub(crate) fn ending(&self) -> impl Iterator<Item = &PodUid> {
+        self.ending.iter()
+    }
+
+    /// Counts what this view shows for the first time, and remembers what is tried on it.
+    pub(crate) fn count(
+        &mut self,
+        status: Option<&GracefulAppStatus>,
+        pods: &[Pod],
+        tried: &[Action],
+    ) -> Vec<Happening> {
+        if self.total.is_none() {
+            self.total = Some(status.map(|s| s.cut).unwrap_or_default());
+            self.ending =
+                status.into_iter().flat_map(|s| &s.cut_ending).map(|uid| PodUid(uid.clone())).collect();
+        }
+        let there = |uid: &PodUid| pods.iter().any(|p| p.uid == *uid);
+        let mut found: BTreeMap<_, _> = std::mem::take(&mut self.tried);
+        found.retain(|uid, _| !there(uid)); // gone already
+        let marked = pods.iter().filter(|p| p.terminating);
+        found.extend(marked.filter_map(|p| Some((p.uid.clone(), (p.name.clone(), p.cut?.tasks)))));
+        let mut happened = Vec::new();
+        for (uid, (name, tasks)) in found {
+            let known = self.lately.insert(uid.clone(), Instant::now()).is_some();
+            if self.ending.insert(uid.clone()) && !known {
+                let total = self.total.get_or_insert_default();
+                total.pods = total.pods.saturating_add(1);
+                total.tasks = total.tasks.saturating_add(tasks.unwrap_or_default());
+                let tasks =
+                    tasks.map_or_else(|| "an unknown number of tasks".to_owned(), |n| format!("{n} tasks"));
+                let note = format!("pod {name} was ended at its deadline with {tasks} in flight");
+                happened.push(Happening::warning("Cut", note).of(&name, &uid));
+            }
+        }
+        self.ending.retain(there);
+        self.lately.retain(|_, at| at.elapsed() < LATELY);
+        self.tried = tried.iter().filter_map(cut).collect();
+        happened
+    }
+}
+
+fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
+    match action {
+        Action::Retire { pod, proof: Proof::Cut { tasks, .. }, .. } => {
+            Some((pod.uid.clone(), (pod.name.clone(), *tasks)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_plan::{Container, CutMark, Epoch, PodRef, Readiness, RevisionHash};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn pod(uid: &str, terminating: bool, cut: Option<u64>) -> Pod {
+        Pod {
+            name: uid.to_owned(),
+            uid: PodUid::from(uid),
+            revision: RevisionHash::from("v1"),
+            created: Timestamp::UNIX_EPOCH,
+            terminating,
+            serving: false,
+            epoch: None,
+            drain: None,
+            cut: cut.map(|n| CutMark { tasks: Some(n) }),
+            grace_ends: None,
+            readiness: Readiness::Never,
+            container: Container::Running,
+            node_ready: true,
+            grace_seconds: 30,
+            trouble: None,
+            hindrance: None,
+        }
+    }
+
+    fn tried(uid: &str, tasks: u64) -> Action {
+        Action::Retire {
+            pod: PodRef { name: uid.to_owned(), uid: PodUid::from(uid) },
+            revision: RevisionHash::from("v1"),
+            replicas: 1,
+            proof: Proof::Cut { epoch: Epoch(1), tasks: Some(tasks) },
+        }
+    }
+
+    #[test]
+    fn a_cut_counts_once_whether_or_not_its_answer_came() {
+        let mut cuts = Cuts::default();
+        let mut look = |pods: &[Pod], tried: &[Action]| {
+            let told = cuts.count(None, pods, tried).len();
+            (cuts.total().pods, cuts.total().tasks, told)
+        };
+        assert_eq!(look(&[pod("a", false, None)], &[tried("a", 3)]), (0, 0, 0), "nothing is known yet");
+        assert_eq!(
+            look(&[pod("a", false, Some(3))], &[tried("a", 4)]),
+            (0, 0, 0),
+            "annotated, and still alive"
+        );
+        assert_eq!(look(&[pod("a", true, Some(4))], &[]), (1, 4, 1), "its DELETE went through");
+        assert_eq!(look(&[pod("a", true, Some(4))], &[]), (1, 4, 0));
+        assert_eq!(look(&[pod("b", false, None)], &[tried("b", 2)]), (1, 4, 0));
+        assert_eq!(look(&[], &[]), (2, 6, 1), "gone before it was seen terminating");
+        assert_eq!(look(&[pod("b", true, Some(2))], &[]), (2, 6, 0), "an older view shows it once more");
+        assert_eq!(look(&[pod("c", false, None)], &[tried("c", 9)]), (2, 6, 0));
+        assert_eq!(look(&[pod("c", true, None)], &[]), (2, 6, 0), "somebody else's delete came first");
+        assert_eq!(look(&[], &[]), (2, 6, 0));
+    }
+
+    #[test]
+    fn a_successor_counts_what_still_ends_and_is_not_in_status() {
+        let mut before = Cuts::default();
+        before.count(None, &[pod("a", true, Some(3))], &[]);
+        let status = GracefulAppStatus {
+            cut: before.total(),
+            cut_ending: before.ending().map(|uid| uid.0.clone()).collect(),
+            ..GracefulAppStatus::default()
+        };
+        assert_eq!(status.cut_ending, ["a"]);
+        let mut after = Cuts::default();
+        let happened = after.count(Some(&status), &[pod("a", true, Some(3)), pod("b", true, Some(2))], &[]);
+        assert_eq!((after.total().pods, after.total().tasks, happened.len()), (2, 5, 1));
+        after.count(Some(&status), &[], &[]);
+        assert_eq!(after.ending().count(), 0, "status does not grow with the years");
+    }
+}

@@ -1,0 +1,134 @@
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use kube::runtime::{reflector, watcher};
+use serde_json::json;
+
+use super::*;
+
+const INTRO: &str = "# What the operator tells Prometheus\n\n\
+    `GET /metrics` on port 8080, OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds. A metric about an app has\n\
+    the app's namespace in the label `app_namespace`: under `namespace` Prometheus keeps the namespace of what it scrapes, which is the operator's.\n\
+    The series of an app that is gone go with it. Labels are closed lists: no pod, no revision. Made from the code by\n\
+    `GRACEFUL_GOLDEN=write cargo test -p graceful-operator metrics`.\n\n\
+    | metric | type | labels | what it is |\n|---|---|---|---|\n";
+
+fn report() -> Report {
+    Report {
+        phase: Phase::Serving,
+        waiting_for: String::new(),
+        conditions: Vec::new(),
+        serving: 2,
+        updated: 2,
+        draining: 0,
+        in_flight: 0,
+        current_revision: None,
+        revisions: Vec::new(),
+        pods: Vec::new(),
+        ended_by_others: Vec::new(),
+    }
+}
+
+fn app(name: &str) -> GracefulApp {
+    let template = json!({"spec": {"containers": []}});
+    serde_json::from_value(json!({
+        "apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+        "metadata": {"name": name, "namespace": "apps", "uid": name}, "spec": {"template": template},
+    }))
+    .unwrap()
+}
+
+fn tell(metrics: &Metrics, app: &GracefulApp) {
+    metrics.reported(&AppRef::from_obj(app), &report(), 0, Cut::default(), 1);
+}
+
+/// A metric's line in the page, from the text that Prometheus reads.
+fn page(text: &str) -> String {
+    let mut page = INTRO.to_owned();
+    for line in text.lines() {
+        let Some((name, words)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let start = format!("# TYPE {name} ");
+        let kind = text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default();
+        let shown = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        writeln!(page, "| `{shown}` | {kind} | {} | {} |", labels(text, name), words.trim_end_matches('.'))
+            .unwrap();
+    }
+    page
+}
+
+/// The labels of a metric's series, with the values of those that are always there.
+fn labels(text: &str, name: &str) -> String {
+    let mut keys: Vec<(String, BTreeSet<String>)> = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        let rest = rest.strip_prefix("_total").unwrap_or(rest);
+        let Some((inside, _)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else {
+            continue;
+        };
+        for (key, value) in inside.split(',').filter_map(|pair| pair.split_once('=')) {
+            if !keys.iter().any(|(known, _)| known == key) {
+                keys.push((key.to_owned(), BTreeSet::new()));
+            }
+            let values = keys.iter_mut().find(|(known, _)| known == key).map(|(_, values)| values);
+            values.unwrap().insert(format!("`{}`", value.trim_matches('"')));
+        }
+    }
+    let words = keys.iter().map(|(key, values)| match key.as_str() {
+        "state" | "of" | "phase" => {
+            format!("`{key}`: {}", values.iter().cloned().collect::<Vec<_>>().join(", "))
+        }
+        _ => format!("`{key}`"),
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn the_page_lists_every_metric() {
+    let metrics = Metrics::new();
+    metrics.reconciled(Duration::ZERO, Some("timeout"));
+    metrics.acted("Retire", "done");
+    metrics.asked("ok");
+    tell(&metrics, &app("a"));
+    let made = page(&metrics.text());
+    assert!(made.contains("`app_namespace`; `app_name`; `phase`"), "{made}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operator-metrics.md");
+    if std::env::var_os("GRACEFUL_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(&path, &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        made == kept,
+        "docs/operator-metrics.md is not what the operator tells; write it anew with\n  \
+         GRACEFUL_GOLDEN=write cargo test -p graceful-operator metrics\n{made}"
+    );
+}
+
+/// P8 tells of what is there: a namespace that was deleted kept its gauges for as long as the operator ran.
+#[test]
+fn an_app_that_is_gone_has_no_series_whoever_told_of_it_last() {
+    let (store, mut writer) = reflector::store();
+    let metrics = Metrics::new();
+    metrics.follow(store);
+    let (stays, goes) = (app("stays"), app("goes"));
+    for app in [&stays, &goes] {
+        writer.apply_watcher_event(&watcher::Event::Apply(app.clone()));
+        tell(&metrics, app);
+    }
+    assert!(metrics.text().contains("app_name=\"goes\""));
+    writer.apply_watcher_event(&watcher::Event::Delete(goes.clone()));
+    metrics.forget(&AppRef::from_obj(&goes));
+    tell(&metrics, &goes); // by a plan that was under way
+    let text = metrics.text();
+    assert!(!text.contains("goes"), "{text}");
+    assert!(
+        text.contains("graceful_app_pods{app_namespace=\"apps\",app_name=\"stays\",state=\"serving\"} 2"),
+        "{text}"
+    );
+    // A list without it, after a watch that was away while it went.
+    writer.apply_watcher_event(&watcher::Event::Init);
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    assert!(!metrics.text().contains("stays"));
+}

@@ -1,0 +1,57 @@
+//! What people are told of each pod.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::scenarios::{CALM, Stage, spec, template};
+
+fn events(stage: &Stage, reason: &str) -> Vec<Value> {
+    stage.world.list("events").into_iter().filter(|e| e["reason"] == reason).collect()
+}
+
+/// kube's recorder made one Event of all that had the same reason, with the first one's words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_pod_that_drains_has_an_event_of_its_own() {
+    let mut stage = Stage::set(31, 0, spec(3)).await;
+    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    let names = stage.world.list("pods").into_iter().map(|p| p["metadata"]["name"].clone().to_string());
+    let names: BTreeSet<_> = names.collect();
+    stage.change(&template("1"));
+    stage.until("a rollout", CALM, |s| s.settled("1", 3)).await;
+    for reason in ["DrainStarted", "DrainEnded"] {
+        let told = events(&stage, reason);
+        let of = |e: &Value| (e["related"]["kind"] == "Pod").then(|| e["related"]["name"].to_string());
+        let about: BTreeSet<_> = told.iter().filter_map(of).collect();
+        assert!(names.is_subset(&about), "{reason}: {told:?}");
+        assert!(
+            told.iter().all(|e| e["note"].as_str().unwrap().contains(e["related"]["name"].as_str().unwrap()))
+        );
+    }
+}
+
+/// P2: the pod drains itself; that somebody ended it is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_somebody_deletes_is_said() {
+    let mut stage = Stage::set(32, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let name = stage.world.list("pods")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let key = ("pods".to_owned(), "apps".to_owned(), name.clone());
+    stage.world.write(|w| w.delete(&key, &json!({}))).unwrap();
+    stage
+        .until("a Warning about it", CALM, |s| {
+            events(s, "EndedByOthers")
+                .iter()
+                .any(|e| e["related"]["name"] == name.as_str() && e["type"] == "Warning")
+        })
+        .await;
+    stage.until("another in its place", CALM, |s| s.settled("0", 2)).await;
+    let told = events(&stage, "EndedByOthers").len();
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    stage.until("one fewer", CALM, |s| s.settled("0", 1)).await;
+    assert_eq!(
+        events(&stage, "EndedByOthers").len(),
+        told,
+        "what the operator ends is not said to be others'"
+    );
+}
