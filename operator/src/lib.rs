@@ -6,6 +6,7 @@
 #[cfg(test)]
 #[path = "../tests/api_faults/mod.rs"]
 mod api_faults;
+mod contest;
 mod error;
 mod execute;
 #[cfg(feature = "fuzzing")]

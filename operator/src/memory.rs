@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use graceful_plan::{Brake, TemplateVerdict};
 
+use crate::contest::Contest;
 use crate::observe::Written;
 use crate::probe::AppRef;
 use crate::refusals::Refusals;
@@ -35,6 +36,8 @@ pub(crate) struct AppMemory {
     pub(crate) refusals: Refusals,
     /// Counts the pods that were ended.
     pub(crate) brake: Brake,
+    /// Children that others change back, by kind.
+    pub(crate) contested: BTreeMap<&'static str, Contest>,
     /// The API server said that the namespace goes.
     pub(crate) namespace_terminating: bool,
     /// When the namespace was last read for that.
@@ -57,7 +60,7 @@ impl AppMemory {
         let refused = |v: &&Held<TemplateVerdict>| matches!(v.value, TemplateVerdict::Refused(_));
         let verdicts = self.verdicts.values().filter(refused).filter_map(|v| v.remaining(REFUSAL_HOLDS));
         let refused = self.refused.values().filter_map(|r| r.remaining(REFUSAL_HOLDS));
-        verdicts.chain(refused).min()
+        verdicts.chain(refused).chain(self.contested.values().filter_map(Contest::held)).min()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -69,6 +69,11 @@ pub fn service(app: &Validated) -> Option<Service> {
         ServiceType::NodePort => "NodePort",
         ServiceType::LoadBalancer => "LoadBalancer",
     };
+    // Written out, since it is ours: left to the API server's default, a targetPort that somebody else sets would stay.
+    let ports = ports.into_iter().map(|port| ServicePort {
+        target_port: Some(port.target_port.unwrap_or(IntOrString::Int(port.port))),
+        ..port
+    });
     let mut selector = pod_labels(app);
     selector.insert(names::SERVING_LABEL.to_owned(), names::SERVING.to_owned());
     let mut metadata = metadata(app, names::service_name(&app.name));
@@ -77,7 +82,7 @@ pub fn service(app: &Validated) -> Option<Service> {
         metadata,
         spec: Some(ServiceSpec {
             type_: Some(kind.to_owned()),
-            ports: Some(ports),
+            ports: Some(ports.collect()),
             selector: Some(selector),
             external_traffic_policy,
             session_affinity,
@@ -97,6 +102,8 @@ pub fn pdb(app: &Validated) -> Option<PodDisruptionBudget> {
             metadata: metadata(app, names::pdb_name(&app.name)),
             spec: Some(PodDisruptionBudgetSpec {
                 max_unavailable: Some(IntOrString::Int(0)),
+                // The default, written out: with AlwaysAllow, set by somebody else, unready pods could be evicted.
+                unhealthy_pod_eviction_policy: Some("IfHealthyBudget".to_owned()),
                 selector: Some(LabelSelector {
                     match_labels: Some(pod_labels(app)),
                     ..LabelSelector::default()
@@ -209,7 +216,8 @@ mod tests {
         let held = serde_json::to_value(pdb(&tasks(&spec)).unwrap()).unwrap();
         assert_eq!(
             held["spec"],
-            json!({"maxUnavailable": 0, "selector": {"matchLabels": {"graceful.dev/app": "tasks"}}})
+            json!({"maxUnavailable": 0, "unhealthyPodEvictionPolicy": "IfHealthyBudget",
+                "selector": {"matchLabels": {"graceful.dev/app": "tasks"}}})
         );
         spec["disruption"] = json!("Allow");
         assert_eq!(pdb(&tasks(&spec)), None);

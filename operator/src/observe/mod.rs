@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, ResourceExt};
 
-pub(crate) use self::children::Wanted;
+pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 use self::revisions::{Ours, drain_policy};
 pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_leaving, surroundings};

@@ -37,41 +37,66 @@ pub(crate) fn surroundings(
     let mut warnings = warnings(app, ours);
     let labels = pod_labels(app, pods);
     let foreign_budgets = foreign_budgets(app, view, &labels);
-    let wanted = WantedChildren {
+    let mut wanted = WantedChildren {
         service: children::service(app),
         // Two budgets on one pod make the eviction API fail outright: ours steps aside.
         budget: children::budget(app).filter(|_| foreign_budgets.is_empty()),
     };
     let (service, budget) =
         (there(&view.services, &app.name), there(&view.budgets, &names::pdb_name(&app.name)));
-    let mut child = |kind: &'static str, wanted: Option<&Wanted>, standing: Standing| match standing {
-        Standing::Foreign if wanted.is_some() => {
-            let name = &app.name;
-            let message = format!(
-                "a {kind} named {name} is there that is not this GracefulApp's: remove it, or the GracefulApp goes without"
-            );
-            warnings.push(Warning { reason: Reason::Refused, message });
-            Child::AsWanted
+    for (wanted, there) in [(&mut wanted.service, service.is_some()), (&mut wanted.budget, budget.is_some())]
+    {
+        if let Some(wanted) = wanted {
+            wanted.there = there;
         }
-        Standing::Foreign => Child::AsWanted,
-        Standing::Ours(child) => match (refused(memory, kind, wanted), child) {
-            (Some(why), Child::Outdated) => {
-                let message = format!("Kubernetes refuses the {kind}: {why}");
+    }
+    let mut child = |kind: &'static str, name: &str, wanted: Option<&Wanted>, standing: Standing| {
+        let (child, additions) = match standing {
+            Standing::Foreign if wanted.is_some() => {
+                let message = format!(
+                    "a {kind} named {name} is there that is not this GracefulApp's: remove it, or the GracefulApp goes without"
+                );
                 warnings.push(Warning { reason: Reason::Refused, message });
-                Child::AsWanted
+                return Child::AsWanted;
             }
-            (_, child) => child,
-        },
+            Standing::Foreign => return Child::AsWanted,
+            Standing::Ours(child, additions) => (child, additions),
+        };
+        if !additions.is_empty() {
+            let message = format!(
+                "{kind} {name} has {}, set by another field manager: left as it is; `kubectl -n {} get {} {name} -o yaml --show-managed-fields` \
+                 names who set it",
+                additions.join(", "),
+                app.namespace,
+                kind.to_lowercase(),
+            );
+            warnings.push(Warning { reason: Reason::SetByOthers, message });
+        }
+        if child != Child::Outdated {
+            return child;
+        }
+        if let Some(why) = refused(memory, kind, wanted) {
+            let message = format!("Kubernetes refuses the {kind}: {why}");
+            warnings.push(Warning { reason: Reason::Refused, message });
+            return Child::AsWanted;
+        }
+        if let Some(held) = memory.contested.get(kind).filter(|contest| contest.held().is_some()) {
+            warnings.push(Warning { reason: Reason::ChangedByOthers, message: held.words(kind, name) });
+            return Child::AsWanted;
+        }
+        child
     };
     let uid = &app.uid;
     let surroundings = Surroundings {
         service: child(
             "Service",
+            &app.name,
             wanted.service.as_ref(),
             children::standing(uid, wanted.service.as_ref(), service),
         ),
         budget: child(
             "PodDisruptionBudget",
+            &names::pdb_name(&app.name),
             wanted.budget.as_ref(),
             children::standing(uid, wanted.budget.as_ref(), budget),
         ),
@@ -100,7 +125,7 @@ pub(crate) fn surroundings(
 /// Of an app that goes: no child is wanted any more.
 pub(crate) fn of_a_leaving(app: &str, uid: &str, view: &View, namespace_terminating: bool) -> Surroundings {
     let gone = |standing| match standing {
-        Standing::Ours(child) => child,
+        Standing::Ours(child, _) => child,
         Standing::Foreign => Child::AsWanted,
     };
     Surroundings {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::scenarios::{CALM, Stage, spec, template};
 
-fn condition<'a>(app: &'a Value, kind: &str) -> &'a Value {
+pub(super) fn condition<'a>(app: &'a Value, kind: &str) -> &'a Value {
     let conditions = app["status"]["conditions"].as_array();
     conditions.into_iter().flatten().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
 }

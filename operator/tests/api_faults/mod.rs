@@ -5,6 +5,7 @@
 //! [`cluster`] plays Deployment controller, ReplicaSet, kubelet and clients, with pods that speak the real drain protocol over real sockets.
 
 mod cluster;
+mod drift;
 mod events;
 mod faulty;
 mod http;

@@ -1,0 +1,93 @@
+//! A child that others change back each time it is put right: bounded writes, and a word about it.
+
+use std::time::{Duration, Instant};
+
+/// Corrections that are made at once: a person who edits a child twice is no controller.
+const FREE: u32 = 3;
+
+/// The first wait after these, doubled each time, and the longest.
+const WAITS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+
+/// What is remembered of one child.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contest {
+    /// The fingerprint that was last applied by this process.
+    applied: Option<String>,
+    /// Corrections in a row.
+    times: u32,
+    last: Option<Instant>,
+    /// What was last found, as in "spec.selector (by kubectl-edit)".
+    found: String,
+}
+
+impl Contest {
+    /// It was applied; `undone` says what others had made of what was applied before, if that is why.
+    pub(crate) fn applied(&mut self, fingerprint: &str, undone: Option<String>) {
+        if self.calm() {
+            self.times = 0;
+        }
+        self.applied = Some(fingerprint.to_owned());
+        if let Some(found) = undone {
+            self.times = self.times.saturating_add(1);
+            self.last = Some(Instant::now());
+            self.found = found;
+        }
+    }
+
+    /// This process has applied just that.
+    pub(crate) fn has_applied(&self, fingerprint: &str) -> bool {
+        self.applied.as_deref() == Some(fingerprint)
+    }
+
+    /// How long the next correction has to wait; none where it may be made now.
+    pub(crate) fn held(&self) -> Option<Duration> {
+        self.wait().checked_sub(self.last?.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// For a condition.
+    pub(crate) fn words(&self, kind: &str, name: &str) -> String {
+        let (found, times) = (&self.found, self.times);
+        format!(
+            "{kind} {name} is changed back by others: {found}; put right {times} times, tried again every {} s at most: find out who writes to it, \
+             or leave that field to the GracefulApp",
+            self.wait().as_secs()
+        )
+    }
+
+    /// After 3 corrections 10 s, then 20 s, 40 s … 10 min.
+    fn wait(&self) -> Duration {
+        let (first, longest) = WAITS;
+        match self.times.checked_sub(FREE) {
+            None => Duration::ZERO,
+            Some(beyond) => first.saturating_mul(1 << beyond.min(16)).min(longest),
+        }
+    }
+
+    /// Nothing was undone for a good while: twice what we would have waited, and ten minutes at least.
+    fn calm(&self) -> bool {
+        self.last.is_some_and(|last| last.elapsed() > (2 * self.wait()).max(WAITS.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fight_is_given_up_for_longer_and_longer() {
+        let mut contest = Contest::default();
+        contest.applied("f", None);
+        assert_eq!(contest.held(), None, "the first time nothing was undone");
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            contest.applied("f", Some("spec.selector".to_owned()));
+            waits.push(contest.held().map_or(0, |left| left.as_secs_f64().round() as u64));
+        }
+        assert_eq!(waits, [0, 0, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600]);
+        assert!(
+            contest
+                .words("Service", "work")
+                .contains("Service work is changed back by others: spec.selector")
+        );
+    }
+}

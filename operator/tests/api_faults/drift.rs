@@ -1,0 +1,119 @@
+//! Others write to the Service and the budget: what is ours is put right exactly, what is theirs is left and said, and nobody is fought for ever.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::lifecycle::condition;
+use super::scenarios::{CALM, Stage, spec};
+use super::world::{Key, merge};
+
+fn child(stage: &Stage, plural: &str) -> Value {
+    stage.world.list(plural).pop().unwrap_or_default()
+}
+
+fn key(plural: &str, name: &str) -> Key {
+    (plural.to_owned(), "apps".to_owned(), name.to_owned())
+}
+
+fn edit(stage: &Stage, plural: &str, name: &str, patch: &Value) {
+    let edited = stage.world.write(|w| {
+        w.edit(&key(plural, name), &json!({}), |object| {
+            merge(object, patch);
+            Ok(())
+        })
+    });
+    edited.unwrap();
+}
+
+fn warning(stage: &Stage) -> String {
+    let app = stage.app().unwrap_or_default();
+    condition(&app, "Warning")["message"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Nothing is written for a good while.
+async fn at_rest(stage: &Stage) {
+    let (mut version, mut since) = (stage.world.open().version(), Instant::now());
+    let started = Instant::now();
+    while since.elapsed() < Duration::from_millis(2_500) {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is written again and again");
+        stage.world.changed().await;
+        let now = stage.world.open().version();
+        if now != version {
+            (version, since) = (now, Instant::now());
+        }
+    }
+}
+
+/// Case 8: with one more key in its selector the Service had no endpoints under STATUS Serving, and the budget let evictions pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_selector_that_others_narrowed_is_put_right() {
+    let mut stage = Stage::set(21, 0, spec(1)).await;
+    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let (service, budget) = (child(&stage, "services"), child(&stage, "poddisruptionbudgets"));
+    edit(&stage, "services", "tasks", &json!({"spec": {"selector": {"track": "blue"}}}));
+    let labels = json!({"spec": {"selector": {"matchLabels": {"track": "blue"}}, "unhealthyPodEvictionPolicy": "AlwaysAllow"}});
+    edit(&stage, "poddisruptionbudgets", "tasks-graceful", &labels);
+    stage
+        .until("both as they were", CALM, |s| {
+            child(s, "services")["spec"] == service["spec"]
+                && child(s, "poddisruptionbudgets")["spec"] == budget["spec"]
+        })
+        .await;
+    at_rest(&stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_others_delete_is_made_again() {
+    let mut stage = Stage::set(22, 0, spec(1)).await;
+    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    for (plural, name) in [("services", "tasks"), ("poddisruptionbudgets", "tasks-graceful")] {
+        let spec = child(&stage, plural)["spec"].clone();
+        stage.world.write(|w| w.delete(&key(plural, name), &json!({}))).unwrap();
+        stage.until("it to be there again", CALM, |s| child(s, plural)["spec"] == spec).await;
+    }
+}
+
+/// P6: a port of somebody else's meant a write in every plan.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_of_another_manager_is_left_and_said_without_a_write_in_every_plan() {
+    let mut stage = Stage::set(23, 0, spec(1)).await;
+    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let ports = json!([child(&stage, "services")["spec"]["ports"][0], {"name": "debug", "port": 9999}]);
+    edit(&stage, "services", "tasks", &json!({"spec": {"ports": ports}}));
+    stage.until("a Warning that names it", CALM, |s| warning(s).contains("spec.ports 9999/TCP")).await;
+    at_rest(&stage).await;
+    assert_eq!(child(&stage, "services")["spec"]["ports"], ports);
+    assert_eq!(stage.app().unwrap()["status"]["phase"], "Serving");
+    // What is ours beside it is put right, and it stays.
+    edit(&stage, "services", "tasks", &json!({"spec": {"selector": {"track": "blue"}}}));
+    stage.until("the selector", CALM, |s| child(s, "services")["spec"]["selector"]["track"].is_null()).await;
+    assert_eq!(child(&stage, "services")["spec"]["ports"], ports);
+}
+
+/// Two controllers that put one field right in turn would write for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fight_with_another_controller_is_bounded_and_said() {
+    let mut stage = Stage::set(24, 0, spec(1)).await;
+    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let rival = json!({"spec": {"selector": {"track": "blue"}}});
+    let started = Instant::now();
+    let mut undone = 0;
+    while started.elapsed() < Duration::from_secs(5) {
+        if child(&stage, "services")["spec"]["selector"]["track"].is_null() {
+            edit(&stage, "services", "tasks", &rival);
+            undone += 1;
+        }
+        stage.world.changed().await;
+    }
+    assert!((3..=4).contains(&undone), "it was put right {undone} times in 5 s");
+    stage
+        .until("Stalled, with who does what", CALM, |s| {
+            let app = s.app().unwrap();
+            let stalled = condition(&app, "Stalled");
+            stalled["status"] == "True"
+                && stalled["reason"] == "ChangedByOthers"
+                && stalled["message"].as_str().unwrap_or_default().contains("spec.selector")
+        })
+        .await;
+}
