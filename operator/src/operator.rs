@@ -99,9 +99,8 @@ async fn step(
         operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
         return Ok(RESTING_LOOK);
     }
-    // The one that failed as well: it may have had its effect.
-    let tried = &plan.actions[..plan.actions.len().min(executed.done + 1)];
-    let due = report(operator, app, &seen, &plan.report, tried, memory).await;
+    // Those that failed as well: they may have had their effect.
+    let due = report(operator, app, &seen, &plan.report, &plan.actions, memory).await;
     memory.active = plan.report.phase != Phase::Serving;
     let outcome = executed.outcome?;
     let mut next = if memory.active { ACTIVE_LOOK } else { RESTING_LOOK };

@@ -145,6 +145,8 @@ mod tests {
             epoch: None,
             drain: None,
             lingering: false,
+            cut: None,
+            grace_ends: None,
             readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
             container: Container::Running,
             node_ready: true,

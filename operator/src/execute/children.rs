@@ -135,7 +135,7 @@ where
     }
     match apply(Some(there)).await {
         // Ports that others added are left, unless ours cannot stand beside them (one name or node port for both).
-        Err(error) if error.invalid() && extra_ports(&found, &wanted.object).next().is_some() => {
+        Err(error) if error.denial().is_some() && extra_ports(&found, &wanted.object).next().is_some() => {
             let cleared = clear(json!({"ports": spec["ports"]})).await?;
             apply(Some(&cleared)).await
         }

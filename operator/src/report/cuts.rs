@@ -109,11 +109,13 @@ mod tests {
             serving: false,
             epoch: None,
             drain: None,
+            lingering: false,
             cut: cut.map(|n| CutMark { tasks: Some(n) }),
             grace_ends: None,
             readiness: Readiness::Never,
             container: Container::Running,
             node_ready: true,
+            unschedulable: None,
             grace_seconds: 30,
             trouble: None,
             hindrance: None,
@@ -126,6 +128,7 @@ mod tests {
             revision: RevisionHash::from("v1"),
             replicas: 1,
             proof: Proof::Cut { epoch: Epoch(1), tasks: Some(tasks) },
+            as_well: Vec::new(),
         }
     }
 
