@@ -88,7 +88,11 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
             "maxUnavailable must be a number of 0 or more, or a percentage",
         ),
         ("/rollout", json!({"maxSurge": 3_000_000_000u64}), "maxSurge must be at most 2147483647"),
-        ("/rollout", json!({"maxUnavailable": 3_000_000_000u64}), "maxUnavailable must be at most 2147483647"),
+        (
+            "/rollout",
+            json!({"maxUnavailable": 3_000_000_000u64}),
+            "maxUnavailable must be at most 2147483647",
+        ),
         (
             "/service",
             json!({"ports": [{"port": 80, "targetPort": 99_999_999_999u64}]}),
@@ -113,7 +117,10 @@ fn accepted() -> Vec<(&'static str, Value)> {
         ("/inFlight", json!({"format": "Prometheus", "metric": "q{state=\"running\"}"})),
         ("/inFlight", json!({"format": "Prometheus", "metric": "q", "whenAbsent": "Zero"})),
         ("/rollout", json!({"maxSurge": 0, "maxUnavailable": "100%"})),
-        ("/service", json!({"ports": [{"port": 80, "targetPort": "admin"}, {"port": 81, "name": "b", "targetPort": 65_535}]})),
+        (
+            "/service",
+            json!({"ports": [{"port": 80, "targetPort": "admin"}, {"port": 81, "name": "b", "targetPort": 65_535}]}),
+        ),
         ("/template/spec", json!({"containers": [{"name": "web"}], "initContainers": sidecar})),
         ("/drain", json!({"signal": null, "preStopCommand": null, "lingerSeconds": null})),
         ("/template/metadata", json!({"creationTimestamp": null, "labels": null})),
