@@ -73,11 +73,15 @@ pub(crate) fn incarnation(pod: &PodObject, container: &str) -> Option<String> {
     container_status(pod, container)?.container_id.clone()
 }
 
+/// None also where its time is none that we could have written: before the pod was made or tomorrow, give or take clocks that differ by hours.
+/// Such a pod is one that lost its label without a drain: put back, and drained anew if it must go.
 fn drain_mark(pod: &PodObject) -> Option<DrainMark> {
-    Some(DrainMark {
-        reason: DrainReason::parse(annotation(pod, names::DRAIN_REASON)?)?,
-        since: annotation(pod, names::DRAIN_SINCE)?.parse().ok()?,
-    })
+    const CLOCKS: SignedDuration = SignedDuration::from_hours(24);
+    let since: Timestamp = annotation(pod, names::DRAIN_SINCE)?.parse().ok()?;
+    let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+    let sane = since.duration_since(created) > -CLOCKS && since.duration_since(Timestamp::now()) < CLOCKS;
+    let reason = DrainReason::parse(annotation(pod, names::DRAIN_REASON)?)?;
+    sane.then_some(DrainMark { reason, since })
 }
 
 fn readiness(pod: &PodObject) -> Readiness {
