@@ -41,7 +41,9 @@ pub(crate) async fn call<T>(
     what: &'static str,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(CALL_DEADLINE, request).await {
+    let answered = tokio::time::timeout(CALL_DEADLINE, request).await;
+    crate::pulse::moved();
+    match answered {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(kube::Error::Api(status))) => Err(Error::Answered { what, status }),
         Ok(Err(source)) => Err(Error::Transport { what, source: Box::new(source) }),
@@ -82,6 +84,14 @@ impl Error {
         let webhook_is_down = status.code == 500 && status.message.contains("webhook");
         (webhook_is_down || matches!(status.code, 400 | 403 | 405 | 413 | 422))
             .then(|| status.message.clone())
+    }
+
+    /// The API server itself is slow, overloaded or away: no other call would fare better now.
+    pub(crate) fn of_the_server(&self) -> bool {
+        match self {
+            Self::Answered { status, .. } => status.code == 429 || status.code >= 500,
+            Self::Transport { .. } | Self::Timeout { .. } => true,
+        }
     }
 
     fn code(&self) -> Option<u16> {

@@ -6,19 +6,24 @@
 #[cfg(test)]
 #[path = "../tests/api_faults/mod.rs"]
 mod api_faults;
+mod concern;
 mod contest;
+mod decode;
 mod error;
 mod execute;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod index;
 mod leader;
 mod memory;
 mod observe;
 mod operator;
 mod probe;
+mod pulse;
 mod refusals;
 mod report;
 mod run;
+mod schedule;
 mod telemetry;
 mod watch;
 

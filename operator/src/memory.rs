@@ -8,7 +8,6 @@ use graceful_plan::{Brake, TemplateVerdict};
 
 use crate::contest::Contest;
 use crate::observe::Written;
-use crate::probe::AppRef;
 use crate::refusals::Refusals;
 use crate::report::{Cuts, Told};
 
@@ -52,6 +51,16 @@ pub(crate) struct AppMemory {
     pub(crate) invalid: Option<String>,
     /// Reconciles that failed in a row.
     pub(crate) failures: u32,
+    /// No plan before this moment, whatever asks, unless the user changes something: after a panic, or while nothing can be read.
+    pub(crate) rests: Option<Rest>,
+}
+
+/// A pause that watch events do not shorten.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest {
+    pub(crate) until: Instant,
+    /// The generation and the deletion that it holds for.
+    pub(crate) of: (Option<i64>, bool),
 }
 
 impl AppMemory {
@@ -117,49 +126,6 @@ impl Memory {
 
     pub(crate) fn orphaned(&self, uid: &str) -> bool {
         lock(&self.orphaned).contains(uid)
-    }
-}
-
-/// When the loop was last asked for work and last did some: what `/livez` judges.
-#[derive(Debug, Default)]
-pub(crate) struct Pulse {
-    waiting: Mutex<HashMap<AppRef, Instant>>,
-    running: Mutex<HashMap<AppRef, Instant>>,
-}
-
-/// Every call has a deadline of ten seconds and a plan has a handful of calls: a reconcile of five minutes hangs, it is not slow.
-const STUCK: Duration = Duration::from_secs(300);
-
-impl Pulse {
-    /// Somebody asked for a plan of this app.
-    pub(crate) fn asked(&self, app: &AppRef) {
-        lock(&self.waiting).entry(app.clone()).or_insert_with(Instant::now);
-    }
-
-    /// It has begun.
-    pub(crate) fn began(&self, app: &AppRef) {
-        lock(&self.waiting).remove(app);
-        lock(&self.running).insert(app.clone(), Instant::now());
-    }
-
-    /// It has ended, well or not.
-    pub(crate) fn ended(&self, app: &AppRef) {
-        lock(&self.running).remove(app);
-    }
-
-    /// The app is gone.
-    pub(crate) fn forget(&self, app: &AppRef) {
-        lock(&self.waiting).remove(app);
-    }
-
-    /// What is stuck, if anything is.
-    pub(crate) fn stuck(&self) -> Option<String> {
-        let oldest = |map: &Mutex<HashMap<AppRef, Instant>>| {
-            lock(map).iter().find(|(_, since)| since.elapsed() > STUCK).map(|(app, _)| app.to_string())
-        };
-        let waits =
-            oldest(&self.waiting).map(|app| format!("no plan was made of {app} since it was asked for"));
-        waits.or_else(|| oldest(&self.running).map(|app| format!("the plan of {app} does not end")))
     }
 }
 

@@ -1,22 +1,28 @@
 //! The operator: what every part shares, and [`reconcile`], which reads as the table of contents.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use graceful_api::conditions::Reason;
 use graceful_api::{FieldError, GracefulApp, Phase};
 use graceful_plan::Action;
 use jiff::Timestamp;
-use kube::runtime::controller;
 use kube::{Client, ResourceExt};
-use tracing::warn;
+use tracing::{error, warn};
 
+use crate::decode::Decoded;
 use crate::error::{Error, chain};
 use crate::execute::{Outcome, Scene, execute};
 use crate::leader::Leadership;
-use crate::memory::{AppMemory, Memory, Pulse};
+use crate::memory::{AppMemory, Memory, Rest};
 use crate::observe::{Stores, observe};
 use crate::probe::{AppRef, Probes};
-use crate::report::{Recorder, report, report_invalid};
+use crate::pulse::Pulse;
+use crate::report::{Recorder, report, report_invalid, report_stalled};
+use crate::schedule::Next;
 use crate::telemetry::Metrics;
 
 /// All that a reconcile works with.
@@ -43,46 +49,105 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// After a failure, the first next try, and the longest time between two.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+/// After a panic, the first next try, and the longest time between two: it takes a fix of ours, or another spec.
+const RECOVER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
 /// One look at one app, and what follows from it. Never fails: what went wrong is logged, counted and tried again, less and less often.
-pub(crate) async fn reconcile(operator: &Operator, app: &GracefulApp) -> controller::Action {
-    let app_ref = AppRef::from_obj(app);
-    let started = Instant::now();
-    operator.pulse.began(&app_ref);
+pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -> Next {
+    let app_ref = AppRef::from_obj(&**app);
     let memory = operator.memory.of(&app.uid().unwrap_or_default());
     let mut memory = memory.lock().await;
-    let step = step(operator, app, &app_ref, &mut memory).await;
-    operator.metrics.reconciled(started.elapsed(), step.as_ref().err().map(Error::category));
-    operator.pulse.ended(&app_ref);
-    let next = match step {
-        Ok(next) => {
-            memory.failures = 0;
-            next
+    let going = app.metadata.deletion_timestamp.is_some();
+    let of = (app.metadata.generation, going);
+    if let Some(rest) = memory.rests.filter(|rest| rest.of == of) {
+        let left = rest.until.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            operator.pulse.forget(&app_ref);
+            return Next { after: left, urgent: false, strained: false };
         }
-        Err(error) => {
-            let (first, longest) = RETRY;
-            let next = doubled(first, memory.failures, longest);
-            memory.failures = memory.failures.saturating_add(1);
-            memory.look_live = true;
-            warn!(app = %app_ref, failures = memory.failures, "{}; next try in {next:?}", chain(&error));
-            next
+    }
+    memory.rests = None;
+    let started = Instant::now();
+    // What a panic leaves half-done in this memory is put right by the live look that follows it.
+    let step = AssertUnwindSafe(step(operator, app, &app_ref, &mut memory)).catch_unwind();
+    let step = operator.pulse.of(&app_ref, step).await;
+    let category = match &step {
+        Ok(Ok(_)) => None,
+        Ok(Err(failure)) => Some(failure.error.category()),
+        Err(_) => Some("panic"),
+    };
+    operator.metrics.reconciled(started.elapsed(), category);
+    let failures = memory.failures;
+    let (after, strained) = match step {
+        Ok(Ok(next)) => {
+            memory.failures = 0;
+            return Next { after: next, urgent: going || memory.active, strained: false };
+        }
+        Ok(Err(Failure { error, reading })) => {
+            let next = doubled(RETRY.0, failures, RETRY.1);
+            warn!(app = %app_ref, failures = failures + 1, "{}; next try in {next:?}", chain(&error));
+            (next, reading && error.of_the_server())
+        }
+        Err(panic) => {
+            let next = doubled(RECOVER.0, failures, RECOVER.1);
+            let what = words_of(panic.as_ref());
+            error!(app = %app_ref, "the plan of this app panicked: {what}; next try in {next:?}");
+            let message = format!(
+                "the operator failed on this app by a fault of its own ({what}): nothing of it is touched until that passes or the spec changes; \
+                 please report it"
+            );
+            let told = report_stalled(operator, app, Reason::OperatorFault, &message, &mut memory);
+            if let Ok(Err(error)) = AssertUnwindSafe(told).catch_unwind().await {
+                warn!(app = %app_ref, "{}", chain(&error));
+            }
+            (next, false)
         }
     };
-    controller::Action::requeue(next)
+    memory.failures = failures.saturating_add(1);
+    memory.look_live = true;
+    if strained || category == Some("panic") {
+        memory.rests = Some(Rest { until: Instant::now() + after, of });
+    }
+    Next { after, urgent: going || memory.active, strained }
+}
+
+/// A step that did not come to its end.
+struct Failure {
+    error: Error,
+    /// Nothing had been decided yet.
+    reading: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, reading: false }
+    }
+}
+
+/// What a panic says.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    words
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 /// Observe, plan, execute, report. Says when to look again at the latest.
 async fn step(
     operator: &Operator,
-    app: &GracefulApp,
+    app: &Decoded<GracefulApp>,
     app_ref: &AppRef,
     memory: &mut AppMemory,
-) -> Result<Duration, Error> {
+) -> Result<Duration, Failure> {
     if !operator.leadership.held() {
         return Ok(RESTING_LOOK);
     }
-    let seen = match observe(operator, app, memory).await? {
+    #[cfg(test)]
+    assert!(!app.annotations().contains_key("test/panic"), "a test wants a panic");
+    let reading = |error| Failure { error, reading: true };
+    let seen = match observe(operator, app, memory).await.map_err(reading)? {
         Ok(seen) => seen,
-        Err(invalid) => return reject(operator, app, &invalid, memory).await,
+        Err(invalid) => return Ok(reject(operator, app, &invalid, memory).await?),
     };
     let mut plan = graceful_plan::plan(&seen.observed, Timestamp::now());
     operator.probes.converse(app_ref, &plan.conversations, &seen.targets);
@@ -103,7 +168,7 @@ async fn step(
     let due = report(operator, app, &seen, &plan.report, &plan.actions, memory).await;
     memory.active = plan.report.phase != Phase::Serving;
     let outcome = executed.outcome?;
-    let mut next = if memory.active { ACTIVE_LOOK } else { RESTING_LOOK };
+    let mut next = if memory.active { ACTIVE_LOOK } else { spread(RESTING_LOOK) };
     if let Some(at) = plan.wake_at {
         next = next.min(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
     }
@@ -148,7 +213,13 @@ impl Operator {
         self.probes.forget(app);
         self.metrics.forget(app);
         self.pulse.forget(app);
+        self.stores.concerns.forget(app);
     }
+}
+
+/// Somewhat sooner, each time otherwise: apps that were listed together do not look again together.
+fn spread(longest: Duration) -> Duration {
+    longest.mul_f64(rand::random_range(0.7..1.0))
 }
 
 fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {

@@ -1,6 +1,6 @@
 //! `operator run`: the wiring. Client, watches, loop, probes, health; and a clean end at any moment.
 
-use std::convert::Infallible;
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
 use graceful_api::GracefulApp;
-use kube::runtime::controller::{Action, Controller};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
+use crate::decode::Decoded;
+use crate::index::Index;
 use crate::leader::Leadership;
 use crate::memory::Memory;
 use crate::operator::{Operator, reconcile};
-use crate::probe::{AppRef, Asker, Probes, Trigger};
+use crate::probe::{AppRef, Asker, Probes, Trigger, Triggered};
 use crate::report::Recorder;
+use crate::schedule::{Next, Schedule};
 use crate::telemetry::{Health, Metrics, serve};
 use crate::watch::Follows;
 
@@ -50,7 +50,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + 'st
     info!(server = %config.cluster_url, listen = %settings.listen, "the operator starts");
     let watching = client(config.clone(), None)?;
     let writing = client(config, Some(Duration::from_secs(10)))?;
-    run_with(&watching, writing, listener, settings.instance, stop).await;
+    run_with(&watching, writing, listener, settings.instance, stop).await?;
     info!("the operator has stopped");
     Ok(())
 }
@@ -66,14 +66,17 @@ fn client(mut config: Config, read_timeout: Option<Duration>) -> anyhow::Result<
 }
 
 /// The operator on given clients: one for watches, which may be silent for minutes, one for calls.
+///
+/// # Errors
+/// When a part without which it would be blind or mute has ended: it is to be started anew.
 pub async fn run_with(
     watching: &Client,
     calling: Client,
     listener: TcpListener,
     instance: Option<String>,
     stop: impl Future<Output = ()> + Send + 'static,
-) {
-    run_on(watching, calling, listener, instance, Asker::default(), stop).await;
+) -> anyhow::Result<()> {
+    run_on(watching, calling, listener, instance, Asker::default(), stop).await
 }
 
 /// The same with an asker that tests may let reach loopback.
@@ -84,7 +87,7 @@ pub(crate) async fn run_on(
     instance: Option<String>,
     asker: Asker,
     stop: impl Future<Output = ()> + Send + 'static,
-) {
+) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let (trigger, triggered) = Trigger::new();
     let follows = Follows::new(watching);
@@ -115,47 +118,81 @@ pub(crate) async fn run_on(
     let work = work(operator, apps, triggered, listed, ready, stopped);
     tokio::pin!(work);
     tokio::select! {
-        () = &mut work => warn!("the loop has ended by itself"),
+        () = &mut work => anyhow::bail!("the loop has ended by itself"),
+        // A watch that is dead without a word would leave us blind for ever: a new process begins with everything listed.
+        ended = tasks.join_next() => match ended {
+            Some(Err(error)) => anyhow::bail!("a watch or the health port has died: {error}"),
+            Some(Ok(())) | None => anyhow::bail!("a watch or the health port has ended"),
+        },
         () = stop => {
             info!("stopping");
             stopping.send_replace(true);
             if tokio::time::timeout(STOP_WITHIN, work).await.is_err() {
                 warn!("a call was still under way after {STOP_WITHIN:?}; the next operator goes on from what is there");
             }
+            Ok(())
         }
     }
 }
 
-/// The loop: one plan at a time for each app, as many apps at once as there are.
+/// The loop: one plan at a time for each app, a bounded number of apps at once.
 async fn work(
     operator: Arc<Operator>,
-    apps: kube::runtime::reflector::Store<GracefulApp>,
-    triggered: UnboundedReceiver<AppRef>,
+    apps: Index<Decoded<GracefulApp>>,
+    mut triggered: Triggered,
     listed: impl Future<Output = ()>,
     ready: Arc<AtomicBool>,
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) {
-    let mut stop = stopped.clone();
     // Nothing is decided before everything is known.
     tokio::select! {
         () = listed => {}
-        _ = stop.wait_for(|stop| *stop) => return,
+        _ = stopped.wait_for(|stop| *stop) => return,
     }
     ready.store(true, Ordering::Relaxed);
-    info!(apps = apps.len(), "all is listed, the work begins");
-    let triggers: BoxStream<'static, AppRef> =
-        stream::unfold(triggered, |mut receiver| async { Some((receiver.recv().await?, receiver)) }).boxed();
-    // Triggers come from our own watches and probes alone.
-    Controller::for_stream(stream::pending(), apps)
-        .reconcile_on(triggers)
-        .graceful_shutdown_on(async move {
-            let _stopping = stopped.wait_for(|stop| *stop).await;
-        })
-        .run(
-            |app, operator: Arc<Operator>| async move { Ok::<_, Infallible>(reconcile(&operator, &app).await) },
-            |_, _: &Infallible, _| Action::await_change(),
-            operator,
-        )
-        .for_each(|_| async {})
-        .await;
+    info!(apps = apps.all().len(), "all is listed, the work begins");
+    let object = |app: &AppRef| apps.get(app.namespace.as_deref().unwrap_or_default(), &app.name);
+    let mut schedule = Schedule::default();
+    let (mut plans, mut whose) = (JoinSet::new(), HashMap::new());
+    loop {
+        schedule.ring(Instant::now());
+        while let Some(app) = schedule.next() {
+            let Some(object) = object(&app) else {
+                operator.pulse.forget(&app);
+                schedule.gone(&app);
+                continue;
+            };
+            let operator = Arc::clone(&operator);
+            let plan = plans.spawn(async move { reconcile(&operator, &object).await });
+            whose.insert(plan.id(), app);
+        }
+        let alarm = schedule.alarm();
+        tokio::select! {
+            asked = triggered.recv() => match asked {
+                Some(app) => {
+                    let going = object(&app).is_some_and(|app| app.metadata.deletion_timestamp.is_some());
+                    schedule.ask(&app, going);
+                }
+                None => break,
+            },
+            Some(ended) = plans.join_next_with_id() => {
+                let (id, next) = match ended {
+                    Ok((id, next)) => (id, next),
+                    Err(error) => {
+                        error!("a plan died: {error}");
+                        (error.id(), AFTER_DEATH)
+                    }
+                };
+                if let Some(app) = whose.remove(&id) {
+                    schedule.ended(&app, next, Instant::now());
+                }
+            }
+            () = async { tokio::time::sleep_until(alarm.unwrap_or_else(Instant::now)).await }, if alarm.is_some() => {}
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
+    }
+    while plans.join_next().await.is_some() {}
 }
+
+/// A plan is meant to catch its own panics; should one get by, its app waits as after any other.
+const AFTER_DEATH: Next = Next { after: Duration::from_secs(300), urgent: false, strained: false };

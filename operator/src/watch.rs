@@ -1,10 +1,14 @@
-//! The watches: each keeps a store, and turns what changes into requests for a plan.
+//! The watches: each keeps an index, and turns what changes into requests for a plan.
+//!
+//! # Guarantees
+//! One object that cannot be read is indexed as what is known of it, and said once. A Service or a budget asks for the apps alone that it may
+//! concern.
 //!
 //! # Caveats
-//! No shared streams: kube 5's can lose a delete. One watcher a kind, with its own store; what it tells goes into a channel. A watch that breaks
-//! is taken up again with back-off.
+//! No shared streams: kube 5's can lose a delete. One watcher a kind, with its own index; what it tells goes into a channel. A watch that
+//! breaks is taken up again with back-off.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -12,71 +16,80 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use graceful_api::{GracefulApp, names};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use crate::concern::{Concerns, by_app, by_budget_selector, by_service_selector, covered, selected};
+use crate::decode::{Decoded, Lenient};
 use crate::error::chain;
-use crate::memory::Pulse;
+use crate::index::{Groups, Index};
 use crate::observe::{Stores, orphaning};
 use crate::operator::Operator;
 use crate::probe::{AppRef, Trigger};
+use crate::pulse::Pulse;
 
 /// A future that never ends by itself.
 pub(crate) type Watch = BoxFuture<'static, ()>;
 
-/// One kind's store, and the stream that fills it once it is driven.
-struct Follow<K: Resource<DynamicType = ()> + 'static> {
-    store: Store<K>,
-    stream: BoxStream<'static, watcher::Result<Event<K>>>,
+/// One kind's index, and the stream that fills it once it is driven.
+struct Follow<K> {
+    index: Index<Decoded<K>>,
+    stream: BoxStream<'static, watcher::Result<Event<Decoded<K>>>>,
 }
 
 /// All of them.
 pub(crate) struct Follows {
     apps: Follow<GracefulApp>,
-    deployments: Follow<k8s_openapi::api::apps::v1::Deployment>,
-    pods: Follow<k8s_openapi::api::core::v1::Pod>,
-    services: Follow<k8s_openapi::api::core::v1::Service>,
-    budgets: Follow<k8s_openapi::api::policy::v1::PodDisruptionBudget>,
+    deployments: Follow<Deployment>,
+    pods: Follow<Pod>,
+    services: Follow<Service>,
+    budgets: Follow<PodDisruptionBudget>,
     nodes: Follow<Node>,
+    concerns: Arc<Concerns>,
 }
 
-/// What a watch tells: objects that changed, and that a whole new list has come.
+/// What a watch tells: an object that changed, came or went, and that a whole new list has come.
 enum Told<'a, K> {
-    Applied(&'a K),
+    Applied { before: Option<&'a K>, now: &'a K },
     Deleted(&'a K),
     Listed,
 }
 
+/// Objects in one answer while all are listed: with all kinds at once, a few MiB of JSON are in memory.
+const PAGE: u32 = 100;
+
 impl Follows {
     pub(crate) fn new(client: &Client) -> Self {
-        let all = watcher::Config::default;
-        let ours = || watcher::Config::default().labels(names::APP_LABEL);
+        let all = || watcher::Config::default().page_size(PAGE);
+        let ours = || all().labels(names::APP_LABEL);
         Self {
-            apps: follow(client, all(), |_| ()),
-            deployments: follow(client, ours(), |_| ()),
-            pods: follow(client, ours(), |_| ()),
-            services: follow(client, all(), |_| ()),
-            budgets: follow(client, all(), |_| ()),
-            nodes: follow(client, all(), slim_node),
+            apps: follow(client, all(), |_| Vec::new()),
+            deployments: follow(client, ours(), by_app),
+            pods: follow(client, ours(), by_app),
+            services: follow(client, all(), by_service_selector),
+            budgets: follow(client, all(), by_budget_selector),
+            nodes: follow(client, all(), |_| Vec::new()),
+            concerns: Arc::default(),
         }
     }
 
-    pub(crate) fn apps(&self) -> Store<GracefulApp> {
-        self.apps.store.clone()
+    pub(crate) fn apps(&self) -> Index<Decoded<GracefulApp>> {
+        self.apps.index.clone()
     }
 
     pub(crate) fn stores(&self) -> Stores {
         Stores {
-            deployments: self.deployments.store.clone(),
-            pods: self.pods.store.clone(),
-            services: self.services.store.clone(),
-            budgets: self.budgets.store.clone(),
-            nodes: self.nodes.store.clone(),
+            deployments: self.deployments.index.clone(),
+            pods: self.pods.index.clone(),
+            services: self.services.index.clone(),
+            budgets: self.budgets.index.clone(),
+            nodes: self.nodes.index.clone(),
+            concerns: Arc::clone(&self.concerns),
         }
     }
 
@@ -84,28 +97,38 @@ impl Follows {
     pub(crate) fn listed(&self) -> BoxFuture<'static, ()> {
         let (apps, stores) = (self.apps(), self.stores());
         async move {
-            // An error means that the writer is gone: the operator is stopping.
-            let _stopping = futures::join!(
-                apps.wait_until_ready(),
-                stores.deployments.wait_until_ready(),
-                stores.pods.wait_until_ready(),
-                stores.services.wait_until_ready(),
-                stores.budgets.wait_until_ready(),
-                stores.nodes.wait_until_ready(),
+            futures::join!(
+                apps.listed(),
+                stores.deployments.listed(),
+                stores.pods.listed(),
+                stores.services.listed(),
+                stores.budgets.listed(),
+                stores.nodes.listed(),
             );
         }
         .boxed()
     }
 
-    /// The futures that keep the stores current and pull the trigger.
+    /// The futures that keep the indexes current and pull the trigger.
     pub(crate) fn drive(self, operator: &Arc<Operator>, trigger: &Trigger) -> Vec<Watch> {
-        let asks = Asks { apps: self.apps(), trigger: trigger.clone(), pulse: Arc::clone(&operator.pulse) };
+        let asks = Asks {
+            apps: self.apps(),
+            trigger: trigger.clone(),
+            pulse: Arc::clone(&operator.pulse),
+            concerns: Arc::clone(&self.concerns),
+        };
         vec![
             self.apps.drive(watch_apps(asks.clone(), Arc::clone(operator))),
             self.deployments.drive(asks.clone().of_labelled()),
             self.pods.drive(asks.clone().of_labelled()),
-            self.services.drive(asks.clone().of_namespace()),
-            self.budgets.drive(asks.of_namespace()),
+            self.services
+                .drive(asks.clone().of_selecting(|service| selected(service).cloned(), names::service_name)),
+            self.budgets.drive(asks.of_selecting(
+                |budget| {
+                    covered(budget).filter(|labels| !labels.is_empty()).cloned().or(Some(BTreeMap::new()))
+                },
+                names::pdb_name,
+            )),
             // A node's word is only looked up: what it means for a pod is told by the pod itself.
             self.nodes.drive(|_| ()),
         ]
@@ -115,98 +138,144 @@ impl Follows {
 /// Turns what changed into requests for a plan.
 #[derive(Clone)]
 struct Asks {
-    apps: Store<GracefulApp>,
+    apps: Index<Decoded<GracefulApp>>,
     trigger: Trigger,
     pulse: Arc<Pulse>,
+    concerns: Arc<Concerns>,
 }
 
 impl Asks {
     fn pull(&self, app: &AppRef) {
-        if self.apps.get(app).is_some() {
+        if self.apps.get(app.namespace.as_deref().unwrap_or_default(), &app.name).is_some() {
             self.pulse.asked(app);
             self.trigger.pull(app);
         }
     }
 
-    fn pull_where(&self, keep: impl Fn(&GracefulApp) -> bool) {
-        for app in self.apps.state().iter().filter(|app| keep(app)) {
-            self.pull(&AppRef::from_obj(app.as_ref()));
+    fn pull_each(&self, apps: &[Arc<Decoded<GracefulApp>>]) {
+        for app in apps {
+            self.pull(&AppRef::from_obj(&***app));
         }
     }
 
     /// A child or a pod with our label asks for its app.
     fn of_labelled<K: Resource>(self) -> impl Fn(Told<'_, K>) {
-        move |told| match told {
-            Told::Applied(object) | Told::Deleted(object) => {
-                if let (Some(namespace), Some(app)) =
-                    (object.namespace(), object.labels().get(names::APP_LABEL))
-                {
-                    self.pull(&AppRef::new(app).within(&namespace));
-                }
+        let pull = move |asks: &Self, object: &K| {
+            if let (Some(namespace), Some(app)) = (object.namespace(), object.labels().get(names::APP_LABEL))
+            {
+                asks.pull(&AppRef::new(app).within(&namespace));
             }
-            Told::Listed => self.pull_where(|_| true),
+        };
+        move |told| match told {
+            Told::Applied { before, now } => {
+                let label = |object: &K| object.labels().get(names::APP_LABEL).cloned();
+                if let Some(before) = before.filter(|before| label(before) != label(now)) {
+                    pull(&self, before);
+                }
+                pull(&self, now);
+            }
+            Told::Deleted(object) => pull(&self, object),
+            Told::Listed => self.pull_each(&self.apps.all()),
         }
     }
 
-    /// A Service or a budget may concern any app of its namespace.
-    fn of_namespace<K: Resource>(self) -> impl Fn(Told<'_, K>) {
-        move |told| match told {
-            Told::Applied(object) | Told::Deleted(object) => {
-                let namespace = object.namespace();
-                self.pull_where(|app| app.namespace() == namespace);
+    /// A Service or a budget asks for the apps whose pods it may select, before or now, and for the one that it belongs to by its name.
+    /// `selector` is empty if it selects otherwise than by pairs, and none if it selects nothing.
+    fn of_selecting<K: Resource>(
+        self,
+        selector: impl Fn(&K) -> Option<BTreeMap<String, String>>,
+        name_of_child: fn(&str) -> String,
+    ) -> impl Fn(Told<'_, Decoded<K>>) {
+        move |told| {
+            let (before, now) = match told {
+                Told::Applied { before, now } => (before, now),
+                Told::Deleted(gone) => (None, gone),
+                Told::Listed => return self.pull_each(&self.apps.all()),
+            };
+            let namespace = now.namespace().unwrap_or_default();
+            let name = now.name_any();
+            let label = now.labels().get(names::APP_LABEL);
+            // The child's name is the app's with an ending, or without one.
+            let ending = name_of_child("");
+            let owner = label.map(String::as_str).or_else(|| name.strip_suffix(&ending));
+            if let Some(owner) = owner {
+                self.pull(&AppRef::new(owner).within(&namespace));
             }
-            Told::Listed => self.pull_where(|_| true),
+            let selectors = (before.map(|b| selector(b)), selector(now));
+            if selectors.0.as_ref() == Some(&selectors.1) {
+                return; // what else changed of it concerns nobody but its owner
+            }
+            for selector in selectors.0.flatten().into_iter().chain(selectors.1) {
+                match self.concerns.of(&namespace, &selector) {
+                    Some(apps) => apps.iter().for_each(|app| self.pull(app)),
+                    None => self.pull_each(&self.apps.within(&namespace)),
+                }
+            }
         }
     }
 }
 
-fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Told<'_, GracefulApp>) {
+fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Told<'_, Decoded<GracefulApp>>) {
     move |told| match told {
-        Told::Applied(app) => {
+        Told::Applied { now: app, .. } => {
             if orphaning(app) {
                 operator.memory.mark_orphaned(&app.uid().unwrap_or_default());
             }
-            asks.pull(&AppRef::from_obj(app));
+            asks.pull(&AppRef::from_obj(&**app));
         }
         Told::Deleted(app) => operator.forget(app),
         Told::Listed => {
-            let there: HashSet<_> = asks.apps.state().iter().filter_map(|app| app.uid()).collect();
+            let apps = asks.apps.all();
+            let there: HashSet<_> = apps.iter().filter_map(|app| app.uid()).collect();
             operator.memory.keep_only(&there);
-            let there: HashSet<_> =
-                asks.apps.state().iter().map(|app| AppRef::from_obj(app.as_ref())).collect();
+            let there: HashSet<_> = apps.iter().map(|app| AppRef::from_obj(&***app)).collect();
             for gone in operator.probes.others_than(&there) {
                 operator.forget_ref(&gone);
             }
-            asks.pull_where(|_| true);
+            asks.pull_each(&apps);
         }
     }
 }
 
-fn follow<K>(client: &Client, config: watcher::Config, slim: fn(&mut K)) -> Follow<K>
+fn follow<K>(client: &Client, config: watcher::Config, groups: Groups<Decoded<K>>) -> Follow<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Lenient + Debug + Send + Sync + 'static,
 {
-    let (store, writer) = reflector::store();
-    let stream = watcher(Api::<K>::all(client.clone()), config).default_backoff();
-    let stream = stream.modify(move |object| {
-        // Field managers are the larger half of many objects, and nobody here reads them.
-        object.meta_mut().managed_fields = None;
-        slim(object);
-    });
-    Follow { store, stream: stream.reflect(writer).boxed() }
+    let stream = watcher(Api::<Decoded<K>>::all(client.clone()), config).default_backoff();
+    Follow { index: Index::new(groups), stream: stream.boxed() }
 }
 
-impl<K: Resource<DynamicType = ()> + Send + Sync + 'static> Follow<K> {
-    fn drive(self, tell: impl Fn(Told<'_, K>) + Send + 'static) -> Watch {
-        let mut stream = self.stream;
+impl<K: Lenient + Send + Sync + 'static> Follow<K> {
+    fn drive(self, tell: impl Fn(Told<'_, Decoded<K>>) + Send + 'static) -> Watch {
+        let Self { index, mut stream } = self;
         async move {
             while let Some(event) = stream.next().await {
                 match event {
-                    Ok(Event::Apply(object)) => tell(Told::Applied(&object)),
-                    Ok(Event::Delete(object)) => tell(Told::Deleted(&object)),
-                    Ok(Event::InitDone) => tell(Told::Listed),
-                    Ok(Event::Init | Event::InitApply(_)) => {}
-                    Err(error) => warn!("a watch broke and is taken up again: {}", chain(&error)),
+                    Ok(Event::Apply(object)) => {
+                        let (before, now) = index.apply(object);
+                        say_unreadable(before.as_deref(), &now);
+                        tell(Told::Applied { before: before.as_deref(), now: &now });
+                    }
+                    Ok(Event::Delete(object)) => {
+                        index.remove(&object);
+                        tell(Told::Deleted(&object));
+                    }
+                    Ok(Event::Init) => index.begin(),
+                    Ok(Event::InitApply(object)) => {
+                        let (before, now) = index.list(object);
+                        say_unreadable(before.as_deref(), &now);
+                    }
+                    Ok(Event::InitDone) => {
+                        index.finish();
+                        tell(Told::Listed);
+                    }
+                    Err(error) => {
+                        warn!(
+                            "the watch of {} broke and is taken up again: {}",
+                            K::plural(&()),
+                            chain(&error)
+                        );
+                    }
                 }
             }
         }
@@ -214,9 +283,11 @@ impl<K: Resource<DynamicType = ()> + Send + Sync + 'static> Follow<K> {
     }
 }
 
-/// A node's images and addresses would fill our memory for nothing.
-fn slim_node(node: &mut Node) {
-    let conditions = node.status.take().and_then(|s| s.conditions);
-    node.status = Some(k8s_openapi::api::core::v1::NodeStatus { conditions, ..Default::default() });
-    node.metadata.annotations = None;
+/// Once for each fault of each object.
+fn say_unreadable<K: Lenient>(before: Option<&Decoded<K>>, now: &Decoded<K>) {
+    let Some(fault) = now.fault().filter(|fault| before.and_then(Decoded::fault) != Some(*fault)) else {
+        return;
+    };
+    let (kind, namespace, name) = (K::kind(&()), now.namespace().unwrap_or_default(), now.name_any());
+    warn!(%kind, namespace, name, "this object cannot be read: {fault}");
 }

@@ -92,6 +92,8 @@ pub enum Reason {
     ProbeFailsWhileDraining,
     /// What a pod answers contradicts the drain protocol.
     ProtocolBroken,
+    /// The operator failed on this app by a fault of its own, and tries again slowly; the message is for a bug report.
+    OperatorFault,
     /// More than one thing to warn of; the message lists them.
     SeveralWarnings,
 }
@@ -123,6 +125,7 @@ impl Reason {
             Self::GraceTooShort => "GraceTooShort",
             Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",
             Self::ProtocolBroken => "ProtocolBroken",
+            Self::OperatorFault => "OperatorFault",
             Self::SeveralWarnings => "SeveralWarnings",
         }
     }

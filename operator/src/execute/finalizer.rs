@@ -6,6 +6,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{CHANGED, Outcome, Scene};
+use crate::decode::Decoded;
 use crate::error::{Error, call};
 
 pub(super) async fn add(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
@@ -30,7 +31,7 @@ async fn write(scene: &Scene<'_>, finalizers: &[String]) -> Result<Outcome, Erro
     let params =
         PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let name = scene.object.name_any();
-    let api = scene.api::<GracefulApp>();
+    let api = scene.api::<Decoded<GracefulApp>>();
     match call("write the finalizer", api.patch(&name, &params, &Patch::Merge(patch))).await {
         Ok(_) => Ok(Outcome::Done),
         Err(error) if error.not_found() => Ok(Outcome::Done),

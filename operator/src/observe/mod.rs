@@ -30,8 +30,9 @@ use self::revisions::{Ours, drain_policy};
 pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_leaving, surroundings};
 pub(crate) use self::view::Stores;
-use self::view::{View, node_ready, view};
+use self::view::{View, list, node_ready, view};
 pub(crate) use self::written::{Kind, Written};
+use crate::decode::Decoded;
 use crate::error::{Error, call};
 use crate::memory::AppMemory;
 use crate::operator::Operator;
@@ -67,17 +68,24 @@ const NAMESPACE_READ_EVERY: Duration = Duration::from_secs(30);
 /// The inner error is the user's: the spec contradicts itself, and nothing is to be touched.
 pub(crate) async fn observe(
     operator: &Operator,
-    app: &GracefulApp,
+    app: &Decoded<GracefulApp>,
     memory: &mut AppMemory,
 ) -> Result<Result<Observation, Vec<FieldError>>, Error> {
     let deletion = deletion(operator, app);
-    let valid = Validated::try_from(app);
+    let valid = match app.fault() {
+        None => Validated::try_from(&**app),
+        Some(fault) => Err(vec![fault.clone()]),
+    };
     if let (Err(errors), Deletion::No) = (&valid, deletion) {
         return Ok(Err(errors.clone()));
     }
     let (name, namespace, uid) =
         (app.name_any(), app.namespace().unwrap_or_default(), app.uid().unwrap_or_default());
-    let view = view(operator, &namespace, &name, memory).await?;
+    let view = view(operator, app, memory).await?;
+    let unreadable = view.unreadable(&uid);
+    if !unreadable.is_empty() {
+        return Ok(Err(unreadable));
+    }
     if deletion != Deletion::No && !memory.namespace_terminating {
         memory.namespace_terminating = namespace_terminates(operator, &namespace).await?;
     }
@@ -92,7 +100,7 @@ pub(crate) async fn observe(
         }
         _ => (of_a_leaving(&name, &uid, &view, memory.namespace_terminating), WantedChildren::default()),
     };
-    let app_ref = AppRef::from_obj(app);
+    let app_ref = AppRef::from_obj(&**app);
     let mut parsed: Vec<_> = pods
         .iter()
         .map(|(pod, owner)| pods::parse(pod, container(owner), |n| node_ready(&operator.stores.nodes, n)))
@@ -167,10 +175,10 @@ pub(crate) async fn live_pods(
     let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
         return Ok(Vec::new());
     };
-    let params = ListParams::default().labels(&revision_selector(app, &ours));
-    let list = call("list pods", pods_api(operator, app).list(&params)).await?;
-    let belongs = |pod: &&Pod| pods::belongs_to(&pod.metadata, &deployment.name_any(), &ours.hash.0);
-    Ok(list.items.iter().filter(belongs).map(|pod| live(operator, pod, &ours)).collect())
+    let (namespace, selector) = (app.namespace().unwrap_or_default(), revision_selector(app, &ours));
+    let list: Vec<Decoded<Pod>> = list(&operator.client, &namespace, &selector, "list pods").await?;
+    let belongs = |pod: &&Decoded<Pod>| pods::belongs_to(&pod.metadata, &deployment.name_any(), &ours.hash.0);
+    Ok(list.iter().filter(belongs).map(|pod| live(operator, pod, &ours)).collect())
 }
 
 /// What the last look before a kill needs.
@@ -209,7 +217,7 @@ pub(crate) async fn look(
     Ok(Look { pod: found.map(|p| live(operator, &p, &ours)), others })
 }
 
-fn pods_api(operator: &Operator, app: &GracefulApp) -> Api<Pod> {
+fn pods_api(operator: &Operator, app: &GracefulApp) -> Api<Decoded<Pod>> {
     Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default())
 }
 

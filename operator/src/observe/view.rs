@@ -1,64 +1,72 @@
 //! An app's children as raw objects, from the watches' stores, or from live lists where those are late.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
 
-use graceful_api::names;
+use graceful_api::{FieldError, GracefulApp, names};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::written::{Kind, Seen, version};
+use crate::concern::{ANY, Concerns, Pairs, pairs, pairs_to_come};
+use crate::decode::{Decoded, Lenient};
 use crate::error::{Error, call};
+use crate::index::Index;
 use crate::memory::AppMemory;
 use crate::operator::{ACTIVE_LOOK, Operator, RESTING_LOOK};
+use crate::probe::AppRef;
 
-/// What the watches show.
+/// What the watches show, and which app what of it concerns.
 #[derive(Clone)]
 pub(crate) struct Stores {
-    /// Of all namespaces, those with our label.
-    pub(crate) deployments: Store<Deployment>,
+    /// Of all namespaces, those with our label; by app.
+    pub(crate) deployments: Index<Decoded<Deployment>>,
     /// Likewise.
-    pub(crate) pods: Store<Pod>,
-    /// All: one of the user's own may route to our pods.
-    pub(crate) services: Store<Service>,
+    pub(crate) pods: Index<Decoded<Pod>>,
+    /// All, by what they select: one of the user's own may route to our pods.
+    pub(crate) services: Index<Decoded<Service>>,
     /// All, for the same reason.
-    pub(crate) budgets: Store<PodDisruptionBudget>,
+    pub(crate) budgets: Index<Decoded<PodDisruptionBudget>>,
     /// Only for whether their kubelets are heard.
-    pub(crate) nodes: Store<Node>,
+    pub(crate) nodes: Index<Decoded<Node>>,
+    pub(crate) concerns: Arc<Concerns>,
 }
 
 /// One app's surroundings at one moment.
 pub(crate) struct View {
     /// With the app's label, whosever they are.
     pub(crate) deployments: Vec<Arc<Deployment>>,
-    /// With the app's label, whosever they are.
+    /// With the app's label, whosever they are. An unreadable one is there as its stand-in, which may be busy.
     pub(crate) pods: Vec<Arc<Pod>>,
-    /// All of the namespace.
+    /// The one with the app's own name, and those that may select its pods.
     pub(crate) services: Vec<Arc<Service>>,
-    /// All of the namespace.
+    /// Likewise.
     pub(crate) budgets: Vec<Arc<PodDisruptionBudget>>,
+    /// Deployments that cannot be read: their uid of the app, and what to say of them.
+    unreadable: Vec<(Option<String>, FieldError)>,
 }
 
 /// A view that shows our own last writes. From memory wherever that does, so that an app at rest costs the API server nothing; live after a
 /// surprise, and now and then, since a watch can go blind without a word.
 pub(crate) async fn view(
     operator: &Operator,
-    namespace: &str,
-    app: &str,
+    app: &GracefulApp,
     memory: &mut AppMemory,
 ) -> Result<View, Error> {
-    let remembered = View::remembered(&operator.stores, namespace, app);
+    let remembered = View::remembered(&operator.stores, app);
     let current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
     let trust = if memory.active { ACTIVE_LOOK } else { RESTING_LOOK };
     let fresh = memory.viewed_live.get_or_insert_with(Instant::now).elapsed() < trust;
     if current && fresh && !memory.look_live {
         return Ok(remembered);
     }
-    let live = View::live(&operator.client, namespace, app).await?;
+    let live = View::live(&operator.client, &operator.stores, app).await?;
     memory.look_live = false;
     memory.viewed_live = Some(Instant::now());
     let gone = |kind, name: &str| live.seen(kind, name).is_none();
@@ -67,39 +75,80 @@ pub(crate) async fn view(
 }
 
 impl View {
-    fn remembered(stores: &Stores, namespace: &str, app: &str) -> Self {
-        let ours = |meta: &kube::api::ObjectMeta| {
-            here(meta, namespace)
-                && meta.labels.as_ref().and_then(|l| l.get(names::APP_LABEL)).is_some_and(|a| a == app)
-        };
+    fn remembered(stores: &Stores, app: &GracefulApp) -> Self {
+        let (name, namespace) = (app.name_any(), app.namespace().unwrap_or_default());
+        let deployments = stores.deployments.group(&namespace, &name);
+        let pods = stores.pods.group(&namespace, &name);
+        let service = stores.services.get(&namespace, &names::service_name(&name));
+        let budget = stores.budgets.get(&namespace, &names::pdb_name(&name));
+        Self::of(stores, app, &deployments, &pods, service, budget)
+    }
+
+    /// What is the app's own, from the API server itself; what only selects its pods, as the watches show it.
+    async fn live(client: &Client, stores: &Stores, app: &GracefulApp) -> Result<Self, Error> {
+        let (name, namespace) = (app.name_any(), app.namespace().unwrap_or_default());
+        let service: Api<Decoded<Service>> = Api::namespaced(client.clone(), &namespace);
+        let budget: Api<Decoded<PodDisruptionBudget>> = Api::namespaced(client.clone(), &namespace);
+        let (service_name, budget_name) = (names::service_name(&name), names::pdb_name(&name));
+        let selector = names::app_selector(&name);
+        // Deployments first, and alone: a pod in the list then always has its Deployment in the other.
+        let deployments = list(client, &namespace, &selector, "list Deployments").await?;
+        let (pods, service, budget) = futures::try_join!(
+            list(client, &namespace, &selector, "list pods"),
+            call("read the Service", service.get_opt(&service_name)),
+            call("read the PodDisruptionBudget", budget.get_opt(&budget_name)),
+        )?;
+        let (service, budget) = (service.map(Arc::new), budget.map(Arc::new));
+        Ok(Self::of(stores, app, &shared(deployments), &shared(pods), service, budget))
+    }
+
+    fn of(
+        stores: &Stores,
+        app: &GracefulApp,
+        deployments: &[Arc<Decoded<Deployment>>],
+        pods: &[Arc<Decoded<Pod>>],
+        service: Option<Arc<Decoded<Service>>>,
+        budget: Option<Arc<Decoded<PodDisruptionBudget>>>,
+    ) -> Self {
+        let namespace = app.namespace().unwrap_or_default();
+        let mut labels = pairs_to_come(app);
+        labels.extend(pods.iter().flat_map(|pod| pairs(pod.labels())));
+        stores.concerns.file(&AppRef::from_obj(app), &labels);
+        let unreadable = deployments.iter().filter_map(|d| Some((d, d.fault()?)));
+        let unreadable = unreadable.map(|(deployment, fault)| {
+            let FieldError { field, message } = fault;
+            let field = format!("Deployment {}, {field}", deployment.name_any());
+            (
+                deployment.annotations().get(names::APP_UID).cloned(),
+                FieldError { field, message: message.clone() },
+            )
+        });
+        let readable = deployments.iter().filter(|d| d.fault().is_none());
         Self {
-            deployments: pick(&stores.deployments, |o| ours(&o.metadata)),
-            pods: pick(&stores.pods, |o| ours(&o.metadata)),
-            services: pick(&stores.services, |o| here(&o.metadata, namespace)),
-            budgets: pick(&stores.budgets, |o| here(&o.metadata, namespace)),
+            unreadable: unreadable.collect(),
+            deployments: readable.map(|d| d.shared()).collect(),
+            pods: pods.iter().map(|p| p.shared()).collect(),
+            services: concerning(
+                &stores.services,
+                &namespace,
+                &labels,
+                &names::service_name(&app.name_any()),
+                service,
+            ),
+            budgets: concerning(
+                &stores.budgets,
+                &namespace,
+                &labels,
+                &names::pdb_name(&app.name_any()),
+                budget,
+            ),
         }
     }
 
-    async fn live(client: &Client, namespace: &str, app: &str) -> Result<Self, Error> {
-        let ours = ListParams::default().labels(&names::app_selector(app));
-        let all = ListParams::default();
-        let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-        let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
-        // Deployments first, and alone: a pod in the list then always has its Deployment in the other.
-        let deployments = call("list Deployments", deployments.list(&ours)).await?;
-        let (pods, services, budgets) = futures::try_join!(
-            call("list pods", pods.list(&ours)),
-            call("list Services", services.list(&all)),
-            call("list PodDisruptionBudgets", budgets.list(&all)),
-        )?;
-        Ok(Self {
-            deployments: shared(deployments.items),
-            pods: shared(pods.items),
-            services: shared(services.items),
-            budgets: shared(budgets.items),
-        })
+    /// What keeps an app from being planned: a Deployment of its own that cannot be read may have any number of pods.
+    pub(super) fn unreadable(&self, app_uid: &str) -> Vec<FieldError> {
+        let ours = self.unreadable.iter().filter(|(uid, _)| uid.as_deref() == Some(app_uid));
+        ours.map(|(_, fault)| fault.clone()).collect()
     }
 
     fn seen(&self, kind: Kind, name: &str) -> Seen {
@@ -112,9 +161,52 @@ impl View {
     }
 }
 
+/// All objects of the namespace that are selected, in pages: an app of thousands of pods is never in memory whole and unslimmed.
+pub(super) async fn list<K>(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+    what: &'static str,
+) -> Result<Vec<Decoded<K>>, Error>
+where
+    K: Lenient + Resource<Scope = NamespaceResourceScope> + Debug,
+{
+    let api: Api<Decoded<K>> = Api::namespaced(client.clone(), namespace);
+    let mut page = ListParams::default().labels(selector).limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let list = call(what, api.list(&page)).await?;
+        all.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// A pod is some 10 KiB of JSON: a page stays at a few MiB.
+const PAGE: u32 = 500;
+
+/// The app's own child, and what may select its pods.
+fn concerning<K: Resource<DynamicType = ()> + Clone>(
+    index: &Index<Decoded<K>>,
+    namespace: &str,
+    labels: &Pairs,
+    own_name: &str,
+    own: Option<Arc<Decoded<K>>>,
+) -> Vec<Arc<K>> {
+    let groups = labels.iter().map(String::as_str).chain([ANY]);
+    let selecting = groups.flat_map(|group| index.group(namespace, group));
+    // A live look at the app's own child, or at its absence, is newer than the index.
+    let others = selecting.filter(|object| object.name_any() != own_name);
+    let found: BTreeMap<String, Arc<K>> =
+        others.chain(own).map(|object| (object.name_any(), object.shared())).collect();
+    found.into_values().collect()
+}
+
 /// Whether a node's kubelet is heard. A node that is not known is not heard; the node agent's word on a pod is then worthless.
-pub(crate) fn node_ready(nodes: &Store<Node>, name: &str) -> bool {
-    let node = nodes.get(&ObjectRef::new(name));
+pub(crate) fn node_ready(nodes: &Index<Decoded<Node>>, name: &str) -> bool {
+    let node = nodes.get("", name);
     let conditions = node.as_ref().and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
     conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
@@ -122,20 +214,6 @@ pub(crate) fn node_ready(nodes: &Store<Node>, name: &str) -> bool {
 fn named<K: Resource>(objects: &[Arc<K>], name: &str) -> Seen {
     let found = objects.iter().find(|o| o.meta().name.as_deref() == Some(name))?;
     Some((found.meta().uid.clone().unwrap_or_default(), version(found.as_ref())))
-}
-
-fn here(meta: &kube::api::ObjectMeta, namespace: &str) -> bool {
-    meta.namespace.as_deref() == Some(namespace)
-}
-
-fn pick<K>(store: &Store<K>, keep: impl Fn(&K) -> bool) -> Vec<Arc<K>>
-where
-    K: Resource + Clone + 'static,
-    K::DynamicType: std::hash::Hash + Eq + Clone,
-{
-    let mut picked: Vec<_> = store.state().into_iter().filter(|o| keep(o)).collect();
-    picked.sort_by_key(|o| o.name_any());
-    picked
 }
 
 fn shared<K>(items: Vec<K>) -> Vec<Arc<K>> {

@@ -22,12 +22,16 @@ mod trigger;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures::FutureExt;
 use graceful_api::GracefulApp;
 use graceful_plan::{Contact, Conversation, PodUid};
 use kube::runtime::reflector::ObjectRef;
 use tokio::task::AbortHandle;
+use tracing::error;
 
 use self::book::Book;
 pub(crate) use self::http::Asker;
@@ -35,7 +39,7 @@ use self::line::Line;
 pub(crate) use self::line::Target;
 use self::pace::Pace;
 use self::places::{AllPlaces, Places, Standing};
-pub(crate) use self::trigger::Trigger;
+pub(crate) use self::trigger::{Trigger, Triggered};
 use crate::telemetry::Metrics;
 
 /// A GracefulApp by namespace and name.
@@ -103,7 +107,9 @@ impl Probes {
             open: HashMap::new(),
         });
         lines.open.retain(|uid, open| {
-            wanted.get(uid) == Some(&open.conversation) && targets.get(uid) == Some(&open.target)
+            // One that has ended has panicked: they are loops without an end.
+            let holds = !open.task.is_finished();
+            holds && wanted.get(uid) == Some(&open.conversation) && targets.get(uid) == Some(&open.target)
         });
         for gone in lines.known.extract_if(|uid| !targets.contains_key(uid)) {
             self.book.forget(&gone);
@@ -129,7 +135,7 @@ impl Probes {
             let open = Open {
                 target: target.clone(),
                 conversation: *conversation,
-                task: tokio::spawn(talk).abort_handle(),
+                task: tokio::spawn(taken_up_again(talk, target.clone(), self.trigger.clone())).abort_handle(),
             };
             lines.known.insert(uid.clone());
             lines.open.insert(uid.clone(), open);
@@ -174,3 +180,15 @@ pub(crate) fn read(
     body.chunks(piece).try_for_each(|piece| hearing.take(piece)).ok()?;
     hearing.reading(framed).ok().map(|reading| reading.in_flight.total)
 }
+
+/// A conversation that panics is said, and begun anew by the plan that is asked for after a while.
+async fn taken_up_again(talk: impl Future<Output = ()>, target: Target, trigger: Trigger) {
+    if AssertUnwindSafe(talk).catch_unwind().await.is_err() {
+        error!(app = %target.app, pod = target.pod, "the conversation with this pod panicked; next try in {AFTER_PANIC:?}");
+        tokio::time::sleep(AFTER_PANIC).await;
+        trigger.pull(&target.app);
+    }
+}
+
+/// What made it panic is most likely what the pod says, and will say again.
+const AFTER_PANIC: Duration = Duration::from_secs(30);

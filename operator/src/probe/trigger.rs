@@ -1,23 +1,50 @@
 //! How the probes, the watches and the clock ask for a new plan.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tokio::sync::mpsc;
 
 use super::AppRef;
 
 /// Asks for a new plan of one app. Asking twice is as good as once.
 #[derive(Clone, Debug)]
-pub(crate) struct Trigger(mpsc::UnboundedSender<AppRef>);
+pub(crate) struct Trigger {
+    sender: mpsc::UnboundedSender<AppRef>,
+    asked: Asked,
+}
+
+/// The end that the loop listens to.
+#[derive(Debug)]
+pub(crate) struct Triggered {
+    receiver: mpsc::UnboundedReceiver<AppRef>,
+    asked: Asked,
+}
+
+/// Who waits in the channel: one entry an app, so that it is bounded by them.
+type Asked = Arc<Mutex<HashSet<AppRef>>>;
 
 impl Trigger {
-    /// The trigger, and the end that the loop listens to. Unbounded, since the loop does nothing but fold doubles: it holds one entry an app.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<AppRef>) {
+    pub(crate) fn new() -> (Self, Triggered) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+        let asked = Asked::default();
+        (Self { sender, asked: Arc::clone(&asked) }, Triggered { receiver, asked })
     }
 
     /// Plan this app again.
     pub(crate) fn pull(&self, app: &AppRef) {
-        // Nobody listens any more: the operator is stopping.
-        let _stopping = self.0.send(app.clone());
+        if self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(app.clone()) {
+            // Nobody listens any more: the operator is stopping.
+            let _stopping = self.sender.send(app.clone());
+        }
+    }
+}
+
+impl Triggered {
+    /// The next app that a plan is wanted of. None once nobody can ask.
+    pub(crate) async fn recv(&mut self) -> Option<AppRef> {
+        let app = self.receiver.recv().await?;
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&app);
+        Some(app)
     }
 }

@@ -7,6 +7,7 @@ mod status;
 
 use std::time::{Duration, Instant};
 
+use graceful_api::conditions::Reason;
 use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, names};
 use graceful_plan::{Action, Deletion, Report};
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ pub(crate) use self::cuts::Cuts;
 use self::events::happenings;
 pub(crate) use self::events::{Happening, Told};
 pub(crate) use self::recorder::Recorder;
+use crate::decode::Decoded;
 use crate::error::{Error, call};
 use crate::memory::AppMemory;
 use crate::observe::Observation;
@@ -64,12 +66,23 @@ pub(crate) async fn report_invalid(
     memory: &mut AppMemory,
 ) -> Result<Option<Duration>, Error> {
     let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if memory.invalid.as_ref() != Some(&message) {
-        let invalid = vec![Happening::warning("InvalidSpec", message.clone())];
-        operator.recorder.publish(app, memory.told.sent(), invalid).await;
-        memory.invalid = Some(message.clone());
+    report_stalled(operator, app, Reason::InvalidSpec, &message, memory).await
+}
+
+/// Nothing is planned, and nothing touched: said once in an Event, and in the conditions.
+pub(crate) async fn report_stalled(
+    operator: &Operator,
+    app: &GracefulApp,
+    reason: Reason,
+    message: &str,
+    memory: &mut AppMemory,
+) -> Result<Option<Duration>, Error> {
+    if memory.invalid.as_deref() != Some(message) {
+        let stalled = vec![Happening::warning(reason.as_str(), message)];
+        operator.recorder.publish(app, memory.told.sent(), stalled).await;
+        memory.invalid = Some(message.to_owned());
     }
-    let status = status::invalid(app, &message, Timestamp::now());
+    let status = status::stalled(app, reason, message, Timestamp::now());
     write(operator, app, status, memory).await
 }
 
@@ -95,7 +108,7 @@ async fn write(
         "metadata": {"name": app.name_any(), "uid": app.metadata.uid},
         "status": status,
     });
-    let api: Api<GracefulApp> =
+    let api: Api<Decoded<GracefulApp>> =
         Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default());
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
     match call("write status", api.patch_status(&app.name_any(), &params, &Patch::Apply(patch))).await {

@@ -71,19 +71,15 @@ pub(crate) fn status(
     }
 }
 
-/// Of an app whose spec contradicts itself. What was reported of its pods stays: nothing is touched.
-pub(crate) fn invalid(app: &GracefulApp, message: &str, now: Timestamp) -> GracefulAppStatus {
+/// Of an app that is not planned. What was reported of its pods stays: nothing is touched.
+pub(crate) fn stalled(app: &GracefulApp, reason: Reason, message: &str, now: Timestamp) -> GracefulAppStatus {
     let mut status = app.status.clone().unwrap_or_default();
     status.observed_generation = app.metadata.generation;
     status.selector = Some(names::serving_selector(&app.name_any()));
     status.phase = Some(Phase::Stalled);
     status.waiting_for = bounded(message, LONGEST_SENTENCE);
-    let report = |kind, holds, message: &str| ConditionReport {
-        kind,
-        holds,
-        reason: Reason::InvalidSpec,
-        message: message.to_owned(),
-    };
+    let report =
+        |kind, holds, message: &str| ConditionReport { kind, holds, reason, message: message.to_owned() };
     for stuck in [
         report(ConditionType::Progressing, false, message),
         report(ConditionType::Reconciling, false, message),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use graceful_api::{Cut, GracefulApp, Phase};
 use graceful_plan::Report;
-use kube::runtime::reflector::Store;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::decode::Decoded;
+use crate::index::Index;
 use crate::probe::AppRef;
 
 /// Labels of a metric about an app. Not `namespace`: Prometheus puts the namespace of the target, the operator's own, under that name, and would
@@ -74,9 +75,9 @@ pub(crate) struct Metrics {
     phase: Family<AppWord, Gauge>,
     cut_tasks: Family<App, Gauge>,
     ended_by_others: Family<App, Counter>,
-    /// Apps that have gauges, and the store that says which apps there are.
+    /// Apps that have gauges, and the index that says which apps there are.
     told: Mutex<HashSet<AppRef>>,
-    apps: OnceLock<Store<GracefulApp>>,
+    apps: OnceLock<Index<Decoded<GracefulApp>>>,
 }
 
 /// `ended_by_others`: terminating, and something may be at work in it.
@@ -148,8 +149,8 @@ impl Metrics {
         );
     }
 
-    /// From now on only apps in this store have gauges.
-    pub(crate) fn follow(&self, apps: Store<GracefulApp>) {
+    /// From now on only apps in this index have gauges.
+    pub(crate) fn follow(&self, apps: Index<Decoded<GracefulApp>>) {
         let _followed_already = self.apps.set(apps);
     }
 
@@ -217,7 +218,9 @@ impl Metrics {
     /// shown is decided by who is there when somebody looks.
     fn forget_the_gone(&self) {
         let Some(apps) = self.apps.get() else { return };
-        let gone: Vec<_> = lock(&self.told).iter().filter(|app| apps.get(app).is_none()).cloned().collect();
+        let gone_from_it =
+            |app: &&AppRef| apps.get(app.namespace.as_deref().unwrap_or_default(), &app.name).is_none();
+        let gone: Vec<_> = lock(&self.told).iter().filter(gone_from_it).cloned().collect();
         for app in gone {
             self.forget(&app);
         }

@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::Metrics;
-use crate::memory::Pulse;
+use crate::pulse::Pulse;
 
 /// What the routes report.
 #[derive(Clone)]

@@ -101,6 +101,7 @@ pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) ->
     if target.watches() {
         return watch(world, target, dice);
     }
+    world.open().calls += 1;
     let (parts, body) = request.into_parts();
     let bytes = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -136,6 +137,7 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
             let version = world.open().version();
             let wanted = |o: &Value| target.selects(o) && target.selects_fields(o);
             let items: Vec<_> = world.list(&target.plural).into_iter().filter(wanted).collect();
+            world.open().listed += items.len() as u64;
             Ok(json!({"metadata": {"resourceVersion": version.to_string()}, "items": items}))
         }
         Method::POST => world.write(|w| w.create(&target.plural, &target.namespace, body)),
@@ -247,7 +249,9 @@ fn watch(world: &World, target: Target, dice: Dice) -> Answer {
                 return None;
             }
             dice.lag().await;
-            let line = Bytes::from(format!("{event}\n"));
+            // The type first, as every API server prints it.
+            let line =
+                Bytes::from(format!("{{\"type\":{},\"object\":{}}}\n", event["type"], event["object"]));
             return Some((Ok(Frame::data(line)), (world, target, seen, dice)));
         }
     });

@@ -11,5 +11,6 @@ mod faulty;
 mod http;
 mod lifecycle;
 mod mess;
+mod one_alone;
 mod scenarios;
 mod world;

@@ -62,7 +62,7 @@ impl Stage {
     }
 
     /// The process is gone between any two instructions; a new one takes over.
-    async fn kill_the_operator(&mut self) {
+    pub(super) async fn kill_the_operator(&mut self) {
         self.operator.iter().for_each(JoinHandle::abort);
         self.operator = Some(start(&self.world, &self.dice).await);
     }
@@ -185,8 +185,8 @@ async fn start(world: &World, dice: &Dice) -> JoinHandle<()> {
     let (watching, calling) = (client(world, dice), client(world, dice));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     tokio::spawn(async move {
-        run_on(&watching, calling, listener, None, Asker::that_reaches_loopback(), std::future::pending())
-            .await;
+        let never = std::future::pending();
+        run_on(&watching, calling, listener, None, Asker::that_reaches_loopback(), never).await.unwrap();
     })
 }
 

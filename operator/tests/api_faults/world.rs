@@ -21,6 +21,10 @@ pub(super) struct Objects {
     /// version, plural, event.
     pub(super) log: Vec<(u64, String, Value)>,
     pub(super) admission: Admission,
+    /// Requests that were answered, watches apart.
+    pub(super) calls: u64,
+    /// Objects in their answers.
+    pub(super) listed: u64,
     clock: u64,
 }
 

@@ -114,6 +114,23 @@ fn the_drain_is_read_from_the_pod_or_not_at_all() {
     assert_eq!(marked.drain.unwrap().reason, DrainReason::ScaleDown);
     let garbled = annotate(&[(names::DRAIN_EPOCH, "seven"), (names::DRAIN_REASON, "Whim")]);
     assert_eq!((garbled.epoch, garbled.drain), (None, None));
+    for insane in ["9999-12-30T22:00:00Z", "-9999-01-02T01:59:59Z", "1970-01-01T00:00:00Z", "soon"] {
+        let marked = annotate(&[(names::DRAIN_REASON, "Rollout"), (names::DRAIN_SINCE, insane)]);
+        assert_eq!(marked.drain, None, "{insane}");
+    }
+}
+
+#[test]
+fn a_pod_that_cannot_be_read_may_be_busy_and_does_not_serve() {
+    let mut pod = serde_json::to_value(object(&json!({"phase": "Pending"}))).unwrap();
+    pod["status"]["startTime"] = json!("9999-12-31T23:59:59Z");
+    let decoded = crate::decode::decode::<PodObject>(&pod.to_string());
+    assert!(decoded.fault().is_some());
+    assert!(belongs_to(&decoded.metadata, "tasks-abc", "abc"));
+    let pod = parse(&decoded, Some("web"), |_| false);
+    assert_eq!(pod.container, Container::Unknown);
+    assert!(matches!(pod.readiness, Readiness::Lost(_)));
+    assert!(pod.trouble.unwrap().contains("cannot read this pod"));
 }
 
 #[test]

@@ -11,20 +11,19 @@ use graceful_api::InFlightPolicy;
 use graceful_drain::{Drain, Settings};
 use graceful_plan::{Contact, PodUid, Restarted};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::*;
 use crate::probe::book::Book;
 use crate::probe::places::{AllPlaces, Places};
-use crate::probe::{AppRef, Asker, Target};
+use crate::probe::{AppRef, Asker, Target, Triggered};
 use crate::telemetry::Metrics;
 
 struct Scene {
     book: Book,
     trigger: Trigger,
-    heard: UnboundedReceiver<AppRef>,
+    heard: Triggered,
     talk: JoinSet<()>,
     app: JoinSet<()>,
     address: SocketAddr,

@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use kube::runtime::{reflector, watcher};
 use serde_json::json;
 
 use super::*;
+use crate::decode::decode;
 
 const INTRO: &str = "# What the operator tells Prometheus\n\n\
     `GET /metrics` on port 8080, OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds. A metric about an app has\n\
@@ -109,16 +109,17 @@ fn the_page_lists_every_metric() {
 /// P8 tells of what is there: a namespace that was deleted kept its gauges for as long as the operator ran.
 #[test]
 fn an_app_that_is_gone_has_no_series_whoever_told_of_it_last() {
-    let (store, mut writer) = reflector::store();
+    let index = Index::new(|_| Vec::new());
+    let decoded = |app: &GracefulApp| decode::<GracefulApp>(&serde_json::to_string(app).unwrap());
     let metrics = Metrics::new();
-    metrics.follow(store);
+    metrics.follow(index.clone());
     let (stays, goes) = (app("stays"), app("goes"));
     for app in [&stays, &goes] {
-        writer.apply_watcher_event(&watcher::Event::Apply(app.clone()));
+        index.apply(decoded(app));
         tell(&metrics, app);
     }
     assert!(metrics.text().contains("app_name=\"goes\""));
-    writer.apply_watcher_event(&watcher::Event::Delete(goes.clone()));
+    index.remove(&decoded(&goes));
     metrics.forget(&AppRef::from_obj(&goes));
     tell(&metrics, &goes); // by a plan that was under way
     let text = metrics.text();

@@ -1,0 +1,181 @@
+//! One kind's objects as the watch shows them, found by namespace and name or by group: what concerns one app is found in the size of that,
+//! however much else there is.
+//!
+//! # Guarantees
+//! A list that is under way changes nothing until it is whole. An object is in one group at most.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
+
+/// The groups that an object could be found in: it goes into the one with the fewest members, so that a label that all share does not make
+/// one group of all.
+pub(crate) type Groups<K> = fn(&K) -> Vec<String>;
+
+/// Shared by the watch, which writes, and the plans, which read.
+pub(crate) struct Index<K>(Arc<Shared<K>>);
+
+struct Shared<K> {
+    groups: Groups<K>,
+    shelves: RwLock<Shelves<K>>,
+    listed: watch::Sender<bool>,
+}
+
+struct Shelves<K> {
+    now: Namespaces<K>,
+    /// A list that is under way.
+    coming: Namespaces<K>,
+}
+
+type Namespaces<K> = HashMap<String, Shelf<K>>;
+
+struct Shelf<K> {
+    named: BTreeMap<String, Placed<K>>,
+    grouped: HashMap<String, BTreeMap<String, Arc<K>>>,
+}
+
+struct Placed<K> {
+    object: Arc<K>,
+    group: Option<String>,
+}
+
+impl<K> Clone for Index<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K> Default for Shelf<K> {
+    fn default() -> Self {
+        Self { named: BTreeMap::new(), grouped: HashMap::new() }
+    }
+}
+
+impl<K: Resource> Index<K> {
+    pub(crate) fn new(groups: Groups<K>) -> Self {
+        let shelves = RwLock::new(Shelves { now: HashMap::new(), coming: HashMap::new() });
+        Self(Arc::new(Shared { groups, shelves, listed: watch::Sender::new(false) }))
+    }
+
+    /// The object there was and the one there is now.
+    pub(crate) fn apply(&self, object: K) -> (Option<Arc<K>>, Arc<K>) {
+        let object = Arc::new(object);
+        let before = put(&mut self.write().now, Arc::clone(&object), self.0.groups);
+        (before, object)
+    }
+
+    /// The object that was there under this one's name.
+    pub(crate) fn remove(&self, object: &K) -> Option<Arc<K>> {
+        let mut shelves = self.write();
+        let namespace = object.namespace().unwrap_or_default();
+        let shelf = shelves.now.get_mut(&namespace)?;
+        let gone = shelf.take(&object.name_any());
+        if shelf.named.is_empty() {
+            shelves.now.remove(&namespace);
+        }
+        gone
+    }
+
+    /// A list begins.
+    pub(crate) fn begin(&self) {
+        self.write().coming.clear();
+    }
+
+    /// One object of the list. One that has not changed keeps its place in memory. Returns the object there was and the one listed.
+    pub(crate) fn list(&self, object: K) -> (Option<Arc<K>>, Arc<K>) {
+        let before = self.get(&object.namespace().unwrap_or_default(), &object.name_any());
+        let same = |there: &&Arc<K>| {
+            there.meta().uid == object.meta().uid
+                && there.meta().resource_version == object.meta().resource_version
+                && object.meta().resource_version.is_some()
+        };
+        let object = match before.as_ref().filter(same) {
+            Some(there) => Arc::clone(there),
+            None => Arc::new(object),
+        };
+        put(&mut self.write().coming, Arc::clone(&object), self.0.groups);
+        (before, object)
+    }
+
+    /// The list is whole: what is not in it is gone.
+    pub(crate) fn finish(&self) {
+        let mut shelves = self.write();
+        shelves.now = std::mem::take(&mut shelves.coming);
+        drop(shelves);
+        self.0.listed.send_replace(true);
+    }
+
+    /// Waits for the first whole list.
+    pub(crate) async fn listed(&self) {
+        // The sender lives as long as this index does.
+        let mut listed = self.0.listed.subscribe();
+        let _never_closed = listed.wait_for(|listed| *listed).await;
+    }
+
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let shelves = self.read();
+        shelves.now.get(namespace)?.named.get(name).map(|placed| Arc::clone(&placed.object))
+    }
+
+    /// The members of a group, by name.
+    pub(crate) fn group(&self, namespace: &str, group: &str) -> Vec<Arc<K>> {
+        let shelves = self.read();
+        let members = shelves.now.get(namespace).and_then(|shelf| shelf.grouped.get(group));
+        members.into_iter().flat_map(BTreeMap::values).map(Arc::clone).collect()
+    }
+
+    /// All of a namespace.
+    pub(crate) fn within(&self, namespace: &str) -> Vec<Arc<K>> {
+        let shelves = self.read();
+        let placed = shelves.now.get(namespace).into_iter().flat_map(|shelf| shelf.named.values());
+        placed.map(|placed| Arc::clone(&placed.object)).collect()
+    }
+
+    /// All there are.
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        let shelves = self.read();
+        let placed = shelves.now.values().flat_map(|shelf| shelf.named.values());
+        placed.map(|placed| Arc::clone(&placed.object)).collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Shelves<K>> {
+        self.0.shelves.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Shelves<K>> {
+        self.0.shelves.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn put<K: Resource>(namespaces: &mut Namespaces<K>, object: Arc<K>, groups: Groups<K>) -> Option<Arc<K>> {
+    let name = object.name_any();
+    let shelf = namespaces.entry(object.namespace().unwrap_or_default()).or_default();
+    let before = shelf.take(&name);
+    let members = |group: &String| shelf.grouped.get(group).map_or(0, BTreeMap::len);
+    let group = groups(&object).into_iter().min_by_key(members);
+    if let Some(group) = &group {
+        shelf.grouped.entry(group.clone()).or_default().insert(name.clone(), Arc::clone(&object));
+    }
+    shelf.named.insert(name, Placed { object, group });
+    before
+}
+
+impl<K> Shelf<K> {
+    fn take(&mut self, name: &str) -> Option<Arc<K>> {
+        let Placed { object, group } = self.named.remove(name)?;
+        if let Some(group) = group
+            && let Some(members) = self.grouped.get_mut(&group)
+        {
+            members.remove(name);
+            if members.is_empty() {
+                self.grouped.remove(&group);
+            }
+        }
+        Some(object)
+    }
+}
+
+#[cfg(test)]
+mod tests;
