@@ -129,7 +129,7 @@ fn an_app_that_is_gone_has_no_series_whoever_told_of_it_last() {
         "{text}"
     );
     // A list without it, after a watch that was away while it went.
-    writer.apply_watcher_event(&watcher::Event::Init);
-    writer.apply_watcher_event(&watcher::Event::InitDone);
+    index.begin();
+    index.finish();
     assert!(!metrics.text().contains("stays"));
 }
