@@ -99,7 +99,8 @@ async fn look_on_queues(scene: &Scene, browser: &Browser) -> anyhow::Result<()> 
     scene.step("and one that waits is cancelled with its button", cancel_one(browser)).await?;
 
     let before = browser.text("#pod").await?;
-    given.load(LoadSpec { rate_per_second: 1.5, ..load() }).await?;
+    // A little more than the places of one pod get done (4 of 2 s each): some of it waits, whatever chance brings.
+    given.load(LoadSpec { rate_per_second: 2.2, ..load() }).await?;
     when.template_changes("second").await?;
     then.rolled_out().await?;
     moved(scene, browser, &before).await?;
