@@ -66,7 +66,12 @@ impl Error {
 
     /// 409: a precondition or a name; what we saw is no longer so.
     pub(crate) fn conflict(&self) -> bool {
-        self.code() == Some(409)
+        self.code() == Some(409) && !self.admission_says_no()
+    }
+
+    /// A webhook chooses the code of its denial, 409 among them; its words are the API server's.
+    fn admission_says_no(&self) -> bool {
+        self.status().is_some_and(|s| s.message.contains("denied the request"))
     }
 
     /// 403 because the namespace goes: nothing can be made there, and nothing needs to be.
@@ -82,7 +87,7 @@ impl Error {
     pub(crate) fn denial(&self) -> Option<String> {
         let status = self.status()?;
         let webhook_is_down = status.code == 500 && status.message.contains("webhook");
-        (webhook_is_down || matches!(status.code, 400 | 403 | 405 | 413 | 422))
+        (webhook_is_down || self.admission_says_no() || matches!(status.code, 400 | 403 | 405 | 413 | 422))
             .then(|| status.message.clone())
     }
 

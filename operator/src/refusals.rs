@@ -27,6 +27,8 @@ struct Refused {
     times: u32,
     kind: Hindered,
     message: String,
+    /// A pod was ended whose replica was not taken back.
+    late: bool,
     at: Instant,
 }
 
@@ -36,11 +38,28 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 /// How long after its pause a refusal is still told. What is not tried again by then has no reason to be any more.
 const TOLD: Duration = Duration::from_secs(5);
 
+/// When a refusal counts no more, although no write has gone through since.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
 impl Refusals {
     /// A write was refused, or would come too late. Each time the pause doubles.
     pub(crate) fn note(&mut self, of: Of, kind: Hindered, message: String) {
-        let times = self.0.get(&of).filter(|r| !r.forgotten()).map_or(0, |r| r.times.saturating_add(1));
-        self.0.insert(of, Refused { times, kind, message, at: Instant::now() });
+        let before = self.0.get(&of).filter(|r| !r.forgotten());
+        let (times, late) = before.map_or((0, false), |r| (r.times.saturating_add(1), r.late));
+        self.0.insert(of, Refused { times, kind, message, late, at: Instant::now() });
+    }
+
+    /// The same of a scale that did not follow its DELETE.
+    pub(crate) fn note_late(&mut self, of: &Of, kind: Hindered, message: String) {
+        self.note(of.clone(), kind, message);
+        if let Some(refused) = self.0.get_mut(of) {
+            refused.late = true;
+        }
+    }
+
+    /// A scale did not follow its DELETE, and none went through since.
+    pub(crate) fn came_late(&self, of: &Of) -> bool {
+        self.0.get(of).is_some_and(|r| r.late && !r.forgotten())
     }
 
     /// A write went through.
@@ -75,9 +94,9 @@ impl Refused {
         first.saturating_mul(1 << self.times.min(16)).min(longest)
     }
 
-    /// Long past its pause: the next refusal is a first one.
+    /// Long past: the next refusal is a first one. Far longer than a pod takes to come and go, or each round of a loop would be the first.
     fn forgotten(&self) -> bool {
-        self.at.elapsed() > 2 * self.pause() + TOLD
+        self.at.elapsed() > FORGOTTEN
     }
 }
 

@@ -158,7 +158,8 @@ async fn work(
         schedule.ring(Instant::now());
         while let Some(app) = schedule.next() {
             let Some(object) = object(&app) else {
-                operator.pulse.forget(&app);
+                // What a plan that was under way as it went has begun anew goes as well.
+                operator.forget_ref(&app);
                 schedule.gone(&app);
                 continue;
             };

@@ -11,7 +11,11 @@ use crate::observed::{Deletion, Hindered, Hindrance, Observed, RevisionHash};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Brake {
-    spec: Option<(RevisionHash, u32, Deletion)>,
+    spec: Option<(RevisionHash, Deletion)>,
+    /// What `replicas` was last.
+    replicas: u32,
+    /// By how many pods it was changed since: an autoscaler may go up and down as often as it likes, for each pod once.
+    scaled: u32,
     /// Ended for this spec, less one for each [`PAUSE`] that has passed.
     level: u32,
     /// The most pods there were for this spec.
@@ -31,14 +35,17 @@ impl Brake {
     /// Before each plan. Says whether the app may end no pod just now.
     pub fn look(&mut self, observed: &Observed, now: Timestamp) -> Option<Hindrance> {
         let app = &observed.app;
-        let spec = (app.update.clone(), app.replicas, app.deletion);
+        let spec = (app.update.clone(), app.deletion);
         if self.spec.as_ref() != Some(&spec) {
-            *self = Self { spec: Some(spec), ..Self::default() };
+            *self = Self { spec: Some(spec), replicas: app.replicas, ..Self::default() };
         }
+        self.scaled = self.scaled.saturating_add(self.replicas.abs_diff(app.replicas));
+        self.replicas = app.replicas;
         let living = u32::try_from(observed.pods.iter().filter(|p| p.lives()).count()).unwrap_or(u32::MAX);
         self.most = self.most.max(living).max(app.replicas.saturating_add(app.max_surge));
         self.pass(now);
-        let may = self.most.saturating_mul(TIMES).saturating_add(MORE);
+        let pods = self.most.saturating_add(self.scaled);
+        let may = pods.saturating_mul(TIMES).saturating_add(MORE);
         let until = self.counted_to.unwrap_or(now).saturating_add(PAUSE).unwrap_or(Timestamp::MAX);
         (self.level >= may).then(|| Hindrance {
             kind: Hindered::NoProgress,
@@ -126,7 +133,12 @@ mod tests {
         assert_eq!(brake.look(&seen, at(31)), None, "one more");
         brake.ended();
         assert!(brake.look(&seen, at(32)).is_some());
-        assert_eq!(brake.look(&app(2), at(33)), None, "a new spec is a new reason");
+        assert_eq!(brake.look(&app(2), at(33)), None, "one replica less is a reason for two more");
+        (0..2).for_each(|_| brake.ended());
+        assert!(brake.look(&app(2), at(34)).is_some(), "and for no more");
+        let mut next = app(2);
+        next.app.update = RevisionHash::from("next");
+        assert_eq!(brake.look(&next, at(35)), None, "a new template is a new reason");
     }
 
     #[test]

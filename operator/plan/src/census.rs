@@ -13,13 +13,21 @@ pub(crate) struct Census<'a> {
     pub(crate) now: Timestamp,
     /// Pods that a ReplicaSet counts: neither terminating nor finished.
     pub(crate) live: Vec<&'a Pod>,
+    /// Of those, the ones that a ReplicaSet is told to take and has not taken yet (`retire::may_scale_first`): as good as gone, but for P3.
+    leaving: Vec<&'a Pod>,
 }
 
 impl<'a> Census<'a> {
     pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
         let mut live: Vec<_> = observed.pods.iter().filter(|p| p.lives()).collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { observed, now, live }
+        let mut leaving = Vec::new();
+        for revision in &observed.revisions {
+            let counted = count(live.iter().filter(|p| p.revision == revision.hash));
+            let to_go = counted.saturating_sub(revision.replicas) as usize;
+            leaving.extend(live.extract_if(.., |p| p.revision == revision.hash && p.retiring).take(to_go));
+        }
+        Self { observed, now, live, leaving }
     }
 
     pub(crate) fn update(&self) -> &'a RevisionHash {
@@ -109,7 +117,7 @@ impl<'a> Census<'a> {
     pub(crate) fn total(&self) -> u32 {
         let owned: u32 = self.observed.revisions.iter().map(|r| r.replicas.max(self.live_of(&r.hash))).sum();
         let orphans = count(self.live.iter().filter(|p| self.revision(&p.revision).is_none()));
-        owned + orphans
+        owned.saturating_add(orphans).saturating_add(count(self.leaving.iter()))
     }
 
     /// No pod of this revision was ever Ready or heard: no Service has sent it anything, and it can only be a bad one or a new one.

@@ -264,6 +264,7 @@ mod tests {
             serving: false,
             epoch: Some(EPOCH),
             drain: Some(DrainMark { reason: DrainReason::Rollout, since: at(0) }),
+            retiring: false,
             lingering: false,
             cut: None,
             grace_ends: None,

@@ -214,6 +214,8 @@ pub struct Pod {
     pub epoch: Option<Epoch>,
     /// Why and since when it drains, from its annotations.
     pub drain: Option<DrainMark>,
+    /// Its Deployment was scaled down for it, and its ReplicaSet is to take it: its deletion cost is the lowest.
+    pub retiring: bool,
     /// EndpointSlices of ours keep it reachable on its node, for Services with `externalTrafficPolicy: Local`.
     pub lingering: bool,
     /// It is, or was about to be, ended at its deadline, from its annotation.

@@ -144,6 +144,7 @@ mod tests {
             serving: true,
             epoch: None,
             drain: None,
+            retiring: false,
             lingering: false,
             cut: None,
             grace_ends: None,

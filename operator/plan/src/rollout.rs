@@ -35,7 +35,7 @@ pub(crate) fn course<'a>(census: &Census<'a>) -> Course<'a> {
 }
 
 /// A ReplicaSet with fewer replicas than running pods is about to choose among them, and it does not know who is busy. (Its controller was away
-/// while a spare started, or somebody scaled the Deployment.) The choice is taken back; what is too much then drains like any other pod.
+/// while a spare started, or somebody scaled the Deployment.) One that it is to take is none of them (`Census::leaving`). The choice is taken back; what is too much then drains like any other pod.
 pub(crate) fn protect(census: &Census<'_>, draft: &mut Draft) {
     for revision in &census.observed.revisions {
         let running = count(
@@ -335,6 +335,7 @@ fn known_in_flight(census: &Census<'_>, pod: &Pod) -> u64 {
 pub(crate) fn unroute(census: &Census<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
     // Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
     let held = census.revision(&pod.revision).is_some_and(|r| draft.hindered(census, &r.hindrance));
+    let held = held || draft.hindered(census, &census.observed.surroundings.brake);
     if draft.has_acted_on(pod) || held || draft.hindered(census, &pod.hindrance) || chosen_from(census, pod) {
         return;
     }

@@ -8,7 +8,7 @@ use crate::census::{Census, after, count, seconds};
 use crate::contact::InFlight;
 use crate::draft::Draft;
 use crate::drains::{Progress, progress};
-use crate::observed::{Container, Deletion, Hindered, Pod, TemplateVerdict};
+use crate::observed::{Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
 use crate::others;
 use crate::rollout::{Course, superseded_pods};
 use crate::telling::{Stall, hindrances, state};
@@ -27,8 +27,9 @@ pub(crate) fn sentence(
         return namespace_goes(census);
     }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
-    let slow = hindrances(census).find(|h| h.kind == Hindered::TooSlow);
-    parts.extend(slow.map(|hindrance| hindrance.message.clone()));
+    // A stall has said the others.
+    let untold = |h: &&Hindrance| stall.is_none() || h.kind == Hindered::TooSlow;
+    parts.extend(hindrances(census).find(untold).map(|hindrance| hindrance.message.clone()));
     parts.extend(drains(census, draft));
     if parts.is_empty() {
         parts.extend(new_pods(census, draft));

@@ -151,10 +151,7 @@ impl Run {
                 world.surroundings.template = TemplateVerdict::Unknown;
                 world.template(&name, known.unwrap_or(*behaviour));
             }
-            Event::Replicas(n) => {
-                world.deeds.edits += 1;
-                world.app.replicas = *n;
-            }
+            Event::Replicas(n) => world.app.replicas = *n,
             Event::Evict(nth) => world.evict(*nth),
             Event::Quota(beyond) => world.quota = beyond.map(|n| n + world.app.replicas as usize),
             Event::Pause(paused) => world.app.paused = *paused,

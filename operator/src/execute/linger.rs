@@ -60,10 +60,9 @@ pub(super) async fn begin(
         match call("apply an EndpointSlice", api.patch(name, &params, &patch)).await {
             Ok(_) => {}
             // The pod goes on to drain: a shorter linger is no reason to hold it.
-            Err(error) if error.denial().is_some() => {
+            Err(error) => {
                 tracing::warn!(pod = pod.name, "no linger behind externalTrafficPolicy Local: {error}");
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(Ok(version))
@@ -74,16 +73,14 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
     };
-    for name in scene.seen.lingering.get(&pod.uid).into_iter().flatten() {
-        match call(
-            "remove an EndpointSlice",
-            scene.api::<EndpointSlice>().delete(name, &DeleteParams::default()),
-        )
-        .await
-        {
+    let (api, params) = (scene.api::<EndpointSlice>(), DeleteParams::default());
+    let its_own = |name: &&String| name.strip_prefix(&pod.name).is_some_and(|rest| rest.starts_with('-'));
+    for name in scene.seen.lingering.get(&pod.uid).into_iter().flatten().filter(its_own) {
+        match call("remove an EndpointSlice", api.delete(name, &params)).await {
             Ok(_) => {}
             Err(error) if error.not_found() => {}
-            Err(error) => return pods::refused(scene, pod, "taken from its EndpointSlice", error),
+            // It goes with its pod: no reason to hold that.
+            Err(error) => tracing::warn!(pod = pod.name, "{error}"),
         }
     }
     match pods::annotate(scene, pod, &version, &json!({}), &json!({(names::LINGERING): null})).await {

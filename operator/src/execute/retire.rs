@@ -37,6 +37,9 @@ use crate::refusals::Of;
 /// the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
 const AT_ONCE: Duration = Duration::from_millis(500);
 
+/// How long after the DELETE the scale is tried at all.
+const IN_TIME: Duration = Duration::from_secs(1);
+
 /// How often a scale that meets a conflict is tried again: the Deployment's status moves a few times while a pod goes.
 const TRIES: u32 = 5;
 
@@ -67,10 +70,21 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         return Ok(CHANGED);
     };
     if scale_to != replicas {
-        let asked = Instant::now();
-        match scale::write(scene, &seen, scale_to, Mode::Dry).await {
-            Ok(_) if asked.elapsed() > AT_ONCE => {
-                return scale_first(scene, what, &deployment, &seen, &version, asked.elapsed()).await;
+        let (asked, on_scale) = (Instant::now(), Of::Deployment(revision.clone()));
+        let tried = scale::write(scene, &seen, scale_to, Mode::Dry).await;
+        let took = asked.elapsed();
+        match tried {
+            Ok(_) if took > AT_ONCE => {
+                return match scale_first(scene, what, &deployment, &seen, &version).await? {
+                    Some(outcome) => Ok(outcome),
+                    None => Ok(too_slow(scene, what, took)),
+                };
+            }
+            // A dry run commits nothing: where the last real scale came late, this one may as well.
+            Ok(_) if scene.memory.refusals.came_late(&on_scale) => {
+                if let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await? {
+                    return Ok(outcome);
+                }
             }
             Ok(_) => {}
             Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
@@ -85,15 +99,22 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             None => return Ok(CHANGED),
         }
     }
-    match delete(scene, pod, &version, grace).await? {
-        Outcome::Done => {}
-        undone => return Ok(undone),
+    let deleted = Instant::now();
+    match delete(scene, pod, &version, grace).await {
+        Ok(Outcome::Done) => {}
+        Ok(undone) => return Ok(undone),
+        Err(error) => {
+            // It may be ended all the same, with nobody to take its replica back: nothing more of that Deployment for a while.
+            let why = format!("pod {} may have been ended, without an answer: {}", pod.name, chain(&error));
+            scene.memory.refusals.note_late(&Of::Deployment(revision.clone()), Hindered::TooSlow, why);
+            return Err(error);
+        }
     }
     scene.operator.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
     if scale_to == replicas {
         return Ok(Outcome::Done);
     }
-    take_back(scene, what, &deployment, seen, scale_to).await
+    take_back(scene, what, &deployment, seen, scale_to, deleted).await
 }
 
 /// The scale that belongs to a DELETE.
@@ -103,9 +124,10 @@ async fn take_back(
     deployment: &Arc<Deployment>,
     mut seen: Seen,
     scale_to: u32,
+    deleted: Instant,
 ) -> Result<Outcome, Error> {
     let mut tries = 0;
-    let why = loop {
+    let (kind, why) = loop {
         let scaled = timeout(AT_ONCE, scale::write(scene, &seen, scale_to, Mode::Real)).await;
         let result = match &scaled {
             Ok(Ok(_)) => "done",
@@ -118,72 +140,87 @@ async fn take_back(
                 scale::wrote(scene, what.revision, &scaled);
                 return Ok(Outcome::Done);
             }
-            Ok(Err(error)) if error.conflict() && tries < TRIES => tries += 1,
-            Ok(Err(error)) => break chain(&error),
-            Err(_) => break format!("no answer within {} ms", AT_ONCE.as_millis()),
+            Ok(Err(error)) if error.conflict() && tries < TRIES && deleted.elapsed() < IN_TIME => tries += 1,
+            Ok(Err(error)) if error.denial().is_some() => break (Hindered::Refused, chain(&error)),
+            Ok(Err(error)) => break (Hindered::TooSlow, chain(&error)),
+            Err(_) => break (Hindered::TooSlow, format!("no answer within {} ms", AT_ONCE.as_millis())),
         }
-        let live = live_pods(scene.operator, scene.object, deployment).await?;
+        // The scale first, and the list after it: a spare that runs by now is then in the list, or moves the version.
+        match scale::read(scene, deployment, what.replicas).await {
+            Ok(Some(again)) => seen = again,
+            Ok(None) => break (Hindered::Refused, "its replicas were changed meanwhile".to_owned()),
+            Err(error) => break (Hindered::TooSlow, chain(&error)),
+        }
+        let live = match live_pods(scene.operator, scene.object, deployment).await {
+            Ok(live) => live,
+            Err(error) => break (Hindered::TooSlow, chain(&error)),
+        };
         let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
         if !may_lower(scale_to, &pods) {
-            break "its spare runs already, and its ReplicaSet might take a busy pod in its place".to_owned();
-        }
-        match scale::read(scene, deployment, what.replicas).await? {
-            Some(again) => seen = again,
-            None => break "its replicas were changed meanwhile".to_owned(),
+            let why = "its spare runs already, and its ReplicaSet might take a busy pod in its place";
+            break (Hindered::TooSlow, why.to_owned());
         }
     };
     let (name, pod) = (deployment.name_any(), &what.pod.name);
     let message = format!("Deployment {name} was not scaled to {scale_to} after pod {pod} was ended: {why}");
     warn!("{message}");
-    scene.memory.refusals.note(Of::Deployment(what.revision.clone()), Hindered::Refused, message);
+    scene.memory.refusals.note_late(&Of::Deployment(what.revision.clone()), kind, message);
     Ok(Outcome::LookAgain("its replica was not taken back"))
 }
 
 /// For an API server that answers in seconds: the scale first, so that no spare is made, where a wrong choice of the ReplicaSet would lose
-/// nothing (`retire::may_scale_first`). The pod's deletion cost is made the lowest just before. Else it waits, and says what was measured.
+/// nothing (`retire::may_scale_first`). The pod's deletion cost is made the lowest just before. None where it may not be.
 async fn scale_first(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
     deployment: &Arc<Deployment>,
     seen: &Seen,
     version: &str,
-    took: Duration,
-) -> Result<Outcome, Error> {
+) -> Result<Option<Outcome>, Error> {
     let Retirement { pod, revision, replicas, proof, as_well } = *what;
     let live = live_pods(scene.operator, scene.object, deployment).await?;
     let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
     let Some(policy) = scene.seen.policy(revision) else {
-        return Ok(CHANGED);
+        return Ok(Some(CHANGED));
     };
     if !may_scale_first(&pod.uid, proof, as_well, policy, &pods) {
-        let message = format!(
-            "the API server is too slow to retire safely: a dry run of the scale took {:.1} s, and one that comes more than {:.1} s after the \
-             DELETE could end a busy pod; {} may go and waits",
-            took.as_secs_f64(),
-            AT_ONCE.as_secs_f64(),
-            pod.name
-        );
-        scene.memory.refusals.note(Of::Deployment(revision.clone()), Hindered::TooSlow, message.clone());
-        return Ok(Outcome::Refused(message));
+        return Ok(None);
     }
     let cheapest = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
     match pods::annotate(scene, pod, version, &json!({}), &cheapest).await {
         Ok(written) => scene.memory.written.wrote(Kind::Pod, &written),
-        Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
+        Err(error) if error.not_found() || error.conflict() => return Ok(Some(CHANGED)),
         Err(error) => return Err(error),
     }
     let scale_to = replicas.saturating_sub(1);
-    match scale::write(scene, seen, scale_to, Mode::Real).await {
+    let outcome = match scale::write(scene, seen, scale_to, Mode::Real).await {
         Ok(scaled) => {
             scale::wrote(scene, revision, &scaled);
             scene.memory.brake.ended();
             let app = AppRef::from_obj(scene.object);
-            info!(%app, pod = pod.name, "scaled its Deployment down before its end, since the API server takes {took:?} a call");
-            Ok(Outcome::Done)
+            info!(%app, pod = pod.name, "scaled its Deployment down before its end, since the API server is slow");
+            Outcome::Done
         }
-        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
-        Err(error) => scale::refused(scene, revision, &deployment.name_any(), scale_to, error),
-    }
+        Err(error) if error.not_found() || error.conflict() => CHANGED,
+        Err(error) => {
+            return scale::refused(scene, revision, &deployment.name_any(), scale_to, error).map(Some);
+        }
+    };
+    Ok(Some(outcome))
+}
+
+/// The pod waits, and what was measured is told.
+fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Outcome {
+    let message = format!(
+        "the API server is too slow to retire safely: a dry run of the scale took {:.1} s, and one that comes more than {:.1} s after the \
+         DELETE could end a busy pod; {} may go and waits",
+        took.as_secs_f64(),
+        AT_ONCE.as_secs_f64(),
+        what.pod.name
+    );
+    let of = Of::Deployment(what.revision.clone());
+    scene.memory.refusals.note(of, Hindered::TooSlow, message.clone());
+    Outcome::Refused(message)
 }
 
 /// The count goes on the pod before the DELETE: what was cut can be read off it for as long as it is there.

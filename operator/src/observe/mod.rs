@@ -93,12 +93,13 @@ pub(crate) async fn observe(
     let ours: Vec<_> = view.deployments.iter().filter_map(|d| Ours::of(d, &uid)).collect();
     let pods: Vec<_> = view.pods.iter().filter_map(|p| Some((p.as_ref(), owner(p, &ours)?))).collect();
     let valid = valid.ok();
+    let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
     let (surroundings, wanted) = match (&valid, deletion) {
-        (Some(app), Deletion::No) => {
-            let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
-            surroundings(app, &view, &ours, &objects, memory)
+        (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, memory),
+        _ => {
+            let around = of_a_leaving(&name, &uid, &view, &objects, memory.namespace_terminating);
+            (around, WantedChildren::default())
         }
-        _ => (of_a_leaving(&name, &uid, &view, memory.namespace_terminating), WantedChildren::default()),
     };
     let app_ref = AppRef::from_obj(&**app);
     let mut parsed: Vec<_> = pods

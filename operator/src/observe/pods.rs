@@ -26,6 +26,7 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         serving: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(|text| text.parse().ok()).map(Epoch),
         drain: drain_mark(pod),
+        retiring: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
         lingering: annotation(pod, names::LINGERING).is_some(),
         cut: annotation(pod, names::CUT).map(|tasks| CutMark { tasks: tasks.parse().ok() }),
         // The API server writes when the grace period will be over, not when the deletion began.

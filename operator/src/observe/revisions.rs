@@ -19,10 +19,13 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    /// If it carries this app's uid; others are not ours, whatever their names.
+    /// If it carries this app's uid, and the name that we gave it: others are not ours, a copy that somebody made of one among them.
     pub(crate) fn of(object: &Arc<Deployment>, app_uid: &str) -> Option<Self> {
         let policy = object.annotations().get(names::POLICY);
-        (object.annotations().get(names::APP_UID).map(String::as_str) == Some(app_uid)).then(|| Self {
+        let label = |key| object.labels().get(key).map_or("", String::as_str);
+        let name = names::deployment_name(label(names::APP_LABEL), label(names::REVISION_LABEL));
+        let carries = object.annotations().get(names::APP_UID).map(String::as_str) == Some(app_uid);
+        (carries && object.name_any() == name).then(|| Self {
             hash: RevisionHash(object.labels().get(names::REVISION_LABEL).cloned().unwrap_or_default()),
             policy: policy.and_then(|text| Policy::from_annotation(text).ok()),
             object: Arc::clone(object),
@@ -108,7 +111,7 @@ mod tests {
         let revision = |policy: &str| {
             let object: Deployment = serde_json::from_value(json!({
                 "metadata": {"name": "tasks-abc", "annotations": {(names::APP_UID): "u", (names::POLICY): policy},
-                    "labels": {(names::REVISION_LABEL): "abc"}},
+                    "labels": {(names::APP_LABEL): "tasks", (names::REVISION_LABEL): "abc"}},
                 "spec": {"selector": {}, "template": {}},
             }))
             .unwrap();

@@ -123,7 +123,13 @@ pub(crate) fn surroundings(
 }
 
 /// Of an app that goes: no child is wanted any more.
-pub(crate) fn of_a_leaving(app: &str, uid: &str, view: &View, namespace_terminating: bool) -> Surroundings {
+pub(crate) fn of_a_leaving(
+    app: &str,
+    uid: &str,
+    view: &View,
+    pods: &[&Pod],
+    namespace_terminating: bool,
+) -> Surroundings {
     let gone = |standing| match standing {
         Standing::Ours(child, _) => child,
         Standing::Foreign => Child::AsWanted,
@@ -131,6 +137,7 @@ pub(crate) fn of_a_leaving(app: &str, uid: &str, view: &View, namespace_terminat
     Surroundings {
         service: gone(children::standing(uid, None, there(&view.services, app))),
         budget: gone(children::standing(uid, None, there(&view.budgets, &names::pdb_name(app)))),
+        publishing_unready: publishing_unready(view, &labels_of(pods).collect()),
         namespace_terminating,
         ..Surroundings::default()
     }
@@ -168,13 +175,17 @@ fn pod_labels(app: &Validated, pods: &[&Pod]) -> BTreeSet<Labels> {
         serde_json::from_value(app.template.0["metadata"]["labels"].clone()).unwrap_or_default();
     to_come.insert(names::APP_LABEL.to_owned(), app.name.clone());
     to_come.insert(names::REVISION_LABEL.to_owned(), app.revision.0.clone());
-    let there = pods.iter().map(|pod| {
+    labels_of(pods).chain([to_come]).collect()
+}
+
+/// Of pods that are there, without those that come and go with each.
+fn labels_of(pods: &[&Pod]) -> impl Iterator<Item = Labels> {
+    pods.iter().map(|pod| {
         let mut labels = pod.labels().clone();
         labels.remove(names::SERVING_LABEL);
         labels.remove("pod-template-hash");
         labels
-    });
-    there.chain([to_come]).collect()
+    })
 }
 
 /// Services that would go on sending clients to a pod whose serving label was taken off.

@@ -110,7 +110,9 @@ impl Book {
         let contact = &mut pages.entry(pod.clone()).or_default().contact;
         let zero = contact.answer.as_ref().is_some_and(|a| a.in_flight.total == 0);
         let gap = SignedDuration::try_from(longest_gap).unwrap_or(SignedDuration::MAX);
-        let run = contact.quiet.filter(|q| q.epoch == epoch && now.duration_since(q.until) <= gap);
+        // A clock that was put back says nothing of how long a run has held.
+        let in_time = |q: &Quiet| (SignedDuration::ZERO..=gap).contains(&now.duration_since(q.until));
+        let run = contact.quiet.filter(|q| q.epoch == epoch && in_time(q));
         contact.quiet = match (zero, run) {
             (false, _) => None,
             (true, None) => Some(Quiet { epoch, since: now, until: now, reads: 1 }),

@@ -109,6 +109,7 @@ mod tests {
             serving: false,
             epoch: None,
             drain: None,
+            retiring: false,
             lingering: false,
             cut: cut.map(|n| CutMark { tasks: Some(n) }),
             grace_ends: None,

@@ -79,6 +79,7 @@ impl Pod {
             created: self.created,
             terminating: self.terminating(),
             serving: self.serving,
+            retiring: self.cost == i32::MIN,
             lingering: self.lingering,
             epoch: self.epoch,
             drain: self.drain,

@@ -299,7 +299,8 @@ impl World {
                 self.pods[i].cost = i32::MIN;
                 self.brake.ended();
                 self.scale(revision, replicas, scale_to)?;
-                self.controllers();
+                // A slow API server's ReplicaSet controller is slow as well.
+                self.controller_back = self.now + jiff::SignedDuration::from_secs(2);
                 return Ok(());
             }
         }
