@@ -17,6 +17,10 @@ fn running(stage: &Stage) -> usize {
     stage.world.list("pods").iter().filter(|p| alive(p) && !finished(p) && ready(p)).count()
 }
 
+/// Each of two may cost a spare; and where a loaded machine lets a spare run, that is drained like any other, with a spare of its own. A loop would
+/// pass this within a second.
+const TWO_AND_THEIR_SPARES: usize = 8;
+
 /// For so long nothing more is deleted.
 async fn no_more_deletions(stage: &Stage, time: Duration) {
     let (before, started) = (stage.deletions(), std::time::Instant::now());
@@ -36,7 +40,7 @@ async fn the_record_of_an_evicted_pod_counts_for_nothing() {
     // One that serves, and the record; and no spare is on its way any more, for its replica was taken back.
     let settled = |s: &Stage| running(s) == 1 && s.world.list("pods").len() == 2 && s.asked_for() == 1;
     stage.until("two fewer", CALM, settled).await;
-    assert!(stage.deletions() <= 4, "{} pods went for two", stage.deletions());
+    assert!(stage.deletions() <= TWO_AND_THEIR_SPARES, "{} pods went for two", stage.deletions());
     no_more_deletions(&stage, Duration::from_secs(2)).await;
     stage.lost_nothing();
     stage.delete();
@@ -116,7 +120,7 @@ async fn an_api_server_that_takes_long_gets_there() {
     stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
     stage.change(&template("1"));
     stage.until("a rollout", CALM, |s| s.settled("1", 2)).await;
-    assert!(stage.deletions() <= 4, "{} pods went for two", stage.deletions());
+    assert!(stage.deletions() <= TWO_AND_THEIR_SPARES, "{} pods went for two", stage.deletions());
     stage.lost_nothing();
 }
 
