@@ -21,12 +21,13 @@ fn running(stage: &Stage) -> usize {
 /// pass this within a second.
 const TWO_AND_THEIR_SPARES: usize = 8;
 
-/// For so long nothing more is deleted.
-async fn no_more_deletions(stage: &Stage, time: Duration) {
+/// For so long at most so many more are deleted: a ReplicaSet that looked just before the last scale makes a spare just after it, and takes it back.
+async fn no_more_deletions(stage: &Stage, time: Duration, but: usize) {
     let (before, started) = (stage.deletions(), std::time::Instant::now());
     while started.elapsed() < time {
         stage.world.changed().await;
-        assert_eq!(stage.deletions(), before, "pods are ended again and again");
+        let more = stage.deletions() - before;
+        assert!(more <= but, "pods are ended again and again: {more} in {:?}", started.elapsed());
     }
 }
 
@@ -41,7 +42,7 @@ async fn the_record_of_an_evicted_pod_counts_for_nothing() {
     let settled = |s: &Stage| running(s) == 1 && s.world.list("pods").len() == 2 && s.asked_for() == 1;
     stage.until("two fewer", CALM, settled).await;
     assert!(stage.deletions() <= TWO_AND_THEIR_SPARES, "{} pods went for two", stage.deletions());
-    no_more_deletions(&stage, Duration::from_secs(2)).await;
+    no_more_deletions(&stage, Duration::from_secs(2), 1).await;
     stage.lost_nothing();
     stage.delete();
     stage.until("the end", CALM, |s| s.app().is_none()).await;
@@ -56,7 +57,7 @@ async fn a_scale_that_is_refused_ends_nothing_until_it_goes_through() {
     stage.change(&json!({"spec": {"replicas": 1}}));
     stage.until("Stalled, in the policy's words", CALM, |s| stalled(s, "denied: change freeze")).await;
     assert_eq!(stage.deletions(), 0);
-    no_more_deletions(&stage, Duration::from_secs(3)).await;
+    no_more_deletions(&stage, Duration::from_secs(3), 0).await;
     stage.world.write(|w| w.admission.refuses_scales = false);
     stage.until("it goes on by itself", CALM, |s| s.settled("0", 1)).await;
     stage.lost_nothing();
