@@ -101,8 +101,10 @@ pub(super) async fn measure(
     figures.new = Some(run.phase(mark, settled).await?);
 
     run.operator.stop().await?;
+    // Before it starts: its lists are made within milliseconds.
+    let (calls, traffic) = (calls::counted(around.client).await?, around.relay.traffic());
+    let mark = Mark { at: Instant::now(), cpu_seconds: 0.0, calls, traffic, plans: None };
     run = Run::start(around, row, bound).await?;
-    let mark = Mark { cpu_seconds: 0.0, ..run.mark().await? };
     let settled = run.cold_start(mark.at).await;
     let restart = run.phase(mark, settled).await?;
     let well = restart.note.is_none();
