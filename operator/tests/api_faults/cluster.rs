@@ -73,8 +73,10 @@ impl Cluster {
 
     /// Makes and takes pods until each Deployment has its replicas.
     fn deployments(&self) {
+        // The Deployments first: a real controller never sees a scale before the DELETE that it follows, for its word comes by way of the ReplicaSet.
+        let deployments = self.world.list("deployments");
         let pods = self.world.list("pods");
-        for deployment in self.world.list("deployments") {
+        for deployment in deployments {
             let name = deployment["metadata"]["name"].as_str().unwrap();
             let counted = |p: &&Value| p["owner"] == name && alive(p) && !finished(p);
             let mut live: Vec<_> = pods.iter().filter(counted).collect();
