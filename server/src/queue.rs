@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use graceful_drain::{Drain, RequestGuard, TaskGuard};
+use graceful_drain::{Drain, RequestGuard, Scheduled, TaskGuard};
 use graceful_store::{
-    Counts, Hold, NewTask, OpenError, Settings, StoreError, Submitted, TaskStore, Unavailable, postgres,
-    sqlite,
+    Counts, Delayed, Hold, NewTask, OpenError, Owned, Settings, StoreError, Submitted, TaskStore,
+    Unavailable, postgres, sqlite,
 };
+use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -50,7 +51,10 @@ impl Queue {
     #[must_use]
     pub fn open(engine: Engine, mut settings: Settings, drain: Drain, metrics: Arc<Metrics>) -> Arc<Self> {
         let counts = drain.clone();
-        settings.owned = Arc::new(move |owned| counts.set_tasks(owned.queued, owned.running));
+        settings.owned = Arc::new(move |Owned { queued, running, delayed }| {
+            counts.set_scheduled(delayed.and_then(scheduled));
+            counts.set_tasks(queued, running);
+        });
         let shared = match &engine {
             Engine::Sqlite(folder) => {
                 info!(folder = %folder.display(), "the queue is in a file of this process's own");
@@ -174,6 +178,11 @@ impl Queue {
             }
         }
     }
+}
+
+/// A time that no calendar has is not told.
+fn scheduled(Delayed { tasks, next }: Delayed) -> Option<Scheduled> {
+    Some(Scheduled { tasks, next: Timestamp::from_millisecond(next).ok()? })
 }
 
 /// A file that is damaged must be let go of, so that a sound one can take its place. A shared database is mended where it

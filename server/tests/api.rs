@@ -464,7 +464,10 @@ async fn a_draining_pod_takes_nothing_new_and_lets_one_look_and_cancel() {
     let dead = take(&pod.public, &json!({})).await;
     pod.in_state(dead, State::Dead).await;
     let waits = take(&pod.public, &json!({"delay_seconds": 3600})).await;
-    pod.drain.start(1, Duration::ZERO).unwrap();
+    let status = pod.drain.start(1, Duration::ZERO).unwrap();
+    let scheduled = status.scheduled.expect("a drain says that it waits for a time");
+    let away = scheduled.next.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!(scheduled.tasks == 1 && (3500..=3600).contains(&away), "{scheduled:?}");
     let retry = format!("/v1/tasks/{dead}/retry");
     for path in ["/v1/tasks", "/v1/create-task/", &retry] {
         let (status, headers, body) = send(&pod.public, path, &[JSON], "{}").await;
@@ -478,6 +481,7 @@ async fn a_draining_pod_takes_nothing_new_and_lets_one_look_and_cancel() {
     assert_eq!(json(&pod.public, "GET", "/v1/create-task/").await.0, 405, "a mistake is told as one");
     assert_eq!(json(&pod.public, "POST", &format!("/v1/tasks/{waits}/cancel")).await.0, 200);
     pod.drain.idle().await;
+    assert_eq!(pod.drain.status().scheduled, None);
 }
 
 #[tokio::test]

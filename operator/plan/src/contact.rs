@@ -118,6 +118,17 @@ pub struct Answer {
     pub in_flight: InFlight,
     /// What only the Graceful protocol says.
     pub protocol: Option<Protocol>,
+    /// Those of the queued that wait for a time of their own, where the pod says so.
+    pub scheduled: Option<Scheduled>,
+}
+
+/// Tasks that were accepted for later. For information: they are in flight like the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// How many of the queued they are.
+    pub tasks: u64,
+    /// When the first of them is due, by the pod's clock.
+    pub next: Timestamp,
 }
 
 /// The part of an answer that only the Graceful protocol has. `probe` has checked that it came from the asked pod's uid.
@@ -189,7 +200,8 @@ mod tests {
         let protocol = Protocol { epoch: Epoch(epoch), accepting, resumable: true };
         contact.compare(told, protocol, at(second));
         let in_flight = InFlight::default();
-        contact.answer = Some(Answer { at: at(second), in_flight, protocol: Some(protocol) });
+        contact.answer =
+            Some(Answer { at: at(second), in_flight, protocol: Some(protocol), scheduled: None });
     }
 
     const DRAIN: Option<Conversation> = Some(Conversation::Drain { epoch: Epoch(5), linger_seconds: 0 });

@@ -318,7 +318,7 @@ mod tests {
         let in_flight = InFlight { total, ..InFlight::default() };
         let protocol = Some(Protocol { epoch: Epoch(epoch), accepting, resumable: true });
         Contact {
-            answer: Some(Answer { at: at(4), in_flight, protocol }),
+            answer: Some(Answer { at: at(4), in_flight, protocol, scheduled: None }),
             asked: Some(at(4)),
             acknowledged: Some(Epoch(epoch)),
             ..Contact::default()

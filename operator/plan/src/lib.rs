@@ -26,7 +26,9 @@ mod waiting;
 pub use action::{Action, Conversation, Plan, PodRef, Proof};
 pub use brake::Brake;
 pub use busy::cannot_be_busy;
-pub use contact::{Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Way};
+pub use contact::{
+    Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled, Way,
+};
 pub use observed::{
     App, Child, Container, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance,
     Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,

@@ -78,6 +78,7 @@ mod tests {
             at,
             in_flight: InFlight { total, ..InFlight::default() },
             protocol: None,
+            scheduled: None,
         });
         let observed = Observed {
             app: App {

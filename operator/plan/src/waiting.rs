@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::astray::words;
 use crate::census::{Census, after, count, seconds};
-use crate::contact::InFlight;
+use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress};
 use crate::observed::{Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
@@ -107,7 +107,7 @@ fn ended_by_others(census: &Census<'_>) -> Option<String> {
         Some(at) => format!(", its grace period ends at {}", whole_seconds(at)),
         None => String::new(),
     };
-    Some(format!("{}: ended by others with {}{until}{others}", pod.name, counts(*count)))
+    Some(format!("{}: ended by others with {}{until}{others}", pod.name, counts(*count, None)))
 }
 
 fn whole_seconds(at: Timestamp) -> Timestamp {
@@ -128,16 +128,29 @@ fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
-    format!("{}{suffix}", counts(count))
+    format!("{}{suffix}", counts(count, answer.scheduled.filter(|s| s.next > census.now)))
 }
 
-/// As in "3 in flight (1 queued, 2 running)".
-fn counts(count: InFlight) -> String {
-    let kinds: Vec<_> = [(count.queued, "queued"), (count.running, "running"), (count.requests, "requests")]
-        .into_iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, kind)| format!("{n} {kind}"))
-        .collect();
+/// As in "3 in flight (1 queued, 2 running)", and "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)".
+fn counts(count: InFlight, scheduled: Option<Scheduled>) -> String {
+    let queued = match scheduled {
+        None => "queued".to_owned(),
+        Some(Scheduled { tasks: 1, next }) if count.queued == 1 => {
+            format!("queued, due at {}", whole_seconds(next))
+        }
+        Some(Scheduled { tasks, next }) if tasks == count.queued => {
+            format!("queued, the first due at {}", whole_seconds(next))
+        }
+        Some(Scheduled { tasks, next }) => {
+            format!("queued, {tasks} of them for later, the first due at {}", whole_seconds(next))
+        }
+    };
+    let kinds: Vec<_> =
+        [(count.queued, queued.as_str()), (count.running, "running"), (count.requests, "requests")]
+            .into_iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, kind)| format!("{n} {kind}"))
+            .collect();
     let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
     format!("{} in flight{kinds}", count.total)
 }
@@ -266,4 +279,27 @@ fn age(census: &Census<'_>, draft: &mut Draft, since: Timestamp) -> String {
     let next = u32::try_from(step - age % step).unwrap_or(1);
     draft.wake(census, after(census.now, next));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_its_time_is_told_from_what_hangs() {
+        let later = |tasks| Some(Scheduled { tasks, next: "2026-11-26T16:30:00.5Z".parse().unwrap() });
+        let said = |queued, running, scheduled| {
+            counts(InFlight { total: queued + running, queued, running, requests: 0 }, scheduled)
+        };
+        assert_eq!(said(1, 2, None), "3 in flight (1 queued, 2 running)");
+        assert_eq!(said(1, 0, later(1)), "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)");
+        assert_eq!(
+            said(3, 1, later(3)),
+            "4 in flight (3 queued, the first due at 2026-11-26T16:30:00Z, 1 running)"
+        );
+        assert_eq!(
+            said(3, 0, later(2)),
+            "3 in flight (3 queued, 2 of them for later, the first due at 2026-11-26T16:30:00Z)"
+        );
+    }
 }

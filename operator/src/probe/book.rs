@@ -54,7 +54,7 @@ impl Book {
     pub(crate) fn heard(&self, pod: &PodUid, reading: Reading, now: Timestamp) -> News {
         let mut pages = self.open();
         let page = pages.entry(pod.clone()).or_default();
-        let Reading { in_flight, protocol, boot_id } = reading;
+        let Reading { in_flight, protocol, scheduled, boot_id } = reading;
         let several = page.contact.several;
         if let Some(boot_id) = boot_id {
             page.boots_as(&boot_id);
@@ -66,8 +66,11 @@ impl Book {
         }
         let same = contact.error.is_none()
             && contact.several == several
-            && contact.answer.as_ref().is_some_and(|a| a.in_flight == in_flight && a.protocol == protocol);
-        contact.answer = Some(Answer { at: now, in_flight, protocol });
+            && contact
+                .answer
+                .as_ref()
+                .is_some_and(|a| (a.in_flight, a.protocol, a.scheduled) == (in_flight, protocol, scheduled));
+        contact.answer = Some(Answer { at: now, in_flight, protocol, scheduled });
         contact.asked = Some(now);
         contact.error = None;
         if same { News::Same } else { News::Changed }
@@ -206,6 +209,7 @@ mod tests {
         Reading {
             in_flight: InFlight { total, ..InFlight::default() },
             protocol,
+            scheduled: None,
             boot_id: boot.map(str::to_owned),
         }
     }

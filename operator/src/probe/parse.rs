@@ -1,7 +1,8 @@
 //! An answer's bytes in, a [`Reading`] out, in each of the three languages. Whatever is not surely a count is an error.
 
 use graceful_api::Question as Language;
-use graceful_plan::{Epoch, InFlight, PodUid, Protocol};
+use graceful_plan::{Epoch, InFlight, PodUid, Protocol, Scheduled};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::count;
@@ -17,13 +18,15 @@ const LONGEST_DOCUMENT: usize = 64 * 1024;
 pub(crate) struct Reading {
     pub(crate) in_flight: InFlight,
     pub(crate) protocol: Option<Protocol>,
+    pub(crate) scheduled: Option<Scheduled>,
     /// New for each start of the app's process; only the Graceful protocol tells.
     pub(crate) boot_id: Option<String>,
 }
 
 impl Reading {
     fn of_total(total: u64) -> Self {
-        Self { in_flight: InFlight { total, ..InFlight::default() }, protocol: None, boot_id: None }
+        let in_flight = InFlight { total, ..InFlight::default() };
+        Self { in_flight, protocol: None, scheduled: None, boot_id: None }
     }
 
     /// The last epoch that the pod has seen.
@@ -133,8 +136,17 @@ fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError> {
             accepting,
             resumable: answer.get("resumable").and_then(Value::as_bool).unwrap_or(true),
         }),
+        scheduled: scheduled(&answer, in_flight),
         boot_id: Some(boot_id.to_owned()),
     })
+}
+
+/// It decides nothing, so what cannot be read, or is more than what is queued, is as good as not said.
+fn scheduled(answer: &Value, in_flight: InFlight) -> Option<Scheduled> {
+    let said = answer.get("scheduled")?;
+    let tasks = said.get("tasks").and_then(Value::as_u64).filter(|n| (1..=in_flight.queued).contains(n))?;
+    let next = said.get("next").and_then(Value::as_str).and_then(|t| t.parse::<Timestamp>().ok())?;
+    Some(Scheduled { tasks, next })
 }
 
 /// A JSON document with a number at an RFC 6901 pointer.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::status::{InFlight, State};
+use crate::status::{InFlight, Scheduled, State};
 
 /// Whether new work is let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,7 @@ pub(crate) struct Core {
     epoch_of: EpochOf,
     in_flight: InFlight,
     tasks: Tasks,
+    scheduled: Option<Scheduled>,
     shared_queued: Option<u64>,
     connections: u64,
     ended: bool,
@@ -99,6 +100,7 @@ impl Core {
             epoch_of: EpochOf::Nobody,
             in_flight: InFlight::default(),
             tasks: Tasks::default(),
+            scheduled: None,
             shared_queued: None,
             connections: 0,
             ended: false,
@@ -160,6 +162,14 @@ impl Core {
 
     pub(crate) fn set_oldest_task(&mut self, since: Option<Instant>) {
         self.tasks.oldest = since;
+    }
+
+    pub(crate) fn set_scheduled(&mut self, scheduled: Option<Scheduled>) {
+        self.scheduled = scheduled;
+    }
+
+    pub(crate) fn scheduled(&self) -> Option<Scheduled> {
+        self.scheduled
     }
 
     pub(crate) fn set_shared_queued(&mut self, queued: u64) {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::core::{Conflict, Core, Kind, Ticket};
 use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
-use crate::status::{DrainStatus, PROTOCOL, SharedQueue, State};
+use crate::status::{DrainStatus, PROTOCOL, Scheduled, SharedQueue, State};
 
 /// How a pod drains; the defaults are what the operator's own defaults expect.
 #[derive(Debug, Clone)]
@@ -145,6 +145,12 @@ impl Drain {
         self.lock().set_oldest_task(since);
     }
 
+    /// Those of the queue's own waiting tasks whose time has not come, for information: so that a person can see that a
+    /// drain waits for a time and not for a slow task. It wakes nobody.
+    pub fn set_scheduled(&self, scheduled: Option<Scheduled>) {
+        self.lock().set_scheduled(scheduled);
+    }
+
     /// How many tasks wait in a queue that pods share, for information: they are nobody's. It wakes nobody.
     pub fn set_shared_queued(&self, queued: u64) {
         self.lock().set_shared_queued(queued);
@@ -204,6 +210,7 @@ impl Drain {
             connections: core.connections(),
             oldest_seconds: core.oldest(now).as_secs(),
             resumable: !core.terminating(),
+            scheduled: core.scheduled(),
             shared: core.shared_queued().map(|queued| SharedQueue { queued }),
         })
     }

@@ -74,4 +74,4 @@ pub use pre_stop::{PreStopError, pre_stop};
 pub use serve::{Exit, serve};
 pub use signal::Signals;
 pub use sockets::{SERVICE_RESTART, closing_frame};
-pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, SharedQueue, State};
+pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, Scheduled, SharedQueue, State};

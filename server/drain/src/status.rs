@@ -1,5 +1,6 @@
 //! What a pod answers on `/drain`: the words of the protocol, version 1.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Epochs stay below 2^53, the largest range that every JSON reader keeps exact.
@@ -107,9 +108,22 @@ pub struct DrainStatus {
     pub oldest_seconds: u64,
     /// Whether `DELETE /drain` can still bring the pod back.
     pub resumable: bool,
+    /// Those of the queued tasks that wait for a time of their own, if there are any. For information: they are in flight
+    /// like the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<Scheduled>,
     /// The queue that this pod shares with others, if it does. For information: it holds no drain up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<SharedQueue>,
+}
+
+/// Queued tasks whose time has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduled {
+    /// How many of the queued tasks they are.
+    pub tasks: u64,
+    /// When the first of them is due, by this pod's clock.
+    pub next: Timestamp,
 }
 
 /// A queue that belongs to no pod.
@@ -127,8 +141,8 @@ impl DrainStatus {
     }
 
     /// A weak `ETag` of what decides something: boot id, state, accepting, epoch and the counts in flight. The age of
-    /// the oldest, the number of sockets and a shared queue's length move all the time and decide nothing, so they wake
-    /// nobody up.
+    /// the oldest, the number of sockets, a shared queue's length and what is scheduled move all the time and decide
+    /// nothing, so they wake nobody up.
     #[must_use]
     pub fn etag(&self) -> String {
         let InFlight { queued, running, requests } = self.in_flight;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use graceful_drain::{Drain, Settings};
+use graceful_drain::{Drain, Scheduled, Settings};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -215,6 +215,10 @@ async fn a_poll_without_news_ends_with_304_in_bounded_time() {
     drop(drain);
 }
 
+fn scheduled() -> Scheduled {
+    Scheduled { tasks: 2, next: "2026-11-26T16:30:00Z".parse().unwrap() }
+}
+
 #[tokio::test(start_paused = true)]
 async fn age_and_sockets_wake_nobody_but_every_count_does() {
     let (drain, routes) = pod();
@@ -222,10 +226,12 @@ async fn age_and_sockets_wake_nobody_but_every_count_does() {
     let before = etag(&get(&routes).await.1);
     let socket = drain.connection();
     drain.set_shared_queued(17);
+    drain.set_scheduled(Some(scheduled()));
     tokio::time::advance(Duration::from_secs(90)).await;
     let (_, headers, body) = get(&routes).await;
     assert_eq!((&body["connections"], &body["oldestSeconds"]), (&json!(1), &json!(90)));
     assert_eq!(body["shared"], json!({"queued": 17}));
+    assert_eq!(body["scheduled"], json!({"tasks": 2, "next": "2026-11-26T16:30:00Z"}));
     assert_eq!(etag(&headers), before);
     let mut seen = vec![before];
     let mut expect_new = async |what: &str| {
@@ -284,6 +290,10 @@ fn check(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
             "enum" => rule.as_array().unwrap().contains(value),
             "minimum" => value.as_f64() >= rule.as_f64(),
             "maximum" => value.as_f64() <= rule.as_f64(),
+            "format" => match rule.as_str().unwrap() {
+                "date-time" => value.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok()),
+                other => return Err(format!("format {other}: teach this test")),
+            },
             "minLength" => value.as_str().unwrap().len() as u64 >= rule.as_u64().unwrap(),
             "required" => {
                 rule.as_array().unwrap().iter().all(|name| value.get(name.as_str().unwrap()).is_some())
@@ -318,6 +328,7 @@ async fn the_schema_describes_every_answer_in_full() {
     drop(task);
     answers.push(get(&routes).await.2);
     drain.set_shared_queued(17);
+    drain.set_scheduled(Some(scheduled()));
     answers.push(delete(&routes, &format!("?epoch={}", (1_u64 << 53) - 2)).await.1);
     drain.terminate(Duration::ZERO);
     answers.push(get(&routes).await.2);

@@ -41,8 +41,8 @@ pub mod task;
 pub use error::{OpenError, StoreError, Unavailable};
 pub use event::{Event, Events};
 pub use task::{
-    Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Idempotency, Lease, Millis, NewTask,
-    Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
+    Cancelled, Claim, Completion, Counts, Cursor, Delayed, Filter, Held, Hold, Idempotency, Lease, Millis,
+    NewTask, Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
 };
 
 /// What both engines need to know as they are opened.

@@ -310,4 +310,15 @@ pub struct Owned {
     pub queued: u64,
     /// Claimed and not completed.
     pub running: u64,
+    /// SQLite: those of the waiting whose time has not come.
+    pub delayed: Option<Delayed>,
+}
+
+/// Tasks that wait for a time of their own, or for their next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delayed {
+    /// How many; at least one.
+    pub tasks: u64,
+    /// When the first of them is due.
+    pub next: Millis,
 }

@@ -78,6 +78,7 @@ impl Process {
                 accepting: !self.closed && self.warms_until.is_none(),
                 resumable: true,
             }),
+            scheduled: None,
         }
     }
 

@@ -31,6 +31,26 @@ fn a_drain_status_is_read_whole() {
 }
 
 #[test]
+fn what_is_scheduled_is_read_where_it_can_be() {
+    let read =
+        |scheduled: Value| graceful(&status(|s| s["scheduled"] = scheduled), &uid()).unwrap().scheduled;
+    let next = "2026-11-26T16:30:00Z";
+    let said = Scheduled { tasks: 1, next: next.parse().unwrap() };
+    assert_eq!(read(json!({"tasks": 1, "next": next})), Some(said));
+    for odd in [
+        json!(null),
+        json!("soon"),
+        json!({"tasks": 2, "next": next}),
+        json!({"tasks": 0, "next": next}),
+        json!({"tasks": -1, "next": next}),
+        json!({"tasks": 1, "next": 1_796_000_000}),
+        json!({"tasks": 1, "next": "soon"}),
+    ] {
+        assert_eq!(read(odd.clone()), None, "{odd}");
+    }
+}
+
+#[test]
 fn an_answer_of_another_pod_is_no_answer() {
     assert_eq!(class(&status(|s| s["podUid"] = json!("u-2"))), "wrong_pod");
     assert_eq!(class(&status(|s| s["podUid"] = json!(""))), "wrong_pod");

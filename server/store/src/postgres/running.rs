@@ -108,7 +108,7 @@ impl Running {
         let running = leases.asking + leases.held.len() as u64;
         if running != leases.told {
             leases.told = running;
-            (self.watch)(Owned { queued: 0, running });
+            (self.watch)(Owned { queued: 0, running, delayed: None });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::task::{Counts, Millis, Owned};
+use crate::task::{Counts, Delayed, Millis, Owned};
 
 /// Where a task counts; those that ended well or were cancelled count nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,8 @@ impl Ledger {
     }
 
     pub(super) fn owned(&self) -> Owned {
-        Owned { queued: self.queued(), running: self.running }
+        let delayed = self.next_due().map(|next| Delayed { tasks: self.delayed, next });
+        Owned { queued: self.queued(), running: self.running, delayed }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -179,11 +180,17 @@ mod tests {
         ledger.step(None, waiting(9, 20));
         ledger.step(None, waiting(7, 25));
         assert_eq!((ledger.first_lane(), ledger.next_due()), (Some(1), Some(20)));
+        assert_eq!(
+            ledger.owned(),
+            Owned { queued: 3, running: 0, delayed: Some(Delayed { tasks: 2, next: 20 }) }
+        );
         ledger.advance(20);
         assert_eq!((ledger.first_lane(), ledger.next_due()), (Some(9), Some(25)));
         ledger.step(waiting(9, 20), None);
         ledger.step(waiting(1, 5), None);
         assert_eq!((ledger.first_lane(), ledger.next_due()), (None, Some(25)));
         assert_eq!(ledger.counts(), Counts { delayed: 1, ..Counts::default() });
+        ledger.advance(25);
+        assert_eq!(ledger.owned(), Owned { queued: 1, ..Owned::default() });
     }
 }

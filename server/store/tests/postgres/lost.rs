@@ -50,7 +50,7 @@ async fn an_end_whose_answer_is_lost_recognises_itself() {
         assert!(is_away(store.complete(lease, outcome.clone()).await));
         assert!(wire.has_lost());
         assert_eq!(get(&safe, id).await.state, state);
-        assert_eq!(told.latest(), Owned { queued: 0, running: 1 }, "it is not known to have ended");
+        assert_eq!(told.latest(), Owned { running: 1, ..Owned::default() }, "it is not known to have ended");
         let events = safe.events(0, 100).await.unwrap();
         assert_eq!(store.complete(lease, outcome.clone()).await.unwrap(), Completion::Now(state));
         assert_eq!(told.latest(), Owned::default());

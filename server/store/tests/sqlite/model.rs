@@ -95,6 +95,7 @@ impl Model {
         Owned {
             queued: self.count(|task| task.state == State::Queued),
             running: self.count(|task| task.state == State::Running),
+            delayed: None,
         }
     }
 
@@ -347,7 +348,9 @@ impl Pair {
 
     /// Everything that can be looked at.
     async fn compare(&self) {
-        assert_eq!(self.told.latest(), self.model.owned());
+        let told = self.told.latest();
+        assert_eq!(Owned { delayed: None, ..told }, self.model.owned());
+        assert_eq!(told.delayed.map_or(0, |delayed| delayed.tasks), self.model.counts().delayed);
         assert_eq!(self.store.counts().await.unwrap(), self.model.counts());
         let listed = self.store.list(&Filter::default(), None, 1000).await.unwrap().tasks;
         assert_eq!(listed.len(), self.model.tasks.len());
