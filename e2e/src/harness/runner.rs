@@ -41,11 +41,13 @@ const POSTGRES: &str = "postgres";
 const KILLS: &str = "kills";
 /// It opens a page from this machine, which must reach the pods.
 const BROWSER: &str = "browser";
+/// It asks the nodes' own ports from this machine.
+const NODE_PORTS: &str = "node_ports";
 
 impl Scenario {
     /// Why it cannot run here.
     fn impossible(&self, world: &World) -> Option<&'static str> {
-        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS, BROWSER].contains(tag)) {
+        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS, BROWSER, NODE_PORTS].contains(tag)) {
             Some(_) => Some("its tags are not what we know"),
             None if self.tags.contains(&POSTGRES) && matches!(world.databases, Databases::None) => {
                 Some("it needs a PostgreSQL that pods reach: give --postgres-url")
@@ -56,6 +58,9 @@ impl Scenario {
             None if self.tags.contains(&BROWSER) && !world.ours => {
                 Some("its browser runs on this machine and does not reach the pods of another cluster")
             }
+            None if self.tags.contains(&NODE_PORTS) && !world.ours => Some(
+                "it asks node ports from this machine, which does not reach the nodes of another cluster",
+            ),
             None => None,
         }
     }

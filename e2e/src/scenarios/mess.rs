@@ -35,7 +35,7 @@ class Fill(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(('', 8099), Fill).serve_forever()
 ";
 
-/// The record of an evicted pod stays, and must count for nothing, in scaling and in a rollout.
+/// The record of an evicted pod stays, and must count for nothing: in scaling, in a rollout, in a deletion.
 pub(super) async fn evicted_pod_counts_for_nothing(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     let mut spec = AppSpec::tasks(&scene.world).replicas(2);
@@ -87,7 +87,13 @@ pub(super) async fn evicted_pod_counts_for_nothing(scene: &Scene) -> anyhow::Res
         view.unfinished.len(),
         view.accepted
     );
-    Ok(())
+    scene.check_promises().await?;
+    when.deleted(kube::api::PropagationPolicy::Background).await?;
+    then.pods("all is gone but the record", ROLLS, |pods| {
+        ensure!(pods.iter().all(finished), "pods are still there");
+        Ok(())
+    })
+    .await
 }
 
 /// The count is in a container that crashes again and again; the worker beside it is busy, and knows nothing of drains.
