@@ -8,6 +8,9 @@ const FREE: u32 = 3;
 /// The first wait after these, doubled each time, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
+/// How long after its wait a contest is still told: by then others have changed the child back, or have left it.
+const TOLD: Duration = Duration::from_secs(5);
+
 /// What is remembered of one child.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contest {
@@ -42,6 +45,11 @@ impl Contest {
     /// How long the next correction has to wait; none where it may be made now.
     pub(crate) fn held(&self) -> Option<Duration> {
         self.wait().checked_sub(self.last?.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// Whether that is still to be said: while it waits, and until the correction that comes then has stood for a moment.
+    pub(crate) fn told(&self) -> bool {
+        !self.wait().is_zero() && self.last.is_some_and(|last| last.elapsed() < self.wait() + TOLD)
     }
 
     /// For a condition.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use graceful_plan::Hindered;
 use kube::core::Status;
 
 /// A call that did not do what it should.
@@ -25,6 +26,14 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// It was done, and admission made something else of it.
+    #[error("cannot {what}: {how}")]
+    Altered {
+        /// What was tried, as in "cannot …".
+        what: &'static str,
+        /// What came of it, and what was wanted.
+        how: String,
+    },
     /// No answer in time.
     #[error("cannot {what}: no answer within {} s", CALL_DEADLINE.as_secs())]
     Timeout {
@@ -33,8 +42,10 @@ pub enum Error {
     },
 }
 
-/// An API server that is alive answers in milliseconds; one that has not after ten seconds is asked again later. kube itself waits for ever.
-const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// An API server that is alive answers in milliseconds; one that has not after so long is asked again later. kube itself waits for ever.
+///
+/// Longer than the 10 s that a webhook has by default: the API server then says itself which one did not answer. (Tests do not wait as long.)
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 12 });
 
 /// One call with a deadline.
 pub(crate) async fn call<T>(
@@ -56,7 +67,7 @@ impl Error {
     pub(crate) fn status(&self) -> Option<&Status> {
         match self {
             Self::Answered { status, .. } => Some(status),
-            Self::Transport { .. } | Self::Timeout { .. } => None,
+            Self::Transport { .. } | Self::Timeout { .. } | Self::Altered { .. } => None,
         }
     }
 
@@ -69,9 +80,11 @@ impl Error {
         self.code() == Some(409) && !self.admission_says_no()
     }
 
-    /// A webhook chooses the code of its denial, 409 among them; its words are the API server's.
+    /// A webhook or a policy chooses the code of its denial, 409 and 401 among them; the words around its own are the API server's.
     fn admission_says_no(&self) -> bool {
-        self.status().is_some_and(|s| s.message.contains("denied the request"))
+        let says_no =
+            |s: &Status| s.message.contains("denied the request") || s.message.contains("denied request");
+        self.status().is_some_and(says_no)
     }
 
     /// 403 because the namespace goes: nothing can be made there, and nothing needs to be.
@@ -85,10 +98,23 @@ impl Error {
     /// unchanged it will mostly be denied again. A webhook that cannot be reached denies as well (it says so with a 500). A conflict is none, and
     /// neither is a time-out.
     pub(crate) fn denial(&self) -> Option<String> {
+        if let Self::Altered { how, .. } = self {
+            return Some(how.clone());
+        }
         let status = self.status()?;
         let webhook_is_down = status.code == 500 && status.message.contains("webhook");
         (webhook_is_down || self.admission_says_no() || matches!(status.code, 400 | 403 | 405 | 413 | 422))
             .then(|| status.message.clone())
+    }
+
+    /// What a write met that stops only what depends on it: a denial, or no answer in time (a webhook that hangs, mostly: it is asked for this object and
+    /// not for others). None for what is the whole plan's.
+    pub(crate) fn hindrance(&self) -> Option<(Hindered, String)> {
+        if let Some(why) = self.denial() {
+            return Some((Hindered::Refused, why));
+        }
+        let late = matches!(self, Self::Timeout { .. }) || self.code() == Some(504);
+        late.then(|| (Hindered::TooSlow, chain(self)))
     }
 
     /// The API server itself is slow, overloaded or away: no other call would fare better now.
@@ -96,7 +122,13 @@ impl Error {
         match self {
             Self::Answered { status, .. } => status.code == 429 || status.code >= 500,
             Self::Transport { .. } | Self::Timeout { .. } => true,
+            Self::Altered { .. } => false,
         }
+    }
+
+    /// The API server has answered, and not with a time-out of its own: what was asked for was not done.
+    pub(crate) fn answered(&self) -> bool {
+        self.code().is_some_and(|code| code != 504)
     }
 
     fn code(&self) -> Option<u16> {
@@ -107,6 +139,7 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match (self, self.code()) {
             (Self::Timeout { .. }, _) => "timeout",
+            (Self::Altered { .. }, _) => "refused",
             (_, None) => "transport",
             (_, Some(404)) => "not_found",
             (_, Some(409)) => "conflict",

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{Brake, TemplateVerdict};
+use graceful_plan::{Brake, PodUid, TemplateVerdict};
+use jiff::Timestamp;
 
 use crate::contest::Contest;
 use crate::observe::Written;
 use crate::refusals::Refusals;
 use crate::report::{Cuts, Told};
 
-/// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute.
-pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
+/// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute. (Tests do not
+/// wait as long.)
+pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 60 });
 
 /// One app's memory, held by its reconcile. By uid: a new app under an old name starts afresh.
 #[derive(Debug, Default)]
@@ -23,14 +25,18 @@ pub(crate) struct AppMemory {
     pub(crate) look_live: bool,
     /// When the last live view was taken, or this memory began.
     pub(crate) viewed_live: Option<Instant>,
-    /// The last plan left something to be done or waited for.
+    /// The last plan left something under way.
     pub(crate) active: bool,
+    /// How long what is remembered may be trusted, as the last plan left the app.
+    pub(crate) look: Option<Duration>,
     /// Plans in a row that found things changed.
     pub(crate) looks: u32,
     /// What the dry run said of a revision.
     pub(crate) verdicts: HashMap<String, Held<TemplateVerdict>>,
-    /// Children that Kubernetes refuses as the spec wants them, by kind, with the fingerprint of what was refused.
-    pub(crate) refused: BTreeMap<&'static str, Held<(String, String)>>,
+    /// Pods of a node whose clock is ahead: since when they are Ready by that clock, and since when we know.
+    pub(crate) ready_ahead: HashMap<PodUid, (Timestamp, Timestamp)>,
+    /// Children that Kubernetes refuses as the spec wants them, by kind, with the fingerprint of what was refused (none for a removal).
+    pub(crate) refused: BTreeMap<&'static str, Held<(Option<String>, String)>>,
     /// What the API server would not do to Deployments and pods.
     pub(crate) refusals: Refusals,
     /// Counts the pods that were ended.
@@ -66,7 +72,7 @@ pub(crate) struct Rest {
 impl AppMemory {
     /// When the next refusal may be asked about again; none where nothing is refused.
     pub(crate) fn next_retry(&self) -> Option<Duration> {
-        let refused = |v: &&Held<TemplateVerdict>| matches!(v.value, TemplateVerdict::Refused(_));
+        let refused = |v: &&Held<TemplateVerdict>| v.value.refusal().is_some();
         let verdicts = self.verdicts.values().filter(refused).filter_map(|v| v.remaining(REFUSAL_HOLDS));
         let refused = self.refused.values().filter_map(|r| r.remaining(REFUSAL_HOLDS));
         verdicts.chain(refused).chain(self.contested.values().filter_map(Contest::held)).min()

@@ -15,7 +15,7 @@ use tracing::{error, warn};
 
 use crate::decode::Decoded;
 use crate::error::{Error, chain};
-use crate::execute::{Outcome, Scene, execute};
+use crate::execute::{GROWN_OLD, Outcome, Scene, execute};
 use crate::leader::Leadership;
 use crate::memory::{AppMemory, Memory, Rest};
 use crate::observe::{Stores, observe};
@@ -39,6 +39,9 @@ pub(crate) struct Operator {
 
 /// While work goes on, the longest time between two looks, and between two live views: what a watch that has gone blind could hide is found within it.
 pub(crate) const ACTIVE_LOOK: Duration = Duration::from_secs(10);
+
+/// The same for an app that waits for a person, for days perhaps: it is Stalled, Paused or Held. What moves there is shown by its watch or its probes.
+pub(crate) const WAITING_LOOK: Duration = Duration::from_secs(60);
 
 /// The same for an app at rest. A watch is renewed by the API server about as often.
 pub(crate) const RESTING_LOOK: Duration = Duration::from_secs(300);
@@ -105,9 +108,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
     };
     memory.failures = failures.saturating_add(1);
     memory.look_live = true;
-    if strained || category == Some("panic") {
-        memory.rests = Some(Rest { until: Instant::now() + after, of });
-    }
+    memory.rests = Some(Rest { until: Instant::now() + after, of });
     Next { after, urgent: going || memory.active, strained }
 }
 
@@ -151,7 +152,8 @@ async fn step(
     };
     let mut plan = graceful_plan::plan(&seen.observed, Timestamp::now());
     operator.probes.converse(app_ref, &plan.conversations, &seen.targets);
-    let mut scene = Scene { operator, object: app, seen: &seen, memory };
+    let mut scene =
+        Scene { operator, object: app, seen: &seen, memory, planned: Instant::now(), unanswered: 0 };
     let executed = execute(&mut scene, &plan.actions).await;
     if let Err(error) = &executed.outcome {
         // A webhook or a quota may refuse us for hours: what is waited for then is its leave.
@@ -164,11 +166,22 @@ async fn step(
         operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
         return Ok(RESTING_LOOK);
     }
-    // Those that failed as well: they may have had their effect.
-    let due = report(operator, app, &seen, &plan.report, &plan.actions, memory).await;
-    memory.active = plan.report.phase != Phase::Serving;
+    // "All is as the spec says" would be the word of a plan that did not know yet what it would meet. The next one, in a moment, does.
+    let premature = plan.report.phase == Phase::Serving && !matches!(executed.outcome, Ok(Outcome::Done));
+    // The actions that failed as well: they may have had their effect.
+    let due = match premature {
+        true => Ok(None),
+        false => report(operator, app, &seen, &plan.report, &plan.actions, memory).await,
+    };
+    memory.active = matches!(plan.report.phase, Phase::Rolling | Phase::Draining | Phase::Deleting);
+    let look = match plan.report.phase {
+        Phase::Rolling | Phase::Draining | Phase::Deleting => ACTIVE_LOOK,
+        Phase::Stalled | Phase::Paused | Phase::Held => WAITING_LOOK,
+        Phase::Serving => RESTING_LOOK,
+    };
+    memory.look = Some(look);
     let outcome = executed.outcome?;
-    let mut next = if memory.active { ACTIVE_LOOK } else { spread(RESTING_LOOK) };
+    let mut next = if memory.active { look } else { spread(look) };
     if let Some(at) = plan.wake_at {
         next = next.min(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
     }
@@ -180,6 +193,11 @@ async fn step(
     }
     memory.looks = match outcome {
         Outcome::Done => 0,
+        // It got somewhere, however slowly.
+        Outcome::LookAgain(GROWN_OLD) => {
+            next = next.min(LOOK_AGAIN);
+            0
+        }
         // A refusal is to be told, and what is left alone now may let others go on.
         Outcome::Refused(_) | Outcome::LookAgain(_) => {
             next = next.min(doubled(LOOK_AGAIN, memory.looks, ACTIVE_LOOK));

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(crate) enum Of {
     /// The scale of a revision's Deployment: without it no pod of it is ended.
     Deployment(RevisionHash),
-    /// Our annotations on it, which nothing waits for.
+    /// Our annotations on it, and its deletion once it is history: nothing waits for them.
     Annotations(RevisionHash),
     Pod(PodUid),
 }

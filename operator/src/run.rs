@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::decode::Decoded;
+use crate::error::CALL_DEADLINE;
 use crate::index::Index;
 use crate::leader::Leadership;
 use crate::memory::Memory;
@@ -49,7 +50,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + 'st
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
     info!(server = %config.cluster_url, listen = %settings.listen, "the operator starts");
     let watching = client(config.clone(), None)?;
-    let writing = client(config, Some(Duration::from_secs(10)))?;
+    let writing = client(config, Some(CALL_DEADLINE + Duration::from_secs(3)))?;
     run_with(&watching, writing, listener, settings.instance, stop).await?;
     info!("the operator has stopped");
     Ok(())

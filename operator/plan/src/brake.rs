@@ -14,14 +14,15 @@ pub struct Brake {
     spec: Option<(RevisionHash, Deletion)>,
     /// What `replicas` was last.
     replicas: u32,
-    /// By how many pods it was changed since: an autoscaler may go up and down as often as it likes, for each pod once.
-    scaled: u32,
-    /// Ended for this spec, less one for each [`PAUSE`] that has passed.
+    /// Ended for this spec, less one for each [`PAUSE`] that has passed and [`TIMES`] for each replica that was asked for more or less: an autoscaler may
+    /// go up and down as often as it likes, and saves up nothing for a loop to come.
     level: u32,
     /// The most pods there were for this spec.
     most: u32,
     /// Until when pauses have been taken off the level.
     counted_to: Option<Timestamp>,
+    /// It was stopped, and has not come far from it since.
+    stopped: bool,
 }
 
 /// Every pod may go once, and a spare or a bad newcomer with it.
@@ -30,29 +31,36 @@ const TIMES: u32 = 2;
 const MORE: u32 = 10;
 /// Two a minute do no harm that a person would not have time to see, and whatever was wrong may be over.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
+/// So many pauses without a pod's end, and it is no more said to be stopped: one that is let through every 30 s would change what is said each time.
+const CALM: u32 = 3;
 
 impl Brake {
-    /// Before each plan. Says whether the app may end no pod just now.
+    /// Before each plan. Says whether the app was stopped, and until when it may end no pod.
     pub fn look(&mut self, observed: &Observed, now: Timestamp) -> Option<Hindrance> {
         let app = &observed.app;
         let spec = (app.update.clone(), app.deletion);
         if self.spec.as_ref() != Some(&spec) {
             *self = Self { spec: Some(spec), replicas: app.replicas, ..Self::default() };
         }
-        self.scaled = self.scaled.saturating_add(self.replicas.abs_diff(app.replicas));
+        let scaled = self.replicas.abs_diff(app.replicas);
+        self.level = self.level.saturating_sub(scaled.saturating_mul(TIMES));
         self.replicas = app.replicas;
         let living = u32::try_from(observed.pods.iter().filter(|p| p.lives()).count()).unwrap_or(u32::MAX);
         self.most = self.most.max(living).max(app.replicas.saturating_add(app.max_surge));
         self.pass(now);
-        let pods = self.most.saturating_add(self.scaled);
-        let may = pods.saturating_mul(TIMES).saturating_add(MORE);
-        let until = self.counted_to.unwrap_or(now).saturating_add(PAUSE).unwrap_or(Timestamp::MAX);
-        (self.level >= may).then(|| Hindrance {
+        let may = self.most.saturating_mul(TIMES).saturating_add(MORE);
+        let holds = self.level >= may;
+        self.stopped = holds || (self.stopped && self.level.saturating_add(CALM) > may);
+        let until = match holds {
+            true => self.counted_to.unwrap_or(now).saturating_add(PAUSE).unwrap_or(Timestamp::MAX),
+            false => now,
+        };
+        self.stopped.then(|| Hindrance {
             kind: Hindered::NoProgress,
             message: format!(
                 "{} pods were ended, of at most {} that there were at a time, and the app is no nearer to its spec; from now on one is ended \
                  every {} s. Look for what makes pods anew: who else writes to its Deployments, what evicts its pods?",
-                self.level,
+                may,
                 self.most,
                 PAUSE.as_secs()
             ),
@@ -130,15 +138,33 @@ mod tests {
         let held = brake.look(&seen, at(20)).expect("2 × 4 + 10 pods were ended");
         assert_eq!((held.kind, held.until), (Hindered::NoProgress, at(31)));
         assert!(held.message.starts_with("18 pods were ended, of at most 4 "), "{}", held.message);
-        assert_eq!(brake.look(&seen, at(31)), None, "one more");
-        brake.ended();
-        assert!(brake.look(&seen, at(32)).is_some());
-        assert_eq!(brake.look(&app(2), at(33)), None, "one replica less is a reason for two more");
-        (0..2).for_each(|_| brake.ended());
-        assert!(brake.look(&app(2), at(34)).is_some(), "and for no more");
+        let mut look = |ended: u32, seen: &Observed, second| {
+            (0..ended).for_each(|_| brake.ended());
+            brake.look(seen, at(second)).map(|hindrance| hindrance.holds(at(second)))
+        };
+        assert_eq!(look(0, &seen, 31), Some(false), "one more, and it is told all the same");
+        assert_eq!(look(1, &seen, 32), Some(true));
+        assert_eq!(look(0, &app(2), 33), Some(false), "one replica less is a reason for two more");
+        assert_eq!(look(2, &app(2), 34), Some(true), "and for no more");
+        assert_eq!(look(0, &app(2), 34 + 2 * 30), Some(false));
+        assert_eq!(look(0, &app(2), 34 + 3 * 30), None, "nothing was ended for a while: it is over");
         let mut next = app(2);
         next.app.update = RevisionHash::from("next");
         assert_eq!(brake.look(&next, at(35)), None, "a new template is a new reason");
+    }
+
+    #[test]
+    fn an_autoscaler_saves_up_nothing_for_a_loop() {
+        let mut brake = Brake::default();
+        for n in 0..1000 {
+            assert_eq!(brake.look(&app(50 * (n % 2)), at(i64::from(n))), None, "a round of an autoscaler");
+            (0..50 * ((n + 1) % 2)).for_each(|_| brake.ended());
+        }
+        let ended = (0..1000).take_while(|_| {
+            brake.ended();
+            brake.look(&app(50), at(1000)).is_none()
+        });
+        assert!(ended.count() < 2 * 51 + 10);
     }
 
     #[test]

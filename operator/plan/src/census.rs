@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use graceful_api::Signal;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::busy::cannot_be_busy;
 use crate::contact::{Answer, Contact};
-use crate::observed::{DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash};
+use crate::observed::{Container, DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Census<'a> {
@@ -58,7 +60,8 @@ impl<'a> Census<'a> {
     /// When the pod is, or will be, Available; none while it is not Ready.
     pub(crate) fn available_from(&self, pod: &Pod) -> Option<Timestamp> {
         match pod.readiness {
-            Readiness::Ready(since) => Some(after(since, self.observed.app.min_ready_seconds)),
+            // Its node's clock may be ahead: what is Ready is so by now.
+            Readiness::Ready(since) => Some(after(since.min(self.now), self.observed.app.min_ready_seconds)),
             Readiness::Lost(_) | Readiness::Never => None,
         }
     }
@@ -78,11 +81,19 @@ impl<'a> Census<'a> {
         self.serves(pod) && (self.superseded(pod) || (self.answer(pod).is_some() && !self.closed(pod)))
     }
 
-    /// A serving pod whose admission is closed, or will be: its last resumption has not reached it yet.
+    /// A serving pod whose admission is closed, or will be: its last resumption has not reached it yet. (Under signal Http alone is a pod told an epoch.)
     pub(crate) fn closed(&self, pod: &Pod) -> bool {
+        let told = self.policy(pod).signal == Signal::Http;
         self.answer(pod)
             .and_then(|a| a.protocol)
-            .is_some_and(|p| !p.accepting || pod.epoch.is_some_and(|e| p.epoch < e))
+            .is_some_and(|p| !p.accepting || (told && pod.epoch.is_some_and(|e| p.epoch < e)))
+    }
+
+    /// Nothing in it can be busy: see [`crate::busy`]. A crashed pod that was never Ready may have been sent something all the same where a Service
+    /// publishes unready addresses.
+    pub(crate) fn cannot_be_busy(&self, pod: &Pod) -> bool {
+        let hidden = self.observed.surroundings.publishing_unready.is_empty();
+        cannot_be_busy(pod) && (pod.container != Container::Crashed || hidden)
     }
 
     pub(crate) fn serving(&self) -> u32 {
@@ -133,14 +144,14 @@ impl<'a> Census<'a> {
         self.observed.pods.iter().filter(move |p| p.revision == *hash)
     }
 
-    /// The newest revision that still has serving pods or replicas, other than the update revision.
+    /// The newest revision that serves, other than the update revision; where none does, the newest that still has pods or replicas.
     pub(crate) fn current(&self) -> Option<&'a Revision> {
         self.observed
             .revisions
             .iter()
             .filter(|r| r.hash != *self.update())
             .filter(|r| self.wanted_of(r) > 0)
-            .max_by_key(|r| (r.created, &r.hash))
+            .max_by_key(|r| (self.pods_of(&r.hash).any(|p| p.lives() && self.counts(p)), r.created, &r.hash))
     }
 
     /// The epochs that this plan may still hand out: each above all annotations of the app and what the pod itself has seen.

@@ -42,7 +42,8 @@ impl Draft {
             return false; // its Deployment is gone: the garbage collector has it
         };
         let brake = &census.observed.surroundings.brake;
-        if [&pod.hindrance, &revision.hindrance, brake].into_iter().any(|h| self.hindered(census, h)) {
+        if [&pod.hindrance, &revision.hindrance, brake].into_iter().any(|h| self.hindered(census, h.as_ref()))
+        {
             return false;
         }
         if self.has_acted_on(pod) {
@@ -64,8 +65,8 @@ impl Draft {
     }
 
     /// Not now; and planned again when it is time.
-    pub(crate) fn hindered(&mut self, census: &Census<'_>, hindrance: &Option<Hindrance>) -> bool {
-        let holding = hindrance.as_ref().filter(|h| h.holds(census.now));
+    pub(crate) fn hindered(&mut self, census: &Census<'_>, hindrance: Option<&Hindrance>) -> bool {
+        let holding = hindrance.filter(|h| h.holds(census.now));
         if let Some(hindrance) = holding {
             self.wake(census, hindrance.until);
         }

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Proof};
 use crate::astray::patient;
-use crate::busy::cannot_be_busy;
 use crate::census::{Census, after, seconds};
+use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Container, DrainMark, DrainPolicy, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
@@ -34,7 +34,7 @@ pub(crate) enum Progress {
 
 /// The one place that says a pod may be killed.
 pub(crate) fn progress(census: &Census<'_>, pod: &Pod) -> Progress {
-    if cannot_be_busy(pod) {
+    if census.cannot_be_busy(pod) {
         return Progress::Proven(Proof::NotRunning);
     }
     if let Some(proof) = never_worked(census, pod) {
@@ -44,14 +44,14 @@ pub(crate) fn progress(census: &Census<'_>, pod: &Pod) -> Progress {
         return Progress::Busy;
     };
     let policy = census.policy(pod);
-    let proven = match policy.signal {
-        Signal::Http => idle(census, pod, epoch).then_some(Proof::Idle { epoch }),
-        Signal::Sigterm | Signal::None => quiet(census, pod, epoch, policy).then_some(Proof::Quiet { epoch }),
+    let proof = match policy.signal {
+        Signal::Http => Proof::Idle { epoch },
+        Signal::Sigterm | Signal::None => Proof::Quiet { epoch },
     };
-    match proven {
-        Some(proof) => Progress::Proven(proof),
-        None if census.now < deadline(mark, policy) => Progress::Busy,
-        None => past_deadline(census, pod, epoch, policy),
+    match still_stands(proof, census.contact(pod), policy, census.now) {
+        true => Progress::Proven(proof),
+        false if census.now < deadline(mark, policy) => Progress::Busy,
+        false => past_deadline(census, pod, epoch, policy),
     }
 }
 
@@ -68,26 +68,35 @@ pub(crate) fn never_worked(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
     (pod.node_ready && census.never_worked(&pod.revision)).then_some(Proof::NeverWorked { grace_seconds })
 }
 
+/// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
+/// Of a proof that rests on the pod's object alone there is nothing to hear.
+pub fn still_stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, now: Timestamp) -> bool {
+    match proof {
+        Proof::Idle { epoch } => contact.is_some_and(|c| idle(c, epoch)),
+        Proof::Quiet { epoch } => contact.is_some_and(|c| quiet(c, epoch, policy, now)),
+        Proof::HandedOver { .. } | Proof::Cut { .. } | Proof::NotRunning | Proof::NeverWorked { .. } => true,
+    }
+}
+
 /// One answer says all of it: this epoch, admission closed, nothing in flight, from the process that was told. Once true it stays true until the
 /// process ends, because the latch opens only for a resumption, and that has an epoch of its own.
-fn idle(census: &Census<'_>, pod: &Pod, epoch: Epoch) -> bool {
-    let told = census.contact(pod).is_some_and(|c| c.acknowledged == Some(epoch) && !c.several);
-    told && census.answer(pod).is_some_and(|answer| {
-        answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
-    })
+fn idle(contact: &Contact, epoch: Epoch) -> bool {
+    contact.acknowledged == Some(epoch)
+        && !contact.several
+        && contact.answer.as_ref().is_some_and(|answer| {
+            answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
+        })
 }
 
 /// Admission cannot be closed, so zero must hold: long enough, often enough, and until now.
-fn quiet(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> bool {
-    let Some(contact) = census.contact(pod) else {
-        return false;
-    };
+fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, now: Timestamp) -> bool {
     contact.error.is_none()
+        && !contact.several
         && contact.quiet.is_some_and(|q| {
             q.epoch == epoch
                 && q.reads >= QUIET_READS
                 && q.until.duration_since(q.since) >= seconds(policy.quiet_seconds)
-                && census.now.duration_since(q.until) <= QUIET_AGE
+                && now.duration_since(q.until) <= QUIET_AGE
         })
 }
 
@@ -139,7 +148,7 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
             Progress::Busy | Progress::Held => {
                 if outnumbered(census, pod)
                     && !draft.has_acted_on(pod)
-                    && !draft.hindered(census, &pod.hindrance)
+                    && !draft.hindered(census, pod.hindrance.as_ref())
                     && patient(census, draft, pod)
                 {
                     let epoch = draft.epochs.next_for(census, pod);
@@ -156,10 +165,11 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
 /// The kubelet may start one all the same, and where no other endpoint is left (a scale to 0, a deletion) kube-proxy falls back to terminating
 /// ones: the spare would accept work and be killed with it. Seen on a real cluster: 5 tasks of 41.
 pub(crate) fn unroute_spares(census: &Census<'_>, draft: &mut Draft) {
-    let unready = |p: &&Pod| !matches!(p.readiness, Readiness::Ready(_));
+    // One that was Ready once is no spare: whoever ends it is told of, with what it has in flight, and no mark of ours may hide that.
+    let unready = |p: &&Pod| p.readiness == Readiness::Never;
     let ends = |p: &&Pod| p.terminating && p.serving && p.container != Container::Finished;
     for pod in census.observed.pods.iter().filter(ends).filter(unready) {
-        if draft.hindered(census, &pod.hindrance) {
+        if draft.hindered(census, pod.hindrance.as_ref()) {
             continue;
         }
         let epoch = draft.epochs.next_for(census, pod);
@@ -170,8 +180,16 @@ pub(crate) fn unroute_spares(census: &Census<'_>, draft: &mut Draft) {
 
 /// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable until it latches, or serves again.
 pub(crate) fn end_lingers(census: &Census<'_>, draft: &mut Draft) {
-    for pod in census.live.iter().filter(|p| p.lingering) {
+    let there = |p: &&Pod| p.lingering && p.container != Container::Finished;
+    for pod in census.observed.pods.iter().filter(there) {
         let over = match (pod.serving, pod.drain, census.policy(pod)) {
+            // Ended by somebody in its linger, and it answers no more.
+            _ if pod.terminating && !matches!(pod.readiness, Readiness::Ready(_)) => true,
+            (false, Some(mark), policy)
+                if pod.terminating && after(mark.since, policy.linger_seconds) <= census.now =>
+            {
+                true
+            }
             (true, ..) | (false, None, _) => true,
             (false, Some(_), DrainPolicy { signal: Signal::Http, .. }) => census
                 .answer(pod)
@@ -183,7 +201,7 @@ pub(crate) fn end_lingers(census: &Census<'_>, draft: &mut Draft) {
                 end <= census.now
             }
         };
-        if over && !draft.has_acted_on(pod) && !draft.hindered(census, &pod.hindrance) {
+        if over && !draft.has_acted_on(pod) && !draft.hindered(census, pod.hindrance.as_ref()) {
             draft.act(Action::EndLinger { pod: pod_ref(pod) });
         }
     }
@@ -210,7 +228,7 @@ pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
         } else {
             pod.drain.is_none()
         };
-        if astray && !draft.hindered(census, &pod.hindrance) {
+        if astray && !draft.hindered(census, pod.hindrance.as_ref()) {
             let epoch = draft.epochs.next_for(census, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }
@@ -353,6 +371,53 @@ mod tests {
     fn one_of_several_processes_does_not_speak_for_the_pod() {
         let several = Contact { several: true, ..said(0, 7, false) };
         assert_eq!(judged(Signal::Http, OnDeadline::Hold, several, 10), Progress::Busy);
+        for signal in [Signal::Sigterm, Signal::None] {
+            let several = Contact { several: true, ..zeros(9, 5, 10) };
+            assert_eq!(judged(signal, OnDeadline::Hold, several, 12), Progress::Busy, "{signal:?}");
+        }
+    }
+
+    /// One that was Ready for no moment holds nothing, unless a Service sends clients to unready pods.
+    #[test]
+    fn a_crashed_pod_may_hold_what_an_unready_address_was_sent() {
+        let judge = |published: &[&str]| {
+            judged_of(Signal::Http, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
+                (pod.container, pod.readiness) = (Container::Crashed, Readiness::Never);
+                observed.surroundings.publishing_unready = published.iter().map(|&s| s.to_owned()).collect();
+            })
+        };
+        assert_eq!(judge(&[]), Progress::Proven(Proof::NotRunning));
+        assert_eq!(judge(&["headless"]), Progress::Busy);
+    }
+
+    #[test]
+    fn only_a_pod_that_is_told_epochs_is_closed_by_an_older_one() {
+        let closed = |signal| {
+            let mut closed = None;
+            judged_of(signal, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
+                pod.serving = true;
+                observed.contacts.insert(pod.uid.clone(), said(0, 0, true));
+                closed = Some(Census::take(observed, at(10)).closed(pod));
+            });
+            closed.unwrap()
+        };
+        assert!(closed(Signal::Http), "its resumption has not reached it");
+        assert!(!closed(Signal::Sigterm) && !closed(Signal::None), "it will never say another");
+    }
+
+    /// Its node's clock may be an hour ahead.
+    #[test]
+    fn a_pod_that_is_ready_from_a_later_moment_on_is_available_now() {
+        let from = |min_ready_seconds| {
+            let mut from = None;
+            judged_of(Signal::Http, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
+                observed.app.min_ready_seconds = min_ready_seconds;
+                pod.readiness = Readiness::Ready(at(3600));
+                from = Census::take(observed, at(10)).available_from(pod);
+            });
+            from.unwrap()
+        };
+        assert_eq!((from(0), from(30)), (at(10), at(40)));
     }
 
     #[test]

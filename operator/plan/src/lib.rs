@@ -13,6 +13,7 @@ mod census;
 mod contact;
 mod draft;
 mod drains;
+mod futile;
 mod observed;
 mod others;
 mod report;
@@ -64,6 +65,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::No => {
             upkeep::children(&census, &mut draft);
             drains::unroute_spares(&census, &mut draft);
+            futile::stop(&census, &mut draft);
             rollout::protect(&census, &mut draft);
             drains::repair(&census, &mut draft);
             let clearing = rollout::clear_away(&census, &mut draft, &course);

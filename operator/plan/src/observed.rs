@@ -333,6 +333,18 @@ pub enum TemplateVerdict {
     Accepted,
     /// It would not: Kubernetes' own words.
     Refused(String),
+    /// The same, a while ago: it is asked again, and is refused until it has answered otherwise.
+    RefusedBefore(String),
+}
+
+impl TemplateVerdict {
+    /// Why it is not taken.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Unknown | Self::Accepted => None,
+            Self::Refused(why) | Self::RefusedBefore(why) => Some(why),
+        }
+    }
 }
 
 /// A child that is kept equal to what the spec says.

@@ -4,6 +4,7 @@ use graceful_api::Signal;
 
 use crate::action::Proof;
 use crate::busy::cannot_be_busy;
+pub use crate::drains::still_stands;
 use crate::observed::{Container, DrainPolicy, Epoch, Pod, PodUid, Readiness};
 
 /// What the live look allows.
@@ -16,6 +17,8 @@ pub enum Verdict {
         /// The grace of the DELETE; none is the pod's own.
         grace_seconds: Option<u32>,
     },
+    /// It has finished by itself, and counts for nothing.
+    Finished,
     /// Something has changed since the plan: look again.
     Void(&'static str),
 }
@@ -44,7 +47,7 @@ pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> V
         return Verdict::Void("the pod is terminating already");
     }
     if found.container == Container::Finished {
-        return Verdict::Void("the pod has finished, and counts for nothing");
+        return Verdict::Finished;
     }
     if !holds(found, proof) {
         return Verdict::Void("the pod is not what the plan saw");
@@ -183,7 +186,7 @@ mod tests {
     fn replicas_never_fall_below_the_pods_that_live_on() {
         let scale_to = |replicas, others| match check(Some(&draining("a")), IDLE, replicas, others) {
             Verdict::Go { scale_to, .. } => scale_to,
-            Verdict::Void(why) => panic!("{why}"),
+            other => panic!("{other:?}"),
         };
         assert_eq!((scale_to(3, 2), scale_to(3, 1), scale_to(3, 3), scale_to(1, 0)), (2, 2, 3, 0));
     }
@@ -191,7 +194,7 @@ mod tests {
     #[test]
     fn a_finished_pod_is_no_reason_to_end_anything() {
         let evicted = Pod { container: Container::Finished, ..serving("a") };
-        assert!(matches!(check(Some(&evicted), Proof::NotRunning, 3, 2), Verdict::Void(_)));
+        assert!(matches!(check(Some(&evicted), Proof::NotRunning, 3, 2), Verdict::Finished));
         assert!(may_lower(1, &[serving("a"), evicted]));
     }
 

@@ -5,10 +5,10 @@
 use graceful_api::DrainReason;
 
 use crate::action::{Action, Proof};
-use crate::busy::cannot_be_busy;
 use crate::census::{Census, after, count};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
+use crate::futile::may_make;
 use crate::observed::{App, Container, Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
 
 /// Where the app is going.
@@ -44,7 +44,7 @@ pub(crate) fn protect(census: &Census<'_>, draft: &mut Draft) {
                 .iter()
                 .filter(|p| p.revision == revision.hash && p.container != Container::NeverStarted),
         );
-        if running > revision.replicas && !draft.hindered(census, &revision.hindrance) {
+        if running > revision.replicas && !draft.hindered(census, revision.hindrance.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });
         }
@@ -57,36 +57,55 @@ pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course
     if !course.rolling {
         return false;
     }
-    let mut any = false;
-    for pod in census.labelled().filter(|p| dispensable(census, &p.revision)) {
-        if let Some(proof) = undrained(census, pod) {
-            any |= draft.retire(census, pod, proof);
+    let mut gone = 0;
+    let mut pods: Vec<_> = census.labelled().filter(|p| dispensable(census, &p.revision)).collect();
+    // Of what serves only what is beyond the rest: it goes last.
+    pods.sort_by_key(|p| to_spare(census, &p.revision) < i64::MAX);
+    for pod in pods {
+        if let Some(proof) = undrained(census, pod)
+            && to_spare(census, &pod.revision) > gone
+            && draft.retire(census, pod, proof)
+        {
+            gone += 1;
         }
     }
-    for revision in superseded(census).filter(|r| dispensable(census, &r.hash)) {
-        any |= drop_unmade(census, draft, revision, u32::MAX);
+    for revision in superseded(census) {
+        let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash));
+        let left = to_spare(census, &revision.hash).saturating_sub(gone).max(0);
+        let at_most = u32::try_from(left).unwrap_or(u32::MAX);
+        if drop_unmade(census, draft, revision, at_most) {
+            gone += i64::from(unmade.min(at_most));
+        }
     }
-    any
+    gone > 0
 }
 
 /// Why a pod may go without a drain, if it may.
 pub(crate) fn undrained(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
-    if cannot_be_busy(pod) { Some(Proof::NotRunning) } else { never_worked(census, pod) }
+    if census.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { never_worked(census, pod) }
 }
 
 /// A superseded revision whose missing or unready pods need not be waited for.
+fn dispensable(census: &Census<'_>, hash: &RevisionHash) -> bool {
+    to_spare(census, hash) > 0
+}
+
+/// How many missing or unready pods of a superseded revision need not be waited for.
 ///
 /// Until the update revision is proven, the revisions that serve keep even the pods that are only starting, up to `replicas` pods in all:
 /// were a node lost while the new revision is bad, their replacements would be all there is. Without surge, maxUnavailable says how many go.
-fn dispensable(census: &Census<'_>, hash: &RevisionHash) -> bool {
+/// ([`grow_serving`] makes no more than is kept here, or what it makes would go again at once.)
+fn to_spare(census: &Census<'_>, hash: &RevisionHash) -> i64 {
     let app = &census.observed.app;
     if hash == census.update() {
-        return false;
+        return 0;
     }
-    let without_surge =
-        app.max_surge == 0 && census.total() > app.replicas.saturating_sub(app.max_unavailable);
-    let beyond = superseded(census).map(|r| census.wanted_of(r)).sum::<i64>() > i64::from(app.replicas);
-    proven(census) || without_surge || beyond || !relied_on(census, hash)
+    if proven(census) || !relied_on(census, hash) {
+        return i64::MAX;
+    }
+    let missing = if app.max_surge == 0 { app.max_unavailable } else { 0 };
+    let there: i64 = superseded(census).map(|r| census.wanted_of(r)).sum();
+    (there - i64::from(app.replicas.saturating_sub(missing))).max(0)
 }
 
 fn superseded<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Revision> {
@@ -108,7 +127,8 @@ fn proven(census: &Census<'_>) -> bool {
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
 fn drop_unmade(census: &Census<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
     let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash)).min(at_most);
-    if unmade == 0 || draft.has_scaled(&revision.hash) || draft.hindered(census, &revision.hindrance) {
+    if unmade == 0 || draft.has_scaled(&revision.hash) || draft.hindered(census, revision.hindrance.as_ref())
+    {
         return false;
     }
     draft.act(Action::ScaleDown {
@@ -144,10 +164,10 @@ pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, 
         need = need.min(i64::from(unproven_share(app)) - revision.map_or(0, |r| census.wanted_of(r)));
         room -= grow_serving(census, draft, serving, room - need.max(0));
     }
-    let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX);
+    let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(census, draft, growth));
     match revision {
         None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
-        Some(r) if new > 0 && !draft.has_scaled(growth) && !draft.hindered(census, &r.hindrance) => {
+        Some(r) if new > 0 && !draft.has_scaled(growth) && !draft.hindered(census, r.hindrance.as_ref()) => {
             let to = r.replicas.saturating_add(new);
             draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
         }
@@ -176,10 +196,13 @@ fn grow_serving(census: &Census<'_>, draft: &mut Draft, serving: &Revision, room
     let spent = if app.max_surge == 0 { app.max_unavailable } else { app.max_unavailable.min(1) };
     let there: i64 = superseded(census).map(|r| census.wanted_of(r)).sum();
     let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
-    if missing == 0 || draft.has_scaled(&serving.hash) || draft.hindered(census, &serving.hindrance) {
+    if missing == 0 || draft.has_scaled(&serving.hash) || draft.hindered(census, serving.hindrance.as_ref()) {
         return 0;
     }
-    let by = u32::try_from(missing).unwrap_or(u32::MAX);
+    let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(census, draft, &serving.hash));
+    if by == 0 {
+        return 0;
+    }
     let (revision, from) = (serving.hash.clone(), serving.replicas);
     draft.act(Action::ScaleUp { revision, from, to: from.saturating_add(by) });
     missing
@@ -290,7 +313,9 @@ fn scale_down(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, spend
             Some(_) => {}
         }
     }
-    if surplus <= 0 || !all_fresh(census, draft, &candidates) {
+    // Nobody is asked each second for a choice that cannot be made: a change freeze may last for days.
+    candidates.retain(|p| may_be_unrouted(census, draft, p));
+    if surplus <= 0 || candidates.is_empty() || !all_fresh(census, draft, &candidates) {
         return;
     }
     candidates.sort_by_key(|p| {
@@ -332,11 +357,16 @@ fn known_in_flight(census: &Census<'_>, pod: &Pod) -> u64 {
     contact.and_then(|c| c.answer.as_ref()).map_or(u64::MAX, |a| a.in_flight.total)
 }
 
+/// Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
+fn may_be_unrouted(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> bool {
+    let revision = census.revision(&pod.revision).and_then(|r| r.hindrance.as_ref());
+    let brake = census.observed.surroundings.brake.as_ref();
+    let all = [revision, brake, pod.hindrance.as_ref()];
+    !all.into_iter().any(|hindrance| draft.hindered(census, hindrance))
+}
+
 pub(crate) fn unroute(census: &Census<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
-    // Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
-    let held = census.revision(&pod.revision).is_some_and(|r| draft.hindered(census, &r.hindrance));
-    let held = held || draft.hindered(census, &census.observed.surroundings.brake);
-    if draft.has_acted_on(pod) || held || draft.hindered(census, &pod.hindrance) || chosen_from(census, pod) {
+    if draft.has_acted_on(pod) || !may_be_unrouted(census, draft, pod) || chosen_from(census, pod) {
         return;
     }
     let epoch = draft.epochs.next_for(census, pod);

@@ -1,7 +1,7 @@
 //! What is told to people: the STATUS column, the conditions and the counts. The sentence is in `waiting`.
 
 use graceful_api::conditions::{ConditionType, Reason};
-use graceful_api::{Phase, PodState};
+use graceful_api::{Phase, PodState, Signal};
 use jiff::Timestamp;
 
 use crate::action::Proof;
@@ -9,7 +9,8 @@ use crate::astray;
 use crate::census::{Census, after, count};
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress};
-use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness, TemplateVerdict};
+use crate::futile;
+use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness};
 use crate::others;
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 use crate::rollout::{Course, fenced, superseded_pods};
@@ -24,7 +25,10 @@ pub(crate) struct Stall {
 pub(crate) fn report(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) -> Report {
     let stall = stall(census, draft);
     let phase = phase(census, stall.as_ref());
-    let waiting_for = waiting::sentence(census, draft, course, stall.as_ref());
+    let mut waiting_for = waiting::sentence(census, draft, course, stall.as_ref());
+    if waiting_for.is_empty() && phase != Phase::Serving {
+        "the last changes to take effect".clone_into(&mut waiting_for);
+    }
     let drained: Vec<_> = draining_pods(census);
     Report {
         conditions: conditions(census, phase, stall.as_ref(), &waiting_for),
@@ -50,7 +54,7 @@ fn stall(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
     if census.observed.app.deletion != Deletion::No || around.namespace_terminating {
         return None;
     }
-    if let (TemplateVerdict::Refused(why), None) = (&around.template, census.revision(census.update())) {
+    if let (Some(why), None) = (around.template.refusal(), census.revision(census.update())) {
         let message = format!("Kubernetes refuses spec.template, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
     }
@@ -59,6 +63,9 @@ fn stall(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
     }
     if let Some(stall) = hindrances(census).find_map(stalled_by) {
         return Some(stall);
+    }
+    if let Some(message) = futile::words(census, census.update()) {
+        return Some(Stall { reason: Reason::NoProgress, message });
     }
     failing(census, draft).or_else(|| refused_child(census))
 }
@@ -306,7 +313,8 @@ pub(crate) fn state(census: &Census<'_>, pod: &Pod) -> PodState {
     let said = census.answer(pod).and_then(|a| a.protocol);
     match said {
         Some(p) if Some(p.epoch) == pod.epoch && !p.accepting => PodState::Draining,
-        Some(_) => PodState::Lingering,
+        Some(_) if census.policy(pod).signal == Signal::Http => PodState::Lingering,
+        Some(_) => PodState::Draining,
         None => PodState::Draining,
     }
 }

@@ -6,6 +6,7 @@ use crate::action::Action;
 use crate::census::Census;
 use crate::draft::Draft;
 use crate::drains;
+use crate::futile;
 use crate::observed::{Child, Container, Pod, Readiness, Revision, TemplateVerdict};
 use crate::rollout::{self, undrained, unroute};
 
@@ -20,10 +21,10 @@ pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
         draft.act(Action::SyncBudget);
     }
     match census.revision(census.update()) {
-        Some(update) if !update.policy_current && !draft.hindered(census, &update.unannotated) => {
+        Some(update) if !update.policy_current && !draft.hindered(census, update.unannotated.as_ref()) => {
             draft.act(Action::SyncPolicy { revision: update.hash.clone() });
         }
-        None if around.template == TemplateVerdict::Unknown => {
+        None if matches!(around.template, TemplateVerdict::Unknown | TemplateVerdict::RefusedBefore(_)) => {
             draft.act(Action::DryRunTemplate { revision: census.update().clone() });
         }
         Some(_) | None => {}
@@ -34,7 +35,9 @@ pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
 fn mark_proven(census: &Census<'_>, draft: &mut Draft) {
     let worked = |p: &Pod| p.readiness != Readiness::Never || census.answer(p).is_some();
     for revision in census.observed.revisions.iter().filter(|r| !r.proven) {
-        if census.pods_of(&revision.hash).any(worked) && !draft.hindered(census, &revision.unannotated) {
+        if census.pods_of(&revision.hash).any(worked)
+            && !draft.hindered(census, revision.unannotated.as_ref())
+        {
             draft.act(Action::MarkProven { revision: revision.hash.clone() });
         }
     }
@@ -48,6 +51,9 @@ pub(crate) fn history(census: &Census<'_>, draft: &mut Draft) {
     let limit = usize::try_from(census.observed.app.revision_history_limit).unwrap_or(usize::MAX);
     let surplus = emptied.len().saturating_sub(limit);
     for revision in emptied.into_iter().take(surplus) {
+        if draft.hindered(census, revision.unannotated.as_ref()) {
+            continue;
+        }
         draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
     }
 }
@@ -69,6 +75,7 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
         return;
     }
     drains::unroute_spares(census, draft);
+    futile::stop(census, draft);
     rollout::protect(census, draft);
     for pod in census.live.iter().filter(|p| p.serving || p.drain.is_none()) {
         if let Some(proof) = undrained(census, pod) {
@@ -83,7 +90,7 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
         let live = census.live_of(&revision.hash);
         if revision.replicas > live
             && !draft.has_scaled(&revision.hash)
-            && !draft.hindered(census, &revision.hindrance)
+            && !draft.hindered(census, revision.hindrance.as_ref())
         {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: live });

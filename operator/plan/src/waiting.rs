@@ -30,6 +30,8 @@ pub(crate) fn sentence(
     // A stall has said the others.
     let untold = |h: &&Hindrance| stall.is_none() || h.kind == Hindered::TooSlow;
     parts.extend(hindrances(census).find(untold).map(|hindrance| hindrance.message.clone()));
+    // Said before a drain that may take an hour: it may be for this that there is one.
+    parts.extend(no_pods(census));
     parts.extend(drains(census, draft));
     if parts.is_empty() {
         parts.extend(new_pods(census, draft));
@@ -58,14 +60,20 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
     let since = pod.drain.map_or(census.now, |d| d.since);
     let age = age(census, draft, since);
     let contact = census.contact(pod);
-    let what = match (contact.and_then(|c| c.error.as_ref()), contact.and_then(|c| c.answer.as_ref())) {
-        (Some(error), Some(last)) => {
-            format!("counted busy: {} (last known {} in flight)", error.message, last.in_flight.total)
+    let lost = (!pod.node_ready).then(|| {
+        let known = census.answer(pod).map_or(String::new(), |a| format!(" (last known {} in flight)", a.in_flight.total));
+        format!("counted busy: its node is not Ready, so nobody knows what it does{known}; if the node is lost for good, remove it from the cluster")
+    });
+    let what = lost.unwrap_or_else(|| {
+        match (contact.and_then(|c| c.error.as_ref()), contact.and_then(|c| c.answer.as_ref())) {
+            (Some(error), Some(last)) => {
+                format!("counted busy: {} (last known {} in flight)", error.message, last.in_flight.total)
+            }
+            (Some(error), None) => format!("counted busy: {}", error.message),
+            (None, None) => "not heard yet".to_owned(),
+            (None, Some(_)) => in_flight(census, pod),
         }
-        (Some(error), None) => format!("counted busy: {}", error.message),
-        (None, None) => "not heard yet".to_owned(),
-        (None, Some(_)) => in_flight(census, pod),
-    };
+    });
     let restarted = match contact.and_then(|c| c.restarted) {
         Some(r) => format!(", restarted in place {} × (had {} in flight)", r.times, r.last_known),
         None => String::new(),
@@ -88,9 +96,12 @@ fn namespace_goes(census: &Census<'_>) -> String {
     let pods = census.observed.pods.iter().filter(|p| p.container != Container::Finished);
     let known = pods.clone().filter_map(|p| census.answer(p)).map(|a| a.in_flight.total);
     let (pods, known) = (count(pods), known.fold(0, u64::saturating_add));
+    let namespace = &census.observed.app.namespace;
+    if pods == 0 {
+        return format!("the namespace {namespace} is terminating: no pod runs in it any more");
+    }
     format!(
-        "the namespace {} is terminating: {pods} pods end in it, with {known} in flight as far as is known; each has its grace period",
-        census.observed.app.namespace
+        "the namespace {namespace} is terminating: {pods} pods end in it, with {known} in flight as far as is known; each has its grace period"
     )
 }
 
@@ -201,6 +212,12 @@ pub(crate) fn new_pod(census: &Census<'_>, pod: &Pod) -> String {
             format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
+        (None, Some(trouble), _) if pod.unschedulable.is_some() => {
+            format!(
+                "{name}: not Ready: {trouble}; {}",
+                what_makes_room(census, census.observed.app.surge_timeout_seconds)
+            )
+        }
         (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),
         (None, None, _) => format!("{name}: not Ready yet"),
     }
@@ -219,7 +236,8 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
     if census.revision(&app.update).is_none() {
         return match census.observed.surroundings.template {
             TemplateVerdict::Unknown => Some("a dry run of spec.template".to_owned()),
-            TemplateVerdict::Accepted | TemplateVerdict::Refused(_) => None,
+            TemplateVerdict::Accepted => Some(format!("revision {} to be made", app.update)),
+            TemplateVerdict::Refused(_) | TemplateVerdict::RefusedBefore(_) => None,
         };
     }
     if draft.ask_serving && draft.actions.is_empty() {
@@ -227,14 +245,18 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
             "the serving pods' word on how busy they are, or the budget, to choose the idlest".to_owned(),
         );
     }
-    if let Some(failure) = census.revision(&app.update).and_then(|r| r.replica_failure.as_ref()) {
-        return Some(no_room(census, &failure.message));
-    }
     let here = count(census.labelled().filter(|p| !census.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let pods = if missing == 1 { "pod" } else { "pods" };
     if missing > 0 {
-        return Some(format!("{missing} {pods} of revision {} to be made", app.update));
+        let lost = count(census.live.iter().filter(|p| !p.node_ready));
+        let lost = match lost {
+            0 => String::new(),
+            n => {
+                format!("; {n} on nodes that are not Ready hold their places until they are known to be gone")
+            }
+        };
+        return Some(format!("{missing} {pods} of revision {} to be made{lost}", app.update));
     }
     // Replicas without a pod, mostly, that are taken back; or a choice that is under way.
     let more = census.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
@@ -242,17 +264,36 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
     Some(format!("{more} {pods} more than spec.replicas asks for to go"))
 }
 
+fn no_pods(census: &Census<'_>) -> Option<String> {
+    let app = &census.observed.app;
+    let failure = census.revision(&app.update)?.replica_failure.as_ref()?;
+    (app.deletion == Deletion::No).then(|| no_room(census, &failure.message))
+}
+
 /// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
 fn no_room(census: &Census<'_>, words: &str) -> String {
+    format!("no pod of revision {} can be made: {words}; {}", census.update(), what_helps(census, words))
+}
+
+/// Room helps against a quota, and against nothing else that refuses a pod.
+fn what_helps(census: &Census<'_>, words: &str) -> String {
+    if words.contains("quota") {
+        return what_makes_room(census, 0);
+    }
+    "mend what refuses it; it is tried again".to_owned()
+}
+
+/// `patience`: an autoscaler may bring a node in that time.
+fn what_makes_room(census: &Census<'_>, patience: u32) -> String {
     let app = &census.observed.app;
-    let help = if app.max_unavailable == 0 {
-        "make room, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes room for a new one"
-    } else if app.max_surge > 0 {
-        "one serving pod at a time makes room for a new one, as spec.rollout.maxUnavailable allows"
-    } else {
-        "make room"
-    };
-    format!("no pod of revision {} can be made: {words}; {help}", app.update)
+    if superseded_pods(census) == 0 || app.max_surge == 0 {
+        return "make room".to_owned();
+    }
+    if app.max_unavailable == 0 {
+        return "make room, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes room for a new one".to_owned();
+    }
+    let when = if patience == 0 { String::new() } else { format!("after {patience} s ") };
+    format!("{when}one serving pod at a time makes room for a new one, as spec.rollout.maxUnavailable allows")
 }
 
 /// The exact command that fences the first of the user's own Services.

@@ -44,6 +44,7 @@ fn event() -> impl Strategy<Value = Event> {
     let behaviour = prop_oneof![
         5 => Just(Behaviour::Good),
         1 => Just(Behaviour::BadImage),
+        1 => Just(Behaviour::Rejected),
         1 => Just(Behaviour::CrashLoop),
         1 => Just(Behaviour::Flapping),
         1 => Just(Behaviour::Refused),

@@ -78,6 +78,7 @@ enum Pods {
     #[default]
     Good,
     BadImage,
+    Rejected,
     CrashLoop,
     Flapping,
     NeverReady,
@@ -161,6 +162,7 @@ fn take(world: &mut World, step: &Step) -> String {
             let (behaviour, aside) = match pods {
                 Pods::Good => (Behaviour::Good, ""),
                 Pods::BadImage => (Behaviour::BadImage, ", whose image cannot be pulled"),
+                Pods::Rejected => (Behaviour::Rejected, ", whose pods the kubelet rejects"),
                 Pods::CrashLoop => (Behaviour::CrashLoop, ", which crashes"),
                 Pods::Flapping => (Behaviour::Flapping, ", which is Ready for moments and crashes"),
                 Pods::NeverReady => (Behaviour::NeverReady, ", which is never Ready"),

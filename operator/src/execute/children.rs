@@ -1,6 +1,7 @@
 //! The managed Service and the PodDisruptionBudget: applied as wanted, or removed.
 
 use graceful_api::names;
+use graceful_plan::Hindered;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -23,7 +24,7 @@ pub(super) async fn sync_service(scene: &mut Scene<'_>) -> Result<Outcome, Error
     let name = names::service_name(&scene.object.name_any());
     match scene.seen.wanted.service.clone() {
         Some(wanted) => apply::<Service>(scene, Kind::Service, "Service", &name, wanted).await,
-        None => remove::<Service>(scene, Kind::Service, &name).await,
+        None => remove::<Service>(scene, Kind::Service, "Service", &name).await,
     }
 }
 
@@ -33,7 +34,7 @@ pub(super) async fn sync_budget(scene: &mut Scene<'_>) -> Result<Outcome, Error>
         Some(wanted) => {
             apply::<PodDisruptionBudget>(scene, Kind::Budget, "PodDisruptionBudget", &name, wanted).await
         }
-        None => remove::<PodDisruptionBudget>(scene, Kind::Budget, &name).await,
+        None => remove::<PodDisruptionBudget>(scene, Kind::Budget, "PodDisruptionBudget", &name).await,
     }
 }
 
@@ -87,15 +88,23 @@ where
         }
         Err(error) if error.conflict() => Ok(CHANGED),
         Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
-        Err(error) => match error.denial() {
-            // Said in a condition, and no reason to hold up what else there is to do.
-            Some(why) => {
-                scene.memory.refused.insert(word, Held::new((wanted.fingerprint, why.clone())));
-                Ok(Outcome::Refused(why))
-            }
-            None => Err(error),
-        },
+        Err(error) => refused(scene, word, Some(wanted.fingerprint), error),
     }
+}
+
+/// Said in a condition, and no reason to hold up what else there is to do.
+fn refused(
+    scene: &mut Scene<'_>,
+    word: &'static str,
+    fingerprint: Option<String>,
+    error: Error,
+) -> Result<Outcome, Error> {
+    let Some((kind, why)) = error.hindrance() else {
+        return Err(error);
+    };
+    scene.unanswered += u32::from(kind == Hindered::TooSlow);
+    scene.memory.refused.insert(word, Held::new((fingerprint, why.clone())));
+    Ok(Outcome::Refused(why))
 }
 
 /// Applies it over exactly what was looked at. What of another field manager's stands in our way goes first: apply alone does not take it away.
@@ -177,7 +186,12 @@ fn by_whom<K: Resource>(there: &K, fields: &[String]) -> String {
 }
 
 /// Only ours: the object that carries this app's uid as it was looked at just now.
-async fn remove<K>(scene: &mut Scene<'_>, kind: Kind, name: &str) -> Result<Outcome, Error>
+async fn remove<K>(
+    scene: &mut Scene<'_>,
+    kind: Kind,
+    word: &'static str,
+    name: &str,
+) -> Result<Outcome, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
@@ -194,7 +208,8 @@ where
     match call("remove a child", api.delete(name, &params)).await {
         Ok(_) => scene.memory.written.removed(kind, name, &uid),
         Err(error) if error.not_found() || error.conflict() => {}
-        Err(error) => return Err(error),
+        Err(error) => return refused(scene, word, None, error),
     }
+    scene.memory.refused.remove(word);
     Ok(Outcome::Done)
 }

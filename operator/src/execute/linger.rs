@@ -33,10 +33,16 @@ pub(super) async fn begin(
     let Some(object) = call("read a pod", scene.api::<Pod>().get_opt(&pod.name)).await? else {
         return Ok(Err(CHANGED));
     };
+    // No endpoint says that it serves where the pod itself does not: a spare that is taken back would get clients, and be killed with their work.
+    if object.metadata.deletion_timestamp.is_some() || !is_ready(&object) {
+        return Ok(Ok(version.to_owned()));
+    }
     let mut slices = Vec::new();
     for name in &services {
-        if let Some(service) = call("read a Service", scene.api::<Service>().get_opt(name)).await? {
-            slices.extend(slices_of(&object, &service));
+        match call("read a Service", scene.api::<Service>().get_opt(name)).await {
+            Ok(service) => slices.extend(service.iter().flat_map(|service| slices_of(&object, service))),
+            // The pod goes on to drain, as below.
+            Err(error) => tracing::warn!(pod = pod.name, service = name, "no linger behind it: {error}"),
         }
     }
     if slices.is_empty() {
@@ -91,6 +97,11 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
         Err(error) => pods::refused(scene, pod, "changed", error),
     }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// One for each address family of the pod.

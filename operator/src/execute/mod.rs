@@ -15,8 +15,10 @@ mod retire;
 mod revision;
 mod scale;
 
+use std::time::{Duration, Instant};
+
 use graceful_api::GracefulApp;
-use graceful_plan::Action;
+use graceful_plan::{Action, Hindered};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
@@ -25,6 +27,7 @@ use crate::error::{Error, chain};
 use crate::memory::AppMemory;
 use crate::observe::Observation;
 use crate::operator::Operator;
+use crate::refusals::Of;
 
 /// What an action works with.
 pub(crate) struct Scene<'a> {
@@ -32,7 +35,21 @@ pub(crate) struct Scene<'a> {
     pub(crate) object: &'a GracefulApp,
     pub(crate) seen: &'a Observation,
     pub(crate) memory: &'a mut AppMemory,
+    /// When the plan was made.
+    pub(crate) planned: Instant,
+    /// Writes that had no answer in time.
+    pub(crate) unanswered: u32,
 }
+
+/// How old a plan may be when it takes another pod out of service or ends it: what it counted on may be gone by then. Its first such action is done at any
+/// age, so that an API server that takes seconds a call gets there all the same.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// Why the rest of an old plan is not done. The next one goes on where it stopped.
+pub(crate) const GROWN_OLD: &str = "the plan has grown old";
+
+/// Where that many writes had no answer, no other would fare better now.
+const UNANSWERED: u32 = 2;
 
 /// How an action ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +60,22 @@ pub(crate) enum Outcome {
     Refused(String),
     /// Things have changed since the plan was made, or it asks for another plan right away.
     LookAgain(&'static str),
+}
+
+/// Remembers what a write met that stops only what depends on it; any other failure is the whole plan's.
+fn hindered(
+    scene: &mut Scene<'_>,
+    of: Of,
+    error: Error,
+    words: impl FnOnce(&str) -> String,
+) -> Result<Outcome, Error> {
+    let Some((kind, why)) = error.hindrance() else {
+        return Err(error);
+    };
+    let message = words(&why);
+    scene.unanswered += u32::from(kind == Hindered::TooSlow);
+    scene.memory.refusals.note(of, kind, message.clone());
+    Ok(Outcome::Refused(message))
 }
 
 /// What a conflict means, wherever it comes from.
@@ -81,11 +114,17 @@ pub(crate) struct Executed {
 pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Executed {
     let mut done = Vec::new();
     let mut outcome = Ok(Outcome::Done);
+    let mut begun = false;
     for action in actions {
         // The finalizer goes last, and only when all that it is there for went.
         if *action == Action::ReleaseFinalizer && !matches!(outcome, Ok(Outcome::Done)) {
             break;
         }
+        let decided = matches!(action, Action::Unroute { .. } | Action::Retire { .. });
+        if decided && begun && scene.planned.elapsed() > FRESH {
+            return Executed { done, outcome: outcome.and(Ok(Outcome::LookAgain(GROWN_OLD))) };
+        }
+        begun |= decided;
         let this = act(scene, action).await;
         tell(scene, action, &this);
         match (&this, nothing_follows_from(action)) {
@@ -94,6 +133,9 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
                 scene.memory.look_live = true;
                 if outcome.is_ok() {
                     outcome = this;
+                }
+                if scene.unanswered >= UNANSWERED {
+                    return Executed { done, outcome };
                 }
             }
             (Ok(Outcome::LookAgain(_)) | Err(_), _) => {

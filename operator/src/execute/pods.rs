@@ -1,9 +1,12 @@
 //! Out of service and back: one patch each, on exactly the pod that was seen.
 
+use std::collections::BTreeMap;
+
 use graceful_api::{DrainReason, names};
-use graceful_plan::{Epoch, Hindered, PodRef};
+use graceful_plan::{Epoch, PodRef};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -25,6 +28,8 @@ pub(super) async fn unroute(
         (names::DRAIN_REASON): reason.as_str(),
         (names::DRAIN_SINCE): since.to_string(),
         (names::POD_DELETION_COST): names::DRAINING_DELETION_COST,
+        // Of a cut that was refused: what is counted as cut must have been cut.
+        (names::CUT): null,
     });
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
@@ -44,6 +49,7 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
         (names::DRAIN_REASON): null,
         (names::DRAIN_SINCE): null,
         (names::POD_DELETION_COST): null,
+        (names::CUT): null,
     });
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
@@ -60,13 +66,25 @@ async fn patch(
 ) -> Result<Outcome, Error> {
     match annotate(scene, pod, version, labels, annotations).await {
         Ok(written) => {
-            scene.memory.refusals.cleared(&Of::Pod(pod.uid.clone()));
             scene.memory.written.wrote(Kind::Pod, &written);
+            if !is_as_asked(written.labels(), labels) || !is_as_asked(written.annotations(), annotations) {
+                let how = "an admission webhook or policy changes the labels or annotations that we write; exempt pods with the label graceful.dev/app \
+                           from it";
+                let altered = Error::Altered { what: "write to a pod", how: how.to_owned() };
+                return refused(scene, pod, "changed", altered);
+            }
+            scene.memory.refusals.cleared(&Of::Pod(pod.uid.clone()));
             Ok(Outcome::Done)
         }
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
         Err(error) => refused(scene, pod, "changed", error),
     }
+}
+
+/// Each value as it was written, and none where it was taken away.
+fn is_as_asked(written: &BTreeMap<String, String>, asked: &Value) -> bool {
+    let mut all = asked.as_object().into_iter().flatten();
+    all.all(|(key, value)| written.get(key).map(String::as_str) == value.as_str())
 }
 
 /// Remembers that the API server does not let us write to this pod; the others go on without it. Any other failure is the whole plan's.
@@ -76,14 +94,8 @@ pub(super) fn refused(
     what: &str,
     error: Error,
 ) -> Result<Outcome, Error> {
-    match error.denial() {
-        Some(why) => {
-            let message = format!("pod {} cannot be {what}: {why}", pod.name);
-            scene.memory.refusals.note(Of::Pod(pod.uid.clone()), Hindered::Refused, message.clone());
-            Ok(Outcome::Refused(message))
-        }
-        None => Err(error),
-    }
+    let (of, name) = (Of::Pod(pod.uid.clone()), &pod.name);
+    super::hindered(scene, of, error, |why| format!("pod {name} cannot be {what}: {why}"))
 }
 
 /// One merge patch that holds for this uid and resourceVersion alone.

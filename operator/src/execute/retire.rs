@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use graceful_api::names;
 use graceful_plan::retire::{self, Verdict, may_lower, may_scale_first};
 use graceful_plan::{Hindered, PodRef, PodUid, Proof, RevisionHash};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -64,8 +65,14 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
     let (found, others) = (look.pod.as_ref().map(|(pod, _)| pod), look.others);
     let (scale_to, grace) = match retire::check(found, proof, replicas, others) {
         Verdict::Go { scale_to, grace_seconds } => (scale_to, grace_seconds),
+        // Nothing is left to end, and what else there is to do does not depend on it.
+        Verdict::Finished => {
+            scene.memory.look_live = true;
+            return Ok(Outcome::Done);
+        }
         Verdict::Void(why) => return Ok(Outcome::LookAgain(why)),
     };
+    let marked = found.is_some_and(|pod| pod.cut.is_some());
     let (Some((_, mut version)), Some(seen)) = (look.pod, seen) else {
         return Ok(CHANGED);
     };
@@ -93,21 +100,40 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             }
         }
     }
-    if let Proof::Cut { tasks, .. } = proof {
-        match count_cut(scene, pod, &version, tasks).await? {
-            Some(counted) => version = counted,
-            None => return Ok(CHANGED),
+    let cut = match proof {
+        Proof::Cut { tasks, .. } => {
+            Some(json!(tasks.map_or_else(|| "unknown".to_owned(), |n| n.to_string())))
         }
+        // Of a cut that was refused: it has finished since, and nothing of it is cut.
+        _ if marked => Some(Value::Null),
+        _ => None,
+    };
+    if let Some(cut) = cut {
+        match count_cut(scene, pod, &version, &cut).await {
+            Ok(Some(counted)) => version = counted,
+            Ok(None) => return Ok(CHANGED),
+            Err(error) => return pods::refused(scene, pod, "ended", error),
+        }
+    }
+    if !stands(scene, what) {
+        return Ok(NO_MORE);
     }
     let deleted = Instant::now();
     match delete(scene, pod, &version, grace).await {
         Ok(Outcome::Done) => {}
         Ok(undone) => return Ok(undone),
+        // The API server has said no, to this or to all just now: nothing was ended.
+        Err(error) if error.answered() => return Err(error),
         Err(error) => {
             // It may be ended all the same, with nobody to take its replica back: nothing more of that Deployment for a while.
             let why = format!("pod {} may have been ended, without an answer: {}", pod.name, chain(&error));
-            scene.memory.refusals.note_late(&Of::Deployment(revision.clone()), Hindered::TooSlow, why);
-            return Err(error);
+            scene.unanswered += 1;
+            scene.memory.refusals.note_late(
+                &Of::Deployment(revision.clone()),
+                Hindered::TooSlow,
+                why.clone(),
+            );
+            return if error.hindrance().is_some() { Ok(Outcome::Refused(why)) } else { Err(error) };
         }
     }
     scene.operator.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
@@ -116,6 +142,16 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
     }
     take_back(scene, what, &deployment, seen, scale_to, deleted).await
 }
+
+/// What a pod has said may have changed since the plan, which is seconds old behind a slow API server.
+fn stands(scene: &Scene<'_>, what: &Retirement<'_>) -> bool {
+    let Some(policy) = scene.seen.policy(what.revision) else { return false };
+    let contacts = scene.operator.probes.contacts([&what.pod.uid].into_iter());
+    retire::still_stands(what.proof, contacts.get(&what.pod.uid), policy, Timestamp::now())
+}
+
+/// Its work has come back, or is known no more.
+const NO_MORE: Outcome = Outcome::LookAgain("what the pod said does not stand any more");
 
 /// The scale that belongs to a DELETE.
 async fn take_back(
@@ -183,14 +219,23 @@ async fn scale_first(
     let Some(policy) = scene.seen.policy(revision) else {
         return Ok(Some(CHANGED));
     };
-    if !may_scale_first(&pod.uid, proof, as_well, policy, &pods) {
+    // The ReplicaSet may take any of them: what each has said must stand just now.
+    let contacts = scene.operator.probes.contacts(as_well.iter().map(|(uid, _)| uid));
+    let stand = |(uid, proof): &&(PodUid, Proof)| {
+        retire::still_stands(*proof, contacts.get(uid), policy, Timestamp::now())
+    };
+    let as_well: Vec<_> = as_well.iter().filter(stand).cloned().collect();
+    if !may_scale_first(&pod.uid, proof, &as_well, policy, &pods) {
         return Ok(None);
     }
     let cheapest = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
     match pods::annotate(scene, pod, version, &json!({}), &cheapest).await {
         Ok(written) => scene.memory.written.wrote(Kind::Pod, &written),
         Err(error) if error.not_found() || error.conflict() => return Ok(Some(CHANGED)),
-        Err(error) => return Err(error),
+        Err(error) => return pods::refused(scene, pod, "ended", error).map(Some),
+    }
+    if !stands(scene, what) {
+        return Ok(Some(NO_MORE));
     }
     let scale_to = replicas.saturating_sub(1);
     let outcome = match scale::write(scene, seen, scale_to, Mode::Real).await {
@@ -228,9 +273,8 @@ async fn count_cut(
     scene: &Scene<'_>,
     pod: &PodRef,
     version: &str,
-    tasks: Option<u64>,
+    cut: &Value,
 ) -> Result<Option<String>, Error> {
-    let cut = tasks.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     match pods::annotate(scene, pod, version, &json!({}), &json!({(names::CUT): cut})).await {
         Ok(written) => Ok(written.resource_version()),
         Err(error) if error.not_found() || error.conflict() => Ok(None),
@@ -265,10 +309,13 @@ async fn delete(
         Err(error) if error.conflict() => Ok(CHANGED),
         Err(error) => {
             // Where the answer is lost the pod may be ended all the same.
-            if error.status().is_none() {
+            if !error.answered() {
                 scene.memory.brake.ended();
             }
-            pods::refused(scene, pod, "ended", error)
+            match error.denial() {
+                Some(_) => pods::refused(scene, pod, "ended", error),
+                None => Err(error),
+            }
         }
     }
 }

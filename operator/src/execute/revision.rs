@@ -26,7 +26,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
         Ok(_) => TemplateVerdict::Accepted,
         Err(error) if error.conflict() => name_is_taken(scene, &app).await?,
         Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
-        Err(error) => TemplateVerdict::Refused(error.denial().ok_or(error)?),
+        Err(error) => TemplateVerdict::Refused(error.hindrance().ok_or(error)?.1),
     };
     scene.memory.verdicts.clear();
     scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
@@ -54,7 +54,7 @@ pub(super) async fn create(
         }
         Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
         Err(error) => {
-            let verdict = TemplateVerdict::Refused(error.denial().ok_or(error)?);
+            let verdict = TemplateVerdict::Refused(error.hindrance().ok_or(error)?.1);
             scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }
@@ -134,7 +134,10 @@ async fn annotate(
                      Deployments with the label graceful.dev/app from it"
             .to_owned(),
         Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
-        Err(error) => error.denial().ok_or(error)?,
+        Err(error) => {
+            let of = Of::Annotations(revision.clone());
+            return super::hindered(scene, of, error, |why| format!("Deployment {name} cannot be annotated: {why}"));
+        }
     };
     let message = format!("Deployment {name} cannot be annotated: {why}");
     scene.memory.refusals.note(Of::Annotations(revision.clone()), Hindered::Refused, message.clone());
@@ -162,7 +165,12 @@ pub(super) async fn delete(scene: &mut Scene<'_>, revision: &RevisionHash) -> Re
         },
         Err(error) if error.not_found() => {}
         Err(error) if error.conflict() => return Ok(CHANGED),
-        Err(error) => return Err(error),
+        Err(error) => {
+            let of = Of::Annotations(revision.clone());
+            return super::hindered(scene, of, error, |why| {
+                format!("Deployment {name} cannot be deleted: {why}")
+            });
+        }
     }
     Ok(Outcome::Done)
 }

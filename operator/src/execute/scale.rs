@@ -5,8 +5,8 @@
 //! that it was decided on, or nowhere. No write here passes an admission that watches Deployments, so that none can ride on it into a template.
 
 use graceful_api::names;
+use graceful_plan::RevisionHash;
 use graceful_plan::retire::may_lower;
-use graceful_plan::{Hindered, RevisionHash};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;
@@ -18,6 +18,10 @@ use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::observe::{Kind, live_pods};
 use crate::refusals::Of;
+
+/// How often a scale that meets a conflict is tried again at once, each time on what is read anew. Where pods come and go many a second, the
+/// Deployment's status does as well, and the next plan would meet the same.
+const TRIES: u32 = 5;
 
 /// The scale of one Deployment as it was read.
 #[derive(Clone, Debug)]
@@ -56,15 +60,21 @@ pub(super) async fn down(
     let Some(deployment) = deployment(scene, revision) else {
         return Ok(CHANGED);
     };
-    let Some(seen) = read(scene, &deployment, from).await? else {
-        return Ok(CHANGED);
-    };
-    let live = live_pods(scene.operator, scene.object, &deployment).await?;
-    let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
-    if !may_lower(to, &pods) {
-        return Ok(Outcome::LookAgain("there are more pods that may run"));
+    let mut conflicts = 0;
+    loop {
+        let Some(seen) = read(scene, &deployment, from).await? else {
+            return Ok(CHANGED);
+        };
+        let live = live_pods(scene.operator, scene.object, &deployment).await?;
+        let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
+        if !may_lower(to, &pods) {
+            return Ok(Outcome::LookAgain("there are more pods that may run"));
+        }
+        match write(scene, &seen, to, Mode::Real).await {
+            Err(error) if error.conflict() && conflicts < TRIES => conflicts += 1,
+            written => return judged(scene, revision, &deployment, to, written),
+        }
     }
-    judged(scene, revision, &deployment, &seen, to).await
 }
 
 async fn set(
@@ -74,20 +84,26 @@ async fn set(
     from: u32,
     to: u32,
 ) -> Result<Outcome, Error> {
-    match read(scene, deployment, from).await? {
-        Some(seen) => judged(scene, revision, deployment, &seen, to).await,
-        None => Ok(CHANGED),
+    let mut conflicts = 0;
+    loop {
+        let Some(seen) = read(scene, deployment, from).await? else {
+            return Ok(CHANGED);
+        };
+        match write(scene, &seen, to, Mode::Real).await {
+            Err(error) if error.conflict() && conflicts < TRIES => conflicts += 1,
+            written => return judged(scene, revision, deployment, to, written),
+        }
     }
 }
 
-async fn judged(
+fn judged(
     scene: &mut Scene<'_>,
     revision: &RevisionHash,
     deployment: &Deployment,
-    seen: &Seen,
     to: u32,
+    written: Result<Scale, Error>,
 ) -> Result<Outcome, Error> {
-    match write(scene, seen, to, Mode::Real).await {
+    match written {
         Ok(scaled) => {
             wrote(scene, revision, &scaled);
             Ok(Outcome::Done)
@@ -119,7 +135,8 @@ pub(super) async fn read(
     })
 }
 
-/// One merge patch that holds for this uid and resourceVersion alone.
+/// One merge patch that holds for this uid and resourceVersion alone. An admission that makes another number of it has refused it: nothing may be
+/// ended for a scale that does not come.
 pub(super) async fn write(scene: &Scene<'_>, seen: &Seen, to: u32, mode: Mode) -> Result<Scale, Error> {
     let Seen { name, uid, version } = seen;
     let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "spec": {"replicas": to}});
@@ -132,7 +149,18 @@ pub(super) async fn write(scene: &Scene<'_>, seen: &Seen, to: u32, mode: Mode) -
         Mode::Dry => "try a scale dry",
         Mode::Real => "scale a Deployment",
     };
-    call(what, scene.api::<Deployment>().patch_scale(name, &params, &Patch::Merge(patch))).await
+    let scaled =
+        call(what, scene.api::<Deployment>().patch_scale(name, &params, &Patch::Merge(patch))).await?;
+    // A scale of 0 is left out.
+    let made = scaled.spec.as_ref().and_then(|s| s.replicas).unwrap_or_default();
+    if u32::try_from(made) == Ok(to) {
+        return Ok(scaled);
+    }
+    let how = format!(
+        "an admission webhook or policy makes replicas {made} of it; exempt Deployments with the label {} from it",
+        names::APP_LABEL
+    );
+    Err(Error::Altered { what, how })
 }
 
 /// Remembers that it went through.
@@ -141,7 +169,7 @@ pub(super) fn wrote(scene: &mut Scene<'_>, revision: &RevisionHash, scaled: &Sca
     scene.memory.written.wrote(Kind::Deployment, scaled);
 }
 
-/// Remembers that it was refused, in whose words; any other failure is the whole plan's.
+/// Remembers that it was refused, or not answered, in whose words; any other failure is the whole plan's.
 pub(super) fn refused(
     scene: &mut Scene<'_>,
     revision: &RevisionHash,
@@ -149,13 +177,8 @@ pub(super) fn refused(
     to: u32,
     error: Error,
 ) -> Result<Outcome, Error> {
-    match error.denial() {
-        Some(why) => {
-            let message = format!("cannot be scaled to {to}: {why}; no pod of it is ended until it can");
-            let message = format!("Deployment {name} {message}");
-            scene.memory.refusals.note(Of::Deployment(revision.clone()), Hindered::Refused, message.clone());
-            Ok(Outcome::Refused(message))
-        }
-        None => Err(error),
-    }
+    let of = Of::Deployment(revision.clone());
+    super::hindered(scene, of, error, |why| {
+        format!("Deployment {name} cannot be scaled to {to}: {why}; no pod of it is ended until it can")
+    })
 }

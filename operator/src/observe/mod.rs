@@ -10,14 +10,14 @@ mod trouble;
 mod view;
 mod written;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, Policy, Validated, names};
 use graceful_plan::{
-    App, Contact, ContactError, Container, Deletion, Observed, PodRef, PodUid, RevisionHash,
+    App, Contact, ContactError, Container, Deletion, Observed, PodRef, PodUid, Readiness, RevisionHash,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -61,6 +61,9 @@ pub(crate) struct Observation {
 
 /// A quota may keep pods from being made for days: the namespace is not asked for in each plan of these.
 const NAMESPACE_READ_EVERY: Duration = Duration::from_secs(30);
+
+/// A Deployment of that age has its pods, or something keeps them away.
+const UNMADE: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 
 /// Looks at an app.
 ///
@@ -117,6 +120,7 @@ pub(crate) async fn observe(
     for pod in &mut parsed {
         pod.hindrance = memory.refusals.of(&Of::Pod(pod.uid.clone()));
     }
+    ready_by_our_clock(&mut parsed, &mut memory.ready_ahead, Timestamp::now());
     memory.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
     let mut observed = Observed {
         app: resolved(app, valid.as_ref(), deletion),
@@ -152,6 +156,24 @@ pub(crate) async fn observe(
             .collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
     }))
+}
+
+/// A node's clock may be hours ahead: what is Ready from then on is Ready since we first saw it so.
+fn ready_by_our_clock(
+    pods: &mut [graceful_plan::Pod],
+    ahead: &mut HashMap<PodUid, (Timestamp, Timestamp)>,
+    now: Timestamp,
+) {
+    ahead.retain(|uid, _| pods.iter().any(|p| p.uid == *uid));
+    for pod in pods {
+        let Readiness::Ready(said) = pod.readiness else { continue };
+        let known = ahead.get(&pod.uid).filter(|(before, _)| *before == said).map(|(_, since)| *since);
+        // Also once that moment has come: what was counted from is not changed by it.
+        if let Some(since) = known.or((said > now).then_some(now)) {
+            ahead.insert(pod.uid.clone(), (said, since));
+            pod.readiness = Readiness::Ready(since);
+        }
+    }
 }
 
 /// The app's own Service, and others of the user's that ask for the serving label.
@@ -305,8 +327,14 @@ pub(crate) fn orphaning(app: &GracefulApp) -> bool {
 fn suspects_its_namespace(observed: &Observed, memory: &AppMemory) -> bool {
     let ended = observed.pods.iter().any(|p| p.terminating && p.serving);
     let failing = observed.revisions.iter().any(|r| r.replica_failure.is_some());
+    // Of one that goes, a ReplicaSet makes no pod, and after our restart nobody says why.
+    let old = |r: &graceful_plan::Revision| Timestamp::now().duration_since(r.created) > UNMADE;
+    let lives = |r: &graceful_plan::Revision| {
+        observed.pods.iter().filter(|p| p.lives() && p.revision == r.hash).count()
+    };
+    let unmade = observed.revisions.iter().any(|r| old(r) && lives(r) < r.replicas as usize);
     let lately = memory.namespace_read.is_some_and(|at| at.elapsed() < NAMESPACE_READ_EVERY);
-    (ended || failing) && !lately && !memory.namespace_terminating
+    (ended || failing || unmade) && !lately && !memory.namespace_terminating
 }
 
 async fn namespace_terminates(operator: &Operator, namespace: &str) -> Result<bool, Error> {
@@ -351,5 +379,39 @@ fn resolved(app: &GracefulApp, valid: Option<&Validated>, deletion: Deletion) ->
             deletion,
             finalizer,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ready_on_a_clock_that_is_ahead_is_ready_since_it_was_seen() {
+        let ready = |since: &str| {
+            let pod = json!({"metadata": {"name": "a", "uid": "u"}, "spec": {"containers": []}, "status": {"startTime": "2026-01-01T00:00:00Z",
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]}});
+            vec![pods::parse(&serde_json::from_value(pod).unwrap(), None, |_| true)]
+        };
+        let at = |minute: i64| {
+            "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_mins(minute)
+        };
+        let mut ahead = HashMap::new();
+        let mut look = |since: &str, minute| {
+            let mut pods = ready(since);
+            ready_by_our_clock(&mut pods, &mut ahead, at(minute));
+            pods[0].readiness
+        };
+        assert_eq!(look("2026-01-01T00:01:00Z", 2), Readiness::Ready(at(1)), "an honest clock's word stands");
+        assert_eq!(look("2026-01-01T01:00:00Z", 3), Readiness::Ready(at(3)));
+        assert_eq!(look("2026-01-01T01:00:00Z", 50), Readiness::Ready(at(3)));
+        assert_eq!(
+            look("2026-01-01T01:00:00Z", 70),
+            Readiness::Ready(at(3)),
+            "also once that moment has come"
+        );
+        assert_eq!(look("2026-01-01T02:00:00Z", 71), Readiness::Ready(at(71)), "it was unready in between");
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         created,
         terminating: pod.metadata.deletion_timestamp.is_some(),
         serving: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
-        epoch: annotation(pod, names::DRAIN_EPOCH).and_then(|text| text.parse().ok()).map(Epoch),
+        epoch: annotation(pod, names::DRAIN_EPOCH).and_then(epoch),
         drain: drain_mark(pod),
         retiring: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
         lingering: annotation(pod, names::LINGERING).is_some(),
@@ -72,6 +72,12 @@ pub(crate) fn belongs_to(pod: &ObjectMeta, deployment: &str, revision: &str) -> 
 /// The id of the container that is asked, new for each of its runs.
 pub(crate) fn incarnation(pod: &PodObject, container: &str) -> Option<String> {
     container_status(pod, container)?.container_id.clone()
+}
+
+/// None above what any operator counts up to: a pod that was told the last number there is could be told no other.
+fn epoch(text: &str) -> Option<Epoch> {
+    const PLAUSIBLE: u64 = 1 << 52;
+    text.parse().ok().filter(|n| *n < PLAUSIBLE).map(Epoch)
 }
 
 /// None also where its time is none that we could have written: before the pod was made or tomorrow, give or take clocks that differ by hours.

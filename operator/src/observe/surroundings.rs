@@ -1,10 +1,12 @@
 //! What stands around an app's pods: verdicts, children, other people's Services and budgets, and what its user should know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
 use graceful_plan::{Child, Surroundings, TemplateVerdict, Warning};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
@@ -35,6 +37,8 @@ pub(crate) fn surroundings(
     memory: &AppMemory,
 ) -> (Surroundings, WantedChildren) {
     let mut warnings = warnings(app, ours);
+    warnings.extend(of_others(app, view));
+    warnings.extend(let_go(app, view, pods));
     let labels = pod_labels(app, pods);
     let foreign_budgets = foreign_budgets(app, view, &labels);
     let mut wanted = WantedChildren {
@@ -62,7 +66,8 @@ pub(crate) fn surroundings(
             Standing::Foreign => return Child::AsWanted,
             Standing::Ours(child, additions) => (child, additions),
         };
-        if !additions.is_empty() {
+        // Of one that is not as wanted yet, some may be our own of before.
+        if !additions.is_empty() && child == Child::AsWanted {
             let message = format!(
                 "{kind} {name} has {}, set by another field manager: left as it is; `kubectl -n {} get {} {name} -o yaml --show-managed-fields` \
                  names who set it",
@@ -72,17 +77,20 @@ pub(crate) fn surroundings(
             );
             warnings.push(Warning { reason: Reason::SetByOthers, message });
         }
-        if child != Child::Outdated {
+        if child == Child::AsWanted {
             return child;
         }
-        if let Some(why) = refused(memory, kind, wanted) {
-            let message = format!("Kubernetes refuses the {kind}: {why}");
+        if let Some((why, left_alone)) = refused(memory, kind, wanted) {
+            let message = match wanted {
+                Some(_) => format!("Kubernetes refuses the {kind}: {why}"),
+                None => format!("Kubernetes does not let us remove the {kind} {name}: {why}"),
+            };
             warnings.push(Warning { reason: Reason::Refused, message });
-            return Child::AsWanted;
+            return if left_alone { Child::AsWanted } else { child };
         }
-        if let Some(held) = memory.contested.get(kind).filter(|contest| contest.held().is_some()) {
-            warnings.push(Warning { reason: Reason::ChangedByOthers, message: held.words(kind, name) });
-            return Child::AsWanted;
+        if let Some(contest) = memory.contested.get(kind).filter(|contest| contest.told()) {
+            warnings.push(Warning { reason: Reason::ChangedByOthers, message: contest.words(kind, name) });
+            return if contest.held().is_some() { Child::AsWanted } else { child };
         }
         child
     };
@@ -143,15 +151,16 @@ pub(crate) fn of_a_leaving(
     }
 }
 
-pub(crate) fn there<'a, K: kube::Resource>(objects: &'a [std::sync::Arc<K>], name: &str) -> Option<&'a K> {
+pub(crate) fn there<'a, K: kube::Resource>(objects: &'a [Arc<K>], name: &str) -> Option<&'a K> {
     objects.iter().map(AsRef::as_ref).find(|o| o.meta().name.as_deref() == Some(name))
 }
 
-/// Why a child was refused as it is wanted now, if that is not long ago.
-fn refused<'a>(memory: &'a AppMemory, kind: &str, wanted: Option<&Wanted>) -> Option<&'a str> {
-    let held = memory.refused.get(kind).filter(|held| held.remaining(REFUSAL_HOLDS).is_some())?;
+/// Why a child was refused as it is wanted now, and whether it is left alone for that. It is told until it was tried again.
+fn refused<'a>(memory: &'a AppMemory, kind: &str, wanted: Option<&Wanted>) -> Option<(&'a str, bool)> {
+    let held = memory.refused.get(kind)?;
     let (fingerprint, why) = &held.value;
-    (wanted.map(|w| &w.fingerprint) == Some(fingerprint)).then_some(why)
+    let same = wanted.map(|w| &w.fingerprint) == fingerprint.as_ref();
+    same.then_some((why, held.remaining(REFUSAL_HOLDS).is_some()))
 }
 
 fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> TemplateVerdict {
@@ -161,12 +170,61 @@ fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> T
     let name = names::deployment_name(&app.name, app.revision.as_str());
     if there(&view.deployments, &name).is_some() {
         return TemplateVerdict::Refused(format!(
-            "Deployment {name} is there already and belongs to another GracefulApp (its annotation {} differs); drain and remove it first",
-            names::APP_UID
+            "Deployment {name} is there already; {}",
+            of_another(app, &name)
         ));
     }
-    let held = memory.verdicts.get(app.revision.as_str());
-    held.filter(|h| h.remaining(REFUSAL_HOLDS).is_some()).map(|h| h.value.clone()).unwrap_or_default()
+    let Some(held) = memory.verdicts.get(app.revision.as_str()) else {
+        return TemplateVerdict::Unknown;
+    };
+    match (held.remaining(REFUSAL_HOLDS), &held.value) {
+        (Some(_), verdict) => verdict.clone(),
+        (None, TemplateVerdict::Refused(why)) => TemplateVerdict::RefusedBefore(why.clone()),
+        (None, _) => TemplateVerdict::Unknown,
+    }
+}
+
+/// An app that was restored from a backup, or applied again after `--cascade=orphan`, finds its Deployments under its old uid.
+fn of_another(app: &Validated, name: &str) -> String {
+    let Validated { namespace, uid, .. } = app;
+    let (label, key) = (names::APP_LABEL, names::APP_UID);
+    format!(
+        "it is of another GracefulApp of that name, from before a restore or a deletion with --cascade=orphan: `kubectl annotate deployment \
+         -n {namespace} {name} --overwrite {key}={uid}` makes it this one's, and its pods drain as they should; or, once its pods are idle, `kubectl \
+         label deployment -n {namespace} {name} {label}-` and delete it"
+    )
+}
+
+/// Deployments with this app's label and another's uid: nobody drains their pods, and its Service routes to them.
+fn of_others(app: &Validated, view: &View) -> Option<Warning> {
+    let theirs = |d: &&Arc<Deployment>| d.annotations().get(names::APP_UID) != Some(&app.uid);
+    let next = names::deployment_name(&app.name, app.revision.as_str());
+    // The one that stands in the way of the next revision is said as a refusal.
+    let name = view.deployments.iter().filter(theirs).map(|d| d.name_any()).find(|name| *name != next)?;
+    let message = format!(
+        "Deployment {name} has this app's label and is not drained by it: {}",
+        of_another(app, &name)
+    );
+    Some(Warning { reason: Reason::SetByOthers, message })
+}
+
+/// A pod with this app's label that belongs to none of its Deployments: somebody has changed a label of it, to look at it in peace perhaps. Its ReplicaSet
+/// has let it go, and nobody drains it.
+fn let_go(app: &Validated, view: &View, pods: &[&Pod]) -> Option<Warning> {
+    let ours = |pod: &Pod| pods.iter().any(|p| p.metadata.uid == pod.metadata.uid);
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+    let runs = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && phase(pod) == "Running";
+    let names: Vec<_> = view.pods.iter().filter(|p| !ours(p) && runs(p)).map(|p| p.name_any()).collect();
+    let first = names.first()?;
+    let others = if names.len() > 1 { format!(" (and {} more)", names.len() - 1) } else { String::new() };
+    let namespace = &app.namespace;
+    let message = format!(
+        "pod {first}{others} has this app's label and is none of its Deployments' (one of its labels was changed): nobody drains it, and a Service may \
+         still send it clients; `kubectl -n {namespace} label pod {first} {}-` takes it out of service, `kubectl -n {namespace} delete pod {first}` ends \
+         it within its grace period",
+        names::SERVING_LABEL
+    );
+    Some(Warning { reason: Reason::SetByOthers, message })
 }
 
 /// The labels of the pods there are and of those to come, without the one that is taken off when they drain.

@@ -28,7 +28,11 @@ pub(crate) fn trouble(pod: &Pod) -> Option<String> {
         return Some(cut(&words));
     }
     if let Some(message) = status.and_then(|s| s.message.as_deref()).filter(|m| !m.is_empty()) {
-        return Some(cut(message));
+        let reason = status.and_then(|s| s.reason.as_deref()).map(|r| format!("{r}: ")).unwrap_or_default();
+        return Some(cut(&format!("{reason}{message}")));
+    }
+    if let Some(words) = first_of_all(pod) {
+        return Some(words);
     }
     let ready = condition(status, "Ready")?;
     if ready.status == "True" {
@@ -51,6 +55,26 @@ pub(crate) fn trouble(pod: &Pod) -> Option<String> {
         return Some(format!("container {} runs, and its readiness probe does not pass", unready.join(", ")));
     }
     ready.message.as_deref().filter(|m| !m.is_empty()).map(cut)
+}
+
+/// What comes before the containers: the kubelet that has taken the pod, and the init container that runs just now.
+fn first_of_all(pod: &Pod) -> Option<String> {
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let scheduled = condition(Some(status), "PodScheduled").is_some_and(|c| c.status == "True");
+    let begun = status.start_time.is_some();
+    if let (Some(node), true, false) = (&spec.node_name, scheduled, begun) {
+        return Some(format!("scheduled to node {node}, whose kubelet has not begun with it yet"));
+    }
+    let sidecar = |name: &str| {
+        let mut all = spec.init_containers.iter().flatten();
+        all.any(|c| c.name == name && c.restart_policy.as_deref() == Some("Always"))
+    };
+    let mut running = status.init_container_statuses.iter().flatten();
+    let init =
+        running.find(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()) && !sidecar(&c.name))?;
+    let since = init.state.as_ref().and_then(|s| s.running.as_ref()).and_then(|r| r.started_at.as_ref());
+    let since = since.map(|at| format!(" since {}", at.0)).unwrap_or_default();
+    Some(format!("init container {} runs{since}, and the others wait for it to end", init.name))
 }
 
 /// A container that the kubelet cannot start, or that ended.

@@ -19,7 +19,7 @@ use crate::decode::{Decoded, Lenient};
 use crate::error::{Error, call};
 use crate::index::Index;
 use crate::memory::AppMemory;
-use crate::operator::{ACTIVE_LOOK, Operator, RESTING_LOOK};
+use crate::operator::{Operator, RESTING_LOOK};
 use crate::probe::AppRef;
 
 /// What the watches show, and which app what of it concerns.
@@ -61,7 +61,7 @@ pub(crate) async fn view(
 ) -> Result<View, Error> {
     let remembered = View::remembered(&operator.stores, app);
     let current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
-    let trust = if memory.active { ACTIVE_LOOK } else { RESTING_LOOK };
+    let trust = memory.look.unwrap_or(RESTING_LOOK);
     let fresh = memory.viewed_live.get_or_insert_with(Instant::now).elapsed() < trust;
     if current && fresh && !memory.look_live {
         return Ok(remembered);

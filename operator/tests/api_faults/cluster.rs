@@ -51,11 +51,12 @@ pub(super) struct Cluster {
     tasks: JoinSet<()>,
 }
 
-/// 127.x.y.z, one a pod: scenarios in one test process share the machine.
+/// 127.x.y.z, one a pod: scenarios in one test process share the machine, and so may two such processes.
 fn fresh_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    IpAddr::V4(Ipv4Addr::from(0x7f0a_0000 + n))
+    let process = 10 + std::process::id() % 200;
+    IpAddr::V4(Ipv4Addr::from(0x7f00_0000 + (process << 16) + n))
 }
 
 impl Cluster {

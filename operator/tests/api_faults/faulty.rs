@@ -71,8 +71,13 @@ pub(super) fn client(world: &World, dice: &Dice) -> Client {
             if Target::of(&request).watches() {
                 return Ok::<_, std::io::Error>(answer(&world, request, dice).await);
             }
-            let takes = world.open().admission.takes;
-            tokio::time::sleep(takes).await;
+            let admission = world.open().admission;
+            tokio::time::sleep(admission.takes).await;
+            if request.method() != http::Method::GET
+                && admission.hangs == Some(Target::of(&request).plural.as_str())
+            {
+                std::future::pending::<()>().await;
+            }
             dice.delay().await;
             if !dice.wrong() {
                 return Ok(answer(&world, request, dice).await);

@@ -120,6 +120,12 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
     if method == Method::POST && !body["spec"]["template"]["metadata"]["labels"]["refuse"].is_null() {
         return Err((422, "refused by the test"));
     }
+    if *method == Method::DELETE && target.plural == "pods" && world.open().admission.keeps_pods {
+        return Err((403, "denied: pods are kept"));
+    }
+    if *method == Method::PATCH && target.plural == "pods" && world.open().admission.ignores_pods {
+        return world.open().all.get(&key).cloned().ok_or((404, "NotFound"));
+    }
     if *method == Method::PATCH {
         world.open().admission.judge(target.plural == "deployments" && target.scale(), &target.plural)?;
     }
@@ -193,8 +199,10 @@ fn scale(world: &World, method: &Method, target: &Target, key: &Key, body: &Valu
     let deployment = match *method {
         Method::GET => world.open().all.get(key).cloned().ok_or((404, "NotFound"))?,
         Method::PATCH => world.write(|w| {
+            w.dry_scales += u64::from(target.dry());
+            let least = w.admission.least_replicas;
             w.try_edit(key, body, target.dry(), |object| {
-                object["spec"]["replicas"] = body["spec"]["replicas"].clone();
+                object["spec"]["replicas"] = json!(body["spec"]["replicas"].as_u64().unwrap().max(least));
                 Ok(())
             })
         })?,

@@ -165,3 +165,183 @@ async fn a_name_that_is_taken_is_said() {
     assert_eq!(stage.deletions(), 0);
     stage.lost_nothing();
 }
+
+fn marked(stage: &Stage) -> usize {
+    let drains = |p: &&Value| alive(p) && !p["metadata"]["annotations"]["graceful.dev/drain-since"].is_null();
+    stage.world.list("pods").iter().filter(drains).count()
+}
+
+/// A webhook on a lost node: it takes all the time it is given, for Services alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_hangs_is_told_and_stops_nothing_else() {
+    let mut stage = Stage::set(39, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    stage.world.write(|w| w.admission.hangs = Some("services"));
+    stage.change(&json!({"spec": {"service": {"ports": [{"port": 81}]}, "template": {"metadata": {"labels": {"try": "1"}}}}}));
+    stage
+        .until("a rollout all the same", CALM, |s| {
+            let pods = s.world.list("pods");
+            pods.len() == 2 && pods.iter().all(|p| p["metadata"]["labels"]["try"] == "1" && ready(p))
+        })
+        .await;
+    stage
+        .until("and it is said", CALM, |s| stalled(s, "Service: cannot apply a child: no answer within"))
+        .await;
+    stage.world.write(|w| w.admission.hangs = None);
+    stage.until("it goes on by itself", CALM, |s| s.settled("1", 2)).await;
+    stage.lost_nothing();
+}
+
+/// The same for what ends pods: the app waits, and says for what.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_hangs_on_scales_ends_no_pod() {
+    let mut stage = Stage::set(40, 0, spec(3)).await;
+    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    stage.world.write(|w| w.admission.hangs = Some("deployments"));
+    stage.change(&json!({"spec": {"replicas": 2}}));
+    let held = |s: &Stage| {
+        let status = &s.app().unwrap_or_default()["status"];
+        let said = status["waitingFor"].as_str().unwrap_or_default();
+        status["phase"] == "Held" && said.contains("no answer within")
+    };
+    stage.until("Held, and it is said for what", CALM, held).await;
+    let before = stage.world.open().calls;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(stage.world.open().calls - before < 30, "it is asked again and again");
+    assert_eq!(stage.deletions(), 0);
+    stage.world.write(|w| w.admission.hangs = None);
+    stage.until("it goes on by itself", CALM, |s| s.settled("0", 2)).await;
+    stage.lost_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scale_that_admission_changes_ends_nothing() {
+    let mut stage = Stage::set(41, 0, spec(3)).await;
+    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    stage.world.write(|w| w.admission.least_replicas = 3);
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    stage.until("Stalled, and why", CALM, |s| stalled(s, "makes replicas 3 of it")).await;
+    no_more_deletions(&stage, Duration::from_secs(2), 0).await;
+    assert_eq!(stage.deletions(), 0);
+    stage.world.write(|w| w.admission.least_replicas = 0);
+    stage.until("it goes on by itself", CALM, |s| s.settled("0", 1)).await;
+    stage.lost_nothing();
+}
+
+/// "Serving" is never said of a spec that is refused, neither at first nor while it is tried again: a CI that waits for it would go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_stays_told_while_it_is_tried_again() {
+    let mut stage = Stage::set(42, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    stage.world.write(|w| w.admission.service_webhook_is_down = true);
+    let from = stage.world.open().version();
+    stage.change(&json!({"spec": {"service": {"ports": [{"port": 81}]}}}));
+    stage.until("it is said", CALM, |s| stalled(s, "failed calling webhook")).await;
+    tokio::time::sleep(2 * crate::memory::REFUSAL_HOLDS).await;
+    let tries = |s: &Stage| {
+        let generation = s.app().unwrap_or_default()["metadata"]["generation"].clone();
+        let objects = s.world.open();
+        let later = objects.log.iter().filter(|(v, plural, _)| *v > from && plural == "gracefulapps");
+        let of_now = later
+            .map(|(.., e)| e["object"]["status"].clone())
+            .filter(|s| s["observedGeneration"] == generation);
+        of_now.map(|status| status["phase"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let phases = tries(&stage);
+    assert!(!phases.is_empty() && phases.iter().all(|phase| phase == "Stalled"), "{phases:?}");
+    assert!(phases.len() < 4, "written again and again: {phases:?}");
+    stage.world.write(|w| w.admission.service_webhook_is_down = false);
+    stage.until("it goes on by itself", CALM, |s| s.settled("0", 2)).await;
+}
+
+/// P7: what the pod says after the plan was made counts as well. Admission stays open under signal None.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_works_again_is_not_ended() {
+    let mut spec = spec(1);
+    spec["inFlight"] = json!({"port": "admin", "format": "JsonPointer", "jsonPointer": "/inFlight/total"});
+    spec["drain"] = json!({"signal": "None", "lingerSeconds": 0, "quietSeconds": 2, "deadlineSeconds": 600});
+    let mut stage = Stage::set(43, 0, spec).await;
+    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
+    let before = stage.world.open().dry_scales;
+    stage.change(&json!({"spec": {"replicas": 0}}));
+    stage.until("it is about to be ended", CALM, |s| s.world.open().dry_scales > before).await;
+    // An established connection brings a task: heard within a second, and the pod would be ended in one and a half.
+    let (name, task) = stage.hold_a_task_where_it_drains();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let there =
+        |s: &Stage| s.world.list("pods").iter().any(|p| p["metadata"]["name"] == name.as_str() && alive(p));
+    assert!(there(&stage), "a pod that was heard busy was ended");
+    drop(task);
+    stage.world.write(|w| w.admission.takes = Duration::ZERO);
+    stage.until("now it goes", CALM, |s| s.settled("0", 0)).await;
+    stage.lost_nothing();
+}
+
+/// P3: what a plan counted on may be gone when its last actions come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_plan_is_not_carried_out_to_its_end() {
+    let mut stage = Stage::set(44, 0, spec(7)).await;
+    stage.until("seven pods", CALM, |s| s.settled("0", 7)).await;
+    stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    stage.until("the first is taken out of service", CALM, |s| marked(s) > 0).await;
+    stage.change(&json!({"spec": {"replicas": 7}}));
+    stage.until("the plan has ended", CALM, |s| marked(s) == 0 || marked(s) > 4).await;
+    assert!(
+        marked(&stage) <= 4,
+        "{} of seven were taken out of service, on a plan of seconds ago",
+        marked(&stage)
+    );
+    stage.world.write(|w| w.admission.takes = Duration::ZERO);
+    stage.until("all serve", CALM, |s| s.settled("0", 7)).await;
+    stage.lost_nothing();
+}
+
+/// Its deadline came, its end was refused, and it finished: nothing was cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_that_was_refused_is_not_counted() {
+    let mut spec = spec(1);
+    spec["drain"] = json!({"lingerSeconds": 0, "deadlineSeconds": 1, "onDeadline": "Terminate"});
+    let mut stage = Stage::set(45, 0, spec).await;
+    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let task = stage.hold_a_task();
+    stage.world.write(|w| w.admission.keeps_pods = true);
+    stage.change(&json!({"spec": {"replicas": 0}}));
+    stage.until("its end is refused", CALM, |s| stalled(s, "denied: pods are kept")).await;
+    drop(task);
+    stage.world.write(|w| w.admission.keeps_pods = false);
+    stage.until("it goes", CALM, |s| s.settled("0", 0)).await;
+    let marks = |e: &Value| {
+        (!e["object"]["metadata"]["deletionTimestamp"].is_null())
+            .then(|| e["object"]["metadata"]["annotations"]["graceful.dev/cut"].clone())
+    };
+    let marks: Vec<_> = stage
+        .world
+        .open()
+        .log
+        .iter()
+        .filter(|(_, plural, _)| plural == "pods")
+        .filter_map(|(.., e)| marks(e))
+        .collect();
+    assert!(
+        !marks.is_empty() && marks.iter().all(Value::is_null),
+        "what carries a count is counted as cut: {marks:?}"
+    );
+    stage.lost_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_to_a_pod_that_comes_to_nothing_is_no_loop() {
+    let mut stage = Stage::set(46, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    stage.world.write(|w| w.admission.ignores_pods = true);
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    stage.until("it is said", CALM, |s| stalled(s, "changes the labels or annotations that we write")).await;
+    let before = stage.world.open().calls;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(stage.world.open().calls - before < 30, "written again and again");
+    stage.world.write(|w| w.admission.ignores_pods = false);
+    stage.until("it goes on by itself", CALM, |s| s.settled("0", 1)).await;
+    stage.lost_nothing();
+}

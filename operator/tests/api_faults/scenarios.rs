@@ -157,6 +157,18 @@ impl Stage {
         kinds.iter().all(|kind| self.world.list(kind).is_empty())
     }
 
+    /// The same in the pod that drains.
+    pub(super) fn hold_a_task_where_it_drains(&self) -> (String, TaskGuard) {
+        let pods = self.world.list("pods");
+        let pod = pods
+            .iter()
+            .find(|p| alive(p) && !p["metadata"]["annotations"]["graceful.dev/drain-since"].is_null())
+            .unwrap();
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        let task = self.processes.lock().unwrap()[uid].drain.try_task().unwrap();
+        (pod["metadata"]["name"].as_str().unwrap().to_owned(), task)
+    }
+
     /// A task in a running pod that ends when the guard is dropped.
     pub(super) fn hold_a_task(&self) -> TaskGuard {
         let processes = self.processes.lock().unwrap();

@@ -23,6 +23,8 @@ pub(super) struct Objects {
     pub(super) admission: Admission,
     /// Requests that were answered, watches apart.
     pub(super) calls: u64,
+    /// Scales that were tried dry.
+    pub(super) dry_scales: u64,
     /// Objects in their answers.
     pub(super) listed: u64,
     clock: u64,
@@ -39,6 +41,14 @@ pub(super) struct Admission {
     pub(super) refuses_pods: bool,
     /// An annotation is added to the pod template of each Deployment that is written.
     pub(super) mutates_templates: bool,
+    /// Writes of this kind meet a webhook that never answers.
+    pub(super) hangs: Option<&'static str>,
+    /// A scale below that is made that, as a cost or an availability policy does.
+    pub(super) least_replicas: u64,
+    /// Writes of pods are answered with a 200, and change nothing.
+    pub(super) ignores_pods: bool,
+    /// DELETEs of pods are denied.
+    pub(super) keeps_pods: bool,
     /// How long a call takes.
     pub(super) takes: std::time::Duration,
 }

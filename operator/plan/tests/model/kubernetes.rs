@@ -96,6 +96,9 @@ impl Pod {
                     "not scheduled: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules"
                         .to_owned(),
                 ),
+                (Container::Finished, Behaviour::Rejected) => {
+                    Some("OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu".to_owned())
+                }
                 (Container::NeverStarted, Behaviour::BadImage) => Some("ImagePullBackOff".to_owned()),
                 (Container::Crashed | Container::CrashedEmpty, _) => Some("CrashLoopBackOff".to_owned()),
                 (Container::HalfCrashed, _) => Some("container exporter: CrashLoopBackOff".to_owned()),

@@ -26,6 +26,8 @@ pub(crate) enum Behaviour {
     SideCrash,
     /// Serves, and never answers for its in-flight count.
     Silent,
+    /// The kubelet rejects its pods (OutOfcpu): they end as they come, and their records stay.
+    Rejected,
     /// The API server refuses it.
     Refused,
     /// Says `accepting: false` for its first twenty seconds, though nobody drained it.
@@ -154,7 +156,8 @@ impl World {
         }
         let age = now.duration_since(pod.created).as_secs();
         let (container, readiness) = match (behaviour, age) {
-            (Behaviour::BadImage | Behaviour::Refused, _) | (_, 0) => {
+            (Behaviour::Rejected, age) if age > 0 => (Container::Finished, Readiness::Never),
+            (Behaviour::BadImage | Behaviour::Rejected | Behaviour::Refused, _) | (_, 0) => {
                 (Container::NeverStarted, Readiness::Never)
             }
             (Behaviour::CrashLoop, age) if age % 3 == 1 => (Container::Running, Readiness::Never),

@@ -144,6 +144,20 @@ fn trouble_is_told_in_the_pod_s_own_words() {
     assert_eq!(words(&json!({"conditions": [unscheduled]})), "not scheduled: 0/2 nodes are available");
     let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:05:00Z"});
     assert_eq!(parsed(&json!({"conditions": [ready]})).trouble, None);
+    let rejected = json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: no cpu"});
+    assert_eq!(words(&rejected), "OutOfcpu: Pod was rejected: no cpu");
+    let scheduled = json!({"type": "PodScheduled", "status": "True"});
+    let taken = words(&json!({"conditions": [scheduled]}));
+    assert_eq!(taken, "scheduled to node n1, whose kubelet has not begun with it yet");
+    let waits = json!({"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "PodInitializing"}}});
+    let runs = json!({"name": "migrate", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:03Z"}}});
+    let unready = json!({"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:02Z"});
+    let initializing = json!({"startTime": "2026-01-01T00:00:02Z", "conditions": [scheduled, unready],
+        "initContainerStatuses": [runs], "containerStatuses": [waits]});
+    let waits = "init container migrate runs since 2026-01-01T00:00:03Z, and the others wait for it to end";
+    assert_eq!(words(&initializing), waits);
 }
 
 /// A pod with these containers, and native sidecars, each with its state.
