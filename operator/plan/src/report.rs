@@ -77,6 +77,8 @@ pub struct DrainingPodReport {
     pub since: Timestamp,
     /// When its deadline passes.
     pub deadline: Timestamp,
+    /// It is past it, has something in flight or may have, and is not cut.
+    pub held: bool,
     /// When it said so.
     pub last_contact: Option<Timestamp>,
     /// What is wrong with its answers now.

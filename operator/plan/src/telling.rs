@@ -287,6 +287,7 @@ fn draining_pod(census: &Census<'_>, pod: &Pod) -> Option<DrainingPodReport> {
         in_flight: answer.map(|a| a.in_flight),
         since: mark.since,
         deadline: deadline(mark, census.policy(pod)),
+        held: progress(census, pod) == Progress::Held,
         last_contact: answer.map(|a| a.at),
         error: contact.and_then(|c| c.error.as_ref()).map(|e| e.message.clone()),
     })

@@ -1,6 +1,6 @@
 //! Events on transitions: what a person who looks later wants to know happened. Never one a poll.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
@@ -49,6 +49,8 @@ pub(crate) struct Told {
     restarts: BTreeMap<PodUid, u32>,
     /// Pods that were at work for clients in the last view, and that nobody of ours may take from there to nothing: their names, and what they had.
     serving: BTreeMap<PodUid, (String, Option<InFlight>)>,
+    /// Pods past their deadline that were told as held, and still are.
+    held: BTreeSet<PodUid>,
     /// Said by others than the report.
     noted: Vec<Happening>,
     sent: Sent,
@@ -75,8 +77,10 @@ pub(crate) fn happenings(told: &mut Told, now: &Report, observed: &Observed) -> 
     if let Some(before) = &before {
         drains(before, now, observed, &mut found);
     }
-    let held = |report: &Report| report.phase == Phase::Held;
-    if held(now) && !before.as_ref().is_some_and(held) {
+    held(told, now, observed, &mut found);
+    // Held for the API server's sake: that is said of the app, for it is not a pod's fault.
+    let slow = |report: &Report| report.phase == Phase::Held && !report.pods.iter().any(|p| p.held);
+    if slow(now) && !before.as_ref().is_some_and(slow) {
         found.push(Happening::warning("DrainHeld", now.waiting_for.clone()));
     }
     // A stall whose words move (a restart count in them) is the same stall; a warning is its words.
@@ -153,6 +157,31 @@ fn drains(before: &Report, now: &Report, observed: &Observed, found: &mut Vec<Ha
     }
 }
 
+/// Each pod that passes its deadline and is held. One that can answer is first asked: a restarted operator finds pods past their deadlines that may
+/// be idle by now.
+fn held(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
+    let unasked = |pod: &DrainingPodReport| {
+        let asked = observed.contacts.get(&pod.uid).is_some_and(|c| c.asked.is_some());
+        let answers = |p: &Pod| matches!(p.container, Container::Running | Container::HalfCrashed);
+        !asked && observed.pods.iter().any(|p| p.uid == pod.uid && answers(p))
+    };
+    let held: Vec<_> = now.pods.iter().filter(|p| p.held && !unasked(p)).collect();
+    told.held.retain(|uid| held.iter().any(|p| p.uid == *uid));
+    for pod in held {
+        if told.held.insert(pod.uid.clone()) {
+            let DrainingPodReport { pod: name, uid, in_flight, since, deadline, .. } = pod;
+            let note = format!(
+                "pod {name} is past its deadline of {} s and held{}: wait, or `kubectl -n {} delete pod {name}` to let it end within its grace \
+                 period",
+                deadline.duration_since(*since).as_secs(),
+                had(", with ", *in_flight),
+                observed.app.namespace
+            );
+            found.push(Happening::warning("DrainHeld", note).of(name, uid));
+        }
+    }
+}
+
 /// Each pod that somebody else ends, once: as soon as it terminates, or where it is gone between two views (a deletion by force, or of its Deployment).
 fn ended_by_others(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
     let before = told.last.as_ref().map(|report| report.ended_by_others.as_slice()).unwrap_or_default();
@@ -192,3 +221,6 @@ fn at_work(pod: &Pod) -> bool {
 fn had(joint: &str, in_flight: Option<InFlight>) -> String {
     in_flight.map_or_else(String::new, |f| format!("{joint}{} in flight", f.total))
 }
+
+#[cfg(test)]
+mod tests;

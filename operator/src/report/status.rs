@@ -106,8 +106,18 @@ fn revision(app: &str, observed: &Observed, report: &RevisionReport) -> Revision
 }
 
 fn draining_pod(seen: &Observation, report: &DrainingPodReport) -> DrainingPod {
-    let DrainingPodReport { pod, uid: _, reason, state, in_flight, since, deadline, last_contact, error } =
-        report;
+    let DrainingPodReport {
+        pod,
+        uid: _,
+        reason,
+        state,
+        in_flight,
+        since,
+        deadline,
+        held: _, // the sentence and an Event say it
+        last_contact,
+        error,
+    } = report;
     DrainingPod {
         pod: pod.clone(),
         revision: seen.observed.pods.iter().find(|p| p.name == *pod).map(|p| p.revision.0.clone()),

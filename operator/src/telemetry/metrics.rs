@@ -80,8 +80,8 @@ pub(crate) struct Metrics {
     apps: OnceLock<Index<Decoded<GracefulApp>>>,
 }
 
-/// `ended_by_others`: terminating, and something may be at work in it.
-const STATES: [&str; 4] = ["serving", "updated", "draining", "ended_by_others"];
+/// `held`: draining, past its deadline and not cut. `ended_by_others`: terminating, and something may be at work in it.
+const STATES: [&str; 5] = ["serving", "updated", "draining", "held", "ended_by_others"];
 
 const PHASES: [(Phase, &str); 7] = [
     (Phase::Deleting, "Deleting"),
@@ -134,7 +134,11 @@ impl Metrics {
         operator.register("actions", "Calls that change something, by kind and result", self.actions.clone());
         operator.register("probes", "Questions put to pods, by class of answer", self.questions.clone());
         let app = self.registry.sub_registry_with_prefix("graceful_app");
-        app.register("pods", "Pods by state; updated ones serve as well", self.pods.clone());
+        app.register(
+            "pods",
+            "Pods by state; updated ones serve as well, held ones (past their deadline) drain as well",
+            self.pods.clone(),
+        );
         app.register("in_flight", "What pods have in flight, as far as they told", self.in_flight.clone());
         app.register("phase", "1 for the phase the app is in", self.phase.clone());
         app.register(
@@ -199,6 +203,7 @@ impl Metrics {
             report.serving.into(),
             report.updated.into(),
             report.draining.into(),
+            report.pods.iter().filter(|p| p.held).count() as u64,
             report.ended_by_others.len() as u64,
         ];
         for (state, n) in STATES.into_iter().zip(pods) {

@@ -2,6 +2,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use graceful_api::{DrainReason, PodState};
+use graceful_plan::{DrainingPodReport, PodUid};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
@@ -104,6 +107,27 @@ fn the_page_lists_every_metric() {
         "docs/operator-metrics.md is not what the operator tells; write it anew with\n  \
          GRACEFUL_GOLDEN=write cargo test -p graceful-operator metrics\n{made}"
     );
+}
+
+#[test]
+fn pods_that_are_held_are_counted() {
+    let metrics = Metrics::new();
+    let pod = |held| DrainingPodReport {
+        pod: "a".to_owned(),
+        uid: PodUid::from("a"),
+        reason: DrainReason::Rollout,
+        state: PodState::Draining,
+        in_flight: None,
+        since: Timestamp::UNIX_EPOCH,
+        deadline: Timestamp::UNIX_EPOCH,
+        held,
+        last_contact: None,
+        error: None,
+    };
+    let report = Report { draining: 3, pods: vec![pod(true), pod(false), pod(true)], ..report() };
+    metrics.reported(&AppRef::from_obj(&app("a")), &report, 0, Cut::default(), 0);
+    let text = metrics.text();
+    assert!(text.contains("state=\"held\"} 2") && text.contains("state=\"draining\"} 3"), "{text}");
 }
 
 /// P8 tells of what is there: a namespace that was deleted kept its gauges for as long as the operator ran.

@@ -1,0 +1,166 @@
+use std::collections::BTreeSet;
+
+use graceful_api::{DrainReason, OnDeadline, Signal};
+use graceful_plan::{
+    Answer, App, Contact, Deletion, DrainMark, DrainPolicy, Epoch, Hindered, Hindrance, Readiness, Revision,
+    RevisionHash, Surroundings, plan,
+};
+use jiff::Timestamp;
+
+use super::*;
+
+/// The moment of every plan here.
+const NOW: i64 = 10_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// A pod that serves.
+fn pod(name: &str) -> Pod {
+    Pod {
+        name: name.to_owned(),
+        uid: PodUid::from(name),
+        revision: RevisionHash::from("v1"),
+        created: at(0),
+        terminating: false,
+        serving: true,
+        epoch: None,
+        drain: None,
+        retiring: false,
+        lingering: false,
+        cut: None,
+        grace_ends: None,
+        readiness: Readiness::Ready(at(1)),
+        container: Container::Running,
+        node_ready: true,
+        unschedulable: None,
+        grace_seconds: 30,
+        trouble: None,
+        hindrance: None,
+    }
+}
+
+/// One that drains since then; its deadline is 60 s later.
+fn draining(name: &str, since: i64) -> Pod {
+    let drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(since) });
+    Pod { serving: false, epoch: Some(Epoch(1)), drain, ..pod(name) }
+}
+
+/// What each pod answered lately, where it did.
+fn observed(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observed {
+    let policy = DrainPolicy {
+        signal: Signal::Http,
+        linger_seconds: 3,
+        quiet_seconds: 5,
+        deadline_seconds: 60,
+        on_deadline: OnDeadline::Hold,
+    };
+    let revision = Revision {
+        hash: RevisionHash::from("v1"),
+        name: "tasks-v1".to_owned(),
+        replicas: u32::try_from(pods.len()).unwrap(),
+        created: at(0),
+        policy,
+        policy_current: true,
+        replica_failure: None,
+        proven: true,
+        hindrance: None,
+        unannotated: None,
+    };
+    let contacts = in_flight.iter().map(|(name, total)| {
+        let in_flight = InFlight { total: *total, ..InFlight::default() };
+        let answer = Some(Answer { at: at(NOW - 1), in_flight, protocol: None, scheduled: None });
+        (PodUid::from(*name), Contact { answer, asked: Some(at(NOW - 1)), ..Contact::default() })
+    });
+    Observed {
+        app: App {
+            name: "tasks".to_owned(),
+            namespace: "apps".to_owned(),
+            replicas: u32::try_from(pods.iter().filter(|p| p.serving).count()).unwrap(),
+            update: RevisionHash::from("v1"),
+            policy,
+            max_surge: 1,
+            max_unavailable: 0,
+            min_ready_seconds: 0,
+            progress_deadline_seconds: 600,
+            surge_timeout_seconds: 120,
+            paused: false,
+            revision_history_limit: 2,
+            deletion: Deletion::No,
+            finalizer: true,
+        },
+        revisions: vec![revision],
+        contacts: contacts.collect(),
+        pods,
+        surroundings: Surroundings::default(),
+    }
+}
+
+/// The Events of one reason that follow from this view: the pod each is about, and its words.
+fn tell(told: &mut Told, observed: &Observed, reason: &str) -> Vec<(Option<String>, String)> {
+    let report = plan(observed, at(NOW)).report;
+    let found = happenings(told, &report, observed).into_iter().filter(|h| h.is(reason));
+    found.map(|h| (h.pod.map(|(name, _)| name), h.note)).collect()
+}
+
+/// The pods that Events of one reason are about.
+fn about(told: &mut Told, observed: &Observed, reason: &str) -> BTreeSet<String> {
+    tell(told, observed, reason).into_iter().filter_map(|(pod, _)| pod).collect()
+}
+
+#[test]
+fn each_pod_that_is_held_has_an_event_of_its_own() {
+    let told = &mut Told::default();
+    let young = NOW - 10;
+    let both = |second| vec![draining("a", 0), draining("b", second)];
+    let first = tell(told, &observed(both(young), &[("a", 3), ("b", 1)]), "DrainHeld");
+    let words = "pod a is past its deadline of 60 s and held, with 3 in flight: wait, or `kubectl -n apps delete pod a` to let it end within \
+                 its grace period";
+    assert_eq!(first, [(Some("a".to_owned()), words.to_owned())]);
+    assert_eq!(about(told, &observed(both(young), &[("a", 2), ("b", 1)]), "DrainHeld"), [].into(), "once");
+    let second = observed(both(0), &[("a", 2), ("b", 1)]);
+    assert_eq!(about(told, &second, "DrainHeld"), ["b".to_owned()].into(), "an hour later");
+    assert_eq!(about(told, &second, "DrainHeld"), [].into());
+}
+
+#[test]
+fn a_pod_that_is_held_is_said_in_every_phase() {
+    let mut view = observed(vec![draining("a", 0), pod("b")], &[("a", 3), ("b", 0)]);
+    view.surroundings.warnings =
+        vec![graceful_plan::Warning { reason: Reason::Refused, message: "no Service".to_owned() }];
+    assert_eq!(plan(&view, at(NOW)).report.phase, Phase::Stalled);
+    assert_eq!(about(&mut Told::default(), &view, "DrainHeld"), ["a".to_owned()].into());
+}
+
+/// A restarted operator has asked nobody yet: a pod past its deadline may be idle by now.
+#[test]
+fn a_pod_is_said_to_be_held_once_it_was_asked() {
+    let told = &mut Told::default();
+    assert_eq!(about(told, &observed(vec![draining("a", 0)], &[]), "DrainHeld"), [].into());
+    let asked = observed(vec![draining("a", 0)], &[("a", 1)]);
+    assert_eq!(about(told, &asked, "DrainHeld"), ["a".to_owned()].into());
+    let mut crashed = draining("c", 0);
+    crashed.container = Container::Crashed;
+    assert_eq!(
+        about(told, &observed(vec![crashed], &[]), "DrainHeld"),
+        ["c".to_owned()].into(),
+        "nobody asks it"
+    );
+}
+
+/// No pod is past its deadline there: it is the API server that is waited for.
+#[test]
+fn a_drain_that_is_held_for_the_api_server_is_said_of_the_app() {
+    let told = &mut Told::default();
+    let mut view = observed(vec![draining("a", NOW - 10), pod("b")], &[("a", 3), ("b", 0)]);
+    view.revisions[0].hindrance = Some(Hindrance {
+        kind: Hindered::TooSlow,
+        message: "the API server is too slow".to_owned(),
+        until: at(NOW + 10),
+    });
+    let words = |view: &Observed, told: &mut Told| tell(told, view, "DrainHeld");
+    let first = words(&view, told);
+    assert!(matches!(first.as_slice(), [(None, note)] if note.contains("too slow")), "{first:?}");
+    assert_eq!(words(&view, told), []);
+}
