@@ -40,6 +40,7 @@ pub(crate) async fn report(
     memory: &mut AppMemory,
 ) -> Result<Option<Duration>, Error> {
     let app_ref = AppRef::from_obj(app);
+    memory.invalid = None; // the same mistake once more is a new one
     let mut happened = memory.cuts.count(app.status.as_ref(), &seen.observed.pods, tried);
     if !happened.is_empty() {
         memory.reported = None; // the one figure that cannot be observed again is written at once
@@ -82,6 +83,7 @@ pub(crate) async fn report_stalled(
         operator.recorder.publish(app, memory.told.sent(), stalled).await;
         memory.invalid = Some(message.to_owned());
     }
+    operator.metrics.stalled(&AppRef::from_obj(app));
     let status = status::stalled(app, reason, message, Timestamp::now());
     write(operator, app, status, memory).await
 }

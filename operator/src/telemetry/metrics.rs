@@ -213,10 +213,24 @@ impl Metrics {
         set(&self.in_flight, "of", "serving", serving_in_flight);
         let ended = report.ended_by_others.iter().filter_map(|p| p.in_flight).map(|f| f.total);
         set(&self.in_flight, "of", "ended_by_others", ended.fold(0, u64::saturating_add));
-        for (phase, word) in PHASES {
-            set(&self.phase, "phase", word, u64::from(phase == report.phase));
-        }
+        self.in_phase(&app, report.phase);
         self.cut_tasks.get_or_create(&app).set(i64::try_from(cut.tasks).unwrap_or(i64::MAX));
+    }
+
+    /// Of an app that is not planned (an invalid spec, a fault of ours): its pods are not looked at, and what was told of them last would stand for
+    /// as long as that lasts. What is counted stays.
+    pub(crate) fn stalled(&self, app: &AppRef) {
+        lock(&self.told).insert(app.clone());
+        let app = label(app);
+        self.forget_pods(&app);
+        self.in_phase(&app, Phase::Stalled);
+    }
+
+    fn in_phase(&self, app: &App, now: Phase) {
+        for (phase, word) in PHASES {
+            let labels = AppWord { app: app.clone(), key: "phase", value: word };
+            self.phase.get_or_create(&labels).set(i64::from(phase == now));
+        }
     }
 
     /// A plan that was under way while its app went has told of it once more, and a deletion that fell between two watches was never told: what is
@@ -235,6 +249,15 @@ impl Metrics {
     pub(crate) fn forget(&self, app: &AppRef) {
         lock(&self.told).remove(app);
         let app = label(app);
+        self.forget_pods(&app);
+        for (_, word) in PHASES {
+            self.phase.remove(&AppWord { app: app.clone(), key: "phase", value: word });
+        }
+        self.cut_tasks.remove(&app);
+        self.ended_by_others.remove(&app);
+    }
+
+    fn forget_pods(&self, app: &App) {
         let remove = |family: &Family<AppWord, Gauge>, key, value| {
             family.remove(&AppWord { app: app.clone(), key, value });
         };
@@ -244,11 +267,6 @@ impl Metrics {
         for of in ["draining", "serving", "ended_by_others"] {
             remove(&self.in_flight, "of", of);
         }
-        for (_, word) in PHASES {
-            remove(&self.phase, "phase", word);
-        }
-        self.cut_tasks.remove(&app);
-        self.ended_by_others.remove(&app);
     }
 }
 

@@ -55,3 +55,26 @@ async fn a_pod_that_somebody_deletes_is_said() {
         "what the operator ends is not said to be others'"
     );
 }
+
+/// The same mistake was told once in an operator's life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistake_that_is_made_again_is_said_again() {
+    let mut stage = Stage::set(39, 0, spec(1)).await;
+    stage.until("one pod", CALM, |s| s.settled("0", 1)).await;
+    let told = |s: &Stage| -> u64 {
+        let count = |e: &Value| e["series"]["count"].as_u64().unwrap_or(1);
+        events(s, "InvalidSpec").iter().map(count).sum()
+    };
+    for times in 1..=2 {
+        stage.change(&json!({"spec": {"disruption": "OfTheFuture"}}));
+        stage.until("Stalled", CALM, |s| s.app().unwrap()["status"]["phase"] == "Stalled").await;
+        stage.until("a Warning about it", CALM, |s| told(s) == times).await;
+        let metrics = stage.metrics().await;
+        assert!(metrics.contains("app_name=\"tasks\",phase=\"Stalled\"} 1"), "{metrics}");
+        assert!(!metrics.contains("graceful_app_pods{"), "nobody looks at them: {metrics}");
+        stage.change(&json!({"spec": {"disruption": "Allow"}}));
+        stage.until("its correction", CALM, |s| s.settled("0", 1)).await;
+    }
+    assert_eq!(told(&stage), 2);
+    assert_eq!(events(&stage, "InvalidSpec").len(), 1, "counted on one Event");
+}

@@ -1,12 +1,14 @@
 //! The promises, under faults.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use graceful_drain::TaskGuard;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::cluster::{ADMIN, Cluster, Ledger, Processes, alive, ready};
@@ -22,6 +24,8 @@ pub(super) struct Stage {
     processes: Processes,
     _played: JoinSet<()>,
     operator: Option<JoinHandle<()>>,
+    /// Where it tells its metrics.
+    port: Option<SocketAddr>,
 }
 
 impl Drop for Stage {
@@ -42,7 +46,7 @@ impl Stage {
         });
         let (processes, mut played) = (Processes::default(), JoinSet::new());
         played.spawn(Cluster::play(world.clone(), dice.clone(), Arc::clone(&ledger), Arc::clone(&processes)));
-        Self { world, dice, ledger, processes, _played: played, operator: None }
+        Self { world, dice, ledger, processes, _played: played, operator: None, port: None }
     }
 
     /// An app, and an operator.
@@ -64,7 +68,17 @@ impl Stage {
     /// The process is gone between any two instructions; a new one takes over.
     pub(super) async fn kill_the_operator(&mut self) {
         self.operator.iter().for_each(JoinHandle::abort);
-        self.operator = Some(start(&self.world, &self.dice).await);
+        let (operator, port) = start(&self.world, &self.dice).await;
+        (self.operator, self.port) = (Some(operator), Some(port));
+    }
+
+    /// What the operator tells Prometheus just now.
+    pub(super) async fn metrics(&self) -> String {
+        let mut connection = TcpStream::connect(self.port.unwrap()).await.unwrap();
+        connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        connection.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     pub(super) fn app(&self) -> Option<Value> {
@@ -193,13 +207,15 @@ pub(super) struct Limits {
 /// Where a scenario is about something else than P3.
 pub(super) const CALM: Limits = Limits { serving: 0, pods: u64::MAX, kills: false };
 
-async fn start(world: &World, dice: &Dice) -> JoinHandle<()> {
+async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
     let (watching, calling) = (client(world, dice), client(world, dice));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    tokio::spawn(async move {
+    let port = listener.local_addr().unwrap();
+    let operator = tokio::spawn(async move {
         let never = std::future::pending();
         run_on(&watching, calling, listener, None, Asker::that_reaches_loopback(), never).await.unwrap();
-    })
+    });
+    (operator, port)
 }
 
 pub(super) fn spec(replicas: u32) -> Value {

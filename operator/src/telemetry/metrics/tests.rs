@@ -13,7 +13,8 @@ use crate::decode::decode;
 const INTRO: &str = "# What the operator tells Prometheus\n\n\
     `GET /metrics` on port 8080, OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds. A metric about an app has\n\
     the app's namespace in the label `app_namespace`: under `namespace` Prometheus keeps the namespace of what it scrapes, which is the operator's.\n\
-    The series of an app that is gone go with it. Labels are closed lists: no pod, no revision. Made from the code by\n\
+    The series of an app that is gone go with it; one that is not planned (InvalidSpec, OperatorFault) has no pods and nothing in flight, since\n\
+    nobody looks. Labels are closed lists: no pod, no revision. Made from the code by\n\
     `GRACEFUL_GOLDEN=write cargo test -p graceful-operator metrics`.\n\n\
     | metric | type | labels | what it is |\n|---|---|---|---|\n";
 
@@ -128,6 +129,33 @@ fn pods_that_are_held_are_counted() {
     metrics.reported(&AppRef::from_obj(&app("a")), &report, 0, Cut::default(), 0);
     let text = metrics.text();
     assert!(text.contains("state=\"held\"} 2") && text.contains("state=\"draining\"} 3"), "{text}");
+}
+
+/// What was told of its pods last would stand for ever: they are not looked at.
+#[test]
+fn of_an_app_that_is_not_planned_the_phase_alone_is_told() {
+    let metrics = Metrics::new();
+    let (known, new) = (app("known"), app("new"));
+    tell(&metrics, &known);
+    for app in [&known, &new] {
+        metrics.stalled(&AppRef::from_obj(app));
+    }
+    let text = metrics.text();
+    let value = |name: &str, app: &str, label: &str| {
+        let series = format!("{name}{{app_namespace=\"apps\",app_name=\"{app}\"{label}}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series)).map(str::to_owned)
+    };
+    for app in ["known", "new"] {
+        let phase = |word| value("graceful_app_phase", app, &format!(",phase=\"{word}\""));
+        assert_eq!(
+            (phase("Stalled").as_deref(), phase("Serving").as_deref()),
+            (Some("1"), Some("0")),
+            "{app}: {text}"
+        );
+        assert_eq!(value("graceful_app_pods", app, ",state=\"serving\""), None);
+        assert_eq!(value("graceful_app_in_flight", app, ",of=\"serving\""), None);
+    }
+    assert_eq!(value("graceful_app_ended_by_others_total", "known", "").as_deref(), Some("1"), "{text}");
 }
 
 /// P8 tells of what is there: a namespace that was deleted kept its gauges for as long as the operator ran.
