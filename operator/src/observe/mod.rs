@@ -29,6 +29,7 @@ pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 use self::revisions::{Ours, drain_policy};
 pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_leaving, surroundings};
+use self::trouble::ending;
 pub(crate) use self::view::Stores;
 use self::view::{View, list, node_ready, view};
 pub(crate) use self::written::{Kind, Written};
@@ -55,6 +56,8 @@ pub(crate) struct Observation {
     pub(crate) lingering: BTreeMap<PodUid, Vec<String>>,
     /// The node of each pod, by the pod's name.
     pub(crate) nodes: BTreeMap<String, String>,
+    /// How each pod that has finished was ended, where Kubernetes says it.
+    pub(crate) endings: BTreeMap<PodUid, String>,
     /// The Deployments, by revision.
     pub(crate) deployments: BTreeMap<RevisionHash, Arc<Deployment>>,
 }
@@ -154,6 +157,7 @@ pub(crate) async fn observe(
             .iter()
             .filter_map(|(p, _)| Some((p.name_any(), p.spec.as_ref()?.node_name.clone()?)))
             .collect(),
+        endings: pods.iter().filter_map(|(p, _)| Some((pods::uid(p), ending(p)?))).collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
     }))
 }

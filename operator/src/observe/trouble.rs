@@ -77,6 +77,24 @@ fn first_of_all(pod: &Pod) -> Option<String> {
     Some(format!("init container {} runs{since}, and the others wait for it to end", init.name))
 }
 
+/// How a pod that has finished was ended, in the words of whoever ended it.
+pub(crate) fn ending(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let phase = status.phase.as_deref().filter(|phase| matches!(*phase, "Failed" | "Succeeded"))?;
+    let disrupted = condition(Some(status), "DisruptionTarget").filter(|c| c.status == "True");
+    let said = |text: &Option<String>| text.as_deref().map(str::trim).filter(|t| !t.is_empty()).map(cut);
+    // The kubelet's own; or, where the node is lost, those of who cleaned up after it.
+    let (reason, message) = match said(&status.reason) {
+        Some(reason) => (Some(reason), said(&status.message)),
+        None => disrupted.map_or((None, None), |c| (said(&c.reason), said(&c.message))),
+    };
+    Some(match (reason, message) {
+        (Some(reason), Some(message)) => format!("was evicted ({reason}: {message})"),
+        (Some(reason), None) => format!("was evicted ({reason})"),
+        (None, _) => format!("has finished (phase {phase}), and the operator did not end it"),
+    })
+}
+
 /// A container that the kubelet cannot start, or that ended.
 fn failing(container: &ContainerStatus) -> Option<String> {
     let name = &container.name;
@@ -114,5 +132,37 @@ fn cut(text: &str) -> String {
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn ended(status: &Value) -> Option<String> {
+        ending(&serde_json::from_value(json!({"metadata": {"name": "a"}, "status": status})).unwrap())
+    }
+
+    #[test]
+    fn the_end_of_a_pod_is_told_in_the_words_of_who_ended_it() {
+        let words = |status: Value| ended(&status).unwrap();
+        let message = "The node was low on resource: memory.\nThreshold quantity: 100Mi.";
+        assert_eq!(
+            words(json!({"phase": "Failed", "reason": "Evicted", "message": message})),
+            "was evicted (Evicted: The node was low on resource: memory. Threshold quantity: 100Mi.)"
+        );
+        assert_eq!(words(json!({"phase": "Succeeded", "reason": "Terminated"})), "was evicted (Terminated)");
+        let lost = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": "PodGC: node not found"});
+        assert_eq!(
+            words(json!({"phase": "Failed", "conditions": [lost]})),
+            "was evicted (DeletionByPodGC: PodGC: node not found)"
+        );
+        assert_eq!(
+            words(json!({"phase": "Failed", "message": ""})),
+            "has finished (phase Failed), and the operator did not end it"
+        );
+        assert_eq!(ended(&json!({"phase": "Running", "reason": "NodeLost"})), None);
     }
 }

@@ -14,15 +14,13 @@
 //! is cut counts as cut.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use graceful_api::{Cut, GracefulAppStatus};
 use graceful_plan::{Action, Pod, PodUid, Proof};
 
+use super::LATELY;
 use super::events::Happening;
-
-/// Far longer than a watch is behind.
-const LATELY: Duration = Duration::from_secs(300);
 
 /// What is remembered of it.
 #[derive(Debug, Default)]

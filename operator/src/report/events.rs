@@ -6,7 +6,9 @@ use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
 use graceful_plan::{ConditionReport, Container, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report};
 
+use super::others::Others;
 use super::recorder::Sent;
+use crate::observe::Observation;
 
 /// What happened, as an Event says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +19,6 @@ pub(crate) struct Happening {
     /// The pod that it is about: name and uid. Each pod's Events are then its own.
     pub(super) pod: Option<(String, PodUid)>,
 }
-
-/// The reason of an Event about a pod that others ended.
-pub(super) const ENDED_BY_OTHERS: &str = "EndedByOthers";
 
 impl Happening {
     pub(crate) fn normal(reason: &'static str, note: impl Into<String>) -> Self {
@@ -47,8 +46,7 @@ pub(crate) struct Told {
     rolling: bool,
     /// Restarts of each pod's app.
     restarts: BTreeMap<PodUid, u32>,
-    /// Pods that were at work for clients in the last view, and that nobody of ours may take from there to nothing: their names, and what they had.
-    serving: BTreeMap<PodUid, (String, Option<InFlight>)>,
+    others: Others,
     /// Pods past their deadline that were told as held, and still are.
     held: BTreeSet<PodUid>,
     /// Said by others than the report.
@@ -68,11 +66,12 @@ impl Told {
 }
 
 /// What happened since the last report.
-pub(crate) fn happenings(told: &mut Told, now: &Report, observed: &Observed) -> Vec<Happening> {
+pub(crate) fn happenings(told: &mut Told, now: &Report, seen: &Observation) -> Vec<Happening> {
+    let observed = &seen.observed;
     let mut found = std::mem::take(&mut told.noted);
     rollouts(told, now, observed, &mut found);
     restarts(told, observed, &mut found);
-    ended_by_others(told, now, observed, &mut found);
+    told.others.tell(now, seen, &mut found);
     let before = told.last.replace(now.clone());
     if let Some(before) = &before {
         drains(before, now, observed, &mut found);
@@ -182,43 +181,8 @@ fn held(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happ
     }
 }
 
-/// Each pod that somebody else ends, once: as soon as it terminates, or where it is gone between two views (a deletion by force, or of its Deployment).
-fn ended_by_others(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
-    let before = told.last.as_ref().map(|report| report.ended_by_others.as_slice()).unwrap_or_default();
-    for pod in now.ended_by_others.iter().filter(|p| !before.iter().any(|b| b.uid == p.uid)) {
-        let until = match pod.grace_ends {
-            Some(at) => format!("; it has until {at} to finish"),
-            None => String::new(),
-        };
-        let note = format!(
-            "pod {} is ended by others (a delete, an eviction, a ReplicaSet that somebody scaled){}{until}",
-            pod.pod,
-            had(", at its last answer with ", pod.in_flight)
-        );
-        found.push(Happening::warning(ENDED_BY_OTHERS, note).of(&pod.pod, &pod.uid));
-    }
-    let mut serving = BTreeMap::new();
-    for pod in observed.pods.iter().filter(|p| at_work(p)) {
-        let answer = observed.contacts.get(&pod.uid).and_then(|c| c.answer.as_ref());
-        serving.insert(pod.uid.clone(), (pod.name.clone(), answer.map(|a| a.in_flight)));
-    }
-    for (uid, (name, count)) in std::mem::replace(&mut told.serving, serving) {
-        if !observed.pods.iter().any(|p| p.uid == uid) {
-            let note = format!(
-                "pod {name} is gone, and the operator did not end it (a delete by force, or of its Deployment){}",
-                had(", at its last answer with ", count)
-            );
-            found.push(Happening::warning(ENDED_BY_OTHERS, note).of(&name, &uid));
-        }
-    }
-}
-
-fn at_work(pod: &Pod) -> bool {
-    pod.serving && !pod.terminating && pod.container == Container::Running
-}
-
 /// As in ", with 3 in flight"; nothing where it is not known.
-fn had(joint: &str, in_flight: Option<InFlight>) -> String {
+pub(super) fn had(joint: &str, in_flight: Option<InFlight>) -> String {
     in_flight.map_or_else(String::new, |f| format!("{joint}{} in flight", f.total))
 }
 

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod events;
+mod others;
 mod recorder;
 mod status;
 
@@ -30,6 +31,9 @@ use crate::probe::AppRef;
 /// stay at 500 writes a second.
 const WRITE_EVERY: Duration = Duration::from_secs(2);
 
+/// Far longer than a watch is behind.
+const LATELY: Duration = Duration::from_secs(300);
+
 /// Tells what was seen, and what was done. Says in how long a write that had to wait is due.
 pub(crate) async fn report(
     operator: &Operator,
@@ -45,8 +49,8 @@ pub(crate) async fn report(
     if !happened.is_empty() {
         memory.reported = None; // the one figure that cannot be observed again is written at once
     }
-    happened.extend(happenings(&mut memory.told, report, &seen.observed));
-    let ended = happened.iter().filter(|h| h.is(events::ENDED_BY_OTHERS)).count();
+    happened.extend(happenings(&mut memory.told, report, seen));
+    let ended = happened.iter().filter(|h| h.is(others::ENDED_BY_OTHERS)).count();
     operator.metrics.reported(&app_ref, report, serving_in_flight(seen), memory.cuts.total(), ended);
     // Nothing can be created in a namespace that goes, Events least of all; what is there can still be written to.
     if !seen.observed.surroundings.namespace_terminating {

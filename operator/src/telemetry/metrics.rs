@@ -148,7 +148,7 @@ impl Metrics {
         );
         app.register(
             "ended_by_others",
-            "Pods at work that others ended: a delete, an eviction, a Deployment that somebody scaled",
+            "Pods at work that others ended: a delete, an eviction, a node that shuts down, a Deployment that somebody scaled",
             self.ended_by_others.clone(),
         );
     }

@@ -78,3 +78,23 @@ async fn a_mistake_that_is_made_again_is_said_again() {
     assert_eq!(told(&stage), 2);
     assert_eq!(events(&stage, "InvalidSpec").len(), 1, "counted on one Event");
 }
+
+/// Its record has no deletionTimestamp, and fell out of every report without a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_the_kubelet_evicts_is_said_once() {
+    let mut stage = Stage::set(40, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let _task = stage.hold_a_task();
+    stage.evict_one();
+    let told = |s: &Stage| events(s, "EndedByOthers");
+    stage.until("a Warning about it", CALM, |s| !told(s).is_empty()).await;
+    let serves = |s: &Stage| s.app().unwrap()["status"]["servingReplicas"] == 2;
+    stage.until("another in its place", CALM, serves).await;
+    stage.kill_the_operator().await;
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    let one = |s: &Stage| s.world.list("pods").len() == 2 && s.asked_for() == 1;
+    stage.until("one fewer", CALM, one).await;
+    let note = told(&stage)[0]["note"].as_str().unwrap().to_owned();
+    assert!(note.contains("was evicted (Evicted), at its last answer with "), "{note}");
+    assert_eq!(told(&stage).len(), 1, "once, and not again by another operator");
+}

@@ -8,6 +8,7 @@ use graceful_plan::{
 use jiff::Timestamp;
 
 use super::*;
+use crate::observe::WantedChildren;
 
 /// The moment of every plan here.
 const NOW: i64 = 10_000;
@@ -48,7 +49,7 @@ fn draining(name: &str, since: i64) -> Pod {
 }
 
 /// What each pod answered lately, where it did.
-fn observed(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observed {
+fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
     let policy = DrainPolicy {
         signal: Signal::Http,
         linger_seconds: 3,
@@ -73,7 +74,7 @@ fn observed(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observed {
         let answer = Some(Answer { at: at(NOW - 1), in_flight, protocol: None, scheduled: None });
         (PodUid::from(*name), Contact { answer, asked: Some(at(NOW - 1)), ..Contact::default() })
     });
-    Observed {
+    let observed = Observed {
         app: App {
             name: "tasks".to_owned(),
             namespace: "apps".to_owned(),
@@ -94,19 +95,31 @@ fn observed(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observed {
         contacts: contacts.collect(),
         pods,
         surroundings: Surroundings::default(),
+    };
+    Observation {
+        observed,
+        app: None,
+        wanted: WantedChildren::default(),
+        targets: BTreeMap::new(),
+        versions: BTreeMap::new(),
+        local_services: Vec::new(),
+        lingering: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        deployments: BTreeMap::new(),
+        endings: BTreeMap::new(),
     }
 }
 
 /// The Events of one reason that follow from this view: the pod each is about, and its words.
-fn tell(told: &mut Told, observed: &Observed, reason: &str) -> Vec<(Option<String>, String)> {
-    let report = plan(observed, at(NOW)).report;
-    let found = happenings(told, &report, observed).into_iter().filter(|h| h.is(reason));
+fn tell(told: &mut Told, seen: &Observation, reason: &str) -> Vec<(Option<String>, String)> {
+    let report = plan(&seen.observed, at(NOW)).report;
+    let found = happenings(told, &report, seen).into_iter().filter(|h| h.is(reason));
     found.map(|h| (h.pod.map(|(name, _)| name), h.note)).collect()
 }
 
 /// The pods that Events of one reason are about.
-fn about(told: &mut Told, observed: &Observed, reason: &str) -> BTreeSet<String> {
-    tell(told, observed, reason).into_iter().filter_map(|(pod, _)| pod).collect()
+fn about(told: &mut Told, seen: &Observation, reason: &str) -> BTreeSet<String> {
+    tell(told, seen, reason).into_iter().filter_map(|(pod, _)| pod).collect()
 }
 
 #[test]
@@ -114,22 +127,22 @@ fn each_pod_that_is_held_has_an_event_of_its_own() {
     let told = &mut Told::default();
     let young = NOW - 10;
     let both = |second| vec![draining("a", 0), draining("b", second)];
-    let first = tell(told, &observed(both(young), &[("a", 3), ("b", 1)]), "DrainHeld");
+    let first = tell(told, &seen(both(young), &[("a", 3), ("b", 1)]), "DrainHeld");
     let words = "pod a is past its deadline of 60 s and held, with 3 in flight: wait, or `kubectl -n apps delete pod a` to let it end within \
                  its grace period";
     assert_eq!(first, [(Some("a".to_owned()), words.to_owned())]);
-    assert_eq!(about(told, &observed(both(young), &[("a", 2), ("b", 1)]), "DrainHeld"), [].into(), "once");
-    let second = observed(both(0), &[("a", 2), ("b", 1)]);
+    assert_eq!(about(told, &seen(both(young), &[("a", 2), ("b", 1)]), "DrainHeld"), [].into(), "once");
+    let second = seen(both(0), &[("a", 2), ("b", 1)]);
     assert_eq!(about(told, &second, "DrainHeld"), ["b".to_owned()].into(), "an hour later");
     assert_eq!(about(told, &second, "DrainHeld"), [].into());
 }
 
 #[test]
 fn a_pod_that_is_held_is_said_in_every_phase() {
-    let mut view = observed(vec![draining("a", 0), pod("b")], &[("a", 3), ("b", 0)]);
-    view.surroundings.warnings =
+    let mut view = seen(vec![draining("a", 0), pod("b")], &[("a", 3), ("b", 0)]);
+    view.observed.surroundings.warnings =
         vec![graceful_plan::Warning { reason: Reason::Refused, message: "no Service".to_owned() }];
-    assert_eq!(plan(&view, at(NOW)).report.phase, Phase::Stalled);
+    assert_eq!(plan(&view.observed, at(NOW)).report.phase, Phase::Stalled);
     assert_eq!(about(&mut Told::default(), &view, "DrainHeld"), ["a".to_owned()].into());
 }
 
@@ -137,13 +150,13 @@ fn a_pod_that_is_held_is_said_in_every_phase() {
 #[test]
 fn a_pod_is_said_to_be_held_once_it_was_asked() {
     let told = &mut Told::default();
-    assert_eq!(about(told, &observed(vec![draining("a", 0)], &[]), "DrainHeld"), [].into());
-    let asked = observed(vec![draining("a", 0)], &[("a", 1)]);
+    assert_eq!(about(told, &seen(vec![draining("a", 0)], &[]), "DrainHeld"), [].into());
+    let asked = seen(vec![draining("a", 0)], &[("a", 1)]);
     assert_eq!(about(told, &asked, "DrainHeld"), ["a".to_owned()].into());
     let mut crashed = draining("c", 0);
     crashed.container = Container::Crashed;
     assert_eq!(
-        about(told, &observed(vec![crashed], &[]), "DrainHeld"),
+        about(told, &seen(vec![crashed], &[]), "DrainHeld"),
         ["c".to_owned()].into(),
         "nobody asks it"
     );
@@ -153,14 +166,87 @@ fn a_pod_is_said_to_be_held_once_it_was_asked() {
 #[test]
 fn a_drain_that_is_held_for_the_api_server_is_said_of_the_app() {
     let told = &mut Told::default();
-    let mut view = observed(vec![draining("a", NOW - 10), pod("b")], &[("a", 3), ("b", 0)]);
-    view.revisions[0].hindrance = Some(Hindrance {
+    let mut view = seen(vec![draining("a", NOW - 10), pod("b")], &[("a", 3), ("b", 0)]);
+    view.observed.revisions[0].hindrance = Some(Hindrance {
         kind: Hindered::TooSlow,
         message: "the API server is too slow".to_owned(),
         until: at(NOW + 10),
     });
-    let words = |view: &Observed, told: &mut Told| tell(told, view, "DrainHeld");
+    let words = |view: &Observation, told: &mut Told| tell(told, view, "DrainHeld");
     let first = words(&view, told);
     assert!(matches!(first.as_slice(), [(None, note)] if note.contains("too slow")), "{first:?}");
     assert_eq!(words(&view, told), []);
+}
+
+/// A pod that its kubelet evicted: it has no deletionTimestamp, and its record stays.
+fn evicted(name: &str) -> Pod {
+    Pod { container: Container::Finished, readiness: Readiness::Lost(at(NOW)), ..pod(name) }
+}
+
+const OTHERS: &str = "EndedByOthers";
+
+#[test]
+fn what_an_evicted_pod_had_in_flight_is_said_once() {
+    let told = &mut Told::default();
+    let before = seen(vec![pod("a"), pod("b")], &[("a", 3), ("b", 0)]);
+    assert_eq!(tell(told, &before, OTHERS), []);
+    let mut after = seen(vec![evicted("a"), evicted("b"), pod("c")], &[("a", 3), ("b", 0), ("c", 0)]);
+    after.endings =
+        [(PodUid::from("a"), "was evicted (Evicted: The node was low on memory.)".to_owned())].into();
+    let note = |pod: &str, words: &str| (Some(pod.to_owned()), format!("pod {pod} {words} in flight"));
+    assert_eq!(
+        tell(told, &after, OTHERS),
+        [
+            note("a", "was evicted (Evicted: The node was low on memory.), at its last answer with 3"),
+            note("b", "has finished, and the operator did not end it, at its last answer with 0"),
+        ]
+    );
+    assert_eq!(tell(told, &after, OTHERS), [], "its record stays for days");
+    // After a live view, an older one may come once more.
+    let older = seen(vec![pod("a"), pod("b"), pod("c")], &[("a", 3), ("b", 0)]);
+    assert_eq!(tell(told, &older, OTHERS), []);
+    assert_eq!(tell(told, &after, OTHERS), []);
+    let cleaned = seen(vec![pod("c")], &[("c", 0)]);
+    assert_eq!(tell(told, &cleaned, OTHERS), [], "and is removed");
+}
+
+#[test]
+fn a_pod_that_is_evicted_while_it_drains_is_said_where_it_was_busy() {
+    let told = &mut Told::default();
+    let busy = [("a", 2), ("b", 0)];
+    tell(told, &seen(vec![draining("a", NOW - 10), draining("b", NOW - 10), pod("c")], &busy), OTHERS);
+    let ended = |name: &str| Pod { container: Container::Finished, ..draining(name, NOW - 10) };
+    let after = seen(vec![ended("a"), ended("b"), pod("c")], &busy);
+    assert_eq!(about(told, &after, OTHERS), ["a".to_owned()].into());
+}
+
+/// What it knows nothing of: records of before its own time, and the end of a pod after our own DELETE.
+#[test]
+fn a_record_alone_says_nothing() {
+    let told = &mut Told::default();
+    assert_eq!(tell(told, &seen(vec![evicted("a")], &[]), OTHERS), []);
+    assert_eq!(tell(told, &seen(vec![evicted("a")], &[]), OTHERS), []);
+    tell(told, &seen(vec![draining("b", NOW - 10), pod("c")], &[("b", 1)]), OTHERS);
+    let ours = Pod { container: Container::Finished, terminating: true, ..draining("b", NOW - 10) };
+    assert_eq!(tell(told, &seen(vec![ours, pod("c")], &[("b", 0)]), OTHERS), []);
+    // Of a revision that never worked, or a spare: it is ended while it has its label.
+    let never = Pod { readiness: Readiness::Never, ..pod("d") };
+    tell(told, &seen(vec![never.clone(), pod("c")], &[("c", 1)]), OTHERS);
+    let ours = Pod { container: Container::Finished, terminating: true, ..never };
+    assert_eq!(tell(told, &seen(vec![ours, pod("c")], &[("c", 1)]), OTHERS), []);
+    assert_eq!(tell(told, &seen(vec![pod("c")], &[("c", 1)]), OTHERS), []);
+    let never = Pod { readiness: Readiness::Never, ..pod("e") };
+    tell(told, &seen(vec![never, pod("c")], &[("c", 1)]), OTHERS);
+    assert_eq!(tell(told, &seen(vec![pod("c")], &[("c", 1)]), OTHERS), [], "it ended between two views");
+}
+
+#[test]
+fn a_pod_that_is_gone_between_two_views_is_said() {
+    let told = &mut Told::default();
+    tell(told, &seen(vec![pod("a"), pod("b")], &[("a", 3), ("b", 1)]), OTHERS);
+    let deleted = Pod { terminating: true, grace_ends: Some(at(NOW + 30)), ..pod("b") };
+    let after = seen(vec![deleted], &[("b", 1)]);
+    assert_eq!(about(told, &after, OTHERS), ["a".to_owned(), "b".to_owned()].into());
+    assert_eq!(tell(told, &after, OTHERS), []);
+    assert_eq!(tell(told, &seen(vec![], &[]), OTHERS), [], "each once");
 }

@@ -1,0 +1,106 @@
+//! Pods at work that others end, as Events tell it: each once, with what it had in flight.
+//!
+//! # Flow
+//! A pod is followed while something may be at work in it. Somebody ends it, and it terminates (`kubectl delete pod`, an eviction through the API), or
+//! has finished without a deletion (the kubelet evicts, a node shuts down: its record stays), or is gone between two views (a deletion by force).
+//!
+//! # Caveats
+//! Lost with the process: a successor tells again what still terminates, and nothing of records that it finds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use graceful_plan::{Container, InFlight, Observed, Pod, PodUid, Readiness, Report, cannot_be_busy};
+
+use super::LATELY;
+use super::events::{Happening, had};
+use crate::observe::Observation;
+
+/// The reason of these Events.
+pub(super) const ENDED_BY_OTHERS: &str = "EndedByOthers";
+
+/// What is remembered of it.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    /// Pods in which something may have been at work in the last view.
+    at_work: BTreeMap<PodUid, AtWork>,
+    /// Told, and still in the view or lately: after a live view, an older one may show the pod once more.
+    told: BTreeMap<PodUid, Instant>,
+}
+
+#[derive(Debug)]
+struct AtWork {
+    name: String,
+    /// It was not being drained: nobody of ours may take it from there to nothing.
+    serving: bool,
+    in_flight: Option<InFlight>,
+}
+
+impl Others {
+    /// What this view shows for the first time.
+    pub(super) fn tell(&mut self, now: &Report, seen: &Observation, found: &mut Vec<Happening>) {
+        let observed = &seen.observed;
+        let there: HashMap<_, _> = observed.pods.iter().map(|p| (&p.uid, p)).collect();
+        self.told.retain(|uid, at| there.contains_key(uid) || at.elapsed() < LATELY);
+        for pod in &now.ended_by_others {
+            let until = match pod.grace_ends {
+                Some(at) => format!("; it has until {at} to finish"),
+                None => String::new(),
+            };
+            let how = "is ended by others (a delete, an eviction, a ReplicaSet that somebody scaled)";
+            self.once(&pod.uid, &pod.pod, how, pod.in_flight, &until, found);
+        }
+        let at_work = observed.pods.iter().filter(|p| at_work(observed, p)).map(|pod| {
+            let (name, in_flight) = (pod.name.clone(), count(observed, &pod.uid));
+            (pod.uid.clone(), AtWork { name, serving: pod.serving, in_flight })
+        });
+        for (uid, before) in std::mem::replace(&mut self.at_work, at_work.collect()) {
+            let in_flight = count(observed, &uid).or(before.in_flight);
+            let how = match there.get(&uid) {
+                None if before.serving => {
+                    "is gone, and the operator did not end it (a delete by force, or of its Deployment)"
+                }
+                // We end a pod by its deletion, and that is seen on it.
+                Some(pod) if pod.container == Container::Finished && !pod.terminating => {
+                    let busy = in_flight.is_some_and(|f| f.total > 0);
+                    let how = seen.endings.get(&uid).map(String::as_str);
+                    match before.serving || busy {
+                        true => how.unwrap_or("has finished, and the operator did not end it"),
+                        false => continue, // it was drained, and has nothing to lose
+                    }
+                }
+                Some(pod) if pod.container == Container::Finished && before.serving => {
+                    "was ended by others (a delete, an eviction)"
+                }
+                None | Some(_) => continue,
+            };
+            self.once(&uid, &before.name, how, in_flight, "", found);
+        }
+    }
+
+    fn once(
+        &mut self,
+        uid: &PodUid,
+        name: &str,
+        how: &str,
+        in_flight: Option<InFlight>,
+        until: &str,
+        found: &mut Vec<Happening>,
+    ) {
+        if self.told.insert(uid.clone(), Instant::now()).is_none() {
+            let note = format!("pod {name} {how}{}{until}", had(", at its last answer with ", in_flight));
+            found.push(Happening::warning(ENDED_BY_OTHERS, note).of(name, uid));
+        }
+    }
+}
+
+/// Something may be at work in it. (A spare that is taken back, and a pod of a revision that never worked, were never Ready: these we may end as
+/// they are.)
+fn at_work(observed: &Observed, pod: &Pod) -> bool {
+    let busy = count(observed, &pod.uid).is_some_and(|f| f.total > 0);
+    !pod.terminating && !cannot_be_busy(pod) && (pod.readiness != Readiness::Never || busy)
+}
+
+fn count(observed: &Observed, uid: &PodUid) -> Option<InFlight> {
+    Some(observed.contacts.get(uid)?.answer.as_ref()?.in_flight)
+}
