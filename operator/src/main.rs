@@ -27,6 +27,9 @@ enum Command {
         /// The name in Events; the pod's, in a cluster.
         #[arg(long, env = "POD_NAME")]
         instance: Option<String>,
+        /// The namespaces whose apps this operator runs, with commas between; all, without.
+        #[arg(long, env = "GRACEFUL_NAMESPACES", value_delimiter = ',')]
+        namespaces: Vec<String>,
     },
     /// Print the CustomResourceDefinition.
     Crd,
@@ -44,9 +47,10 @@ fn main() -> anyhow::Result<()> {
             print!("{}", graceful_api::crd::crd_yaml());
             Ok(())
         }
-        Command::Run { listen, log_format, instance } => {
+        Command::Run { listen, log_format, instance, namespaces } => {
             log(log_format);
-            let settings = graceful_operator::Settings { listen, instance };
+            let namespaces = namespaces.into_iter().filter(|n| !n.is_empty()).collect();
+            let settings = graceful_operator::Settings { listen, instance, namespaces };
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?

@@ -51,6 +51,8 @@ pub(crate) struct AppMemory {
     pub(crate) cuts: Cuts,
     /// When status was last written.
     pub(crate) reported: Option<Instant>,
+    /// How often in a row its write was refused since.
+    pub(crate) status_refused: u32,
     /// What Events have told so far.
     pub(crate) told: Told,
     /// The invalid spec that an Event was sent for.

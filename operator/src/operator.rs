@@ -1,6 +1,7 @@
 //! The operator: what every part shares, and [`reconcile`], which reads as the table of contents.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub(crate) struct Operator {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
     pub(crate) leadership: Leadership,
+    /// None is all.
+    pub(crate) namespaces: BTreeSet<String>,
 }
 
 /// While work goes on, the longest time between two looks, and between two live views: what a watch that has gone blind could hide is found within it.
@@ -58,6 +61,9 @@ const RECOVER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_s
 /// One look at one app, and what follows from it. Never fails: what went wrong is logged, counted and tried again, less and less often.
 pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -> Next {
     let app_ref = AppRef::from_obj(&**app);
+    if !operator.runs_in(&app.namespace().unwrap_or_default()) {
+        return Next { after: RESTING_LOOK, urgent: false, strained: false };
+    }
     let memory = operator.memory.of(&app.uid().unwrap_or_default());
     let mut memory = memory.lock().await;
     let going = app.metadata.deletion_timestamp.is_some();
@@ -220,6 +226,11 @@ async fn reject(
 }
 
 impl Operator {
+    /// Where two operators share a cluster, each leaves the other's namespaces alone.
+    fn runs_in(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+
     /// Drops all that is remembered of an app that is gone.
     pub(crate) fn forget(&self, app: &GracefulApp) {
         self.memory.forget(&app.uid().unwrap_or_default());

@@ -1,6 +1,6 @@
 //! `operator run`: the wiring. Client, watches, loop, probes, health; and a clean end at any moment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The name in Events: the pod's.
     pub instance: Option<String>,
+    /// The namespaces whose apps this operator runs; all, where none is named. Another operator may run those of others.
+    pub namespaces: BTreeSet<String>,
 }
 
 /// How long a stop waits for the calls that are under way: each is one API call with its own deadline, nearly always milliseconds. A crash
@@ -51,7 +53,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + 'st
     info!(server = %config.cluster_url, listen = %settings.listen, "the operator starts");
     let watching = client(config.clone(), None)?;
     let writing = client(config, Some(CALL_DEADLINE + Duration::from_secs(3)))?;
-    run_with(&watching, writing, listener, settings.instance, stop).await?;
+    run_with(&watching, writing, listener, settings, stop).await?;
     info!("the operator has stopped");
     Ok(())
 }
@@ -74,10 +76,10 @@ pub async fn run_with(
     watching: &Client,
     calling: Client,
     listener: TcpListener,
-    instance: Option<String>,
+    settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    run_on(watching, calling, listener, instance, Asker::default(), stop).await
+    run_on(watching, calling, listener, settings, Asker::default(), stop).await
 }
 
 /// The same with an asker that tests may let reach loopback.
@@ -85,7 +87,7 @@ pub(crate) async fn run_on(
     watching: &Client,
     calling: Client,
     listener: TcpListener,
-    instance: Option<String>,
+    settings: Settings,
     asker: Asker,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
@@ -98,7 +100,8 @@ pub(crate) async fn run_on(
         probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics)),
         memory: Memory::default(),
         pulse: Arc::default(),
-        recorder: Recorder::new(calling.clone(), instance),
+        recorder: Recorder::new(calling.clone(), settings.instance),
+        namespaces: settings.namespaces,
         client: calling,
         metrics: Arc::clone(&metrics),
         leadership: Leadership::Sole,

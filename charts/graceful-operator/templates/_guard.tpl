@@ -53,7 +53,12 @@ kind: ValidatingAdmissionPolicyBinding
 spec:
   policyName: {{ include "graceful.name" .root }}-{{ .name }}
   validationActions: [Deny]
-  {{- with .root.Values.admissionPolicy.namespaceSelector }}
+  {{- $selector := deepCopy .root.Values.admissionPolicy.namespaceSelector }}
+  {{- with .root.Values.namespaces }}
+  {{- $named := dict "key" "kubernetes.io/metadata.name" "operator" "In" "values" . }}
+  {{- $selector = set $selector "matchExpressions" (append ($selector.matchExpressions | default list) $named) }}
+  {{- end }}
+  {{- with $selector }}
   matchResources:
     namespaceSelector: {{- toYaml . | nindent 6 }}
   {{- end }}

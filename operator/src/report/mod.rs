@@ -21,7 +21,7 @@ use self::events::happenings;
 pub(crate) use self::events::{Happening, Told};
 pub(crate) use self::recorder::Recorder;
 use crate::decode::Decoded;
-use crate::error::{Error, call};
+use crate::error::{Error, call, chain};
 use crate::memory::AppMemory;
 use crate::observe::Observation;
 use crate::operator::Operator;
@@ -30,6 +30,9 @@ use crate::probe::AppRef;
 /// The shortest time between two writes of one app's status: two seconds are live enough for a person, and a thousand apps that roll at once
 /// stay at 500 writes a second.
 const WRITE_EVERY: Duration = Duration::from_secs(2);
+
+/// The longest, where a webhook refuses the write: twice as long each time up to this.
+const REFUSED_EVERY: Duration = Duration::from_secs(300);
 
 /// Far longer than a watch is behind.
 const LATELY: Duration = Duration::from_secs(300);
@@ -52,15 +55,18 @@ pub(crate) async fn report(
     happened.extend(happenings(&mut memory.told, report, seen));
     let ended = happened.iter().filter(|h| h.is(others::ENDED_BY_OTHERS)).count();
     operator.metrics.reported(&app_ref, report, serving_in_flight(seen), memory.cuts.total(), ended);
+    // Status first: there may be an Event for each of forty pods, and a call may take seconds.
+    let written = if gone(seen) {
+        Ok(None)
+    } else {
+        let status = status::status(app, seen, report, &memory.cuts, Timestamp::now());
+        write(operator, app, status, memory).await
+    };
     // Nothing can be created in a namespace that goes, Events least of all; what is there can still be written to.
     if !seen.observed.surroundings.namespace_terminating {
         operator.recorder.publish(app, memory.told.sent(), happened).await;
     }
-    if gone(seen) {
-        return Ok(None);
-    }
-    let status = status::status(app, seen, report, &memory.cuts, Timestamp::now());
-    write(operator, app, status, memory).await
+    written
 }
 
 /// The spec contradicts itself: said once in an Event, and in the conditions.
@@ -102,7 +108,8 @@ async fn write(
     if app.status.as_ref() == Some(&status) {
         return Ok(None);
     }
-    let wait = memory.reported.and_then(|at| WRITE_EVERY.checked_sub(at.elapsed()));
+    let every = WRITE_EVERY.saturating_mul(1 << memory.status_refused.min(16)).min(REFUSED_EVERY);
+    let wait = memory.reported.and_then(|at| every.checked_sub(at.elapsed()));
     if let Some(wait) = wait.filter(|w| !w.is_zero()) {
         return Ok(Some(wait));
     }
@@ -118,8 +125,17 @@ async fn write(
         Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default());
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
     match call("write status", api.patch_status(&app.name_any(), &params, &Patch::Apply(patch))).await {
-        Ok(_) => Ok(None),
+        Ok(_) => {
+            memory.status_refused = 0;
+            Ok(None)
+        }
         Err(error) if error.not_found() || error.conflict() => Ok(None),
+        // Drains do not wait for what is said of them.
+        Err(error) if error.hindrance().is_some() => {
+            memory.status_refused = memory.status_refused.saturating_add(1);
+            tracing::warn!(app = %AppRef::from_obj(app), "{}; tried again less and less often", chain(&error));
+            Ok(Some(every))
+        }
         Err(error) => Err(error),
     }
 }

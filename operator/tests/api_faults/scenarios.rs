@@ -15,7 +15,7 @@ use super::cluster::{ADMIN, Cluster, Ledger, Processes, alive, ready};
 use super::faulty::{Dice, client};
 use super::world::{World, merge};
 use crate::probe::Asker;
-use crate::run::run_on;
+use crate::run::{Settings, run_on};
 
 pub(super) struct Stage {
     pub(super) world: World,
@@ -213,7 +213,10 @@ async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
     let port = listener.local_addr().unwrap();
     let operator = tokio::spawn(async move {
         let never = std::future::pending();
-        run_on(&watching, calling, listener, None, Asker::that_reaches_loopback(), never).await.unwrap();
+        // The app that another operator runs is in none of these.
+        let namespaces = ["apps".to_owned(), "many".to_owned()].into();
+        let settings = Settings { listen: listener.local_addr().unwrap(), instance: None, namespaces };
+        run_on(&watching, calling, listener, settings, Asker::that_reaches_loopback(), never).await.unwrap();
     });
     (operator, port)
 }
