@@ -98,6 +98,16 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
             json!({"ports": [{"port": 80, "targetPort": 99_999_999_999u64}]}),
             "targetPort must be a port's name, or a number from 1 to 65535",
         ),
+        (
+            "/service",
+            json!({"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 80, "protocol": "TCP"}]}),
+            "two ports have the same port and protocol",
+        ),
+        (
+            "/service",
+            json!({"ports": [{"name": "a", "port": 80}, {"name": "a", "port": 81}]}),
+            "two ports have the same name",
+        ),
         ("/rollout", json!({"maxUnavailable": "101%"}), "maxUnavailable must be at most 100%"),
         (
             "/rollout",
@@ -120,6 +130,10 @@ fn accepted() -> Vec<(&'static str, Value)> {
         (
             "/service",
             json!({"ports": [{"port": 80, "targetPort": "admin"}, {"port": 81, "name": "b", "targetPort": 65_535}]}),
+        ),
+        (
+            "/service",
+            json!({"ports": [{"port": 53, "name": "udp", "protocol": "UDP"}, {"port": 53, "name": "tcp"}]}),
         ),
         ("/template/spec", json!({"containers": [{"name": "web"}], "initContainers": sidecar})),
         ("/drain", json!({"signal": null, "preStopCommand": null, "lingerSeconds": null})),

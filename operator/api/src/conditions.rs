@@ -84,6 +84,8 @@ pub enum Reason {
     SetByOthers,
     /// Others change a child back each time it is put right.
     ChangedByOthers,
+    /// A targetPort of the Service is the name of no container's port.
+    NoSuchPort,
     /// What is baked into running pods (grace period, hook) differs from the spec.
     BakedInDiffers,
     /// The template's grace period is shorter than a drain may take.
@@ -121,6 +123,7 @@ impl Reason {
             Self::ForeignDisruptionBudget => "ForeignDisruptionBudget",
             Self::SetByOthers => "SetByOthers",
             Self::ChangedByOthers => "ChangedByOthers",
+            Self::NoSuchPort => "NoSuchPort",
             Self::BakedInDiffers => "BakedInDiffers",
             Self::GraceTooShort => "GraceTooShort",
             Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",

@@ -79,6 +79,11 @@ fn shape_embedded(root: &mut Value) {
             strip_descriptions(item);
         }
     }
+    // For the cost of the rules that compare each port with each.
+    at(root, "spec.service.ports").insert("maxItems".to_owned(), json!(32));
+    for text in ["name", "protocol"] {
+        at(root, &format!("spec.service.ports.[].{text}")).insert("maxLength".to_owned(), json!(63));
+    }
     for (path, key) in
         [("status.conditions", "type"), ("status.revisions", "hash"), ("status.draining", "pod")]
     {

@@ -54,6 +54,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     rules.extend(drain());
     rules.extend(rollout());
     rules.push(target_port());
+    rules.extend(service_ports());
     rules
 }
 
@@ -195,6 +196,26 @@ fn target_port() -> Rule {
         "!has(self.targetPort) || type(self.targetPort) != int || (self.targetPort >= 1 && self.targetPort <= 65535)",
         "targetPort must be a port's name, or a number from 1 to 65535",
     )
+}
+
+/// Server-side apply keys ports by number and protocol, and fails on two of them without naming the field.
+fn service_ports() -> [Rule; 2] {
+    let protocol = |p: &str| format!("(has({p}.protocol) ? {p}.protocol : 'TCP')");
+    let same = format!("q.port == p.port && {} == {}", protocol("q"), protocol("p"));
+    [
+        Rule::new(
+            "spec.service",
+            ".ports",
+            format!("self.ports.all(p, self.ports.exists_one(q, {same}))"),
+            "two ports have the same port and protocol: give each its own port",
+        ),
+        Rule::new(
+            "spec.service",
+            ".ports",
+            "self.ports.all(p, !has(p.name) || self.ports.exists_one(q, has(q.name) && q.name == p.name))",
+            "two ports have the same name: give each its own",
+        ),
+    ]
 }
 
 fn drain() -> Vec<Rule> {

@@ -99,7 +99,12 @@ fn refused(
     fingerprint: Option<String>,
     error: Error,
 ) -> Result<Outcome, Error> {
-    let Some((kind, why)) = error.hindrance() else {
+    // Of an apply that the API server cannot make sense of it says 500.
+    let makes_no_sense = || error.answered().then(|| error.status().filter(|s| s.code == 500)).flatten();
+    let Some((kind, why)) = error
+        .hindrance()
+        .or_else(|| makes_no_sense().map(|status| (Hindered::Refused, status.message.clone())))
+    else {
         return Err(error);
     };
     scene.unanswered += u32::from(kind == Hindered::TooSlow);

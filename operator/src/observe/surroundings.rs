@@ -9,6 +9,7 @@ use graceful_plan::{Child, Surroundings, TemplateVerdict, Warning};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
@@ -301,7 +302,26 @@ fn warnings(app: &Validated, ours: &[Ours]) -> Vec<Warning> {
         }
     }
     warnings.extend(failing_probes(&app.template.0));
+    warnings.extend(no_such_port(app));
     warnings
+}
+
+/// Kubernetes takes such a Service, and sends no client anywhere.
+fn no_such_port(app: &Validated) -> Option<Warning> {
+    let spec = &app.template.0["spec"];
+    let containers = ["containers", "initContainers"]
+        .into_iter()
+        .flat_map(|kind| spec[kind].as_array().into_iter().flatten());
+    let ports: Vec<_> = containers.flat_map(|c| c["ports"].as_array().into_iter().flatten()).collect();
+    let missing = app.service.iter().flat_map(|s| &s.ports).find_map(|port| match &port.target_port {
+        Some(IntOrString::String(name)) if !ports.iter().any(|p| p["name"] == name.as_str()) => Some(name),
+        _ => None,
+    })?;
+    let message = format!(
+        "spec.service sends clients to the port named {missing}, and no container has one: add {{name: {missing}, containerPort: …}} to the one that \
+         listens there, or write its number as targetPort"
+    );
+    Some(Warning { reason: Reason::NoSuchPort, message })
 }
 
 fn failing_probes(template: &Value) -> Option<Warning> {
