@@ -56,6 +56,8 @@ pub(crate) struct Observation {
     pub(crate) lingering: BTreeMap<PodUid, Vec<String>>,
     /// The node of each pod, by the pod's name.
     pub(crate) nodes: BTreeMap<String, String>,
+    /// Pods with the app's label that no Deployment in the view owns: it lost its label or is gone, or they are not the app's.
+    pub(crate) strangers: Vec<graceful_plan::Pod>,
     /// How each pod that has finished was ended, where Kubernetes says it.
     pub(crate) endings: BTreeMap<PodUid, String>,
     /// The Deployments, by revision.
@@ -157,7 +159,13 @@ pub(crate) async fn observe(
             .iter()
             .filter_map(|(p, _)| Some((p.name_any(), p.spec.as_ref()?.node_name.clone()?)))
             .collect(),
-        endings: pods.iter().filter_map(|(p, _)| Some((pods::uid(p), ending(p)?))).collect(),
+        strangers: view
+            .pods
+            .iter()
+            .filter(|p| owner(p, &ours).is_none())
+            .map(|p| pods::parse(p, None, |n| node_ready(&operator.stores.nodes, n)))
+            .collect(),
+        endings: view.pods.iter().filter_map(|p| Some((pods::uid(p), ending(p)?))).collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
     }))
 }

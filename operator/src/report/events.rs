@@ -6,6 +6,7 @@ use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
 use graceful_plan::{ConditionReport, Container, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report};
 
+use super::left::Left;
 use super::others::Others;
 use super::recorder::Sent;
 use crate::observe::Observation;
@@ -46,7 +47,8 @@ pub(crate) struct Told {
     rolling: bool,
     /// Restarts of each pod's app.
     restarts: BTreeMap<PodUid, u32>,
-    others: Others,
+    pub(super) others: Others,
+    pub(super) left: Left,
     /// Pods past their deadline that were told as held, and still are.
     held: BTreeSet<PodUid>,
     /// Said by others than the report.
@@ -74,7 +76,7 @@ pub(crate) fn happenings(told: &mut Told, now: &Report, seen: &Observation) -> V
     told.others.tell(now, seen, &mut found);
     let before = told.last.replace(now.clone());
     if let Some(before) = &before {
-        drains(before, now, observed, &mut found);
+        drains(before, now, seen, &mut found);
     }
     held(told, now, observed, &mut found);
     // Held for the API server's sake: that is said of the app, for it is not a pod's fault.
@@ -137,7 +139,7 @@ fn restarts(told: &mut Told, observed: &Observed, found: &mut Vec<Happening>) {
     told.restarts = counts;
 }
 
-fn drains(before: &Report, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
+fn drains(before: &Report, now: &Report, seen: &Observation, found: &mut Vec<Happening>) {
     let among = |pods: &[DrainingPodReport], uid: &PodUid| pods.iter().any(|p| p.uid == *uid);
     for pod in now.pods.iter().filter(|p| !among(&before.pods, &p.uid)) {
         let DrainingPodReport { pod: name, uid, reason, in_flight, .. } = pod;
@@ -146,9 +148,12 @@ fn drains(before: &Report, now: &Report, observed: &Observed, found: &mut Vec<Ha
     }
     for pod in before.pods.iter().filter(|p| !among(&now.pods, &p.uid)) {
         let DrainingPodReport { pod: name, uid, in_flight, .. } = pod;
-        let serves = observed.pods.iter().any(|p| p.uid == *uid && p.serving && !p.terminating);
+        let serves = seen.observed.pods.iter().any(|p| p.uid == *uid && p.serving && !p.terminating);
+        let stranger = seen.strangers.iter().any(|p| p.uid == *uid && p.lives());
         let note = if serves {
             format!("pod {name} drains no more: it is back in service")
+        } else if stranger {
+            format!("pod {name} drains no more: its Deployment is not seen any more, and it runs on")
         } else {
             format!("pod {name} drains no more: it ends{}", had(", at its last answer with ", *in_flight))
         };

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod events;
+mod left;
 mod others;
 mod recorder;
 mod status;
@@ -52,6 +53,7 @@ pub(crate) async fn report(
     if !happened.is_empty() {
         memory.reported = None; // the one figure that cannot be observed again is written at once
     }
+    happened.extend(left::left(operator, app, seen, &mut memory.told).await);
     happened.extend(happenings(&mut memory.told, report, seen));
     let ended = happened.iter().filter(|h| h.is(others::ENDED_BY_OTHERS)).count();
     operator.metrics.reported(&app_ref, report, serving_in_flight(seen), memory.cuts.total(), ended);

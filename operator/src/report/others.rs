@@ -3,14 +3,17 @@
 //! # Flow
 //! A pod is followed while something may be at work in it. Somebody ends it, and it terminates (`kubectl delete pod`, an eviction through the API), or
 //! has finished without a deletion (the kubelet evicts, a node shuts down: its record stays), or is gone between two views (a deletion by force).
+//! A pod whose Deployment is not in the view lives on, and is followed until it ends or is let go (`left`).
 //!
 //! # Caveats
 //! Lost with the process: a successor tells again what still terminates, and nothing of records that it finds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
-use graceful_plan::{Container, InFlight, Observed, Pod, PodUid, Readiness, Report, cannot_be_busy};
+use graceful_plan::{
+    Container, InFlight, Observed, Pod, PodUid, Readiness, Report, RevisionHash, cannot_be_busy,
+};
 
 use super::LATELY;
 use super::events::{Happening, had};
@@ -31,6 +34,7 @@ pub(super) struct Others {
 #[derive(Debug)]
 struct AtWork {
     name: String,
+    revision: RevisionHash,
     /// It was not being drained: nobody of ours may take it from there to nothing.
     serving: bool,
     in_flight: Option<InFlight>,
@@ -41,6 +45,7 @@ impl Others {
     pub(super) fn tell(&mut self, now: &Report, seen: &Observation, found: &mut Vec<Happening>) {
         let observed = &seen.observed;
         let there: HashMap<_, _> = observed.pods.iter().map(|p| (&p.uid, p)).collect();
+        let strangers = strangers(seen);
         self.told.retain(|uid, at| there.contains_key(uid) || at.elapsed() < LATELY);
         for pod in &now.ended_by_others {
             let until = match pod.grace_ends {
@@ -51,12 +56,18 @@ impl Others {
             self.once(&pod.uid, &pod.pod, how, pod.in_flight, &until, found);
         }
         let at_work = observed.pods.iter().filter(|p| at_work(observed, p)).map(|pod| {
-            let (name, in_flight) = (pod.name.clone(), count(observed, &pod.uid));
-            (pod.uid.clone(), AtWork { name, serving: pod.serving, in_flight })
+            let (name, revision) = (pod.name.clone(), pod.revision.clone());
+            let in_flight = count(observed, &pod.uid);
+            (pod.uid.clone(), AtWork { name, revision, serving: pod.serving, in_flight })
         });
         for (uid, before) in std::mem::replace(&mut self.at_work, at_work.collect()) {
             let in_flight = count(observed, &uid).or(before.in_flight);
-            let how = match there.get(&uid) {
+            let stranger = strangers.get(&uid).copied();
+            if stranger.is_some_and(Pod::lives) {
+                self.at_work.insert(uid, before);
+                continue;
+            }
+            let how = match there.get(&uid).copied().or(stranger) {
                 None if before.serving => {
                     "is gone, and the operator did not end it (a delete by force, or of its Deployment)"
                 }
@@ -69,6 +80,9 @@ impl Others {
                         false => continue, // it was drained, and has nothing to lose
                     }
                 }
+                Some(_) if stranger.is_some() && before.serving => {
+                    "is ended by others (a delete, of its Deployment perhaps)"
+                }
                 Some(pod) if pod.container == Container::Finished && before.serving => {
                     "was ended by others (a delete, an eviction)"
                 }
@@ -76,6 +90,29 @@ impl Others {
             };
             self.once(&uid, &before.name, how, in_flight, "", found);
         }
+    }
+
+    /// Those that served and that no view shows.
+    pub(super) fn vanished(&self, seen: &Observation) -> Vec<(PodUid, String)> {
+        let strangers = strangers(seen);
+        let there: HashSet<_> = seen.observed.pods.iter().map(|p| &p.uid).collect();
+        let gone = self.at_work.iter().filter(|(uid, pod)| {
+            pod.serving
+                && !there.contains(uid)
+                && !strangers.contains_key(uid)
+                && !self.told.contains_key(uid)
+        });
+        gone.map(|(uid, pod)| (uid.clone(), pod.name.clone())).collect()
+    }
+
+    /// It lives on, and is not ours any more.
+    pub(super) fn forget(&mut self, uid: &PodUid) {
+        self.at_work.remove(uid);
+    }
+
+    /// The same of all pods of a revision.
+    pub(super) fn let_go_of(&mut self, revision: &RevisionHash) {
+        self.at_work.retain(|_, pod| pod.revision != *revision);
     }
 
     fn once(
@@ -99,6 +136,10 @@ impl Others {
 fn at_work(observed: &Observed, pod: &Pod) -> bool {
     let busy = count(observed, &pod.uid).is_some_and(|f| f.total > 0);
     !pod.terminating && !cannot_be_busy(pod) && (pod.readiness != Readiness::Never || busy)
+}
+
+fn strangers(seen: &Observation) -> HashMap<&PodUid, &Pod> {
+    seen.strangers.iter().map(|p| (&p.uid, p)).collect()
 }
 
 fn count(observed: &Observed, uid: &PodUid) -> Option<InFlight> {

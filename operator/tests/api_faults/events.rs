@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::scenarios::{CALM, Stage, spec, template};
 
-fn events(stage: &Stage, reason: &str) -> Vec<Value> {
+pub(super) fn events(stage: &Stage, reason: &str) -> Vec<Value> {
     stage.world.list("events").into_iter().filter(|e| e["reason"] == reason).collect()
 }
 
@@ -97,4 +97,39 @@ async fn a_pod_that_the_kubelet_evicts_is_said_once() {
     let note = told(&stage)[0]["note"].as_str().unwrap().to_owned();
     assert!(note.contains("was evicted (Evicted), at its last answer with "), "{note}");
     assert_eq!(told(&stage).len(), 1, "once, and not again by another operator");
+}
+
+/// They are told when they end, for a Deployment that leaves the view may only have lost its label.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_go_with_their_deployment_are_said() {
+    let mut stage = Stage::set(41, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let pods = stage.world.list("pods");
+    let uids: BTreeSet<_> = pods.iter().map(|p| p["metadata"]["uid"].to_string()).collect();
+    stage.world.write(|w| {
+        let key = w.all.keys().find(|(plural, ..)| plural == "deployments").unwrap().clone();
+        w.delete(&key, &json!({})).unwrap();
+    });
+    let told = |s: &Stage| -> Vec<_> {
+        events(s, "EndedByOthers").iter().map(|e| e["related"]["uid"].to_string()).collect()
+    };
+    stage.until("a Warning about each", CALM, |s| told(s).len() >= 2).await;
+    stage.until("others in their place", CALM, |s| s.settled("0", 2)).await;
+    assert_eq!(told(&stage).len(), 2, "each once");
+    assert_eq!(told(&stage).into_iter().collect::<BTreeSet<_>>(), uids);
+    assert_eq!(events(&stage, "LabelRemoved"), [] as [Value; 0]);
+}
+
+/// Somebody takes a pod aside to look at it: its ReplicaSet lets it go and makes another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_is_taken_aside_is_not_said_to_be_gone() {
+    let mut stage = Stage::set(42, 0, spec(2)).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let name = stage.relabel("pods", None);
+    stage
+        .until("a Warning about it", CALM, |s| {
+            events(s, "LabelRemoved").iter().any(|e| e["related"]["name"] == name.as_str())
+        })
+        .await;
+    assert_eq!(events(&stage, "EndedByOthers"), [] as [Value; 0], "it runs on");
 }

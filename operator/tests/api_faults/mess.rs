@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::cluster::{alive, finished, ready};
+use super::events::events;
 use super::scenarios::{CALM, Stage, spec, template};
 
 fn stalled(stage: &Stage, words: &str) -> bool {
@@ -153,16 +154,25 @@ async fn a_name_that_is_taken_is_said() {
     let mut stage = Stage::set(38, 0, spec(2)).await;
     stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
     // The break-glass, and then the day after.
-    stage.world.write(|w| {
-        let key = w.all.keys().find(|(plural, ..)| plural == "deployments").unwrap().clone();
-        w.edit(&key, &json!({}), |d| {
-            d["metadata"]["labels"].as_object_mut().unwrap().remove("graceful.dev/app");
-            Ok(())
-        })
-        .unwrap();
-    });
+    stage.relabel("deployments", None);
     stage.until("what to do is said", CALM, |s| stalled(s, "kubectl label deployment -n apps tasks-")).await;
+    assert_eq!(events(&stage, "EndedByOthers"), [] as [Value; 0], "they all run on");
+    let said = |s: &Stage| events(s, "LabelRemoved");
+    stage.until("and in an Event", CALM, |s| !said(s).is_empty()).await;
     assert_eq!(stage.deletions(), 0);
+    let (note, name) =
+        (said(&stage)[0]["note"].to_string(), stage.world.list("deployments")[0]["metadata"]["name"].clone());
+    let command =
+        format!("`kubectl label deployment -n apps {} graceful.dev/app=tasks`", name.as_str().unwrap());
+    assert!(note.contains(&command), "{note}");
+    stage.relabel("deployments", Some("tasks"));
+    stage.until("it goes on", CALM, |s| s.settled("0", 2)).await;
+    assert_eq!(
+        (said(&stage).len(), events(&stage, "EndedByOthers").len()),
+        (1, 0),
+        "{:?}",
+        stage.world.list("events")
+    );
     stage.lost_nothing();
 }
 

@@ -155,6 +155,23 @@ impl Stage {
         });
     }
 
+    /// Puts our label on the first object of this kind, or takes it off. Its name.
+    pub(super) fn relabel(&self, plural: &str, app: Option<&str>) -> String {
+        self.world.write(|w| {
+            let key = w.all.keys().find(|key| key.0 == plural).unwrap().clone();
+            w.edit(&key, &json!({}), |object| {
+                let labels = object["metadata"]["labels"].as_object_mut().unwrap();
+                match app {
+                    Some(app) => drop(labels.insert("graceful.dev/app".to_owned(), json!(app))),
+                    None => drop(labels.remove("graceful.dev/app")),
+                }
+                Ok(())
+            })
+            .unwrap();
+            key.2
+        })
+    }
+
     /// The DELETEs of pods so far.
     pub(super) fn deletions(&self) -> usize {
         let log = &self.world.open().log;

@@ -106,6 +106,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         lingering: BTreeMap::new(),
         nodes: BTreeMap::new(),
         deployments: BTreeMap::new(),
+        strangers: Vec::new(),
         endings: BTreeMap::new(),
     }
 }
@@ -249,4 +250,35 @@ fn a_pod_that_is_gone_between_two_views_is_said() {
     assert_eq!(about(told, &after, OTHERS), ["a".to_owned(), "b".to_owned()].into());
     assert_eq!(tell(told, &after, OTHERS), []);
     assert_eq!(tell(told, &seen(vec![], &[]), OTHERS), [], "each once");
+}
+
+/// The break-glass takes the label off a Deployment, and its pods run on; a Deployment that is deleted takes them with it.
+#[test]
+fn a_pod_whose_deployment_left_the_view_is_said_when_it_ends() {
+    let told = &mut Told::default();
+    let flight = [("a", 3), ("b", 1), ("c", 2)];
+    tell(told, &seen(vec![pod("a"), pod("b"), draining("c", NOW - 10)], &flight), OTHERS);
+    let left = |strangers: Vec<Pod>| Observation { strangers, ..seen(vec![], &[]) };
+    let run_on = left(vec![pod("a"), pod("b"), draining("c", NOW - 10)]);
+    assert_eq!(tell(told, &run_on, OTHERS), []);
+    assert_eq!(tell(told, &run_on, OTHERS), []);
+    let ends = Pod { terminating: true, ..pod("a") };
+    let note =
+        "pod a is ended by others (a delete, of its Deployment perhaps), at its last answer with 3 in flight";
+    let after = left(vec![ends, pod("b")]);
+    assert_eq!(tell(told, &after, OTHERS), [(Some("a".to_owned()), note.to_owned())]);
+    assert_eq!(about(told, &left(vec![]), OTHERS), ["b".to_owned()].into());
+    // Known to be let go: nothing of them is ours to tell.
+    tell(told, &seen(vec![pod("d")], &[("d", 1)]), OTHERS);
+    told.others.let_go_of(&RevisionHash::from("v1"));
+    assert_eq!(tell(told, &left(vec![]), OTHERS), []);
+}
+
+#[test]
+fn a_drain_that_is_let_go_is_not_said_to_end() {
+    let told = &mut Told::default();
+    tell(told, &seen(vec![draining("a", NOW - 10)], &[("a", 3)]), "DrainEnded");
+    let left = Observation { strangers: vec![draining("a", NOW - 10)], ..seen(vec![], &[]) };
+    let said = tell(told, &left, "DrainEnded");
+    assert!(matches!(said.as_slice(), [(Some(_), note)] if note.contains("runs on")), "{said:?}");
 }
