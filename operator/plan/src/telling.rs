@@ -55,7 +55,7 @@ fn stall(census: &Census<'_>, draft: &mut Draft) -> Option<Stall> {
         return None;
     }
     if let (Some(why), None) = (around.template.refusal(), census.revision(census.update())) {
-        let message = format!("Kubernetes refuses spec.template, and nothing running was touched: {why}");
+        let message = format!("spec.template cannot be rolled out, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
     }
     if !fenced(census) && (superseded_pods(census) > 0 || surplus(census)) {

@@ -59,7 +59,12 @@ pub(crate) fn surroundings(
         let (child, additions) = match standing {
             Standing::Foreign if wanted.is_some() => {
                 let message = format!(
-                    "a {kind} named {name} is there that is not this GracefulApp's: remove it, or the GracefulApp goes without"
+                    "a {kind} named {name} is there that is not this GracefulApp's, and none is made beside it: remove it; or, if it is this app's from before a \
+                     restore, `kubectl annotate {} -n {} {name} --overwrite {}={}` makes it this one's",
+                    kind.to_lowercase(),
+                    app.namespace,
+                    names::APP_UID,
+                    app.uid
                 );
                 warnings.push(Warning { reason: Reason::Refused, message });
                 return Child::AsWanted;
@@ -214,7 +219,9 @@ fn of_others(app: &Validated, view: &View) -> Option<Warning> {
 fn let_go(app: &Validated, view: &View, pods: &[&Pod]) -> Option<Warning> {
     let ours = |pod: &Pod| pods.iter().any(|p| p.metadata.uid == pod.metadata.uid);
     let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
-    let runs = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && phase(pod) == "Running";
+    let owned = |pod: &Pod| pod.owner_references().iter().any(|owner| owner.controller == Some(true));
+    let runs =
+        |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && phase(pod) == "Running" && !owned(pod);
     let names: Vec<_> = view.pods.iter().filter(|p| !ours(p) && runs(p)).map(|p| p.name_any()).collect();
     let first = names.first()?;
     let others = if names.len() > 1 { format!(" (and {} more)", names.len() - 1) } else { String::new() };

@@ -206,3 +206,20 @@ async fn what_an_app_costs_does_not_grow_with_the_number_of_apps() {
     assert!(each(calls_of_many, many) < 1.3 * each(calls_of_few, few));
     assert!(each(listed_of_many, many) < 1.3 * each(listed_of_few, few));
 }
+
+/// Two operators in one cluster: each runs the apps of its own namespaces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_apps_of_another_operator_are_left_alone() {
+    let mut stage = Stage::bare(51, 0);
+    stage.world.write(|w| {
+        let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+            "metadata": {"name": "theirs"}, "spec": spec(1)});
+        w.create("gracefulapps", "another", app).unwrap();
+    });
+    stage.begin(spec(1)).await;
+    stage.until("our app serves", CALM, |s| s.settled("0", 1)).await;
+    let apps = stage.world.list("gracefulapps");
+    let theirs = apps.iter().find(|app| app["metadata"]["name"] == "theirs").unwrap();
+    assert!(theirs["status"].is_null() && theirs["metadata"]["finalizers"].is_null(), "{theirs}");
+    assert!(stage.world.list("deployments").iter().all(|d| d["metadata"]["namespace"] != "another"));
+}
