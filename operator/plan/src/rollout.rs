@@ -54,11 +54,18 @@ pub(crate) fn protect(census: &Census<'_>, draft: &mut Draft) {
 /// Before all else: pods of older revisions that cannot be busy. A crash-looping revision would fill the surge and block its own fix.
 /// True while one of them is on its way out.
 pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
-    if !course.rolling {
+    // A pause holds what would be drained, and no pod that never started of a revision that serves nobody.
+    let halted = !course.rolling && census.observed.app.paused && proven(census);
+    if !course.rolling && !halted {
         return false;
     }
+    let serves = |hash: &RevisionHash| census.labelled().any(|p| p.revision == *hash && census.counts(p));
+    let spared = |hash: &RevisionHash| halted && serves(hash);
     let mut gone = 0;
-    let mut pods: Vec<_> = census.labelled().filter(|p| dispensable(census, &p.revision)).collect();
+    let goes = |p: &&Pod| {
+        dispensable(census, &p.revision) && !spared(&p.revision) && (!halted || census.cannot_be_busy(p))
+    };
+    let mut pods: Vec<_> = census.labelled().filter(goes).collect();
     // Of what serves only what is beyond the rest: it goes last.
     pods.sort_by_key(|p| to_spare(census, &p.revision) < i64::MAX);
     for pod in pods {
@@ -69,7 +76,7 @@ pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course
             gone += 1;
         }
     }
-    for revision in superseded(census) {
+    for revision in superseded(census).filter(|r| !spared(&r.hash)) {
         let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash));
         let left = to_spare(census, &revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);

@@ -224,7 +224,7 @@ fn conditions(
             ConditionType::Drained,
             draining == 0,
             if draining == 0 { Reason::AsDesired } else { Reason::Draining },
-            &format!("{draining} pods drain"),
+            &if draining == 1 { "1 pod drains".to_owned() } else { format!("{draining} pods drain") },
         ),
     ];
     all.extend(warning(census));

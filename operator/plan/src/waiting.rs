@@ -212,7 +212,7 @@ pub(crate) fn new_pod(census: &Census<'_>, pod: &Pod) -> String {
             format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
-        (None, Some(trouble), _) if pod.unschedulable.is_some() => {
+        (None, Some(trouble), _) if pod.unschedulable.is_some() && room_helps(census, trouble) => {
             format!(
                 "{name}: not Ready: {trouble}; {}",
                 what_makes_room(census, census.observed.app.surge_timeout_seconds)
@@ -281,6 +281,12 @@ fn what_helps(census: &Census<'_>, words: &str) -> String {
         return what_makes_room(census, 0);
     }
     "mend what refuses it; it is tried again".to_owned()
+}
+
+/// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go.
+fn room_helps(census: &Census<'_>, words: &str) -> bool {
+    superseded_pods(census) > 0
+        || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
 }
 
 /// `patience`: an autoscaler may bring a node in that time.

@@ -1,6 +1,7 @@
 //! What keeps a pod from running or becoming Ready, in the scheduler's or the kubelet's own words.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use kube::ResourceExt;
 
 use super::pods::condition;
 
@@ -48,7 +49,9 @@ pub(crate) fn trouble(pod: &Pod) -> Option<String> {
     if let (Some(container), true) = (coming, unready.is_empty()) {
         let name = &container.name;
         return Some(format!(
-            "container {name} is being created: its image is pulled, or its volumes are mounted"
+            "container {name} is being created: its image is pulled, or its volumes are mounted (`kubectl -n {} describe pod {}` has the kubelet's words)",
+            pod.namespace().unwrap_or_default(),
+            pod.name_any()
         ));
     }
     if !unready.is_empty() {
