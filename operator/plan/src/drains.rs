@@ -21,6 +21,9 @@ const QUIET_AGE: SignedDuration = SignedDuration::from_secs(10);
 /// How long past its deadline a pod's last word is waited for: longer than a question's usual time-out, short beside any deadline.
 const LAST_WORD_SECONDS: u32 = 15;
 
+/// How long past its linger a pod is given to latch: it is told a moment after it was unrouted, and a little later if it is slow to answer.
+const LATCHES_WITHIN: u32 = 10;
+
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -191,10 +194,13 @@ pub(crate) fn end_lingers(census: &Census<'_>, draft: &mut Draft) {
                 true
             }
             (true, ..) | (false, None, _) => true,
-            (false, Some(_), DrainPolicy { signal: Signal::Http, .. }) => census
-                .answer(pod)
-                .and_then(|a| a.protocol)
-                .is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch),
+            // One that never latches would go on to be sent clients, and never be idle.
+            (false, Some(mark), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
+                let said = census.answer(pod).and_then(|a| a.protocol);
+                let end = after(mark.since, linger_seconds.saturating_add(LATCHES_WITHIN));
+                draft.wake(census, end);
+                end <= census.now || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
+            }
             (false, Some(mark), policy) => {
                 let end = after(mark.since, policy.linger_seconds);
                 draft.wake(census, end);

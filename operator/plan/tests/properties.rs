@@ -222,6 +222,7 @@ proptest! {
         prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
         prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
         prop_assert!(run.terminate || world.ledger.cut == 0, "cut without the user's choice\n{}", tail(&world));
+        bounded(&world)?;
     }
 
     #[test]
@@ -263,6 +264,7 @@ proptest! {
         prop_assert_eq!(world.deployments.len(), 0);
         prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
         prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
+        bounded(&world)?;
     }
 }
 

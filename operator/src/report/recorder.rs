@@ -42,8 +42,8 @@ pub(crate) struct Recorder {
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     recent: VecDeque<One>,
-    /// Spent of the burst, as of then. Warnings have their own, so that nothing drowns them.
-    spent: [(u32, Option<Instant>); 2],
+    /// Spent of the burst, as of then. Warnings have their own, and so has what is said of the app itself: the pods of a large rollout drown neither.
+    spent: [(u32, Option<Instant>); 4],
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Recorder {
     /// An Event that cannot be sent is not worth a failure.
     pub(crate) async fn publish(&self, app: &GracefulApp, sent: &mut Sent, happenings: Vec<Happening>) {
         for happening in happenings {
-            if !sent.may(happening.warning) {
+            if !sent.may(happening.warning, happening.pod.is_some()) {
                 debug!(
                     app = app.name_any(),
                     reason = happening.reason,
@@ -138,8 +138,8 @@ impl Sent {
     }
 
     /// Spends one, if there is one left.
-    fn may(&mut self, warning: bool) -> bool {
-        let (spent, since) = &mut self.spent[usize::from(warning)];
+    fn may(&mut self, warning: bool, of_a_pod: bool) -> bool {
+        let (spent, since) = &mut self.spent[usize::from(warning) + 2 * usize::from(of_a_pod)];
         let since = since.get_or_insert_with(Instant::now);
         let back = u32::try_from(since.elapsed().as_secs() / ONE_MORE.as_secs()).unwrap_or(u32::MAX);
         if back > 0 {
@@ -163,8 +163,9 @@ mod tests {
     #[test]
     fn a_burst_of_events_ends_and_leaves_room_for_warnings() {
         let mut sent = Sent::default();
-        assert_eq!((0..500).filter(|_| sent.may(false)).count(), 100);
-        assert!(sent.may(true));
+        assert_eq!((0..500).filter(|_| sent.may(false, true)).count(), 100);
+        assert!(sent.may(true, true), "a warning");
+        assert!(sent.may(false, false), "the rollout's end");
     }
 
     #[test]
