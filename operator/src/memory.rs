@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{Brake, PodUid, TemplateVerdict};
+use graceful_plan::{Brake, PodUid, Rejections, TemplateVerdict};
 use jiff::Timestamp;
 
 use crate::contest::Contest;
@@ -41,6 +41,8 @@ pub(crate) struct AppMemory {
     pub(crate) refusals: Refusals,
     /// Counts the pods that were ended.
     pub(crate) brake: Brake,
+    /// Pods that ended before they were ever Ready.
+    pub(crate) rejections: Rejections,
     /// Children that others change back, by kind.
     pub(crate) contested: BTreeMap<&'static str, Contest>,
     /// The API server said that the namespace goes.

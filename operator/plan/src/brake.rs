@@ -124,6 +124,7 @@ mod tests {
             revisions: Vec::new(),
             pods: Vec::new(),
             contacts: std::collections::BTreeMap::new(),
+            rejected: std::collections::BTreeMap::new(),
             surroundings: Surroundings::default(),
         }
     }

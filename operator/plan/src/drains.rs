@@ -9,6 +9,7 @@ use crate::astray::patient;
 use crate::census::{Census, after, seconds};
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
+use crate::futile;
 use crate::observed::{Container, DrainMark, DrainPolicy, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 
@@ -172,7 +173,8 @@ pub(crate) fn unroute_spares(census: &Census<'_>, draft: &mut Draft) {
     let unready = |p: &&Pod| p.readiness == Readiness::Never;
     let ends = |p: &&Pod| p.terminating && p.serving && p.container != Container::Finished;
     for pod in census.observed.pods.iter().filter(ends).filter(unready) {
-        if draft.hindered(census, pod.hindrance.as_ref()) {
+        // Of pods that the kubelet rejects none ever runs, and there are many a second.
+        if draft.hindered(census, pod.hindrance.as_ref()) || futile::stopped(census, &pod.revision) {
             continue;
         }
         let epoch = draft.epochs.next_for(census, pod);
@@ -331,6 +333,7 @@ mod tests {
             }],
             contacts: [(pod.uid.clone(), contact)].into(),
             pods: Vec::new(),
+            rejected: std::collections::BTreeMap::new(),
             surroundings: Surroundings::default(),
         };
         differ(&mut pod, &mut observed);

@@ -1,12 +1,14 @@
-//! Revisions whose pods end before they were ever Ready: the kubelet takes none of them (OutOfcpu, a node selector that it does not have), and their
-//! ReplicaSet makes the next at once, many a second and without end. Here they are stopped, said, and tried again one at a time.
+//! Revisions whose pods end before they were ever Ready: the kubelet takes none of them (OutOfcpu, a taint), and their ReplicaSet makes the next at
+//! once, many a second and without end. Here they are stopped, said, and tried again one at a time.
+
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
 use crate::census::{Census, count};
 use crate::draft::Draft;
-use crate::observed::{Container, Pod, Readiness, Revision, RevisionHash};
+use crate::observed::{Container, Pod, PodUid, Readiness, Revision, RevisionHash};
 
 /// So many more than `replicas` may end that way: a node that restarts rejects a few.
 const MANY: u32 = 5;
@@ -14,35 +16,75 @@ const MANY: u32 = 5;
 /// How long nothing more is made of such a revision. Whatever rejects its pods is rarely over sooner, and each try costs a few records.
 const PAUSE: SignedDuration = SignedDuration::from_secs(60);
 
-/// What is known of one.
-pub(crate) struct Futile<'a> {
+/// How long one is remembered whose record is gone: a taint's manager, or a cleaner of the user's, removes them as fast as they come.
+const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
+
+/// The pods of one app that have ended so. Kept by whoever executes plans; of what is lost with the process the records are left, mostly.
+#[derive(Clone, Debug, Default)]
+pub struct Rejections(BTreeMap<PodUid, (RevisionHash, Timestamp, String)>);
+
+/// What they come to for one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
     /// How many pods have ended.
-    pub(crate) pods: u32,
-    /// The last of them.
-    pub(crate) last: &'a Pod,
-    /// When the next may be made.
-    pub(crate) until: Timestamp,
+    pub pods: u32,
+    /// When the last of them was made.
+    pub last: Timestamp,
+    /// Its name, and why it was not taken.
+    pub words: String,
 }
 
-/// None where its pods come well, or may.
-pub(crate) fn futile<'a>(census: &Census<'a>, hash: &RevisionHash) -> Option<Futile<'a>> {
-    let dead = || {
-        census.pods_of(hash).filter(|p| p.container == Container::Finished && p.readiness == Readiness::Never)
-    };
-    let (pods, last) = (count(dead()), dead().max_by_key(|p| (p.created, &p.name))?);
-    let works = |p: &Pod| p.lives() && p.container == Container::Running && p.created > last.created;
-    if pods <= census.observed.app.replicas.saturating_add(MANY) || census.pods_of(hash).any(works) {
-        return None;
+impl Rejections {
+    /// Before each plan, with all pods there are.
+    pub fn look(&mut self, pods: &[Pod], now: Timestamp) -> BTreeMap<RevisionHash, Rejected> {
+        // One that was ended while it was Pending may be Failed for a moment as well.
+        let ended = |p: &&Pod| {
+            p.container == Container::Finished && p.readiness == Readiness::Never && !p.terminating
+        };
+        for pod in pods.iter().filter(ended) {
+            let why = pod.trouble.as_deref().unwrap_or("without a word of the kubelet's");
+            let words = format!("{}: {why}", pod.name);
+            self.0.entry(pod.uid.clone()).or_insert((pod.revision.clone(), pod.created, words));
+        }
+        self.0.retain(|uid, (_, made, _)| {
+            now.duration_since(*made) < REMEMBERED || pods.iter().any(|p| p.uid == *uid)
+        });
+        let mut found: BTreeMap<RevisionHash, Rejected> = BTreeMap::new();
+        for (hash, made, words) in self.0.values() {
+            let new = || Rejected { pods: 0, last: *made, words: words.clone() };
+            let rejected = found.entry(hash.clone()).or_insert_with(new);
+            rejected.pods = rejected.pods.saturating_add(1);
+            if *made > rejected.last {
+                (rejected.last, rejected.words) = (*made, words.clone());
+            }
+        }
+        found
     }
-    let until = last.created.saturating_add(PAUSE).unwrap_or(Timestamp::MAX);
-    Some(Futile { pods, last, until })
+}
+
+/// When the next pod may be made of a revision that comes to nothing; none where its pods come well, or may.
+fn until(census: &Census<'_>, hash: &RevisionHash) -> Option<Timestamp> {
+    let rejected = rejected(census, hash)?;
+    Some(rejected.last.saturating_add(PAUSE).unwrap_or(Timestamp::MAX))
+}
+
+fn rejected<'a>(census: &Census<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
+    let rejected = census.observed.rejected.get(hash)?;
+    let works = |p: &Pod| p.lives() && p.container == Container::Running && p.created > rejected.last;
+    let many = rejected.pods > census.observed.app.replicas.saturating_add(MANY);
+    (many && !census.pods_of(hash).any(works)).then_some(rejected)
+}
+
+/// Nothing is to be made of it just now.
+pub(crate) fn stopped(census: &Census<'_>, hash: &RevisionHash) -> bool {
+    until(census, hash).is_some_and(|until| until > census.now)
 }
 
 /// How many pods of a revision may be made at a time.
 pub(crate) fn may_make(census: &Census<'_>, draft: &mut Draft, hash: &RevisionHash) -> u32 {
-    match futile(census, hash) {
+    match until(census, hash) {
         None => u32::MAX,
-        Some(Futile { until, .. }) => {
+        Some(until) => {
             draft.wake(census, until);
             u32::from(until <= census.now)
         }
@@ -52,11 +94,9 @@ pub(crate) fn may_make(census: &Census<'_>, draft: &mut Draft, hash: &RevisionHa
 /// Takes back the replicas of such a revision that no pod runs behind: its ReplicaSet stops.
 pub(crate) fn stop(census: &Census<'_>, draft: &mut Draft) {
     for revision in &census.observed.revisions {
-        let held = futile(census, &revision.hash).is_some_and(|f| f.until > census.now);
         let started = started(census, revision);
-        if held
+        if stopped(census, &revision.hash)
             && revision.replicas > started
-            && !draft.has_scaled(&revision.hash)
             && !draft.hindered(census, revision.hindrance.as_ref())
         {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
@@ -70,13 +110,46 @@ fn started(census: &Census<'_>, revision: &Revision) -> u32 {
     count(census.pods_of(&revision.hash).filter(started))
 }
 
-/// For STATUS.
+/// For STATUS, while a pod is missing for it.
 pub(crate) fn words(census: &Census<'_>, hash: &RevisionHash) -> Option<String> {
-    let Futile { pods, last, .. } = futile(census, hash)?;
-    let why = last.trouble.as_deref().unwrap_or("without a word of the kubelet's");
-    Some(format!(
-        "{pods} pods of revision {hash} ended before they were Ready, the last is {}: {why}; one more is tried every {} s",
-        last.name,
+    let Rejected { pods, last: _, words } = rejected(census, hash)?;
+    let here = count(census.labelled().filter(|p| p.revision == *hash && census.counts(p)));
+    let message = format!(
+        "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {} s",
         PAUSE.as_secs()
-    ))
+    );
+    (here < census.observed.app.replicas).then_some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::serving;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn rejected(name: &str, second: i64) -> Pod {
+        let trouble = Some("TaintToleration: no".to_owned());
+        let (container, readiness) = (Container::Finished, Readiness::Never);
+        Pod { container, readiness, trouble, created: at(second), ..serving(name) }
+    }
+
+    #[test]
+    fn a_rejected_pod_counts_once_also_when_its_record_is_gone() {
+        let mut rejections = Rejections::default();
+        let mut look =
+            |pods: &[Pod], second| rejections.look(pods, at(second)).remove(&serving("a").revision);
+        assert_eq!(look(&[serving("a")], 1), None);
+        for second in 1..=8 {
+            look(&[rejected(&format!("p{second}"), second), rejected("p1", 1)], second);
+        }
+        let words = "p8: TaintToleration: no".to_owned();
+        assert_eq!(look(&[], 9), Some(Rejected { pods: 8, last: at(8), words }));
+        let ended = Pod { terminating: true, ..rejected("spare", 9) };
+        assert_eq!(look(&[ended], 9).unwrap().pods, 8, "somebody ended it as it came");
+        assert_eq!(look(&[], 1000), None, "long ago");
+        assert_eq!(look(&[rejected("old", 1)], 2000).unwrap().pods, 1, "its record is there");
+    }
 }

@@ -13,6 +13,8 @@ mod census;
 mod contact;
 mod draft;
 mod drains;
+#[cfg(test)]
+mod fixture;
 mod futile;
 mod observed;
 mod others;
@@ -30,6 +32,7 @@ pub use busy::cannot_be_busy;
 pub use contact::{
     Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled, Way,
 };
+pub use futile::{Rejected, Rejections};
 pub use observed::{
     App, Child, Container, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance,
     Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
@@ -63,9 +66,9 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::No if observed.surroundings.namespace_terminating => {}
         Deletion::No if !observed.app.finalizer => draft.act(Action::AddFinalizer),
         Deletion::No => {
+            futile::stop(&census, &mut draft);
             upkeep::children(&census, &mut draft);
             drains::unroute_spares(&census, &mut draft);
-            futile::stop(&census, &mut draft);
             rollout::protect(&census, &mut draft);
             drains::repair(&census, &mut draft);
             let clearing = rollout::clear_away(&census, &mut draft, &course);

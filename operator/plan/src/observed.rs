@@ -10,6 +10,7 @@ use graceful_api::{DrainReason, OnDeadline, Signal};
 use jiff::Timestamp;
 
 use crate::contact::Contact;
+use crate::futile::Rejected;
 
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident) => {
@@ -68,6 +69,8 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// What the pods have said to this operator process.
     pub contacts: BTreeMap<PodUid, Contact>,
+    /// Pods that ended before they were ever Ready, those of late whose record is gone among them, by revision.
+    pub rejected: BTreeMap<RevisionHash, Rejected>,
     /// What stands around them.
     pub surroundings: Surroundings,
 }

@@ -100,6 +100,7 @@ mod tests {
             revisions: Vec::new(),
             contacts: [(pod.uid.clone(), Contact { answer, ..Contact::default() })].into(),
             pods: vec![pod],
+            rejected: std::collections::BTreeMap::new(),
             surroundings: Surroundings::default(),
         };
         let census = Census::take(&observed, at);

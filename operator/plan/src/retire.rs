@@ -132,34 +132,11 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::observed::{DrainMark, RevisionHash};
+    use crate::fixture::serving;
+    use crate::observed::DrainMark;
 
     const EPOCH: Epoch = Epoch(4);
     const IDLE: Proof = Proof::Idle { epoch: EPOCH };
-
-    fn serving(name: &str) -> Pod {
-        Pod {
-            name: name.to_owned(),
-            uid: PodUid::from(name),
-            revision: RevisionHash::from("r"),
-            created: Timestamp::UNIX_EPOCH,
-            terminating: false,
-            serving: true,
-            epoch: None,
-            drain: None,
-            retiring: false,
-            lingering: false,
-            cut: None,
-            grace_ends: None,
-            readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
-            container: Container::Running,
-            node_ready: true,
-            unschedulable: None,
-            grace_seconds: 90,
-            trouble: None,
-            hindrance: None,
-        }
-    }
 
     fn draining(name: &str) -> Pod {
         let drain =

@@ -74,8 +74,8 @@ pub(crate) fn delete(census: &Census<'_>, draft: &mut Draft) {
         draft.act(Action::ReleaseFinalizer);
         return;
     }
-    drains::unroute_spares(census, draft);
     futile::stop(census, draft);
+    drains::unroute_spares(census, draft);
     rollout::protect(census, draft);
     for pod in census.live.iter().filter(|p| p.serving || p.drain.is_none()) {
         if let Some(proof) = undrained(census, pod) {

@@ -4,6 +4,8 @@
 //! Every write carries uid and resourceVersion. A call that we gave up may still land seconds later; with the version it lands on the very state
 //! that it was decided on, or nowhere. No write here passes an admission that watches Deployments, so that none can ride on it into a template.
 
+use std::time::{Duration, Instant};
+
 use graceful_api::names;
 use graceful_plan::RevisionHash;
 use graceful_plan::retire::may_lower;
@@ -19,9 +21,12 @@ use crate::error::{Error, call};
 use crate::observe::{Kind, live_pods};
 use crate::refusals::Of;
 
-/// How often a scale that meets a conflict is tried again at once, each time on what is read anew. Where pods come and go many a second, the
+/// How long a scale that meets conflicts is tried again at once.
+const IN_TIME: Duration = Duration::from_secs(3);
+
+/// How often at most, each time on what is read anew. Where pods come and go many a second, the
 /// Deployment's status does as well, and the next plan would meet the same.
-const TRIES: u32 = 5;
+const TRIES: u32 = 20;
 
 /// The scale of one Deployment as it was read.
 #[derive(Clone, Debug)]
@@ -60,7 +65,7 @@ pub(super) async fn down(
     let Some(deployment) = deployment(scene, revision) else {
         return Ok(CHANGED);
     };
-    let mut conflicts = 0;
+    let (mut conflicts, begun) = (0, Instant::now());
     loop {
         let Some(seen) = read(scene, &deployment, from).await? else {
             return Ok(CHANGED);
@@ -71,7 +76,9 @@ pub(super) async fn down(
             return Ok(Outcome::LookAgain("there are more pods that may run"));
         }
         match write(scene, &seen, to, Mode::Real).await {
-            Err(error) if error.conflict() && conflicts < TRIES => conflicts += 1,
+            Err(error) if error.conflict() && conflicts < TRIES && begun.elapsed() < IN_TIME => {
+                conflicts += 1;
+            }
             written => return judged(scene, revision, &deployment, to, written),
         }
     }
@@ -84,13 +91,15 @@ async fn set(
     from: u32,
     to: u32,
 ) -> Result<Outcome, Error> {
-    let mut conflicts = 0;
+    let (mut conflicts, begun) = (0, Instant::now());
     loop {
         let Some(seen) = read(scene, deployment, from).await? else {
             return Ok(CHANGED);
         };
         match write(scene, &seen, to, Mode::Real).await {
-            Err(error) if error.conflict() && conflicts < TRIES => conflicts += 1,
+            Err(error) if error.conflict() && conflicts < TRIES && begun.elapsed() < IN_TIME => {
+                conflicts += 1;
+            }
             written => return judged(scene, revision, deployment, to, written),
         }
     }

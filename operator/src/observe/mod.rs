@@ -131,6 +131,7 @@ pub(crate) async fn observe(
         app: resolved(app, valid.as_ref(), deletion),
         revisions: ours.iter().map(|o| o.parse(valid.as_ref(), &memory.refusals)).collect(),
         contacts,
+        rejected: memory.rejections.look(&parsed, Timestamp::now()),
         pods: parsed,
         surroundings,
     };

@@ -260,6 +260,7 @@ impl World {
                     .map(|p| p.seen(self.behaviour(&p.revision), self.grace_seconds))
                     .collect(),
                 contacts: BTreeMap::new(),
+                rejected: BTreeMap::new(),
                 surroundings: self.surroundings.clone(),
             },
             versions: self.pods.iter().map(|p| (p.uid.clone(), p.version)).collect(),
@@ -302,6 +303,7 @@ impl World {
         for pod in &mut snapshot.observed.pods {
             pod.hindrance = self.hindrance(&pod.uid.0);
         }
+        snapshot.observed.rejected = self.rejections.look(&snapshot.observed.pods, self.now);
         snapshot.observed.surroundings.brake = self.brake.look(&snapshot.observed, self.now);
         snapshot
     }

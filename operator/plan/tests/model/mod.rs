@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use graceful_api::{OnDeadline, Signal};
 use graceful_plan::{
-    Answer, App, Brake, Contact, Conversation, Deletion, DrainPolicy, Hindrance, PodUid, RevisionHash,
-    Surroundings,
+    Answer, App, Brake, Contact, Conversation, Deletion, DrainPolicy, Hindrance, PodUid, Rejections,
+    RevisionHash, Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -78,6 +78,7 @@ pub(crate) struct World {
     /// What the operator leaves alone for now: by uid or revision, with how often it met that.
     hindrances: BTreeMap<String, (u32, Hindrance)>,
     brake: Brake,
+    rejections: Rejections,
     contacts: BTreeMap<PodUid, Contact>,
     conversations: BTreeMap<PodUid, Conversation>,
     /// Every answer ever given, by which process of which pod.
@@ -190,6 +191,7 @@ impl World {
             slow_until: now,
             hindrances: BTreeMap::new(),
             brake: Brake::default(),
+            rejections: Rejections::default(),
             contacts: BTreeMap::new(),
             conversations: BTreeMap::new(),
             said: Vec::new(),

@@ -3,7 +3,7 @@
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
     Action, Brake, Child, Contact, ContactError, Conversation, DrainMark, Hindered, Hindrance, Observed,
-    Plan, PodRef, PodUid, Proof, Quiet, Restarted, RevisionHash, TemplateVerdict, plan,
+    Plan, PodRef, PodUid, Proof, Quiet, Rejections, Restarted, RevisionHash, TemplateVerdict, plan,
 };
 
 use super::World;
@@ -84,6 +84,7 @@ impl World {
         self.conversations.clear();
         self.hindrances.clear();
         self.brake = Brake::default();
+        self.rejections = Rejections::default();
     }
 
     /// What is left alone for now, and a little longer: what is not tried again by then has no reason to be.

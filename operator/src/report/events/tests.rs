@@ -94,6 +94,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         revisions: vec![revision],
         contacts: contacts.collect(),
         pods,
+        rejected: BTreeMap::new(),
         surroundings: Surroundings::default(),
     };
     Observation {
