@@ -93,6 +93,11 @@ fn drain_mark(pod: &PodObject) -> Option<DrainMark> {
 
 fn readiness(pod: &PodObject) -> Readiness {
     let status = pod.status.as_ref();
+    // Rejected by its kubelet, which writes the condition when it does so, and not as of the start.
+    let failed = status.is_some_and(|s| s.phase.as_deref() == Some("Failed"));
+    if failed && status.and_then(|s| s.container_statuses.as_ref()).is_none_or(Vec::is_empty) {
+        return Readiness::Never;
+    }
     let Some(ready) = condition(status, "Ready") else {
         return Readiness::Never;
     };

@@ -146,6 +146,9 @@ fn trouble_is_told_in_the_pod_s_own_words() {
     assert_eq!(parsed(&json!({"conditions": [ready]})).trouble, None);
     let rejected = json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: no cpu"});
     assert_eq!(words(&rejected), "OutOfcpu: Pod was rejected: no cpu");
+    let late = json!({"phase": "Failed", "startTime": "2026-01-01T00:00:02Z", "conditions": [
+        {"type": "Ready", "status": "False", "reason": "PodFailed", "lastTransitionTime": "2026-01-01T00:00:09Z"}]});
+    assert_eq!(parsed(&late).readiness, Readiness::Never, "it was rejected, and never Ready");
     let scheduled = json!({"type": "PodScheduled", "status": "True"});
     let taken = words(&json!({"conditions": [scheduled]}));
     assert_eq!(taken, "scheduled to node n1, whose kubelet has not begun with it yet");
