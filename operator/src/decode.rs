@@ -117,12 +117,21 @@ fn fault<K: DeserializeOwned>(raw: &str) -> FieldError {
                 "cannot be read by this version of the operator: {error}; write a value that it knows, or upgrade it"
             )
         };
-        Some(FieldError { field: path, message })
+        Some(FieldError { field: shortened(&path), message })
     });
     read.ok().flatten().unwrap_or_else(|| FieldError {
         field: ".".to_owned(),
         message: "cannot be read by this version of the operator".to_owned(),
     })
+}
+
+/// Of a path of 128 steps the first few say where to look, and leave room for the reason.
+fn shortened(path: &str) -> String {
+    const STEPS: usize = 8;
+    match path.match_indices('.').nth(STEPS) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.to_owned(),
+    }
 }
 
 #[derive(Deserialize)]
