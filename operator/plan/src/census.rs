@@ -7,7 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::busy::cannot_be_busy;
 use crate::contact::{Answer, Contact};
-use crate::observed::{Container, DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash};
+use crate::observed::{
+    Container, DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash, TemplateVerdict,
+};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Census<'a> {
@@ -38,6 +40,16 @@ impl<'a> Census<'a> {
 
     pub(crate) fn revision(&self, hash: &RevisionHash) -> Option<&'a Revision> {
         self.observed.revisions.iter().find(|r| r.hash == *hash)
+    }
+
+    /// Whether a Deployment of the update revision may be asked for. Where another revision runs, Kubernetes is asked first, by a dry run; where none is,
+    /// its making is the question: the API server is as strict with it, and nothing that runs is touched.
+    pub(crate) fn may_be_made(&self) -> bool {
+        match self.observed.surroundings.template {
+            TemplateVerdict::Accepted => true,
+            TemplateVerdict::Unknown => self.observed.revisions.is_empty(),
+            TemplateVerdict::Refused(_) | TemplateVerdict::RefusedBefore(_) => false,
+        }
     }
 
     /// Is this an older revision than the one the spec asks for?

@@ -9,7 +9,7 @@ use crate::census::{Census, after, count};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
 use crate::futile::may_make;
-use crate::observed::{App, Container, Pod, Readiness, Revision, RevisionHash, TemplateVerdict};
+use crate::observed::{App, Container, Pod, Readiness, Revision, RevisionHash};
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -25,7 +25,7 @@ pub(crate) fn course<'a>(census: &Census<'a>) -> Course<'a> {
     let current = census.current().map(|r| &r.hash);
     let stay = || Course { growth: current, rolling: false };
     let exists = census.revision(&app.update).is_some();
-    if !exists && census.observed.surroundings.template != TemplateVerdict::Accepted {
+    if !exists && !census.may_be_made() {
         return stay();
     }
     if app.paused && !proven(census) && current.is_some() {

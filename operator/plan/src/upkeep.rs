@@ -24,11 +24,16 @@ pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
         Some(update) if !update.policy_current && !draft.hindered(census, update.unannotated.as_ref()) => {
             draft.act(Action::SyncPolicy { revision: update.hash.clone() });
         }
-        None if matches!(around.template, TemplateVerdict::Unknown | TemplateVerdict::RefusedBefore(_)) => {
+        None if asks(&around.template) && !census.may_be_made() => {
             draft.act(Action::DryRunTemplate { revision: census.update().clone() });
         }
         Some(_) | None => {}
     }
+}
+
+/// The API server has not said yet whether it would take the template, or is asked once more.
+fn asks(verdict: &TemplateVerdict) -> bool {
+    matches!(verdict, TemplateVerdict::Unknown | TemplateVerdict::RefusedBefore(_))
 }
 
 /// Before anything that it might save: a revision that worked once is drained for good, whatever becomes of its pods.

@@ -235,9 +235,11 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
     }
     if census.revision(&app.update).is_none() {
         return match census.observed.surroundings.template {
+            _ if census.may_be_made() => Some(format!("revision {} to be made", app.update)),
             TemplateVerdict::Unknown => Some("a dry run of spec.template".to_owned()),
-            TemplateVerdict::Accepted => Some(format!("revision {} to be made", app.update)),
-            TemplateVerdict::Refused(_) | TemplateVerdict::RefusedBefore(_) => None,
+            TemplateVerdict::Accepted | TemplateVerdict::Refused(_) | TemplateVerdict::RefusedBefore(_) => {
+                None
+            }
         };
     }
     if draft.ask_serving && draft.actions.is_empty() {

@@ -78,6 +78,9 @@ fn hindered(
     Ok(Outcome::Refused(message))
 }
 
+/// No surprise: what is remembered of the cluster is as good as before, and what was asked is known now.
+const ANSWERED: Outcome = Outcome::LookAgain("the dry run has answered");
+
 /// What a conflict means, wherever it comes from.
 const CHANGED: Outcome = Outcome::LookAgain("it was changed meanwhile");
 
@@ -139,7 +142,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
                 }
             }
             (Ok(Outcome::LookAgain(_)) | Err(_), _) => {
-                scene.memory.look_live = true;
+                scene.memory.look_live |= this.as_ref().ok() != Some(&ANSWERED);
                 return Executed { done, outcome: outcome.and(this) };
             }
         }

@@ -10,14 +10,14 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use serde_json::json;
 
-use super::{CHANGED, Outcome, Scene};
+use super::{ANSWERED, CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::memory::Held;
 use crate::observe::Kind;
 use crate::refusals::Of;
 
-/// Asks the API server what it would say, before anything that runs is touched. Strictly, so that an unknown field is named: the CRD
-/// lets it pass, and a typo would otherwise be found by its absence.
+/// Asks the API server what it would say, before anything that runs is touched. Strictly, as it is made, so that an unknown field is named: the CRD lets it
+/// pass, and a typo would otherwise be found by its absence.
 pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
@@ -30,7 +30,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     };
     scene.memory.verdicts.clear();
     scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
-    Ok(Outcome::LookAgain("the dry run has answered"))
+    Ok(ANSWERED)
 }
 
 /// Makes it, once. One that is there already is success: its template is never written again (P5).
@@ -202,10 +202,8 @@ async fn post(scene: &Scene<'_>, app: &Validated, replicas: u32, post: Post) -> 
     let path = <Deployment as kube::Resource>::url_path(&(), Some(&app.namespace));
     let request = async {
         let mut request = Request::new(path).create(&params, body).map_err(kube::Error::BuildRequest)?;
-        if post == Post::DryRun {
-            let strict = format!("{}&fieldValidation=Strict", request.uri());
-            *request.uri_mut() = strict.parse().map_err(|e| kube::Error::HttpError(http::Error::from(e)))?;
-        }
+        let strict = format!("{}&fieldValidation=Strict", request.uri());
+        *request.uri_mut() = strict.parse().map_err(|e| kube::Error::HttpError(http::Error::from(e)))?;
         scene.operator.client.request::<Deployment>(request).await
     };
     call(what, request).await
