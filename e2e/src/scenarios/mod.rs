@@ -49,7 +49,7 @@ pub fn all() -> Vec<Scenario> {
         scale::kubectl_scale_in_mid_rollout,
         scale::autoscaler_scales_in_mid_rollout,
         scale::to_zero_and_back,
-        local::local_traffic_lingers(node_ports),
+        local::local_traffic_lingers(alone, node_ports),
         mess::change_freeze_on_scales,
         mess::revision_that_never_worked_then_its_correction,
         mess::side_container_crashes_beside_a_busy_worker,
