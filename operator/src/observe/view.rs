@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, names};
 use k8s_openapi::NamespaceResourceScope;
@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::time::sleep;
 
 use super::written::{Kind, Seen, version};
 use crate::concern::{ANY, Concerns, Pairs, pairs, pairs_to_come};
@@ -52,6 +53,11 @@ pub(crate) struct View {
     unreadable: Vec<(Option<String>, FieldError)>,
 }
 
+/// How long the watches are given to show our own last writes, and how often they are looked at meanwhile: mostly they are some milliseconds behind, and
+/// a live view costs the API server four calls.
+const WATCH_LAG: Duration = Duration::from_millis(20);
+const WATCH_LOOKS: u32 = 5;
+
 /// A view that shows our own last writes. From memory wherever that does, so that an app at rest costs the API server nothing; live after a
 /// surprise, and now and then, since a watch can go blind without a word.
 pub(crate) async fn view(
@@ -59,8 +65,16 @@ pub(crate) async fn view(
     app: &GracefulApp,
     memory: &mut AppMemory,
 ) -> Result<View, Error> {
-    let remembered = View::remembered(&operator.stores, app);
-    let current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
+    let mut remembered = View::remembered(&operator.stores, app);
+    let mut current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
+    for _ in 0..WATCH_LOOKS {
+        if current || memory.look_live {
+            break;
+        }
+        sleep(WATCH_LAG).await;
+        remembered = View::remembered(&operator.stores, app);
+        current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
+    }
     let trust = memory.look.unwrap_or(RESTING_LOOK);
     let fresh = memory.viewed_live.get_or_insert_with(Instant::now).elapsed() < trust;
     if current && fresh && !memory.look_live {
