@@ -48,8 +48,7 @@ async fn at_rest(stage: &Stage) {
 /// Case 8: with one more key in its selector the Service had no endpoints under STATUS Serving, and the budget let evictions pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_selector_that_others_narrowed_is_put_right() {
-    let mut stage = Stage::set(21, 0, spec(1)).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(21, spec(1)).await;
     let (service, budget) = (child(&stage, "services"), child(&stage, "poddisruptionbudgets"));
     edit(&stage, "services", "tasks", &json!({"spec": {"selector": {"track": "blue"}}}));
     let labels = json!({"spec": {"selector": {"matchLabels": {"track": "blue"}}, "unhealthyPodEvictionPolicy": "AlwaysAllow"}});
@@ -65,8 +64,7 @@ async fn a_selector_that_others_narrowed_is_put_right() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_that_others_delete_is_made_again() {
-    let mut stage = Stage::set(22, 0, spec(1)).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(22, spec(1)).await;
     for (plural, name) in [("services", "tasks"), ("poddisruptionbudgets", "tasks-graceful")] {
         let spec = child(&stage, plural)["spec"].clone();
         stage.world.write(|w| w.delete(&key(plural, name), &json!({}))).unwrap();
@@ -77,8 +75,7 @@ async fn a_child_that_others_delete_is_made_again() {
 /// P6: a port of somebody else's meant a write in every plan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_of_another_manager_is_left_and_said_without_a_write_in_every_plan() {
-    let mut stage = Stage::set(23, 0, spec(1)).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(23, spec(1)).await;
     let ports = json!([child(&stage, "services")["spec"]["ports"][0], {"name": "debug", "port": 9999}]);
     edit(&stage, "services", "tasks", &json!({"spec": {"ports": ports}}));
     stage.until("a Warning that names it", CALM, |s| warning(s).contains("spec.ports 9999/TCP")).await;
@@ -94,8 +91,7 @@ async fn a_port_of_another_manager_is_left_and_said_without_a_write_in_every_pla
 /// Two controllers that put one field right in turn would write for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fight_with_another_controller_is_bounded_and_said() {
-    let mut stage = Stage::set(24, 0, spec(1)).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(24, spec(1)).await;
     let rival = json!({"spec": {"selector": {"track": "blue"}}});
     let started = Instant::now();
     let mut undone = 0;

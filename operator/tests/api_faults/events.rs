@@ -13,8 +13,7 @@ pub(super) fn events(stage: &Stage, reason: &str) -> Vec<Value> {
 /// kube's recorder made one Event of all that had the same reason, with the first one's words.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_pod_that_drains_has_an_event_of_its_own() {
-    let mut stage = Stage::set(31, 0, spec(3)).await;
-    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    let mut stage = Stage::settled_with(31, spec(3)).await;
     let names = stage.world.list("pods").into_iter().map(|p| p["metadata"]["name"].clone().to_string());
     let names: BTreeSet<_> = names.collect();
     stage.change(&template("1"));
@@ -33,8 +32,7 @@ async fn each_pod_that_drains_has_an_event_of_its_own() {
 /// P2: the pod drains itself; that somebody ended it is said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_somebody_deletes_is_said() {
-    let mut stage = Stage::set(32, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(32, spec(2)).await;
     let name = stage.world.list("pods")[0]["metadata"]["name"].as_str().unwrap().to_owned();
     let key = ("pods".to_owned(), "apps".to_owned(), name.clone());
     stage.world.write(|w| w.delete(&key, &json!({}))).unwrap();
@@ -59,8 +57,7 @@ async fn a_pod_that_somebody_deletes_is_said() {
 /// The same mistake was told once in an operator's life.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mistake_that_is_made_again_is_said_again() {
-    let mut stage = Stage::set(39, 0, spec(1)).await;
-    stage.until("one pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(39, spec(1)).await;
     let told = |s: &Stage| -> u64 {
         let count = |e: &Value| e["series"]["count"].as_u64().unwrap_or(1);
         events(s, "InvalidSpec").iter().map(count).sum()
@@ -82,8 +79,7 @@ async fn a_mistake_that_is_made_again_is_said_again() {
 /// Its record has no deletionTimestamp, and fell out of every report without a word.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_the_kubelet_evicts_is_said_once() {
-    let mut stage = Stage::set(40, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(40, spec(2)).await;
     let _task = stage.hold_a_task();
     stage.evict_one();
     let told = |s: &Stage| events(s, "EndedByOthers");
@@ -102,8 +98,7 @@ async fn a_pod_that_the_kubelet_evicts_is_said_once() {
 /// They are told when they end, for a Deployment that leaves the view may only have lost its label.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_that_go_with_their_deployment_are_said() {
-    let mut stage = Stage::set(41, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(41, spec(2)).await;
     let pods = stage.world.list("pods");
     let uids: BTreeSet<_> = pods.iter().map(|p| p["metadata"]["uid"].to_string()).collect();
     stage.world.write(|w| {
@@ -123,8 +118,7 @@ async fn pods_that_go_with_their_deployment_are_said() {
 /// Somebody takes a pod aside to look at it: its ReplicaSet lets it go and makes another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_is_taken_aside_is_not_said_to_be_gone() {
-    let mut stage = Stage::set(42, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(42, spec(2)).await;
     let name = stage.relabel("pods", None);
     stage
         .until("a Warning about it", CALM, |s| {

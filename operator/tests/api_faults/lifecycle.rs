@@ -15,8 +15,7 @@ fn pods(stage: &Stage) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_template_touches_nothing_and_its_correction_goes_through() {
-    let mut stage = Stage::set(11, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(11, spec(2)).await;
     let before = pods(&stage);
     stage.change(&json!({"spec": {"template": {"metadata": {"labels": {"try": "1", "refuse": "me"}}}}}));
     stage
@@ -37,8 +36,7 @@ async fn a_refused_template_touches_nothing_and_its_correction_goes_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spec_that_contradicts_itself_touches_nothing_and_does_not_hold_a_deletion() {
-    let mut stage = Stage::set(12, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(12, spec(2)).await;
     let before = pods(&stage);
     stage.change(&json!({"spec": {"inFlight": {"port": "nowhere"}, "replicas": 1}}));
     stage
@@ -57,8 +55,7 @@ async fn a_spec_that_contradicts_itself_touches_nothing_and_does_not_hold_a_dele
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_orphaning_deletion_leaves_the_pods_and_takes_the_budget() {
-    let mut stage = Stage::set(13, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(13, spec(2)).await;
     let before = pods(&stage);
     stage.change(&json!({"metadata": {"finalizers": ["graceful.dev/drain", "orphan"]}}));
     stage.delete();
@@ -78,8 +75,7 @@ async fn an_orphaning_deletion_leaves_the_pods_and_takes_the_budget() {
 async fn what_is_cut_at_a_deadline_is_counted_and_shown() {
     let mut spec = spec(1);
     spec["drain"] = json!({"lingerSeconds": 0, "deadlineSeconds": 1, "onDeadline": "Terminate"});
-    let mut stage = Stage::set(14, 0, spec).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(14, spec).await;
     // Work that would take for ever.
     let held = stage.hold_a_task();
     stage.change(&template("1"));

@@ -34,8 +34,7 @@ async fn no_more_deletions(stage: &Stage, time: Duration, but: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_record_of_an_evicted_pod_counts_for_nothing() {
-    let mut stage = Stage::set(31, 0, spec(3)).await;
-    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    let mut stage = Stage::settled_with(31, spec(3)).await;
     stage.evict_one();
     stage.until("another in its place", CALM, |s| running(s) == 3).await;
     stage.change(&json!({"spec": {"replicas": 1}}));
@@ -52,8 +51,7 @@ async fn the_record_of_an_evicted_pod_counts_for_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scale_that_is_refused_ends_nothing_until_it_goes_through() {
-    let mut stage = Stage::set(32, 0, spec(3)).await;
-    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    let mut stage = Stage::settled_with(32, spec(3)).await;
     stage.world.write(|w| w.admission.refuses_scales = true);
     stage.change(&json!({"spec": {"replicas": 1}}));
     stage.until("Stalled, in the policy's words", CALM, |s| stalled(s, "denied: change freeze")).await;
@@ -66,8 +64,7 @@ async fn a_scale_that_is_refused_ends_nothing_until_it_goes_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_admission_rides_on_our_write_into_a_template() {
-    let mut stage = Stage::set(33, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(33, spec(2)).await;
     let templates = |s: &Stage| -> Vec<Value> {
         s.world.list("deployments").iter().map(|d| d["spec"]["template"].clone()).collect()
     };
@@ -84,8 +81,7 @@ async fn no_admission_rides_on_our_write_into_a_template() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_webhook_that_is_down_does_not_stop_drains() {
-    let mut stage = Stage::set(34, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(34, spec(2)).await;
     stage.world.write(|w| w.admission.service_webhook_is_down = true);
     stage.change(&json!({"spec": {"service": {"ports": [{"port": 81}]}, "template": {"metadata": {"labels": {"try": "1"}}}}}));
     stage
@@ -100,8 +96,7 @@ async fn a_service_webhook_that_is_down_does_not_stop_drains() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_that_may_not_be_written_are_left_alone() {
-    let mut stage = Stage::set(35, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(35, spec(2)).await;
     stage.world.write(|w| w.admission.refuses_pods = true);
     stage.change(&template("1"));
     stage.until("Stalled, in the policy's words", CALM, |s| stalled(s, "denied: pods are frozen")).await;
@@ -117,8 +112,7 @@ async fn pods_that_may_not_be_written_are_left_alone() {
 /// P6 with two seconds a call: it gets there, kills nobody busy and does not loop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_that_takes_long_gets_there() {
-    let mut stage = Stage::set(36, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(36, spec(2)).await;
     stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
     stage.change(&template("1"));
     stage.until("a rollout", CALM, |s| s.settled("1", 2)).await;
@@ -131,8 +125,7 @@ async fn an_api_server_that_takes_long_gets_there() {
 async fn where_a_wrong_choice_would_lose_something_a_slow_api_server_is_waited_for() {
     let mut spec = spec(2);
     spec["template"]["spec"]["terminationGracePeriodSeconds"] = json!(5);
-    let mut stage = Stage::set(37, 0, spec).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(37, spec).await;
     stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
     stage.change(&template("1"));
     stage
@@ -151,8 +144,7 @@ async fn where_a_wrong_choice_would_lose_something_a_slow_api_server_is_waited_f
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_is_taken_is_said() {
-    let mut stage = Stage::set(38, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(38, spec(2)).await;
     // The break-glass, and then the day after.
     stage.relabel("deployments", None);
     stage.until("what to do is said", CALM, |s| stalled(s, "kubectl label deployment -n apps tasks-")).await;
@@ -184,8 +176,7 @@ fn marked(stage: &Stage) -> usize {
 /// A webhook on a lost node: it takes all the time it is given, for Services alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_that_hangs_is_told_and_stops_nothing_else() {
-    let mut stage = Stage::set(39, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(39, spec(2)).await;
     stage.world.write(|w| w.admission.hangs = Some("services"));
     stage.change(&json!({"spec": {"service": {"ports": [{"port": 81}]}, "template": {"metadata": {"labels": {"try": "1"}}}}}));
     stage
@@ -205,8 +196,7 @@ async fn a_webhook_that_hangs_is_told_and_stops_nothing_else() {
 /// The same for what ends pods: the app waits, and says for what.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_that_hangs_on_scales_ends_no_pod() {
-    let mut stage = Stage::set(40, 0, spec(3)).await;
-    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    let mut stage = Stage::settled_with(40, spec(3)).await;
     stage.world.write(|w| w.admission.hangs = Some("deployments"));
     stage.change(&json!({"spec": {"replicas": 2}}));
     let held = |s: &Stage| {
@@ -226,8 +216,7 @@ async fn a_webhook_that_hangs_on_scales_ends_no_pod() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scale_that_admission_changes_ends_nothing() {
-    let mut stage = Stage::set(41, 0, spec(3)).await;
-    stage.until("three pods", CALM, |s| s.settled("0", 3)).await;
+    let mut stage = Stage::settled_with(41, spec(3)).await;
     stage.world.write(|w| w.admission.least_replicas = 3);
     stage.change(&json!({"spec": {"replicas": 1}}));
     stage.until("Stalled, and why", CALM, |s| stalled(s, "makes replicas 3 of it")).await;
@@ -241,8 +230,7 @@ async fn a_scale_that_admission_changes_ends_nothing() {
 /// "Serving" is never said of a spec that is refused, neither at first nor while it is tried again: a CI that waits for it would go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_refused_stays_told_while_it_is_tried_again() {
-    let mut stage = Stage::set(42, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(42, spec(2)).await;
     stage.world.write(|w| w.admission.service_webhook_is_down = true);
     let from = stage.world.open().version();
     stage.change(&json!({"spec": {"service": {"ports": [{"port": 81}]}}}));
@@ -270,8 +258,7 @@ async fn a_pod_that_works_again_is_not_ended() {
     let mut spec = spec(1);
     spec["inFlight"] = json!({"port": "admin", "format": "JsonPointer", "jsonPointer": "/inFlight/total"});
     spec["drain"] = json!({"signal": "None", "lingerSeconds": 0, "quietSeconds": 2, "deadlineSeconds": 600});
-    let mut stage = Stage::set(43, 0, spec).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(43, spec).await;
     stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
     let before = stage.world.open().dry_scales;
     stage.change(&json!({"spec": {"replicas": 0}}));
@@ -291,8 +278,7 @@ async fn a_pod_that_works_again_is_not_ended() {
 /// P3: what a plan counted on may be gone when its last actions come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_plan_is_not_carried_out_to_its_end() {
-    let mut stage = Stage::set(44, 0, spec(7)).await;
-    stage.until("seven pods", CALM, |s| s.settled("0", 7)).await;
+    let mut stage = Stage::settled_with(44, spec(7)).await;
     stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
     stage.change(&json!({"spec": {"replicas": 1}}));
     stage.until("the first is taken out of service", CALM, |s| marked(s) > 0).await;
@@ -313,8 +299,7 @@ async fn an_old_plan_is_not_carried_out_to_its_end() {
 async fn a_cut_that_was_refused_is_not_counted() {
     let mut spec = spec(1);
     spec["drain"] = json!({"lingerSeconds": 0, "deadlineSeconds": 1, "onDeadline": "Terminate"});
-    let mut stage = Stage::set(45, 0, spec).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(45, spec).await;
     let task = stage.hold_a_task();
     stage.world.write(|w| w.admission.keeps_pods = true);
     stage.change(&json!({"spec": {"replicas": 0}}));
@@ -343,8 +328,7 @@ async fn a_cut_that_was_refused_is_not_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_to_a_pod_that_comes_to_nothing_is_no_loop() {
-    let mut stage = Stage::set(46, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(46, spec(2)).await;
     stage.world.write(|w| w.admission.ignores_pods = true);
     stage.change(&json!({"spec": {"replicas": 1}}));
     stage.until("it is said", CALM, |s| stalled(s, "changes the labels or annotations that we write")).await;

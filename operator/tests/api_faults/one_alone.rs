@@ -51,8 +51,7 @@ fn poisoned(patch: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_cannot_be_read_costs_itself_alone_and_says_so() {
-    let mut stage = Stage::set(21, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(21, spec(2)).await;
     let deep = (0..150).fold(json!(1), |inner, _| json!({ "a": inner }));
     let poison = [
         ("a-number", json!({"rollout": {"maxSurge": 3_000_000_000_u64}}), "spec.rollout.maxSurge"),
@@ -91,8 +90,7 @@ async fn an_app_that_cannot_be_read_costs_itself_alone_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_becomes_unreadable_keeps_what_it_has_and_its_deletion_still_drains() {
-    let mut stage = Stage::set(22, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(22, spec(2)).await;
     stage.change(&json!({"spec": {"replicas": 1, "rollout": {"maxSurge": 3_000_000_000_u64}}}));
     stage.until("Stalled", CALM, |s| stalled(&s.app().unwrap()).0 == "InvalidSpec").await;
     stage.kill_the_operator().await;
@@ -113,8 +111,7 @@ const OF_NO_CALENDAR: &str = "9999-12-31T23:59:59Z";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_that_cannot_be_read_stops_its_app_with_a_word() {
-    let mut stage = Stage::set(23, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(23, spec(2)).await;
     let name = stage.world.list("deployments")[0]["metadata"]["name"].as_str().unwrap().to_owned();
     let bad = json!({"status": {"conditions": [{"type": "Available", "status": "True", "lastUpdateTime": OF_NO_CALENDAR}]}});
     edit(&stage, "deployments", &name, &bad);
@@ -130,8 +127,7 @@ async fn a_deployment_that_cannot_be_read_stops_its_app_with_a_word() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_cannot_be_read_is_busy() {
-    let mut stage = Stage::set(24, 0, spec(2)).await;
-    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let mut stage = Stage::settled_with(24, spec(2)).await;
     let pod = stage.world.list("pods")[0].clone();
     let name = pod["metadata"]["name"].as_str().unwrap();
     edit(&stage, "pods", name, &json!({"status": {"startTime": OF_NO_CALENDAR}}));
@@ -151,8 +147,7 @@ async fn a_pod_that_cannot_be_read_is_busy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_costs_its_app_alone_backs_off_and_is_said() {
-    let mut stage = Stage::set(25, 0, spec(1)).await;
-    stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+    let mut stage = Stage::settled_with(25, spec(1)).await;
     let mut panics = app("a-panics", &empty());
     panics["metadata"]["annotations"] = json!({"test/panic": "yes"});
     add(&stage, "gracefulapps", panics);

@@ -65,6 +65,14 @@ impl Stage {
         stage
     }
 
+    /// The same without faults, once all its replicas serve.
+    pub(super) async fn settled_with(seed: u64, spec: Value) -> Self {
+        let replicas = spec["replicas"].as_u64().unwrap();
+        let mut stage = Self::set(seed, 0, spec).await;
+        stage.until("all replicas serve", CALM, |s| s.settled("0", replicas)).await;
+        stage
+    }
+
     /// The process is gone between any two instructions; a new one takes over.
     pub(super) async fn kill_the_operator(&mut self) {
         self.operator.iter().for_each(JoinHandle::abort);
