@@ -100,11 +100,9 @@ fn refused(
     error: Error,
 ) -> Result<Outcome, Error> {
     // Of an apply that the API server cannot make sense of it says 500.
-    let makes_no_sense = || error.answered().then(|| error.status().filter(|s| s.code == 500)).flatten();
-    let Some((kind, why)) = error
-        .hindrance()
-        .or_else(|| makes_no_sense().map(|status| (Hindered::Refused, status.message.clone())))
-    else {
+    let makes_no_sense = error.status().filter(|status| status.code == 500);
+    let makes_no_sense = makes_no_sense.map(|status| (Hindered::Refused, status.message.clone()));
+    let Some((kind, why)) = error.hindrance().or(makes_no_sense) else {
         return Err(error);
     };
     scene.unanswered += u32::from(kind == Hindered::TooSlow);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call};
-use crate::observe::Kind;
+use crate::observe::{Kind, condition};
 
 /// Before a pod is unrouted. Gives the resourceVersion that the pod has after it.
 pub(super) async fn begin(
@@ -34,7 +34,9 @@ pub(super) async fn begin(
         return Ok(Err(CHANGED));
     };
     // No endpoint says that it serves where the pod itself does not: a spare that is taken back would get clients, and be killed with their work.
-    if object.metadata.deletion_timestamp.is_some() || !is_ready(&object) {
+    if object.metadata.deletion_timestamp.is_some()
+        || condition(object.status.as_ref(), "Ready").is_none_or(|ready| ready.status != "True")
+    {
         return Ok(Ok(version.to_owned()));
     }
     let mut slices = Vec::new();
@@ -97,11 +99,6 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
         Err(error) => pods::refused(scene, pod, "changed", error),
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// One for each address family of the pod.

@@ -200,8 +200,9 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
         Action::CreateRevision { revision, replicas } => revision::create(scene, revision, *replicas).await,
         Action::SyncPolicy { revision } => revision::sync_policy(scene, revision).await,
         Action::DeleteRevision { revision } => revision::delete(scene, revision).await,
-        Action::ScaleUp { revision, from, to } => scale::up(scene, revision, *from, *to).await,
-        Action::ScaleDown { revision, from, to } => scale::down(scene, revision, *from, *to).await,
+        Action::ScaleUp { revision, from, to } | Action::ScaleDown { revision, from, to } => {
+            scale::set(scene, revision, *from, *to).await
+        }
         Action::Unroute { pod, epoch, reason, since } => {
             pods::unroute(scene, pod, *epoch, *reason, *since).await
         }

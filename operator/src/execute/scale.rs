@@ -21,11 +21,9 @@ use crate::error::{Error, call};
 use crate::observe::{Kind, live_pods};
 use crate::refusals::Of;
 
-/// How long a scale that meets conflicts is tried again at once.
+/// A scale that meets a conflict is read and tried again at once, for so long and so often at most: where pods come and go many a second the
+/// Deployment's status moves as often, and the next plan would meet the same.
 const IN_TIME: Duration = Duration::from_secs(3);
-
-/// How often at most, each time on what is read anew. Where pods come and go many a second, the
-/// Deployment's status does as well, and the next plan would meet the same.
 const TRIES: u32 = 20;
 
 /// The scale of one Deployment as it was read.
@@ -43,20 +41,8 @@ pub(super) enum Mode {
     Real,
 }
 
-pub(super) async fn up(
-    scene: &mut Scene<'_>,
-    revision: &RevisionHash,
-    from: u32,
-    to: u32,
-) -> Result<Outcome, Error> {
-    match deployment(scene, revision) {
-        Some(deployment) => set(scene, revision, &deployment, from, to).await,
-        None => Ok(CHANGED),
-    }
-}
-
-/// A live list comes after the scale was read and before it is written: a ReplicaSet is never left to choose among pods that may run.
-pub(super) async fn down(
+/// To another number. A live list comes after the scale was read and before it is lowered: a ReplicaSet is never left to choose among pods that may run.
+pub(super) async fn set(
     scene: &mut Scene<'_>,
     revision: &RevisionHash,
     from: u32,
@@ -70,55 +56,24 @@ pub(super) async fn down(
         let Some(seen) = read(scene, &deployment, from).await? else {
             return Ok(CHANGED);
         };
-        let live = live_pods(scene.operator, scene.object, &deployment).await?;
-        let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
-        if !may_lower(to, &pods) {
-            return Ok(Outcome::LookAgain("there are more pods that may run"));
+        if to < from {
+            let live = live_pods(scene.operator, scene.object, &deployment).await?;
+            let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
+            if !may_lower(to, &pods) {
+                return Ok(Outcome::LookAgain("there are more pods that may run"));
+            }
         }
         match write(scene, &seen, to, Mode::Real).await {
+            Ok(scaled) => {
+                wrote(scene, revision, &scaled);
+                return Ok(Outcome::Done);
+            }
             Err(error) if error.conflict() && conflicts < TRIES && begun.elapsed() < IN_TIME => {
                 conflicts += 1;
             }
-            written => return judged(scene, revision, &deployment, to, written),
+            Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
+            Err(error) => return refused(scene, revision, &deployment.name_any(), to, error),
         }
-    }
-}
-
-async fn set(
-    scene: &mut Scene<'_>,
-    revision: &RevisionHash,
-    deployment: &Deployment,
-    from: u32,
-    to: u32,
-) -> Result<Outcome, Error> {
-    let (mut conflicts, begun) = (0, Instant::now());
-    loop {
-        let Some(seen) = read(scene, deployment, from).await? else {
-            return Ok(CHANGED);
-        };
-        match write(scene, &seen, to, Mode::Real).await {
-            Err(error) if error.conflict() && conflicts < TRIES && begun.elapsed() < IN_TIME => {
-                conflicts += 1;
-            }
-            written => return judged(scene, revision, deployment, to, written),
-        }
-    }
-}
-
-fn judged(
-    scene: &mut Scene<'_>,
-    revision: &RevisionHash,
-    deployment: &Deployment,
-    to: u32,
-    written: Result<Scale, Error>,
-) -> Result<Outcome, Error> {
-    match written {
-        Ok(scaled) => {
-            wrote(scene, revision, &scaled);
-            Ok(Outcome::Done)
-        }
-        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
-        Err(error) => refused(scene, revision, &deployment.name_any(), to, error),
     }
 }
 

@@ -26,6 +26,7 @@ use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
+pub(crate) use self::pods::condition;
 use self::revisions::{Ours, drain_policy};
 pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_leaving, surroundings};
