@@ -179,13 +179,12 @@ async fn step(
         true => Ok(None),
         false => report(operator, app, &seen, &plan.report, &plan.actions, memory).await,
     };
-    memory.active = matches!(plan.report.phase, Phase::Rolling | Phase::Draining | Phase::Deleting);
     let look = match plan.report.phase {
         Phase::Rolling | Phase::Draining | Phase::Deleting => ACTIVE_LOOK,
         Phase::Stalled | Phase::Paused | Phase::Held => WAITING_LOOK,
         Phase::Serving => RESTING_LOOK,
     };
-    memory.look = Some(look);
+    (memory.look, memory.active) = (Some(look), look == ACTIVE_LOOK);
     let outcome = executed.outcome?;
     let mut next = if memory.active { look } else { spread(look) };
     if let Some(at) = plan.wake_at {

@@ -39,7 +39,7 @@ pub(crate) fn surroundings(
 ) -> (Surroundings, WantedChildren) {
     let mut warnings = warnings(app, ours);
     warnings.extend(of_others(app, view));
-    warnings.extend(let_go(app, view, pods));
+    warnings.extend(let_go(app, view));
     let labels = pod_labels(app, pods);
     let foreign_budgets = foreign_budgets(app, view, &labels);
     let mut wanted = WantedChildren {
@@ -216,13 +216,12 @@ fn of_others(app: &Validated, view: &View) -> Option<Warning> {
 
 /// A pod with this app's label that belongs to none of its Deployments: somebody has changed a label of it, to look at it in peace perhaps. Its ReplicaSet
 /// has let it go, and nobody drains it.
-fn let_go(app: &Validated, view: &View, pods: &[&Pod]) -> Option<Warning> {
-    let ours = |pod: &Pod| pods.iter().any(|p| p.metadata.uid == pod.metadata.uid);
+fn let_go(app: &Validated, view: &View) -> Option<Warning> {
     let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
     let owned = |pod: &Pod| pod.owner_references().iter().any(|owner| owner.controller == Some(true));
     let runs =
         |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && phase(pod) == "Running" && !owned(pod);
-    let names: Vec<_> = view.pods.iter().filter(|p| !ours(p) && runs(p)).map(|p| p.name_any()).collect();
+    let names: Vec<_> = view.pods.iter().filter(|p| runs(p)).map(|p| p.name_any()).collect();
     let first = names.first()?;
     let others = if names.len() > 1 { format!(" (and {} more)", names.len() - 1) } else { String::new() };
     let namespace = &app.namespace;

@@ -65,16 +65,16 @@ pub(crate) async fn view(
     app: &GracefulApp,
     memory: &mut AppMemory,
 ) -> Result<View, Error> {
-    let mut remembered = View::remembered(&operator.stores, app);
-    let mut current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
-    for _ in 0..WATCH_LOOKS {
-        if current || memory.look_live {
-            break;
+    let mut looks = 0;
+    let (remembered, current) = loop {
+        let remembered = View::remembered(&operator.stores, app);
+        let current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
+        if current || memory.look_live || looks == WATCH_LOOKS {
+            break (remembered, current);
         }
+        looks += 1;
         sleep(WATCH_LAG).await;
-        remembered = View::remembered(&operator.stores, app);
-        current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
-    }
+    };
     let trust = memory.look.unwrap_or(RESTING_LOOK);
     let fresh = memory.viewed_live.get_or_insert_with(Instant::now).elapsed() < trust;
     if current && fresh && !memory.look_live {
