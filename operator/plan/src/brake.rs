@@ -89,44 +89,14 @@ impl Brake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{App, DrainPolicy, Surroundings};
+    use crate::fixture;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     fn app(replicas: u32) -> Observed {
-        let policy = DrainPolicy {
-            signal: graceful_api::Signal::Http,
-            linger_seconds: 3,
-            quiet_seconds: 5,
-            deadline_seconds: 300,
-            on_deadline: graceful_api::OnDeadline::Hold,
-        };
-        let app = App {
-            name: "tasks".to_owned(),
-            namespace: "apps".to_owned(),
-            replicas,
-            update: RevisionHash::from("r"),
-            policy,
-            max_surge: 1,
-            max_unavailable: 0,
-            min_ready_seconds: 0,
-            progress_deadline_seconds: 600,
-            surge_timeout_seconds: 120,
-            paused: false,
-            revision_history_limit: 2,
-            deletion: Deletion::No,
-            finalizer: true,
-        };
-        Observed {
-            app,
-            revisions: Vec::new(),
-            pods: Vec::new(),
-            contacts: std::collections::BTreeMap::new(),
-            rejected: std::collections::BTreeMap::new(),
-            surroundings: Surroundings::default(),
-        }
+        fixture::observed(fixture::app(replicas, fixture::policy(graceful_api::Signal::Http)))
     }
 
     #[test]

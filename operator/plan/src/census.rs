@@ -116,6 +116,11 @@ impl<'a> Census<'a> {
         count(self.live.iter().filter(|p| self.counts(p)))
     }
 
+    /// Some pod of it may be relied on.
+    pub(crate) fn any_counts(&self, hash: &RevisionHash) -> bool {
+        self.live.iter().any(|p| p.revision == *hash && self.counts(p))
+    }
+
     /// Pods that finish their work.
     pub(crate) fn draining(&self) -> impl Iterator<Item = &'a Pod> {
         self.live.iter().copied().filter(|p| !p.serving)
@@ -163,7 +168,7 @@ impl<'a> Census<'a> {
             .iter()
             .filter(|r| r.hash != *self.update())
             .filter(|r| self.wanted_of(r) > 0)
-            .max_by_key(|r| (self.pods_of(&r.hash).any(|p| p.lives() && self.counts(p)), r.created, &r.hash))
+            .max_by_key(|r| (self.any_counts(&r.hash), r.created, &r.hash))
     }
 
     /// The epochs that this plan may still hand out: each above all annotations of the app and what the pod itself has seen.

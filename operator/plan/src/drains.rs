@@ -255,9 +255,8 @@ fn closed_by_others(census: &Census<'_>, pod: &Pod) -> bool {
 mod tests {
     use super::*;
     use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
-    use crate::observed::{
-        App, Container, Deletion, Observed, PodUid, Readiness, Revision, RevisionHash, Surroundings,
-    };
+    use crate::fixture;
+    use crate::observed::{Container, Observed, PodUid, Readiness, Revision, RevisionHash};
 
     const EPOCH: Epoch = Epoch(7);
 
@@ -278,47 +277,16 @@ mod tests {
         now: i64,
         differ: impl FnOnce(&mut Pod, &mut Observed),
     ) -> Progress {
-        let policy =
-            DrainPolicy { signal, linger_seconds: 3, quiet_seconds: 5, deadline_seconds: 60, on_deadline };
+        let policy = DrainPolicy { on_deadline, ..fixture::policy(signal) };
         let hash = RevisionHash::from("old");
         let mut pod = Pod {
-            name: "tasks-old-1".to_owned(),
-            uid: PodUid::from("uid"),
             revision: hash.clone(),
-            created: at(-100),
-            terminating: false,
             serving: false,
             epoch: Some(EPOCH),
             drain: Some(DrainMark { reason: DrainReason::Rollout, since: at(0) }),
-            retiring: false,
-            lingering: false,
-            cut: None,
-            grace_ends: None,
-            readiness: Readiness::Ready(at(-90)),
-            container: Container::Running,
-            node_ready: true,
-            unschedulable: None,
-            grace_seconds: 90,
-            trouble: None,
-            hindrance: None,
+            ..fixture::serving("tasks-old-1")
         };
         let mut observed = Observed {
-            app: App {
-                name: "tasks".to_owned(),
-                namespace: "apps".to_owned(),
-                replicas: 1,
-                update: RevisionHash::from("new"),
-                policy,
-                max_surge: 1,
-                max_unavailable: 0,
-                min_ready_seconds: 0,
-                progress_deadline_seconds: 600,
-                surge_timeout_seconds: 120,
-                paused: false,
-                revision_history_limit: 2,
-                deletion: Deletion::No,
-                finalizer: true,
-            },
             revisions: vec![Revision {
                 hash,
                 name: "tasks-old".to_owned(),
@@ -332,9 +300,7 @@ mod tests {
                 unannotated: None,
             }],
             contacts: [(pod.uid.clone(), contact)].into(),
-            pods: Vec::new(),
-            rejected: std::collections::BTreeMap::new(),
-            surroundings: Surroundings::default(),
+            ..fixture::observed(fixture::app(1, policy))
         };
         differ(&mut pod, &mut observed);
         observed.pods.push(pod.clone());

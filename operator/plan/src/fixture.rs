@@ -1,8 +1,13 @@
-//! A pod for the unit tests.
+//! A pod, a policy, an app and a view of it, for the unit tests: each says only where it differs.
 
+use std::collections::BTreeMap;
+
+use graceful_api::{OnDeadline, Signal};
 use jiff::Timestamp;
 
-use crate::observed::{Container, Pod, PodUid, Readiness, RevisionHash};
+use crate::observed::{
+    App, Container, Deletion, DrainPolicy, Observed, Pod, PodUid, Readiness, RevisionHash, Surroundings,
+};
 
 /// One that serves, of revision r.
 pub(crate) fn serving(name: &str) -> Pod {
@@ -26,5 +31,43 @@ pub(crate) fn serving(name: &str) -> Pod {
         grace_seconds: 90,
         trouble: None,
         hindrance: None,
+    }
+}
+
+/// Five seconds of quiet, a minute's deadline, held.
+pub(crate) fn policy(signal: Signal) -> DrainPolicy {
+    let on_deadline = OnDeadline::Hold;
+    DrainPolicy { signal, linger_seconds: 3, quiet_seconds: 5, deadline_seconds: 60, on_deadline }
+}
+
+/// One of revision r, with a surge of one.
+pub(crate) fn app(replicas: u32, policy: DrainPolicy) -> App {
+    App {
+        name: "tasks".to_owned(),
+        namespace: "apps".to_owned(),
+        replicas,
+        update: RevisionHash::from("r"),
+        policy,
+        max_surge: 1,
+        max_unavailable: 0,
+        min_ready_seconds: 0,
+        progress_deadline_seconds: 600,
+        surge_timeout_seconds: 120,
+        paused: false,
+        revision_history_limit: 2,
+        deletion: Deletion::No,
+        finalizer: true,
+    }
+}
+
+/// Nothing else is there.
+pub(crate) fn observed(app: App) -> Observed {
+    Observed {
+        app,
+        revisions: Vec::new(),
+        pods: Vec::new(),
+        contacts: BTreeMap::new(),
+        rejected: BTreeMap::new(),
+        surroundings: Surroundings::default(),
     }
 }

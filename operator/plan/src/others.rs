@@ -32,47 +32,19 @@ fn by_others(census: &Census<'_>, pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use graceful_api::{DrainReason, OnDeadline};
+    use graceful_api::DrainReason;
     use jiff::Timestamp;
 
     use super::*;
     use crate::contact::{Answer, Contact};
-    use crate::observed::{
-        App, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Observed, PodUid, RevisionHash, Surroundings,
-    };
+    use crate::fixture;
+    use crate::observed::{CutMark, DrainMark, Epoch, Observed};
 
     /// Whether a terminating pod that served counts as ended by others, with this last count and this edit; and whether as busy.
     fn judged(signal: Signal, in_flight: Option<u64>, edit: impl FnOnce(&mut Pod)) -> (bool, bool) {
         let at = Timestamp::UNIX_EPOCH;
-        let policy = DrainPolicy {
-            signal,
-            linger_seconds: 3,
-            quiet_seconds: 5,
-            deadline_seconds: 60,
-            on_deadline: OnDeadline::Hold,
-        };
-        let hash = RevisionHash::from("v1");
-        let mut pod = Pod {
-            name: "tasks-v1-1".to_owned(),
-            uid: PodUid::from("uid"),
-            revision: hash.clone(),
-            created: at,
-            terminating: true,
-            serving: true,
-            epoch: None,
-            drain: None,
-            retiring: false,
-            lingering: false,
-            cut: None,
-            grace_ends: Some(at),
-            readiness: Readiness::Ready(at),
-            container: Container::Running,
-            node_ready: true,
-            unschedulable: None,
-            grace_seconds: 30,
-            trouble: None,
-            hindrance: None,
-        };
+        let (terminating, grace_ends) = (true, Some(at));
+        let mut pod = Pod { terminating, grace_ends, ..fixture::serving("tasks-v1-1") };
         edit(&mut pod);
         let answer = in_flight.map(|total| Answer {
             at,
@@ -81,27 +53,9 @@ mod tests {
             scheduled: None,
         });
         let observed = Observed {
-            app: App {
-                name: "tasks".to_owned(),
-                namespace: "apps".to_owned(),
-                replicas: 1,
-                update: hash,
-                policy,
-                max_surge: 1,
-                max_unavailable: 0,
-                min_ready_seconds: 0,
-                progress_deadline_seconds: 600,
-                surge_timeout_seconds: 120,
-                paused: false,
-                revision_history_limit: 2,
-                deletion: Deletion::No,
-                finalizer: true,
-            },
-            revisions: Vec::new(),
             contacts: [(pod.uid.clone(), Contact { answer, ..Contact::default() })].into(),
             pods: vec![pod],
-            rejected: std::collections::BTreeMap::new(),
-            surroundings: Surroundings::default(),
+            ..fixture::observed(fixture::app(1, fixture::policy(signal)))
         };
         let census = Census::take(&observed, at);
         (ended_by_others(&census).count() == 1, busy(&census).count() == 1)

@@ -59,8 +59,7 @@ pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course
     if !course.rolling && !halted {
         return false;
     }
-    let serves = |hash: &RevisionHash| census.labelled().any(|p| p.revision == *hash && census.counts(p));
-    let spared = |hash: &RevisionHash| halted && serves(hash);
+    let spared = |hash: &RevisionHash| halted && census.any_counts(hash);
     let mut gone = 0;
     let goes = |p: &&Pod| {
         dispensable(census, &p.revision) && !spared(&p.revision) && (!halted || census.cannot_be_busy(p))
@@ -121,14 +120,15 @@ fn superseded<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Revision> {
 
 /// It serves; or nothing does, and it is the oldest that should.
 fn relied_on(census: &Census<'_>, hash: &RevisionHash) -> bool {
-    let counts = |hash: &RevisionHash| census.labelled().any(|p| p.revision == *hash && census.counts(p));
     let oldest = superseded(census).filter(|r| census.wanted_of(r) > 0).min_by_key(|r| (r.created, &r.hash));
-    counts(hash) || (oldest.is_some_and(|r| r.hash == *hash) && !superseded(census).any(|r| counts(&r.hash)))
+    census.any_counts(hash)
+        || (oldest.is_some_and(|r| r.hash == *hash)
+            && !superseded(census).any(|r| census.any_counts(&r.hash)))
 }
 
 /// Something of the update revision counts: it can replace others.
 fn proven(census: &Census<'_>) -> bool {
-    census.observed.app.replicas == 0 || census.labelled().any(|p| !census.superseded(p) && census.counts(p))
+    census.observed.app.replicas == 0 || census.any_counts(census.update())
 }
 
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
@@ -187,7 +187,7 @@ pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, 
 fn still_serving<'a>(census: &Census<'a>, course: &Course<'_>) -> Option<&'a Revision> {
     let rolling_out = course.rolling && course.growth == Some(census.update());
     let ever_worked = census.revision(census.update()).is_some_and(|r| r.proven);
-    let serves = |r: &&Revision| census.labelled().any(|p| p.revision == r.hash && census.counts(p));
+    let serves = |r: &&Revision| census.any_counts(&r.hash);
     census.current().filter(|_| rolling_out && !ever_worked && !proven(census)).filter(serves)
 }
 
