@@ -141,7 +141,8 @@ pub(crate) async fn a_dropped_claim_loses_nothing(fixture: &impl Fixture) {
     }
     println!("{taken} of 40 were claimed in time");
     until(&store, "nothing is owned", async || told.latest() == graceful_store::Owned::default()).await;
-    assert_eq!(ticking(&store, store.counts()).await.unwrap().running, 0);
+    // A count may be a second old, of when the last one was still running.
+    until(&store, "nothing runs", async || store.counts().await.unwrap().running == 0).await;
 }
 
 pub(crate) async fn a_claim_of_nothing_is_nothing(fixture: &impl Fixture) {
