@@ -94,6 +94,8 @@ pub enum Reason {
     ProbeFailsWhileDraining,
     /// What a pod answers contradicts the drain protocol.
     ProtocolBroken,
+    /// A pod is still there a minute after its end began.
+    EndsSlowly,
     /// The operator failed on this app by a fault of its own, and tries again slowly; the message is for a bug report.
     OperatorFault,
     /// More than one thing to warn of; the message lists them.
@@ -128,6 +130,7 @@ impl Reason {
             Self::GraceTooShort => "GraceTooShort",
             Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",
             Self::ProtocolBroken => "ProtocolBroken",
+            Self::EndsSlowly => "EndsSlowly",
             Self::OperatorFault => "OperatorFault",
             Self::SeveralWarnings => "SeveralWarnings",
         }

@@ -23,6 +23,7 @@ pub(crate) fn serving(name: &str) -> Pod {
         retiring: false,
         lingering: false,
         cut: None,
+        ends_since: None,
         grace_ends: None,
         readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
         container: Container::Running,

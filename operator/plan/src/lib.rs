@@ -38,6 +38,7 @@ pub use observed::{
     Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
+pub use waiting::LONGEST_SENTENCE;
 
 use census::Census;
 use draft::Draft;

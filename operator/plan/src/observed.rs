@@ -223,6 +223,8 @@ pub struct Pod {
     pub lingering: bool,
     /// It is, or was about to be, ended at its deadline, from its annotation.
     pub cut: Option<CutMark>,
+    /// Since when it is terminating.
+    pub ends_since: Option<Timestamp>,
     /// When its grace period ends, while it is terminating.
     pub grace_ends: Option<Timestamp>,
     /// Kubernetes' Ready condition.

@@ -1,11 +1,17 @@
-//! Pods that others end: `kubectl delete pod`, an eviction, preemption, a ReplicaSet that was scaled by somebody else. They drain themselves in
-//! their grace period (P2); nothing is decided here but what is said of them, and who is still asked.
+//! Pods that end. Those that others end (`kubectl delete pod`, an eviction, preemption, a ReplicaSet that was scaled by somebody else) drain themselves
+//! in their grace period (P2); nothing is decided here but what is said of them, and who is still asked. And those that take long, whoever ends them.
 
 use graceful_api::Signal;
+use graceful_api::conditions::Reason;
+use jiff::Timestamp;
 
-use crate::census::Census;
+use crate::census::{Census, after};
 use crate::contact::InFlight;
-use crate::observed::{Container, Pod, Readiness};
+use crate::draft::Draft;
+use crate::observed::{Container, Pod, Readiness, Warning};
+
+/// How long a pod may take to end before that is said: longer than Kubernetes' own grace period, and than most programs need to stop.
+const SLOW_SECONDS: u32 = 60;
 
 /// Terminating pods that we did not end and in which something may be at work.
 pub(crate) fn ended_by_others<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Pod> {
@@ -14,20 +20,61 @@ pub(crate) fn ended_by_others<'a>(census: &Census<'a>) -> impl Iterator<Item = &
 
 /// Those of them that are known to have something in flight: what a person would want to wait for. Of the others an Event tells once.
 pub(crate) fn busy<'a>(census: &Census<'a>) -> impl Iterator<Item = (&'a Pod, InFlight)> {
-    let count = |p: &Pod| census.answer(p).map(|a| a.in_flight).filter(|f| f.total > 0 && p.node_ready);
+    let count = |p: &Pod| census.answer(p).map(|a| a.in_flight).filter(|f| f.total > 0);
     ended_by_others(census).filter_map(move |p| Some((p, count(p)?)))
+}
+
+/// The Warning condition's part: the pod that has been ending longest, and how many others there are. It serves nobody and nothing waits for it, but it
+/// has its node and its place in a quota, perhaps for days. What it has in flight by its last answer, if it has, is in WAITING-FOR.
+pub(crate) fn end_slowly(census: &Census<'_>, draft: &mut Draft) -> Option<Warning> {
+    let mut slow = Vec::new();
+    for pod in census.observed.pods.iter().filter(|p| may_run(p)) {
+        let Some(since) = pod.ends_since else { continue };
+        let said = after(since, SLOW_SECONDS);
+        draft.wake(census, said);
+        if said <= census.now {
+            slow.push((since, pod));
+        }
+    }
+    slow.sort_by_key(|(since, pod)| (*since, &pod.name));
+    let (since, pod) = slow.first()?;
+    let others = match slow.len() - 1 {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    let since = whole_seconds(*since);
+    let what = match (pod.node_ready, pod.grace_ends) {
+        (false, _) => {
+            "its node is not Ready, so nobody knows whether it still runs; if the node is lost for good, remove it from the cluster"
+                .to_owned()
+        }
+        (true, Some(at)) => format!(
+            "it finishes its work, or does not handle SIGTERM (as a shell that is process 1); it may go on until {}",
+            whole_seconds(at)
+        ),
+        (true, None) => "it finishes its work, or does not handle SIGTERM".to_owned(),
+    };
+    let message = format!("{}{others}: ending since {since}: {what}", pod.name);
+    Some(Warning { reason: Reason::EndsSlowly, message })
+}
+
+fn may_run(pod: &Pod) -> bool {
+    matches!(pod.container, Container::Running | Container::HalfCrashed | Container::Unknown)
+}
+
+pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// We end a pod only after its drain was marked, and then with nothing known in flight, handed over to its own drain, or cut and marked so. (A spare
 /// that a ReplicaSet takes back was never Ready.)
 fn by_others(census: &Census<'_>, pod: &Pod) -> bool {
-    let may_run = matches!(pod.container, Container::Running | Container::HalfCrashed | Container::Unknown);
     let busy = census.answer(pod).is_some_and(|a| a.in_flight.total > 0);
     let ours = match pod.drain {
         Some(_) if !pod.serving => !busy || census.policy(pod).signal == Signal::Sigterm,
         Some(_) | None => pod.readiness == Readiness::Never && !busy,
     };
-    may_run && pod.cut.is_none() && !ours
+    may_run(pod) && pod.cut.is_none() && !ours
 }
 
 #[cfg(test)]
@@ -77,6 +124,11 @@ mod tests {
         assert_eq!(judge(Some(0), marked), (false, false), "we ended it, idle");
         assert_eq!(judge(None, marked), (false, false), "a restarted operator cannot tell, and says nothing");
         assert_eq!(judge(Some(2), marked), (true, true), "in mid-drain: the way out of a held one");
+        assert_eq!(
+            judge(Some(2), |p| p.node_ready = false),
+            (true, true),
+            "on a lost node: nobody knows that it is done"
+        );
         assert_eq!(judged(Signal::Sigterm, Some(2), marked), (false, false), "its own drain is the drain");
         let cut = |p: &mut Pod| {
             marked(p);
@@ -90,5 +142,35 @@ mod tests {
             (false, false),
             "nothing runs in it"
         );
+    }
+
+    #[test]
+    fn what_ends_slowly_is_said_with_its_last_moment() {
+        let said = |now: i64, edit: fn(&mut Pod)| {
+            let at = |second| Timestamp::from_second(second).unwrap();
+            let (ends_since, grace_ends) = (Some(at(0)), Some(at(604_800)));
+            let first = Pod { terminating: true, ends_since, grace_ends, ..fixture::serving("tasks-v1-1") };
+            let second = Pod { name: "tasks-v1-0".to_owned(), ends_since: Some(at(20)), ..first.clone() };
+            let mut pods = vec![second, first];
+            pods.iter_mut().for_each(edit);
+            let app = fixture::app(1, fixture::policy(Signal::Http));
+            let observed = Observed { pods, ..fixture::observed(app) };
+            let census = Census::take(&observed, at(now));
+            let mut draft = Draft::new(&census);
+            let warning = end_slowly(&census, &mut draft).map(|w| w.message).unwrap_or_default();
+            (warning, draft.wake_at().map(Timestamp::as_second))
+        };
+        assert_eq!(said(59, |_| ()), (String::new(), Some(60)), "and looked at again when it is due");
+        let swallows = "tasks-v1-1: ending since 1970-01-01T00:00:00Z: it finishes its work, or does not handle SIGTERM (as a shell that is \
+                        process 1); it may go on until 1970-01-08T00:00:00Z";
+        assert_eq!(said(60, |_| ()), (swallows.to_owned(), Some(80)));
+        assert!(said(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more): "));
+        assert!(said(60, |p| p.node_ready = false).0.contains("remove it from the cluster"));
+        assert_eq!(
+            said(600, |p| p.container = Container::Finished),
+            (String::new(), None),
+            "nothing runs in it"
+        );
+        assert_eq!(said(600, |p| p.ends_since = None), (String::new(), None));
     }
 }

@@ -10,7 +10,7 @@ use crate::census::{Census, after, count};
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress};
 use crate::futile;
-use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness};
+use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness, Warning};
 use crate::others;
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 use crate::rollout::{Course, fenced, superseded_pods};
@@ -29,9 +29,10 @@ pub(crate) fn report(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>
     if waiting_for.is_empty() && phase != Phase::Serving {
         "the last changes to take effect".clone_into(&mut waiting_for);
     }
+    let warning = warning(census, draft, stall.as_ref());
     let drained: Vec<_> = draining_pods(census);
     Report {
-        conditions: conditions(census, phase, stall.as_ref(), &waiting_for),
+        conditions: conditions(census, phase, stall.as_ref(), &waiting_for, warning),
         phase,
         waiting_for,
         serving: census.serving(),
@@ -187,6 +188,7 @@ fn conditions(
     phase: Phase,
     stall: Option<&Stall>,
     waiting_for: &str,
+    warning: Option<ConditionReport>,
 ) -> Vec<ConditionReport> {
     let app = &census.observed.app;
     let serving = census.serving();
@@ -227,7 +229,7 @@ fn conditions(
             &if draining == 1 { "1 pod drains".to_owned() } else { format!("{draining} pods drain") },
         ),
     ];
-    all.extend(warning(census));
+    all.extend(warning);
     all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, &said));
     let stalled = stall.map_or_else(|| "nothing needs help".to_owned(), |s| s.message.clone());
     all.push(condition(
@@ -240,9 +242,15 @@ fn conditions(
 }
 
 /// One condition for all warnings; absent where there are none.
-fn warning(census: &Census<'_>) -> Option<ConditionReport> {
+fn warning(census: &Census<'_>, draft: &mut Draft, stall: Option<&Stall>) -> Option<ConditionReport> {
     let mut warnings = census.observed.surroundings.warnings.clone();
+    // Known before the first drain that it would stall.
+    if !fenced(census) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
+        let message = waiting::unfenced(census);
+        warnings.push(Warning { reason: Reason::UnfencedService, message });
+    }
     warnings.extend(astray::warning(census));
+    warnings.extend(others::end_slowly(census, draft));
     let reason = match warnings.as_slice() {
         [] => return None,
         [one] => one.reason,
@@ -317,5 +325,59 @@ pub(crate) fn state(census: &Census<'_>, pod: &Pod) -> PodState {
         Some(_) if census.policy(pod).signal == Signal::Http => PodState::Lingering,
         Some(_) => PodState::Draining,
         None => PodState::Draining,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::observed::{Observed, Revision, RevisionHash, Surroundings};
+
+    /// What is said of an app of one pod, of this revision, that these Services select.
+    fn told(of: &str, unfenced_services: Vec<String>) -> Report {
+        let at = Timestamp::UNIX_EPOCH;
+        let policy = fixture::policy(Signal::Http);
+        let revision = |hash: &str| Revision {
+            hash: RevisionHash::from(hash),
+            name: format!("tasks-{hash}"),
+            replicas: 1,
+            created: at,
+            policy,
+            policy_current: true,
+            replica_failure: None,
+            proven: true,
+            hindrance: None,
+            unannotated: None,
+        };
+        let observed = Observed {
+            revisions: vec![revision(of)],
+            pods: vec![Pod { revision: RevisionHash::from(of), ..fixture::serving("tasks-1") }],
+            surroundings: Surroundings { unfenced_services, ..Surroundings::default() },
+            ..fixture::observed(fixture::app(1, policy))
+        };
+        crate::plan(&observed, at).report
+    }
+
+    fn reason(report: &Report, kind: ConditionType) -> Option<Reason> {
+        report.conditions.iter().find(|c| c.kind == kind && c.holds).map(|c| c.reason)
+    }
+
+    #[test]
+    fn an_unfenced_service_is_told_before_the_first_drain_and_stalls_it() {
+        let both = |of| {
+            let report = told(of, vec!["front".to_owned()]);
+            (reason(&report, ConditionType::Warning), reason(&report, ConditionType::Stalled))
+        };
+        assert_eq!(both("r"), (Some(Reason::UnfencedService), None));
+        assert_eq!(both("old"), (None, Some(Reason::UnfencedService)));
+    }
+
+    #[test]
+    fn the_command_that_helps_is_not_cut_off_however_many_services_there_are() {
+        let services = (10..40).map(|n| format!("{}{n}", "s".repeat(61))).collect();
+        let report = told("old", services);
+        let kept: String = report.waiting_for.chars().take(waiting::LONGEST_SENTENCE).collect();
+        assert!(kept.contains("(and 28 more)") && kept.contains("accept-unfenced-services=true"), "{kept}");
     }
 }

@@ -9,9 +9,16 @@ use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress};
 use crate::observed::{Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
-use crate::others;
+use crate::others::{self, whole_seconds};
 use crate::rollout::{Course, superseded_pods};
 use crate::telling::{Stall, hindrances, state};
+
+/// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
+/// the rest.
+pub const LONGEST_SENTENCE: usize = 500;
+
+/// So many of the user's Services are named, and the others are counted.
+const SERVICES_NAMED: usize = 2;
 
 /// How long past its linger a pod may still say that it accepts before that is called wrong.
 const PATIENT: SignedDuration = SignedDuration::from_secs(30);
@@ -114,15 +121,14 @@ fn ended_by_others(census: &Census<'_>) -> Option<String> {
         0 => String::new(),
         n => format!(" (and {n} more)"),
     };
-    let until = match pod.grace_ends {
-        Some(at) => format!(", its grace period ends at {}", whole_seconds(at)),
-        None => String::new(),
+    let until = match (pod.node_ready, pod.grace_ends) {
+        (false, _) => {
+            " as last known; its node is not Ready, so nobody knows: if it is lost for good, remove it from the cluster".to_owned()
+        }
+        (true, Some(at)) => format!(", its grace period ends at {}", whole_seconds(at)),
+        (true, None) => String::new(),
     };
     Some(format!("{}: ended by others with {}{until}{others}", pod.name, counts(*count, None)))
-}
-
-fn whole_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
@@ -309,11 +315,15 @@ pub(crate) fn unfenced(census: &Census<'_>) -> String {
     let services = &census.observed.surroundings.unfenced_services;
     let first = services.first().map_or("", String::as_str);
     let namespace = &census.observed.app.namespace;
+    let named = services.iter().take(SERVICES_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let others = match services.len().saturating_sub(SERVICES_NAMED) {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
     format!(
-        "Service {} would send clients to draining pods: run `kubectl -n {namespace} patch service {first} --type merge -p \
+        "Service {named}{others} would send clients to draining pods: run `kubectl -n {namespace} patch service {first} --type merge -p \
          '{{\"spec\":{{\"selector\":{{\"graceful.dev/serving\":\"true\"}}}}}}'`, or accept it with the annotation \
-         graceful.dev/accept-unfenced-services=true on the GracefulApp",
-        services.join(", ")
+         graceful.dev/accept-unfenced-services=true on the GracefulApp"
     )
 }
 

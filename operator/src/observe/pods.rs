@@ -29,7 +29,7 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         retiring: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
         lingering: annotation(pod, names::LINGERING).is_some(),
         cut: annotation(pod, names::CUT).map(|tasks| CutMark { tasks: tasks.parse().ok() }),
-        // The API server writes when the grace period will be over, not when the deletion began.
+        ends_since: ends_since(&pod.metadata),
         grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         readiness: readiness(pod),
         container: container_state(pod, container),
@@ -40,6 +40,13 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         trouble: trouble(pod),
         hindrance: None,
     }
+}
+
+/// The API server writes when the grace period will be over, and how long it is; not when the deletion began.
+fn ends_since(pod: &ObjectMeta) -> Option<Timestamp> {
+    let ends = pod.deletion_timestamp.as_ref()?.0;
+    let grace = SignedDuration::from_secs(pod.deletion_grace_period_seconds.unwrap_or_default());
+    Some(ends.saturating_sub(grace).unwrap_or(ends))
 }
 
 /// The scheduler's word that no node takes it.

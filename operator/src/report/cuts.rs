@@ -110,6 +110,7 @@ mod tests {
             retiring: false,
             lingering: false,
             cut: cut.map(|n| CutMark { tasks: Some(n) }),
+            ends_since: None,
             grace_ends: None,
             readiness: Readiness::Never,
             container: Container::Running,

@@ -6,7 +6,8 @@ use graceful_api::{
     DrainingPod, EndedByOthers, GracefulApp, GracefulAppStatus, InFlightCount, Phase, RevisionStatus, names,
 };
 use graceful_plan::{
-    ConditionReport, DrainingPodReport, EndedPodReport, InFlight, Observed, Report, RevisionReport,
+    ConditionReport, DrainingPodReport, EndedPodReport, InFlight, LONGEST_SENTENCE, Observed, Report,
+    RevisionReport,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -17,10 +18,6 @@ use crate::observe::Observation;
 
 /// How exactly a draining pod's last contact is told, in seconds. A held drain would otherwise write status with every poll, for days.
 const CONTACT_STEP: i64 = 10;
-
-/// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
-/// the rest.
-const LONGEST_SENTENCE: usize = 500;
 
 /// The longest message of a condition: a status of some kilobytes, whatever a webhook says.
 const LONGEST_MESSAGE: usize = 4000;
@@ -177,4 +174,15 @@ fn bounded(text: &str, most: usize) -> String {
 fn whole_seconds(time: Timestamp, step: i64) -> Timestamp {
     let seconds = time.as_second();
     Timestamp::from_second(seconds - seconds.rem_euclid(step)).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounded;
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters_and_marked() {
+        assert_eq!(bounded("short", 5), "short");
+        assert_eq!(bounded(&"€".repeat(600), 500), format!("{}…", "€".repeat(500)));
+    }
 }

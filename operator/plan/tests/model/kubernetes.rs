@@ -84,6 +84,7 @@ impl Pod {
             epoch: self.epoch,
             drain: self.drain,
             cut: self.cut.map(|tasks| CutMark { tasks: Some(tasks) }),
+            ends_since: self.deleted_at,
             grace_ends: self.gone_at,
             readiness: self.readiness,
             container: self.container,

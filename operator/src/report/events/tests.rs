@@ -31,6 +31,7 @@ fn pod(name: &str) -> Pod {
         retiring: false,
         lingering: false,
         cut: None,
+        ends_since: None,
         grace_ends: None,
         readiness: Readiness::Ready(at(1)),
         container: Container::Running,
