@@ -66,7 +66,7 @@ const FORGOTTEN: SignedDuration = SignedDuration::from_secs(2 * LONGEST);
 
 impl Contact {
     /// Notes how the pod's new word fits to what it is told and to what it said before. To be called before `answer` is replaced.
-    pub fn compare(&mut self, told: Option<Conversation>, said: Protocol, now: Timestamp) {
+    pub(crate) fn compare(&mut self, told: Option<Conversation>, said: Protocol, now: Timestamp) {
         let open_before = self.answer.as_ref().and_then(|a| a.protocol).is_some_and(|p| p.accepting);
         if said.accepting {
             self.closed_since = None;
@@ -97,7 +97,7 @@ impl Contact {
     }
 
     /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
-    pub fn begins_anew(&mut self) {
+    pub(crate) fn begins_anew(&mut self) {
         (self.highest, self.closed_since, self.acknowledged) = (None, None, None);
     }
 

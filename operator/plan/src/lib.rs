@@ -11,6 +11,7 @@ mod brake;
 mod busy;
 mod census;
 mod contact;
+mod dialogue;
 mod draft;
 mod drains;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use busy::cannot_be_busy;
 pub use contact::{
     Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled, Way,
 };
+pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Rejected, Rejections};
 pub use observed::{
     App, Child, Container, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance,

@@ -314,7 +314,7 @@ fn target(operator: &Operator, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<
         pod: pod.name_any(),
         uid: uid.clone(),
         address,
-        incarnation: pods::incarnation(pod, &policy.container),
+        container_id: pods::container_id(pod, &policy.container),
         policy,
     };
     Some((uid, target))

@@ -77,7 +77,7 @@ pub(crate) fn belongs_to(pod: &ObjectMeta, deployment: &str, revision: &str) -> 
 }
 
 /// The id of the container that is asked, new for each of its runs.
-pub(crate) fn incarnation(pod: &PodObject, container: &str) -> Option<String> {
+pub(crate) fn container_id(pod: &PodObject, container: &str) -> Option<String> {
     container_status(pod, container)?.container_id.clone()
 }
 

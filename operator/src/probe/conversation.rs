@@ -3,16 +3,15 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::Question as Language;
-use graceful_plan::{Conversation, Epoch};
+use graceful_plan::{Conversation, Epoch, News, Reading, Request};
 use http::HeaderValue;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 use tokio::time::sleep;
 
-use super::book::News;
-use super::error::AskError;
-use super::line::{Line, Word};
+use super::book::Book;
+use super::line::{Line, Target, Word};
 use super::pace::Pace;
-use super::parse::Reading;
 use super::places::Standing;
 use super::trigger::Trigger;
 
@@ -27,20 +26,35 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_millis(20);
 const LONGEST_BREATH: Duration = Duration::from_millis(250);
 
+/// Before it is held.
+pub(crate) fn begin(book: &Book, target: &Target, conversation: Conversation) {
+    let Target { policy, uid, container_id, .. } = target;
+    // Zeros are counted in a row; a gap that could hide work ends it.
+    let longest_gap = 2 * (policy.poll_interval() + policy.timeout()) + Duration::from_secs(1);
+    let longest_gap = SignedDuration::try_from(longest_gap).unwrap_or(SignedDuration::MAX);
+    book.with(uid, |pod| {
+        if let Some(id) = container_id {
+            pod.runs_as(id);
+        }
+        pod.begin(conversation, longest_gap, Timestamp::now());
+    });
+}
+
 /// Holds the conversation.
 pub(crate) async fn hold(line: Line, conversation: Conversation, trigger: Trigger, pace: Pace) {
-    let failures = u32::from(line.book.fails(&line.target.uid));
+    let failures = u32::from(line.book.with(&line.target.uid, |pod| pod.contact().error.is_some()));
     let mut talk = Talk { line, trigger, pace, failures };
     talk.line.standing = talk.standing();
     let graceful = talk.line.target.policy.question == Language::Graceful;
     match conversation {
         Conversation::Survey => talk.survey().await,
         Conversation::Ask => talk.ask().await,
-        Conversation::Quiet { epoch } => talk.quiet(epoch).await,
-        Conversation::Drain { epoch, linger_seconds } if graceful => talk.drain(epoch, linger_seconds).await,
-        Conversation::Resume { epoch } if graceful => talk.resume(epoch).await,
-        // The language has no word for it: all that can be done is to listen.
-        Conversation::Drain { .. } | Conversation::Resume { .. } => talk.ask().await,
+        Conversation::Drain { epoch, .. } if graceful => talk.drain(epoch).await,
+        Conversation::Resume { .. } if graceful => talk.resume().await,
+        // A language without a word for drain and resume: all that can be done is to listen.
+        Conversation::Quiet { .. } | Conversation::Drain { .. } | Conversation::Resume { .. } => {
+            talk.ask().await;
+        }
     }
 }
 
@@ -55,12 +69,12 @@ impl Talk {
     /// Once at once if the pod has never answered, then now and then. Only a changed word wakes the planner.
     async fn survey(mut self) {
         self.line.standing = Standing::Survey;
-        if self.line.book.knows(&self.line.target.uid) {
+        if self.line.book.with(&self.line.target.uid, |pod| pod.contact().answer.is_some()) {
             sleep(jittered(SURVEY_EVERY)).await;
         }
         loop {
             self.pace.turn().await;
-            match self.line.get().await {
+            match self.line.ask(Request::Status).await {
                 Ok(word) => {
                     self.failures = 0;
                     if word.news == News::Changed {
@@ -79,45 +93,23 @@ impl Talk {
     /// A decision waits for the answer.
     async fn ask(mut self) {
         loop {
-            let answered = self.line.get().await.is_ok();
-            self.wake();
-            self.pause(answered).await;
-        }
-    }
-
-    /// Zeros in a row are counted. A gap that could hide work ends the run.
-    async fn quiet(mut self, epoch: Epoch) {
-        let policy = &self.line.target.policy;
-        let longest_gap = 2 * (policy.poll_interval() + policy.timeout()) + Duration::from_secs(1);
-        loop {
-            let answered = self.line.get().await.is_ok();
-            if answered {
-                let (uid, now) = (&self.line.target.uid, jiff::Timestamp::now());
-                self.line.book.count_quiet(uid, epoch, longest_gap, now);
-            }
+            let answered = self.line.ask(Request::Status).await.is_ok();
             self.wake();
             self.pause(answered).await;
         }
     }
 
     /// Told until the pod says that it drains in this epoch; then every change of its state is heard at once.
-    async fn drain(mut self, epoch: Epoch, linger_seconds: u32) {
-        // Its last word, while nothing has happened that could have made it forget (a failure may hide a restart).
+    async fn drain(mut self, epoch: Epoch) {
+        // What it said in this epoch, while that stands.
         let mut last: Option<(Reading, Option<HeaderValue>)> = None;
         let mut breath = BREATH;
         loop {
             let asked = Instant::now();
-            let told = last.as_ref().is_some_and(|(reading, _)| reading.epoch() == Some(epoch));
-            let word = match last.as_ref().and_then(|(_, etag)| etag.clone()).filter(|_| told) {
-                Some(etag) => self.line.watch(etag).await,
-                None if told => self.line.get().await,
-                None => self.line.put(epoch, linger_seconds).await,
+            let word = match (self.request(), last.as_ref().and_then(|(_, etag)| etag.clone())) {
+                (Request::Status, Some(etag)) => self.line.watch(etag).await,
+                (request, _) => self.line.ask(request).await,
             };
-            // A process that was restarted and kept its epoch has not been told yet: what it says until then proves nothing.
-            let renewed = told && is_another_process(&word, last.as_ref());
-            if !told && obeyed(&word, epoch) {
-                self.line.book.acknowledges(&self.line.target.uid, epoch);
-            }
             self.wake();
             let Ok(Word { reading, etag, .. }) = word else {
                 last = None;
@@ -131,7 +123,7 @@ impl Talk {
                 (None, None) => None,
             };
             let followed = follows(epoch, last.as_ref(), heard.as_ref());
-            last = heard.filter(|_| !renewed);
+            last = heard.filter(|_| self.request() == Request::Status);
             let pause = if followed {
                 breath
             } else {
@@ -148,16 +140,19 @@ impl Talk {
     }
 
     /// Told until the pod says that it accepts again; then it is a serving pod like any other.
-    async fn resume(mut self, epoch: Epoch) {
+    async fn resume(mut self) {
         loop {
-            let word = self.line.delete(epoch).await;
+            let answered = self.line.ask(self.request()).await.is_ok();
             self.wake();
-            let protocol = word.as_ref().ok().and_then(|w| w.reading.as_ref()).and_then(|r| r.protocol);
-            if protocol.is_some_and(|p| p.accepting && p.epoch == epoch) {
+            if self.request() == Request::Status {
                 return self.survey().await;
             }
-            self.pause(word.is_ok()).await;
+            self.pause(answered).await;
         }
+    }
+
+    fn request(&self) -> Request {
+        self.line.book.with(&self.line.target.uid, |pod| pod.request())
     }
 
     async fn pause(&mut self, answered: bool) {
@@ -197,16 +192,6 @@ impl Talk {
     fn wake(&self) {
         self.trigger.pull(&self.line.target.app);
     }
-}
-
-/// The answer to a PUT, in its epoch.
-fn obeyed(word: &Result<Word, AskError>, epoch: Epoch) -> bool {
-    word.as_ref().is_ok_and(|w| !w.refused && w.reading.as_ref().and_then(Reading::epoch) == Some(epoch))
-}
-
-fn is_another_process(word: &Result<Word, AskError>, last: Option<&(Reading, Option<HeaderValue>)>) -> bool {
-    let new = word.as_ref().ok().and_then(|w| w.reading.as_ref());
-    new.zip(last).is_some_and(|(new, (old, _))| new.boot_id != old.boot_id)
 }
 
 /// A new word that was worth waiting for, from the process that spoke before, and with a tag to wait on for the next.

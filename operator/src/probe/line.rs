@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use graceful_api::{InFlightPolicy, Question as Language};
-use graceful_plan::{Epoch, PodUid};
+use graceful_plan::{Epoch, News, PodUid, Reading, Request};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::AppRef;
-use super::book::{Book, News};
+use super::book::Book;
 use super::error::AskError;
 use super::http::{Asker, Question, Reply};
-use super::parse::{Hearing, Reading};
+use super::parse::Hearing;
 use super::places::{Places, Standing};
 use crate::telemetry::Metrics;
 
@@ -34,7 +34,7 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) policy: InFlightPolicy,
     /// The id of the container that is asked.
-    pub(crate) incarnation: Option<String>,
+    pub(crate) container_id: Option<String>,
 }
 
 /// What one conversation needs to ask and to write down.
@@ -56,52 +56,54 @@ pub(crate) struct Word {
     pub(crate) reading: Option<Reading>,
     pub(crate) etag: Option<HeaderValue>,
     pub(crate) news: News,
-    /// The epoch was refused, and this is the pod's own view of it.
-    pub(crate) refused: bool,
 }
 
 impl Line {
-    /// What is in flight now?
-    pub(crate) async fn get(&self) -> Result<Word, AskError> {
-        let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
-        self.note(word)
+    /// Sends one request and notes what came of it.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Word, AskError> {
+        match request {
+            Request::Status => {
+                let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
+                self.note(request, word)
+            }
+            Request::Drain { epoch, linger_seconds } => {
+                let body = json!({"epoch": epoch.0, "lingerSeconds": linger_seconds}).to_string();
+                let mut headers = HeaderMap::new();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                let word = self.quick(Method::PUT, self.path(), headers, body.into()).await;
+                self.or_status(request, word).await
+            }
+            Request::Resume { epoch } => {
+                let word =
+                    self.quick(Method::DELETE, &self.resumption(epoch), HeaderMap::new(), Bytes::new()).await;
+                self.or_status(request, word).await
+            }
+        }
     }
 
-    /// Start to drain. The same epoch again changes nothing.
-    pub(crate) async fn put(&self, epoch: Epoch, linger_seconds: u32) -> Result<Word, AskError> {
-        let body = json!({"epoch": epoch.0, "lingerSeconds": linger_seconds}).to_string();
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let word = self.quick(Method::PUT, self.path(), headers, body.into()).await;
-        self.or_status(word).await
-    }
-
-    /// Take new work again.
-    pub(crate) async fn delete(&self, epoch: Epoch) -> Result<Word, AskError> {
+    fn resumption(&self, epoch: Epoch) -> String {
         let path = self.path();
         let joint = if path.contains('?') { '&' } else { '?' };
-        let path = format!("{path}{joint}epoch={epoch}");
-        let word = self.quick(Method::DELETE, &path, HeaderMap::new(), Bytes::new()).await;
-        self.or_status(word).await
+        format!("{path}{joint}epoch={epoch}")
     }
 
     /// Tell when something has changed since this tag; at once where so many pods are watched that no descriptor is left for it.
     pub(crate) async fn watch(&self, etag: HeaderValue) -> Result<Word, AskError> {
-        let Some(_place) = self.places.try_watch() else { return self.get().await };
+        let Some(_place) = self.places.try_watch() else { return self.ask(Request::Status).await };
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, etag);
         headers.insert(HeaderName::from_static("prefer"), PREFER_WAIT);
         let deadline = WAIT + self.target.policy.timeout();
         let word = self.send(Method::GET, self.path(), headers, Bytes::new(), deadline).await;
-        self.note(word)
+        self.note(Request::Status, word)
     }
 
     /// After a refusal of the epoch, the pod's own view says which it has seen; the planner goes above it.
-    async fn or_status(&self, word: Result<Word, AskError>) -> Result<Word, AskError> {
-        match self.note(word) {
+    async fn or_status(&self, request: Request, word: Result<Word, AskError>) -> Result<Word, AskError> {
+        match self.note(request, word) {
             Err(AskError::Conflict) => {
                 let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
-                self.note(word).map(|word| Word { refused: true, ..word })
+                self.note(Request::Status, word)
             }
             other => other,
         }
@@ -144,24 +146,24 @@ impl Line {
                 return Err(AskError::Status { path: self.path().to_owned(), code: other.as_u16() });
             }
         };
-        Ok(Word { reading, etag, news: News::Same, refused: false })
+        Ok(Word { reading, etag, news: News::Same })
     }
 
     /// Into the book and the metrics.
-    fn note(&self, word: Result<Word, AskError>) -> Result<Word, AskError> {
+    fn note(&self, request: Request, word: Result<Word, AskError>) -> Result<Word, AskError> {
         let (uid, now) = (&self.target.uid, Timestamp::now());
         match word {
             Ok(mut word) => {
                 self.metrics.asked("ok");
-                word.news = match &word.reading {
-                    Some(reading) => self.book.heard(uid, reading.clone(), now),
-                    None => self.book.unchanged(uid, now),
-                };
+                word.news = self.book.with(uid, |pod| match &word.reading {
+                    Some(reading) => pod.heard(request, reading.clone(), now),
+                    None => pod.unchanged(now),
+                });
                 Ok(word)
             }
             Err(error) => {
                 self.metrics.asked(error.class());
-                let news = self.book.failed(uid, &error, now);
+                let news = self.book.with(uid, |pod| pod.failed(error.class(), error.to_string(), now));
                 if news == News::Changed {
                     let Target { app, pod, .. } = &self.target;
                     tracing::info!(%app, pod, class = error.class(), "no valid in-flight answer: {error}");

@@ -119,10 +119,7 @@ impl Probes {
             if lines.open.contains_key(uid) {
                 continue;
             }
-            if let Some(incarnation) = &target.incarnation {
-                self.book.runs_as(uid, incarnation);
-            }
-            self.book.begins(uid, *conversation, jiff::Timestamp::now());
+            conversation::begin(&self.book, target, *conversation);
             let line = Line {
                 target: target.clone(),
                 asker: self.asker.clone(),

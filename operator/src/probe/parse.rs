@@ -1,7 +1,7 @@
 //! An answer's bytes in, a [`Reading`] out, in each of the three languages. Whatever is not surely a count is an error.
 
 use graceful_api::Question as Language;
-use graceful_plan::{Epoch, InFlight, PodUid, Protocol, Scheduled};
+use graceful_plan::{Epoch, InFlight, PodUid, Protocol, Reading, Scheduled};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -13,26 +13,10 @@ use super::prometheus::{LONGEST_PAGE, Page};
 /// The most of a JSON document: it is kept whole. A DrainStatus has some 300 bytes.
 const LONGEST_DOCUMENT: usize = 64 * 1024;
 
-/// A valid answer, not yet dated.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Reading {
-    pub(crate) in_flight: InFlight,
-    pub(crate) protocol: Option<Protocol>,
-    pub(crate) scheduled: Option<Scheduled>,
-    /// New for each start of the app's process; only the Graceful protocol tells.
-    pub(crate) boot_id: Option<String>,
-}
-
-impl Reading {
-    fn of_total(total: u64) -> Self {
-        let in_flight = InFlight { total, ..InFlight::default() };
-        Self { in_flight, protocol: None, scheduled: None, boot_id: None }
-    }
-
-    /// The last epoch that the pod has seen.
-    pub(crate) fn epoch(&self) -> Option<Epoch> {
-        self.protocol.map(|p| p.epoch)
-    }
+/// An answer of a language that knows the total alone.
+fn of_total(total: u64) -> Reading {
+    let in_flight = InFlight { total, ..InFlight::default() };
+    Reading { in_flight, protocol: None, scheduled: None, boot_id: None }
 }
 
 /// An answer on its way in, in the language that was asked in.
@@ -59,7 +43,7 @@ impl<'a> Hearing<'a> {
     /// What it says. `framed`: HTTP said where it ends.
     pub(crate) fn reading(self, framed: bool) -> Result<Reading, AskError> {
         match (self.heard, self.language) {
-            (Heard::Page(page), _) => page.end(framed).map(Reading::of_total),
+            (Heard::Page(page), _) => page.end(framed).map(of_total),
             (Heard::Document(body), _) if !framed && ends_in_a_number(&body) => {
                 let why = "it ended with the connection, and perhaps in the middle of its number; send Content-Length";
                 Err(AskError::NotJson { why: why.to_owned() })
@@ -154,7 +138,7 @@ fn json_pointer(body: &[u8], pointer: &str) -> Result<Reading, AskError> {
     let document = json(body)?;
     let value =
         document.pointer(pointer).ok_or_else(|| AskError::PointerMissing { pointer: pointer.to_owned() })?;
-    count::from_json(pointer, value).map(Reading::of_total)
+    count::from_json(pointer, value).map(of_total)
 }
 
 /// All other JSON says itself where it ends.

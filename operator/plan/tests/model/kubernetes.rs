@@ -297,7 +297,8 @@ impl World {
         }
         snapshot.observed.app = self.app.clone();
         snapshot.observed.surroundings = self.surroundings.clone();
-        snapshot.observed.contacts = self.contacts.clone();
+        snapshot.observed.contacts =
+            self.dialogues.iter().map(|(uid, dialogue)| (uid.clone(), dialogue.contact().clone())).collect();
         for revision in &mut snapshot.observed.revisions {
             revision.hindrance = self.hindrance(&revision.hash.0);
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use graceful_api::{OnDeadline, Signal};
 use graceful_plan::{
-    Answer, App, Brake, Contact, Conversation, Deletion, DrainPolicy, Hindrance, PodUid, Rejections,
+    Answer, App, Brake, Conversation, Deletion, Dialogue, DrainPolicy, Hindrance, PodUid, Rejections,
     RevisionHash, Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -79,7 +79,7 @@ pub(crate) struct World {
     hindrances: BTreeMap<String, (u32, Hindrance)>,
     brake: Brake,
     rejections: Rejections,
-    contacts: BTreeMap<PodUid, Contact>,
+    dialogues: BTreeMap<PodUid, Dialogue>,
     conversations: BTreeMap<PodUid, Conversation>,
     /// Every answer ever given, by which process of which pod.
     said: Vec<(PodUid, u32, Answer)>,
@@ -192,7 +192,7 @@ impl World {
             hindrances: BTreeMap::new(),
             brake: Brake::default(),
             rejections: Rejections::default(),
-            contacts: BTreeMap::new(),
+            dialogues: BTreeMap::new(),
             conversations: BTreeMap::new(),
             said: Vec::new(),
             patches: BTreeMap::new(),

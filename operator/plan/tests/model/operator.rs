@@ -2,8 +2,8 @@
 
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Action, Brake, Child, Contact, ContactError, Conversation, DrainMark, Hindered, Hindrance, Observed,
-    Plan, PodRef, PodUid, Proof, Quiet, Rejections, Restarted, RevisionHash, TemplateVerdict, plan,
+    Action, Answer, Brake, Child, Conversation, DrainMark, Hindered, Hindrance, Observed, Plan, PodRef,
+    PodUid, Proof, Reading, Rejections, Request, RevisionHash, TemplateVerdict, plan,
 };
 
 use super::World;
@@ -13,6 +13,9 @@ use super::kubernetes::{Deployment, Snapshot};
 /// after 2, 4, 8 … seconds.
 const MOST_PATCHES: usize = 9;
 const WINDOW: i64 = 30;
+
+/// Between two zeros of a quiet run: pods are asked each second, and what is lost fails.
+const LONGEST_GAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(7);
 
 /// Why an action was not done.
 enum Undone {
@@ -44,9 +47,9 @@ impl World {
         self.record(&plan);
         for (uid, conversation) in &plan.conversations {
             if self.conversations.get(uid) != Some(conversation) {
-                let asking = *conversation == Conversation::Ask;
-                let contact = self.contacts.entry(uid.clone()).or_default();
-                contact.asking_since = asking.then_some(self.now + jiff::SignedDuration::from_millis(1));
+                let now = self.now + jiff::SignedDuration::from_millis(1);
+                let dialogue = self.dialogues.entry(uid.clone()).or_default();
+                dialogue.begin(*conversation, LONGEST_GAP, now);
             }
         }
         self.conversations = plan.conversations;
@@ -80,7 +83,7 @@ impl World {
 
     fn crash(&mut self) {
         self.patches.clear();
-        self.contacts.clear();
+        self.dialogues.clear();
         self.conversations.clear();
         self.hindrances.clear();
         self.brake = Brake::default();
@@ -399,58 +402,53 @@ impl World {
             let Some(i) = self.pods.iter().position(|p| p.uid == uid && !p.terminating()) else {
                 // What a terminating pod said last is remembered for as long as it is there.
                 if !self.pods.iter().any(|p| p.uid == uid) {
-                    self.contacts.remove(&uid);
+                    self.dialogues.remove(&uid);
                 }
                 continue;
             };
             if conversation == Conversation::Survey && self.random.chance(900) {
                 continue;
             }
-            // What is lost is the question, or the answer after the pod has obeyed.
+            // What is lost is the request, or the answer after the pod has obeyed.
             let obeyed = self.answers(&self.pods[i]) && (!lost || self.random.chance(500));
-            if obeyed {
-                self.say(i, conversation);
-            }
+            let request = self.dialogues.entry(uid.clone()).or_default().request();
+            let taken = !obeyed || self.say(i, request);
             if lost || !obeyed {
-                self.unheard(&uid);
+                self.unheard(&uid, "timeout", "no answer in 2 s");
+            } else if taken {
+                self.heard(i, &uid, request);
             } else {
-                self.heard(i, &uid, conversation);
+                // The pod's own view says which epoch it has seen.
+                self.unheard(&uid, "conflict", "409");
+                self.heard(i, &uid, Request::Status);
             }
         }
     }
 
-    fn unheard(&mut self, uid: &PodUid) {
-        let now = self.now;
-        let contact = self.contacts.entry(uid.clone()).or_default();
-        contact.asked = Some(now);
-        contact.quiet = None;
-        contact.error.get_or_insert(ContactError {
-            class: "timeout".to_owned(),
-            message: "no answer in 2 s".to_owned(),
-            since: now,
-        });
+    fn unheard(&mut self, uid: &PodUid, class: &str, message: &str) {
+        self.dialogues.entry(uid.clone()).or_default().failed(class, message.to_owned(), self.now);
     }
 
-    fn say(&mut self, i: usize, conversation: Conversation) {
-        let now = self.now;
-        let Some(process) = &mut self.pods[i].process else {
-            return;
+    /// False is a 409. A language other than Graceful has no word for either.
+    fn say(&mut self, i: usize, request: Request) -> bool {
+        let (now, graceful) = (self.now, self.graceful(i));
+        let Some(process) = self.pods[i].process.as_mut().filter(|_| graceful) else {
+            return true;
         };
-        match conversation {
-            Conversation::Drain { epoch, linger_seconds } => {
-                process.drain(epoch, linger_seconds, now);
-            }
-            Conversation::Resume { epoch } => {
-                process.resume(epoch);
-            }
-            Conversation::Quiet { .. } | Conversation::Ask | Conversation::Survey => {}
+        match request {
+            Request::Drain { epoch, linger_seconds } => process.drain(epoch, linger_seconds, now),
+            Request::Resume { epoch } => process.resume(epoch),
+            Request::Status => true,
         }
     }
 
-    fn heard(&mut self, i: usize, uid: &PodUid, conversation: Conversation) {
-        let now = self.now;
+    fn graceful(&self, i: usize) -> bool {
         let policy = self.deployments.get(&self.pods[i].revision).map_or(self.app.policy, |d| d.policy);
-        let graceful = policy.signal == graceful_api::Signal::Http;
+        policy.signal == graceful_api::Signal::Http
+    }
+
+    fn heard(&mut self, i: usize, uid: &PodUid, request: Request) {
+        let (now, graceful) = (self.now, self.graceful(i));
         let Some(process) = &self.pods[i].process else {
             return;
         };
@@ -462,27 +460,11 @@ impl World {
             answer = said.map(|(_, _, a)| a.clone()).nth_back(1).unwrap_or(answer);
         }
         self.said.push((uid.clone(), boot, answer.clone()));
-        let contact = self.contacts.entry(uid.clone()).or_default();
-        note_restart(contact, boot);
-        if let Some(protocol) = answer.protocol {
-            contact.compare(Some(conversation), protocol, now);
-            if let Conversation::Drain { epoch, .. } = conversation
-                && protocol.epoch == epoch
-            {
-                contact.acknowledged = Some(epoch);
-            }
-        }
-        contact.quiet = match conversation {
-            Conversation::Quiet { epoch } if answer.in_flight.total == 0 => {
-                let run = contact.quiet.filter(|q| q.epoch == epoch);
-                let run = run.unwrap_or(Quiet { epoch, since: now, until: now, reads: 0 });
-                Some(Quiet { until: now, reads: run.reads + 1, ..run })
-            }
-            _ => None,
-        };
-        contact.asked = Some(now);
-        contact.error = None;
-        contact.answer = Some(answer);
+        let Answer { at: _, in_flight, protocol, scheduled } = answer;
+        let boot_id = graceful.then(|| boot.to_string());
+        let dialogue = self.dialogues.entry(uid.clone()).or_default();
+        dialogue.runs_as(&boot.to_string());
+        dialogue.heard(request, Reading { in_flight, protocol, scheduled, boot_id }, now);
     }
 
     /// One line a second that has news: when, phase, sentence; then what is done.
@@ -498,16 +480,6 @@ impl World {
             line.push_str(&words(action));
         }
         self.transcript.push(line.trim_end().to_owned());
-    }
-}
-
-/// The model's boots count from one; a contact remembers the number it last heard as the times of restarts.
-fn note_restart(contact: &mut Contact, boot: u32) {
-    let heard = contact.restarted.map_or(1, |r| r.times + 1);
-    if boot > heard {
-        let last_known = contact.answer.as_ref().map_or(0, |a| a.in_flight.total);
-        contact.restarted = Some(Restarted { times: boot - 1, last_known });
-        contact.begins_anew();
     }
 }
 

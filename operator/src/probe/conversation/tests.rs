@@ -88,7 +88,7 @@ impl Scene {
             uid: uid.clone(),
             address,
             policy,
-            incarnation: None,
+            container_id: None,
         };
         let line = Line {
             target,
@@ -98,7 +98,7 @@ impl Scene {
             places: self.places.clone(),
             standing: Standing::Answers,
         };
-        self.book.begins(uid, conversation, jiff::Timestamp::now());
+        begin(&self.book, &line.target, conversation);
         self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::default()));
     }
 

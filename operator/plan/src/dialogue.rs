@@ -1,0 +1,360 @@
+//! What one pod is told and what it answers: the transitions of its [`Contact`], and the next request.
+//!
+//! # Flow
+//! the plan's conversation → [`Dialogue::begin`] → [`Dialogue::request`] → the answer, into [`Dialogue::heard`], [`Dialogue::unchanged`] or
+//! [`Dialogue::failed`] → [`Dialogue::contact`], which the next plan rests on. The operator's probes and the model of the property tests both drive
+//! this, so that P7 is proven of what runs.
+//!
+//! # Guarantees
+//! A pod counts as told only once the very process that speaks for it now has answered a PUT in the drain's epoch: after a failure, which may hide a
+//! restart, and after a restart that is seen, it is told again.
+
+use std::collections::VecDeque;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::action::Conversation;
+use crate::contact::{Answer, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled};
+use crate::observed::Epoch;
+
+/// So many replaced boot ids are remembered: more workers than that behind one port are rare, and so are as many restarts between two answers.
+const REMEMBERED: usize = 16;
+
+/// One pod's side of the conversation, as far as this process remembers.
+#[derive(Clone, Debug, Default)]
+pub struct Dialogue {
+    contact: Contact,
+    /// What is being said to it.
+    told: Option<Conversation>,
+    /// Its last word was in the epoch that it is told, and nothing has happened since that could have made it forget.
+    obeys: bool,
+    /// Between two zeros of a quiet run may be so much time at most.
+    longest_gap: SignedDuration,
+    boot_id: Option<String>,
+    /// Boot ids that have been replaced, the last of them.
+    gone: VecDeque<String>,
+    /// The container's id, for languages that have no boot id.
+    container_id: Option<String>,
+}
+
+/// What to say to a pod next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `GET`: what is in flight? Where the pod holds its answer until something changes, that is waited for.
+    Status,
+    /// `PUT`: drain. The same epoch again changes nothing.
+    Drain {
+        /// The drain's number.
+        epoch: Epoch,
+        /// Passed on in the request.
+        linger_seconds: u32,
+    },
+    /// `DELETE`: take new work again.
+    Resume {
+        /// The resumption's number.
+        epoch: Epoch,
+    },
+}
+
+/// A valid answer, not yet dated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// What is in flight.
+    pub in_flight: InFlight,
+    /// What only the Graceful protocol says.
+    pub protocol: Option<Protocol>,
+    /// Those of the queued that wait for a time of their own.
+    pub scheduled: Option<Scheduled>,
+    /// New for each start of the app's process; only the Graceful protocol tells.
+    pub boot_id: Option<String>,
+}
+
+impl Reading {
+    /// The last epoch that the pod has seen.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.protocol.map(|p| p.epoch)
+    }
+}
+
+/// What an answer changed: whether the planner needs to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Another word than last time.
+    Changed,
+    /// The same, only later.
+    Same,
+}
+
+impl Dialogue {
+    /// What the planner is given.
+    pub fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
+    /// A conversation begins, or begins anew. Answers to `Ask` are told from earlier ones by when it began.
+    pub fn begin(&mut self, conversation: Conversation, longest_gap: SignedDuration, now: Timestamp) {
+        self.told = Some(conversation);
+        self.obeys = false;
+        self.longest_gap = longest_gap;
+        self.contact.asking_since = (conversation == Conversation::Ask).then_some(now);
+    }
+
+    /// What to say next.
+    pub fn request(&self) -> Request {
+        match self.told {
+            Some(Conversation::Drain { epoch, linger_seconds }) if !self.obeys => {
+                Request::Drain { epoch, linger_seconds }
+            }
+            Some(Conversation::Resume { epoch }) if !self.obeys => Request::Resume { epoch },
+            Some(_) | None => Request::Status,
+        }
+    }
+
+    /// A valid answer came, to this request.
+    pub fn heard(&mut self, asked: Request, reading: Reading, now: Timestamp) -> News {
+        let Reading { in_flight, protocol, scheduled, boot_id } = reading;
+        let several = self.contact.several;
+        let renewed = boot_id.is_some_and(|boot_id| self.boots_as(&boot_id));
+        let contact = &mut self.contact;
+        if let Some(said) = protocol {
+            contact.compare(self.told, said, now);
+        }
+        let same = contact.error.is_none()
+            && contact.several == several
+            && contact
+                .answer
+                .as_ref()
+                .is_some_and(|a| (a.in_flight, a.protocol, a.scheduled) == (in_flight, protocol, scheduled));
+        contact.answer = Some(Answer { at: now, in_flight, protocol, scheduled });
+        contact.asked = Some(now);
+        contact.error = None;
+        match self.told {
+            Some(Conversation::Drain { epoch, .. }) => {
+                let in_epoch = protocol.is_some_and(|said| said.epoch == epoch);
+                if in_epoch && matches!(asked, Request::Drain { .. }) {
+                    contact.acknowledged = Some(epoch);
+                }
+                // A process that was restarted and kept its epoch has not been told yet: what it says until then proves nothing.
+                self.obeys = in_epoch && !(self.obeys && renewed);
+            }
+            Some(Conversation::Resume { epoch }) => {
+                self.obeys |= protocol.is_some_and(|said| said.accepting && said.epoch == epoch);
+            }
+            Some(Conversation::Quiet { epoch }) => self.contact.quiet = self.counted(epoch, now),
+            Some(Conversation::Ask | Conversation::Survey) | None => {}
+        }
+        if same { News::Same } else { News::Changed }
+    }
+
+    /// The pod said that nothing has changed since its last answer.
+    pub fn unchanged(&mut self, now: Timestamp) -> News {
+        self.contact.asked = Some(now);
+        if let Some(answer) = &mut self.contact.answer {
+            answer.at = now;
+            self.contact.error = None;
+        }
+        News::Same
+    }
+
+    /// An attempt failed. It may hide a restart, so that a drain is told again.
+    pub fn failed(&mut self, class: &str, message: String, now: Timestamp) -> News {
+        if !matches!(self.told, Some(Conversation::Resume { .. })) {
+            self.obeys = false;
+        }
+        let contact = &mut self.contact;
+        let since = contact.error.as_ref().map_or(now, |e| e.since);
+        let same = contact.error.as_ref().is_some_and(|e| e.class == class && e.message == message);
+        contact.error = Some(ContactError { class: class.to_owned(), message, since });
+        contact.asked = Some(now);
+        contact.quiet = None;
+        if same { News::Same } else { News::Changed }
+    }
+
+    /// The container that is asked runs under this id now. Another one than before is a restart, where no boot id says so itself.
+    pub fn runs_as(&mut self, container_id: &str) {
+        let replaced = self.container_id.as_deref().is_some_and(|known| known != container_id);
+        if replaced && self.boot_id.is_none() {
+            self.restarted();
+            self.contact.quiet = None;
+        }
+        self.container_id = Some(container_id.to_owned());
+    }
+
+    /// The run of zeros with the answer that was just heard. A gap ends it: what happened in between nobody knows.
+    fn counted(&self, epoch: Epoch, now: Timestamp) -> Option<Quiet> {
+        let zero = self.contact.answer.as_ref().is_some_and(|a| a.in_flight.total == 0);
+        // A clock that was put back says nothing of how long a run has held.
+        let in_time =
+            |q: &Quiet| (SignedDuration::ZERO..=self.longest_gap).contains(&now.duration_since(q.until));
+        let run = self.contact.quiet.filter(|q| q.epoch == epoch && in_time(q));
+        zero.then(|| match run {
+            None => Quiet { epoch, since: now, until: now, reads: 1 },
+            Some(run) => Quiet { until: now, reads: run.reads.saturating_add(1), ..run },
+        })
+    }
+
+    /// Whether another process speaks than before. Another boot id is a restart; one that comes back is not: then several processes answer by turns.
+    fn boots_as(&mut self, boot_id: &str) -> bool {
+        let Some(old) = self.boot_id.replace(boot_id.to_owned()).filter(|old| old != boot_id) else {
+            return false;
+        };
+        if self.gone.iter().any(|id| id == boot_id) {
+            self.contact.several = true;
+            self.contact.restarted = None;
+        }
+        if !self.gone.contains(&old) {
+            self.gone.push_back(old);
+        }
+        if self.gone.len() > REMEMBERED {
+            self.gone.pop_front();
+        }
+        if self.contact.several {
+            self.contact.begins_anew();
+        } else {
+            self.restarted();
+        }
+        true
+    }
+
+    fn restarted(&mut self) {
+        self.contact.begins_anew();
+        let last_known = self.contact.answer.as_ref().map_or(0, |a| a.in_flight.total);
+        let times = self.contact.restarted.map_or(0, |r| r.times).saturating_add(1);
+        self.contact.restarted = Some(Restarted { times, last_known });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GAP: SignedDuration = SignedDuration::from_secs(5);
+    const DRAIN: Conversation = Conversation::Drain { epoch: Epoch(1), linger_seconds: 3 };
+    const PUT: Request = Request::Drain { epoch: Epoch(1), linger_seconds: 3 };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn reading(total: u64, boot: Option<&str>) -> Reading {
+        let protocol = boot.map(|_| Protocol { epoch: Epoch(1), accepting: false, resumable: true });
+        Reading {
+            in_flight: InFlight { total, ..InFlight::default() },
+            protocol,
+            scheduled: None,
+            boot_id: boot.map(str::to_owned),
+        }
+    }
+
+    fn hear(dialogue: &mut Dialogue, total: u64, boot: Option<&str>, second: i64) -> News {
+        dialogue.heard(Request::Status, reading(total, boot), at(second))
+    }
+
+    #[test]
+    fn a_changed_boot_id_is_a_restart_with_its_last_known_count() {
+        let mut dialogue = Dialogue::default();
+        hear(&mut dialogue, 4, Some("a"), 1);
+        assert_eq!(dialogue.contact.restarted, None);
+        hear(&mut dialogue, 0, Some("b"), 2);
+        assert_eq!(dialogue.contact.restarted, Some(Restarted { times: 1, last_known: 4 }));
+    }
+
+    /// An app of several processes is not one that restarts at every answer.
+    #[test]
+    fn boot_ids_that_come_back_are_several_processes() {
+        let mut dialogue = Dialogue::default();
+        hear(&mut dialogue, 1, Some("a"), 1);
+        hear(&mut dialogue, 1, Some("b"), 1);
+        assert!(!dialogue.contact.several, "one restart");
+        hear(&mut dialogue, 1, Some("a"), 1);
+        assert!(dialogue.contact.several);
+        assert_eq!(dialogue.contact.restarted, None);
+        hear(&mut dialogue, 1, Some("c"), 1);
+        assert_eq!(dialogue.contact.restarted, None);
+    }
+
+    #[test]
+    fn a_new_container_is_a_restart_where_no_boot_id_tells() {
+        let mut dialogue = Dialogue::default();
+        dialogue.runs_as("c1");
+        hear(&mut dialogue, 2, None, 1);
+        dialogue.begin(Conversation::Quiet { epoch: Epoch(1) }, GAP, at(2));
+        hear(&mut dialogue, 0, None, 2);
+        dialogue.runs_as("c1");
+        assert_eq!(dialogue.contact.restarted, None);
+        assert!(dialogue.contact.quiet.is_some());
+        dialogue.runs_as("c2");
+        assert_eq!(dialogue.contact.restarted, Some(Restarted { times: 1, last_known: 0 }));
+        assert_eq!(dialogue.contact.quiet, None, "another process may have found work");
+    }
+
+    #[test]
+    fn an_error_keeps_the_last_answer_and_its_own_beginning() {
+        let mut dialogue = Dialogue::default();
+        hear(&mut dialogue, 3, None, 1);
+        let fail =
+            |dialogue: &mut Dialogue, second| dialogue.failed("timeout", "late".to_owned(), at(second));
+        assert_eq!(fail(&mut dialogue, 2), News::Changed);
+        assert_eq!(fail(&mut dialogue, 5), News::Same);
+        assert_eq!(dialogue.contact.answer.as_ref().unwrap().at, at(1));
+        assert_eq!(dialogue.contact.error.as_ref().unwrap().since, at(2));
+        assert_eq!(hear(&mut dialogue, 3, None, 6), News::Changed);
+        assert_eq!(dialogue.contact.error, None);
+    }
+
+    #[test]
+    fn a_run_of_zeros_ends_with_a_count_a_failure_another_drain_or_a_gap() {
+        let mut dialogue = Dialogue::default();
+        let count = |dialogue: &mut Dialogue, total, second, epoch| {
+            dialogue.begin(Conversation::Quiet { epoch: Epoch(epoch) }, GAP, at(second));
+            hear(dialogue, total, None, second);
+            dialogue.contact.quiet.map_or(0, |q| q.reads)
+        };
+        let reads: Vec<_> = (1..=3).map(|second| count(&mut dialogue, 0, second, 1)).collect();
+        assert_eq!(reads, [1, 2, 3]);
+        assert_eq!(count(&mut dialogue, 0, 9, 1), 1, "after a gap");
+        assert_eq!(count(&mut dialogue, 0, 10, 2), 1, "in another drain");
+        assert_eq!(count(&mut dialogue, 1, 11, 2), 0, "a count");
+        assert_eq!(count(&mut dialogue, 0, 12, 2), 1);
+        dialogue.failed("conflict", "409".to_owned(), at(13));
+        assert_eq!(dialogue.contact.quiet, None);
+    }
+
+    #[test]
+    fn a_drain_is_told_until_the_process_that_speaks_now_has_answered_it() {
+        let mut dialogue = Dialogue::default();
+        dialogue.begin(DRAIN, GAP, at(0));
+        assert_eq!(dialogue.request(), PUT);
+        dialogue.heard(PUT, reading(2, Some("a")), at(1));
+        assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (Request::Status, Some(Epoch(1))));
+        hear(&mut dialogue, 0, Some("b"), 2);
+        assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (PUT, None), "it was restarted");
+        dialogue.heard(PUT, reading(0, Some("b")), at(3));
+        assert_eq!(dialogue.contact.acknowledged, Some(Epoch(1)));
+        dialogue.failed("timeout", "late".to_owned(), at(4));
+        assert_eq!(dialogue.request(), PUT, "the failure may hide a restart");
+    }
+
+    /// After a 409 the pod is asked for its own view: that it has seen the epoch is not that it drains.
+    #[test]
+    fn a_refused_drain_is_not_acknowledged() {
+        let mut dialogue = Dialogue::default();
+        dialogue.begin(DRAIN, GAP, at(0));
+        dialogue.failed("conflict", "409".to_owned(), at(1));
+        hear(&mut dialogue, 0, Some("a"), 1);
+        assert_eq!(dialogue.contact.acknowledged, None);
+    }
+
+    #[test]
+    fn a_resumption_is_told_until_the_pod_accepts() {
+        let mut dialogue = Dialogue::default();
+        let ask = Request::Resume { epoch: Epoch(1) };
+        dialogue.begin(Conversation::Resume { epoch: Epoch(1) }, GAP, at(0));
+        dialogue.heard(ask, reading(0, Some("a")), at(1));
+        assert_eq!(dialogue.request(), ask, "it still refuses");
+        let mut open = reading(0, Some("a"));
+        open.protocol = open.protocol.map(|said| Protocol { accepting: true, ..said });
+        dialogue.heard(ask, open, at(2));
+        assert_eq!(dialogue.request(), Request::Status);
+    }
+}
