@@ -114,7 +114,14 @@ impl Error {
             return Some((Hindered::Refused, why));
         }
         let late = matches!(self, Self::Timeout { .. }) || self.code() == Some(504);
-        late.then(|| (Hindered::TooSlow, chain(self)))
+        let own_words = self.status().map(|status| format!(": {}", status.message)).unwrap_or_default();
+        late.then(|| {
+            let seconds = CALL_DEADLINE.as_secs();
+            (
+                Hindered::TooSlow,
+                format!("no answer within {seconds} s, from an admission webhook or the API server itself{own_words}"),
+            )
+        })
     }
 
     /// The API server itself is slow, overloaded or away: no other call would fare better now.

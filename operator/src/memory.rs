@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{Brake, PodUid, Rejections, TemplateVerdict};
+use graceful_plan::{Absences, Brake, Hindered, PodUid, Rejections, TemplateVerdict};
 use jiff::Timestamp;
 
 use crate::contest::Contest;
@@ -35,14 +35,16 @@ pub(crate) struct AppMemory {
     pub(crate) verdicts: HashMap<String, Held<TemplateVerdict>>,
     /// Pods of a node whose clock is ahead: since when they are Ready by that clock, and since when we know.
     pub(crate) ready_ahead: HashMap<PodUid, (Timestamp, Timestamp)>,
-    /// Children that Kubernetes refuses as the spec wants them, by kind, with the fingerprint of what was refused (none for a removal).
-    pub(crate) refused: BTreeMap<&'static str, Held<(Option<String>, String)>>,
+    /// Children that Kubernetes refuses as the spec wants them, or gives no answer about, by kind.
+    pub(crate) refused: BTreeMap<&'static str, Held<ChildRefusal>>,
     /// What the API server would not do to Deployments and pods.
     pub(crate) refusals: Refusals,
     /// Counts the pods that were ended.
     pub(crate) brake: Brake,
     /// Pods that ended before they were ever Ready.
     pub(crate) rejections: Rejections,
+    /// Pods that are asked for and do not come.
+    pub(crate) absences: Absences,
     /// Children that others change back, by kind.
     pub(crate) contested: BTreeMap<&'static str, Contest>,
     /// The API server said that the namespace goes.
@@ -63,6 +65,15 @@ pub(crate) struct AppMemory {
     pub(crate) failures: u32,
     /// No plan before this moment, whatever asks, unless the user changes something: after a panic, or while nothing can be read.
     pub(crate) rests: Option<Rest>,
+}
+
+/// What the last write to a child met.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildRefusal {
+    /// Of what was to be applied; none for a removal.
+    pub(crate) fingerprint: Option<String>,
+    pub(crate) kind: Hindered,
+    pub(crate) why: String,
 }
 
 /// A pause that watch events do not shorten.

@@ -16,6 +16,8 @@ pub(crate) enum Of {
     /// Our annotations on it, and its deletion once it is history: nothing waits for them.
     Annotations(RevisionHash),
     Pod(PodUid),
+    /// Our finalizer on the GracefulApp: nothing is made before it is on.
+    Finalizer,
 }
 
 /// One app's. Lost with the process, which then tries once and knows again.
@@ -29,6 +31,8 @@ struct Refused {
     message: String,
     /// A pod was ended whose replica was not taken back.
     late: bool,
+    /// Another write has gone through since.
+    passed: bool,
     at: Instant,
 }
 
@@ -41,12 +45,15 @@ const TOLD: Duration = Duration::from_secs(5);
 /// When a refusal counts no more, although no write has gone through since.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
+/// The same where one has, at the least; and never sooner than twice its pause.
+const CALM: Duration = Duration::from_secs(60);
+
 impl Refusals {
     /// A write was refused, or would come too late. Each time the pause doubles.
     pub(crate) fn note(&mut self, of: Of, kind: Hindered, message: String) {
         let before = self.0.get(&of).filter(|r| !r.forgotten());
         let (times, late) = before.map_or((0, false), |r| (r.times.saturating_add(1), r.late));
-        self.0.insert(of, Refused { times, kind, message, late, at: Instant::now() });
+        self.0.insert(of, Refused { times, kind, message, late, passed: false, at: Instant::now() });
     }
 
     /// The same of a scale that did not follow its DELETE.
@@ -62,14 +69,17 @@ impl Refusals {
         self.0.get(of).is_some_and(|r| r.late && !r.forgotten())
     }
 
-    /// A write went through.
+    /// A write went through. What was refused is told no more, and its pauses are remembered for a while: where admission takes one write and refuses the
+    /// other, they come by turns.
     pub(crate) fn cleared(&mut self, of: &Of) {
-        self.0.remove(of);
+        if let Some(refused) = self.0.get_mut(of) {
+            (refused.passed, refused.late) = (true, false);
+        }
     }
 
     /// What the last write met, while that is worth telling.
     pub(crate) fn of(&self, of: &Of) -> Option<Hindrance> {
-        let refused = self.0.get(of).filter(|r| r.at.elapsed() < r.pause() + TOLD)?;
+        let refused = self.0.get(of).filter(|r| !r.passed && r.at.elapsed() < r.pause() + TOLD)?;
         let left = refused.pause().saturating_sub(refused.at.elapsed());
         let until = Timestamp::now().saturating_add(SignedDuration::try_from(left).unwrap_or_default());
         Some(Hindrance {
@@ -82,8 +92,8 @@ impl Refusals {
     /// Drops what concerns pods that are gone.
     pub(crate) fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool) {
         self.0.retain(|of, refused| match of {
-            Of::Pod(uid) => there(uid),
-            Of::Deployment(_) | Of::Annotations(_) => !refused.forgotten(),
+            Of::Pod(uid) => there(uid) && !refused.forgotten(),
+            Of::Deployment(_) | Of::Annotations(_) | Of::Finalizer => !refused.forgotten(),
         });
     }
 }
@@ -96,7 +106,8 @@ impl Refused {
 
     /// Long past: the next refusal is a first one. Far longer than a pod takes to come and go, or each round of a loop would be the first.
     fn forgotten(&self) -> bool {
-        self.at.elapsed() > FORGOTTEN
+        let remembered = if self.passed { CALM.max(2 * self.pause()) } else { FORGOTTEN };
+        self.at.elapsed() > remembered
     }
 }
 
@@ -109,19 +120,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_doubles_until_a_write_goes_through() {
+    fn a_pause_doubles_until_writes_go_through_for_a_while() {
         let mut refusals = Refusals::default();
-        let mut pause = || {
+        let pause = |refusals: &mut Refusals| {
             refusals.note(deployment(), Hindered::Refused, "denied".to_owned());
             refusals.0[&deployment()].pause().as_secs()
         };
-        assert_eq!([pause(), pause(), pause()], [5, 10, 20]);
+        assert_eq!([0; 3].map(|_| pause(&mut refusals)), [5, 10, 20]);
+        refusals.cleared(&deployment());
+        assert_eq!(refusals.of(&deployment()), None, "it is told no more");
+        assert_eq!(pause(&mut refusals), 40, "one write is taken and the other refused, by turns");
         for _ in 0..40 {
-            assert!(pause() <= 300);
+            assert!(pause(&mut refusals) <= 300);
         }
         refusals.cleared(&deployment());
-        assert_eq!(refusals.of(&deployment()), None);
-        refusals.note(deployment(), Hindered::Refused, "denied".to_owned());
-        assert_eq!(refusals.0[&deployment()].pause().as_secs(), 5);
+        refusals.0.get_mut(&deployment()).unwrap().at -= Duration::from_secs(601);
+        assert_eq!(pause(&mut refusals), 5, "ten minutes after one that went through");
     }
 }

@@ -287,18 +287,7 @@ mod tests {
             ..fixture::serving("tasks-old-1")
         };
         let mut observed = Observed {
-            revisions: vec![Revision {
-                hash,
-                name: "tasks-old".to_owned(),
-                replicas: 1,
-                created: at(-100),
-                policy,
-                policy_current: true,
-                replica_failure: None,
-                proven: true,
-                hindrance: None,
-                unannotated: None,
-            }],
+            revisions: vec![Revision { created: at(-100), policy, ..fixture::revision(&hash.0) }],
             contacts: [(pod.uid.clone(), contact)].into(),
             ..fixture::observed(fixture::app(1, policy))
         };

@@ -6,7 +6,8 @@ use graceful_api::{OnDeadline, Signal};
 use jiff::Timestamp;
 
 use crate::observed::{
-    App, Container, Deletion, DrainPolicy, Observed, Pod, PodUid, Readiness, RevisionHash, Surroundings,
+    App, Container, Deletion, DrainPolicy, Observed, Pod, PodUid, Readiness, Revision, RevisionHash,
+    Surroundings,
 };
 
 /// One that serves, of revision r.
@@ -58,6 +59,23 @@ pub(crate) fn app(replicas: u32, policy: DrainPolicy) -> App {
         revision_history_limit: 2,
         deletion: Deletion::No,
         finalizer: true,
+        unclaimed: None,
+    }
+}
+
+/// One pod's Deployment.
+pub(crate) fn revision(hash: &str) -> Revision {
+    Revision {
+        hash: RevisionHash::from(hash),
+        name: format!("tasks-{hash}"),
+        replicas: 1,
+        created: Timestamp::UNIX_EPOCH,
+        policy: policy(Signal::Http),
+        policy_current: true,
+        replica_failure: None,
+        proven: true,
+        hindrance: None,
+        unannotated: None,
     }
 }
 
@@ -69,6 +87,7 @@ pub(crate) fn observed(app: App) -> Observed {
         pods: Vec::new(),
         contacts: BTreeMap::new(),
         rejected: BTreeMap::new(),
+        absent: BTreeMap::new(),
         surroundings: Surroundings::default(),
     }
 }

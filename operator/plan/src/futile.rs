@@ -1,8 +1,9 @@
-//! Revisions whose pods end before they were ever Ready: the kubelet takes none of them (OutOfcpu, a taint), and their ReplicaSet makes the next at
-//! once, many a second and without end. Here they are stopped, said, and tried again one at a time.
+//! Revisions whose pods come to nothing, many a second and without end: the kubelet takes none of them (OutOfcpu, a taint), or admission takes our label
+//! off each, so that neither its ReplicaSet nor we know it. Here they are stopped, said, and tried again one at a time.
 
 use std::collections::BTreeMap;
 
+use graceful_api::names;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
@@ -12,6 +13,11 @@ use crate::observed::{Container, Pod, PodUid, Readiness, Revision, RevisionHash}
 
 /// So many more than `replicas` may end that way: a node that restarts rejects a few.
 const MANY: u32 = 5;
+
+/// How long a Deployment may ask for pods of which none comes, the first time; twice as long each time after that, up to the longest. An API server of two
+/// seconds a call needs a good ten for the first pod.
+const UNSEEN: (SignedDuration, SignedDuration) =
+    (SignedDuration::from_secs(20), SignedDuration::from_secs(300));
 
 /// How long nothing more is made of such a revision. Whatever rejects its pods is rarely over sooner, and each try costs a few records.
 const PAUSE: SignedDuration = SignedDuration::from_secs(60);
@@ -32,6 +38,69 @@ pub struct Rejected {
     pub last: Timestamp,
     /// Its name, and why it was not taken.
     pub words: String,
+}
+
+/// Pods that Deployments ask for and that no view shows. Kept like [`Rejections`].
+#[derive(Clone, Debug, Default)]
+pub struct Absences(BTreeMap<RevisionHash, Asked>);
+
+/// How one revision's Deployment has asked.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    replicas: u32,
+    /// The pods there were, by number and by the newest.
+    seen: (usize, Option<Timestamp>),
+    /// Since when some are missing, and none comes.
+    since: Option<Timestamp>,
+    /// How often that was too long.
+    times: u32,
+    /// When more may be asked for.
+    until: Option<Timestamp>,
+}
+
+/// A revision of which no pod has come for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// When one more may be asked for.
+    pub until: Timestamp,
+}
+
+impl Absences {
+    /// Before each plan, with all Deployments and pods there are. Where Kubernetes says why a pod cannot be made, that is the word to go by.
+    pub fn look(
+        &mut self,
+        revisions: &[Revision],
+        pods: &[Pod],
+        now: Timestamp,
+    ) -> BTreeMap<RevisionHash, Absent> {
+        self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
+        let mut found = BTreeMap::new();
+        for revision in revisions {
+            let asked = self.0.entry(revision.hash.clone()).or_default();
+            let all = || pods.iter().filter(|p| p.revision == revision.hash);
+            let seen = (all().count(), all().map(|p| p.created).max());
+            if seen != asked.seen {
+                *asked = Asked { seen, ..Asked::default() };
+            }
+            let missing = revision.replicas > count(all().filter(|p| p.lives()));
+            if !missing || revision.replica_failure.is_some() {
+                asked.since = None;
+            } else if revision.replicas > asked.replicas || asked.since.is_none() {
+                asked.since = Some(now);
+            }
+            asked.replicas = revision.replicas;
+            let patience = (UNSEEN.0 * 2_i32.saturating_pow(asked.times.min(8))).min(UNSEEN.1);
+            if asked.since.is_some_and(|since| now.duration_since(since) >= patience) {
+                asked.times = asked.times.saturating_add(1);
+                (asked.since, asked.until) =
+                    (None, Some(now.saturating_add(PAUSE).unwrap_or(Timestamp::MAX)));
+            }
+            if let Some(until) = asked.until {
+                found.insert(revision.hash.clone(), Absent { until });
+            }
+        }
+        found
+    }
 }
 
 impl Rejections {
@@ -64,8 +133,8 @@ impl Rejections {
 
 /// When the next pod may be made of a revision that comes to nothing; none where its pods come well, or may.
 fn until(census: &Census<'_>, hash: &RevisionHash) -> Option<Timestamp> {
-    let rejected = rejected(census, hash)?;
-    Some(rejected.last.saturating_add(PAUSE).unwrap_or(Timestamp::MAX))
+    let rejected = rejected(census, hash).map(|r| r.last.saturating_add(PAUSE).unwrap_or(Timestamp::MAX));
+    rejected.max(census.observed.absent.get(hash).map(|absent| absent.until))
 }
 
 fn rejected<'a>(census: &Census<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
@@ -94,7 +163,10 @@ pub(crate) fn may_make(census: &Census<'_>, draft: &mut Draft, hash: &RevisionHa
 /// Takes back the replicas of such a revision that no pod runs behind: its ReplicaSet stops.
 pub(crate) fn stop(census: &Census<'_>, draft: &mut Draft) {
     for revision in &census.observed.revisions {
-        let started = started(census, revision);
+        let started = match rejected(census, &revision.hash) {
+            Some(_) => started(census, revision),
+            None => census.live_of(&revision.hash),
+        };
         if stopped(census, &revision.hash)
             && revision.replicas > started
             && !draft.hindered(census, revision.hindrance.as_ref())
@@ -112,19 +184,28 @@ fn started(census: &Census<'_>, revision: &Revision) -> u32 {
 
 /// For STATUS, while a pod is missing for it.
 pub(crate) fn words(census: &Census<'_>, hash: &RevisionHash) -> Option<String> {
-    let Rejected { pods, last: _, words } = rejected(census, hash)?;
     let here = count(census.labelled().filter(|p| p.revision == *hash && census.counts(p)));
-    let message = format!(
-        "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {} s",
-        PAUSE.as_secs()
-    );
+    let often = PAUSE.as_secs();
+    let message = match (rejected(census, hash), census.observed.absent.get(hash)) {
+        (Some(Rejected { pods, last: _, words }), _) => format!(
+            "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {often} s"
+        ),
+        (None, Some(_)) => format!(
+            "pods of revision {hash} are asked for and none comes: an admission webhook or policy takes the label {} off new pods (`kubectl -n {} get pods` \
+             then shows pods that nobody owns: delete them, and exempt the others from it), or the cluster's controllers do not run; one more is tried every \
+             {often} s or more",
+            names::APP_LABEL,
+            census.observed.app.namespace
+        ),
+        (None, None) => return None,
+    };
     (here < census.observed.app.replicas).then_some(message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::serving;
+    use crate::fixture::{self, serving};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -151,5 +232,33 @@ mod tests {
         assert_eq!(look(&[ended], 9).unwrap().pods, 8, "somebody ended it as it came");
         assert_eq!(look(&[], 1000), None, "long ago");
         assert_eq!(look(&[rejected("old", 1)], 2000).unwrap().pods, 1, "its record is there");
+    }
+
+    #[test]
+    fn pods_that_do_not_come_are_given_longer_each_time_until_one_comes() {
+        let mut absences = Absences::default();
+        let mut look = |replicas, pods: &[Pod], second| {
+            let revision = Revision { replicas, ..fixture::revision("r") };
+            let found = absences.look(&[revision], pods, at(second));
+            found.values().next().map(|absent| absent.until.as_second())
+        };
+        assert_eq!((look(2, &[], 0), look(2, &[], 19)), (None, None));
+        assert_eq!(look(2, &[], 20), Some(80));
+        assert_eq!(look(0, &[], 21), Some(80), "they are taken back");
+        assert_eq!((look(1, &[], 81), look(1, &[], 120)), (Some(80), Some(80)), "and one is tried");
+        assert_eq!(look(1, &[], 121), Some(181), "for twice as long");
+        assert_eq!(look(1, &[serving("a")], 122), None, "one has come");
+        assert_eq!((look(2, &[serving("a")], 130), look(2, &[serving("a")], 149)), (None, None));
+        assert_eq!(look(2, &[serving("a")], 150), Some(210));
+    }
+
+    #[test]
+    fn pods_that_kubernetes_says_it_cannot_make_are_not_absent() {
+        let failure = crate::observed::Failure { message: "exceeded quota".to_owned(), since: at(0) };
+        let refused = Revision { replicas: 2, replica_failure: Some(failure), ..fixture::revision("r") };
+        let mut absences = Absences::default();
+        for second in 0..100 {
+            assert!(absences.look(std::slice::from_ref(&refused), &[], at(second)).is_empty());
+        }
     }
 }

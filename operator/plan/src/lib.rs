@@ -34,7 +34,7 @@ pub use contact::{
     Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled, Way,
 };
 pub use dialogue::{Dialogue, News, Reading, Request};
-pub use futile::{Rejected, Rejections};
+pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use observed::{
     App, Child, Container, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance,
     Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
@@ -67,7 +67,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
     match observed.app.deletion {
         // All is being taken there, and nothing can be made.
         Deletion::No if observed.surroundings.namespace_terminating => {}
-        Deletion::No if !observed.app.finalizer => draft.act(Action::AddFinalizer),
+        Deletion::No if !observed.app.finalizer => upkeep::claim(&census, &mut draft),
         Deletion::No => {
             futile::stop(&census, &mut draft);
             upkeep::children(&census, &mut draft);

@@ -10,7 +10,7 @@ use graceful_api::{DrainReason, OnDeadline, Signal};
 use jiff::Timestamp;
 
 use crate::contact::Contact;
-use crate::futile::Rejected;
+use crate::futile::{Absent, Rejected};
 
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident) => {
@@ -71,6 +71,8 @@ pub struct Observed {
     pub contacts: BTreeMap<PodUid, Contact>,
     /// Pods that ended before they were ever Ready, those of late whose record is gone among them, by revision.
     pub rejected: BTreeMap<RevisionHash, Rejected>,
+    /// Pods that a Deployment asks for and of which none comes, by revision.
+    pub absent: BTreeMap<RevisionHash, Absent>,
     /// What stands around them.
     pub surroundings: Surroundings,
 }
@@ -106,6 +108,8 @@ pub struct App {
     pub deletion: Deletion,
     /// Our finalizer is on the GracefulApp.
     pub finalizer: bool,
+    /// Why it is not put on for now: what the last try met.
+    pub unclaimed: Option<Hindrance>,
 }
 
 /// Whether the GracefulApp goes.
@@ -315,6 +319,8 @@ pub struct Surroundings {
     pub publishing_unready: Vec<String>,
     /// The app has ended as many pods as it may without getting nearer to its spec; until then it ends no more.
     pub brake: Option<Hindrance>,
+    /// The Service or the budget, where its last write had no answer: tried again, and nothing waits for it.
+    pub late_children: Vec<Hindrance>,
     /// The namespace is terminating: nothing can be made, all is taken by others.
     pub namespace_terminating: bool,
 }

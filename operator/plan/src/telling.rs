@@ -76,7 +76,15 @@ pub(crate) fn hindrances<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Hi
     let observed = census.observed;
     let deployments = observed.revisions.iter().flat_map(|r| r.hindrance.iter().chain(&r.unannotated));
     let pods = census.live.clone().into_iter().filter_map(|p| p.hindrance.as_ref());
-    observed.surroundings.brake.iter().chain(deployments).chain(pods)
+    let around = &observed.surroundings;
+    observed
+        .app
+        .unclaimed
+        .iter()
+        .chain(&around.brake)
+        .chain(deployments)
+        .chain(pods)
+        .chain(&around.late_children)
 }
 
 fn stalled_by(hindrance: &Hindrance) -> Option<Stall> {
@@ -332,29 +340,16 @@ pub(crate) fn state(census: &Census<'_>, pod: &Pod) -> PodState {
 mod tests {
     use super::*;
     use crate::fixture;
-    use crate::observed::{Observed, Revision, RevisionHash, Surroundings};
+    use crate::observed::{Observed, RevisionHash, Surroundings};
 
     /// What is said of an app of one pod, of this revision, that these Services select.
     fn told(of: &str, unfenced_services: Vec<String>) -> Report {
         let at = Timestamp::UNIX_EPOCH;
-        let policy = fixture::policy(Signal::Http);
-        let revision = |hash: &str| Revision {
-            hash: RevisionHash::from(hash),
-            name: format!("tasks-{hash}"),
-            replicas: 1,
-            created: at,
-            policy,
-            policy_current: true,
-            replica_failure: None,
-            proven: true,
-            hindrance: None,
-            unannotated: None,
-        };
         let observed = Observed {
-            revisions: vec![revision(of)],
+            revisions: vec![fixture::revision(of)],
             pods: vec![Pod { revision: RevisionHash::from(of), ..fixture::serving("tasks-1") }],
             surroundings: Surroundings { unfenced_services, ..Surroundings::default() },
-            ..fixture::observed(fixture::app(1, policy))
+            ..fixture::observed(fixture::app(1, fixture::policy(Signal::Http)))
         };
         crate::plan(&observed, at).report
     }

@@ -10,6 +10,13 @@ use crate::futile;
 use crate::observed::{Child, Container, Pod, Readiness, Revision, TemplateVerdict};
 use crate::rollout::{self, undrained, unroute};
 
+/// Before anything is made that needs cleaning up.
+pub(crate) fn claim(census: &Census<'_>, draft: &mut Draft) {
+    if !draft.hindered(census, census.observed.app.unclaimed.as_ref()) {
+        draft.act(Action::AddFinalizer);
+    }
+}
+
 /// Children that follow the spec, whatever the rollout does.
 pub(crate) fn children(census: &Census<'_>, draft: &mut Draft) {
     let around = &census.observed.surroundings;

@@ -45,6 +45,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => Just(Behaviour::Good),
         1 => Just(Behaviour::BadImage),
         1 => Just(Behaviour::Rejected),
+        1 => Just(Behaviour::Unlabelled),
         1 => Just(Behaviour::CrashLoop),
         1 => Just(Behaviour::Flapping),
         1 => Just(Behaviour::Refused),
@@ -184,7 +185,7 @@ fn calm(world: &mut World) {
 /// came to serve.
 fn bounded(world: &World) -> Result<(), TestCaseError> {
     const FOR_EACH: u32 = 8;
-    let Deeds { ended, proven_idle, cut, edits, exits, most } = world.deeds;
+    let Deeds { ended, proven_idle, cut, edits, exits, most, strays: _ } = world.deeds;
     let bound = 2 * proven_idle + cut + FOR_EACH * (1 + edits + most * exits);
     prop_assert!(ended <= bound, "{ended} pods ended, {:?}\n{}", world.deeds, tail(world));
     Ok(())

@@ -79,6 +79,7 @@ enum Pods {
     Good,
     BadImage,
     Rejected,
+    Unlabelled,
     CrashLoop,
     Flapping,
     NeverReady,
@@ -146,6 +147,7 @@ fn run(script: &Script) -> String {
     assert!(world.violations.is_empty(), "{}: {:?}\n{out}", script.title, world.violations);
     let deeds = world.deeds;
     let reasons = deeds.proven_idle + deeds.cut + deeds.edits + deeds.exits + deeds.most;
+    assert!(deeds.strays <= 400, "{}: {deeds:?}\n{out}", script.title);
     assert!(deeds.ended <= 2 * reasons + 8, "{}: {deeds:?}\n{out}", script.title);
     out
 }
@@ -163,6 +165,7 @@ fn take(world: &mut World, step: &Step) -> String {
                 Pods::Good => (Behaviour::Good, ""),
                 Pods::BadImage => (Behaviour::BadImage, ", whose image cannot be pulled"),
                 Pods::Rejected => (Behaviour::Rejected, ", whose pods the kubelet rejects"),
+                Pods::Unlabelled => (Behaviour::Unlabelled, ", whose pods lose our label to a webhook"),
                 Pods::CrashLoop => (Behaviour::CrashLoop, ", which crashes"),
                 Pods::Flapping => (Behaviour::Flapping, ", which is Ready for moments and crashes"),
                 Pods::NeverReady => (Behaviour::NeverReady, ", which is never Ready"),
@@ -203,7 +206,7 @@ fn take(world: &mut World, step: &Step) -> String {
             format!("the user's Service without the serving label: {name:?}")
         }
         Step::RefusedService(why) => {
-            let message = format!("Kubernetes refuses the Service: {why}");
+            let message = format!("Service tasks cannot be written: {why}");
             let refused = Warning { reason: graceful_api::conditions::Reason::Refused, message };
             world.surroundings.warnings = if why.is_empty() { vec![] } else { vec![refused] };
             world.tick();

@@ -16,7 +16,7 @@ use std::fmt::Debug;
 
 use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
-use crate::memory::Held;
+use crate::memory::{ChildRefusal, Held};
 use crate::observe::{Kind, Wanted, drift, extra_ports, is_of};
 use crate::report::Happening;
 
@@ -106,7 +106,8 @@ fn refused(
         return Err(error);
     };
     scene.unanswered += u32::from(kind == Hindered::TooSlow);
-    scene.memory.refused.insert(word, Held::new((fingerprint, why.clone())));
+    let refusal = ChildRefusal { fingerprint, kind, why: why.clone() };
+    scene.memory.refused.insert(word, Held::new(refusal));
     Ok(Outcome::Refused(why))
 }
 

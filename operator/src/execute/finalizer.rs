@@ -8,21 +8,47 @@ use serde_json::json;
 use super::{CHANGED, Outcome, Scene};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
+use crate::refusals::Of;
 
 pub(super) async fn add(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
     let mut finalizers = scene.object.finalizers().to_vec();
     finalizers.push(names::FINALIZER.to_owned());
-    write(scene, &finalizers).await
+    let written = write(scene, &finalizers).await.and_then(|written| match written {
+        Some(app) if !app.finalizers().iter().any(|f| f == names::FINALIZER) => {
+            let how = format!(
+                "an admission webhook or policy takes the finalizer {} off again; exempt GracefulApps from it",
+                names::FINALIZER
+            );
+            Err(Error::Altered { what: "write the finalizer", how })
+        }
+        written => Ok(written),
+    });
+    match written {
+        Ok(Some(_)) => {
+            scene.memory.refusals.cleared(&Of::Finalizer);
+            Ok(Outcome::Done)
+        }
+        Ok(None) => Ok(CHANGED),
+        Err(error) if error.not_found() => Ok(CHANGED),
+        Err(error) => super::hindered(scene, Of::Finalizer, error, |why| {
+            format!("the GracefulApp cannot be given its finalizer, and nothing is made without it: {why}")
+        }),
+    }
 }
 
 pub(super) async fn release(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
     let finalizers: Vec<_> =
         scene.object.finalizers().iter().filter(|f| *f != names::FINALIZER).cloned().collect();
-    write(scene, &finalizers).await
+    match write(scene, &finalizers).await {
+        Ok(Some(_)) => Ok(Outcome::Done),
+        Ok(None) => Ok(CHANGED),
+        Err(error) if error.not_found() => Ok(Outcome::Done),
+        Err(error) => Err(error),
+    }
 }
 
-/// The whole list, on the very object that was seen: a finalizer that another controller has added meanwhile is not lost.
-async fn write(scene: &Scene<'_>, finalizers: &[String]) -> Result<Outcome, Error> {
+/// The whole list, on the very object that was seen: a finalizer that another controller has added meanwhile is not lost. None is a conflict.
+async fn write(scene: &Scene<'_>, finalizers: &[String]) -> Result<Option<Decoded<GracefulApp>>, Error> {
     let patch = json!({"metadata": {
         "uid": scene.object.metadata.uid,
         "resourceVersion": scene.object.metadata.resource_version,
@@ -33,9 +59,7 @@ async fn write(scene: &Scene<'_>, finalizers: &[String]) -> Result<Outcome, Erro
     let name = scene.object.name_any();
     let api = scene.api::<Decoded<GracefulApp>>();
     match call("write the finalizer", api.patch(&name, &params, &Patch::Merge(patch))).await {
-        Ok(_) => Ok(Outcome::Done),
-        Err(error) if error.not_found() => Ok(Outcome::Done),
-        Err(error) if error.conflict() => Ok(CHANGED),
-        Err(error) => Err(error),
+        Err(error) if error.conflict() => Ok(None),
+        written => written.map(Some),
     }
 }

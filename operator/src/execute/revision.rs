@@ -1,14 +1,16 @@
 //! A revision's Deployment: tried dry, made once, its policy kept current, and removed when it is history.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graceful_api::{Validated, children, names};
 use graceful_plan::{Hindered, RevisionHash, TemplateVerdict};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Request;
-use serde_json::json;
+use kube::core::{PartialObjectMeta, Request};
+use serde_json::{Value, json};
 
 use super::{ANSWERED, CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
@@ -23,7 +25,10 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
         return Ok(CHANGED);
     };
     let verdict = match post(scene, &app, 0, Post::DryRun).await {
-        Ok(_) => TemplateVerdict::Accepted,
+        Ok(tried) => match taken_off(&tried, &app).or(taken_off_pods(scene, &app).await) {
+            Some(why) => TemplateVerdict::Refused(why),
+            None => TemplateVerdict::Accepted,
+        },
         Err(error) if error.conflict() => name_is_taken(scene, &app).await?,
         Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
         Err(error) => TemplateVerdict::Refused(error.hindrance().ok_or(error)?.1),
@@ -31,6 +36,47 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     scene.memory.verdicts.clear();
     scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
     Ok(ANSWERED)
+}
+
+/// What admission takes off the Deployment that we could not do without: its label finds it, and its annotations say whose it is and how its pods drain.
+fn taken_off(tried: &Deployment, app: &Validated) -> Option<String> {
+    let asked = children::deployment(app, 0);
+    let of_ours = |kind: &str| asked["metadata"][kind].as_object().cloned().unwrap_or_default();
+    let (labels, annotations) = (of_ours("labels"), of_ours("annotations"));
+    let kept = |keys: &serde_json::Map<String, Value>, there: &BTreeMap<String, String>| {
+        keys.keys().find(|key| !there.contains_key(*key)).cloned()
+    };
+    let key = kept(&labels, tried.labels()).or_else(|| kept(&annotations, tried.annotations()))?;
+    Some(format!(
+        "an admission webhook or policy takes {key} off our Deployments; exempt those with the label graceful.dev/app from it"
+    ))
+}
+
+/// The same of pods: without the labels of its selector a ReplicaSet does not know the pods that it makes, and makes more of them without end. Whatever
+/// else stands in a pod's way is said by its ReplicaSet, in time.
+async fn taken_off_pods(scene: &Scene<'_>, app: &Validated) -> Option<String> {
+    let deployment = children::deployment(app, 0);
+    let mut pod = deployment["spec"]["template"].clone();
+    (pod["apiVersion"], pod["kind"]) = (json!("v1"), json!("Pod"));
+    pod["metadata"]["generateName"] =
+        json!(format!("{}-", deployment["metadata"]["name"].as_str().unwrap_or_default()));
+    let params = PostParams { dry_run: true, field_manager: Some(names::FIELD_MANAGER.to_owned()) };
+    let path = <Pod as kube::Resource>::url_path(&(), Some(&app.namespace));
+    let request = async {
+        let request = Request::new(path)
+            .create(&params, pod.to_string().into_bytes())
+            .map_err(kube::Error::BuildRequest)?;
+        scene.operator.client.request::<PartialObjectMeta<Pod>>(request).await
+    };
+    let tried = call("try a pod dry", request).await.ok()?;
+    let selector = deployment["spec"]["selector"]["matchLabels"].as_object()?;
+    let (key, _) = selector
+        .iter()
+        .find(|(key, value)| tried.labels().get(*key).map(String::as_str) != value.as_str())?;
+    Some(format!(
+        "an admission webhook or policy takes the label {key} off new pods, so that their ReplicaSet would make them without end; exempt pods with that \
+         label from it"
+    ))
 }
 
 /// Makes it, once. One that is there already is success: its template is never written again (P5).
@@ -44,8 +90,14 @@ pub(super) async fn create(
     };
     match post(scene, &app, replicas, Post::Create).await {
         Ok(made) => {
-            scene.memory.written.wrote(Kind::Deployment, &made);
-            Ok(Outcome::Done)
+            let Some(why) = taken_off(&made, &app) else {
+                scene.memory.written.wrote(Kind::Deployment, &made);
+                return Ok(Outcome::Done);
+            };
+            // Nobody would drain its pods; none has served yet.
+            unmake(scene, &made).await?;
+            scene.memory.verdicts.insert(revision.0.clone(), Held::new(TemplateVerdict::Refused(why)));
+            Ok(Outcome::LookAgain("admission changes the Deployment"))
         }
         Err(error) if error.conflict() => {
             let verdict = name_is_taken(scene, &app).await?;
@@ -58,6 +110,15 @@ pub(super) async fn create(
             scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }
+    }
+}
+
+async fn unmake(scene: &Scene<'_>, made: &Deployment) -> Result<(), Error> {
+    let uid = made.metadata.uid.clone();
+    let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
+    match call("delete a Deployment", scene.api::<Deployment>().delete(&made.name_any(), &params)).await {
+        Err(error) if !error.not_found() && !error.conflict() => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

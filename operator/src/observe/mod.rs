@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, Policy, Validated, names};
 use graceful_plan::{
-    App, Contact, ContactError, Container, Deletion, Observed, PodRef, PodUid, Readiness, RevisionHash,
+    App, Contact, ContactError, Container, Deletion, Hindrance, Observed, PodRef, PodUid, Readiness,
+    RevisionHash,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -128,9 +129,11 @@ pub(crate) async fn observe(
     }
     ready_by_our_clock(&mut parsed, &mut memory.ready_ahead, Timestamp::now());
     memory.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
+    let revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &memory.refusals)).collect();
     let mut observed = Observed {
-        app: resolved(app, valid.as_ref(), deletion),
-        revisions: ours.iter().map(|o| o.parse(valid.as_ref(), &memory.refusals)).collect(),
+        app: resolved(app, valid.as_ref(), deletion, memory.refusals.of(&Of::Finalizer)),
+        absent: memory.absences.look(&revisions, &parsed, Timestamp::now()),
+        revisions,
         contacts,
         rejected: memory.rejections.look(&parsed, Timestamp::now()),
         pods: parsed,
@@ -358,7 +361,12 @@ async fn namespace_terminates(operator: &Operator, namespace: &str) -> Result<bo
 }
 
 /// What the user asks for. An app that goes and whose spec makes no sense wants nothing but to drain.
-fn resolved(app: &GracefulApp, valid: Option<&Validated>, deletion: Deletion) -> App {
+fn resolved(
+    app: &GracefulApp,
+    valid: Option<&Validated>,
+    deletion: Deletion,
+    unclaimed: Option<Hindrance>,
+) -> App {
     let finalizer = app.finalizers().iter().any(|f| f == names::FINALIZER);
     match valid {
         Some(valid) => App {
@@ -376,6 +384,7 @@ fn resolved(app: &GracefulApp, valid: Option<&Validated>, deletion: Deletion) ->
             revision_history_limit: valid.revision_history_limit,
             deletion,
             finalizer,
+            unclaimed,
         },
         None => App {
             name: app.name_any(),
@@ -392,6 +401,7 @@ fn resolved(app: &GracefulApp, valid: Option<&Validated>, deletion: Deletion) ->
             revision_history_limit: 0,
             deletion,
             finalizer,
+            unclaimed,
         },
     }
 }

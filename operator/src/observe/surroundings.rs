@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
-use graceful_plan::{Child, Surroundings, TemplateVerdict, Warning};
+use graceful_plan::{Child, Hindered, Hindrance, Surroundings, TemplateVerdict, Warning};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -17,7 +19,7 @@ use serde_json::Value;
 use super::children::{self, Standing, Wanted};
 use super::revisions::Ours;
 use super::view::View;
-use crate::memory::{AppMemory, REFUSAL_HOLDS};
+use crate::memory::{AppMemory, ChildRefusal, REFUSAL_HOLDS};
 
 /// The labels of one pod, or of the template.
 type Labels = BTreeMap<String, String>;
@@ -55,6 +57,7 @@ pub(crate) fn surroundings(
             wanted.there = there;
         }
     }
+    let mut late_children = Vec::new();
     let mut child = |kind: &'static str, name: &str, wanted: Option<&Wanted>, standing: Standing| {
         let (child, additions) = match standing {
             Standing::Foreign if wanted.is_some() => {
@@ -86,13 +89,18 @@ pub(crate) fn surroundings(
         if child == Child::AsWanted {
             return child;
         }
-        if let Some((why, left_alone)) = refused(memory, kind, wanted) {
-            let message = match wanted {
-                Some(_) => format!("Kubernetes refuses the {kind}: {why}"),
-                None => format!("Kubernetes does not let us remove the {kind} {name}: {why}"),
-            };
-            warnings.push(Warning { reason: Reason::Refused, message });
-            return if left_alone { Child::AsWanted } else { child };
+        if let Some((refusal, left)) = refused(memory, kind, wanted) {
+            let what = if wanted.is_some() { "written" } else { "removed" };
+            let message = format!("{kind} {name} cannot be {what}: {}", refusal.why);
+            match refusal.kind {
+                Hindered::TooSlow => {
+                    late_children.push(Hindrance { kind: refusal.kind, message, until: soon(left) });
+                }
+                Hindered::Refused | Hindered::NoProgress => {
+                    warnings.push(Warning { reason: Reason::Refused, message });
+                }
+            }
+            return if left.is_some() { Child::AsWanted } else { child };
         }
         if let Some(contest) = memory.contested.get(kind).filter(|contest| contest.told()) {
             warnings.push(Warning { reason: Reason::ChangedByOthers, message: contest.words(kind, name) });
@@ -125,6 +133,7 @@ pub(crate) fn surroundings(
         brake: None,
         namespace_terminating: memory.namespace_terminating,
         warnings: Vec::new(),
+        late_children: Vec::new(),
     };
     if let (Some(first), true) = (foreign_budgets.first(), children::budget(app).is_some()) {
         let message = format!(
@@ -133,7 +142,7 @@ pub(crate) fn surroundings(
         );
         warnings.push(Warning { reason: Reason::ForeignDisruptionBudget, message });
     }
-    (Surroundings { warnings, ..surroundings }, wanted)
+    (Surroundings { warnings, late_children, ..surroundings }, wanted)
 }
 
 /// Of an app that goes: no child is wanted any more.
@@ -161,12 +170,20 @@ pub(crate) fn there<'a, K: kube::Resource>(objects: &'a [Arc<K>], name: &str) ->
     objects.iter().map(AsRef::as_ref).find(|o| o.meta().name.as_deref() == Some(name))
 }
 
-/// Why a child was refused as it is wanted now, and whether it is left alone for that. It is told until it was tried again.
-fn refused<'a>(memory: &'a AppMemory, kind: &str, wanted: Option<&Wanted>) -> Option<(&'a str, bool)> {
+/// What a child's last write met, as it is wanted now, and how long it is left alone for that. It is told until it was tried again.
+fn refused<'a>(
+    memory: &'a AppMemory,
+    kind: &str,
+    wanted: Option<&Wanted>,
+) -> Option<(&'a ChildRefusal, Option<Duration>)> {
     let held = memory.refused.get(kind)?;
-    let (fingerprint, why) = &held.value;
-    let same = wanted.map(|w| &w.fingerprint) == fingerprint.as_ref();
-    same.then_some((why, held.remaining(REFUSAL_HOLDS).is_some()))
+    let same = wanted.map(|w| &w.fingerprint) == held.value.fingerprint.as_ref();
+    same.then_some((&held.value, held.remaining(REFUSAL_HOLDS)))
+}
+
+fn soon(left: Option<Duration>) -> Timestamp {
+    let left = SignedDuration::try_from(left.unwrap_or_default()).unwrap_or_default();
+    Timestamp::now().saturating_add(left).unwrap_or(Timestamp::MAX)
 }
 
 fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> TemplateVerdict {
@@ -174,10 +191,11 @@ fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> T
         return TemplateVerdict::Accepted;
     }
     let name = names::deployment_name(&app.name, app.revision.as_str());
-    if there(&view.deployments, &name).is_some() {
+    if let Some(found) = there(&view.deployments, &name) {
+        let uid = found.annotations().get(names::APP_UID);
         return TemplateVerdict::Refused(format!(
             "Deployment {name} is there already; {}",
-            of_another(app, &name)
+            of_another(app, &name, uid)
         ));
     }
     let Some(held) = memory.verdicts.get(app.revision.as_str()) else {
@@ -191,11 +209,17 @@ fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> T
 }
 
 /// An app that was restored from a backup, or applied again after `--cascade=orphan`, finds its Deployments under its old uid.
-fn of_another(app: &Validated, name: &str) -> String {
+fn of_another(app: &Validated, name: &str, its_uid: Option<&String>) -> String {
     let Validated { namespace, uid, .. } = app;
     let (label, key) = (names::APP_LABEL, names::APP_UID);
+    let why = match its_uid {
+        Some(_) => {
+            "it is of another GracefulApp of that name, from before a restore or a deletion with --cascade=orphan"
+        }
+        None => "it has lost the annotation that says whose it is, to an edit or an admission webhook",
+    };
     format!(
-        "it is of another GracefulApp of that name, from before a restore or a deletion with --cascade=orphan: `kubectl annotate deployment \
+        "{why}: `kubectl annotate deployment \
          -n {namespace} {name} --overwrite {key}={uid}` makes it this one's, and its pods drain as they should; or, once its pods are idle, `kubectl \
          label deployment -n {namespace} {name} {label}-` and delete it"
     )
@@ -206,10 +230,11 @@ fn of_others(app: &Validated, view: &View) -> Option<Warning> {
     let theirs = |d: &&Arc<Deployment>| d.annotations().get(names::APP_UID) != Some(&app.uid);
     let next = names::deployment_name(&app.name, app.revision.as_str());
     // The one that stands in the way of the next revision is said as a refusal.
-    let name = view.deployments.iter().filter(theirs).map(|d| d.name_any()).find(|name| *name != next)?;
+    let found = view.deployments.iter().filter(theirs).find(|d| d.name_any() != next)?;
+    let name = found.name_any();
     let message = format!(
         "Deployment {name} has this app's label and is not drained by it: {}",
-        of_another(app, &name)
+        of_another(app, &name, found.annotations().get(names::APP_UID))
     );
     Some(Warning { reason: Reason::SetByOthers, message })
 }

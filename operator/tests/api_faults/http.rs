@@ -112,8 +112,22 @@ pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) ->
     }
 }
 
-fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value) -> Result<Value, Refusal> {
+fn act(
+    world: &World,
+    method: &Method,
+    target: &Target,
+    kind: &str,
+    mut body: Value,
+) -> Result<Value, Refusal> {
     let key = target.key();
+    if *method == Method::POST && world.open().admission.takes_ours_off == Some(target.plural.as_str()) {
+        let others_only = |words: &mut serde_json::Map<String, Value>| {
+            words.retain(|key, _| !key.starts_with("graceful.dev/"));
+        };
+        for kind in ["labels", "annotations"] {
+            body["metadata"][kind].as_object_mut().map(others_only);
+        }
+    }
     if target.plural == "namespaces" {
         return Ok(json!({"metadata": {"name": "x"}}));
     }
@@ -165,10 +179,14 @@ fn act(world: &World, method: &Method, target: &Target, kind: &str, body: Value)
         }),
         Method::PATCH => world.write(|w| {
             let mutates = w.admission.mutates_templates && target.plural == "deployments";
+            let bare = w.admission.takes_finalizers;
             w.try_edit(&key, &body, target.dry(), |object| {
                 let (uid, version) =
                     (object["metadata"]["uid"].clone(), object["metadata"]["resourceVersion"].clone());
                 merge(object, &body);
+                if bare && target.plural == "gracefulapps" {
+                    object["metadata"]["finalizers"] = json!([]);
+                }
                 object["metadata"]["uid"] = uid;
                 object["metadata"]["resourceVersion"] = version;
                 if mutates {

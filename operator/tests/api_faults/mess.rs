@@ -185,9 +185,12 @@ async fn a_webhook_that_hangs_is_told_and_stops_nothing_else() {
             pods.len() == 2 && pods.iter().all(|p| p["metadata"]["labels"]["try"] == "1" && ready(p))
         })
         .await;
-    stage
-        .until("and it is said", CALM, |s| stalled(s, "Service: cannot apply a child: no answer within"))
-        .await;
+    let held = |s: &Stage| {
+        let status = &s.app().unwrap_or_default()["status"];
+        let said = status["waitingFor"].as_str().unwrap_or_default();
+        status["phase"] == "Held" && said.contains("Service tasks cannot be written: no answer within")
+    };
+    stage.until("and it is said", CALM, held).await;
     stage.world.write(|w| w.admission.hangs = None);
     stage.until("it goes on by itself", CALM, |s| s.settled("1", 2)).await;
     stage.lost_nothing();
@@ -337,5 +340,50 @@ async fn a_write_to_a_pod_that_comes_to_nothing_is_no_loop() {
     assert!(stage.world.open().calls - before < 30, "written again and again");
     stage.world.write(|w| w.admission.ignores_pods = false);
     stage.until("it goes on by itself", CALM, |s| s.settled("0", 1)).await;
+    stage.lost_nothing();
+}
+
+/// A ReplicaSet knows its pods by our labels, and makes them without end where admission takes these off. A Deployment without them is nobody's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_made_that_admission_takes_our_labels_off() {
+    for (seed, kind) in [(47, "pods"), (48, "deployments")] {
+        let mut stage = Stage::settled_with(seed, spec(2)).await;
+        stage.world.write(|w| w.admission.takes_ours_off = Some(kind));
+        stage.change(&template("1"));
+        stage
+            .until("Stalled, and by whom", CALM, |s| stalled(s, "an admission webhook or policy takes"))
+            .await;
+        assert_eq!(stage.world.list("deployments").len(), 1, "{kind}");
+        stage.world.write(|w| w.admission.takes_ours_off = None);
+        stage.until("it goes on by itself", CALM, |s| s.settled("1", 2)).await;
+        stage.lost_nothing();
+    }
+}
+
+/// The first Deployment of an app is made without a dry run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_deployment_that_nobody_would_drain_goes_again() {
+    let mut stage = Stage::bare(49, 0);
+    stage.world.write(|w| w.admission.takes_ours_off = Some("deployments"));
+    stage.begin(spec(2)).await;
+    stage.until("Stalled, and by whom", CALM, |s| stalled(s, "an admission webhook or policy takes")).await;
+    stage.until("it is gone", CALM, |s| s.world.list("deployments").is_empty()).await;
+    stage.world.write(|w| w.admission.takes_ours_off = None);
+    stage.until("it goes on by itself", CALM, |s| s.settled("0", 2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finalizer_that_admission_takes_off_is_said_and_no_loop() {
+    let mut stage = Stage::bare(50, 0);
+    stage.world.write(|w| w.admission.takes_finalizers = true);
+    stage.begin(spec(2)).await;
+    stage
+        .until("Stalled, and by whom", CALM, |s| stalled(s, "takes the finalizer graceful.dev/drain off"))
+        .await;
+    let before = stage.world.open().calls;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(stage.world.open().calls - before < 30, "written again and again");
+    stage.world.write(|w| w.admission.takes_finalizers = false);
+    stage.until("it goes on by itself", CALM, |s| s.settled("0", 2)).await;
     stage.lost_nothing();
 }

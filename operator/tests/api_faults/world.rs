@@ -49,6 +49,10 @@ pub(super) struct Admission {
     pub(super) ignores_pods: bool,
     /// DELETEs of pods are denied.
     pub(super) keeps_pods: bool,
+    /// What is made of this kind has neither our labels nor our annotations.
+    pub(super) takes_ours_off: Option<&'static str>,
+    /// GracefulApps are left without finalizers.
+    pub(super) takes_finalizers: bool,
     /// How long a call takes.
     pub(super) takes: std::time::Duration,
 }

@@ -138,6 +138,10 @@ impl World {
             let room = self.quota.map_or(usize::MAX, |quota| quota.saturating_sub(self.pods.len()));
             let missing = replicas.saturating_sub(have) as usize;
             failing.failing = (missing > room).then(|| failing.failing.unwrap_or(self.now));
+            if self.behaviour(&hash) == Behaviour::Unlabelled {
+                self.deeds.strays += missing.min(room);
+                continue;
+            }
             for _ in 0..missing.min(room) {
                 self.make_pod(&hash);
             }
@@ -262,6 +266,7 @@ impl World {
                     .collect(),
                 contacts: BTreeMap::new(),
                 rejected: BTreeMap::new(),
+                absent: BTreeMap::new(),
                 surroundings: self.surroundings.clone(),
             },
             versions: self.pods.iter().map(|p| (p.uid.clone(), p.version)).collect(),
@@ -306,6 +311,8 @@ impl World {
             pod.hindrance = self.hindrance(&pod.uid.0);
         }
         snapshot.observed.rejected = self.rejections.look(&snapshot.observed.pods, self.now);
+        snapshot.observed.absent =
+            self.absences.look(&snapshot.observed.revisions, &snapshot.observed.pods, self.now);
         snapshot.observed.surroundings.brake = self.brake.look(&snapshot.observed, self.now);
         snapshot
     }

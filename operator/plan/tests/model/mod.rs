@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use graceful_api::{OnDeadline, Signal};
 use graceful_plan::{
-    Answer, App, Brake, Conversation, Deletion, Dialogue, DrainPolicy, Hindrance, PodUid, Rejections,
-    RevisionHash, Surroundings,
+    Absences, Answer, App, Brake, Conversation, Deletion, Dialogue, DrainPolicy, Hindrance, PodUid,
+    Rejections, RevisionHash, Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -79,6 +79,7 @@ pub(crate) struct World {
     hindrances: BTreeMap<String, (u32, Hindrance)>,
     brake: Brake,
     rejections: Rejections,
+    absences: Absences,
     dialogues: BTreeMap<PodUid, Dialogue>,
     conversations: BTreeMap<PodUid, Conversation>,
     /// Every answer ever given, by which process of which pod.
@@ -107,6 +108,8 @@ pub(crate) struct Deeds {
     pub(crate) exits: u32,
     /// The most pods there were.
     pub(crate) most: u32,
+    /// Pods that run without our label, and that nobody owns.
+    pub(crate) strays: usize,
 }
 
 /// What became of the tasks.
@@ -166,6 +169,7 @@ impl World {
             revision_history_limit: 2,
             deletion: Deletion::No,
             finalizer: false,
+            unclaimed: None,
         };
         Self {
             now,
@@ -192,6 +196,7 @@ impl World {
             hindrances: BTreeMap::new(),
             brake: Brake::default(),
             rejections: Rejections::default(),
+            absences: Absences::default(),
             dialogues: BTreeMap::new(),
             conversations: BTreeMap::new(),
             said: Vec::new(),

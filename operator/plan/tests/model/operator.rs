@@ -2,8 +2,8 @@
 
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Action, Answer, Brake, Child, Conversation, DrainMark, Hindered, Hindrance, Observed, Plan, PodRef,
-    PodUid, Proof, Reading, Rejections, Request, RevisionHash, TemplateVerdict, plan,
+    Absences, Action, Answer, Brake, Child, Conversation, DrainMark, Hindered, Hindrance, Observed, Plan,
+    PodRef, PodUid, Proof, Reading, Rejections, Request, RevisionHash, TemplateVerdict, plan,
 };
 
 use super::World;
@@ -88,6 +88,7 @@ impl World {
         self.hindrances.clear();
         self.brake = Brake::default();
         self.rejections = Rejections::default();
+        self.absences = Absences::default();
     }
 
     /// What is left alone for now, and a little longer: what is not tried again by then has no reason to be.

@@ -28,6 +28,8 @@ pub(crate) enum Behaviour {
     Silent,
     /// The kubelet rejects its pods (OutOfcpu): they end as they come, and their records stay.
     Rejected,
+    /// Admission takes our label off its pods: they run, and neither a ReplicaSet nor the operator knows them.
+    Unlabelled,
     /// The API server refuses it.
     Refused,
     /// Says `accepting: false` for its first twenty seconds, though nobody drained it.
@@ -157,9 +159,8 @@ impl World {
         let age = now.duration_since(pod.created).as_secs();
         let (container, readiness) = match (behaviour, age) {
             (Behaviour::Rejected, age) if age > 0 => (Container::Finished, Readiness::Never),
-            (Behaviour::BadImage | Behaviour::Rejected | Behaviour::Refused, _) | (_, 0) => {
-                (Container::NeverStarted, Readiness::Never)
-            }
+            (Behaviour::BadImage | Behaviour::Rejected | Behaviour::Unlabelled | Behaviour::Refused, _)
+            | (_, 0) => (Container::NeverStarted, Readiness::Never),
             (Behaviour::CrashLoop, age) if age % 3 == 1 => (Container::Running, Readiness::Never),
             (Behaviour::CrashLoop, _) => (Container::Crashed, Readiness::Never),
             (Behaviour::Flapping, age) if age % 4 < 2 => (Container::Running, Readiness::Ready(now)),

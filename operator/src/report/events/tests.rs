@@ -91,11 +91,13 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
             revision_history_limit: 2,
             deletion: Deletion::No,
             finalizer: true,
+            unclaimed: None,
         },
         revisions: vec![revision],
         contacts: contacts.collect(),
         pods,
         rejected: BTreeMap::new(),
+        absent: BTreeMap::new(),
         surroundings: Surroundings::default(),
     };
     Observation {
