@@ -2,16 +2,16 @@
 
 use graceful_api::conditions::Reason;
 
-use crate::census::Census;
 use crate::contact::{Contact, Way};
 use crate::draft::Draft;
 use crate::observed::{Pod, Warning};
+use crate::snapshot::Snapshot;
 
 /// Whether a pod may be given a new epoch now. Where not, the plan wakes when it may.
-pub(crate) fn patient(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> bool {
-    match census.contact(pod).and_then(Contact::patience) {
-        Some(from) if from > census.now => {
-            draft.wake(census, from);
+pub(crate) fn patient(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
+    match snapshot.contact(pod).and_then(Contact::patience) {
+        Some(from) if from > snapshot.now => {
+            draft.wake(snapshot, from);
             false
         }
         Some(_) | None => true,
@@ -37,9 +37,9 @@ pub(crate) fn words(contact: &Contact) -> Option<&'static str> {
 }
 
 /// The Warning condition's part: the first such pod, and how many others there are.
-pub(crate) fn warning(census: &Census<'_>) -> Option<Warning> {
-    let wrong = |p: &&Pod| Some((p.name.clone(), words(census.contact(p)?)?));
-    let mut found = census.live.iter().filter_map(wrong);
+pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
+    let wrong = |p: &&Pod| Some((p.name.clone(), words(snapshot.contact(p)?)?));
+    let mut found = snapshot.live.iter().filter_map(wrong);
     let (pod, why) = found.next()?;
     let others = match found.count() {
         0 => String::new(),

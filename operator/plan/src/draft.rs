@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 
 use crate::action::{Action, PodRef, Proof};
-use crate::census::{Census, Epochs};
 use crate::drains::{Progress, progress};
 use crate::observed::{Hindrance, Pod, PodUid, RevisionHash};
+use crate::snapshot::{Epochs, Snapshot};
 
 pub(crate) struct Draft {
     pub(crate) actions: Vec<Action>,
@@ -16,8 +16,8 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(census: &Census<'_>) -> Self {
-        Self { actions: Vec::new(), epochs: census.epochs(), wake_at: None, ask_serving: false }
+    pub(crate) fn new(snapshot: &Snapshot<'_>) -> Self {
+        Self { actions: Vec::new(), epochs: snapshot.epochs(), wake_at: None, ask_serving: false }
     }
 
     pub(crate) fn act(&mut self, action: Action) {
@@ -25,8 +25,8 @@ impl Draft {
     }
 
     /// Plan again at this moment, if it is to come.
-    pub(crate) fn wake(&mut self, census: &Census<'_>, at: Timestamp) {
-        if at > census.now {
+    pub(crate) fn wake(&mut self, snapshot: &Snapshot<'_>, at: Timestamp) {
+        if at > snapshot.now {
             self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
         }
     }
@@ -37,12 +37,14 @@ impl Draft {
 
     /// Ends a pod, and says whether it is on its way. At most one a Deployment and plan: the second would scale from a number that the first
     /// has changed. The next plan, milliseconds later, takes the next.
-    pub(crate) fn retire(&mut self, census: &Census<'_>, pod: &Pod, proof: Proof) -> bool {
-        let Some(revision) = census.revision(&pod.revision) else {
+    pub(crate) fn retire(&mut self, snapshot: &Snapshot<'_>, pod: &Pod, proof: Proof) -> bool {
+        let Some(revision) = snapshot.revision(&pod.revision) else {
             return false; // its Deployment is gone: the garbage collector has it
         };
-        let brake = &census.observed.surroundings.brake;
-        if [&pod.hindrance, &revision.hindrance, brake].into_iter().any(|h| self.hindered(census, h.as_ref()))
+        let brake = &snapshot.observed.surroundings.brake;
+        if [&pod.hindrance, &revision.hindrance, brake]
+            .into_iter()
+            .any(|h| self.hindered(snapshot, h.as_ref()))
         {
             return false;
         }
@@ -50,8 +52,9 @@ impl Draft {
             return true;
         }
         if self.has_scaled(&pod.revision) {
-            let soon = census.now.saturating_add(jiff::SignedDuration::from_millis(10)).unwrap_or(census.now);
-            self.wake(census, soon);
+            let soon =
+                snapshot.now.saturating_add(jiff::SignedDuration::from_millis(10)).unwrap_or(snapshot.now);
+            self.wake(snapshot, soon);
             return true;
         }
         self.act(Action::Retire {
@@ -59,16 +62,16 @@ impl Draft {
             revision: pod.revision.clone(),
             replicas: revision.replicas,
             proof,
-            as_well: others_that_may_go(census, pod),
+            as_well: others_that_may_go(snapshot, pod),
         });
         true
     }
 
     /// Not now; and planned again when it is time.
-    pub(crate) fn hindered(&mut self, census: &Census<'_>, hindrance: Option<&Hindrance>) -> bool {
-        let holding = hindrance.filter(|h| h.holds(census.now));
+    pub(crate) fn hindered(&mut self, snapshot: &Snapshot<'_>, hindrance: Option<&Hindrance>) -> bool {
+        let holding = hindrance.filter(|h| h.holds(snapshot.now));
         if let Some(hindrance) = holding {
-            self.wake(census, hindrance.until);
+            self.wake(snapshot, hindrance.until);
         }
         holding.is_some()
     }
@@ -84,9 +87,9 @@ impl Draft {
     }
 }
 
-fn others_that_may_go(census: &Census<'_>, pod: &Pod) -> Vec<(PodUid, Proof)> {
-    let siblings = census.live.iter().filter(|p| p.revision == pod.revision && p.uid != pod.uid);
-    let proven = |p: &&&Pod| match progress(census, p) {
+fn others_that_may_go(snapshot: &Snapshot<'_>, pod: &Pod) -> Vec<(PodUid, Proof)> {
+    let siblings = snapshot.live.iter().filter(|p| p.revision == pod.revision && p.uid != pod.uid);
+    let proven = |p: &&&Pod| match progress(snapshot, p) {
         Progress::Proven(proof) => Some((p.uid.clone(), proof)),
         Progress::Busy | Progress::Held => None,
     };

@@ -1,17 +1,17 @@
 //! Pods that drain: when each may go, and what repairs a drain that went astray.
 
 use graceful_api::validated::MAX_DEADLINE_SECONDS;
-use graceful_api::{DrainReason, OnDeadline, Signal};
+use graceful_api::{DrainReason, OnDeadline, PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Proof};
 use crate::astray::patient;
-use crate::census::{Census, after, seconds};
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::futile;
 use crate::observed::{Container, DrainMark, DrainPolicy, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
+use crate::snapshot::{Snapshot, after, seconds};
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
 pub(crate) const QUIET_READS: u32 = 3;
@@ -37,39 +37,39 @@ pub(crate) enum Progress {
 }
 
 /// The one place that says a pod may be killed.
-pub(crate) fn progress(census: &Census<'_>, pod: &Pod) -> Progress {
-    if census.cannot_be_busy(pod) {
+pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
+    if snapshot.cannot_be_busy(pod) {
         return Progress::Proven(Proof::NotRunning);
     }
-    if let Some(proof) = never_worked(census, pod) {
+    if let Some(proof) = never_worked(snapshot, pod) {
         return Progress::Proven(proof);
     }
     let (Some(epoch), Some(mark)) = (pod.epoch, pod.drain) else {
         return Progress::Busy;
     };
-    let policy = census.policy(pod);
+    let policy = snapshot.policy(pod);
     let proof = match policy.signal {
         Signal::Http => Proof::Idle { epoch },
         Signal::Sigterm | Signal::None => Proof::Quiet { epoch },
     };
-    match still_stands(proof, census.contact(pod), policy, census.now) {
+    match still_stands(proof, snapshot.contact(pod), policy, snapshot.now) {
         true => Progress::Proven(proof),
-        false if census.now < deadline(mark, policy) => Progress::Busy,
-        false => past_deadline(census, pod, epoch, policy),
+        false if snapshot.now < deadline(mark, policy) => Progress::Busy,
+        false => past_deadline(snapshot, pod, epoch, policy),
     }
 }
 
 /// The pod of a revision that never worked at all may get its SIGTERM, with time for what it may be at all the same. Otherwise a bad revision
 /// would fill the surge and block its own fix. For what serves nobody this asks for less than a confirmed zero, so it asks for more elsewhere:
-/// the kubelet is heard, and nothing that publishes unready addresses selects it (`Census::never_worked`).
-pub(crate) fn never_worked(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
-    let policy = census.policy(pod);
+/// the kubelet is heard, and nothing that publishes unready addresses selects it (`Snapshot::never_worked`).
+pub(crate) fn never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
+    let policy = snapshot.policy(pod);
     let patience = match policy.on_deadline {
         OnDeadline::Hold => MAX_DEADLINE_SECONDS,
         OnDeadline::Terminate => policy.deadline_seconds,
     };
     let grace_seconds = pod.grace_seconds.max(patience);
-    (pod.node_ready && census.never_worked(&pod.revision)).then_some(Proof::NeverWorked { grace_seconds })
+    (pod.node_ready && snapshot.never_worked(&pod.revision)).then_some(Proof::NeverWorked { grace_seconds })
 }
 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
@@ -104,16 +104,35 @@ fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, now: Timestamp) -
         })
 }
 
-fn past_deadline(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
+/// The word for it in status.
+pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
+    if matches!(
+        progress(snapshot, pod),
+        Progress::Proven(
+            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::NotRunning | Proof::NeverWorked { .. }
+        )
+    ) {
+        return PodState::Idle;
+    }
+    let said = snapshot.answer(pod).and_then(|a| a.protocol);
+    match said {
+        Some(p) if Some(p.epoch) == pod.epoch && !p.accepting => PodState::Draining,
+        Some(_) if snapshot.policy(pod).signal == Signal::Http => PodState::Lingering,
+        Some(_) => PodState::Draining,
+        None => PodState::Draining,
+    }
+}
+
+fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
     match (policy.signal, policy.on_deadline) {
         // A crashed container has nobody to drain what waits in its volume: its next start is waited for.
         (Signal::Sigterm, _) if waits_in_a_volume(pod) => Progress::Held,
         (Signal::Sigterm, _) => Progress::Proven(Proof::HandedOver { epoch }),
-        (Signal::Http | Signal::None, OnDeadline::Terminate) if unasked(census, pod, policy) => {
+        (Signal::Http | Signal::None, OnDeadline::Terminate) if unasked(snapshot, pod, policy) => {
             Progress::Busy
         }
         (Signal::Http | Signal::None, OnDeadline::Terminate) => {
-            let tasks = census.answer(pod).map(|a| a.in_flight.total);
+            let tasks = snapshot.answer(pod).map(|a| a.in_flight.total);
             Progress::Proven(Proof::Cut { epoch, tasks })
         }
         (Signal::Http | Signal::None, OnDeadline::Hold) => Progress::Held,
@@ -122,9 +141,9 @@ fn past_deadline(census: &Census<'_>, pod: &Pod, epoch: Epoch, policy: DrainPoli
 
 /// A restarted operator asks once more before it cuts: the pod may be idle by now, and if not, the count of what is cut should be known. A pod
 /// that cannot even be asked is cut a little later.
-fn unasked(census: &Census<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
-    let asked = census.contact(pod).is_some_and(|c| c.asked.is_some());
-    let late = pod.drain.is_none_or(|mark| census.now >= last_word(mark, policy));
+fn unasked(snapshot: &Snapshot<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
+    let asked = snapshot.contact(pod).is_some_and(|c| c.asked.is_some());
+    let late = pod.drain.is_none_or(|mark| snapshot.now >= last_word(mark, policy));
     !asked && !late
 }
 
@@ -138,24 +157,24 @@ fn last_word(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
 }
 
 /// Ends what is proven, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
-pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
-    for pod in census.draining() {
+pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for pod in snapshot.draining() {
         let Some(mark) = pod.drain else {
             continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
         };
-        draft.wake(census, deadline(mark, census.policy(pod)));
-        draft.wake(census, last_word(mark, census.policy(pod)));
-        match progress(census, pod) {
+        draft.wake(snapshot, deadline(mark, snapshot.policy(pod)));
+        draft.wake(snapshot, last_word(mark, snapshot.policy(pod)));
+        match progress(snapshot, pod) {
             Progress::Proven(proof) => {
-                draft.retire(census, pod, proof);
+                draft.retire(snapshot, pod, proof);
             }
             Progress::Busy | Progress::Held => {
-                if outnumbered(census, pod)
+                if needs_new_epoch(snapshot, pod)
                     && !draft.has_acted_on(pod)
-                    && !draft.hindered(census, pod.hindrance.as_ref())
-                    && patient(census, draft, pod)
+                    && !draft.hindered(snapshot, pod.hindrance.as_ref())
+                    && patient(snapshot, draft, pod)
                 {
-                    let epoch = draft.epochs.next_for(census, pod);
+                    let epoch = draft.epochs.next_for(snapshot, pod);
                     let DrainMark { reason, since } = mark;
                     draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
                 }
@@ -168,59 +187,59 @@ pub(crate) fn settle(census: &Census<'_>, draft: &mut Draft) {
 ///
 /// The kubelet may start one all the same, and where no other endpoint is left (a scale to 0, a deletion) kube-proxy falls back to terminating
 /// ones: the spare would accept work and be killed with it. Seen on a real cluster: 5 tasks of 41.
-pub(crate) fn unroute_spares(census: &Census<'_>, draft: &mut Draft) {
+pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     // One that was Ready once is no spare: whoever ends it is told of, with what it has in flight, and no mark of ours may hide that.
     let unready = |p: &&Pod| p.readiness == Readiness::Never;
     let ends = |p: &&Pod| p.terminating && p.serving && p.container != Container::Finished;
-    for pod in census.observed.pods.iter().filter(ends).filter(unready) {
+    for pod in snapshot.observed.pods.iter().filter(ends).filter(unready) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
-        if draft.hindered(census, pod.hindrance.as_ref()) || futile::stopped(census, &pod.revision) {
+        if draft.hindered(snapshot, pod.hindrance.as_ref()) || futile::stopped(snapshot, &pod.revision) {
             continue;
         }
-        let epoch = draft.epochs.next_for(census, pod);
-        let (reason, since) = (DrainReason::ScaleDown, census.now);
+        let epoch = draft.epochs.next_for(snapshot, pod);
+        let (reason, since) = (DrainReason::ScaleDown, snapshot.now);
         draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
     }
 }
 
 /// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable until it latches, or serves again.
-pub(crate) fn end_lingers(census: &Census<'_>, draft: &mut Draft) {
+pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let there = |p: &&Pod| p.lingering && p.container != Container::Finished;
-    for pod in census.observed.pods.iter().filter(there) {
-        let over = match (pod.serving, pod.drain, census.policy(pod)) {
+    for pod in snapshot.observed.pods.iter().filter(there) {
+        let over = match (pod.serving, pod.drain, snapshot.policy(pod)) {
             // Ended by somebody in its linger, and it answers no more.
             _ if pod.terminating && !matches!(pod.readiness, Readiness::Ready(_)) => true,
             (false, Some(mark), policy)
-                if pod.terminating && after(mark.since, policy.linger_seconds) <= census.now =>
+                if pod.terminating && after(mark.since, policy.linger_seconds) <= snapshot.now =>
             {
                 true
             }
             (true, ..) | (false, None, _) => true,
             // One that never latches would go on to be sent clients, and never be idle.
             (false, Some(mark), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
-                let said = census.answer(pod).and_then(|a| a.protocol);
+                let said = snapshot.answer(pod).and_then(|a| a.protocol);
                 let end = after(mark.since, linger_seconds.saturating_add(LATCHES_WITHIN));
-                draft.wake(census, end);
-                end <= census.now || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
+                draft.wake(snapshot, end);
+                end <= snapshot.now || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
             (false, Some(mark), policy) => {
                 let end = after(mark.since, policy.linger_seconds);
-                draft.wake(census, end);
-                end <= census.now
+                draft.wake(snapshot, end);
+                end <= snapshot.now
             }
         };
-        if over && !draft.has_acted_on(pod) && !draft.hindered(census, pod.hindrance.as_ref()) {
+        if over && !draft.has_acted_on(pod) && !draft.hindered(snapshot, pod.hindrance.as_ref()) {
             draft.act(Action::EndLinger { pod: pod_ref(pod) });
         }
     }
 }
 
 /// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours. One that is never told an epoch cannot.
-fn outnumbered(census: &Census<'_>, pod: &Pod) -> bool {
-    let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
+fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let seen = snapshot.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
     match (pod.epoch, seen) {
         (None, _) => true,
-        (Some(ours), Some(seen)) => census.policy(pod).signal == Signal::Http && seen > ours,
+        (Some(ours), Some(seen)) => snapshot.policy(pod).signal == Signal::Http && seen > ours,
         (Some(_), None) => false,
     }
 }
@@ -229,22 +248,22 @@ fn outnumbered(census: &Census<'_>, pod: &Pod) -> bool {
 ///
 /// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was drained by nobody: it warms up, and says itself
 /// when it takes work. Both do not count meanwhile.
-pub(crate) fn repair(census: &Census<'_>, draft: &mut Draft) {
-    for pod in &census.live {
+pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for pod in &snapshot.live {
         let astray = if pod.serving {
-            (closed_by_others(census, pod) && patient(census, draft, pod)) || pod.drain.is_some()
+            (closed_by_others(snapshot, pod) && patient(snapshot, draft, pod)) || pod.drain.is_some()
         } else {
             pod.drain.is_none()
         };
-        if astray && !draft.hindered(census, pod.hindrance.as_ref()) {
-            let epoch = draft.epochs.next_for(census, pod);
+        if astray && !draft.hindered(snapshot, pod.hindrance.as_ref()) {
+            let epoch = draft.epochs.next_for(snapshot, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }
     }
 }
 
-fn closed_by_others(census: &Census<'_>, pod: &Pod) -> bool {
-    let said = census.answer(pod).and_then(|a| a.protocol);
+fn closed_by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let said = snapshot.answer(pod).and_then(|a| a.protocol);
     said.is_some_and(|p| {
         let drained = p.epoch > Epoch::default() && pod.epoch.is_none_or(|ours| ours <= p.epoch);
         !p.accepting && p.resumable && drained
@@ -293,7 +312,7 @@ mod tests {
         };
         differ(&mut pod, &mut observed);
         observed.pods.push(pod.clone());
-        progress(&Census::take(&observed, at(now)), &pod)
+        progress(&Snapshot::take(&observed, at(now)), &pod)
     }
 
     fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
@@ -361,7 +380,7 @@ mod tests {
             judged_of(signal, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
                 pod.serving = true;
                 observed.contacts.insert(pod.uid.clone(), said(0, 0, true));
-                closed = Some(Census::take(observed, at(10)).closed(pod));
+                closed = Some(Snapshot::take(observed, at(10)).not_accepting(pod));
             });
             closed.unwrap()
         };
@@ -377,7 +396,7 @@ mod tests {
             judged_of(Signal::Http, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
                 observed.app.min_ready_seconds = min_ready_seconds;
                 pod.readiness = Readiness::Ready(at(3600));
-                from = Census::take(observed, at(10)).available_from(pod);
+                from = Snapshot::take(observed, at(10)).available_from(pod);
             });
             from.unwrap()
         };

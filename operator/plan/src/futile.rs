@@ -7,9 +7,9 @@ use graceful_api::names;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
-use crate::census::{Census, count};
 use crate::draft::Draft;
 use crate::observed::{Container, Pod, PodUid, Readiness, Revision, RevisionHash};
+use crate::snapshot::{Snapshot, count};
 
 /// So many more than `replicas` may end that way: a node that restarts rejects a few.
 const MANY: u32 = 5;
@@ -132,44 +132,44 @@ impl Rejections {
 }
 
 /// When the next pod may be made of a revision that comes to nothing; none where its pods come well, or may.
-fn until(census: &Census<'_>, hash: &RevisionHash) -> Option<Timestamp> {
-    let rejected = rejected(census, hash).map(|r| r.last.saturating_add(PAUSE).unwrap_or(Timestamp::MAX));
-    rejected.max(census.observed.absent.get(hash).map(|absent| absent.until))
+fn until(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp> {
+    let rejected = rejected(snapshot, hash).map(|r| r.last.saturating_add(PAUSE).unwrap_or(Timestamp::MAX));
+    rejected.max(snapshot.observed.absent.get(hash).map(|absent| absent.until))
 }
 
-fn rejected<'a>(census: &Census<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
-    let rejected = census.observed.rejected.get(hash)?;
+fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
+    let rejected = snapshot.observed.rejected.get(hash)?;
     let works = |p: &Pod| p.lives() && p.container == Container::Running && p.created > rejected.last;
-    let many = rejected.pods > census.observed.app.replicas.saturating_add(MANY);
-    (many && !census.pods_of(hash).any(works)).then_some(rejected)
+    let many = rejected.pods > snapshot.observed.app.replicas.saturating_add(MANY);
+    (many && !snapshot.pods_of(hash).any(works)).then_some(rejected)
 }
 
 /// Nothing is to be made of it just now.
-pub(crate) fn stopped(census: &Census<'_>, hash: &RevisionHash) -> bool {
-    until(census, hash).is_some_and(|until| until > census.now)
+pub(crate) fn stopped(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
+    until(snapshot, hash).is_some_and(|until| until > snapshot.now)
 }
 
 /// How many pods of a revision may be made at a time.
-pub(crate) fn may_make(census: &Census<'_>, draft: &mut Draft, hash: &RevisionHash) -> u32 {
-    match until(census, hash) {
+pub(crate) fn may_make(snapshot: &Snapshot<'_>, draft: &mut Draft, hash: &RevisionHash) -> u32 {
+    match until(snapshot, hash) {
         None => u32::MAX,
         Some(until) => {
-            draft.wake(census, until);
-            u32::from(until <= census.now)
+            draft.wake(snapshot, until);
+            u32::from(until <= snapshot.now)
         }
     }
 }
 
 /// Takes back the replicas of such a revision that no pod runs behind: its ReplicaSet stops.
-pub(crate) fn stop(census: &Census<'_>, draft: &mut Draft) {
-    for revision in &census.observed.revisions {
-        let started = match rejected(census, &revision.hash) {
-            Some(_) => started(census, revision),
-            None => census.live_of(&revision.hash),
+pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for revision in &snapshot.observed.revisions {
+        let started = match rejected(snapshot, &revision.hash) {
+            Some(_) => started(snapshot, revision),
+            None => snapshot.live_of(&revision.hash),
         };
-        if stopped(census, &revision.hash)
+        if stopped(snapshot, &revision.hash)
             && revision.replicas > started
-            && !draft.hindered(census, revision.hindrance.as_ref())
+            && !draft.hindered(snapshot, revision.hindrance.as_ref())
         {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: started });
@@ -177,16 +177,16 @@ pub(crate) fn stop(census: &Census<'_>, draft: &mut Draft) {
     }
 }
 
-fn started(census: &Census<'_>, revision: &Revision) -> u32 {
+fn started(snapshot: &Snapshot<'_>, revision: &Revision) -> u32 {
     let started = |p: &&Pod| p.lives() && p.container != Container::NeverStarted;
-    count(census.pods_of(&revision.hash).filter(started))
+    count(snapshot.pods_of(&revision.hash).filter(started))
 }
 
 /// For STATUS, while a pod is missing for it.
-pub(crate) fn words(census: &Census<'_>, hash: &RevisionHash) -> Option<String> {
-    let here = count(census.labelled().filter(|p| p.revision == *hash && census.counts(p)));
+pub(crate) fn words(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<String> {
+    let here = count(snapshot.labelled().filter(|p| p.revision == *hash && snapshot.takes_work(p)));
     let often = PAUSE.as_secs();
-    let message = match (rejected(census, hash), census.observed.absent.get(hash)) {
+    let message = match (rejected(snapshot, hash), snapshot.observed.absent.get(hash)) {
         (Some(Rejected { pods, last: _, words }), _) => format!(
             "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {often} s"
         ),
@@ -195,11 +195,11 @@ pub(crate) fn words(census: &Census<'_>, hash: &RevisionHash) -> Option<String> 
              then shows pods that nobody owns: delete them, and exempt the others from it), or the cluster's controllers do not run; one more is tried every \
              {often} s or more",
             names::APP_LABEL,
-            census.observed.app.namespace
+            snapshot.observed.app.namespace
         ),
         (None, None) => return None,
     };
-    (here < census.observed.app.replicas).then_some(message)
+    (here < snapshot.observed.app.replicas).then_some(message)
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 //! in order and keeps the [`Conversation`]s going; after anything fails or anything is heard it observes and plans again.
 //!
 //! Read [`plan`] first: it is the table of contents. `rollout` keeps the budget (P3), `drains` says when a pod may go (P1, P7), `retire` has
-//! the last look before the kill, `busy` what needs no drain, `telling` and `waiting` what people are told (P8).
+//! the last look before the kill, `busy` what needs no drain, `dialogue` what a pod is told and has answered; `stall`, `status` and `waiting_for` say
+//! what people are told (P8).
 mod action;
 mod astray;
 mod brake;
 mod busy;
-mod census;
 mod contact;
+mod conversations;
 mod dialogue;
 mod draft;
 mod drains;
@@ -22,10 +23,12 @@ mod others;
 mod report;
 pub mod retire;
 mod rollout;
-mod talk;
-mod telling;
+mod snapshot;
+mod stall;
+mod status;
+mod teardown;
 mod upkeep;
-mod waiting;
+mod waiting_for;
 
 pub use action::{Action, Conversation, Plan, PodRef, Proof};
 pub use brake::Brake;
@@ -40,10 +43,10 @@ pub use observed::{
     Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
-pub use waiting::LONGEST_SENTENCE;
+pub use waiting_for::LONGEST_SENTENCE;
 
-use census::Census;
 use draft::Draft;
+use snapshot::Snapshot;
 
 /// Decides everything.
 ///
@@ -61,30 +64,30 @@ use draft::Draft;
 /// # Caveats
 /// One pod a Deployment is retired in each plan, since each retirement scales from the number that it saw.
 pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
-    let census = Census::take(observed, now);
-    let mut draft = Draft::new(&census);
-    let course = rollout::course(&census);
+    let snapshot = Snapshot::take(observed, now);
+    let mut draft = Draft::new(&snapshot);
+    let course = rollout::course(&snapshot);
     match observed.app.deletion {
         // All is being taken there, and nothing can be made.
         Deletion::No if observed.surroundings.namespace_terminating => {}
-        Deletion::No if !observed.app.finalizer => upkeep::claim(&census, &mut draft),
+        Deletion::No if !observed.app.finalizer => upkeep::claim(&snapshot, &mut draft),
         Deletion::No => {
-            futile::stop(&census, &mut draft);
-            upkeep::children(&census, &mut draft);
-            drains::unroute_spares(&census, &mut draft);
-            rollout::protect(&census, &mut draft);
-            drains::repair(&census, &mut draft);
-            let clearing = rollout::clear_away(&census, &mut draft, &course);
-            rollout::grow(&census, &mut draft, &course, clearing);
-            drains::end_lingers(&census, &mut draft);
-            drains::settle(&census, &mut draft);
-            rollout::shrink(&census, &mut draft, &course);
-            upkeep::history(&census, &mut draft);
+            futile::stop(&snapshot, &mut draft);
+            upkeep::children(&snapshot, &mut draft);
+            drains::unroute_spares(&snapshot, &mut draft);
+            rollout::protect(&snapshot, &mut draft);
+            drains::repair(&snapshot, &mut draft);
+            let clearing = rollout::clear_away(&snapshot, &mut draft, &course);
+            rollout::grow(&snapshot, &mut draft, &course, clearing);
+            drains::end_lingers(&snapshot, &mut draft);
+            drains::settle(&snapshot, &mut draft);
+            rollout::shrink(&snapshot, &mut draft, &course);
+            upkeep::history(&snapshot, &mut draft);
         }
-        Deletion::Drain => upkeep::delete(&census, &mut draft),
-        Deletion::Orphan => upkeep::orphan(&census, &mut draft),
+        Deletion::Drain => teardown::drain(&snapshot, &mut draft),
+        Deletion::Orphan => teardown::orphan(&snapshot, &mut draft),
     }
-    let conversations = talk::conversations(&census, &draft);
-    let report = telling::report(&census, &mut draft, &course);
+    let conversations = conversations::conversations(&snapshot, &draft);
+    let report = status::report(&snapshot, &mut draft, &course);
     Plan { wake_at: draft.wake_at(), actions: draft.actions, conversations, report }
 }

@@ -5,34 +5,34 @@ use graceful_api::Signal;
 use graceful_api::conditions::Reason;
 use jiff::Timestamp;
 
-use crate::census::{Census, after};
 use crate::contact::InFlight;
 use crate::draft::Draft;
 use crate::observed::{Container, Pod, Readiness, Warning};
+use crate::snapshot::{Snapshot, after};
 
 /// How long a pod may take to end before that is said: longer than Kubernetes' own grace period, and than most programs need to stop.
 const SLOW_SECONDS: u32 = 60;
 
 /// Terminating pods that we did not end and in which something may be at work.
-pub(crate) fn ended_by_others<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Pod> {
-    census.observed.pods.iter().filter(|p| p.terminating && by_others(census, p))
+pub(crate) fn ended_by_others<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+    snapshot.observed.pods.iter().filter(|p| p.terminating && by_others(snapshot, p))
 }
 
 /// Those of them that are known to have something in flight: what a person would want to wait for. Of the others an Event tells once.
-pub(crate) fn busy<'a>(census: &Census<'a>) -> impl Iterator<Item = (&'a Pod, InFlight)> {
-    let count = |p: &Pod| census.answer(p).map(|a| a.in_flight).filter(|f| f.total > 0);
-    ended_by_others(census).filter_map(move |p| Some((p, count(p)?)))
+pub(crate) fn busy<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = (&'a Pod, InFlight)> {
+    let count = |p: &Pod| snapshot.answer(p).map(|a| a.in_flight).filter(|f| f.total > 0);
+    ended_by_others(snapshot).filter_map(move |p| Some((p, count(p)?)))
 }
 
 /// The Warning condition's part: the pod that has been ending longest, and how many others there are. It serves nobody and nothing waits for it, but it
 /// has its node and its place in a quota, perhaps for days. What it has in flight by its last answer, if it has, is in WAITING-FOR.
-pub(crate) fn end_slowly(census: &Census<'_>, draft: &mut Draft) -> Option<Warning> {
+pub(crate) fn end_slowly(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Warning> {
     let mut slow = Vec::new();
-    for pod in census.observed.pods.iter().filter(|p| may_run(p)) {
+    for pod in snapshot.observed.pods.iter().filter(|p| may_run(p)) {
         let Some(since) = pod.ends_since else { continue };
         let said = after(since, SLOW_SECONDS);
-        draft.wake(census, said);
-        if said <= census.now {
+        draft.wake(snapshot, said);
+        if said <= snapshot.now {
             slow.push((since, pod));
         }
     }
@@ -68,10 +68,10 @@ pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
 
 /// We end a pod only after its drain was marked, and then with nothing known in flight, handed over to its own drain, or cut and marked so. (A spare
 /// that a ReplicaSet takes back was never Ready.)
-fn by_others(census: &Census<'_>, pod: &Pod) -> bool {
-    let busy = census.answer(pod).is_some_and(|a| a.in_flight.total > 0);
+fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let busy = snapshot.answer(pod).is_some_and(|a| a.in_flight.total > 0);
     let ours = match pod.drain {
-        Some(_) if !pod.serving => !busy || census.policy(pod).signal == Signal::Sigterm,
+        Some(_) if !pod.serving => !busy || snapshot.policy(pod).signal == Signal::Sigterm,
         Some(_) | None => pod.readiness == Readiness::Never && !busy,
     };
     may_run(pod) && pod.cut.is_none() && !ours
@@ -104,8 +104,8 @@ mod tests {
             pods: vec![pod],
             ..fixture::observed(fixture::app(1, fixture::policy(signal)))
         };
-        let census = Census::take(&observed, at);
-        (ended_by_others(&census).count() == 1, busy(&census).count() == 1)
+        let snapshot = Snapshot::take(&observed, at);
+        (ended_by_others(&snapshot).count() == 1, busy(&snapshot).count() == 1)
     }
 
     fn marked(pod: &mut Pod) {
@@ -155,9 +155,9 @@ mod tests {
             pods.iter_mut().for_each(edit);
             let app = fixture::app(1, fixture::policy(Signal::Http));
             let observed = Observed { pods, ..fixture::observed(app) };
-            let census = Census::take(&observed, at(now));
-            let mut draft = Draft::new(&census);
-            let warning = end_slowly(&census, &mut draft).map(|w| w.message).unwrap_or_default();
+            let snapshot = Snapshot::take(&observed, at(now));
+            let mut draft = Draft::new(&snapshot);
+            let warning = end_slowly(&snapshot, &mut draft).map(|w| w.message).unwrap_or_default();
             (warning, draft.wake_at().map(Timestamp::as_second))
         };
         assert_eq!(said(59, |_| ()), (String::new(), Some(60)), "and looked at again when it is due");

@@ -5,11 +5,11 @@
 use graceful_api::DrainReason;
 
 use crate::action::{Action, Proof};
-use crate::census::{Census, after, count};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
 use crate::futile::may_make;
 use crate::observed::{App, Container, Pod, Readiness, Revision, RevisionHash};
+use crate::snapshot::{Snapshot, after, count};
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -20,31 +20,31 @@ pub(crate) struct Course<'a> {
 }
 
 /// The update revision, unless Kubernetes refuses it or the rollout is paused: then what already serves grows and shrinks instead.
-pub(crate) fn course<'a>(census: &Census<'a>) -> Course<'a> {
-    let app = &census.observed.app;
-    let current = census.current().map(|r| &r.hash);
+pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
+    let app = &snapshot.observed.app;
+    let current = snapshot.serving_revision().map(|r| &r.hash);
     let stay = || Course { growth: current, rolling: false };
-    let exists = census.revision(&app.update).is_some();
-    if !exists && !census.may_be_made() {
+    let exists = snapshot.revision(&app.update).is_some();
+    if !exists && !snapshot.may_be_made() {
         return stay();
     }
-    if app.paused && !proven(census) && current.is_some() {
+    if app.paused && !proven(snapshot) && current.is_some() {
         return stay();
     }
     Course { growth: Some(&app.update), rolling: !app.paused }
 }
 
 /// A ReplicaSet with fewer replicas than running pods is about to choose among them, and it does not know who is busy. (Its controller was away
-/// while a spare started, or somebody scaled the Deployment.) One that it is to take is none of them (`Census::leaving`). The choice is taken back; what is too much then drains like any other pod.
-pub(crate) fn protect(census: &Census<'_>, draft: &mut Draft) {
-    for revision in &census.observed.revisions {
+/// while a spare started, or somebody scaled the Deployment.) One that it is to take is none of them (`Snapshot::leaving`). The choice is taken back; what is too much then drains like any other pod.
+pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for revision in &snapshot.observed.revisions {
         let running = count(
-            census
+            snapshot
                 .live
                 .iter()
                 .filter(|p| p.revision == revision.hash && p.container != Container::NeverStarted),
         );
-        if running > revision.replicas && !draft.hindered(census, revision.hindrance.as_ref()) {
+        if running > revision.replicas && !draft.hindered(snapshot, revision.hindrance.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });
         }
@@ -53,33 +53,33 @@ pub(crate) fn protect(census: &Census<'_>, draft: &mut Draft) {
 
 /// Before all else: pods of older revisions that cannot be busy. A crash-looping revision would fill the surge and block its own fix.
 /// True while one of them is on its way out.
-pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
+pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
     // A pause holds what would be drained, and no pod that never started of a revision that serves nobody.
-    let halted = !course.rolling && census.observed.app.paused && proven(census);
+    let halted = !course.rolling && snapshot.observed.app.paused && proven(snapshot);
     if !course.rolling && !halted {
         return false;
     }
-    let spared = |hash: &RevisionHash| halted && census.any_counts(hash);
+    let spared = |hash: &RevisionHash| halted && snapshot.any_takes_work(hash);
     let mut gone = 0;
     let goes = |p: &&Pod| {
-        dispensable(census, &p.revision) && !spared(&p.revision) && (!halted || census.cannot_be_busy(p))
+        dispensable(snapshot, &p.revision) && !spared(&p.revision) && (!halted || snapshot.cannot_be_busy(p))
     };
-    let mut pods: Vec<_> = census.labelled().filter(goes).collect();
+    let mut pods: Vec<_> = snapshot.labelled().filter(goes).collect();
     // Of what serves only what is beyond the rest: it goes last.
-    pods.sort_by_key(|p| to_spare(census, &p.revision) < i64::MAX);
+    pods.sort_by_key(|p| to_spare(snapshot, &p.revision) < i64::MAX);
     for pod in pods {
-        if let Some(proof) = undrained(census, pod)
-            && to_spare(census, &pod.revision) > gone
-            && draft.retire(census, pod, proof)
+        if let Some(proof) = undrained(snapshot, pod)
+            && to_spare(snapshot, &pod.revision) > gone
+            && draft.retire(snapshot, pod, proof)
         {
             gone += 1;
         }
     }
-    for revision in superseded(census).filter(|r| !spared(&r.hash)) {
-        let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash));
-        let left = to_spare(census, &revision.hash).saturating_sub(gone).max(0);
+    for revision in superseded(snapshot).filter(|r| !spared(&r.hash)) {
+        let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
+        let left = to_spare(snapshot, &revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);
-        if drop_unmade(census, draft, revision, at_most) {
+        if drop_unmade(snapshot, draft, revision, at_most) {
             gone += i64::from(unmade.min(at_most));
         }
     }
@@ -87,13 +87,13 @@ pub(crate) fn clear_away(census: &Census<'_>, draft: &mut Draft, course: &Course
 }
 
 /// Why a pod may go without a drain, if it may.
-pub(crate) fn undrained(census: &Census<'_>, pod: &Pod) -> Option<Proof> {
-    if census.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { never_worked(census, pod) }
+pub(crate) fn undrained(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
+    if snapshot.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { never_worked(snapshot, pod) }
 }
 
 /// A superseded revision whose missing or unready pods need not be waited for.
-fn dispensable(census: &Census<'_>, hash: &RevisionHash) -> bool {
-    to_spare(census, hash) > 0
+fn dispensable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
+    to_spare(snapshot, hash) > 0
 }
 
 /// How many missing or unready pods of a superseded revision need not be waited for.
@@ -101,40 +101,43 @@ fn dispensable(census: &Census<'_>, hash: &RevisionHash) -> bool {
 /// Until the update revision is proven, the revisions that serve keep even the pods that are only starting, up to `replicas` pods in all:
 /// were a node lost while the new revision is bad, their replacements would be all there is. Without surge, maxUnavailable says how many go.
 /// ([`grow_serving`] makes no more than is kept here, or what it makes would go again at once.)
-fn to_spare(census: &Census<'_>, hash: &RevisionHash) -> i64 {
-    let app = &census.observed.app;
-    if hash == census.update() {
+fn to_spare(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
+    let app = &snapshot.observed.app;
+    if hash == snapshot.update() {
         return 0;
     }
-    if proven(census) || !relied_on(census, hash) {
+    if proven(snapshot) || !relied_on(snapshot, hash) {
         return i64::MAX;
     }
     let missing = if app.max_surge == 0 { app.max_unavailable } else { 0 };
-    let there: i64 = superseded(census).map(|r| census.wanted_of(r)).sum();
+    let there: i64 = superseded(snapshot).map(|r| snapshot.wanted_of(r)).sum();
     (there - i64::from(app.replicas.saturating_sub(missing))).max(0)
 }
 
-fn superseded<'a>(census: &Census<'a>) -> impl Iterator<Item = &'a Revision> {
-    census.observed.revisions.iter().filter(|r| r.hash != *census.update())
+fn superseded<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Revision> {
+    snapshot.observed.revisions.iter().filter(|r| r.hash != *snapshot.update())
 }
 
 /// It serves; or nothing does, and it is the oldest that should.
-fn relied_on(census: &Census<'_>, hash: &RevisionHash) -> bool {
-    let oldest = superseded(census).filter(|r| census.wanted_of(r) > 0).min_by_key(|r| (r.created, &r.hash));
-    census.any_counts(hash)
+fn relied_on(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
+    let oldest =
+        superseded(snapshot).filter(|r| snapshot.wanted_of(r) > 0).min_by_key(|r| (r.created, &r.hash));
+    snapshot.any_takes_work(hash)
         || (oldest.is_some_and(|r| r.hash == *hash)
-            && !superseded(census).any(|r| census.any_counts(&r.hash)))
+            && !superseded(snapshot).any(|r| snapshot.any_takes_work(&r.hash)))
 }
 
 /// Something of the update revision counts: it can replace others.
-fn proven(census: &Census<'_>) -> bool {
-    census.observed.app.replicas == 0 || census.any_counts(census.update())
+fn proven(snapshot: &Snapshot<'_>) -> bool {
+    snapshot.observed.app.replicas == 0 || snapshot.any_takes_work(snapshot.update())
 }
 
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
-fn drop_unmade(census: &Census<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
-    let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash)).min(at_most);
-    if unmade == 0 || draft.has_scaled(&revision.hash) || draft.hindered(census, revision.hindrance.as_ref())
+fn drop_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
+    let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash)).min(at_most);
+    if unmade == 0
+        || draft.has_scaled(&revision.hash)
+        || draft.hindered(snapshot, revision.hindrance.as_ref())
     {
         return false;
     }
@@ -147,34 +150,36 @@ fn drop_unmade(census: &Census<'_>, draft: &mut Draft, revision: &Revision, at_m
 }
 
 /// Makes the growth revision as large as it should be: warm pods first, then new ones where P3 leaves room.
-pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, clearing: bool) {
+pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, clearing: bool) {
     let Some(growth) = course.growth else {
         return;
     };
-    let app = &census.observed.app;
-    let revision = census.revision(growth);
-    let mut need = i64::from(app.replicas) - serving_or_coming(census, course);
-    for pod in warm(census, growth) {
+    let app = &snapshot.observed.app;
+    let revision = snapshot.revision(growth);
+    let mut need = i64::from(app.replicas) - serving_or_coming(snapshot, course);
+    for pod in warm(snapshot, growth) {
         if need <= 0 {
             break;
         }
-        let epoch = draft.epochs.next_for(census, pod);
+        let epoch = draft.epochs.next_for(snapshot, pod);
         draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         need -= 1;
     }
-    let mut room = i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(census.total());
+    let mut room = i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(snapshot.total());
     if clearing {
         room = 0;
     }
-    if let Some(serving) = still_serving(census, course) {
+    if let Some(serving) = still_serving(snapshot, course) {
         // A stuck rollout and an autoscaler: only the surge is made of what has proven nothing.
-        need = need.min(i64::from(unproven_share(app)) - revision.map_or(0, |r| census.wanted_of(r)));
-        room -= grow_serving(census, draft, serving, room - need.max(0));
+        need = need.min(i64::from(unproven_share(app)) - revision.map_or(0, |r| snapshot.wanted_of(r)));
+        room -= grow_serving(snapshot, draft, serving, room - need.max(0));
     }
-    let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(census, draft, growth));
+    let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(snapshot, draft, growth));
     match revision {
         None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
-        Some(r) if new > 0 && !draft.has_scaled(growth) && !draft.hindered(census, r.hindrance.as_ref()) => {
+        Some(r)
+            if new > 0 && !draft.has_scaled(growth) && !draft.hindered(snapshot, r.hindrance.as_ref()) =>
+        {
             let to = r.replicas.saturating_add(new);
             draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
         }
@@ -184,11 +189,11 @@ pub(crate) fn grow(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, 
 
 /// The revision that serves while no pod of the one that is rolled out has ever worked. (Once one has, growth stays with the new revision even
 /// where it flaps, or pods would be made and drained with each flap.)
-fn still_serving<'a>(census: &Census<'a>, course: &Course<'_>) -> Option<&'a Revision> {
-    let rolling_out = course.rolling && course.growth == Some(census.update());
-    let ever_worked = census.revision(census.update()).is_some_and(|r| r.proven);
-    let serves = |r: &&Revision| census.any_counts(&r.hash);
-    census.current().filter(|_| rolling_out && !ever_worked && !proven(census)).filter(serves)
+fn still_serving<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
+    let rolling_out = course.rolling && course.growth == Some(snapshot.update());
+    let ever_worked = snapshot.revision(snapshot.update()).is_some_and(|r| r.proven);
+    let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
+    snapshot.serving_revision().filter(|_| rolling_out && !ever_worked && !proven(snapshot)).filter(serves)
 }
 
 /// How many pods of a revision that has proven nothing there may be.
@@ -197,16 +202,17 @@ fn unproven_share(app: &App) -> u32 {
 }
 
 /// Makes what is missing to `replicas` of the revision that serves, and says how many pods it asked for.
-fn grow_serving(census: &Census<'_>, draft: &mut Draft, serving: &Revision, room: i64) -> i64 {
-    let app = &census.observed.app;
+fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, room: i64) -> i64 {
+    let app = &snapshot.observed.app;
     // What may be missing for the new revision's sake (all of maxUnavailable without surge, one pod with it) is not made again.
     let spent = if app.max_surge == 0 { app.max_unavailable } else { app.max_unavailable.min(1) };
-    let there: i64 = superseded(census).map(|r| census.wanted_of(r)).sum();
+    let there: i64 = superseded(snapshot).map(|r| snapshot.wanted_of(r)).sum();
     let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
-    if missing == 0 || draft.has_scaled(&serving.hash) || draft.hindered(census, serving.hindrance.as_ref()) {
+    if missing == 0 || draft.has_scaled(&serving.hash) || draft.hindered(snapshot, serving.hindrance.as_ref())
+    {
         return 0;
     }
-    let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(census, draft, &serving.hash));
+    let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(snapshot, draft, &serving.hash));
     if by == 0 {
         return 0;
     }
@@ -216,176 +222,176 @@ fn grow_serving(census: &Census<'_>, draft: &mut Draft, serving: &Revision, room
 }
 
 /// Pods that count towards `replicas` on this course.
-fn serving_or_coming(census: &Census<'_>, course: &Course<'_>) -> i64 {
+fn serving_or_coming(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let counted = |r: &&Revision| !course.rolling || course.growth == Some(&r.hash);
-    census.observed.revisions.iter().filter(counted).map(|r| census.wanted_of(r)).sum()
+    snapshot.observed.revisions.iter().filter(counted).map(|r| snapshot.wanted_of(r)).sum()
 }
 
 /// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
-fn warm<'a>(census: &Census<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
-    let mut pods: Vec<_> = census
+fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
+    let mut pods: Vec<_> = snapshot
         .draining()
-        .filter(|p| p.revision == *revision && census.available(p))
+        .filter(|p| p.revision == *revision && snapshot.available(p))
         .filter(|p| {
             p.drain.is_some_and(|d| d.reason != DrainReason::NodeDrain)
-                && !p.hindrance.as_ref().is_some_and(|h| h.holds(census.now))
+                && !p.hindrance.as_ref().is_some_and(|h| h.holds(snapshot.now))
         })
-        .filter(|p| census.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
+        .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
     pods
 }
 
 /// Starts the drains that the budget allows.
-pub(crate) fn shrink(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) {
-    if fenced(census) {
-        let mut spendable = spendable(census, draft, course);
+pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
+    if fenced(snapshot) {
+        let mut spendable = spendable(snapshot, draft, course);
         if course.rolling {
-            replace(census, draft, &mut spendable);
+            replace(snapshot, draft, &mut spendable);
         }
-        scale_down(census, draft, course, &mut spendable);
+        scale_down(snapshot, draft, course, &mut spendable);
     }
 }
 
 /// No Service of the user's own would keep sending clients to a draining pod.
-pub(crate) fn fenced(census: &Census<'_>) -> bool {
-    census.observed.surroundings.unfenced_services.is_empty()
+pub(crate) fn fenced(snapshot: &Snapshot<'_>) -> bool {
+    snapshot.observed.surroundings.unfenced_services.is_empty()
 }
 
 /// How many counting pods may stop serving: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
 ///
 /// While a rollout that can surge has proven nothing yet, only what serves above `replicas` itself: a bad revision costs no capacity. Where the
 /// surge cannot come at all, one pod makes room for it, if maxUnavailable has one.
-fn spendable(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>) -> i64 {
-    let app = &census.observed.app;
-    let unproven = course.rolling && app.max_surge > 0 && !proven(census);
+fn spendable(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> i64 {
+    let app = &snapshot.observed.app;
+    let unproven = course.rolling && app.max_surge > 0 && !proven(snapshot);
     let may_miss = match unproven {
         false => app.max_unavailable,
-        true if surge_cannot_come(census, draft) => app.max_unavailable.min(1),
+        true if surge_cannot_come(snapshot, draft) => app.max_unavailable.min(1),
         true => 0,
     };
-    i64::from(census.counting()) - i64::from(app.replicas.saturating_sub(may_miss))
+    i64::from(snapshot.taking_work()) - i64::from(app.replicas.saturating_sub(may_miss))
 }
 
 /// A quota or a policy refuses the new pods, or no node has taken one for `surgeTimeoutSeconds`. Not where one fails to start, crashes or is not
 /// Ready: more room would not help it.
-fn surge_cannot_come(census: &Census<'_>, draft: &mut Draft) -> bool {
-    let patience = census.observed.app.surge_timeout_seconds;
-    let refused = census.revision(census.update()).is_some_and(|r| r.replica_failure.is_some());
-    let new = census.labelled().filter(|p| !census.superseded(p));
+fn surge_cannot_come(snapshot: &Snapshot<'_>, draft: &mut Draft) -> bool {
+    let patience = snapshot.observed.app.surge_timeout_seconds;
+    let refused = snapshot.revision(snapshot.update()).is_some_and(|r| r.replica_failure.is_some());
+    let new = snapshot.labelled().filter(|p| !snapshot.superseded(p));
     let given_up_at: Vec<_> =
         new.filter_map(|p| p.unschedulable).map(|since| after(since, patience)).collect();
     for at in &given_up_at {
-        draft.wake(census, *at);
+        draft.wake(snapshot, *at);
     }
-    refused || given_up_at.iter().any(|at| *at <= census.now)
+    refused || given_up_at.iter().any(|at| *at <= snapshot.now)
 }
 
 /// The rollout's drains.
 ///
 /// Worked example, replicas 3, maxSurge 1, maxUnavailable 0: three old pods count, spendable is 0. The new pod is made (room 1), counts, and
 /// spendable is 1: one old pod starts to drain, and spendable is 0 again. It goes, room is 1, and so on.
-fn replace(census: &Census<'_>, draft: &mut Draft, spendable: &mut i64) {
+fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
     let mut old: Vec<_> =
-        census.labelled().filter(|p| census.superseded(p) && undrained(census, p).is_none()).collect();
-    old.sort_by_key(|p| (census.counts(p), known_in_flight(census, p), p.created, &p.name));
+        snapshot.labelled().filter(|p| snapshot.superseded(p) && undrained(snapshot, p).is_none()).collect();
+    old.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
     for pod in old {
-        let cost = i64::from(census.counts(pod));
-        let free = pod.readiness == Readiness::Never && dispensable(census, &pod.revision);
+        let cost = i64::from(snapshot.takes_work(pod));
+        let free = pod.readiness == Readiness::Never && dispensable(snapshot, &pod.revision);
         if free || *spendable >= cost {
             *spendable -= cost;
-            unroute(census, draft, pod, DrainReason::Rollout);
+            unroute(snapshot, draft, pod, DrainReason::Rollout);
         }
     }
 }
 
 /// Fewer replicas: replicas without a pod first, then pods that cannot be busy, then the idlest, by counts asked for just then.
-fn scale_down(census: &Census<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
-    let mut surplus = serving_or_coming(census, course) - i64::from(kept(census));
+fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
+    let mut surplus = serving_or_coming(snapshot, course) - i64::from(kept(snapshot));
     if surplus <= 0 {
         return;
     }
     let ours = |hash: &RevisionHash| !course.rolling || course.growth == Some(hash);
-    for revision in census.observed.revisions.iter().filter(|r| ours(&r.hash)) {
-        let unmade = revision.replicas.saturating_sub(census.live_of(&revision.hash));
-        if drop_unmade(census, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
+    for revision in snapshot.observed.revisions.iter().filter(|r| ours(&r.hash)) {
+        let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
+        if drop_unmade(snapshot, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
             surplus -= i64::from(unmade).min(surplus);
         }
     }
     let mut candidates = Vec::new();
-    for pod in census.labelled().filter(|p| ours(&p.revision)) {
-        match undrained(census, pod) {
+    for pod in snapshot.labelled().filter(|p| ours(&p.revision)) {
+        match undrained(snapshot, pod) {
             None => candidates.push(pod),
-            Some(proof) if surplus > 0 && draft.retire(census, pod, proof) => surplus -= 1,
+            Some(proof) if surplus > 0 && draft.retire(snapshot, pod, proof) => surplus -= 1,
             Some(_) => {}
         }
     }
     // Nobody is asked each second for a choice that cannot be made: a change freeze may last for days.
-    candidates.retain(|p| may_be_unrouted(census, draft, p));
-    if surplus <= 0 || candidates.is_empty() || !all_fresh(census, draft, &candidates) {
+    candidates.retain(|p| may_be_unrouted(snapshot, draft, p));
+    if surplus <= 0 || candidates.is_empty() || !all_fresh(snapshot, draft, &candidates) {
         return;
     }
     candidates.sort_by_key(|p| {
-        (census.counts(p), known_in_flight(census, p), std::cmp::Reverse(p.created), &p.name)
+        (snapshot.takes_work(p), known_in_flight(snapshot, p), std::cmp::Reverse(p.created), &p.name)
     });
     for pod in candidates {
-        let cost = i64::from(census.counts(pod));
+        let cost = i64::from(snapshot.takes_work(pod));
         if surplus > 0 && *spendable >= cost {
             surplus -= 1;
             *spendable -= cost;
-            unroute(census, draft, pod, DrainReason::ScaleDown);
+            unroute(snapshot, draft, pod, DrainReason::ScaleDown);
         }
     }
 }
 
 /// How many pods scaling leaves alone: `replicas`, and while a pause holds a rollout half-way also the surge that it stopped at.
-fn kept(census: &Census<'_>) -> u32 {
-    let app = &census.observed.app;
+fn kept(snapshot: &Snapshot<'_>) -> u32 {
+    let app = &snapshot.observed.app;
     let half_way = app.paused
-        && census.labelled().any(|p| census.superseded(p))
-        && census.labelled().any(|p| !census.superseded(p));
+        && snapshot.labelled().any(|p| snapshot.superseded(p))
+        && snapshot.labelled().any(|p| !snapshot.superseded(p));
     if half_way { app.replicas.saturating_add(app.max_surge) } else { app.replicas }
 }
 
 /// Every candidate that serves and takes work has been asked since the choice came due, whether it answered or not. Otherwise all are asked, each second, and
 /// the choice waits: a count from before may be that of another minute.
-fn all_fresh(census: &Census<'_>, draft: &mut Draft, candidates: &[&Pod]) -> bool {
+fn all_fresh(snapshot: &Snapshot<'_>, draft: &mut Draft, candidates: &[&Pod]) -> bool {
     draft.ask_serving = true;
-    candidates.iter().filter(|p| census.serves(p) && !census.closed(p)).all(|p| {
-        let contact = census.contact(p);
+    candidates.iter().filter(|p| snapshot.serves(p) && !snapshot.not_accepting(p)).all(|p| {
+        let contact = snapshot.contact(p);
         let since = contact.and_then(|c| c.asking_since);
         since.is_some() && contact.and_then(|c| c.asked) >= since
     })
 }
 
 /// Unknown is busy: it ranks last.
-fn known_in_flight(census: &Census<'_>, pod: &Pod) -> u64 {
-    let contact = census.contact(pod).filter(|c| c.error.is_none());
+fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
+    let contact = snapshot.contact(pod).filter(|c| c.error.is_none());
     contact.and_then(|c| c.answer.as_ref()).map_or(u64::MAX, |a| a.in_flight.total)
 }
 
 /// Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
-fn may_be_unrouted(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> bool {
-    let revision = census.revision(&pod.revision).and_then(|r| r.hindrance.as_ref());
-    let brake = census.observed.surroundings.brake.as_ref();
+fn may_be_unrouted(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
+    let revision = snapshot.revision(&pod.revision).and_then(|r| r.hindrance.as_ref());
+    let brake = snapshot.observed.surroundings.brake.as_ref();
     let all = [revision, brake, pod.hindrance.as_ref()];
-    !all.into_iter().any(|hindrance| draft.hindered(census, hindrance))
+    !all.into_iter().any(|hindrance| draft.hindered(snapshot, hindrance))
 }
 
-pub(crate) fn unroute(census: &Census<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
-    if draft.has_acted_on(pod) || !may_be_unrouted(census, draft, pod) || chosen_from(census, pod) {
+pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
+    if draft.has_acted_on(pod) || !may_be_unrouted(snapshot, draft, pod) || chosen_from(snapshot, pod) {
         return;
     }
-    let epoch = draft.epochs.next_for(census, pod);
-    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since: census.now });
+    let epoch = draft.epochs.next_for(snapshot, pod);
+    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since: snapshot.now });
 }
 
 /// Its ReplicaSet still has a pod to take: marking this one now would turn the choice to a busy one.
-fn chosen_from(census: &Census<'_>, pod: &Pod) -> bool {
-    census.revision(&pod.revision).is_some_and(|r| census.live_of(&r.hash) > r.replicas)
+fn chosen_from(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    snapshot.revision(&pod.revision).is_some_and(|r| snapshot.live_of(&r.hash) > r.replicas)
 }
 
 /// Older revisions that have, or will have, pods.
-pub(crate) fn superseded_pods(census: &Census<'_>) -> u32 {
-    count(census.live.iter().filter(|p| census.superseded(p)))
+pub(crate) fn superseded_pods(snapshot: &Snapshot<'_>) -> u32 {
+    count(snapshot.live.iter().filter(|p| snapshot.superseded(p)))
 }

@@ -5,27 +5,27 @@ use std::collections::BTreeMap;
 use graceful_api::Signal;
 
 use crate::action::Conversation;
-use crate::census::Census;
 use crate::draft::Draft;
 use crate::observed::{Pod, PodUid, Readiness};
 use crate::others::ended_by_others;
+use crate::snapshot::Snapshot;
 
 /// More pods than these are not asked each second for a report alone.
 const MANY: usize = 20;
 
 /// A conversation for each pod that can hold one.
-pub(crate) fn conversations(census: &Census<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
-    let live = census.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(census, draft, p)?)));
+pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
+    let live = snapshot.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(snapshot, draft, p)?)));
     // What others end is told with its count while it ends. Many at once (a namespace that goes) are asked as rarely as serving ones.
-    let ended: Vec<_> = ended_by_others(census).collect();
+    let ended: Vec<_> = ended_by_others(snapshot).collect();
     let how = if ended.len() > MANY { Conversation::Survey } else { Conversation::Ask };
     live.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()
 }
 
-fn conversation(census: &Census<'_>, draft: &Draft, pod: &Pod) -> Option<Conversation> {
-    let policy = census.policy(pod);
+fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Conversation> {
+    let policy = snapshot.policy(pod);
     if pod.serving {
-        return serving(census, draft, pod, policy.signal);
+        return serving(snapshot, draft, pod, policy.signal);
     }
     let (epoch, _) = (pod.epoch?, pod.drain?);
     Some(match policy.signal {
@@ -36,8 +36,8 @@ fn conversation(census: &Census<'_>, draft: &Draft, pod: &Pod) -> Option<Convers
 
 /// A serving pod is asked rarely, unless something waits for its word: that it may be relied on, or how idle it is. One whose resumption has not
 /// arrived is told until it has.
-fn serving(census: &Census<'_>, draft: &Draft, pod: &Pod, signal: Signal) -> Option<Conversation> {
-    let said = census.answer(pod).and_then(|a| a.protocol);
+fn serving(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod, signal: Signal) -> Option<Conversation> {
+    let said = snapshot.answer(pod).and_then(|a| a.protocol);
     let unheard = said.and_then(|s| pod.epoch.filter(|e| s.epoch < *e && s.resumable));
     if let (Signal::Http, Some(epoch)) = (signal, unheard) {
         return Some(Conversation::Resume { epoch });
@@ -45,6 +45,6 @@ fn serving(census: &Census<'_>, draft: &Draft, pod: &Pod, signal: Signal) -> Opt
     if !matches!(pod.readiness, Readiness::Ready(_)) {
         return None;
     }
-    let unproven = !census.superseded(pod) && census.answer(pod).is_none();
+    let unproven = !snapshot.superseded(pod) && snapshot.answer(pod).is_none();
     Some(if draft.ask_serving || unproven { Conversation::Ask } else { Conversation::Survey })
 }

@@ -12,7 +12,7 @@ use crate::observed::{
 };
 
 /// The view, with the questions that rules ask of it.
-pub(crate) struct Census<'a> {
+pub(crate) struct Snapshot<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) now: Timestamp,
     /// Pods that a ReplicaSet counts: neither terminating nor finished.
@@ -21,7 +21,7 @@ pub(crate) struct Census<'a> {
     leaving: Vec<&'a Pod>,
 }
 
-impl<'a> Census<'a> {
+impl<'a> Snapshot<'a> {
     pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
         let mut live: Vec<_> = observed.pods.iter().filter(|p| p.lives()).collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
@@ -89,12 +89,12 @@ impl<'a> Census<'a> {
 
     /// Serves, and may be relied on: a pod of the update revision must have given a valid answer and take new work. (Older ones proved
     /// themselves when they came; after an operator's restart they are not asked to prove it again.)
-    pub(crate) fn counts(&self, pod: &Pod) -> bool {
-        self.serves(pod) && (self.superseded(pod) || (self.answer(pod).is_some() && !self.closed(pod)))
+    pub(crate) fn takes_work(&self, pod: &Pod) -> bool {
+        self.serves(pod) && (self.superseded(pod) || (self.answer(pod).is_some() && !self.not_accepting(pod)))
     }
 
     /// A serving pod whose admission is closed, or will be: its last resumption has not reached it yet. (Under signal Http alone is a pod told an epoch.)
-    pub(crate) fn closed(&self, pod: &Pod) -> bool {
+    pub(crate) fn not_accepting(&self, pod: &Pod) -> bool {
         let told = self.policy(pod).signal == Signal::Http;
         self.answer(pod)
             .and_then(|a| a.protocol)
@@ -112,13 +112,13 @@ impl<'a> Census<'a> {
         count(self.live.iter().filter(|p| self.serves(p)))
     }
 
-    pub(crate) fn counting(&self) -> u32 {
-        count(self.live.iter().filter(|p| self.counts(p)))
+    pub(crate) fn taking_work(&self) -> u32 {
+        count(self.live.iter().filter(|p| self.takes_work(p)))
     }
 
     /// Some pod of it may be relied on.
-    pub(crate) fn any_counts(&self, hash: &RevisionHash) -> bool {
-        self.live.iter().any(|p| p.revision == *hash && self.counts(p))
+    pub(crate) fn any_takes_work(&self, hash: &RevisionHash) -> bool {
+        self.live.iter().any(|p| p.revision == *hash && self.takes_work(p))
     }
 
     /// Pods that finish their work.
@@ -162,13 +162,13 @@ impl<'a> Census<'a> {
     }
 
     /// The newest revision that serves, other than the update revision; where none does, the newest that still has pods or replicas.
-    pub(crate) fn current(&self) -> Option<&'a Revision> {
+    pub(crate) fn serving_revision(&self) -> Option<&'a Revision> {
         self.observed
             .revisions
             .iter()
             .filter(|r| r.hash != *self.update())
             .filter(|r| self.wanted_of(r) > 0)
-            .max_by_key(|r| (self.any_counts(&r.hash), r.created, &r.hash))
+            .max_by_key(|r| (self.any_takes_work(&r.hash), r.created, &r.hash))
     }
 
     /// The epochs that this plan may still hand out: each above all annotations of the app and what the pod itself has seen.
@@ -199,9 +199,9 @@ pub(crate) struct Epochs {
 
 impl Epochs {
     /// One for this pod. A pod that lies about what it has seen burns its own numbers, nobody else's.
-    pub(crate) fn next_for(&mut self, census: &Census<'_>, pod: &Pod) -> Epoch {
+    pub(crate) fn next_for(&mut self, snapshot: &Snapshot<'_>, pod: &Pod) -> Epoch {
         self.last = self.last.next();
-        let seen = census.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch.next()).unwrap_or_default();
+        let seen = snapshot.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch.next()).unwrap_or_default();
         let annotated = pod.epoch.map(Epoch::next).unwrap_or_default();
         self.last.max(seen).max(annotated)
     }

@@ -4,14 +4,14 @@ use graceful_api::PodState;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::astray::words;
-use crate::census::{Census, after, count, seconds};
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
-use crate::drains::{Progress, progress};
+use crate::drains::{Progress, progress, state};
 use crate::observed::{Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
 use crate::others::{self, whole_seconds};
 use crate::rollout::{Course, superseded_pods};
-use crate::telling::{Stall, hindrances, state};
+use crate::snapshot::{Snapshot, after, count, seconds};
+use crate::stall::{Stall, hindrances};
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
 /// the rest.
@@ -25,50 +25,50 @@ const PATIENT: SignedDuration = SignedDuration::from_secs(30);
 
 /// Empty when nothing is waited for.
 pub(crate) fn sentence(
-    census: &Census<'_>,
+    snapshot: &Snapshot<'_>,
     draft: &mut Draft,
     course: &Course<'_>,
     stall: Option<&Stall>,
 ) -> String {
-    if census.observed.surroundings.namespace_terminating {
-        return namespace_goes(census);
+    if snapshot.observed.surroundings.namespace_terminating {
+        return namespace_goes(snapshot);
     }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
     // A stall has said the others.
     let untold = |h: &&Hindrance| stall.is_none() || h.kind == Hindered::TooSlow;
-    parts.extend(hindrances(census).find(untold).map(|hindrance| hindrance.message.clone()));
+    parts.extend(hindrances(snapshot).find(untold).map(|hindrance| hindrance.message.clone()));
     // Said before a drain that may take an hour: it may be for this that there is one.
-    parts.extend(no_pods(census));
-    parts.extend(drains(census, draft));
+    parts.extend(no_pods(snapshot));
+    parts.extend(drains(snapshot, draft));
     if parts.is_empty() {
-        parts.extend(new_pods(census, draft));
+        parts.extend(new_pods(snapshot, draft));
     }
     if parts.is_empty() {
-        parts.extend(rest(census, draft, course));
+        parts.extend(rest(snapshot, draft, course));
     }
-    parts.extend(ended_by_others(census));
+    parts.extend(ended_by_others(snapshot));
     parts.join("; ")
 }
 
 /// The drain that is nearest to trouble, and how many others there are.
-fn drains(census: &Census<'_>, draft: &mut Draft) -> Option<String> {
-    let mut pods: Vec<_> = census.draining().filter(|p| p.drain.is_some()).collect();
+fn drains(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<String> {
+    let mut pods: Vec<_> = snapshot.draining().filter(|p| p.drain.is_some()).collect();
     pods.sort_by_key(|p| (p.drain.map(|d| d.since), &p.name));
-    let held = |p: &&&Pod| progress(census, p) == Progress::Held;
+    let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
     let pod = pods.iter().find(held).or(pods.first())?;
     let others = match pods.len() - 1 {
         0 => String::new(),
         n => format!(" (and {n} more)"),
     };
-    Some(format!("{}{others}", drain(census, draft, pod)))
+    Some(format!("{}{others}", drain(snapshot, draft, pod)))
 }
 
-fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
-    let since = pod.drain.map_or(census.now, |d| d.since);
-    let age = age(census, draft, since);
-    let contact = census.contact(pod);
+fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> String {
+    let since = pod.drain.map_or(snapshot.now, |d| d.since);
+    let age = age(snapshot, draft, since);
+    let contact = snapshot.contact(pod);
     let lost = (!pod.node_ready).then(|| {
-        let known = census.answer(pod).map_or(String::new(), |a| format!(" (last known {} in flight)", a.in_flight.total));
+        let known = snapshot.answer(pod).map_or(String::new(), |a| format!(" (last known {} in flight)", a.in_flight.total));
         format!("counted busy: its node is not Ready, so nobody knows what it does{known}; if the node is lost for good, remove it from the cluster")
     });
     let what = lost.unwrap_or_else(|| {
@@ -78,7 +78,7 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
             }
             (Some(error), None) => format!("counted busy: {}", error.message),
             (None, None) => "not heard yet".to_owned(),
-            (None, Some(_)) => in_flight(census, pod),
+            (None, Some(_)) => in_flight(snapshot, pod),
         }
     });
     let restarted = match contact.and_then(|c| c.restarted) {
@@ -86,11 +86,11 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
         None => String::new(),
     };
     let wrong = contact.and_then(words).map_or(String::new(), |why| format!(", {why}"));
-    let way_out = if progress(census, pod) == Progress::Held {
-        let seconds = census.policy(pod).deadline_seconds;
+    let way_out = if progress(snapshot, pod) == Progress::Held {
+        let seconds = snapshot.policy(pod).deadline_seconds;
         format!(
             ", past its deadline of {seconds} s and held: wait, or `kubectl -n {} delete pod {}` to let it end within its grace period",
-            census.observed.app.namespace, pod.name
+            snapshot.observed.app.namespace, pod.name
         )
     } else {
         String::new()
@@ -99,11 +99,11 @@ fn drain(census: &Census<'_>, draft: &mut Draft, pod: &Pod) -> String {
 }
 
 /// Nothing is left for us to do there: its controller ends the pods, and each drains itself.
-fn namespace_goes(census: &Census<'_>) -> String {
-    let pods = census.observed.pods.iter().filter(|p| p.container != Container::Finished);
-    let known = pods.clone().filter_map(|p| census.answer(p)).map(|a| a.in_flight.total);
+fn namespace_goes(snapshot: &Snapshot<'_>) -> String {
+    let pods = snapshot.observed.pods.iter().filter(|p| p.container != Container::Finished);
+    let known = pods.clone().filter_map(|p| snapshot.answer(p)).map(|a| a.in_flight.total);
     let (pods, known) = (count(pods), known.fold(0, u64::saturating_add));
-    let namespace = &census.observed.app.namespace;
+    let namespace = &snapshot.observed.app.namespace;
     if pods == 0 {
         return format!("the namespace {namespace} is terminating: no pod runs in it any more");
     }
@@ -113,8 +113,8 @@ fn namespace_goes(census: &Census<'_>) -> String {
 }
 
 /// The busiest pod that others ended, and how many more there are.
-fn ended_by_others(census: &Census<'_>) -> Option<String> {
-    let mut pods: Vec<_> = others::busy(census).collect();
+fn ended_by_others(snapshot: &Snapshot<'_>) -> Option<String> {
+    let mut pods: Vec<_> = others::busy(snapshot).collect();
     pods.sort_by_key(|(p, count)| (std::cmp::Reverse(count.total), &p.name));
     let (pod, count) = pods.first()?;
     let others = match pods.len() - 1 {
@@ -131,13 +131,13 @@ fn ended_by_others(census: &Census<'_>) -> Option<String> {
     Some(format!("{}: ended by others with {}{until}{others}", pod.name, counts(*count, None)))
 }
 
-fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
-    let Some(answer) = census.answer(pod) else {
+fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
+    let Some(answer) = snapshot.answer(pod) else {
         return "not heard yet".to_owned();
     };
     let count = answer.in_flight;
-    let suffix = match state(census, pod) {
-        PodState::Lingering if never_latches(census, pod) => {
+    let suffix = match state(snapshot, pod) {
+        PodState::Lingering if never_latches(snapshot, pod) => {
             ", and it still accepts long after its linger: PUT must close admission by itself"
         }
         PodState::Lingering => ", lingering",
@@ -145,7 +145,7 @@ fn in_flight(census: &Census<'_>, pod: &Pod) -> String {
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
-    format!("{}{suffix}", counts(count, answer.scheduled.filter(|s| s.next > census.now)))
+    format!("{}{suffix}", counts(count, answer.scheduled.filter(|s| s.next > snapshot.now)))
 }
 
 /// As in "3 in flight (1 queued, 2 running)", and "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)".
@@ -173,55 +173,56 @@ fn counts(count: InFlight, scheduled: Option<Scheduled>) -> String {
 }
 
 /// It has taken the drain's epoch, and its linger is long over.
-fn never_latches(census: &Census<'_>, pod: &Pod) -> bool {
-    let said = census.answer(pod).and_then(|a| a.protocol);
-    let linger = seconds(census.policy(pod).linger_seconds) + PATIENT;
+fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let said = snapshot.answer(pod).and_then(|a| a.protocol);
+    let linger = seconds(snapshot.policy(pod).linger_seconds) + PATIENT;
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
-        && pod.drain.is_some_and(|d| census.now.duration_since(d.since) > linger)
+        && pod.drain.is_some_and(|d| snapshot.now.duration_since(d.since) > linger)
 }
 
 /// New pods that do not count yet.
-fn new_pods(census: &Census<'_>, draft: &mut Draft) -> Option<String> {
-    let mut pods: Vec<_> = census.labelled().filter(|p| !census.superseded(p) && !census.counts(p)).collect();
-    if superseded_pods(census) == 0 {
+fn new_pods(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<String> {
+    let mut pods: Vec<_> =
+        snapshot.labelled().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
+    if superseded_pods(snapshot) == 0 {
         // One that is about to be asked for the first time keeps nothing waiting.
-        pods.retain(|p| !census.serves(p) || census.contact(p).is_some_and(|c| c.asked.is_some()));
+        pods.retain(|p| !snapshot.serves(p) || snapshot.contact(p).is_some_and(|c| c.asked.is_some()));
     }
     pods.sort_by_key(|p| (p.created, &p.name));
     let first = pods.first()?;
-    if let Some(from) = census.available_from(first) {
-        draft.wake(census, from);
+    if let Some(from) = snapshot.available_from(first) {
+        draft.wake(snapshot, from);
     }
     let others = match pods.len() - 1 {
         0 => String::new(),
         n => format!(" (and {n} more)"),
     };
-    Some(format!("{}{others}", new_pod(census, first)))
+    Some(format!("{}{others}", new_pod(snapshot, first)))
 }
 
 /// What keeps one new pod from counting.
-pub(crate) fn new_pod(census: &Census<'_>, pod: &Pod) -> String {
+pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
     let name = &pod.name;
-    let error = census.contact(pod).and_then(|c| c.error.as_ref());
-    match (census.available_from(pod), &pod.trouble, error) {
-        (Some(from), ..) if from > census.now => {
+    let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
+    match (snapshot.available_from(pod), &pod.trouble, error) {
+        (Some(from), ..) if from > snapshot.now => {
             format!(
                 "{name}: Ready, Available after minReadySeconds ({} s)",
-                census.observed.app.min_ready_seconds
+                snapshot.observed.app.min_ready_seconds
             )
         }
         (Some(_), _, Some(error)) => {
             format!("{name}: Available, but its in-flight count cannot be read: {}", error.message)
         }
-        (Some(_), _, None) if census.answer(pod).is_some() => {
-            let why = census.contact(pod).and_then(words).map_or(String::new(), |why| format!(": {why}"));
+        (Some(_), _, None) if snapshot.answer(pod).is_some() => {
+            let why = snapshot.contact(pod).and_then(words).map_or(String::new(), |why| format!(": {why}"));
             format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
-        (None, Some(trouble), _) if pod.unschedulable.is_some() && room_helps(census, trouble) => {
+        (None, Some(trouble), _) if pod.unschedulable.is_some() && room_helps(snapshot, trouble) => {
             format!(
                 "{name}: not Ready: {trouble}; {}",
-                what_makes_room(census, census.observed.app.surge_timeout_seconds)
+                what_makes_room(snapshot, snapshot.observed.app.surge_timeout_seconds)
             )
         }
         (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),
@@ -230,18 +231,18 @@ pub(crate) fn new_pod(census: &Census<'_>, pod: &Pod) -> String {
 }
 
 /// What is waited for when no pod is at fault.
-fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<String> {
-    let app = &census.observed.app;
+fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<String> {
+    let app = &snapshot.observed.app;
     if app.deletion != Deletion::No {
         return Some("the children to be removed".to_owned());
     }
-    let to_roll = superseded_pods(census) > 0 || census.revision(&app.update).is_none();
+    let to_roll = superseded_pods(snapshot) > 0 || snapshot.revision(&app.update).is_none();
     if app.paused && to_roll && !course.rolling {
         return Some("the rollout is paused: set spec.rollout.paused to false to go on".to_owned());
     }
-    if census.revision(&app.update).is_none() {
-        return match census.observed.surroundings.template {
-            _ if census.may_be_made() => Some(format!("revision {} to be made", app.update)),
+    if snapshot.revision(&app.update).is_none() {
+        return match snapshot.observed.surroundings.template {
+            _ if snapshot.may_be_made() => Some(format!("revision {} to be made", app.update)),
             TemplateVerdict::Unknown => Some("a dry run of spec.template".to_owned()),
             TemplateVerdict::Accepted | TemplateVerdict::Refused(_) | TemplateVerdict::RefusedBefore(_) => {
                 None
@@ -253,11 +254,11 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
             "the serving pods' word on how busy they are, or the budget, to choose the idlest".to_owned(),
         );
     }
-    let here = count(census.labelled().filter(|p| !census.superseded(p)));
+    let here = count(snapshot.labelled().filter(|p| !snapshot.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let pods = if missing == 1 { "pod" } else { "pods" };
     if missing > 0 {
-        let lost = count(census.live.iter().filter(|p| !p.node_ready));
+        let lost = count(snapshot.live.iter().filter(|p| !p.node_ready));
         let lost = match lost {
             0 => String::new(),
             n => {
@@ -267,40 +268,40 @@ fn rest(census: &Census<'_>, draft: &Draft, course: &Course<'_>) -> Option<Strin
         return Some(format!("{missing} {pods} of revision {} to be made{lost}", app.update));
     }
     // Replicas without a pod, mostly, that are taken back; or a choice that is under way.
-    let more = census.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
+    let more = snapshot.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
     let pods = if more == 1 { "pod" } else { "pods" };
     Some(format!("{more} {pods} more than spec.replicas asks for to go"))
 }
 
-fn no_pods(census: &Census<'_>) -> Option<String> {
-    let app = &census.observed.app;
-    let failure = census.revision(&app.update)?.replica_failure.as_ref()?;
-    (app.deletion == Deletion::No).then(|| no_room(census, &failure.message))
+fn no_pods(snapshot: &Snapshot<'_>) -> Option<String> {
+    let app = &snapshot.observed.app;
+    let failure = snapshot.revision(&app.update)?.replica_failure.as_ref()?;
+    (app.deletion == Deletion::No).then(|| no_room(snapshot, &failure.message))
 }
 
 /// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
-fn no_room(census: &Census<'_>, words: &str) -> String {
-    format!("no pod of revision {} can be made: {words}; {}", census.update(), what_helps(census, words))
+fn no_room(snapshot: &Snapshot<'_>, words: &str) -> String {
+    format!("no pod of revision {} can be made: {words}; {}", snapshot.update(), what_helps(snapshot, words))
 }
 
 /// Room helps against a quota, and against nothing else that refuses a pod.
-fn what_helps(census: &Census<'_>, words: &str) -> String {
+fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
     if words.contains("quota") {
-        return what_makes_room(census, 0);
+        return what_makes_room(snapshot, 0);
     }
     "mend what refuses it; it is tried again".to_owned()
 }
 
 /// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go.
-fn room_helps(census: &Census<'_>, words: &str) -> bool {
-    superseded_pods(census) > 0
+fn room_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
+    superseded_pods(snapshot) > 0
         || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
 }
 
 /// `patience`: an autoscaler may bring a node in that time.
-fn what_makes_room(census: &Census<'_>, patience: u32) -> String {
-    let app = &census.observed.app;
-    if superseded_pods(census) == 0 || app.max_surge == 0 {
+fn what_makes_room(snapshot: &Snapshot<'_>, patience: u32) -> String {
+    let app = &snapshot.observed.app;
+    if superseded_pods(snapshot) == 0 || app.max_surge == 0 {
         return "make room".to_owned();
     }
     if app.max_unavailable == 0 {
@@ -311,10 +312,10 @@ fn what_makes_room(census: &Census<'_>, patience: u32) -> String {
 }
 
 /// The exact command that fences the first of the user's own Services.
-pub(crate) fn unfenced(census: &Census<'_>) -> String {
-    let services = &census.observed.surroundings.unfenced_services;
+pub(crate) fn unfenced(snapshot: &Snapshot<'_>) -> String {
+    let services = &snapshot.observed.surroundings.unfenced_services;
     let first = services.first().map_or("", String::as_str);
-    let namespace = &census.observed.app.namespace;
+    let namespace = &snapshot.observed.app.namespace;
     let named = services.iter().take(SERVICES_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let others = match services.len().saturating_sub(SERVICES_NAMED) {
         0 => String::new(),
@@ -328,15 +329,15 @@ pub(crate) fn unfenced(census: &Census<'_>) -> String {
 }
 
 /// How long, as coarse as it is old: a status is written only when this text changes, so a drain of hours must not write each second.
-fn age(census: &Census<'_>, draft: &mut Draft, since: Timestamp) -> String {
-    let age = census.now.duration_since(since).as_secs().max(0);
+fn age(snapshot: &Snapshot<'_>, draft: &mut Draft, since: Timestamp) -> String {
+    let age = snapshot.now.duration_since(since).as_secs().max(0);
     let (text, step) = match age {
         0..60 => (format!("{age} s"), 5),
         60..3600 => (format!("{} min", age / 60), 60),
         _ => (format!("{} h {} min", age / 3600, age % 3600 / 60), 300),
     };
     let next = u32::try_from(step - age % step).unwrap_or(1);
-    draft.wake(census, after(census.now, next));
+    draft.wake(snapshot, after(snapshot.now, next));
     text
 }
 

@@ -1,0 +1,126 @@
+//! What an app cannot get past without a person, and the sentence that says what would help.
+
+use graceful_api::conditions::Reason;
+use jiff::Timestamp;
+
+use crate::draft::Draft;
+use crate::futile;
+use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness};
+use crate::rollout::{fenced, superseded_pods};
+use crate::snapshot::{Snapshot, after, count};
+use crate::waiting_for;
+
+/// Why the app cannot go on without help.
+pub(crate) struct Stall {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+/// The first thing that needs a person. A drain that takes long is never one of them.
+pub(crate) fn stall(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall> {
+    let around = &snapshot.observed.surroundings;
+    if snapshot.observed.app.deletion != Deletion::No || around.namespace_terminating {
+        return None;
+    }
+    if let (Some(why), None) = (around.template.refusal(), snapshot.revision(snapshot.update())) {
+        let message = format!("spec.template cannot be rolled out, and nothing running was touched: {why}");
+        return Some(Stall { reason: Reason::Refused, message });
+    }
+    if !fenced(snapshot) && (superseded_pods(snapshot) > 0 || surplus(snapshot)) {
+        return Some(Stall { reason: Reason::UnfencedService, message: waiting_for::unfenced(snapshot) });
+    }
+    if let Some(stall) = hindrances(snapshot).find_map(stalled_by) {
+        return Some(stall);
+    }
+    if let Some(message) = futile::words(snapshot, snapshot.update()) {
+        return Some(Stall { reason: Reason::NoProgress, message });
+    }
+    failing(snapshot, draft).or_else(|| refused_child(snapshot))
+}
+
+/// What is left alone for now, and why; the app's own first.
+pub(crate) fn hindrances<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Hindrance> {
+    let observed = snapshot.observed;
+    let deployments = observed.revisions.iter().flat_map(|r| r.hindrance.iter().chain(&r.unannotated));
+    let pods = snapshot.live.clone().into_iter().filter_map(|p| p.hindrance.as_ref());
+    let around = &observed.surroundings;
+    observed
+        .app
+        .unclaimed
+        .iter()
+        .chain(&around.brake)
+        .chain(deployments)
+        .chain(pods)
+        .chain(&around.late_children)
+}
+
+fn stalled_by(hindrance: &Hindrance) -> Option<Stall> {
+    let Hindrance { kind, message, .. } = hindrance;
+    match kind {
+        Hindered::NoProgress => Some(Stall { reason: Reason::NoProgress, message: message.clone() }),
+        Hindered::Refused => Some(Stall {
+            reason: Reason::Refused,
+            message: format!("{message} (tried again, less and less often)"),
+        }),
+        Hindered::TooSlow => None,
+    }
+}
+
+/// A Deployment whose pods are proven idle and kept all the same, since the API server is too slow.
+pub(crate) fn too_slow(snapshot: &Snapshot<'_>) -> bool {
+    hindrances(snapshot).any(|h| h.kind == Hindered::TooSlow)
+}
+
+/// The Service or the budget cannot be made as the spec says, or does not stay so. Pods come and go all the same, but clients may not reach them.
+fn refused_child(snapshot: &Snapshot<'_>) -> Option<Stall> {
+    let warnings = &snapshot.observed.surroundings.warnings;
+    let stuck = |reason| matches!(reason, Reason::Refused | Reason::ChangedByOthers);
+    let refused = warnings.iter().find(|w| stuck(w.reason))?;
+    Some(Stall { reason: refused.reason, message: refused.message.clone() })
+}
+
+fn surplus(snapshot: &Snapshot<'_>) -> bool {
+    count(snapshot.labelled()) > snapshot.observed.app.replicas
+}
+
+/// A new pod that has failed to count for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
+fn failing(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall> {
+    let update = snapshot.revision(snapshot.update())?;
+    if let Some(failure) = &update.replica_failure {
+        let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
+        draft.wake(snapshot, overdue);
+        if overdue <= snapshot.now {
+            let message = format!("{}: no pod can be made: {}", update.name, failure.message);
+            return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
+        }
+    }
+    let mut found = None;
+    for pod in snapshot.labelled().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)) {
+        let Some((since, reason)) = failing_since(snapshot, pod) else {
+            continue;
+        };
+        let overdue = after(since, snapshot.observed.app.progress_deadline_seconds);
+        draft.wake(snapshot, overdue);
+        if overdue <= snapshot.now && found.is_none() {
+            found = Some(Stall { reason, message: waiting_for::new_pod(snapshot, pod) });
+        }
+    }
+    found
+}
+
+/// Since when a new pod has been failing, and at what. None while it has not been asked yet.
+fn failing_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<(Timestamp, Reason)> {
+    match (snapshot.available_from(pod), pod.readiness) {
+        (Some(from), _) if from <= snapshot.now => {
+            let contact = snapshot.contact(pod)?;
+            match (&contact.error, contact.closed_since) {
+                (Some(error), _) => Some((from.max(error.since), Reason::InFlightUnreadable)),
+                (None, Some(closed)) => Some((from.max(closed), Reason::ProgressDeadlineExceeded)),
+                (None, None) => None,
+            }
+        }
+        (Some(from), _) => Some((from, Reason::ProgressDeadlineExceeded)),
+        (None, Readiness::Lost(since)) => Some((since, Reason::ProgressDeadlineExceeded)),
+        (None, _) => Some((pod.created, Reason::ProgressDeadlineExceeded)),
+    }
+}

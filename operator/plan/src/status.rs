@@ -1,0 +1,246 @@
+//! What is told to people: the STATUS column, the conditions and the counts. The sentence is in `waiting_for`.
+
+use graceful_api::Phase;
+use graceful_api::conditions::{ConditionType, Reason};
+
+use crate::astray;
+use crate::draft::Draft;
+use crate::drains::{Progress, deadline, progress, state};
+use crate::observed::{Deletion, Pod, Warning};
+use crate::others;
+use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
+use crate::rollout::{Course, fenced, superseded_pods};
+use crate::snapshot::{Snapshot, count};
+use crate::stall::{Stall, stall, too_slow};
+use crate::waiting_for;
+
+pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> Report {
+    let stall = stall(snapshot, draft);
+    let phase = phase(snapshot, stall.as_ref());
+    let mut waiting_for = waiting_for::sentence(snapshot, draft, course, stall.as_ref());
+    if waiting_for.is_empty() && phase != Phase::Serving {
+        "the last changes to take effect".clone_into(&mut waiting_for);
+    }
+    let warning = warning(snapshot, draft, stall.as_ref());
+    let drained: Vec<_> = draining_pods(snapshot);
+    Report {
+        conditions: conditions(snapshot, phase, stall.as_ref(), &waiting_for, warning),
+        phase,
+        waiting_for,
+        serving: snapshot.serving(),
+        updated: count(snapshot.live.iter().filter(|p| snapshot.serves(p) && !snapshot.superseded(p))),
+        draining: count(snapshot.draining()),
+        in_flight: drained.iter().filter_map(|p| p.in_flight).map(|f| f.total).fold(0, u64::saturating_add),
+        current_revision: snapshot
+            .serving_revision()
+            .map(|r| r.hash.clone())
+            .or_else(|| snapshot.revision(snapshot.update()).map(|r| r.hash.clone())),
+        revisions: revisions(snapshot),
+        pods: drained,
+        ended_by_others: others::ended_by_others(snapshot).map(|p| ended_pod(snapshot, p)).collect(),
+    }
+}
+
+/// The first that applies, in this order.
+fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
+    let app = &snapshot.observed.app;
+    let superseded = superseded_pods(snapshot) > 0;
+    let to_roll = superseded || snapshot.revision(&app.update).is_none();
+    if app.deletion != Deletion::No || snapshot.observed.surroundings.namespace_terminating {
+        Phase::Deleting
+    } else if stall.is_some() {
+        Phase::Stalled
+    } else if app.paused && to_roll {
+        Phase::Paused
+    } else if too_slow(snapshot) || snapshot.draining().any(|p| progress(snapshot, p) == Progress::Held) {
+        Phase::Held
+    } else if to_roll || !all_here(snapshot) {
+        Phase::Rolling
+    } else if snapshot.total() > app.replicas || others::busy(snapshot).next().is_some() {
+        // Draining, or about to: what is there beyond `replicas` is not what the spec says.
+        Phase::Draining
+    } else {
+        Phase::Serving
+    }
+}
+
+/// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,
+/// and a restarted operator must not report a rollout that is not there.
+fn all_here(snapshot: &Snapshot<'_>) -> bool {
+    let here = snapshot.live.iter().filter(|p| !snapshot.superseded(p) && snapshot.serves(p)).filter(|p| {
+        let asked = snapshot.contact(p).and_then(|c| c.asked).is_some();
+        !asked || snapshot.takes_work(p)
+    });
+    count(here) >= snapshot.observed.app.replicas
+}
+
+fn conditions(
+    snapshot: &Snapshot<'_>,
+    phase: Phase,
+    stall: Option<&Stall>,
+    waiting_for: &str,
+    warning: Option<ConditionReport>,
+) -> Vec<ConditionReport> {
+    let app = &snapshot.observed.app;
+    let serving = snapshot.serving();
+    let enough = serving >= app.replicas.saturating_sub(app.max_unavailable);
+    let draining = count(snapshot.draining());
+    let (why, busy) = match phase {
+        Phase::Serving => (Reason::AsDesired, false),
+        Phase::Rolling if superseded_pods(snapshot) > 0 => (Reason::RollingOut, true),
+        Phase::Rolling => (Reason::Scaling, true),
+        Phase::Draining if draining > 0 => (Reason::Draining, true),
+        Phase::Draining if snapshot.total() > app.replicas => (Reason::Scaling, true),
+        Phase::Draining => (Reason::EndedByOthers, true),
+        Phase::Held => (Reason::DeadlineHeld, true),
+        Phase::Paused => (Reason::Paused, true),
+        Phase::Deleting => (Reason::Deleting, true),
+        Phase::Stalled => (stall.map_or(Reason::ProgressDeadlineExceeded, |s| s.reason), true),
+    };
+    let said =
+        if waiting_for.is_empty() { "all is as the spec says".to_owned() } else { waiting_for.to_owned() };
+    let condition = |kind, holds, reason, message: &str| ConditionReport {
+        kind,
+        holds,
+        reason,
+        message: message.to_owned(),
+    };
+    let mut all = vec![
+        condition(
+            ConditionType::Available,
+            enough,
+            if enough { Reason::MinimumReplicasAvailable } else { Reason::MinimumReplicasUnavailable },
+            &format!("{serving} of {} replicas serve", app.replicas),
+        ),
+        condition(ConditionType::Progressing, stall.is_none(), why, &said),
+        condition(
+            ConditionType::Drained,
+            draining == 0,
+            if draining == 0 { Reason::AsDesired } else { Reason::Draining },
+            &if draining == 1 { "1 pod drains".to_owned() } else { format!("{draining} pods drain") },
+        ),
+    ];
+    all.extend(warning);
+    all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, &said));
+    let stalled = stall.map_or_else(|| "nothing needs help".to_owned(), |s| s.message.clone());
+    all.push(condition(
+        ConditionType::Stalled,
+        stall.is_some(),
+        if stall.is_some() { why } else { Reason::AsDesired },
+        &stalled,
+    ));
+    all
+}
+
+/// One condition for all warnings; absent where there are none.
+fn warning(snapshot: &Snapshot<'_>, draft: &mut Draft, stall: Option<&Stall>) -> Option<ConditionReport> {
+    let mut warnings = snapshot.observed.surroundings.warnings.clone();
+    // Known before the first drain that it would stall.
+    if !fenced(snapshot) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
+        let message = waiting_for::unfenced(snapshot);
+        warnings.push(Warning { reason: Reason::UnfencedService, message });
+    }
+    warnings.extend(astray::warning(snapshot));
+    warnings.extend(others::end_slowly(snapshot, draft));
+    let reason = match warnings.as_slice() {
+        [] => return None,
+        [one] => one.reason,
+        _ => Reason::SeveralWarnings,
+    };
+    let message = warnings.iter().map(|w| w.message.as_str()).collect::<Vec<_>>().join(" · ");
+    Some(ConditionReport { kind: ConditionType::Warning, holds: true, reason, message })
+}
+
+fn revisions(snapshot: &Snapshot<'_>) -> Vec<RevisionReport> {
+    let pods = snapshot.by_revision();
+    let mut revisions: Vec<_> = snapshot.observed.revisions.iter().collect();
+    revisions.sort_by_key(|r| (std::cmp::Reverse(r.created), &r.hash));
+    let tally =
+        |hash, keep: &dyn Fn(&Pod) -> bool| count(pods.get(hash).into_iter().flatten().filter(|p| keep(p)));
+    revisions
+        .into_iter()
+        .map(|r| RevisionReport {
+            hash: r.hash.clone(),
+            pods: tally(&r.hash, &|_| true),
+            serving: tally(&r.hash, &|p| snapshot.serves(p)),
+            draining: tally(&r.hash, &|p| !p.serving),
+        })
+        .collect()
+}
+
+fn draining_pods(snapshot: &Snapshot<'_>) -> Vec<DrainingPodReport> {
+    let mut pods: Vec<_> = snapshot.draining().filter_map(|p| draining_pod(snapshot, p)).collect();
+    pods.sort_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
+    pods
+}
+
+fn draining_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<DrainingPodReport> {
+    let mark = pod.drain?;
+    let contact = snapshot.contact(pod);
+    let answer = snapshot.answer(pod);
+    Some(DrainingPodReport {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        reason: mark.reason,
+        state: state(snapshot, pod),
+        in_flight: answer.map(|a| a.in_flight),
+        since: mark.since,
+        deadline: deadline(mark, snapshot.policy(pod)),
+        held: progress(snapshot, pod) == Progress::Held,
+        last_contact: answer.map(|a| a.at),
+        error: contact.and_then(|c| c.error.as_ref()).map(|e| e.message.clone()),
+    })
+}
+
+fn ended_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> EndedPodReport {
+    EndedPodReport {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        in_flight: snapshot.answer(pod).map(|a| a.in_flight),
+        grace_ends: pod.grace_ends,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::Signal;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::fixture;
+    use crate::observed::{Observed, RevisionHash, Surroundings};
+
+    /// What is said of an app of one pod, of this revision, that these Services select.
+    fn told(of: &str, unfenced_services: Vec<String>) -> Report {
+        let at = Timestamp::UNIX_EPOCH;
+        let observed = Observed {
+            revisions: vec![fixture::revision(of)],
+            pods: vec![Pod { revision: RevisionHash::from(of), ..fixture::serving("tasks-1") }],
+            surroundings: Surroundings { unfenced_services, ..Surroundings::default() },
+            ..fixture::observed(fixture::app(1, fixture::policy(Signal::Http)))
+        };
+        crate::plan(&observed, at).report
+    }
+
+    fn reason(report: &Report, kind: ConditionType) -> Option<Reason> {
+        report.conditions.iter().find(|c| c.kind == kind && c.holds).map(|c| c.reason)
+    }
+
+    #[test]
+    fn an_unfenced_service_is_told_before_the_first_drain_and_stalls_it() {
+        let both = |of| {
+            let report = told(of, vec!["front".to_owned()]);
+            (reason(&report, ConditionType::Warning), reason(&report, ConditionType::Stalled))
+        };
+        assert_eq!(both("r"), (Some(Reason::UnfencedService), None));
+        assert_eq!(both("old"), (None, Some(Reason::UnfencedService)));
+    }
+
+    #[test]
+    fn the_command_that_helps_is_not_cut_off_however_many_services_there_are() {
+        let services = (10..40).map(|n| format!("{}{n}", "s".repeat(61))).collect();
+        let report = told("old", services);
+        let kept: String = report.waiting_for.chars().take(waiting_for::LONGEST_SENTENCE).collect();
+        assert!(kept.contains("(and 28 more)") && kept.contains("accept-unfenced-services=true"), "{kept}");
+    }
+}

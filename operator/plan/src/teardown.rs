@@ -1,0 +1,74 @@
+//! The GracefulApp goes: what is drained first, what is removed then, and what is left.
+
+use graceful_api::DrainReason;
+
+use crate::action::Action;
+use crate::draft::Draft;
+use crate::drains;
+use crate::futile;
+use crate::observed::Child;
+use crate::rollout::{self, undrained, unroute};
+use crate::snapshot::Snapshot;
+
+/// Every pod drains, then the children go, then the finalizer.
+///
+/// It never waits for terminating pods (their node may be lost), nor in a terminating namespace (all is being taken there anyway).
+pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    if !snapshot.observed.app.finalizer {
+        return;
+    }
+    if snapshot.observed.surroundings.namespace_terminating {
+        draft.act(Action::ReleaseFinalizer);
+        return;
+    }
+    futile::stop(snapshot, draft);
+    drains::unroute_spares(snapshot, draft);
+    rollout::protect(snapshot, draft);
+    for pod in snapshot.live.iter().filter(|p| p.serving || p.drain.is_none()) {
+        if let Some(proof) = undrained(snapshot, pod) {
+            draft.retire(snapshot, pod, proof);
+        } else {
+            unroute(snapshot, draft, pod, DrainReason::Delete);
+        }
+    }
+    drains::end_lingers(snapshot, draft);
+    drains::settle(snapshot, draft);
+    for revision in &snapshot.observed.revisions {
+        let live = snapshot.live_of(&revision.hash);
+        if revision.replicas > live
+            && !draft.has_scaled(&revision.hash)
+            && !draft.hindered(snapshot, revision.hindrance.as_ref())
+        {
+            let (revision, from) = (revision.hash.clone(), revision.replicas);
+            draft.act(Action::ScaleDown { revision, from, to: live });
+        }
+    }
+    if snapshot.live.is_empty() && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
+        remove_children(snapshot, draft);
+    }
+}
+
+fn remove_children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for revision in &snapshot.observed.revisions {
+        draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
+    }
+    let around = &snapshot.observed.surroundings;
+    if around.service != Child::AsWanted {
+        draft.act(Action::SyncService);
+    }
+    if around.budget != Child::AsWanted {
+        draft.act(Action::SyncBudget);
+    }
+    draft.act(Action::ReleaseFinalizer);
+}
+
+/// `--cascade=orphan`: the Deployments and the Service stay as they are; the budget would block every eviction for ever, so it goes.
+pub(crate) fn orphan(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    if !snapshot.observed.app.finalizer {
+        return;
+    }
+    if snapshot.observed.surroundings.budget != Child::AsWanted {
+        draft.act(Action::SyncBudget);
+    }
+    draft.act(Action::ReleaseFinalizer);
+}
