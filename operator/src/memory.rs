@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{Absences, Brake, Hindered, PodUid, Rejections, TemplateVerdict};
+use graceful_plan::{Absences, Brake, Hindered, Lags, PodUid, Rejections, RevisionHash, TemplateVerdict};
 use jiff::Timestamp;
 
 use crate::contest::Contest;
@@ -43,6 +43,10 @@ pub(crate) struct AppMemory {
     pub(crate) brake: Brake,
     /// Pods that ended before they were ever Ready.
     pub(crate) rejections: Rejections,
+    /// Deployments that their controller has not taken up.
+    pub(crate) lags: Lags,
+    /// When a pod of a revision was last ended and its Deployment scaled down for it.
+    pub(crate) taken_back: BTreeMap<RevisionHash, Instant>,
     /// Pods that are asked for and do not come.
     pub(crate) absences: Absences,
     /// Children that others change back, by kind.

@@ -64,7 +64,7 @@ impl Refusals {
         }
     }
 
-    /// A scale did not follow its DELETE, and none went through since.
+    /// A scale did not follow its DELETE in time, not long ago.
     pub(crate) fn came_late(&self, of: &Of) -> bool {
         self.0.get(of).is_some_and(|r| r.late && !r.forgotten())
     }
@@ -73,7 +73,7 @@ impl Refusals {
     /// other, they come by turns.
     pub(crate) fn cleared(&mut self, of: &Of) {
         if let Some(refused) = self.0.get_mut(of) {
-            (refused.passed, refused.late) = (true, false);
+            refused.passed = true;
         }
     }
 

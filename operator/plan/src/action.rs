@@ -54,6 +54,11 @@ pub enum Action {
         /// Which.
         revision: RevisionHash,
     },
+    /// Write something to a Deployment that its controller has given up, so that it looks again.
+    Nudge {
+        /// Which.
+        revision: RevisionHash,
+    },
     /// Raise a Deployment's `spec.replicas`, if it is still `from`.
     ScaleUp {
         /// Whose.
@@ -144,6 +149,7 @@ impl Action {
             | Self::CreateRevision { .. }
             | Self::SyncPolicy { .. }
             | Self::MarkProven { .. }
+            | Self::Nudge { .. }
             | Self::DeleteRevision { .. } => (None, None),
         }
     }

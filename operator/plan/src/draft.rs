@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::action::{Action, PodRef, Proof};
 use crate::drains::{Progress, progress};
-use crate::observed::{Hindrance, Pod, PodUid, RevisionHash};
+use crate::observed::{Container, Hindrance, Pod, PodUid, RevisionHash};
 use crate::snapshot::{Epochs, Snapshot};
 
 pub(crate) struct Draft {
@@ -42,11 +42,14 @@ impl Draft {
             return false; // its Deployment is gone: the garbage collector has it
         };
         let brake = &snapshot.observed.surroundings.brake;
-        if [&pod.hindrance, &revision.hindrance, brake]
-            .into_iter()
-            .any(|h| self.hindered(snapshot, h.as_ref()))
-        {
+        let all = [&pod.hindrance, &revision.hindrance, &revision.lag, brake];
+        if all.into_iter().any(|h| self.hindered(snapshot, h.as_ref())) {
             return false;
+        }
+        // A spare: its Deployment has no replica for it, and its ReplicaSet takes it, which it would otherwise make anew.
+        let unwanted = snapshot.live_of(&pod.revision) > revision.replicas;
+        if unwanted && pod.container == Container::NeverStarted {
+            return true;
         }
         if self.has_acted_on(pod) {
             return true;

@@ -76,6 +76,9 @@ pub(crate) fn revision(hash: &str) -> Revision {
         proven: true,
         hindrance: None,
         unannotated: None,
+        followed: true,
+        lag: None,
+        nudge: false,
     }
 }
 

@@ -66,7 +66,8 @@ pub struct Absent {
 }
 
 impl Absences {
-    /// Before each plan, with all Deployments and pods there are. Where Kubernetes says why a pod cannot be made, that is the word to go by.
+    /// Before each plan, with all Deployments and pods there are. Where it is known why a pod cannot be made (`ReplicaFailure`, a lag), that is the word to
+    /// go by.
     pub fn look(
         &mut self,
         revisions: &[Revision],
@@ -83,7 +84,7 @@ impl Absences {
                 *asked = Asked { seen, ..Asked::default() };
             }
             let missing = revision.replicas > count(all().filter(|p| p.lives()));
-            if !missing || revision.replica_failure.is_some() {
+            if !missing || revision.replica_failure.is_some() || !revision.followed {
                 asked.since = None;
             } else if revision.replicas > asked.replicas || asked.since.is_none() {
                 asked.since = Some(now);

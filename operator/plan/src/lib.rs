@@ -18,6 +18,7 @@ mod drains;
 #[cfg(test)]
 mod fixture;
 mod futile;
+mod lag;
 mod observed;
 mod others;
 mod report;
@@ -38,6 +39,7 @@ pub use contact::{
 };
 pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Absences, Absent, Rejected, Rejections};
+pub use lag::Lags;
 pub use observed::{
     App, Child, Container, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance,
     Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,

@@ -162,6 +162,12 @@ pub struct Revision {
     pub hindrance: Option<Hindrance>,
     /// The same of our annotations on it, which nothing waits for.
     pub unannotated: Option<Hindrance>,
+    /// Its controller has taken up the last change of it.
+    pub followed: bool,
+    /// It has not for too long ([`Lags`](crate::Lags)): none of its pods is taken out of service or ended.
+    pub lag: Option<Hindrance>,
+    /// It is time to write something to it, so that its controller looks at it again.
+    pub nudge: bool,
 }
 
 /// Why something is left alone for now. Its time passes by itself: no event shortens it. Known until a write goes through.

@@ -372,9 +372,11 @@ fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
 
 /// Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
 fn may_be_unrouted(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
-    let revision = snapshot.revision(&pod.revision).and_then(|r| r.hindrance.as_ref());
+    let revision = snapshot.revision(&pod.revision);
+    let (hindrance, lag) =
+        (revision.and_then(|r| r.hindrance.as_ref()), revision.and_then(|r| r.lag.as_ref()));
     let brake = snapshot.observed.surroundings.brake.as_ref();
-    let all = [revision, brake, pod.hindrance.as_ref()];
+    let all = [hindrance, lag, brake, pod.hindrance.as_ref()];
     !all.into_iter().any(|hindrance| draft.hindered(snapshot, hindrance))
 }
 

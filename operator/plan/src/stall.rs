@@ -8,6 +8,7 @@ use crate::futile;
 use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness};
 use crate::rollout::{fenced, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
+use crate::status::is_settled;
 use crate::waiting_for;
 
 /// Why the app cannot go on without help.
@@ -41,17 +42,13 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall>
 /// What is left alone for now, and why; the app's own first.
 pub(crate) fn hindrances<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Hindrance> {
     let observed = snapshot.observed;
-    let deployments = observed.revisions.iter().flat_map(|r| r.hindrance.iter().chain(&r.unannotated));
+    let deployments =
+        observed.revisions.iter().flat_map(|r| r.hindrance.iter().chain(&r.unannotated).chain(&r.lag));
     let pods = snapshot.live.clone().into_iter().filter_map(|p| p.hindrance.as_ref());
     let around = &observed.surroundings;
-    observed
-        .app
-        .unclaimed
-        .iter()
-        .chain(&around.brake)
-        .chain(deployments)
-        .chain(pods)
-        .chain(&around.late_children)
+    // An app that is as its spec says has got somewhere.
+    let brake = around.brake.iter().filter(|_| !is_settled(snapshot));
+    observed.app.unclaimed.iter().chain(brake).chain(deployments).chain(pods).chain(&around.late_children)
 }
 
 fn stalled_by(hindrance: &Hindrance) -> Option<Stall> {

@@ -56,12 +56,23 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
         Phase::Held
     } else if to_roll || !all_here(snapshot) {
         Phase::Rolling
-    } else if snapshot.total() > app.replicas || others::busy(snapshot).next().is_some() {
+    } else if !is_settled(snapshot) {
         // Draining, or about to: what is there beyond `replicas` is not what the spec says.
         Phase::Draining
     } else {
         Phase::Serving
     }
+}
+
+/// All is as the spec says.
+pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
+    let app = &snapshot.observed.app;
+    app.deletion == Deletion::No
+        && superseded_pods(snapshot) == 0
+        && snapshot.revision(&app.update).is_some()
+        && all_here(snapshot)
+        && snapshot.total() <= app.replicas
+        && others::busy(snapshot).next().is_none()
 }
 
 /// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,

@@ -9,6 +9,7 @@ use crate::futile;
 use crate::observed::Child;
 use crate::rollout::{self, undrained, unroute};
 use crate::snapshot::Snapshot;
+use crate::upkeep;
 
 /// Every pod drains, then the children go, then the finalizer.
 ///
@@ -22,6 +23,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         return;
     }
     futile::stop(snapshot, draft);
+    upkeep::nudge(snapshot, draft);
     drains::unroute_spares(snapshot, draft);
     rollout::protect(snapshot, draft);
     for pod in snapshot.live.iter().filter(|p| p.serving || p.drain.is_none()) {

@@ -16,6 +16,7 @@ pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let around = &snapshot.observed.surroundings;
     mark_proven(snapshot, draft);
+    nudge(snapshot, draft);
     if around.service != Child::AsWanted {
         draft.act(Action::SyncService);
     }
@@ -46,6 +47,15 @@ fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             && !draft.hindered(snapshot, revision.unannotated.as_ref())
         {
             draft.act(Action::MarkProven { revision: revision.hash.clone() });
+        }
+    }
+}
+
+/// Deployments that their controller has given up: see [`crate::Lags`].
+pub(crate) fn nudge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for revision in snapshot.observed.revisions.iter().filter(|r| r.nudge) {
+        if !draft.hindered(snapshot, revision.unannotated.as_ref()) {
+            draft.act(Action::Nudge { revision: revision.hash.clone() });
         }
     }
 }

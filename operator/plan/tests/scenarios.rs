@@ -60,6 +60,8 @@ enum Step {
     Places(usize),
     /// Scales are refused for so many seconds.
     RefuseScales(u32),
+    /// Writes of ReplicaSets take so many seconds.
+    SlowReplicaSets(u32),
     /// Calls take 2 s for so many seconds.
     SlowApi(u32),
     NamespaceTerminates,
@@ -233,6 +235,10 @@ fn take(world: &mut World, step: &Step) -> String {
         Step::RefuseScales(seconds) => {
             world.refuses_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));
             format!("scales are refused for {seconds} s")
+        }
+        Step::SlowReplicaSets(seconds) => {
+            world.replica_sets_take = i64::from(*seconds);
+            format!("writes of ReplicaSets take {seconds} s")
         }
         Step::SlowApi(seconds) => {
             world.slow_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));

@@ -153,9 +153,11 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
 /// Whether the other actions of a plan are as right without this one. Its failure is tried again with the whole plan.
 fn nothing_follows_from(action: &Action) -> bool {
     match action {
-        Action::SyncService | Action::SyncBudget | Action::SyncPolicy { .. } | Action::MarkProven { .. } => {
-            true
-        }
+        Action::SyncService
+        | Action::SyncBudget
+        | Action::SyncPolicy { .. }
+        | Action::MarkProven { .. }
+        | Action::Nudge { .. } => true,
         Action::AddFinalizer
         | Action::ReleaseFinalizer
         | Action::DryRunTemplate { .. }
@@ -209,6 +211,7 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
         Action::EndLinger { pod } => linger::end(scene, pod).await,
         Action::MarkProven { revision } => revision::mark_proven(scene, revision).await,
+        Action::Nudge { revision } => revision::nudge(scene, revision).await,
         Action::Retire { pod, revision, replicas, proof, as_well } => {
             let what = Retirement { pod, revision, replicas: *replicas, proof: *proof, as_well };
             retire::retire(scene, &what).await
@@ -227,6 +230,7 @@ fn kind(action: &Action) -> &'static str {
         Action::CreateRevision { .. } => "CreateRevision",
         Action::SyncPolicy { .. } => "SyncPolicy",
         Action::MarkProven { .. } => "MarkProven",
+        Action::Nudge { .. } => "Nudge",
         Action::DeleteRevision { .. } => "DeleteRevision",
         Action::ScaleUp { .. } => "ScaleUp",
         Action::ScaleDown { .. } => "ScaleDown",
@@ -250,6 +254,9 @@ fn words(action: &Action) -> String {
         }
         Action::SyncPolicy { revision } => format!("wrote the policy of revision {revision}"),
         Action::MarkProven { revision } => format!("wrote that revision {revision} has worked"),
+        Action::Nudge { revision } => {
+            format!("wrote to the Deployment of revision {revision}, which its controller had given up")
+        }
         Action::DeleteRevision { revision } => {
             format!("deleted the emptied Deployment of revision {revision}")
         }

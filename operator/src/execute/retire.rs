@@ -174,6 +174,7 @@ async fn take_back(
         match scaled {
             Ok(Ok(scaled)) => {
                 scale::wrote(scene, what.revision, &scaled);
+                scene.memory.taken_back.insert(what.revision.clone(), Instant::now());
                 return Ok(Outcome::Done);
             }
             Ok(Err(error)) if error.conflict() && tries < TRIES && deleted.elapsed() < IN_TIME => tries += 1,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use graceful_api::{Validated, children, names};
 use graceful_plan::{Hindered, RevisionHash, TemplateVerdict};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -156,6 +157,11 @@ pub(super) async fn sync_policy(scene: &mut Scene<'_>, revision: &RevisionHash) 
 /// The same for the word that a pod of it once worked.
 pub(super) async fn mark_proven(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
     annotate(scene, revision, names::PROVEN, names::PROVEN_TRUE.to_owned()).await
+}
+
+/// Any write will do: the Deployment controller looks again at what has changed.
+pub(super) async fn nudge(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
+    annotate(scene, revision, names::NUDGED, Timestamp::now().to_string()).await
 }
 
 /// One annotation, tried dry first: an admission that changes the pod template of whatever passes would make a native rollout of our write, and

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::names;
-use graceful_plan::RevisionHash;
 use graceful_plan::retire::may_lower;
+use graceful_plan::{Container, Hindered, RevisionHash};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;
@@ -25,6 +25,9 @@ use crate::refusals::Of;
 /// Deployment's status moves as often, and the next plan would meet the same.
 const IN_TIME: Duration = Duration::from_secs(3);
 const TRIES: u32 = 20;
+
+/// How long after a DELETE a spare that runs is put down to it.
+const LATELY: Duration = Duration::from_secs(60);
 
 /// The scale of one Deployment as it was read.
 #[derive(Clone, Debug)]
@@ -66,6 +69,18 @@ pub(super) async fn set(
         match write(scene, &seen, to, Mode::Real).await {
             Ok(scaled) => {
                 wrote(scene, revision, &scaled);
+                if spare_runs(scene, revision, from) {
+                    let message = format!(
+                        "a pod of Deployment {} was ended, and another came in its place before its ReplicaSet had followed: the cluster's controllers are \
+                         slow, or an admission webhook on replicasets is; tried again in another order",
+                        deployment.name_any()
+                    );
+                    scene.memory.refusals.note_late(
+                        &Of::Deployment(revision.clone()),
+                        Hindered::TooSlow,
+                        message,
+                    );
+                }
                 return Ok(Outcome::Done);
             }
             Err(error) if error.conflict() && conflicts < TRIES && begun.elapsed() < IN_TIME => {
@@ -75,6 +90,16 @@ pub(super) async fn set(
             Err(error) => return refused(scene, revision, &deployment.name_any(), to, error),
         }
     }
+}
+
+/// Whether this scale takes one back that belonged to a DELETE: it had come too late, and a spare runs.
+fn spare_runs(scene: &Scene<'_>, revision: &RevisionHash, from: u32) -> bool {
+    let runs = |p: &&graceful_plan::Pod| {
+        p.revision == *revision && p.lives() && p.container != Container::NeverStarted
+    };
+    let running = scene.seen.observed.pods.iter().filter(runs).count();
+    let lately = scene.memory.taken_back.get(revision).is_some_and(|at| at.elapsed() < LATELY);
+    lately && running > usize::try_from(from).unwrap_or(usize::MAX)
 }
 
 /// The scale, if it still belongs to the Deployment that was seen and is what was seen.

@@ -129,7 +129,8 @@ pub(crate) async fn observe(
     }
     ready_by_our_clock(&mut parsed, &mut memory.ready_ahead, Timestamp::now());
     memory.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
-    let revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &memory.refusals)).collect();
+    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &memory.refusals)).collect();
+    memory.lags.look(&mut revisions, Timestamp::now());
     let mut observed = Observed {
         app: resolved(app, valid.as_ref(), deletion, memory.refusals.of(&Of::Finalizer)),
         absent: memory.absences.look(&revisions, &parsed, Timestamp::now()),

@@ -44,6 +44,9 @@ impl Ours {
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
             hindrance: refusals.of(&Of::Deployment(self.hash.clone())),
             unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
+            followed: followed(&self.object),
+            lag: None,
+            nudge: false,
         }
     }
 }
@@ -74,6 +77,12 @@ pub(crate) fn drain_policy(policy: &graceful_api::DrainPolicy) -> DrainPolicy {
         deadline_seconds: *deadline_seconds,
         on_deadline: *on_deadline,
     }
+}
+
+/// Its controller writes which generation it has carried out.
+fn followed(deployment: &Deployment) -> bool {
+    let carried_out = deployment.status.as_ref().and_then(|status| status.observed_generation);
+    carried_out.unwrap_or_default() >= deployment.metadata.generation.unwrap_or_default()
 }
 
 fn replica_failure(deployment: &Deployment) -> Option<Failure> {

@@ -48,6 +48,8 @@ pub(super) struct Cluster {
     processes: Processes,
     /// When each pod was taken up.
     taken_up: BTreeMap<String, Instant>,
+    /// By a Deployment's uid: the replicas that its ReplicaSet knows, and those that the Deployment says, since when.
+    told: BTreeMap<String, (u64, (u64, Instant))>,
     tasks: JoinSet<()>,
 }
 
@@ -61,8 +63,15 @@ fn fresh_address() -> IpAddr {
 
 impl Cluster {
     pub(super) async fn play(world: World, dice: Dice, ledger: Arc<Ledger>, processes: Processes) {
-        let mut cluster =
-            Self { world, dice, ledger, processes, taken_up: BTreeMap::new(), tasks: JoinSet::new() };
+        let mut cluster = Self {
+            world,
+            dice,
+            ledger,
+            processes,
+            taken_up: BTreeMap::new(),
+            told: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        };
         loop {
             cluster.deployments();
             cluster.kubelet().await;
@@ -73,7 +82,7 @@ impl Cluster {
     }
 
     /// Makes and takes pods until each Deployment has its replicas.
-    fn deployments(&self) {
+    fn deployments(&mut self) {
         // The Deployments first: a real controller never sees a scale before the DELETE that it follows, for its word comes by way of the ReplicaSet.
         let deployments = self.world.list("deployments");
         let pods = self.world.list("pods");
@@ -81,7 +90,7 @@ impl Cluster {
             let name = deployment["metadata"]["name"].as_str().unwrap();
             let counted = |p: &&Value| p["owner"] == name && alive(p) && !finished(p);
             let mut live: Vec<_> = pods.iter().filter(counted).collect();
-            let wanted = usize::try_from(deployment["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap();
+            let wanted = usize::try_from(self.told_its_replica_set(&deployment)).unwrap();
             for _ in live.len()..wanted {
                 self.make_pod(name, &deployment);
             }
@@ -108,6 +117,35 @@ impl Cluster {
         {
             let _gone_already = self.world.write(|w| w.delete(&key(orphan), &json!({})));
         }
+    }
+
+    /// What a Deployment's ReplicaSet was told last: what the Deployment says, but for a webhook on ReplicaSets that takes its time.
+    fn told_its_replica_set(&mut self, deployment: &Value) -> u64 {
+        let takes = self.world.open().admission.replica_sets_take;
+        let says = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
+        let (told, asked) = self
+            .told
+            .entry(text(&deployment["metadata"]["uid"]))
+            .or_insert_with(|| (says, (says, Instant::now())));
+        if asked.0 != says {
+            *asked = (says, Instant::now());
+        }
+        if *told != says && asked.1.elapsed() < takes {
+            return *told;
+        }
+        *told = says;
+        let generation = &deployment["metadata"]["generation"];
+        if deployment["status"]["observedGeneration"] != *generation {
+            let seen = json!({"metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]}});
+            let key = ("deployments".to_owned(), "apps".to_owned(), text(&deployment["metadata"]["name"]));
+            let _changed_meanwhile = self.world.write(|w| {
+                w.edit(&key, &seen, |object| {
+                    object["status"]["observedGeneration"] = generation.clone();
+                    Ok(())
+                })
+            });
+        }
+        says
     }
 
     fn make_pod(&self, owner: &str, deployment: &Value) {

@@ -387,3 +387,15 @@ async fn a_finalizer_that_admission_takes_off_is_said_and_no_loop() {
     stage.until("it goes on by itself", CALM, |s| s.settled("0", 2)).await;
     stage.lost_nothing();
 }
+
+/// A webhook on ReplicaSets: each pod that goes is made again meanwhile, unless its ReplicaSet takes it itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_set_that_follows_late_makes_no_loop() {
+    let mut stage = Stage::settled_with(51, spec(3)).await;
+    stage.world.write(|w| w.admission.replica_sets_take = Duration::from_secs(3));
+    stage.change(&template("1"));
+    stage.until("a rollout", CALM, |s| s.settled("1", 3)).await;
+    // Each of three may cost a spare that ran, and those their own.
+    assert!(stage.deletions() <= 12, "{} pods went for three", stage.deletions());
+    stage.lost_nothing();
+}

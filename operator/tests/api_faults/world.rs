@@ -53,6 +53,8 @@ pub(super) struct Admission {
     pub(super) takes_ours_off: Option<&'static str>,
     /// GracefulApps are left without finalizers.
     pub(super) takes_finalizers: bool,
+    /// How long the Deployment controller's writes of ReplicaSets take.
+    pub(super) replica_sets_take: std::time::Duration,
     /// How long a call takes.
     pub(super) takes: std::time::Duration,
 }

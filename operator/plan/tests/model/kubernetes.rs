@@ -15,12 +15,21 @@ use super::process::{Behaviour, Process};
 /// The pods' usual `terminationGracePeriodSeconds`: less than a task, so that a wrong kill is a loss.
 pub(crate) const GRACE_SECONDS: i64 = 3;
 
+/// After so many seconds of failures the Deployment controller forgets a Deployment.
+const GIVES_UP: i64 = 80;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Deployment {
     pub(crate) replicas: u32,
     pub(crate) created: Timestamp,
     pub(crate) policy: DrainPolicy,
     pub(crate) proven: bool,
+    /// What its controller has told its ReplicaSet.
+    pub(crate) of_its_replica_set: u32,
+    /// Its controller has tried too often, and looks no more until something is written to it.
+    pub(crate) given_up: bool,
+    /// What it says now, and since when.
+    pub(crate) says: (u32, Timestamp),
     /// Since when its ReplicaSet cannot make pods.
     pub(crate) failing: Option<Timestamp>,
 }
@@ -128,7 +137,24 @@ impl World {
         if self.now < self.controller_back {
             return;
         }
-        let wanted: Vec<_> = self.deployments.iter().map(|(h, d)| (h.clone(), d.replicas)).collect();
+        // A webhook on ReplicaSets that takes long, or a Deployment controller that is busy with others: their own controller goes on.
+        if self.random.chance(self.faults.idle_controller / 4) {
+            let away = i64::try_from(self.random.next() % 6).expect("few");
+            self.deployments_followed = self.now + SignedDuration::from_secs(away);
+        }
+        let (now, take) = (self.now, self.replica_sets_take);
+        for deployment in self.deployments.values_mut() {
+            if deployment.says.0 != deployment.replicas {
+                (deployment.says, deployment.given_up) = ((deployment.replicas, now), false);
+            }
+            let tried = now.duration_since(deployment.says.1).as_secs();
+            deployment.given_up |= deployment.of_its_replica_set != deployment.replicas && tried == GIVES_UP;
+            if now >= self.deployments_followed && tried >= take && !deployment.given_up {
+                deployment.of_its_replica_set = deployment.replicas;
+            }
+        }
+        let wanted: Vec<_> =
+            self.deployments.iter().map(|(h, d)| (h.clone(), d.of_its_replica_set)).collect();
         for (hash, replicas) in wanted {
             let active: Vec<usize> = (0..self.pods.len())
                 .filter(|i| self.pods[*i].revision == hash && self.pods[*i].lives())
@@ -253,6 +279,9 @@ impl World {
             proven: d.proven,
             hindrance: None,
             unannotated: None,
+            followed: d.of_its_replica_set == d.replicas,
+            lag: None,
+            nudge: false,
         };
         Snapshot {
             at: self.now,
@@ -304,6 +333,7 @@ impl World {
         snapshot.observed.surroundings = self.surroundings.clone();
         snapshot.observed.contacts =
             self.dialogues.iter().map(|(uid, dialogue)| (uid.clone(), dialogue.contact().clone())).collect();
+        self.lags.look(&mut snapshot.observed.revisions, self.now);
         for revision in &mut snapshot.observed.revisions {
             revision.hindrance = self.hindrance(&revision.hash.0);
         }

@@ -5,11 +5,11 @@ mod kubernetes;
 mod operator;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use graceful_api::{OnDeadline, Signal};
 use graceful_plan::{
-    Absences, Answer, App, Brake, Conversation, Deletion, Dialogue, DrainPolicy, Hindrance, PodUid,
+    Absences, Answer, App, Brake, Conversation, Deletion, Dialogue, DrainPolicy, Hindrance, Lags, PodUid,
     Rejections, RevisionHash, Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -80,6 +80,11 @@ pub(crate) struct World {
     brake: Brake,
     rejections: Rejections,
     absences: Absences,
+    lags: Lags,
+    /// When a Deployment was last scaled down after a DELETE.
+    taken_back: BTreeMap<RevisionHash, Timestamp>,
+    /// Deployments whose spares ran before their ReplicaSets had followed.
+    late: BTreeSet<RevisionHash>,
     dialogues: BTreeMap<PodUid, Dialogue>,
     conversations: BTreeMap<PodUid, Conversation>,
     /// Every answer ever given, by which process of which pod.
@@ -90,6 +95,10 @@ pub(crate) struct World {
     last_write: Timestamp,
     names: u32,
     controller_back: Timestamp,
+    /// How many seconds a webhook on ReplicaSets takes.
+    pub(crate) replica_sets_take: i64,
+    /// When ReplicaSets are told what their Deployments say.
+    pub(crate) deployments_followed: Timestamp,
     random: Random,
 }
 
@@ -197,6 +206,9 @@ impl World {
             brake: Brake::default(),
             rejections: Rejections::default(),
             absences: Absences::default(),
+            lags: Lags::default(),
+            taken_back: BTreeMap::new(),
+            late: BTreeSet::new(),
             dialogues: BTreeMap::new(),
             conversations: BTreeMap::new(),
             said: Vec::new(),
@@ -205,6 +217,8 @@ impl World {
             last_write: now,
             names: 0,
             controller_back: now,
+            replica_sets_take: 0,
+            deployments_followed: now,
             random: Random(seed),
         }
     }

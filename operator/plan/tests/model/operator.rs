@@ -2,8 +2,8 @@
 
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Absences, Action, Answer, Brake, Child, Conversation, DrainMark, Hindered, Hindrance, Observed, Plan,
-    PodRef, PodUid, Proof, Reading, Rejections, Request, RevisionHash, TemplateVerdict, plan,
+    Absences, Action, Answer, Brake, Child, Container, Conversation, DrainMark, Hindered, Hindrance, Lags,
+    Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, RevisionHash, TemplateVerdict, plan,
 };
 
 use super::World;
@@ -89,6 +89,9 @@ impl World {
         self.brake = Brake::default();
         self.rejections = Rejections::default();
         self.absences = Absences::default();
+        self.lags = Lags::default();
+        self.taken_back.clear();
+        self.late.clear();
     }
 
     /// What is left alone for now, and a little longer: what is not tried again by then has no reason to be.
@@ -170,6 +173,9 @@ impl World {
                     created,
                     policy,
                     proven: false,
+                    of_its_replica_set: 0,
+                    says: (0, created),
+                    given_up: false,
                     failing: None,
                 });
                 self.surroundings.template = TemplateVerdict::Unknown;
@@ -178,12 +184,22 @@ impl World {
                 let policy = self.app.policy;
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.policy = policy;
             }
+            Action::Nudge { revision } => {
+                self.deployments.get_mut(&revision).ok_or(Stopped)?.given_up = false;
+            }
             Action::MarkProven { revision } => {
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.proven = true;
             }
             Action::ScaleUp { revision, from, to } => {
                 self.permitted(&revision)?;
                 self.scale(&revision, from, to)?;
+                let runs = |p: &&graceful_plan::Pod| p.lives() && p.container != Container::NeverStarted;
+                let running = self.live(&revision).iter().filter(runs).count();
+                let lately = |at: &jiff::Timestamp| self.now.duration_since(*at).as_secs() < 60;
+                if running > from as usize && self.taken_back.get(&revision).is_some_and(lately) {
+                    self.late.insert(revision.clone());
+                    self.hinder(&revision.0, Hindered::TooSlow, "its ReplicaSet follows late");
+                }
             }
             Action::ScaleDown { revision, from, to } => {
                 if !retire::may_lower(to, &self.live(&revision)) {
@@ -293,12 +309,13 @@ impl World {
             if self.refuses_until > self.now {
                 return Err(self.hinder(&revision.0, Hindered::Refused, "denied: change freeze"));
             }
-            if self.slow_until > self.now {
-                let policy = self.deployments[revision].policy;
-                if !retire::may_scale_first(&pod.uid, proof, as_well, policy, &live) {
-                    let told = "the API server is too slow to retire safely: a scale takes 2 s";
-                    return Err(self.hinder(&revision.0, Hindered::TooSlow, told));
-                }
+            let (slow, policy) = (self.slow_until > self.now, self.deployments[revision].policy);
+            let may = retire::may_scale_first(&pod.uid, proof, as_well, policy, &live);
+            if slow && !may {
+                let told = "the API server is too slow to retire safely: a scale takes 2 s";
+                return Err(self.hinder(&revision.0, Hindered::TooSlow, told));
+            }
+            if slow || (may && self.late.contains(revision)) {
                 self.judge(i, proof);
                 self.note(proof);
                 self.pods[i].cost = i32::MIN;
@@ -356,6 +373,7 @@ impl World {
             self.controllers();
         }
         self.hindrances.remove(&revision.0);
+        self.taken_back.insert(revision.clone(), self.now);
         self.scale(revision, replicas, scale_to)
     }
 
@@ -497,6 +515,7 @@ fn words(action: &Action) -> String {
         }
         Action::SyncPolicy { revision } => format!("sync the policy of {revision}"),
         Action::MarkProven { revision } => format!("mark {revision} as proven"),
+        Action::Nudge { revision } => format!("nudge the controller of {revision}"),
         Action::ScaleUp { revision, from, to } => format!("scale {revision} up, {from} to {to}"),
         Action::ScaleDown { revision, from, to } => format!("scale {revision} down, {from} to {to}"),
         Action::Unroute { pod, epoch, reason, .. } => {

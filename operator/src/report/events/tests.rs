@@ -69,6 +69,9 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         proven: true,
         hindrance: None,
         unannotated: None,
+        followed: true,
+        lag: None,
+        nudge: false,
     };
     let contacts = in_flight.iter().map(|(name, total)| {
         let in_flight = InFlight { total: *total, ..InFlight::default() };
