@@ -89,6 +89,8 @@ pub enum Action {
         reason: DrainReason,
         /// Since when; kept when a drain is only given a new number.
         since: Timestamp,
+        /// Its ReplicaSet is to take any other pod before it. Not so of one that never worked: that is the first to be taken.
+        protected: bool,
     },
     /// Remove the EndpointSlices that keep a lingering pod reachable on its node, and the annotation that names them.
     EndLinger {

@@ -1,10 +1,11 @@
 //! The plan while it is being written, with the rules about writing that all others keep.
 
+use graceful_api::DrainReason;
 use jiff::Timestamp;
 
 use crate::action::{Action, PodRef, Proof};
-use crate::drains::{Progress, progress};
-use crate::observed::{Container, Hindrance, Pod, PodUid, RevisionHash};
+use crate::drains::{Progress, may_start, progress};
+use crate::observed::{Deletion, Hindrance, Pod, PodUid, RevisionHash};
 use crate::snapshot::{Epochs, Snapshot};
 
 pub(crate) struct Draft {
@@ -46,12 +47,28 @@ impl Draft {
         if all.into_iter().any(|h| self.hindered(snapshot, h.as_ref())) {
             return false;
         }
-        // A spare: its Deployment has no replica for it, and its ReplicaSet takes it, which it would otherwise make anew.
-        let unwanted = snapshot.live_of(&pod.revision) > revision.replicas;
-        if unwanted && pod.container == Container::NeverStarted {
+        if self.has_acted_on(pod) {
             return true;
         }
-        if self.has_acted_on(pod) {
+        // It may start, or become Ready, after its DELETE: clients are not to be sent to it then.
+        if pod.serving && (may_start(pod) || matches!(proof, Proof::NeverWorked { .. })) {
+            let reason = match snapshot.observed.app.deletion {
+                Deletion::No if snapshot.superseded(pod) => DrainReason::Rollout,
+                Deletion::No => DrainReason::ScaleDown,
+                Deletion::Drain | Deletion::Orphan => DrainReason::Delete,
+            };
+            let epoch = self.epochs.next_for(snapshot, pod);
+            self.act(Action::Unroute {
+                pod: pod_ref(pod),
+                epoch,
+                reason,
+                since: snapshot.now,
+                protected: false,
+            });
+            return true;
+        }
+        // A spare: its Deployment has no replica for it, and its ReplicaSet takes it, which it would otherwise make anew.
+        if may_start(pod) && snapshot.live_of(&pod.revision) > revision.replicas {
             return true;
         }
         if self.has_scaled(&pod.revision) {

@@ -176,7 +176,8 @@ pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
                 {
                     let epoch = draft.epochs.next_for(snapshot, pod);
                     let DrainMark { reason, since } = mark;
-                    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
+                    let protected = !may_start(pod);
+                    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, protected });
                 }
             }
         }
@@ -198,8 +199,13 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         }
         let epoch = draft.epochs.next_for(snapshot, pod);
         let (reason, since) = (DrainReason::ScaleDown, snapshot.now);
-        draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since });
+        draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, protected: false });
     }
+}
+
+/// Nothing of it has started, and it may, also after its DELETE.
+pub(crate) fn may_start(pod: &Pod) -> bool {
+    pod.container == Container::NeverStarted
 }
 
 /// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable until it latches, or serves again.

@@ -381,11 +381,18 @@ fn may_be_unrouted(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> boo
 }
 
 pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
-    if draft.has_acted_on(pod) || !may_be_unrouted(snapshot, draft, pod) || chosen_from(snapshot, pod) {
+    // What is deleted is to serve nobody any more, whenever it can be ended.
+    let may = reason == DrainReason::Delete || may_be_unrouted(snapshot, draft, pod);
+    if draft.has_acted_on(pod)
+        || !may
+        || draft.hindered(snapshot, pod.hindrance.as_ref())
+        || chosen_from(snapshot, pod)
+    {
         return;
     }
     let epoch = draft.epochs.next_for(snapshot, pod);
-    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since: snapshot.now });
+    let since = snapshot.now;
+    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, protected: true });
 }
 
 /// Its ReplicaSet still has a pod to take: marking this one now would turn the choice to a busy one.

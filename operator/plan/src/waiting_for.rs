@@ -226,6 +226,9 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
             )
         }
         (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),
+        (None, None, _) if !pod.node_ready => format!(
+            "{name}: not Ready: its node is not Ready; if the node is lost for good, remove it from the cluster"
+        ),
         (None, None, _) => format!("{name}: not Ready yet"),
     }
 }

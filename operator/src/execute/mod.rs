@@ -18,7 +18,7 @@ mod scale;
 use std::time::{Duration, Instant};
 
 use graceful_api::GracefulApp;
-use graceful_plan::{Action, Hindered};
+use graceful_plan::{Action, DrainMark, Hindered};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
@@ -205,8 +205,9 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
         Action::ScaleUp { revision, from, to } | Action::ScaleDown { revision, from, to } => {
             scale::set(scene, revision, *from, *to).await
         }
-        Action::Unroute { pod, epoch, reason, since } => {
-            pods::unroute(scene, pod, *epoch, *reason, *since).await
+        Action::Unroute { pod, epoch, reason, since, protected } => {
+            let mark = DrainMark { reason: *reason, since: *since };
+            pods::unroute(scene, pod, *epoch, mark, *protected).await
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
         Action::EndLinger { pod } => linger::end(scene, pod).await,

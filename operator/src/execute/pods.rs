@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::{DrainReason, names};
-use graceful_plan::{Epoch, PodRef};
-use jiff::Timestamp;
+use graceful_api::names;
+use graceful_plan::{DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -15,19 +14,19 @@ use crate::error::{Error, call};
 use crate::observe::Kind;
 use crate::refusals::Of;
 
-/// Unroutes and protects: no new connections reach it, and its ReplicaSet takes any other pod first. Established ones live on.
+/// Unroutes, and protects one that may be at work: no new connections reach it, and its ReplicaSet takes any other pod first. Established ones live on.
 pub(super) async fn unroute(
     scene: &mut Scene<'_>,
     pod: &PodRef,
     epoch: Epoch,
-    reason: DrainReason,
-    since: Timestamp,
+    DrainMark { reason, since }: DrainMark,
+    protected: bool,
 ) -> Result<Outcome, Error> {
     let annotations = json!({
         (names::DRAIN_EPOCH): epoch.to_string(),
         (names::DRAIN_REASON): reason.as_str(),
         (names::DRAIN_SINCE): since.to_string(),
-        (names::POD_DELETION_COST): names::DRAINING_DELETION_COST,
+        (names::POD_DELETION_COST): protected.then_some(names::DRAINING_DELETION_COST),
         // Of a cut that was refused: what is counted as cut must have been cut.
         (names::CUT): null,
     });

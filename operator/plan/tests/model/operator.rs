@@ -208,7 +208,7 @@ impl World {
                 self.permitted(&revision)?;
                 self.scale(&revision, from, to)?;
             }
-            Action::Unroute { pod, epoch, reason, since } => {
+            Action::Unroute { pod, epoch, reason, since, protected } => {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
                 let local = self.local;
@@ -222,7 +222,7 @@ impl World {
                 }
                 let found = &mut self.pods[i];
                 found.serving = false;
-                found.cost = i32::MAX;
+                found.cost = if protected { i32::MAX } else { 0 };
                 found.epoch = Some(epoch);
                 found.drain = Some(DrainMark { reason, since });
                 found.version += 1;
@@ -399,6 +399,14 @@ impl World {
             Proof::Idle { .. } if open => Some("it still accepts"),
             Proof::Quiet { .. } if lately => Some("it was busy a moment ago"),
             Proof::NotRunning if pod.busy() => Some("it is busy"),
+            // Its kubelet may start it after the DELETE, and where no other endpoint is left clients are sent to it.
+            Proof::NotRunning | Proof::NeverWorked { .. }
+                if pod.serving
+                    && pod.container != Container::Crashed
+                    && pod.container != Container::CrashedEmpty =>
+            {
+                Some("it may start all the same, and is routed to")
+            }
             Proof::Cut { .. } if self.app.policy.on_deadline != graceful_api::OnDeadline::Terminate => {
                 Some("nobody chose to terminate")
             }
