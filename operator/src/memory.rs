@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{Absences, Brake, Hindered, Lags, PodUid, Rejections, RevisionHash, TemplateVerdict};
+use graceful_api::RevisionHash;
+use graceful_plan::{Absences, Brake, Hindered, Lags, PodUid, Rejections, TemplateVerdict};
 use jiff::Timestamp;
 
 use crate::contest::Contest;

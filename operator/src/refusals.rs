@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use graceful_plan::{Hindered, Hindrance, PodUid, RevisionHash};
+use graceful_api::RevisionHash;
+use graceful_plan::{Hindered, Hindrance, PodUid};
 use jiff::{SignedDuration, Timestamp};
 
 /// What is written to.

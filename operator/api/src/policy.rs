@@ -86,7 +86,7 @@ pub enum Question {
 }
 
 /// How a pod is drained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainPolicy {
     /// How it learns that it drains.

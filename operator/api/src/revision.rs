@@ -42,6 +42,12 @@ impl RevisionHash {
     }
 }
 
+impl From<&str> for RevisionHash {
+    fn from(hash: &str) -> Self {
+        Self(hash.to_owned())
+    }
+}
+
 impl fmt::Display for RevisionHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::DrainReason;
+use graceful_api::{DrainReason, RevisionHash};
 use jiff::Timestamp;
 
-use crate::observed::{Epoch, PodUid, RevisionHash};
+use crate::observed::{Epoch, PodUid};
 use crate::report::Report;
 
 /// All that follows from one view.

@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::{Deletion, Hindered, Hindrance, Observed, RevisionHash};
+use crate::observed::{Deletion, Hindered, Hindrance, Observed};
+use graceful_api::RevisionHash;
 
 /// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
 ///

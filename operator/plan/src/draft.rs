@@ -1,11 +1,11 @@
 //! The plan while it is being written, with the rules about writing that all others keep.
 
-use graceful_api::DrainReason;
+use graceful_api::{DrainReason, RevisionHash};
 use jiff::Timestamp;
 
 use crate::action::{Action, PodRef, Proof};
 use crate::drains::{Progress, may_start, progress};
-use crate::observed::{Deletion, Hindrance, Pod, PodUid, RevisionHash};
+use crate::observed::{Deletion, Hindrance, Pod, PodUid};
 use crate::snapshot::{Epochs, Snapshot};
 
 pub(crate) struct Draft {

@@ -1,7 +1,7 @@
 //! Pods that drain: when each may go, and what repairs a drain that went astray.
 
 use graceful_api::validated::MAX_DEADLINE_SECONDS;
-use graceful_api::{DrainReason, OnDeadline, PodState, Signal};
+use graceful_api::{DrainPolicy, DrainReason, OnDeadline, PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, Proof};
@@ -9,7 +9,7 @@ use crate::astray::patient;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::futile;
-use crate::observed::{Container, DrainMark, DrainPolicy, Epoch, Pod, Readiness};
+use crate::observed::{Container, DrainMark, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
 
@@ -278,10 +278,12 @@ fn closed_by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use graceful_api::RevisionHash;
+
     use super::*;
     use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
     use crate::fixture;
-    use crate::observed::{Container, Observed, PodUid, Readiness, Revision, RevisionHash};
+    use crate::observed::{Container, Observed, PodUid, Readiness, Revision};
 
     const EPOCH: Epoch = Epoch(7);
 

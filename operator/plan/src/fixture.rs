@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::{OnDeadline, Signal};
+use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use jiff::Timestamp;
 
-use crate::observed::{
-    App, Container, Deletion, DrainPolicy, Observed, Pod, PodUid, Readiness, Revision, RevisionHash,
-    Surroundings,
-};
+use crate::observed::{App, Container, Deletion, Observed, Pod, PodUid, Readiness, Revision, Surroundings};
 
 /// One that serves, of revision r.
 pub(crate) fn serving(name: &str) -> Pod {

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::names;
+use graceful_api::{RevisionHash, names};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
 use crate::draft::Draft;
-use crate::observed::{Container, Pod, PodUid, Readiness, Revision, RevisionHash};
+use crate::observed::{Container, Pod, PodUid, Readiness, Revision};
 use crate::snapshot::{Snapshot, count};
 
 /// So many more than `replicas` may end that way: a node that restarts rejects a few.

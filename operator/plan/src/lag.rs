@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::{Hindered, Hindrance, Revision, RevisionHash};
+use crate::observed::{Hindered, Hindrance, Revision};
+use graceful_api::RevisionHash;
 
 /// A controller that is well takes up a change in milliseconds, and behind an API server of two seconds a call in less than this.
 const LATE: SignedDuration = SignedDuration::from_secs(10);

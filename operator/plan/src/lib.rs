@@ -41,8 +41,8 @@ pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use lag::Lags;
 pub use observed::{
-    App, Child, Container, CutMark, Deletion, DrainMark, DrainPolicy, Epoch, Failure, Hindered, Hindrance,
-    Observed, Pod, PodUid, Readiness, Revision, RevisionHash, Surroundings, TemplateVerdict, Warning,
+    App, Child, Container, CutMark, Deletion, DrainMark, Epoch, Failure, Hindered, Hindrance, Observed, Pod,
+    PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::LONGEST_SENTENCE;

@@ -6,40 +6,27 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use graceful_api::conditions::Reason;
-use graceful_api::{DrainReason, OnDeadline, Signal};
+use graceful_api::{DrainPolicy, DrainReason, RevisionHash};
 use jiff::Timestamp;
 
 use crate::contact::Contact;
 use crate::futile::{Absent, Rejected};
 
-macro_rules! text_newtype {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub String);
+/// A pod's `metadata.uid`: unlike its name, never used twice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodUid(pub String);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl From<&str> for $name {
-            fn from(text: &str) -> Self {
-                Self(text.to_owned())
-            }
-        }
-    };
+impl fmt::Display for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
-text_newtype!(
-    /// A pod's `metadata.uid`: unlike its name, never used twice.
-    PodUid
-);
-text_newtype!(
-    /// The hash of a user's template: which revision a Deployment or a pod belongs to.
-    RevisionHash
-);
+impl From<&str> for PodUid {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
 
 /// The number of one drain or one resumption; each is above every earlier one of the same app. Below 2^53, so that JSON keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,21 +109,6 @@ pub enum Deletion {
     Drain,
     /// `--cascade=orphan`: it goes and leaves its Deployments.
     Orphan,
-}
-
-/// How a revision's pods are drained; frozen when the revision is superseded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DrainPolicy {
-    /// How a pod is told.
-    pub signal: Signal,
-    /// Unrouted but accepting.
-    pub linger_seconds: u32,
-    /// How long a zero must hold where admission cannot be closed.
-    pub quiet_seconds: u32,
-    /// How long a drain may take.
-    pub deadline_seconds: u32,
-    /// What then.
-    pub on_deadline: OnDeadline,
 }
 
 /// One Deployment of ours.

@@ -1,11 +1,11 @@
 //! What is told to people: the shapes. `status` fills them; the operator turns them into status, Events and metrics.
 
 use graceful_api::conditions::{ConditionType, Reason};
-use graceful_api::{DrainReason, Phase, PodState};
+use graceful_api::{DrainReason, Phase, PodState, RevisionHash};
 use jiff::Timestamp;
 
 use crate::contact::InFlight;
-use crate::observed::{PodUid, RevisionHash};
+use crate::observed::PodUid;
 
 /// The whole report. Counts are pods unless they say otherwise.
 #[derive(Clone, Debug, PartialEq)]

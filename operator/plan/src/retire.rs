@@ -1,11 +1,11 @@
 //! The last look before a kill. Pure: the executor brings what it read live and obeys.
 
-use graceful_api::Signal;
+use graceful_api::{DrainPolicy, Signal};
 
 use crate::action::Proof;
 use crate::busy::cannot_be_busy;
 pub use crate::drains::still_stands;
-use crate::observed::{Container, DrainPolicy, Epoch, Pod, PodUid, Readiness};
+use crate::observed::{Container, Epoch, Pod, PodUid, Readiness};
 
 /// What the live look allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,13 @@
 //!
 //! P3 is kept here and nowhere else: `room` bounds creation, `spendable` bounds drains.
 
-use graceful_api::DrainReason;
+use graceful_api::{DrainReason, RevisionHash};
 
 use crate::action::{Action, Proof};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
 use crate::futile::may_make;
-use crate::observed::{App, Container, Pod, Readiness, Revision, RevisionHash};
+use crate::observed::{App, Container, Pod, Readiness, Revision};
 use crate::snapshot::{Snapshot, after, count};
 
 /// Where the app is going.

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::Signal;
+use graceful_api::{DrainPolicy, RevisionHash, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::busy::cannot_be_busy;
 use crate::contact::{Answer, Contact};
-use crate::observed::{
-    Container, DrainPolicy, Epoch, Observed, Pod, Readiness, Revision, RevisionHash, TemplateVerdict,
-};
+use crate::observed::{Container, Epoch, Observed, Pod, Readiness, Revision, TemplateVerdict};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {

@@ -214,12 +214,12 @@ fn ended_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> EndedPodReport {
 
 #[cfg(test)]
 mod tests {
-    use graceful_api::Signal;
+    use graceful_api::{RevisionHash, Signal};
     use jiff::Timestamp;
 
     use super::*;
     use crate::fixture;
-    use crate::observed::{Observed, RevisionHash, Surroundings};
+    use crate::observed::{Observed, Surroundings};
 
     /// What is said of an app of one pod, of this revision, that these Services select.
     fn told(of: &str, unfenced_services: Vec<String>) -> Report {

@@ -14,9 +14,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use graceful_api::names;
+use graceful_api::{RevisionHash, names};
 use graceful_plan::retire::{self, Verdict, may_lower, may_scale_first};
-use graceful_plan::{Hindered, PodRef, PodUid, Proof, RevisionHash};
+use graceful_plan::{Hindered, PodRef, PodUid, Proof};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use graceful_api::{Validated, children, names};
-use graceful_plan::{Hindered, RevisionHash, TemplateVerdict};
+use graceful_api::{RevisionHash, Validated, children, names};
+use graceful_plan::{Hindered, TemplateVerdict};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;

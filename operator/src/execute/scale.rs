@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use graceful_api::names;
+use graceful_api::{RevisionHash, names};
 use graceful_plan::retire::may_lower;
-use graceful_plan::{Container, Hindered, RevisionHash};
+use graceful_plan::{Container, Hindered};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;

@@ -15,10 +15,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use graceful_api::{FieldError, GracefulApp, Policy, Validated, names};
+use graceful_api::{FieldError, GracefulApp, Policy, RevisionHash, Validated, names};
 use graceful_plan::{
     App, Contact, ContactError, Container, Deletion, Hindrance, Observed, PodRef, PodUid, Readiness,
-    RevisionHash,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -28,7 +27,7 @@ use kube::{Api, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 pub(crate) use self::pods::condition;
-use self::revisions::{Ours, drain_policy};
+use self::revisions::Ours;
 pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_leaving, surroundings};
 use self::trouble::ending;
@@ -273,7 +272,7 @@ fn live(operator: &Operator, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, Str
 
 impl Observation {
     /// How a revision's pods are drained.
-    pub(crate) fn policy(&self, revision: &RevisionHash) -> Option<graceful_plan::DrainPolicy> {
+    pub(crate) fn policy(&self, revision: &RevisionHash) -> Option<graceful_api::DrainPolicy> {
         self.observed.revisions.iter().find(|r| r.hash == *revision).map(|r| r.policy)
     }
 }
@@ -375,7 +374,7 @@ fn resolved(
             namespace: valid.namespace.clone(),
             replicas: valid.replicas,
             update: RevisionHash(valid.revision.0.clone()),
-            policy: drain_policy(&valid.policy.drain),
+            policy: valid.policy.drain,
             max_surge: valid.budget.surge,
             max_unavailable: valid.budget.unavailable,
             min_ready_seconds: valid.min_ready_seconds,

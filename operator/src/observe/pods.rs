@@ -1,7 +1,7 @@
 //! A pod object as the planner sees it. Each judgement here leans towards "may be busy".
 
-use graceful_api::{DrainReason, names};
-use graceful_plan::{Container, CutMark, DrainMark, Epoch, Pod, PodUid, Readiness, RevisionHash};
+use graceful_api::{DrainReason, RevisionHash, names};
+use graceful_plan::{Container, CutMark, DrainMark, Epoch, Pod, PodUid, Readiness};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

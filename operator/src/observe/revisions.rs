@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use graceful_api::{Policy, Validated, names};
-use graceful_plan::{DrainPolicy, Failure, Revision, RevisionHash};
+use graceful_api::{DrainPolicy, Policy, RevisionHash, Validated, names};
+use graceful_plan::{Failure, Revision};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
@@ -38,7 +38,7 @@ impl Ours {
             name: self.object.name_any(),
             replicas: replicas(&self.object),
             created: self.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
-            policy: self.policy.as_ref().map_or(CAUTIOUS, |p| drain_policy(&p.drain)),
+            policy: self.policy.as_ref().map_or(CAUTIOUS, |p| p.drain),
             policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
             replica_failure: replica_failure(&self.object),
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
@@ -65,18 +65,6 @@ pub(crate) const CAUTIOUS: DrainPolicy = DrainPolicy {
 pub(crate) fn replicas(deployment: &Deployment) -> u32 {
     let replicas = deployment.spec.replicas.unwrap_or(1);
     u32::try_from(replicas).unwrap_or_default()
-}
-
-pub(crate) fn drain_policy(policy: &graceful_api::DrainPolicy) -> DrainPolicy {
-    let graceful_api::DrainPolicy { signal, linger_seconds, quiet_seconds, deadline_seconds, on_deadline } =
-        policy;
-    DrainPolicy {
-        signal: *signal,
-        linger_seconds: *linger_seconds,
-        quiet_seconds: *quiet_seconds,
-        deadline_seconds: *deadline_seconds,
-        on_deadline: *on_deadline,
-    }
 }
 
 /// Its controller writes which generation it has carried out.
@@ -128,6 +116,6 @@ mod tests {
         };
         assert_eq!(revision("{\"fromTheFuture\": 1}").policy, CAUTIOUS);
         assert!(!revision("garbled").policy_current, "the update revision's is written anew");
-        assert_eq!(revision(&app.policy.to_annotation()).policy, drain_policy(&app.policy.drain));
+        assert_eq!(revision(&app.policy.to_annotation()).policy, app.policy.drain);
     }
 }

@@ -92,7 +92,8 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 
 #[cfg(test)]
 mod tests {
-    use graceful_plan::{Container, CutMark, Epoch, PodRef, Readiness, RevisionHash};
+    use graceful_api::RevisionHash;
+    use graceful_plan::{Container, CutMark, Epoch, PodRef, Readiness};
     use jiff::Timestamp;
 
     use super::*;

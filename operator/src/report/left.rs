@@ -11,8 +11,8 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use graceful_api::{GracefulApp, names};
-use graceful_plan::{Deletion, PodUid, RevisionHash};
+use graceful_api::{GracefulApp, RevisionHash, names};
+use graceful_plan::{Deletion, PodUid};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ObjectMeta, PartialObjectMeta};

@@ -11,9 +11,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
-use graceful_plan::{
-    Container, InFlight, Observed, Pod, PodUid, Readiness, Report, RevisionHash, cannot_be_busy,
-};
+use graceful_api::RevisionHash;
+use graceful_plan::{Container, InFlight, Observed, Pod, PodUid, Readiness, Report, cannot_be_busy};
 
 use super::LATELY;
 use super::events::{Happening, had};

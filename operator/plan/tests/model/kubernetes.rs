@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use graceful_api::{DrainPolicy, RevisionHash};
 use graceful_plan::{
-    Container, CutMark, DrainMark, DrainPolicy, Epoch, Failure, Observed, PodUid, Readiness, Revision,
-    RevisionHash, TemplateVerdict,
+    Container, CutMark, DrainMark, Epoch, Failure, Observed, PodUid, Readiness, Revision, TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
 

@@ -7,10 +7,10 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graceful_api::{OnDeadline, Signal};
+use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{
-    Absences, Answer, App, Brake, Conversation, Deletion, Dialogue, DrainPolicy, Hindrance, Lags, PodUid,
-    Rejections, RevisionHash, Surroundings,
+    Absences, Answer, App, Brake, Conversation, Deletion, Dialogue, Hindrance, Lags, PodUid, Rejections,
+    Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
 

@@ -1,9 +1,10 @@
 //! The operator of the model: the same loop as the real one, with a crash possible between any two calls.
 
+use graceful_api::RevisionHash;
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
     Absences, Action, Answer, Brake, Child, Container, Conversation, DrainMark, Hindered, Hindrance, Lags,
-    Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, RevisionHash, TemplateVerdict, plan,
+    Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, TemplateVerdict, plan,
 };
 
 use super::World;

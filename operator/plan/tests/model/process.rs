@@ -1,6 +1,7 @@
 //! What runs in a pod: it accepts tasks, finishes them, and speaks the drain protocol, or fails to.
 
-use graceful_plan::{Answer, Container, Epoch, InFlight, Protocol, Readiness, RevisionHash};
+use graceful_api::RevisionHash;
+use graceful_plan::{Answer, Container, Epoch, InFlight, Protocol, Readiness};
 use jiff::{SignedDuration, Timestamp};
 
 use super::World;

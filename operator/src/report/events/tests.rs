@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 
-use graceful_api::{DrainReason, OnDeadline, Signal};
+use graceful_api::{DrainPolicy, DrainReason, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{
-    Answer, App, Contact, Deletion, DrainMark, DrainPolicy, Epoch, Hindered, Hindrance, Readiness, Revision,
-    RevisionHash, Surroundings, plan,
+    Answer, App, Contact, Deletion, DrainMark, Epoch, Hindered, Hindrance, Readiness, Revision, Surroundings,
+    plan,
 };
 use jiff::Timestamp;
 
