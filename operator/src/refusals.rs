@@ -90,6 +90,11 @@ impl Refusals {
         })
     }
 
+    /// A write to it was refused not long ago.
+    pub(crate) fn knows(&self, of: &Of) -> bool {
+        self.0.get(of).is_some_and(|r| r.kind == Hindered::Refused && !r.forgotten())
+    }
+
     /// Drops what concerns pods that are gone.
     pub(crate) fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool) {
         self.0.retain(|of, refused| match of {

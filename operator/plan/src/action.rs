@@ -21,6 +21,15 @@ pub struct Plan {
     pub report: Report,
 }
 
+/// Where a pod stands among those that its ReplicaSet would take, all of which are Ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionCost {
+    /// Last: it may be at work.
+    Highest,
+    /// First: it has not started, or its revision never worked.
+    Lowest,
+}
+
 /// One idempotent call. Each carries what it was decided on, and is void where that no longer holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -89,8 +98,8 @@ pub enum Action {
         reason: DrainReason,
         /// Since when; kept when a drain is only given a new number.
         since: Timestamp,
-        /// Its ReplicaSet is to take any other pod before it. Not so of one that never worked: that is the first to be taken.
-        protected: bool,
+        /// When its ReplicaSet is to take it.
+        cost: DeletionCost,
     },
     /// Remove the EndpointSlices that keep a lingering pod reachable on its node, and the annotation that names them.
     EndLinger {

@@ -3,7 +3,7 @@
 use graceful_api::{DrainReason, RevisionHash};
 use jiff::Timestamp;
 
-use crate::action::{Action, PodRef, Proof};
+use crate::action::{Action, DeletionCost, PodRef, Proof};
 use crate::drains::{Progress, may_start, progress};
 use crate::observed::{Deletion, Hindrance, Pod, PodUid};
 use crate::snapshot::{Epochs, Snapshot};
@@ -63,12 +63,16 @@ impl Draft {
                 epoch,
                 reason,
                 since: snapshot.now,
-                protected: false,
+                cost: DeletionCost::Lowest,
             });
             return true;
         }
         // A spare: its Deployment has no replica for it, and its ReplicaSet takes it, which it would otherwise make anew.
         if may_start(pod) && snapshot.live_of(&pod.revision) > revision.replicas {
+            return true;
+        }
+        // Its ReplicaSet has not heard of the last replica less, and would make this pod anew.
+        if !revision.followed {
             return true;
         }
         if self.has_scaled(&pod.revision) {

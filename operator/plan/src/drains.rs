@@ -4,7 +4,7 @@ use graceful_api::validated::MAX_DEADLINE_SECONDS;
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::action::{Action, Proof};
+use crate::action::{Action, DeletionCost, Proof};
 use crate::astray::patient;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
@@ -176,8 +176,8 @@ pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
                 {
                     let epoch = draft.epochs.next_for(snapshot, pod);
                     let DrainMark { reason, since } = mark;
-                    let protected = !may_start(pod);
-                    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, protected });
+                    let cost = if may_start(pod) { DeletionCost::Lowest } else { DeletionCost::Highest };
+                    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost });
                 }
             }
         }
@@ -190,17 +190,31 @@ pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// ones: the spare would accept work and be killed with it. Seen on a real cluster: 5 tasks of 41.
 pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     // One that was Ready once is no spare: whoever ends it is told of, with what it has in flight, and no mark of ours may hide that.
-    let unready = |p: &&Pod| p.readiness == Readiness::Never;
-    let ends = |p: &&Pod| p.terminating && p.serving && p.container != Container::Finished;
-    for pod in snapshot.observed.pods.iter().filter(ends).filter(unready) {
+    let ends = |p: &&Pod| {
+        p.terminating && p.serving && p.container != Container::Finished && p.readiness == Readiness::Never
+    };
+    let ending = snapshot.observed.pods.iter().filter(ends);
+    for pod in ending.chain(to_be_taken(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
         if draft.hindered(snapshot, pod.hindrance.as_ref()) || futile::stopped(snapshot, &pod.revision) {
             continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);
-        let (reason, since) = (DrainReason::ScaleDown, snapshot.now);
-        draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, protected: false });
+        let (reason, since, cost) = (DrainReason::ScaleDown, snapshot.now, DeletionCost::Lowest);
+        draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost });
     }
+}
+
+/// Spares that have no replica in their Deployment, and that their ReplicaSet has not taken yet. It may hear of it late.
+fn to_be_taken<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+    snapshot.observed.revisions.iter().flat_map(|revision| {
+        let mut spares: Vec<_> =
+            snapshot.labelled().filter(|p| p.revision == revision.hash && may_start(p)).collect();
+        spares.sort_by_key(|p| std::cmp::Reverse((p.created, &p.name)));
+        let surplus = snapshot.live_of(&revision.hash).saturating_sub(revision.replicas);
+        spares.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
+        spares
+    })
 }
 
 /// Nothing of it has started, and it may, also after its DELETE.

@@ -14,10 +14,10 @@ use crate::snapshot::{Snapshot, count};
 /// So many more than `replicas` may end that way: a node that restarts rejects a few.
 const MANY: u32 = 5;
 
-/// How long a Deployment may ask for pods of which none comes, the first time; twice as long each time after that, up to the longest. An API server of two
-/// seconds a call needs a good ten for the first pod.
+/// How long a Deployment may ask for pods of which none comes, the first time; twice as long each time after that, up to the longest. It is
+/// counted from when its ReplicaSet has heard of it; a controller that is well makes a pod in milliseconds, and one that is slow gets longer the next time.
 const UNSEEN: (SignedDuration, SignedDuration) =
-    (SignedDuration::from_secs(20), SignedDuration::from_secs(300));
+    (SignedDuration::from_secs(10), SignedDuration::from_secs(300));
 
 /// How long nothing more is made of such a revision. Whatever rejects its pods is rarely over sooner, and each try costs a few records.
 const PAUSE: SignedDuration = SignedDuration::from_secs(60);
@@ -243,14 +243,14 @@ mod tests {
             let found = absences.look(&[revision], pods, at(second));
             found.values().next().map(|absent| absent.until.as_second())
         };
-        assert_eq!((look(2, &[], 0), look(2, &[], 19)), (None, None));
-        assert_eq!(look(2, &[], 20), Some(80));
-        assert_eq!(look(0, &[], 21), Some(80), "they are taken back");
-        assert_eq!((look(1, &[], 81), look(1, &[], 120)), (Some(80), Some(80)), "and one is tried");
-        assert_eq!(look(1, &[], 121), Some(181), "for twice as long");
-        assert_eq!(look(1, &[serving("a")], 122), None, "one has come");
-        assert_eq!((look(2, &[serving("a")], 130), look(2, &[serving("a")], 149)), (None, None));
-        assert_eq!(look(2, &[serving("a")], 150), Some(210));
+        assert_eq!((look(2, &[], 0), look(2, &[], 9)), (None, None));
+        assert_eq!(look(2, &[], 10), Some(70));
+        assert_eq!(look(0, &[], 11), Some(70), "they are taken back");
+        assert_eq!((look(1, &[], 71), look(1, &[], 90)), (Some(70), Some(70)), "and one is tried");
+        assert_eq!(look(1, &[], 91), Some(151), "for twice as long");
+        assert_eq!(look(1, &[serving("a")], 92), None, "one has come");
+        assert_eq!((look(2, &[serving("a")], 100), look(2, &[serving("a")], 109)), (None, None));
+        assert_eq!(look(2, &[serving("a")], 110), Some(170));
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod teardown;
 mod upkeep;
 mod waiting_for;
 
-pub use action::{Action, Conversation, Plan, PodRef, Proof};
+pub use action::{Action, Conversation, DeletionCost, Plan, PodRef, Proof};
 pub use brake::Brake;
 pub use busy::cannot_be_busy;
 pub use contact::{

@@ -4,7 +4,7 @@
 
 use graceful_api::{DrainReason, RevisionHash};
 
-use crate::action::{Action, Proof};
+use crate::action::{Action, DeletionCost, Proof};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
 use crate::futile::may_make;
@@ -392,7 +392,7 @@ pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, rea
     }
     let epoch = draft.epochs.next_for(snapshot, pod);
     let since = snapshot.now;
-    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, protected: true });
+    draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost: DeletionCost::Highest });
 }
 
 /// Its ReplicaSet still has a pod to take: marking this one now would turn the choice to a busy one.

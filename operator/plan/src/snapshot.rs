@@ -27,7 +27,16 @@ impl<'a> Snapshot<'a> {
         for revision in &observed.revisions {
             let counted = count(live.iter().filter(|p| p.revision == revision.hash));
             let to_go = counted.saturating_sub(revision.replicas) as usize;
-            leaving.extend(live.extract_if(.., |p| p.revision == revision.hash && p.retiring).take(to_go));
+            // One that is not Ready would be taken before one that is, whatever they cost.
+            let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_));
+            let before_it = live.iter().any(|p| {
+                p.revision == revision.hash
+                    && !p.retiring
+                    && p.container != Container::NeverStarted
+                    && !ready(p)
+            });
+            let is_next = |p: &&Pod| p.revision == revision.hash && p.retiring && !(before_it && ready(p));
+            leaving.extend(live.extract_if(.., |p| is_next(p)).take(to_go));
         }
         Self { observed, now, live, leaving }
     }

@@ -42,12 +42,14 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall>
 /// What is left alone for now, and why; the app's own first.
 pub(crate) fn hindrances<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Hindrance> {
     let observed = snapshot.observed;
-    let deployments =
-        observed.revisions.iter().flat_map(|r| r.hindrance.iter().chain(&r.unannotated).chain(&r.lag));
     let pods = snapshot.live.clone().into_iter().filter_map(|p| p.hindrance.as_ref());
     let around = &observed.surroundings;
-    // An app that is as its spec says has got somewhere.
-    let brake = around.brake.iter().filter(|_| !is_settled(snapshot));
+    // An app that is as its spec says has got somewhere, and waits for no controller.
+    let settled = is_settled(snapshot);
+    let deployments = observed.revisions.iter().flat_map(move |r| {
+        r.hindrance.iter().chain(&r.unannotated).chain(r.lag.iter().filter(move |_| !settled))
+    });
+    let brake = around.brake.iter().filter(move |_| !settled);
     observed.app.unclaimed.iter().chain(brake).chain(deployments).chain(pods).chain(&around.late_children)
 }
 

@@ -6,9 +6,9 @@ use crate::action::Action;
 use crate::draft::Draft;
 use crate::drains;
 use crate::futile;
-use crate::observed::Child;
+use crate::observed::{Child, DrainMark, Pod};
 use crate::rollout::{self, undrained, unroute};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, after};
 use crate::upkeep;
 
 /// Every pod drains, then the children go, then the finalizer.
@@ -35,6 +35,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
     drains::end_lingers(snapshot, draft);
     drains::settle(snapshot, draft);
+    close_door(snapshot, draft);
     for revision in &snapshot.observed.revisions {
         let live = snapshot.live_of(&revision.hash);
         if revision.replicas > live
@@ -47,6 +48,19 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
     if snapshot.live.is_empty() && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
         remove_children(snapshot, draft);
+    }
+}
+
+/// Once no pod is routed to, and none lingers any more, the Service goes, ahead of the other children: a spare that its ReplicaSet makes all the same, while
+/// nobody looks perhaps, finds no clients.
+fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    let lingers = |p: &Pod| {
+        let over = |mark: DrainMark| after(mark.since, snapshot.policy(p).linger_seconds);
+        p.lingering || p.drain.is_none_or(|mark| over(mark) > snapshot.now)
+    };
+    let closed = snapshot.labelled().next().is_none() && !snapshot.draining().any(lingers);
+    if closed && !snapshot.live.is_empty() && snapshot.observed.surroundings.service != Child::AsWanted {
+        draft.act(Action::SyncService);
     }
 }
 

@@ -246,7 +246,7 @@ proptest! {
         let running: usize = world.pods.iter().filter_map(|p| p.process.as_ref()).map(|p| p.tasks.len()).sum();
         let known = finished + lost + cut + unpromised + u32::try_from(running).expect("few");
         prop_assert_eq!(accepted, known, "the model itself lost count");
-        prop_assert!(world.violations.is_empty(), "{:?}", world.violations);
+        prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
         bounded(&world)?;
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn begin(
     }
     let named: Vec<_> = slices.iter().filter_map(|s| s["metadata"]["name"].as_str()).collect();
     let annotation = json!({(names::LINGERING): named.join(",")});
-    let version = match pods::annotate(scene, pod, version, &json!({}), &annotation).await {
+    let version = match pods::annotate(scene, pod, Some(version), &json!({}), &annotation).await {
         Ok(written) => {
             scene.memory.written.wrote(Kind::Pod, &written);
             written.resource_version().unwrap_or_default()
@@ -91,7 +91,7 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
             Err(error) => tracing::warn!(pod = pod.name, "{error}"),
         }
     }
-    match pods::annotate(scene, pod, &version, &json!({}), &json!({(names::LINGERING): null})).await {
+    match pods::annotate(scene, pod, Some(&version), &json!({}), &json!({(names::LINGERING): null})).await {
         Ok(written) => {
             scene.memory.written.wrote(Kind::Pod, &written);
             Ok(Outcome::Done)

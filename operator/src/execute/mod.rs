@@ -205,9 +205,9 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
         Action::ScaleUp { revision, from, to } | Action::ScaleDown { revision, from, to } => {
             scale::set(scene, revision, *from, *to).await
         }
-        Action::Unroute { pod, epoch, reason, since, protected } => {
+        Action::Unroute { pod, epoch, reason, since, cost } => {
             let mark = DrainMark { reason: *reason, since: *since };
-            pods::unroute(scene, pod, *epoch, mark, *protected).await
+            pods::unroute(scene, pod, *epoch, mark, *cost).await
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
         Action::EndLinger { pod } => linger::end(scene, pod).await,

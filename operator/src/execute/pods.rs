@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::names;
-use graceful_plan::{DrainMark, Epoch, PodRef};
+use graceful_api::{RevisionHash, names};
+use graceful_plan::{DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -20,22 +20,30 @@ pub(super) async fn unroute(
     pod: &PodRef,
     epoch: Epoch,
     DrainMark { reason, since }: DrainMark,
-    protected: bool,
+    cost: DeletionCost,
 ) -> Result<Outcome, Error> {
+    let number = match cost {
+        DeletionCost::Highest => names::DRAINING_DELETION_COST,
+        DeletionCost::Lowest => names::RETIRING_DELETION_COST,
+    };
     let annotations = json!({
         (names::DRAIN_EPOCH): epoch.to_string(),
         (names::DRAIN_REASON): reason.as_str(),
         (names::DRAIN_SINCE): since.to_string(),
-        (names::POD_DELETION_COST): protected.then_some(names::DRAINING_DELETION_COST),
+        (names::POD_DELETION_COST): number,
         // Of a cut that was refused: what is counted as cut must have been cut.
         (names::CUT): null,
     });
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
     };
+    // Its kubelet and its scheduler write to one that is only coming; nothing that they write changes this, and it is urgent.
+    if cost == DeletionCost::Lowest {
+        return patch(scene, pod, None, &json!({(names::SERVING_LABEL): null}), &annotations).await;
+    }
     match linger::begin(scene, pod, &version).await? {
         Ok(version) => {
-            patch(scene, pod, &version, &json!({(names::SERVING_LABEL): null}), &annotations).await
+            patch(scene, pod, Some(&version), &json!({(names::SERVING_LABEL): null}), &annotations).await
         }
         Err(undone) => Ok(undone),
     }
@@ -53,19 +61,34 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
     };
-    patch(scene, pod, &version, &json!({(names::SERVING_LABEL): names::SERVING}), &annotations).await
+    patch(scene, pod, Some(&version), &json!({(names::SERVING_LABEL): names::SERVING}), &annotations).await
 }
 
 async fn patch(
     scene: &mut Scene<'_>,
     pod: &PodRef,
-    version: &str,
+    version: Option<&str>,
     labels: &Value,
     annotations: &Value,
 ) -> Result<Outcome, Error> {
+    // Where a write has cost a pod its label, the next is only tried.
+    let suspect =
+        revision_of(scene, pod).is_some_and(|hash| scene.memory.refusals.knows(&Of::Deployment(hash)));
+    if suspect
+        && let Ok(tried) = write(scene, pod, version, labels, annotations, true).await
+        && (tried.labels().get(names::APP_LABEL).is_none()
+            || tried.labels().get(names::REVISION_LABEL).is_none())
+    {
+        return lost_label(scene, pod);
+    }
     match annotate(scene, pod, version, labels, annotations).await {
         Ok(written) => {
             scene.memory.written.wrote(Kind::Pod, &written);
+            if written.labels().get(names::APP_LABEL).is_none()
+                || written.labels().get(names::REVISION_LABEL).is_none()
+            {
+                return lost_label(scene, pod);
+            }
             if !is_as_asked(written.labels(), labels) || !is_as_asked(written.annotations(), annotations) {
                 let how = "an admission webhook or policy changes the labels or annotations that we write; exempt pods with the label graceful.dev/app \
                            from it";
@@ -78,6 +101,27 @@ async fn patch(
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
         Err(error) => refused(scene, pod, "changed", error),
     }
+}
+
+/// Its ReplicaSet has let it go for that and makes another, as it will with each that is written to: none of its siblings is, for a while.
+fn lost_label(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, Error> {
+    let how = format!(
+        "an admission webhook or policy takes the label {} or {} off pods that are written to; exempt pods with these labels from it",
+        names::APP_LABEL,
+        names::REVISION_LABEL
+    );
+    let altered = Error::Altered { what: "write to a pod", how };
+    let Some(revision) = revision_of(scene, pod) else {
+        return refused(scene, pod, "changed", altered);
+    };
+    let name = &pod.name;
+    super::hindered(scene, Of::Deployment(revision), altered, |why| {
+        format!("pod {name} was changed, and its ReplicaSet has let it go: {why}")
+    })
+}
+
+fn revision_of(scene: &Scene<'_>, pod: &PodRef) -> Option<RevisionHash> {
+    scene.seen.observed.pods.iter().find(|p| p.uid == pod.uid).map(|p| p.revision.clone())
 }
 
 /// Each value as it was written, and none where it was taken away.
@@ -97,21 +141,34 @@ pub(super) fn refused(
     super::hindered(scene, of, error, |why| format!("pod {name} cannot be {what}: {why}"))
 }
 
-/// One merge patch that holds for this uid and resourceVersion alone.
+/// One merge patch that holds for this uid alone, and for this resourceVersion where one is given.
 pub(super) async fn annotate(
     scene: &Scene<'_>,
     pod: &PodRef,
-    version: &str,
+    version: Option<&str>,
     labels: &Value,
     annotations: &Value,
 ) -> Result<Pod, Error> {
-    let patch = json!({"metadata": {
-        "uid": pod.uid.0,
-        "resourceVersion": version,
-        "labels": labels,
-        "annotations": annotations,
-    }});
-    let params =
-        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    write(scene, pod, version, labels, annotations, false).await
+}
+
+async fn write(
+    scene: &Scene<'_>,
+    pod: &PodRef,
+    version: Option<&str>,
+    labels: &Value,
+    annotations: &Value,
+    dry_run: bool,
+) -> Result<Pod, Error> {
+    let mut patch = json!({"metadata": {"uid": pod.uid.0, "labels": labels, "annotations": annotations}});
+    // A null would be read as none that is known.
+    if let Some(version) = version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    let params = PatchParams {
+        dry_run,
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     call("write to a pod", scene.api::<Pod>().patch(&pod.name, &params, &Patch::Merge(patch))).await
 }

@@ -230,7 +230,7 @@ async fn scale_first(
         return Ok(None);
     }
     let cheapest = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
-    match pods::annotate(scene, pod, version, &json!({}), &cheapest).await {
+    match pods::annotate(scene, pod, Some(version), &json!({}), &cheapest).await {
         Ok(written) => scene.memory.written.wrote(Kind::Pod, &written),
         Err(error) if error.not_found() || error.conflict() => return Ok(Some(CHANGED)),
         Err(error) => return pods::refused(scene, pod, "ended", error).map(Some),
@@ -276,7 +276,7 @@ async fn count_cut(
     version: &str,
     cut: &Value,
 ) -> Result<Option<String>, Error> {
-    match pods::annotate(scene, pod, version, &json!({}), &json!({(names::CUT): cut})).await {
+    match pods::annotate(scene, pod, Some(version), &json!({}), &json!({(names::CUT): cut})).await {
         Ok(written) => Ok(written.resource_version()),
         Err(error) if error.not_found() || error.conflict() => Ok(None),
         Err(error) => Err(error),

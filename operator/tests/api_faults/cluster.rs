@@ -88,7 +88,12 @@ impl Cluster {
         let pods = self.world.list("pods");
         for deployment in deployments {
             let name = deployment["metadata"]["name"].as_str().unwrap();
-            let counted = |p: &&Value| p["owner"] == name && alive(p) && !finished(p);
+            let selector = &deployment["spec"]["selector"]["matchLabels"];
+            let selected = |p: &Value| {
+                let mut all = selector.as_object().into_iter().flatten();
+                all.all(|(key, value)| p["metadata"]["labels"][key] == *value)
+            };
+            let counted = |p: &&Value| p["owner"] == name && alive(p) && !finished(p) && selected(p);
             let mut live: Vec<_> = pods.iter().filter(counted).collect();
             let wanted = usize::try_from(self.told_its_replica_set(&deployment)).unwrap();
             for _ in live.len()..wanted {

@@ -19,12 +19,14 @@ async fn each_pod_that_drains_has_an_event_of_its_own() {
     stage.change(&template("1"));
     stage.until("a rollout", CALM, |s| s.settled("1", 3)).await;
     for reason in ["DrainStarted", "DrainEnded"] {
-        let told = events(&stage, reason);
         let of = |e: &Value| (e["related"]["kind"] == "Pod").then(|| e["related"]["name"].to_string());
-        let about: BTreeSet<_> = told.iter().filter_map(of).collect();
-        assert!(names.is_subset(&about), "{reason}: {told:?}");
+        // The last of them comes a moment after the status.
+        let about = |s: &Stage| events(s, reason).iter().filter_map(of).collect::<BTreeSet<_>>();
+        stage.until(reason, CALM, |s| names.is_subset(&about(s))).await;
         assert!(
-            told.iter().all(|e| e["note"].as_str().unwrap().contains(e["related"]["name"].as_str().unwrap()))
+            events(&stage, reason)
+                .iter()
+                .all(|e| e["note"].as_str().unwrap().contains(e["related"]["name"].as_str().unwrap()))
         );
     }
 }

@@ -179,11 +179,16 @@ fn act(
         }),
         Method::PATCH => world.write(|w| {
             let mutates = w.admission.mutates_templates && target.plural == "deployments";
-            let bare = w.admission.takes_finalizers;
+            let (bare, unlabels) = (w.admission.takes_finalizers, w.admission.unlabels_pods);
             w.try_edit(&key, &body, target.dry(), |object| {
                 let (uid, version) =
                     (object["metadata"]["uid"].clone(), object["metadata"]["resourceVersion"].clone());
                 merge(object, &body);
+                if unlabels && target.plural == "pods" {
+                    object["metadata"]["labels"]
+                        .as_object_mut()
+                        .map(|labels| labels.remove("graceful.dev/app"));
+                }
                 if bare && target.plural == "gracefulapps" {
                     object["metadata"]["finalizers"] = json!([]);
                 }

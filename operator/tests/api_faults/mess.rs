@@ -399,3 +399,19 @@ async fn a_replica_set_that_follows_late_makes_no_loop() {
     assert!(stage.deletions() <= 12, "{} pods went for three", stage.deletions());
     stage.lost_nothing();
 }
+
+/// Each pod that is written to would be let go, and another made in its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_costs_pods_their_label_costs_one() {
+    let mut stage = Stage::settled_with(52, spec(3)).await;
+    stage.world.write(|w| w.admission.unlabels_pods = true);
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    stage.until("it is said", CALM, |s| stalled(s, "takes the label graceful.dev/app")).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let lost = |p: &&Value| p["metadata"]["labels"]["graceful.dev/app"].is_null();
+    assert_eq!(stage.world.list("pods").iter().filter(lost).count(), 1);
+    stage.world.write(|w| w.admission.unlabels_pods = false);
+    stage
+        .until("it goes on by itself", CALM, |s| s.app().unwrap_or_default()["status"]["phase"] == "Serving")
+        .await;
+}

@@ -51,6 +51,8 @@ pub(super) struct Admission {
     pub(super) keeps_pods: bool,
     /// What is made of this kind has neither our labels nor our annotations.
     pub(super) takes_ours_off: Option<&'static str>,
+    /// Pods that are written to lose the app's label.
+    pub(super) unlabels_pods: bool,
     /// GracefulApps are left without finalizers.
     pub(super) takes_finalizers: bool,
     /// How long the Deployment controller's writes of ReplicaSets take.

@@ -49,6 +49,8 @@ pub(crate) struct Pod {
     pub(crate) deleted_at: Option<Timestamp>,
     pub(crate) gone_at: Option<Timestamp>,
     pub(crate) serving: bool,
+    /// It was Ready with the label once: clients may have it in their tables.
+    pub(crate) was_routed: bool,
     pub(crate) lingering: bool,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) drain: Option<DrainMark>,
@@ -212,6 +214,7 @@ impl World {
             deleted_at: None,
             gone_at: None,
             serving: true,
+            was_routed: false,
             lingering: false,
             epoch: None,
             drain: None,

@@ -3,8 +3,9 @@
 use graceful_api::RevisionHash;
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Absences, Action, Answer, Brake, Child, Container, Conversation, DrainMark, Hindered, Hindrance, Lags,
-    Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, TemplateVerdict, plan,
+    Absences, Action, Answer, Brake, Child, Container, Conversation, DeletionCost, DrainMark, Hindered,
+    Hindrance, Lags, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, TemplateVerdict,
+    plan,
 };
 
 use super::World;
@@ -209,9 +210,12 @@ impl World {
                 self.permitted(&revision)?;
                 self.scale(&revision, from, to)?;
             }
-            Action::Unroute { pod, epoch, reason, since, protected } => {
+            Action::Unroute { pod, epoch, reason, since, cost } => {
                 self.writable(&pod)?;
-                let i = self.precondition(view, &pod)?;
+                let i = match cost {
+                    DeletionCost::Highest => self.precondition(view, &pod)?,
+                    DeletionCost::Lowest => self.pods.iter().position(|p| p.uid == pod.uid).ok_or(Stopped)?,
+                };
                 let local = self.local;
                 let found = &mut self.pods[i];
                 // A crash in between leaves the slices of a pod that serves; its annotation was there before them.
@@ -223,7 +227,7 @@ impl World {
                 }
                 let found = &mut self.pods[i];
                 found.serving = false;
-                found.cost = if protected { i32::MAX } else { 0 };
+                found.cost = if cost == DeletionCost::Highest { i32::MAX } else { i32::MIN };
                 found.epoch = Some(epoch);
                 found.drain = Some(DrainMark { reason, since });
                 found.version += 1;

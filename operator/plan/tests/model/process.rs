@@ -229,7 +229,10 @@ impl World {
         let ends = now + SignedDuration::from_secs(i64::from(self.task_seconds));
         let pod = &mut self.pods[i];
         let pulls = behaviour == Behaviour::PullsUnready && pod.container == Container::Running;
-        let routed = pulls || (matches!(pod.readiness, Readiness::Ready(_)) && (pod.serving || straggles));
+        let ready = matches!(pod.readiness, Readiness::Ready(_));
+        pod.was_routed |= ready && pod.serving;
+        // Nobody has ever heard of one that was unrouted before it was Ready.
+        let routed = pulls || (ready && (pod.serving || (straggles && pod.was_routed)));
         let Some(process) = &mut pod.process else {
             return;
         };
