@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::fixture::{
     Fixture, LONG, claim, claim_one, complete, done, failed, get, nothing_to_claim, settings, submit, task,
-    ticking, until, watched,
+    until, watched,
 };
 
 pub(crate) async fn a_claim_brings_all_that_a_handler_needs(fixture: &impl Fixture) {
