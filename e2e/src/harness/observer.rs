@@ -288,7 +288,9 @@ impl Seen {
     fn killed_while_busy(&self, ledger: &LedgerView, offset: i64) -> Vec<String> {
         let late = |(uid, life): (&String, &PodLife)| {
             let deleted = life.deleted_ms?;
-            if !life.drained_by_operator() || life.cut.is_some() {
+            // A spare is unrouted as it comes, and was never Ready: what it pulls from a shared queue once it starts, it finishes in its grace period.
+            let never_ready = life.spare && life.started.is_none();
+            if !life.drained_by_operator() || life.cut.is_some() || never_ready {
                 return None;
             }
             let last = ledger.pods.get(uid)?.last_report_ms.saturating_add_signed(offset);
