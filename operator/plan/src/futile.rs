@@ -179,8 +179,7 @@ pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 fn started(snapshot: &Snapshot<'_>, revision: &Revision) -> u32 {
-    let started = |p: &&Pod| p.lives() && p.container != Container::NeverStarted;
-    count(snapshot.pods_of(&revision.hash).filter(started))
+    count(snapshot.pods_of(&revision.hash).filter(|p| p.has_begun()))
 }
 
 /// For STATUS, while a pod is missing for it.

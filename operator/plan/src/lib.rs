@@ -53,7 +53,7 @@ use snapshot::Snapshot;
 /// Decides everything.
 ///
 /// # Flow
-/// Count; then, in this order: the children that follow the spec; spares that go; pods that a ReplicaSet would choose among; pods whose label and word differ; older pods that cannot be busy; warm
+/// Take a snapshot; then, in this order: the children that follow the spec; spares that go; pods that a ReplicaSet would choose among; pods whose label and word differ; older pods that cannot be busy; warm
 /// pods back and new pods made; drains that are proven; drains that the budget allows; history. Last, who is spoken to and what people are told.
 ///
 /// # Guarantees

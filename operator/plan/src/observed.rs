@@ -230,6 +230,11 @@ impl Pod {
     pub fn lives(&self) -> bool {
         !self.terminating && self.container != Container::Finished
     }
+
+    /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
+    pub fn has_begun(&self) -> bool {
+        self.lives() && self.container != Container::NeverStarted
+    }
 }
 
 /// Why and since when a pod drains.

@@ -74,7 +74,7 @@ fn holds(found: &Pod, proof: Proof) -> bool {
 
 /// Whether `spec.replicas` may be lowered to `to` on this live list: pods that may run are never left to a ReplicaSet's choice.
 pub fn may_lower(to: u32, live: &[Pod]) -> bool {
-    count(live.iter().filter(|p| p.lives() && p.container != Container::NeverStarted)) <= to
+    count(live.iter().filter(|p| p.has_begun())) <= to
 }
 
 /// Whether the Deployment may be scaled down by one *before* the pod is deleted, on this live list of all its pods. That is for an API server too

@@ -8,7 +8,7 @@ use crate::action::{Action, DeletionCost, Proof};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
 use crate::futile::may_make;
-use crate::observed::{App, Container, Pod, Readiness, Revision};
+use crate::observed::{App, Pod, Readiness, Revision};
 use crate::snapshot::{Snapshot, after, count};
 
 /// Where the app is going.
@@ -38,12 +38,7 @@ pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
 /// while a spare started, or somebody scaled the Deployment.) One that it is to take is none of them (`Snapshot::leaving`). The choice is taken back; what is too much then drains like any other pod.
 pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
-        let running = count(
-            snapshot
-                .live
-                .iter()
-                .filter(|p| p.revision == revision.hash && p.container != Container::NeverStarted),
-        );
+        let running = count(snapshot.live.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
         if running > revision.replicas && !draft.hindered(snapshot, revision.hindrance.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });

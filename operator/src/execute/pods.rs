@@ -76,17 +76,14 @@ async fn patch(
         revision_of(scene, pod).is_some_and(|hash| scene.memory.refusals.knows(&Of::Deployment(hash)));
     if suspect
         && let Ok(tried) = write(scene, pod, version, labels, annotations, true).await
-        && (tried.labels().get(names::APP_LABEL).is_none()
-            || tried.labels().get(names::REVISION_LABEL).is_none())
+        && !keeps_ours(&tried)
     {
         return lost_label(scene, pod);
     }
     match annotate(scene, pod, version, labels, annotations).await {
         Ok(written) => {
             scene.memory.written.wrote(Kind::Pod, &written);
-            if written.labels().get(names::APP_LABEL).is_none()
-                || written.labels().get(names::REVISION_LABEL).is_none()
-            {
+            if !keeps_ours(&written) {
                 return lost_label(scene, pod);
             }
             if !is_as_asked(written.labels(), labels) || !is_as_asked(written.annotations(), annotations) {
@@ -101,6 +98,11 @@ async fn patch(
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
         Err(error) => refused(scene, pod, "changed", error),
     }
+}
+
+/// It has the labels that its ReplicaSet and we know it by.
+fn keeps_ours(pod: &Pod) -> bool {
+    [names::APP_LABEL, names::REVISION_LABEL].iter().all(|label| pod.labels().contains_key(*label))
 }
 
 /// Its ReplicaSet has let it go for that and makes another, as it will with each that is written to: none of its siblings is, for a while.

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
+use graceful_plan::Hindered;
 use graceful_plan::retire::may_lower;
-use graceful_plan::{Container, Hindered};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;
@@ -94,9 +94,7 @@ pub(super) async fn set(
 
 /// Whether this scale takes one back that belonged to a DELETE: it had come too late, and a spare runs.
 fn spare_runs(scene: &Scene<'_>, revision: &RevisionHash, from: u32) -> bool {
-    let runs = |p: &&graceful_plan::Pod| {
-        p.revision == *revision && p.lives() && p.container != Container::NeverStarted
-    };
+    let runs = |p: &&graceful_plan::Pod| p.revision == *revision && p.has_begun();
     let running = scene.seen.observed.pods.iter().filter(runs).count();
     let lately = scene.memory.taken_back.get(revision).is_some_and(|at| at.elapsed() < LATELY);
     lately && running > usize::try_from(from).unwrap_or(usize::MAX)

@@ -195,8 +195,7 @@ impl World {
             Action::ScaleUp { revision, from, to } => {
                 self.permitted(&revision)?;
                 self.scale(&revision, from, to)?;
-                let runs = |p: &&graceful_plan::Pod| p.lives() && p.container != Container::NeverStarted;
-                let running = self.live(&revision).iter().filter(runs).count();
+                let running = self.live(&revision).iter().filter(|p| p.has_begun()).count();
                 let lately = |at: &jiff::Timestamp| self.now.duration_since(*at).as_secs() < 60;
                 if running > from as usize && self.taken_back.get(&revision).is_some_and(lately) {
                     self.late.insert(revision.clone());
