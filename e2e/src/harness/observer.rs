@@ -54,6 +54,8 @@ pub struct PodLife {
     pub revision: Option<String>,
     /// Whether its ReplicaSet started it for a drained pod that was deleted a moment before.
     pub spare: bool,
+    /// Whether clients were ever sent to it: it was Ready, with its label.
+    pub served: bool,
     /// Whether it was draining once and serves again.
     pub returned: bool,
     /// Succeeded or Failed: it runs nothing.
@@ -288,9 +290,10 @@ impl Seen {
     fn killed_while_busy(&self, ledger: &LedgerView, offset: i64) -> Vec<String> {
         let late = |(uid, life): (&String, &PodLife)| {
             let deleted = life.deleted_ms?;
-            // A spare is unrouted as it comes, and was never Ready: what it pulls from a shared queue once it starts, it finishes in its grace period.
-            let never_ready = life.spare && life.started.is_none();
-            if !life.drained_by_operator() || life.cut.is_some() || never_ready {
+            // A spare is unrouted as it comes, and its ReplicaSet takes it: what it pulls from a shared queue until then, it finishes in its
+            // grace period. It may become Ready in the meantime, also after its DELETE.
+            let never_served = life.spare && !life.served;
+            if !life.drained_by_operator() || life.cut.is_some() || never_served {
                 return None;
             }
             let last = ledger.pods.get(uid)?.last_report_ms.saturating_add_signed(offset);
@@ -327,6 +330,7 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
     let deleted = pod.metadata.deletion_timestamp.is_some().then(now_ms);
     let seen = before.map_or_else(Instant::now, |b| b.seen);
     let ready = condition("Ready");
+    let served = serving && ready && deleted.is_none();
     let started = match before {
         Some(b) if ready && !b.ready && b.started.is_none() => Some(seen.elapsed()),
         Some(b) => b.started,
@@ -345,6 +349,7 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
         cut: pod.annotations().get(names::CUT).cloned(),
         revision: pod.labels().get(names::REVISION_LABEL).cloned(),
         spare: before.is_some_and(|b| b.spare),
+        served: served || before.is_some_and(|b| b.served),
         returned: before.is_some_and(|b| b.returned || (!b.serving && b.reason.is_some() && serving)),
         over: matches!(phase, "Succeeded" | "Failed"),
     }

@@ -15,9 +15,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::harness::ROLLS;
 use crate::harness::app::{AppSpec, NAME};
 use crate::harness::scene::Scene;
+use crate::harness::wait::eventually;
+use crate::harness::{ROLLS, STARTS};
 
 /// Long enough to see it, longer than any load balancer's check here.
 const LINGER: u32 = 8;
@@ -48,6 +49,10 @@ pub(super) async fn local_traffic_lingers(scene: &Scene) -> anyhow::Result<()> {
     let pods = scene.pods().await?;
     let nodes: Vec<_> = pods.iter().filter_map(|p| p.status.as_ref()?.host_ip.clone()).collect();
     ensure!(nodes.len() == 2 && nodes[0] != nodes[1], "the pods are on {nodes:?}");
+    for node in &nodes {
+        // Ready is not reachable yet: kube-proxy writes its rules a moment later.
+        eventually("the node answers", STARTS, || answered(node, port)).await?;
+    }
     let log: Arc<Mutex<Vec<Asked>>> = Arc::default();
     let mut clients = JoinSet::new();
     for node in nodes {
@@ -88,8 +93,12 @@ fn all_answered(log: &Mutex<Vec<Asked>>, node: &str, from: Instant, until: Insta
     let lost = there.iter().filter(|a| !a.answered).count();
     ensure!(there.len() > 20, "only {} requests were sent", there.len());
     ensure!(lost == 0, "{lost} of {} requests at the lingering pod's node were not answered", there.len());
-    let others = log.iter().filter(|a| a.node != node && !a.answered).count();
-    ensure!(others == 0, "{others} requests at the other node were not answered");
+    let when = |a: &Asked| match a.at.checked_duration_since(from) {
+        Some(after) => format!("{:.1} s after the scaling", after.as_secs_f64()),
+        None => format!("{:.1} s before the scaling", (from - a.at).as_secs_f64()),
+    };
+    let others: Vec<_> = log.iter().filter(|a| a.node != node && !a.answered).map(when).collect();
+    ensure!(others.is_empty(), "requests at the other node were not answered: {others:?}");
     Ok(())
 }
 
@@ -103,10 +112,14 @@ async fn node_port(scene: &Scene) -> anyhow::Result<u16> {
 async fn ask_again_and_again(node: String, port: u16, log: Arc<Mutex<Vec<Asked>>>) {
     loop {
         let at = Instant::now();
-        let answered = timeout(PATIENCE, ask(&node, port)).await.is_ok_and(|r| r.is_ok());
+        let answered = answered(&node, port).await.is_ok();
         log.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { node: node.clone(), at, answered });
         sleep(EVERY).await;
     }
+}
+
+async fn answered(node: &str, port: u16) -> anyhow::Result<()> {
+    Ok(timeout(PATIENCE, ask(node, port)).await??)
 }
 
 /// Any answer is one: past the latch a 503 says as much.

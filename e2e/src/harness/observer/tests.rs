@@ -111,3 +111,25 @@ async fn a_replacement_for_a_drained_pod_is_a_spare() {
     let verdict = observer(&pods).verdict(None);
     assert_eq!((verdict.spares, verdict.spares_ran), (1, 1));
 }
+
+#[tokio::test]
+async fn a_spare_may_finish_what_it_pulled_before_anybody_was_sent_to_it() {
+    let gone = || {
+        let mut change = drained();
+        change["/metadata/deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        change
+    };
+    let starting = json!({"/status/conditions": []});
+    for (first, broken) in [(starting, 0), (json!({}), 1)] {
+        // Unrouted, then Ready, then taken.
+        let pods =
+            [pod("a", json!({})), pod("a", gone()), pod("b", first), pod("b", drained()), pod("b", gone())];
+        let observer = observer(&pods);
+        observer.expect(None);
+        let mut ledger = LedgerView::default();
+        let last_report_ms = now_ms() + 10_000;
+        ledger.pods.insert("b".into(), PodWork { finished: 1, last_report_ms, boots: Vec::new() });
+        let late: Vec<_> = observer.verdict(Some((&ledger, 0))).violations;
+        assert_eq!(late.iter().filter(|v| v.contains("after its deletion")).count(), broken, "{late:?}");
+    }
+}
