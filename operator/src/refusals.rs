@@ -37,8 +37,8 @@ struct Refused {
     at: Instant,
 }
 
-/// The first pause and the longest: a policy that was put right is noticed within five minutes, and one that stays costs a call in five minutes.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// The first pause and the longest: who has put a policy right waits for us, and one that stays costs a dry run a minute.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// How long after its pause a refusal is still told. What is not tried again by then has no reason to be any more.
 const TOLD: Duration = Duration::from_secs(5);
@@ -137,10 +137,10 @@ mod tests {
         assert_eq!(refusals.of(&deployment()), None, "it is told no more");
         assert_eq!(pause(&mut refusals), 40, "one write is taken and the other refused, by turns");
         for _ in 0..40 {
-            assert!(pause(&mut refusals) <= 300);
+            assert!(pause(&mut refusals) <= 60);
         }
         refusals.cleared(&deployment());
-        refusals.0.get_mut(&deployment()).unwrap().at -= Duration::from_secs(601);
-        assert_eq!(pause(&mut refusals), 5, "ten minutes after one that went through");
+        refusals.0.get_mut(&deployment()).unwrap().at -= Duration::from_secs(121);
+        assert_eq!(pause(&mut refusals), 5, "two minutes after one that went through");
     }
 }

@@ -17,18 +17,18 @@ const LATE: SignedDuration = SignedDuration::from_secs(10);
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// A Deployment controller that has failed fifteen times in a row, which takes a minute and a half, forgets a Deployment until something is written to it.
-/// So something is, after this long at first, then twice as long each time up to the longest.
+/// So something is, after this long at first, and then each time that much later: what has kept it may be gone since.
 const NUDGE: (SignedDuration, SignedDuration) =
-    (SignedDuration::from_secs(30), SignedDuration::from_secs(300));
+    (SignedDuration::from_secs(30), SignedDuration::from_secs(60));
 
-/// Since when each Deployment has not been followed, and how often that was answered by a write. Kept by whoever executes plans.
+/// Since when each Deployment has not been followed, and when that was last answered by a write. Kept by whoever executes plans.
 #[derive(Clone, Debug, Default)]
 pub struct Lags(BTreeMap<RevisionHash, Lag>);
 
 #[derive(Clone, Copy, Debug)]
 struct Lag {
     since: Timestamp,
-    nudges: u32,
+    nudged: bool,
     last: Timestamp,
 }
 
@@ -37,10 +37,11 @@ impl Lags {
     pub fn look(&mut self, revisions: &mut [Revision], now: Timestamp) {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash && !r.followed));
         for revision in revisions.iter_mut().filter(|r| !r.followed) {
-            let lag = self.0.entry(revision.hash.clone()).or_insert(Lag { since: now, nudges: 0, last: now });
-            let pause = (NUDGE.0 * 2_i32.saturating_pow(lag.nudges.min(8))).min(NUDGE.1);
+            let lag =
+                self.0.entry(revision.hash.clone()).or_insert(Lag { since: now, nudged: false, last: now });
+            let pause = if lag.nudged { NUDGE.1 } else { NUDGE.0 };
             if now.duration_since(lag.last) >= pause {
-                (lag.nudges, lag.last) = (lag.nudges.saturating_add(1), now);
+                (lag.nudged, lag.last) = (true, now);
                 revision.nudge = true;
             }
             if now.duration_since(lag.since) >= LATE {
@@ -63,14 +64,14 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn a_controller_that_has_given_up_is_nudged_less_and_less_often() {
+    fn a_controller_that_has_given_up_is_nudged_each_minute() {
         let mut lags = Lags::default();
         let nudged = |second: &i64| {
             let mut revisions = [Revision { followed: false, ..fixture::revision("r") }];
             lags.look(&mut revisions, Timestamp::from_second(*second).unwrap());
             revisions[0].nudge
         };
-        assert_eq!((0..1200).filter(nudged).collect::<Vec<_>>(), [30, 90, 210, 450, 750, 1050]);
+        assert_eq!((0..240).filter(nudged).collect::<Vec<_>>(), [30, 90, 150, 210]);
     }
 
     #[test]

@@ -53,14 +53,16 @@ pub(crate) fn hindrances<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'
     observed.app.unclaimed.iter().chain(brake).chain(deployments).chain(pods).chain(&around.late_children)
 }
 
+/// A cause that goes away is found gone within a minute: that is the longest pause between two tries.
+pub(crate) fn tried_again(message: &str) -> String {
+    format!("{message} (tried again, at least once a minute)")
+}
+
 fn stalled_by(hindrance: &Hindrance) -> Option<Stall> {
     let Hindrance { kind, message, .. } = hindrance;
     match kind {
         Hindered::NoProgress => Some(Stall { reason: Reason::NoProgress, message: message.clone() }),
-        Hindered::Refused => Some(Stall {
-            reason: Reason::Refused,
-            message: format!("{message} (tried again, less and less often)"),
-        }),
+        Hindered::Refused => Some(Stall { reason: Reason::Refused, message: tried_again(message) }),
         Hindered::TooSlow => None,
     }
 }

@@ -11,7 +11,7 @@ use crate::observed::{Container, Deletion, Hindered, Hindrance, Pod, TemplateVer
 use crate::others::{self, whole_seconds};
 use crate::rollout::{Course, superseded_pods};
 use crate::snapshot::{Snapshot, after, count, seconds};
-use crate::stall::{Stall, hindrances};
+use crate::stall::{Stall, hindrances, tried_again};
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
 /// the rest.
@@ -36,7 +36,7 @@ pub(crate) fn sentence(
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
     // A stall has said the others.
     let untold = |h: &&Hindrance| stall.is_none() || h.kind == Hindered::TooSlow;
-    parts.extend(hindrances(snapshot).find(untold).map(|hindrance| hindrance.message.clone()));
+    parts.extend(hindrances(snapshot).find(untold).map(|hindrance| tried_again(&hindrance.message)));
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(no_pods(snapshot));
     parts.extend(drains(snapshot, draft));
