@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Resource, ResourceExt};
 
+use crate::app_ref::AppRef;
 use crate::decode::Decoded;
-use crate::probe::AppRef;
 
 /// The group of selectors that no pair can be filed under (expressions, or nothing): they are compared with every app of the namespace.
 pub(crate) const ANY: &str = "";

@@ -1,11 +1,11 @@
 //! The Graceful operator: it rolls, scales and deletes pods only when their work is done.
 //!
-//! [`operator`] has the loop's body, which reads as the table of contents: observe → plan → execute → report. What is decided is decided in
+//! [`reconcile`] has the loop's body, which reads as the table of contents: observe → plan → execute → report. What is decided is decided in
 //! `graceful-plan`; here is all that touches the world.
 
 #[cfg(test)]
-#[path = "../tests/api_faults/mod.rs"]
 mod api_faults;
+mod app_ref;
 mod concern;
 mod contest;
 mod decode;
@@ -16,16 +16,20 @@ pub mod fuzzing;
 mod index;
 mod leader;
 mod memory;
+mod next_look;
 mod observe;
 mod operator;
 mod probe;
 mod pulse;
+mod reconcile;
 mod refusals;
 mod report;
 mod run;
 mod schedule;
 mod telemetry;
 mod watch;
+mod writes;
+mod written;
 
 pub use error::Error;
 pub use leader::Leadership;

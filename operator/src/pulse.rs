@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::probe::AppRef;
+use crate::app_ref::AppRef;
 
 /// The plans that are waited for and under way, and when they last moved.
 #[derive(Debug)]

@@ -15,14 +15,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::error::CALL_DEADLINE;
 use crate::index::Index;
 use crate::leader::Leadership;
 use crate::memory::Memory;
-use crate::operator::{Operator, reconcile};
-use crate::probe::{AppRef, Asker, Probes, Trigger, Triggered};
-use crate::report::Recorder;
+use crate::observe::Sources;
+use crate::operator::Operator;
+use crate::probe::{Asker, Probes, Trigger, Triggered};
+use crate::reconcile::reconcile;
+use crate::report::{Recorder, Reporter};
 use crate::schedule::{Next, Schedule};
 use crate::telemetry::{Health, Metrics, serve};
 use crate::watch::Follows;
@@ -96,14 +99,20 @@ pub(crate) async fn run_on(
     let follows = Follows::new(watching);
     metrics.follow(follows.apps());
     let operator = Arc::new(Operator {
-        stores: follows.stores(),
-        probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics)),
+        reporter: Reporter {
+            recorder: Recorder::new(calling.clone(), settings.instance),
+            client: calling.clone(),
+            metrics: Arc::clone(&metrics),
+        },
+        sources: Sources {
+            client: calling,
+            stores: follows.stores(),
+            probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics)),
+        },
         memory: Memory::default(),
         pulse: Arc::default(),
-        recorder: Recorder::new(calling.clone(), settings.instance),
-        namespaces: settings.namespaces,
-        client: calling,
         metrics: Arc::clone(&metrics),
+        namespaces: settings.namespaces,
         leadership: Leadership::Sole,
     });
     let mut tasks = JoinSet::new();

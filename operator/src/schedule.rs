@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::probe::AppRef;
+use crate::app_ref::AppRef;
 
 /// Plans at a time. Each waits for one to three calls at once; an API server gives one client about as many seats.
 pub(crate) const PLANS: usize = 64;

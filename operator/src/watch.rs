@@ -24,13 +24,14 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use tracing::warn;
 
+use crate::app_ref::AppRef;
 use crate::concern::{Concerns, by_app, by_budget_selector, by_service_selector, covered, selected};
 use crate::decode::{Decoded, Lenient};
 use crate::error::chain;
 use crate::index::{Groups, Index};
 use crate::observe::{Stores, orphaning};
 use crate::operator::Operator;
-use crate::probe::{AppRef, Trigger};
+use crate::probe::Trigger;
 use crate::pulse::Pulse;
 
 /// A future that never ends by itself.
@@ -229,7 +230,7 @@ fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Told<'_, Decoded<G
             let there: HashSet<_> = apps.iter().filter_map(|app| app.uid()).collect();
             operator.memory.keep_only(&there);
             let there: HashSet<_> = apps.iter().map(|app| AppRef::from_obj(&***app)).collect();
-            for gone in operator.probes.others_than(&there) {
+            for gone in operator.sources.probes.others_than(&there) {
                 operator.forget_ref(&gone);
             }
             asks.pull_each(&apps);

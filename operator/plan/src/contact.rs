@@ -155,11 +155,9 @@ pub struct InFlight {
     pub requests: u64,
 }
 
-/// A failed attempt: the class for a metric, and a sentence for a person.
+/// A failed attempt, in a sentence for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContactError {
-    /// A short fixed word: `refused`, `timeout`, `reset`, `status`, `too_large`, `not_json`, `not_a_count`, …
-    pub class: String,
     /// What happened and what to do about it.
     pub message: String,
     /// Since when attempts fail without a valid answer between them.

@@ -157,14 +157,14 @@ impl Dialogue {
     }
 
     /// An attempt failed. It may hide a restart, so that a drain is told again.
-    pub fn failed(&mut self, class: &str, message: String, now: Timestamp) -> News {
+    pub fn failed(&mut self, message: String, now: Timestamp) -> News {
         if !matches!(self.told, Some(Conversation::Resume { .. })) {
             self.obeys = false;
         }
         let contact = &mut self.contact;
         let since = contact.error.as_ref().map_or(now, |e| e.since);
-        let same = contact.error.as_ref().is_some_and(|e| e.class == class && e.message == message);
-        contact.error = Some(ContactError { class: class.to_owned(), message, since });
+        let same = contact.error.as_ref().is_some_and(|e| e.message == message);
+        contact.error = Some(ContactError { message, since });
         contact.asked = Some(now);
         contact.quiet = None;
         if same { News::Same } else { News::Changed }
@@ -292,8 +292,7 @@ mod tests {
     fn an_error_keeps_the_last_answer_and_its_own_beginning() {
         let mut dialogue = Dialogue::default();
         hear(&mut dialogue, 3, None, 1);
-        let fail =
-            |dialogue: &mut Dialogue, second| dialogue.failed("timeout", "late".to_owned(), at(second));
+        let fail = |dialogue: &mut Dialogue, second| dialogue.failed("late".to_owned(), at(second));
         assert_eq!(fail(&mut dialogue, 2), News::Changed);
         assert_eq!(fail(&mut dialogue, 5), News::Same);
         assert_eq!(dialogue.contact.answer.as_ref().unwrap().at, at(1));
@@ -316,7 +315,7 @@ mod tests {
         assert_eq!(count(&mut dialogue, 0, 10, 2), 1, "in another drain");
         assert_eq!(count(&mut dialogue, 1, 11, 2), 0, "a count");
         assert_eq!(count(&mut dialogue, 0, 12, 2), 1);
-        dialogue.failed("conflict", "409".to_owned(), at(13));
+        dialogue.failed("409".to_owned(), at(13));
         assert_eq!(dialogue.contact.quiet, None);
     }
 
@@ -331,7 +330,7 @@ mod tests {
         assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (PUT, None), "it was restarted");
         dialogue.heard(PUT, reading(0, Some("b")), at(3));
         assert_eq!(dialogue.contact.acknowledged, Some(Epoch(1)));
-        dialogue.failed("timeout", "late".to_owned(), at(4));
+        dialogue.failed("late".to_owned(), at(4));
         assert_eq!(dialogue.request(), PUT, "the failure may hide a restart");
     }
 
@@ -340,7 +339,7 @@ mod tests {
     fn a_refused_drain_is_not_acknowledged() {
         let mut dialogue = Dialogue::default();
         dialogue.begin(DRAIN, GAP, at(0));
-        dialogue.failed("conflict", "409".to_owned(), at(1));
+        dialogue.failed("409".to_owned(), at(1));
         hear(&mut dialogue, 0, Some("a"), 1);
         assert_eq!(dialogue.contact.acknowledged, None);
     }

@@ -16,9 +16,9 @@ use std::fmt::Debug;
 
 use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
-use crate::memory::{ChildRefusal, Held};
-use crate::observe::{Kind, Wanted, drift, extra_ports, is_of};
-use crate::report::Happening;
+use crate::observe::{Wanted, drift, extra_ports, is_of};
+use crate::writes::{ChildRefusal, Held};
+use crate::written::Kind;
 
 pub(super) async fn sync_service(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
     let name = names::service_name(&scene.object.name_any());
@@ -59,14 +59,14 @@ where
         Some(found) => {
             let drifted = drifted(found, &wanted);
             if drifted.is_empty() {
-                scene.memory.written.wrote(kind, found); // what was planned on is older than that
+                scene.writes.written.wrote(kind, found); // what was planned on is older than that
                 return Ok(Outcome::Done);
             }
             // Applied as it is wanted now, and otherwise all the same: somebody has changed it since.
             (fingerprint(found) == Some(&wanted.fingerprint)).then(|| by_whom(found, &drifted))
         }
         None => scene
-            .memory
+            .writes
             .contested
             .get(word)
             .filter(|contest| contest.has_applied(&wanted.fingerprint))
@@ -74,16 +74,17 @@ where
     };
     match write(scene, name, &wanted, there.as_ref()).await {
         Ok(applied) => {
-            scene.memory.refused.remove(word);
-            scene.memory.written.wrote(kind, &applied);
+            scene.writes.refused_children.remove(word);
+            scene.writes.written.wrote(kind, &applied);
             // What admission makes of it at once, it makes of it each time.
             let mutated = drifted(&applied, &wanted);
             let undone = undone.or_else(|| (!mutated.is_empty()).then(|| by_whom(&applied, &mutated)));
             if let Some(found) = &undone {
-                let note = format!("{word} {name} was changed by others and is put right: {found}");
-                scene.memory.told.note(Happening::normal("PutRight", note));
+                scene
+                    .put_right
+                    .push(format!("{word} {name} was changed by others and is put right: {found}"));
             }
-            scene.memory.contested.entry(word).or_default().applied(&wanted.fingerprint, undone);
+            scene.writes.contested.entry(word).or_default().applied(&wanted.fingerprint, undone);
             Ok(Outcome::Done)
         }
         Err(error) if error.conflict() => Ok(CHANGED),
@@ -107,7 +108,7 @@ fn refused(
     };
     scene.unanswered += u32::from(kind == Hindered::TooSlow);
     let refusal = ChildRefusal { fingerprint, kind, why: why.clone() };
-    scene.memory.refused.insert(word, Held::new(refusal));
+    scene.writes.refused_children.insert(word, Held::new(refusal));
     Ok(Outcome::Refused(why))
 }
 
@@ -210,10 +211,10 @@ where
     let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: None };
     let params = DeleteParams::background().preconditions(preconditions);
     match call("remove a child", api.delete(name, &params)).await {
-        Ok(_) => scene.memory.written.removed(kind, name, &uid),
+        Ok(_) => scene.writes.written.removed(kind, name, &uid),
         Err(error) if error.not_found() || error.conflict() => {}
         Err(error) => return refused(scene, word, None, error),
     }
-    scene.memory.refused.remove(word);
+    scene.writes.refused_children.remove(word);
     Ok(Outcome::Done)
 }

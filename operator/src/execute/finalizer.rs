@@ -25,7 +25,7 @@ pub(super) async fn add(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
     });
     match written {
         Ok(Some(_)) => {
-            scene.memory.refusals.cleared(&Of::Finalizer);
+            scene.writes.refusals.cleared(&Of::Finalizer);
             Ok(Outcome::Done)
         }
         Ok(None) => Ok(CHANGED),

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call};
-use crate::observe::{Kind, condition};
+use crate::observe::condition;
+use crate::written::Kind;
 
 /// Before a pod is unrouted. Gives the resourceVersion that the pod has after it.
 pub(super) async fn begin(
@@ -54,7 +55,7 @@ pub(super) async fn begin(
     let annotation = json!({(names::LINGERING): named.join(",")});
     let version = match pods::annotate(scene, pod, Some(version), &json!({}), &annotation).await {
         Ok(written) => {
-            scene.memory.written.wrote(Kind::Pod, &written);
+            scene.writes.written.wrote(Kind::Pod, &written);
             written.resource_version().unwrap_or_default()
         }
         Err(error) if error.not_found() || error.conflict() => return Ok(Err(CHANGED)),
@@ -93,7 +94,7 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
     }
     match pods::annotate(scene, pod, Some(&version), &json!({}), &json!({(names::LINGERING): null})).await {
         Ok(written) => {
-            scene.memory.written.wrote(Kind::Pod, &written);
+            scene.writes.written.wrote(Kind::Pod, &written);
             Ok(Outcome::Done)
         }
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),

@@ -1,7 +1,7 @@
 //! Does what the plan says: each action one idempotent call with preconditions, in order, until one finds things changed.
 //!
 //! # Flow
-//! plan → [`execute`] → what was written goes into memory, so that the next view is known to show it.
+//! plan → [`execute`] → what was written is noted in [`Writes`], so that the next view is known to show it.
 //!
 //! # Guarantees
 //! Nothing is branched on here but Void and refusals: after anything unexpected the app is observed and planned again. 404 on a delete is
@@ -15,31 +15,41 @@ mod retire;
 mod revision;
 mod scale;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use graceful_api::GracefulApp;
+use graceful_api::{GracefulApp, RevisionHash};
 use graceful_plan::{Action, DrainMark, Hindered};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
 use self::retire::Retirement;
 use crate::error::{Error, chain};
-use crate::memory::AppMemory;
-use crate::observe::Observation;
-use crate::operator::Operator;
+use crate::observe::{Observation, Sources};
 use crate::refusals::Of;
+use crate::telemetry::Metrics;
+use crate::writes::Writes;
 
 /// What an action works with.
 pub(crate) struct Scene<'a> {
-    pub(crate) operator: &'a Operator,
+    pub(crate) sources: &'a Sources,
+    pub(crate) metrics: &'a Metrics,
     pub(crate) object: &'a GracefulApp,
     pub(crate) seen: &'a Observation,
-    pub(crate) memory: &'a mut AppMemory,
+    /// What its writes meet is for the next plan.
+    pub(crate) writes: &'a mut Writes,
+    pub(crate) taken_back: &'a mut TakenBack,
     /// When the plan was made.
     pub(crate) planned: Instant,
     /// Writes that had no answer in time.
     pub(crate) unanswered: u32,
+    /// Children that others had changed, for an Event each.
+    pub(crate) put_right: Vec<String>,
 }
+
+/// When a pod of each revision was last ended and its Deployment scaled down for it.
+#[derive(Debug, Default)]
+pub(crate) struct TakenBack(BTreeMap<RevisionHash, Instant>);
 
 /// How old a plan may be when it takes another pod out of service or ends it: what it counted on may be gone by then. Its first such action is done at any
 /// age, so that an API server that takes seconds a call gets there all the same.
@@ -74,7 +84,7 @@ fn hindered(
     };
     let message = words(&why);
     scene.unanswered += u32::from(kind == Hindered::TooSlow);
-    scene.memory.refusals.note(of, kind, message.clone());
+    scene.writes.refusals.note(of, kind, message.clone());
     Ok(Outcome::Refused(message))
 }
 
@@ -93,13 +103,13 @@ impl Scene<'_> {
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
-        Api::namespaced(self.operator.client.clone(), &self.namespace())
+        Api::namespaced(self.sources.client.clone(), &self.namespace())
     }
 
     /// A refusal that concerns the namespace alone, which goes: not an error, and remembered.
     fn namespace_goes(&mut self, error: &Error) -> bool {
         let goes = error.namespace_terminating();
-        self.memory.namespace_terminating |= goes;
+        self.writes.namespace_terminating |= goes;
         goes
     }
 }
@@ -133,7 +143,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
         match (&this, nothing_follows_from(action)) {
             (Ok(Outcome::Done), _) => done.push(action.clone()),
             (Ok(Outcome::Refused(_)), _) | (Err(_), true) => {
-                scene.memory.look_live = true;
+                scene.writes.look_live = true;
                 if outcome.is_ok() {
                     outcome = this;
                 }
@@ -142,7 +152,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
                 }
             }
             (Ok(Outcome::LookAgain(_)) | Err(_), _) => {
-                scene.memory.look_live |= this.as_ref().ok() != Some(&ANSWERED);
+                scene.writes.look_live |= this.as_ref().ok() != Some(&ANSWERED);
                 return Executed { done, outcome: outcome.and(this) };
             }
         }
@@ -180,7 +190,7 @@ fn tell(scene: &Scene<'_>, action: &Action, outcome: &Result<Outcome, Error>) {
         Ok(Outcome::LookAgain(_)) => "void",
         Err(error) => error.category(),
     };
-    scene.operator.metrics.acted(kind(action), result);
+    scene.metrics.acted(kind(action), result);
     let (app, namespace) = (scene.object.name_any(), scene.namespace());
     match outcome {
         Ok(Outcome::Done) => info!(namespace, app, action = kind(action), "{}", words(action)),

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{CHANGED, Outcome, Scene, linger};
 use crate::error::{Error, call};
-use crate::observe::Kind;
 use crate::refusals::Of;
+use crate::written::Kind;
 
 /// Unroutes, and protects one that may be at work: no new connections reach it, and its ReplicaSet takes any other pod first. Established ones live on.
 pub(super) async fn unroute(
@@ -73,18 +73,18 @@ async fn patch(
 ) -> Result<Outcome, Error> {
     // Where a write has cost a pod its label, the next is only tried.
     let suspect =
-        revision_of(scene, pod).is_some_and(|hash| scene.memory.refusals.knows(&Of::Deployment(hash)));
+        revision_of(scene, pod).is_some_and(|hash| scene.writes.refusals.knows(&Of::Deployment(hash)));
     if suspect
         && let Ok(tried) = write(scene, pod, version, labels, annotations, true).await
         && !keeps_ours(&tried)
     {
-        return lost_label(scene, pod);
+        return lost_label(scene, pod, "would be let go by its ReplicaSet if it was changed");
     }
     match annotate(scene, pod, version, labels, annotations).await {
         Ok(written) => {
-            scene.memory.written.wrote(Kind::Pod, &written);
+            scene.writes.written.wrote(Kind::Pod, &written);
             if !keeps_ours(&written) {
-                return lost_label(scene, pod);
+                return lost_label(scene, pod, "was changed, and its ReplicaSet has let it go");
             }
             if !is_as_asked(written.labels(), labels) || !is_as_asked(written.annotations(), annotations) {
                 let how = "an admission webhook or policy changes the labels or annotations that we write; exempt pods with the label graceful.dev/app \
@@ -92,7 +92,7 @@ async fn patch(
                 let altered = Error::Altered { what: "write to a pod", how: how.to_owned() };
                 return refused(scene, pod, "changed", altered);
             }
-            scene.memory.refusals.cleared(&Of::Pod(pod.uid.clone()));
+            scene.writes.refusals.cleared(&Of::Pod(pod.uid.clone()));
             Ok(Outcome::Done)
         }
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
@@ -106,7 +106,7 @@ fn keeps_ours(pod: &Pod) -> bool {
 }
 
 /// Its ReplicaSet has let it go for that and makes another, as it will with each that is written to: none of its siblings is, for a while.
-fn lost_label(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, Error> {
+fn lost_label(scene: &mut Scene<'_>, pod: &PodRef, what: &str) -> Result<Outcome, Error> {
     let how = format!(
         "an admission webhook or policy takes the label {} or {} off pods that are written to; exempt pods with these labels from it",
         names::APP_LABEL,
@@ -117,9 +117,7 @@ fn lost_label(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, Error> {
         return refused(scene, pod, "changed", altered);
     };
     let name = &pod.name;
-    super::hindered(scene, Of::Deployment(revision), altered, |why| {
-        format!("pod {name} was changed, and its ReplicaSet has let it go: {why}")
-    })
+    super::hindered(scene, Of::Deployment(revision), altered, |why| format!("pod {name} {what}: {why}"))
 }
 
 fn revision_of(scene: &Scene<'_>, pod: &PodRef) -> Option<RevisionHash> {

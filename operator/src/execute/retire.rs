@@ -29,10 +29,11 @@ use tracing::{info, warn};
 use super::revision::deployment;
 use super::scale::{self, Mode, Seen};
 use super::{CHANGED, Outcome, Scene, pods};
+use crate::app_ref::AppRef;
 use crate::error::{Error, call, chain};
-use crate::observe::{Kind, live_pods, look};
-use crate::probe::AppRef;
+use crate::observe::{live_pods, look};
 use crate::refusals::Of;
+use crate::written::Kind;
 
 /// How long the dry run of a scale may take, and the scale after the DELETE. A spare needs about as long to be scheduled and started; once it runs,
 /// the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
@@ -59,7 +60,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         return Ok(CHANGED);
     };
     let (look, seen) = futures::try_join!(
-        look(scene.operator, scene.object, &deployment, pod),
+        look(scene.sources, scene.object, &deployment, pod),
         scale::read(scene, &deployment, replicas),
     )?;
     let (found, others) = (look.pod.as_ref().map(|(pod, _)| pod), look.others);
@@ -67,7 +68,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         Verdict::Go { scale_to, grace_seconds } => (scale_to, grace_seconds),
         // Nothing is left to end, and what else there is to do does not depend on it.
         Verdict::Finished => {
-            scene.memory.look_live = true;
+            scene.writes.look_live = true;
             return Ok(Outcome::Done);
         }
         Verdict::Void(why) => return Ok(Outcome::LookAgain(why)),
@@ -88,7 +89,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
                 };
             }
             // A dry run commits nothing: where the last real scale came late, this one may as well.
-            Ok(_) if scene.memory.refusals.came_late(&on_scale) => {
+            Ok(_) if scene.writes.refusals.came_late(&on_scale) => {
                 if let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await? {
                     return Ok(outcome);
                 }
@@ -128,7 +129,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             // It may be ended all the same, with nobody to take its replica back: nothing more of that Deployment for a while.
             let why = format!("pod {} may have been ended, without an answer: {}", pod.name, chain(&error));
             scene.unanswered += 1;
-            scene.memory.refusals.note_late(
+            scene.writes.refusals.note_late(
                 &Of::Deployment(revision.clone()),
                 Hindered::TooSlow,
                 why.clone(),
@@ -136,7 +137,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             return if error.hindrance().is_some() { Ok(Outcome::Refused(why)) } else { Err(error) };
         }
     }
-    scene.operator.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
+    scene.sources.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
     if scale_to == replicas {
         return Ok(Outcome::Done);
     }
@@ -146,7 +147,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
 /// What a pod has said may have changed since the plan, which is seconds old behind a slow API server.
 fn stands(scene: &Scene<'_>, what: &Retirement<'_>) -> bool {
     let Some(policy) = scene.seen.policy(what.revision) else { return false };
-    let contacts = scene.operator.probes.contacts([&what.pod.uid].into_iter());
+    let contacts = scene.sources.probes.contacts([&what.pod.uid].into_iter());
     retire::still_stands(what.proof, contacts.get(&what.pod.uid), policy, Timestamp::now())
 }
 
@@ -170,11 +171,11 @@ async fn take_back(
             Ok(Err(error)) => error.category(),
             Err(_) => "timeout",
         };
-        scene.operator.metrics.acted("ScaleAfterDelete", result);
+        scene.metrics.acted("ScaleAfterDelete", result);
         match scaled {
             Ok(Ok(scaled)) => {
                 scale::wrote(scene, what.revision, &scaled);
-                scene.memory.taken_back.insert(what.revision.clone(), Instant::now());
+                scene.taken_back.0.insert(what.revision.clone(), Instant::now());
                 return Ok(Outcome::Done);
             }
             Ok(Err(error)) if error.conflict() && tries < TRIES && deleted.elapsed() < IN_TIME => tries += 1,
@@ -188,7 +189,7 @@ async fn take_back(
             Ok(None) => break (Hindered::Refused, "its replicas were changed meanwhile".to_owned()),
             Err(error) => break (Hindered::TooSlow, chain(&error)),
         }
-        let live = match live_pods(scene.operator, scene.object, deployment).await {
+        let live = match live_pods(scene.sources, scene.object, deployment).await {
             Ok(live) => live,
             Err(error) => break (Hindered::TooSlow, chain(&error)),
         };
@@ -201,7 +202,7 @@ async fn take_back(
     let (name, pod) = (deployment.name_any(), &what.pod.name);
     let message = format!("Deployment {name} was not scaled to {scale_to} after pod {pod} was ended: {why}");
     warn!("{message}");
-    scene.memory.refusals.note_late(&Of::Deployment(what.revision.clone()), kind, message);
+    scene.writes.refusals.note_late(&Of::Deployment(what.revision.clone()), kind, message);
     Ok(Outcome::LookAgain("its replica was not taken back"))
 }
 
@@ -215,13 +216,13 @@ async fn scale_first(
     version: &str,
 ) -> Result<Option<Outcome>, Error> {
     let Retirement { pod, revision, replicas, proof, as_well } = *what;
-    let live = live_pods(scene.operator, scene.object, deployment).await?;
+    let live = live_pods(scene.sources, scene.object, deployment).await?;
     let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
     let Some(policy) = scene.seen.policy(revision) else {
         return Ok(Some(CHANGED));
     };
     // The ReplicaSet may take any of them: what each has said must stand just now.
-    let contacts = scene.operator.probes.contacts(as_well.iter().map(|(uid, _)| uid));
+    let contacts = scene.sources.probes.contacts(as_well.iter().map(|(uid, _)| uid));
     let stand = |(uid, proof): &&(PodUid, Proof)| {
         retire::still_stands(*proof, contacts.get(uid), policy, Timestamp::now())
     };
@@ -231,7 +232,7 @@ async fn scale_first(
     }
     let cheapest = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
     match pods::annotate(scene, pod, Some(version), &json!({}), &cheapest).await {
-        Ok(written) => scene.memory.written.wrote(Kind::Pod, &written),
+        Ok(written) => scene.writes.written.wrote(Kind::Pod, &written),
         Err(error) if error.not_found() || error.conflict() => return Ok(Some(CHANGED)),
         Err(error) => return pods::refused(scene, pod, "ended", error).map(Some),
     }
@@ -242,7 +243,7 @@ async fn scale_first(
     let outcome = match scale::write(scene, seen, scale_to, Mode::Real).await {
         Ok(scaled) => {
             scale::wrote(scene, revision, &scaled);
-            scene.memory.brake.ended();
+            scene.writes.brake.ended();
             let app = AppRef::from_obj(scene.object);
             info!(%app, pod = pod.name, "scaled its Deployment down before its end, since the API server is slow");
             Outcome::Done
@@ -265,7 +266,7 @@ fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Out
         what.pod.name
     );
     let of = Of::Deployment(what.revision.clone());
-    scene.memory.refusals.note(of, Hindered::TooSlow, message.clone());
+    scene.writes.refusals.note(of, Hindered::TooSlow, message.clone());
     Outcome::Refused(message)
 }
 
@@ -296,13 +297,13 @@ async fn delete(
     let params = params.preconditions(preconditions);
     match call("delete a pod", scene.api::<Pod>().delete(&pod.name, &params)).await {
         Ok(answer) => {
-            scene.memory.brake.ended();
-            scene.memory.refusals.cleared(&Of::Pod(pod.uid.clone()));
+            scene.writes.brake.ended();
+            scene.writes.refusals.cleared(&Of::Pod(pod.uid.clone()));
             match answer.left() {
                 Some(going) if going.metadata.deletion_timestamp.is_some() => {
-                    scene.memory.written.wrote(Kind::Pod, &going);
+                    scene.writes.written.wrote(Kind::Pod, &going);
                 }
-                Some(_) | None => scene.memory.written.removed(Kind::Pod, &pod.name, &pod.uid.0),
+                Some(_) | None => scene.writes.written.removed(Kind::Pod, &pod.name, &pod.uid.0),
             }
             Ok(Outcome::Done)
         }
@@ -311,7 +312,7 @@ async fn delete(
         Err(error) => {
             // Where the answer is lost the pod may be ended all the same.
             if !error.answered() {
-                scene.memory.brake.ended();
+                scene.writes.brake.ended();
             }
             match error.denial() {
                 Some(_) => pods::refused(scene, pod, "ended", error),

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use super::{ANSWERED, CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
-use crate::memory::Held;
-use crate::observe::Kind;
 use crate::refusals::Of;
+use crate::writes::Held;
+use crate::written::Kind;
 
 /// Asks the API server what it would say, before anything that runs is touched. Strictly, as it is made, so that an unknown field is named: the CRD lets it
 /// pass, and a typo would otherwise be found by its absence.
@@ -34,8 +34,8 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
         Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
         Err(error) => TemplateVerdict::Refused(error.hindrance().ok_or(error)?.1),
     };
-    scene.memory.verdicts.clear();
-    scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
+    scene.writes.verdicts.clear();
+    scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
     Ok(ANSWERED)
 }
 
@@ -67,7 +67,7 @@ async fn taken_off_pods(scene: &Scene<'_>, app: &Validated) -> Option<String> {
         let request = Request::new(path)
             .create(&params, pod.to_string().into_bytes())
             .map_err(kube::Error::BuildRequest)?;
-        scene.operator.client.request::<PartialObjectMeta<Pod>>(request).await
+        scene.sources.client.request::<PartialObjectMeta<Pod>>(request).await
     };
     let tried = call("try a pod dry", request).await.ok()?;
     let selector = deployment["spec"]["selector"]["matchLabels"].as_object()?;
@@ -92,23 +92,23 @@ pub(super) async fn create(
     match post(scene, &app, replicas, Post::Create).await {
         Ok(made) => {
             let Some(why) = taken_off(&made, &app) else {
-                scene.memory.written.wrote(Kind::Deployment, &made);
+                scene.writes.written.wrote(Kind::Deployment, &made);
                 return Ok(Outcome::Done);
             };
             // Nobody would drain its pods; none has served yet.
             unmake(scene, &made).await?;
-            scene.memory.verdicts.insert(revision.0.clone(), Held::new(TemplateVerdict::Refused(why)));
+            scene.writes.verdicts.insert(revision.0.clone(), Held::new(TemplateVerdict::Refused(why)));
             Ok(Outcome::LookAgain("admission changes the Deployment"))
         }
         Err(error) if error.conflict() => {
             let verdict = name_is_taken(scene, &app).await?;
-            scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
+            scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
             Ok(CHANGED)
         }
         Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
         Err(error) => {
             let verdict = TemplateVerdict::Refused(error.hindrance().ok_or(error)?.1);
-            scene.memory.verdicts.insert(revision.0.clone(), Held::new(verdict));
+            scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }
     }
@@ -193,8 +193,8 @@ async fn annotate(
     };
     let why = match patched.await {
         Ok(Some(written)) => {
-            scene.memory.refusals.cleared(&Of::Annotations(revision.clone()));
-            scene.memory.written.wrote(Kind::Deployment, &written);
+            scene.writes.refusals.cleared(&Of::Annotations(revision.clone()));
+            scene.writes.written.wrote(Kind::Deployment, &written);
             return Ok(Outcome::Done);
         }
         Ok(None) => "an admission webhook or policy would change its pod template, which would restart its pods; exempt \
@@ -207,7 +207,7 @@ async fn annotate(
         }
     };
     let message = format!("Deployment {name} cannot be annotated: {why}");
-    scene.memory.refusals.note(Of::Annotations(revision.clone()), Hindered::Refused, message.clone());
+    scene.writes.refusals.note(Of::Annotations(revision.clone()), Hindered::Refused, message.clone());
     Ok(Outcome::Refused(message))
 }
 
@@ -226,9 +226,9 @@ pub(super) async fn delete(scene: &mut Scene<'_>, revision: &RevisionHash) -> Re
     match call("delete a Deployment", scene.api::<Deployment>().delete(&name, &params)).await {
         Ok(answer) => match answer.left() {
             Some(going) if going.metadata.deletion_timestamp.is_some() => {
-                scene.memory.written.wrote(Kind::Deployment, &going);
+                scene.writes.written.wrote(Kind::Deployment, &going);
             }
-            Some(_) | None => scene.memory.written.removed(Kind::Deployment, &name, &uid),
+            Some(_) | None => scene.writes.written.removed(Kind::Deployment, &name, &uid),
         },
         Err(error) if error.not_found() => {}
         Err(error) if error.conflict() => return Ok(CHANGED),
@@ -271,7 +271,7 @@ async fn post(scene: &Scene<'_>, app: &Validated, replicas: u32, post: Post) -> 
         let mut request = Request::new(path).create(&params, body).map_err(kube::Error::BuildRequest)?;
         let strict = format!("{}&fieldValidation=Strict", request.uri());
         *request.uri_mut() = strict.parse().map_err(|e| kube::Error::HttpError(http::Error::from(e)))?;
-        scene.operator.client.request::<Deployment>(request).await
+        scene.sources.client.request::<Deployment>(request).await
     };
     call(what, request).await
 }

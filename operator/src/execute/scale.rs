@@ -18,8 +18,9 @@ use serde_json::json;
 use super::revision::deployment;
 use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
-use crate::observe::{Kind, live_pods};
+use crate::observe::live_pods;
 use crate::refusals::Of;
+use crate::written::Kind;
 
 /// A scale that meets a conflict is read and tried again at once, for so long and so often at most: where pods come and go many a second the
 /// Deployment's status moves as often, and the next plan would meet the same.
@@ -60,7 +61,7 @@ pub(super) async fn set(
             return Ok(CHANGED);
         };
         if to < from {
-            let live = live_pods(scene.operator, scene.object, &deployment).await?;
+            let live = live_pods(scene.sources, scene.object, &deployment).await?;
             let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
             if !may_lower(to, &pods) {
                 return Ok(Outcome::LookAgain("there are more pods that may run"));
@@ -75,7 +76,7 @@ pub(super) async fn set(
                          slow, or an admission webhook on replicasets is; tried again in another order",
                         deployment.name_any()
                     );
-                    scene.memory.refusals.note_late(
+                    scene.writes.refusals.note_late(
                         &Of::Deployment(revision.clone()),
                         Hindered::TooSlow,
                         message,
@@ -96,7 +97,7 @@ pub(super) async fn set(
 fn spare_runs(scene: &Scene<'_>, revision: &RevisionHash, from: u32) -> bool {
     let runs = |p: &&graceful_plan::Pod| p.revision == *revision && p.has_begun();
     let running = scene.seen.observed.pods.iter().filter(runs).count();
-    let lately = scene.memory.taken_back.get(revision).is_some_and(|at| at.elapsed() < LATELY);
+    let lately = scene.taken_back.0.get(revision).is_some_and(|at| at.elapsed() < LATELY);
     lately && running > usize::try_from(from).unwrap_or(usize::MAX)
 }
 
@@ -152,8 +153,8 @@ pub(super) async fn write(scene: &Scene<'_>, seen: &Seen, to: u32, mode: Mode) -
 
 /// Remembers that it went through.
 pub(super) fn wrote(scene: &mut Scene<'_>, revision: &RevisionHash, scaled: &Scale) {
-    scene.memory.refusals.cleared(&Of::Deployment(revision.clone()));
-    scene.memory.written.wrote(Kind::Deployment, scaled);
+    scene.writes.refusals.cleared(&Of::Deployment(revision.clone()));
+    scene.writes.written.wrote(Kind::Deployment, scaled);
 }
 
 /// Remembers that it was refused, or not answered, in whose words; any other failure is the whole plan's.

@@ -8,7 +8,6 @@ mod revisions;
 mod surroundings;
 mod trouble;
 mod view;
-mod written;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -17,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, Policy, RevisionHash, Validated, names};
 use graceful_plan::{
-    App, Contact, ContactError, Container, Deletion, Hindrance, Observed, PodRef, PodUid, Readiness,
+    Absences, App, Contact, ContactError, Container, Deletion, Hindrance, Lags, Observed, PodRef, PodUid,
+    Readiness, Rejections,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::api::{ListParams, ObjectMeta};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 pub(crate) use self::pods::condition;
@@ -33,13 +33,12 @@ use self::surroundings::{of_a_leaving, surroundings};
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
 use self::view::{View, list, node_ready, view};
-pub(crate) use self::written::{Kind, Written};
+use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::error::{Error, call};
-use crate::memory::AppMemory;
-use crate::operator::Operator;
-use crate::probe::{AppRef, Target};
+use crate::probe::{Probes, Target};
 use crate::refusals::Of;
+use crate::writes::Writes;
 
 /// What the planner is given, and what the executor needs beside it.
 pub(crate) struct Observation {
@@ -65,6 +64,39 @@ pub(crate) struct Observation {
     pub(crate) deployments: BTreeMap<RevisionHash, Arc<Deployment>>,
 }
 
+/// Where an app's state is read from. The same client writes to it.
+pub(crate) struct Sources {
+    pub(crate) client: Client,
+    pub(crate) stores: Stores,
+    pub(crate) probes: Probes,
+}
+
+/// What observing remembers of one app between two looks.
+#[derive(Debug, Default)]
+pub(crate) struct Sightings {
+    /// When the last live view was taken, or this memory began.
+    viewed_live: Option<Instant>,
+    /// Pods of a node whose clock is ahead: since when they are Ready by that clock, and since when we know.
+    ready_ahead: HashMap<PodUid, (Timestamp, Timestamp)>,
+    /// Pods that ended before they were ever Ready.
+    rejections: Rejections,
+    /// Deployments that their controller has not taken up.
+    lags: Lags,
+    /// Pods that are asked for and do not come.
+    absences: Absences,
+    /// When the namespace was last read for whether it goes.
+    namespace_read: Option<Instant>,
+}
+
+/// What is known beside the objects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trust {
+    /// The app was seen with `--cascade=orphan`, though the mark of that is gone.
+    pub(crate) orphaned: bool,
+    /// How long the watches are trusted without a live view.
+    pub(crate) watches_for: Duration,
+}
+
 /// A quota may keep pods from being made for days: the namespace is not asked for in each plan of these.
 const NAMESPACE_READ_EVERY: Duration = Duration::from_secs(30);
 
@@ -76,11 +108,13 @@ const UNMADE: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 /// # Errors
 /// The inner error is the user's: the spec contradicts itself, and nothing is to be touched.
 pub(crate) async fn observe(
-    operator: &Operator,
+    sources: &Sources,
     app: &Decoded<GracefulApp>,
-    memory: &mut AppMemory,
+    Trust { orphaned, watches_for }: Trust,
+    writes: &mut Writes,
+    sightings: &mut Sightings,
 ) -> Result<Result<Observation, Vec<FieldError>>, Error> {
-    let deletion = deletion(operator, app);
+    let deletion = deletion(app, orphaned);
     let valid = match app.fault() {
         None => Validated::try_from(&**app),
         Some(fault) => Err(vec![fault.clone()]),
@@ -90,13 +124,13 @@ pub(crate) async fn observe(
     }
     let (name, namespace, uid) =
         (app.name_any(), app.namespace().unwrap_or_default(), app.uid().unwrap_or_default());
-    let view = view(operator, app, memory).await?;
+    let view = view(sources, app, watches_for, writes, sightings).await?;
     let unreadable = view.unreadable(&uid);
     if !unreadable.is_empty() {
         return Ok(Err(unreadable));
     }
-    if deletion != Deletion::No && !memory.namespace_terminating {
-        memory.namespace_terminating = namespace_terminates(operator, &namespace).await?;
+    if deletion != Deletion::No && !writes.namespace_terminating {
+        writes.namespace_terminating = namespace_terminates(&sources.client, &namespace).await?;
     }
 
     let ours: Vec<_> = view.deployments.iter().filter_map(|d| Ours::of(d, &uid)).collect();
@@ -104,47 +138,48 @@ pub(crate) async fn observe(
     let valid = valid.ok();
     let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
     let (surroundings, wanted) = match (&valid, deletion) {
-        (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, memory),
+        (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, writes),
         _ => {
-            let around = of_a_leaving(&name, &uid, &view, &objects, memory.namespace_terminating);
+            let around = of_a_leaving(&name, &uid, &view, &objects, writes.namespace_terminating);
             (around, WantedChildren::default())
         }
     };
     let app_ref = AppRef::from_obj(&**app);
     let mut parsed: Vec<_> = pods
         .iter()
-        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| node_ready(&operator.stores.nodes, n)))
+        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| node_ready(&sources.stores.nodes, n)))
         .collect();
     let targets: BTreeMap<_, _> =
-        pods.iter().filter_map(|(pod, owner)| target(operator, &app_ref, pod, owner)).collect();
-    let mut contacts = operator.probes.contacts(parsed.iter().map(|p| &p.uid));
+        pods.iter().filter_map(|(pod, owner)| target(&sources.probes, &app_ref, pod, owner)).collect();
+    let mut contacts = sources.probes.contacts(parsed.iter().map(|p| &p.uid));
     for pod in parsed.iter().filter(|p| {
         matches!(p.container, Container::Running | Container::HalfCrashed) && !targets.contains_key(&p.uid)
     }) {
         contacts.insert(pod.uid.clone(), unaskable(pod));
     }
     for pod in &mut parsed {
-        pod.hindrance = memory.refusals.of(&Of::Pod(pod.uid.clone()));
+        pod.hindrance = writes.refusals.of(&Of::Pod(pod.uid.clone()));
     }
-    ready_by_our_clock(&mut parsed, &mut memory.ready_ahead, Timestamp::now());
-    memory.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
-    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &memory.refusals)).collect();
-    memory.lags.look(&mut revisions, Timestamp::now());
+    ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, Timestamp::now());
+    writes.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
+    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &writes.refusals)).collect();
+    sightings.lags.look(&mut revisions, Timestamp::now());
     let mut observed = Observed {
-        app: resolved(app, valid.as_ref(), deletion, memory.refusals.of(&Of::Finalizer)),
-        absent: memory.absences.look(&revisions, &parsed, Timestamp::now()),
+        app: resolved(app, valid.as_ref(), deletion, writes.refusals.of(&Of::Finalizer)),
+        absent: sightings.absences.look(&revisions, &parsed, Timestamp::now()),
         revisions,
         contacts,
-        rejected: memory.rejections.look(&parsed, Timestamp::now()),
+        rejected: sightings.rejections.look(&parsed, Timestamp::now()),
         pods: parsed,
         surroundings,
     };
-    observed.surroundings.brake = memory.brake.look(&observed, Timestamp::now());
-    if deletion == Deletion::No && suspects_its_namespace(&observed, memory) {
-        memory.namespace_read = Some(Instant::now());
+    observed.surroundings.brake = writes.brake.look(&observed, Timestamp::now());
+    if deletion == Deletion::No && suspects_its_namespace(&observed, writes, sightings) {
+        sightings.namespace_read = Some(Instant::now());
         // Asked for the report alone: without an answer it stays as it was.
-        memory.namespace_terminating = namespace_terminates(operator, &namespace).await.unwrap_or(false);
-        observed.surroundings.namespace_terminating = memory.namespace_terminating;
+        writes.namespace_terminating =
+            namespace_terminates(&sources.client, &namespace).await.unwrap_or(false);
+        observed.surroundings.namespace_terminating = writes.namespace_terminating;
     }
     let versions =
         pods.iter().map(|(p, _)| (pods::uid(p), p.resource_version().unwrap_or_default())).collect();
@@ -168,7 +203,7 @@ pub(crate) async fn observe(
             .pods
             .iter()
             .filter(|p| owner(p, &ours).is_none())
-            .map(|p| pods::parse(p, None, |n| node_ready(&operator.stores.nodes, n)))
+            .map(|p| pods::parse(p, None, |n| node_ready(&sources.stores.nodes, n)))
             .collect(),
         endings: view.pods.iter().filter_map(|p| Some((pods::uid(p), ending(p)?))).collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
@@ -208,7 +243,7 @@ fn local_services(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
 
 /// The pods of one Deployment, read just now, each with its resourceVersion.
 pub(crate) async fn live_pods(
-    operator: &Operator,
+    sources: &Sources,
     app: &GracefulApp,
     deployment: &Arc<Deployment>,
 ) -> Result<Vec<(graceful_plan::Pod, String)>, Error> {
@@ -216,9 +251,9 @@ pub(crate) async fn live_pods(
         return Ok(Vec::new());
     };
     let (namespace, selector) = (app.namespace().unwrap_or_default(), revision_selector(app, &ours));
-    let list: Vec<Decoded<Pod>> = list(&operator.client, &namespace, &selector, "list pods").await?;
+    let list: Vec<Decoded<Pod>> = list(&sources.client, &namespace, &selector, "list pods").await?;
     let belongs = |pod: &&Decoded<Pod>| pods::belongs_to(&pod.metadata, &deployment.name_any(), &ours.hash.0);
-    Ok(list.iter().filter(belongs).map(|pod| live(operator, pod, &ours)).collect())
+    Ok(list.iter().filter(belongs).map(|pod| live(sources, pod, &ours)).collect())
 }
 
 /// What the last look before a kill needs.
@@ -231,7 +266,7 @@ pub(crate) struct Look {
 
 /// Reads one pod in full and counts the others by their metadata: a Deployment of two thousand pods is not read in full for each that goes.
 pub(crate) async fn look(
-    operator: &Operator,
+    sources: &Sources,
     app: &GracefulApp,
     deployment: &Arc<Deployment>,
     pod: &PodRef,
@@ -239,7 +274,7 @@ pub(crate) async fn look(
     let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
         return Ok(Look { pod: None, others: 0 });
     };
-    let api = pods_api(operator, app);
+    let api = pods_api(sources, app);
     // As a ReplicaSet counts: what has finished counts for nothing.
     let unfinished = "status.phase!=Failed,status.phase!=Succeeded";
     let params = ListParams::default().labels(&revision_selector(app, &ours)).fields(unfinished);
@@ -254,19 +289,19 @@ pub(crate) async fn look(
     });
     let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
     let found = found.filter(|p| pods::uid(p) == pod.uid && belongs(&p.metadata));
-    Ok(Look { pod: found.map(|p| live(operator, &p, &ours)), others })
+    Ok(Look { pod: found.map(|p| live(sources, &p, &ours)), others })
 }
 
-fn pods_api(operator: &Operator, app: &GracefulApp) -> Api<Decoded<Pod>> {
-    Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default())
+fn pods_api(sources: &Sources, app: &GracefulApp) -> Api<Decoded<Pod>> {
+    Api::namespaced(sources.client.clone(), &app.namespace().unwrap_or_default())
 }
 
 fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
     format!("{},{}={}", names::app_selector(&app.name_any()), names::REVISION_LABEL, ours.hash)
 }
 
-fn live(operator: &Operator, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
-    let ready = |node: &str| node_ready(&operator.stores.nodes, node);
+fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
+    let ready = |node: &str| node_ready(&sources.stores.nodes, node);
     (pods::parse(pod, container(ours), ready), pod.resource_version().unwrap_or_default())
 }
 
@@ -296,21 +331,20 @@ fn container(owner: &Ours) -> Option<&str> {
 /// What stands in the book's place for a pod that runs and must not or cannot be asked: unknown, so busy, and said.
 fn unaskable(pod: &graceful_plan::Pod) -> Contact {
     let message = "it cannot be asked: its Deployment's annotation graceful.dev/policy cannot be read, or its address is no pod's own";
-    let error =
-        ContactError { class: "unaskable".to_owned(), message: message.to_owned(), since: pod.created };
+    let error = ContactError { message: message.to_owned(), since: pod.created };
     let asked = Some(Timestamp::now());
     Contact { asked, asking_since: Some(pod.created), error: Some(error), ..Contact::default() }
 }
 
 /// Where and how a pod is asked: at its own IP, in its own revision's language.
-fn target(operator: &Operator, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(PodUid, Target)> {
+fn target(probes: &Probes, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(PodUid, Target)> {
     let policy = owner.policy.as_ref()?.in_flight.clone();
     let spec = pod.spec.as_ref()?;
     if spec.host_network == Some(true) {
         return None;
     }
     let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-    let address = operator.probes.permitted(SocketAddr::new(ip, policy.port))?;
+    let address = probes.permitted(SocketAddr::new(ip, policy.port))?;
     let uid = pods::uid(pod);
     let target = Target {
         app: app.clone(),
@@ -324,10 +358,10 @@ fn target(operator: &Operator, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<
 }
 
 /// Foreground and background deletions drain; `--cascade=orphan` leaves its mark among the finalizers, for a moment.
-fn deletion(operator: &Operator, app: &GracefulApp) -> Deletion {
+fn deletion(app: &GracefulApp, orphaned: bool) -> Deletion {
     if app.metadata.deletion_timestamp.is_none() {
         Deletion::No
-    } else if orphaning(app) || operator.memory.orphaned(&app.uid().unwrap_or_default()) {
+    } else if orphaning(app) || orphaned {
         Deletion::Orphan
     } else {
         Deletion::Drain
@@ -341,7 +375,7 @@ pub(crate) fn orphaning(app: &GracefulApp) -> bool {
 
 /// A namespace that goes ends its pods first; our own object may be told minutes later. Pods that somebody ends and pods that cannot be made are
 /// how it shows.
-fn suspects_its_namespace(observed: &Observed, memory: &AppMemory) -> bool {
+fn suspects_its_namespace(observed: &Observed, writes: &Writes, sightings: &Sightings) -> bool {
     let ended = observed.pods.iter().any(|p| p.terminating && p.serving);
     let failing = observed.revisions.iter().any(|r| r.replica_failure.is_some());
     // Of one that goes, a ReplicaSet makes no pod, and after our restart nobody says why.
@@ -350,12 +384,12 @@ fn suspects_its_namespace(observed: &Observed, memory: &AppMemory) -> bool {
         observed.pods.iter().filter(|p| p.lives() && p.revision == r.hash).count()
     };
     let unmade = observed.revisions.iter().any(|r| old(r) && lives(r) < r.replicas as usize);
-    let lately = memory.namespace_read.is_some_and(|at| at.elapsed() < NAMESPACE_READ_EVERY);
-    (ended || failing || unmade) && !lately && !memory.namespace_terminating
+    let lately = sightings.namespace_read.is_some_and(|at| at.elapsed() < NAMESPACE_READ_EVERY);
+    (ended || failing || unmade) && !lately && !writes.namespace_terminating
 }
 
-async fn namespace_terminates(operator: &Operator, namespace: &str) -> Result<bool, Error> {
-    let api: Api<Namespace> = Api::all(operator.client.clone());
+async fn namespace_terminates(client: &Client, namespace: &str) -> Result<bool, Error> {
+    let api: Api<Namespace> = Api::all(client.clone());
     let found = call("read the namespace", api.get_opt(namespace)).await?;
     Ok(found.is_none_or(|n| n.metadata.deletion_timestamp.is_some()))
 }

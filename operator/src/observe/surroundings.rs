@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::children::{self, Standing, Wanted};
 use super::revisions::Ours;
 use super::view::View;
-use crate::memory::{AppMemory, ChildRefusal, REFUSAL_HOLDS};
+use crate::writes::{ChildRefusal, REFUSAL_HOLDS, Writes};
 
 /// The labels of one pod, or of the template.
 type Labels = BTreeMap<String, String>;
@@ -37,7 +37,7 @@ pub(crate) fn surroundings(
     view: &View,
     ours: &[Ours],
     pods: &[&Pod],
-    memory: &AppMemory,
+    writes: &Writes,
 ) -> (Surroundings, WantedChildren) {
     let mut warnings = warnings(app, ours);
     warnings.extend(of_others(app, view));
@@ -89,7 +89,7 @@ pub(crate) fn surroundings(
         if child == Child::AsWanted {
             return child;
         }
-        if let Some((refusal, left)) = refused(memory, kind, wanted) {
+        if let Some((refusal, left)) = refused(writes, kind, wanted) {
             let what = if wanted.is_some() { "written" } else { "removed" };
             let message = format!("{kind} {name} cannot be {what}: {}", refusal.why);
             match refusal.kind {
@@ -102,7 +102,7 @@ pub(crate) fn surroundings(
             }
             return if left.is_some() { Child::AsWanted } else { child };
         }
-        if let Some(contest) = memory.contested.get(kind).filter(|contest| contest.told()) {
+        if let Some(contest) = writes.contested.get(kind).filter(|contest| contest.told()) {
             warnings.push(Warning { reason: Reason::ChangedByOthers, message: contest.words(kind, name) });
             return if contest.held().is_some() { Child::AsWanted } else { child };
         }
@@ -122,7 +122,7 @@ pub(crate) fn surroundings(
             wanted.budget.as_ref(),
             children::standing(uid, wanted.budget.as_ref(), budget),
         ),
-        template: verdict(app, view, ours, memory),
+        template: verdict(app, view, ours, writes),
         unfenced_services: if app.accept_unfenced_services {
             Vec::new()
         } else {
@@ -131,7 +131,7 @@ pub(crate) fn surroundings(
         foreign_budgets: foreign_budgets.clone(),
         publishing_unready: publishing_unready(view, &labels),
         brake: None,
-        namespace_terminating: memory.namespace_terminating,
+        namespace_terminating: writes.namespace_terminating,
         warnings: Vec::new(),
         late_children: Vec::new(),
     };
@@ -172,11 +172,11 @@ pub(crate) fn there<'a, K: kube::Resource>(objects: &'a [Arc<K>], name: &str) ->
 
 /// What a child's last write met, as it is wanted now, and how long it is left alone for that. It is told until it was tried again.
 fn refused<'a>(
-    memory: &'a AppMemory,
+    writes: &'a Writes,
     kind: &str,
     wanted: Option<&Wanted>,
 ) -> Option<(&'a ChildRefusal, Option<Duration>)> {
-    let held = memory.refused.get(kind)?;
+    let held = writes.refused_children.get(kind)?;
     let same = wanted.map(|w| &w.fingerprint) == held.value.fingerprint.as_ref();
     same.then_some((&held.value, held.remaining(REFUSAL_HOLDS)))
 }
@@ -186,7 +186,7 @@ fn soon(left: Option<Duration>) -> Timestamp {
     Timestamp::now().saturating_add(left).unwrap_or(Timestamp::MAX)
 }
 
-fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> TemplateVerdict {
+fn verdict(app: &Validated, view: &View, ours: &[Ours], writes: &Writes) -> TemplateVerdict {
     if ours.iter().any(|o| o.hash.0 == app.revision.0) {
         return TemplateVerdict::Accepted;
     }
@@ -198,7 +198,7 @@ fn verdict(app: &Validated, view: &View, ours: &[Ours], memory: &AppMemory) -> T
             of_another(app, &name, uid)
         ));
     }
-    let Some(held) = memory.verdicts.get(app.revision.as_str()) else {
+    let Some(held) = writes.verdicts.get(app.revision.as_str()) else {
         return TemplateVerdict::Unknown;
     };
     match (held.remaining(REFUSAL_HOLDS), &held.value) {

@@ -14,14 +14,14 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::time::sleep;
 
-use super::written::{Kind, Seen, version};
+use super::{Sightings, Sources};
+use crate::app_ref::AppRef;
 use crate::concern::{ANY, Concerns, Pairs, pairs, pairs_to_come};
 use crate::decode::{Decoded, Lenient};
 use crate::error::{Error, call};
 use crate::index::Index;
-use crate::memory::AppMemory;
-use crate::operator::{Operator, RESTING_LOOK};
-use crate::probe::AppRef;
+use crate::writes::Writes;
+use crate::written::{Kind, Seen, version};
 
 /// What the watches show, and which app what of it concerns.
 #[derive(Clone)]
@@ -59,32 +59,33 @@ const WATCH_LAG: Duration = Duration::from_millis(20);
 const WATCH_LOOKS: u32 = 5;
 
 /// A view that shows our own last writes. From memory wherever that does, so that an app at rest costs the API server nothing; live after a
-/// surprise, and now and then, since a watch can go blind without a word.
-pub(crate) async fn view(
-    operator: &Operator,
+/// surprise, and whenever the last live view is older than `trust`, since a watch can go blind without a word.
+pub(super) async fn view(
+    sources: &Sources,
     app: &GracefulApp,
-    memory: &mut AppMemory,
+    trust: Duration,
+    writes: &mut Writes,
+    sightings: &mut Sightings,
 ) -> Result<View, Error> {
     let mut looks = 0;
     let (remembered, current) = loop {
-        let remembered = View::remembered(&operator.stores, app);
-        let current = memory.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
-        if current || memory.look_live || looks == WATCH_LOOKS {
+        let remembered = View::remembered(&sources.stores, app);
+        let current = writes.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
+        if current || writes.look_live || looks == WATCH_LOOKS {
             break (remembered, current);
         }
         looks += 1;
         sleep(WATCH_LAG).await;
     };
-    let trust = memory.look.unwrap_or(RESTING_LOOK);
-    let fresh = memory.viewed_live.get_or_insert_with(Instant::now).elapsed() < trust;
-    if current && fresh && !memory.look_live {
+    let fresh = sightings.viewed_live.get_or_insert_with(Instant::now).elapsed() < trust;
+    if current && fresh && !writes.look_live {
         return Ok(remembered);
     }
-    let live = View::live(&operator.client, &operator.stores, app).await?;
-    memory.look_live = false;
-    memory.viewed_live = Some(Instant::now());
+    let live = View::live(&sources.client, &sources.stores, app).await?;
+    writes.look_live = false;
+    sightings.viewed_live = Some(Instant::now());
     let gone = |kind, name: &str| live.seen(kind, name).is_none();
-    memory.written.settle(|kind, name| remembered.seen(kind, name), gone);
+    writes.written.settle(|kind, name| remembered.seen(kind, name), gone);
     Ok(live)
 }
 

@@ -11,12 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::AppRef;
 use super::book::Book;
 use super::error::AskError;
 use super::http::{Asker, Question, Reply};
 use super::parse::Hearing;
 use super::places::{Places, Standing};
+use crate::app_ref::AppRef;
 use crate::telemetry::Metrics;
 
 /// How long a pod is asked to hold its answer until something changes. Long enough that an idle wait costs nothing, short enough that
@@ -163,7 +163,7 @@ impl Line {
             }
             Err(error) => {
                 self.metrics.asked(error.class());
-                let news = self.book.with(uid, |pod| pod.failed(error.class(), error.to_string(), now));
+                let news = self.book.with(uid, |pod| pod.failed(error.to_string(), now));
                 if news == News::Changed {
                     let Target { app, pod, .. } = &self.target;
                     tracing::info!(%app, pod, class = error.class(), "no valid in-flight answer: {error}");

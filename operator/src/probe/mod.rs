@@ -27,9 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use graceful_api::GracefulApp;
 use graceful_plan::{Contact, Conversation, PodUid};
-use kube::runtime::reflector::ObjectRef;
 use tokio::task::AbortHandle;
 use tracing::error;
 
@@ -40,10 +38,8 @@ pub(crate) use self::line::Target;
 use self::pace::Pace;
 use self::places::{AllPlaces, Places, Standing};
 pub(crate) use self::trigger::{Trigger, Triggered};
+use crate::app_ref::AppRef;
 use crate::telemetry::Metrics;
-
-/// A GracefulApp by namespace and name.
-pub(crate) type AppRef = ObjectRef<GracefulApp>;
 
 /// All conversations of this operator.
 pub(crate) struct Probes {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::AppRef;
+use crate::app_ref::AppRef;
 
 /// Asks for a new plan of one app. Asking twice is as good as once.
 #[derive(Clone, Debug)]

@@ -24,7 +24,7 @@ use super::events::Happening;
 
 /// What is remembered of it.
 #[derive(Debug, Default)]
-pub(crate) struct Cuts {
+pub(super) struct Cuts {
     /// None before the first look at status.
     total: Option<Cut>,
     /// Counted, and still in the view.

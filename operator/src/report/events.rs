@@ -13,7 +13,7 @@ use crate::observe::Observation;
 
 /// What happened, as an Event says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Happening {
+pub(super) struct Happening {
     pub(super) warning: bool,
     pub(super) reason: &'static str,
     pub(super) note: String,
@@ -22,11 +22,11 @@ pub(crate) struct Happening {
 }
 
 impl Happening {
-    pub(crate) fn normal(reason: &'static str, note: impl Into<String>) -> Self {
+    pub(super) fn normal(reason: &'static str, note: impl Into<String>) -> Self {
         Self { warning: false, reason, note: note.into(), pod: None }
     }
 
-    pub(crate) fn warning(reason: &'static str, note: impl Into<String>) -> Self {
+    pub(super) fn warning(reason: &'static str, note: impl Into<String>) -> Self {
         Self { warning: true, reason, note: note.into(), pod: None }
     }
 
@@ -41,7 +41,7 @@ impl Happening {
 
 /// What was told so far. Lost with the process: what stands still then is told again, what goes on is told when it ends.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(super) struct Told {
     last: Option<Report>,
     /// A rollout was seen to begin, and not to end.
     rolling: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Told {
 
 impl Told {
     /// To be sent with the next report.
-    pub(crate) fn note(&mut self, happening: Happening) {
+    pub(super) fn note(&mut self, happening: Happening) {
         self.noted.push(happening);
     }
 
@@ -68,7 +68,7 @@ impl Told {
 }
 
 /// What happened since the last report.
-pub(crate) fn happenings(told: &mut Told, now: &Report, seen: &Observation) -> Vec<Happening> {
+pub(super) fn happenings(told: &mut Told, now: &Report, seen: &Observation) -> Vec<Happening> {
     let observed = &seen.observed;
     let mut found = std::mem::take(&mut told.noted);
     rollouts(told, now, observed, &mut found);

@@ -16,13 +16,12 @@ use graceful_plan::{Deletion, PodUid};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ObjectMeta, PartialObjectMeta};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tracing::debug;
 
 use super::events::{Happening, Told};
 use crate::error::{Error, call, chain};
 use crate::observe::Observation;
-use crate::operator::Operator;
 
 /// The reason of these Events.
 const LABEL_REMOVED: &str = "LabelRemoved";
@@ -54,7 +53,7 @@ impl Left {
 
 /// Looks at what has left the view; to be asked before it is told what is gone. What cannot be looked at now is looked at again with the next report.
 pub(super) async fn left(
-    operator: &Operator,
+    client: &Client,
     app: &GracefulApp,
     seen: &Observation,
     told: &mut Told,
@@ -65,7 +64,7 @@ pub(super) async fn left(
     }
     let mut found = Vec::new();
     for hash in told.left.missing(seen) {
-        match deployment(operator, app, &hash).await {
+        match deployment(client, app, &hash).await {
             Ok(lost) => {
                 told.left.missing.remove(&hash);
                 if let Some(happening) = lost {
@@ -78,7 +77,7 @@ pub(super) async fn left(
     }
     let vanished = told.others.vanished(seen).into_iter().take(LOOKS);
     let looks = vanished.map(|(uid, name)| async move {
-        let alive = pod(operator, app, &uid, &name).await;
+        let alive = pod(client, app, &uid, &name).await;
         (uid, name, alive)
     });
     for (uid, name, alive) in join_all(looks).await {
@@ -98,13 +97,13 @@ pub(super) async fn left(
 
 /// The loss of our label, if that is why the Deployment is not in the view. One that is gone tells itself, by its pods.
 async fn deployment(
-    operator: &Operator,
+    client: &Client,
     app: &GracefulApp,
     hash: &RevisionHash,
 ) -> Result<Option<Happening>, Error> {
     let (owner, namespace) = (app.name_any(), app.namespace().unwrap_or_default());
     let name = names::deployment_name(&owner, &hash.0);
-    let api: Api<Deployment> = Api::namespaced(operator.client.clone(), &namespace);
+    let api: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let found = call("read a Deployment", api.get_metadata_opt(&name)).await?;
     let ours = |d: &PartialObjectMeta<Deployment>| {
         d.annotations().get(names::APP_UID) == app.metadata.uid.as_ref()
@@ -128,8 +127,8 @@ async fn deployment(
 }
 
 /// Whether this very pod is there, and stays. Where nobody answers, it is as gone as the view says.
-async fn pod(operator: &Operator, app: &GracefulApp, uid: &PodUid, name: &str) -> bool {
-    let api: Api<Pod> = Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default());
+async fn pod(client: &Client, app: &GracefulApp, uid: &PodUid, name: &str) -> bool {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &app.namespace().unwrap_or_default());
     let stays = |meta: &ObjectMeta| meta.uid.as_ref() == Some(&uid.0) && meta.deletion_timestamp.is_none();
     match call("read a pod", api.get_metadata_opt(name)).await {
         Ok(found) => found.is_some_and(|pod| stays(&pod.metadata)),

@@ -7,6 +7,7 @@ mod others;
 mod recorder;
 mod status;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::conditions::Reason;
@@ -14,19 +15,18 @@ use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, names};
 use graceful_plan::{Action, Deletion, Report};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-pub(crate) use self::cuts::Cuts;
+use self::cuts::Cuts;
 use self::events::happenings;
-pub(crate) use self::events::{Happening, Told};
+use self::events::{Happening, Told};
 pub(crate) use self::recorder::Recorder;
+use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::error::{Error, call, chain};
-use crate::memory::AppMemory;
 use crate::observe::Observation;
-use crate::operator::Operator;
-use crate::probe::AppRef;
+use crate::telemetry::Metrics;
 
 /// The shortest time between two writes of one app's status: two seconds are live enough for a person, and a thousand apps that roll at once
 /// stay at 500 writes a second.
@@ -38,84 +38,113 @@ const REFUSED_EVERY: Duration = Duration::from_secs(300);
 /// Far longer than a watch is behind.
 const LATELY: Duration = Duration::from_secs(300);
 
+/// Where it is told.
+pub(crate) struct Reporter {
+    pub(crate) client: Client,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Recorder,
+}
+
+/// What was told of one app so far.
+#[derive(Debug, Default)]
+pub(crate) struct Reported {
+    /// What was cut, as far as status has it and since.
+    cuts: Cuts,
+    /// When status was last written.
+    written: Option<Instant>,
+    /// How often in a row its write was refused since.
+    refused: u32,
+    /// What Events have told.
+    told: Told,
+    /// The invalid spec that an Event was sent for.
+    invalid: Option<String>,
+}
+
+impl Reported {
+    /// A child that others had changed was put right: to be told with the next report.
+    pub(crate) fn put_right(&mut self, note: String) {
+        self.told.note(Happening::normal("PutRight", note));
+    }
+}
+
 /// Tells what was seen, and what was done. Says in how long a write that had to wait is due.
 pub(crate) async fn report(
-    operator: &Operator,
+    reporter: &Reporter,
     app: &GracefulApp,
     seen: &Observation,
     report: &Report,
     tried: &[Action],
-    memory: &mut AppMemory,
+    reported: &mut Reported,
 ) -> Result<Option<Duration>, Error> {
     let app_ref = AppRef::from_obj(app);
-    memory.invalid = None; // the same mistake once more is a new one
-    let mut happened = memory.cuts.count(app.status.as_ref(), &seen.observed.pods, tried);
+    reported.invalid = None; // the same mistake once more is a new one
+    let mut happened = reported.cuts.count(app.status.as_ref(), &seen.observed.pods, tried);
     if !happened.is_empty() {
-        memory.reported = None; // the one figure that cannot be observed again is written at once
+        reported.written = None; // the one figure that cannot be observed again is written at once
     }
-    happened.extend(left::left(operator, app, seen, &mut memory.told).await);
-    happened.extend(happenings(&mut memory.told, report, seen));
+    happened.extend(left::left(&reporter.client, app, seen, &mut reported.told).await);
+    happened.extend(happenings(&mut reported.told, report, seen));
     let ended = happened.iter().filter(|h| h.is(others::ENDED_BY_OTHERS)).count();
-    operator.metrics.reported(&app_ref, report, serving_in_flight(seen), memory.cuts.total(), ended);
+    reporter.metrics.reported(&app_ref, report, serving_in_flight(seen), reported.cuts.total(), ended);
     // Status first: there may be an Event for each of forty pods, and a call may take seconds.
     let written = if gone(seen) {
         Ok(None)
     } else {
-        let status = status::status(app, seen, report, &memory.cuts, Timestamp::now());
-        write(operator, app, status, memory).await
+        let status = status::status(app, seen, report, &reported.cuts, Timestamp::now());
+        write(&reporter.client, app, status, reported).await
     };
     // Nothing can be created in a namespace that goes, Events least of all; what is there can still be written to.
     if !seen.observed.surroundings.namespace_terminating {
-        operator.recorder.publish(app, memory.told.sent(), happened).await;
+        reporter.recorder.publish(app, reported.told.sent(), happened).await;
     }
     written
 }
 
 /// The spec contradicts itself: said once in an Event, and in the conditions.
 pub(crate) async fn report_invalid(
-    operator: &Operator,
+    reporter: &Reporter,
     app: &GracefulApp,
     errors: &[FieldError],
-    memory: &mut AppMemory,
+    reported: &mut Reported,
 ) -> Result<Option<Duration>, Error> {
     let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    report_stalled(operator, app, Reason::InvalidSpec, &message, memory).await
+    report_stalled(reporter, app, Reason::InvalidSpec, &message, reported).await
 }
 
 /// Nothing is planned, and nothing touched: said once in an Event, and in the conditions.
 pub(crate) async fn report_stalled(
-    operator: &Operator,
+    reporter: &Reporter,
     app: &GracefulApp,
     reason: Reason,
     message: &str,
-    memory: &mut AppMemory,
+    reported: &mut Reported,
 ) -> Result<Option<Duration>, Error> {
-    if memory.invalid.as_deref() != Some(message) {
+    if reported.invalid.as_deref() != Some(message) {
         let stalled = vec![Happening::warning(reason.as_str(), message)];
-        operator.recorder.publish(app, memory.told.sent(), stalled).await;
-        memory.invalid = Some(message.to_owned());
+        reporter.recorder.publish(app, reported.told.sent(), stalled).await;
+        reported.invalid = Some(message.to_owned());
     }
-    operator.metrics.stalled(&AppRef::from_obj(app));
+    reporter.metrics.stalled(&AppRef::from_obj(app));
     let status = status::stalled(app, reason, message, Timestamp::now());
-    write(operator, app, status, memory).await
+    write(&reporter.client, app, status, reported).await
 }
 
 /// At most once in two seconds, on the trailing edge, and only what differs.
 async fn write(
-    operator: &Operator,
+    client: &Client,
     app: &GracefulApp,
     status: GracefulAppStatus,
-    memory: &mut AppMemory,
+    reported: &mut Reported,
 ) -> Result<Option<Duration>, Error> {
     if app.status.as_ref() == Some(&status) {
         return Ok(None);
     }
-    let every = WRITE_EVERY.saturating_mul(1 << memory.status_refused.min(16)).min(REFUSED_EVERY);
-    let wait = memory.reported.and_then(|at| every.checked_sub(at.elapsed()));
+    let every = WRITE_EVERY.saturating_mul(1 << reported.refused.min(16)).min(REFUSED_EVERY);
+    let wait = reported.written.and_then(|at| every.checked_sub(at.elapsed()));
     if let Some(wait) = wait.filter(|w| !w.is_zero()) {
         return Ok(Some(wait));
     }
-    memory.reported = Some(Instant::now());
+    reported.written = Some(Instant::now());
     // Applied whole: a field that is no longer said is taken away. The uid keeps it off a new app under the old name.
     let patch = json!({
         "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
@@ -124,17 +153,17 @@ async fn write(
         "status": status,
     });
     let api: Api<Decoded<GracefulApp>> =
-        Api::namespaced(operator.client.clone(), &app.namespace().unwrap_or_default());
+        Api::namespaced(client.clone(), &app.namespace().unwrap_or_default());
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
     match call("write status", api.patch_status(&app.name_any(), &params, &Patch::Apply(patch))).await {
         Ok(_) => {
-            memory.status_refused = 0;
+            reported.refused = 0;
             Ok(None)
         }
         Err(error) if error.not_found() || error.conflict() => Ok(None),
         // Drains do not wait for what is said of them.
         Err(error) if error.hindrance().is_some() => {
-            memory.status_refused = memory.status_refused.saturating_add(1);
+            reported.refused = reported.refused.saturating_add(1);
             tracing::warn!(app = %AppRef::from_obj(app), "{}; tried again less and less often", chain(&error));
             Ok(Some(every))
         }

@@ -60,7 +60,7 @@ impl Recorder {
     }
 
     /// An Event that cannot be sent is not worth a failure.
-    pub(crate) async fn publish(&self, app: &GracefulApp, sent: &mut Sent, happenings: Vec<Happening>) {
+    pub(super) async fn publish(&self, app: &GracefulApp, sent: &mut Sent, happenings: Vec<Happening>) {
         for happening in happenings {
             if !sent.may(happening.warning, happening.pod.is_some()) {
                 debug!(

@@ -14,9 +14,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::index::Index;
-use crate::probe::AppRef;
 
 /// Labels of a metric about an app. Not `namespace`: Prometheus puts the namespace of the target, the operator's own, under that name, and would
 /// rename ours to `exported_namespace`.

@@ -445,19 +445,19 @@ impl World {
             let request = self.dialogues.entry(uid.clone()).or_default().request();
             let taken = !obeyed || self.say(i, request);
             if lost || !obeyed {
-                self.unheard(&uid, "timeout", "no answer in 2 s");
+                self.unheard(&uid, "no answer in 2 s");
             } else if taken {
                 self.heard(i, &uid, request);
             } else {
                 // The pod's own view says which epoch it has seen.
-                self.unheard(&uid, "conflict", "409");
+                self.unheard(&uid, "409");
                 self.heard(i, &uid, Request::Status);
             }
         }
     }
 
-    fn unheard(&mut self, uid: &PodUid, class: &str, message: &str) {
-        self.dialogues.entry(uid.clone()).or_default().failed(class, message.to_owned(), self.now);
+    fn unheard(&mut self, uid: &PodUid, message: &str) {
+        self.dialogues.entry(uid.clone()).or_default().failed(message.to_owned(), self.now);
     }
 
     /// False is a 409. A language other than Graceful has no word for either.

@@ -238,7 +238,7 @@ async fn what_is_refused_stays_told_while_it_is_tried_again() {
     let from = stage.world.open().version();
     stage.change(&json!({"spec": {"service": {"ports": [{"port": 81}]}}}));
     stage.until("it is said", CALM, |s| stalled(s, "failed calling webhook")).await;
-    tokio::time::sleep(2 * crate::memory::REFUSAL_HOLDS).await;
+    tokio::time::sleep(2 * crate::writes::REFUSAL_HOLDS).await;
     let tries = |s: &Stage| {
         let generation = s.app().unwrap_or_default()["metadata"]["generation"].clone();
         let objects = s.world.open();

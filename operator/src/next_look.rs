@@ -1,0 +1,160 @@
+//! When an app is looked at again at the latest, whatever its watches and its pods tell until then.
+//!
+//! Pure: the caller brings the clock and the dice.
+
+use std::time::{Duration, Instant};
+
+use graceful_api::Phase;
+
+/// While work goes on, the longest time between two looks, and between two live views: what a watch that has gone blind could hide is found within it.
+const ACTIVE: Duration = Duration::from_secs(10);
+
+/// The same for an app that waits for a person, for days perhaps: it is Stalled, Paused or Held. What moves there is shown by its watch or its probes.
+const WAITING: Duration = Duration::from_secs(60);
+
+/// The same for an app at rest. A watch is renewed by the API server about as often.
+pub(crate) const RESTING: Duration = Duration::from_secs(300);
+
+/// After things were found changed, the first next look: by then the watches have usually shown it.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// After a failure, the first next try, and the longest time between two.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// After a panic, the first next try, and the longest time between two: it takes a fix of ours, or another spec.
+const RECOVER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
+/// The clock's own grain: an alarm that rings early would only be set again.
+const GRAIN: Duration = Duration::from_millis(1);
+
+/// One app's.
+#[derive(Debug, Default)]
+pub(crate) struct Rhythm {
+    /// What the last plan left the app in; none before the first.
+    phase: Option<Phase>,
+    /// Plans in a row that found things changed.
+    surprises: u32,
+    /// Reconciles in a row that failed.
+    failures: u32,
+    /// No plan before this moment, whatever asks, unless the user changes something.
+    rest: Option<Rest>,
+}
+
+/// A pause that watch events do not shorten.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Instant,
+    of: Wish,
+}
+
+/// What the user has asked for: the generation, and whether it is to go. Another wish ends a pause.
+pub(crate) type Wish = (Option<i64>, bool);
+
+/// How far a plan came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// To its end.
+    Through,
+    /// Somewhere, and slowly: what is left of it had grown old.
+    Slowly,
+    /// To something that had changed, or was refused: that is to be told, and what is left alone now may let others go on.
+    ToASurprise,
+}
+
+/// What else asks for a look, each in how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Due {
+    /// The plan itself.
+    pub(crate) plan: Option<Duration>,
+    /// Something that was refused and may be tried again.
+    pub(crate) retry: Option<Duration>,
+    /// A report that had to wait.
+    pub(crate) report: Option<Duration>,
+}
+
+/// Why a reconcile did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A call failed.
+    Call,
+    /// The operator's own.
+    Panic,
+}
+
+impl Rhythm {
+    /// Work goes on: the app goes before those at rest.
+    pub(crate) fn is_active(&self) -> bool {
+        self.longest() == ACTIVE
+    }
+
+    /// How long what the watches show may be trusted without a live view.
+    pub(crate) fn trust(&self) -> Duration {
+        self.longest()
+    }
+
+    /// What is left of a pause.
+    pub(crate) fn rests(&mut self, wish: Wish, now: Instant) -> Option<Duration> {
+        let rest = self.rest.filter(|rest| rest.of == wish && rest.until > now);
+        if rest.is_none() {
+            self.rest = None;
+        }
+        rest.map(|rest| rest.until - now)
+    }
+
+    /// A plan was made, and what it found is told.
+    pub(crate) fn found(&mut self, phase: Phase) {
+        self.phase = Some(phase);
+    }
+
+    /// A plan was executed. Apps at rest that were listed together do not look again together: `spread`, below 1, shortens their time.
+    pub(crate) fn planned(&mut self, came: Came, due: Due, spread: f64) -> Duration {
+        let longest = if self.is_active() { ACTIVE } else { self.longest().mul_f64(spread) };
+        let again = match came {
+            Came::Through => None,
+            Came::Slowly => Some(AGAIN),
+            Came::ToASurprise => Some(doubled(AGAIN, self.surprises, ACTIVE)),
+        };
+        self.surprises = if came == Came::ToASurprise { self.surprises.saturating_add(1) } else { 0 };
+        self.failures = 0;
+        let asked = [due.plan, due.retry, due.report, again].into_iter().flatten();
+        asked.fold(longest, Duration::min) + GRAIN
+    }
+
+    /// Nothing was planned, for nothing is to be done.
+    pub(crate) fn idle(&mut self, due: Option<Duration>) -> Duration {
+        self.failures = 0;
+        due.unwrap_or(RESTING)
+    }
+
+    /// The reconcile failed: the next one is after this pause.
+    pub(crate) fn failed(&mut self, fault: Fault, wish: Wish, now: Instant) -> Duration {
+        let (first, longest) = match fault {
+            Fault::Call => RETRY,
+            Fault::Panic => RECOVER,
+        };
+        let pause = doubled(first, self.failures, longest);
+        self.failures = self.failures.saturating_add(1);
+        self.rest = Some(Rest { until: now + pause, of: wish });
+        pause
+    }
+
+    /// Reconciles in a row that failed.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    fn longest(&self) -> Duration {
+        match self.phase {
+            Some(Phase::Rolling | Phase::Draining | Phase::Deleting) => ACTIVE,
+            Some(Phase::Stalled | Phase::Paused | Phase::Held) => WAITING,
+            Some(Phase::Serving) | None => RESTING,
+        }
+    }
+}
+
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(longest)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+use super::*;
+
+const WISH: Wish = (Some(1), false);
+
+fn in_phase(phase: Phase) -> Rhythm {
+    let mut rhythm = Rhythm::default();
+    rhythm.found(phase);
+    rhythm
+}
+
+fn ms(duration: Duration) -> u128 {
+    duration.as_millis()
+}
+
+#[test]
+fn what_moves_is_looked_at_more_often_than_what_waits_or_rests() {
+    let looks = [Phase::Rolling, Phase::Held, Phase::Serving]
+        .map(|phase| ms(in_phase(phase).planned(Came::Through, Due::default(), 1.0)));
+    assert_eq!(looks, [10_001, 60_001, 300_001]);
+    let spread = [Phase::Rolling, Phase::Serving]
+        .map(|phase| ms(in_phase(phase).planned(Came::Through, Due::default(), 0.7)));
+    assert_eq!(spread, [10_001, 210_001], "only what rests is spread");
+}
+
+#[test]
+fn the_first_that_is_due_is_looked_at() {
+    let second = Duration::from_secs;
+    let (plan, retry, report) = (Some(second(3)), Some(second(2)), Some(second(4)));
+    let look = |due| ms(in_phase(Phase::Rolling).planned(Came::Through, due, 1.0));
+    assert_eq!(look(Due { plan, retry, report }), 2_001);
+    assert_eq!(look(Due { plan, retry: None, report }), 3_001);
+    assert_eq!(look(Due { plan: None, retry: None, report }), 4_001);
+    assert_eq!(
+        look(Due { plan: Some(second(30)), ..Due::default() }),
+        10_001,
+        "but never later than the phase asks for"
+    );
+}
+
+#[test]
+fn surprises_in_a_row_are_answered_less_and_less_often() {
+    let mut rhythm = in_phase(Phase::Rolling);
+    let mut look = |came| ms(rhythm.planned(came, Due::default(), 1.0));
+    assert_eq!([0; 4].map(|_| look(Came::ToASurprise)), [21, 41, 81, 161]);
+    assert_eq!(look(Came::Slowly), 21, "slow progress is progress");
+    assert_eq!(look(Came::ToASurprise), 21);
+    assert_eq!(look(Came::Through), 10_001);
+    let longest = (0..20).map(|_| look(Came::ToASurprise)).max();
+    assert_eq!(longest, Some(10_001));
+}
+
+#[test]
+fn a_pause_after_a_failure_ends_by_itself_or_by_another_wish() {
+    let (mut rhythm, now) = (in_phase(Phase::Rolling), Instant::now());
+    assert_eq!(ms(rhythm.failed(Fault::Call, WISH, now)), 200);
+    assert_eq!(ms(rhythm.failed(Fault::Call, WISH, now)), 400);
+    assert_eq!(rhythm.failures(), 2);
+    assert_eq!(rhythm.rests(WISH, now + Duration::from_millis(100)).map(ms), Some(300));
+    assert_eq!(rhythm.rests((Some(2), false), now), None, "the user has changed something");
+    assert_eq!(rhythm.rests(WISH, now), None, "and has ended the pause");
+    rhythm.failed(Fault::Call, WISH, now);
+    assert_eq!(rhythm.rests(WISH, now + Duration::from_millis(800)), None);
+    for _ in 0..20 {
+        assert!(rhythm.failed(Fault::Call, WISH, now) <= Duration::from_secs(30));
+    }
+    rhythm.planned(Came::Through, Due::default(), 1.0);
+    assert_eq!(
+        ms(rhythm.failed(Fault::Panic, WISH, now)),
+        10_000,
+        "counted anew, and longer for a fault of ours"
+    );
+}

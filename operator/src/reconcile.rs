@@ -1,0 +1,182 @@
+//! One look at one app: observe → plan → execute → report. The operator's table of contents.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use graceful_api::conditions::Reason;
+use graceful_api::{GracefulApp, Phase};
+use graceful_plan::Action;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tracing::{error, warn};
+
+use crate::app_ref::AppRef;
+use crate::decode::Decoded;
+use crate::error::{Error, chain};
+use crate::execute::{GROWN_OLD, Outcome, Scene, execute};
+use crate::memory::AppMemory;
+use crate::next_look::{Came, Due, Fault, RESTING};
+use crate::observe::{Trust, observe};
+use crate::operator::Operator;
+use crate::report::{report, report_invalid, report_stalled};
+use crate::schedule::Next;
+
+/// Never fails: what went wrong is logged, counted and tried again, less and less often.
+pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -> Next {
+    let app_ref = AppRef::from_obj(&**app);
+    if !operator.runs_in(&app.namespace().unwrap_or_default()) {
+        return Next { after: RESTING, urgent: false, strained: false };
+    }
+    let memory = operator.memory.of(&app.uid().unwrap_or_default());
+    let mut memory = memory.lock().await;
+    let going = app.metadata.deletion_timestamp.is_some();
+    let wish = (app.metadata.generation, going);
+    if let Some(left) = memory.rhythm.rests(wish, Instant::now()) {
+        operator.pulse.forget(&app_ref);
+        return Next { after: left, urgent: false, strained: false };
+    }
+    let started = Instant::now();
+    // What a panic leaves half-done in this memory is put right by the live look that follows it.
+    let step = AssertUnwindSafe(step(operator, app, &app_ref, &mut memory)).catch_unwind();
+    let step = operator.pulse.of(&app_ref, step).await;
+    let category = match &step {
+        Ok(Ok(_)) => None,
+        Ok(Err(failure)) => Some(failure.error.category()),
+        Err(_) => Some("panic"),
+    };
+    operator.metrics.reconciled(started.elapsed(), category);
+    let (after, strained) = match step {
+        Ok(Ok(after)) => (after, false),
+        Ok(Err(Failure { error, reading })) => {
+            let next = memory.rhythm.failed(Fault::Call, wish, Instant::now());
+            let failures = memory.rhythm.failures();
+            warn!(app = %app_ref, failures, "{}; next try in {next:?}", chain(&error));
+            memory.writes.look_live = true;
+            (next, reading && error.of_the_server())
+        }
+        Err(panic) => {
+            let next = memory.rhythm.failed(Fault::Panic, wish, Instant::now());
+            memory.writes.look_live = true;
+            let what = words_of(panic.as_ref());
+            error!(app = %app_ref, "the plan of this app panicked: {what}; next try in {next:?}");
+            tell_of_the_fault(operator, app, &what, &mut memory).await;
+            (next, false)
+        }
+    };
+    Next { after, urgent: going || memory.rhythm.is_active(), strained }
+}
+
+/// Says when to look again at the latest.
+async fn step(
+    operator: &Operator,
+    app: &Decoded<GracefulApp>,
+    app_ref: &AppRef,
+    memory: &mut AppMemory,
+) -> Result<Duration, Failure> {
+    let Operator { sources, reporter, metrics, .. } = operator;
+    let AppMemory { sightings, writes, taken_back, reported, rhythm } = memory;
+    if !operator.leadership.held() {
+        return Ok(rhythm.idle(None));
+    }
+    #[cfg(test)]
+    assert!(!app.annotations().contains_key("test/panic"), "a test wants a panic");
+
+    // Observe: reads, from memory or live. An invalid spec is told, nothing is touched, and what is said to pods goes on.
+    let orphaned = operator.memory.orphaned(&app.uid().unwrap_or_default());
+    let trust = Trust { orphaned, watches_for: rhythm.trust() };
+    let seen = observe(sources, app, trust, writes, sightings).await;
+    let seen = match seen.map_err(|error| Failure { error, reading: true })? {
+        Ok(seen) => seen,
+        Err(invalid) => {
+            let due = report_invalid(reporter, app, &invalid, reported).await?;
+            return Ok(rhythm.idle(due));
+        }
+    };
+
+    // Plan: pure.
+    let mut plan = graceful_plan::plan(&seen.observed, Timestamp::now());
+
+    // Converse: what is said to which pod from now on; their answers come by themselves.
+    sources.probes.converse(app_ref, &plan.conversations, &seen.targets);
+
+    // Execute: writes to children and pods, in the plan's order.
+    let mut scene = Scene {
+        sources,
+        metrics,
+        object: app,
+        seen: &seen,
+        writes,
+        taken_back,
+        planned: Instant::now(),
+        unanswered: 0,
+        put_right: Vec::new(),
+    };
+    let executed = execute(&mut scene, &plan.actions).await;
+    for note in scene.put_right {
+        reported.put_right(note);
+    }
+    if let Err(error) = &executed.outcome {
+        // A webhook or a quota may refuse us for hours: what is waited for then is its leave.
+        let waiting_for = &mut plan.report.waiting_for;
+        let joint = if waiting_for.is_empty() { "" } else { "; " };
+        *waiting_for = format!("{waiting_for}{joint}{} (tried again)", chain(error));
+    }
+    if executed.done.contains(&Action::ReleaseFinalizer) {
+        operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
+        return Ok(rhythm.idle(None));
+    }
+
+    // Report: status, Events, metrics. "All is as the spec says" would be the word of a plan that did not know yet what it would meet: the next one, in
+    // a moment, does. The actions that failed are told as well, since they may have had their effect.
+    let premature = plan.report.phase == Phase::Serving && !matches!(executed.outcome, Ok(Outcome::Done));
+    let told = match premature {
+        true => Ok(None),
+        false => report(reporter, app, &seen, &plan.report, &plan.actions, reported).await,
+    };
+
+    // And when to look again.
+    rhythm.found(plan.report.phase);
+    let came = match executed.outcome? {
+        Outcome::Done => Came::Through,
+        Outcome::LookAgain(GROWN_OLD) => Came::Slowly,
+        Outcome::Refused(_) | Outcome::LookAgain(_) => Came::ToASurprise,
+    };
+    let until = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    let due = Due { plan: plan.wake_at.map(until), retry: writes.next_retry(), report: told? };
+    Ok(rhythm.planned(came, due, rand::random_range(0.7..1.0)))
+}
+
+/// A step that did not come to its end.
+struct Failure {
+    error: Error,
+    /// Nothing had been decided yet.
+    reading: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, reading: false }
+    }
+}
+
+/// The app itself says that it stands still, and why.
+async fn tell_of_the_fault(operator: &Operator, app: &GracefulApp, what: &str, memory: &mut AppMemory) {
+    let message = format!(
+        "the operator failed on this app by a fault of its own ({what}): nothing of it is touched until that passes or the spec changes; please report it"
+    );
+    let reported = &mut memory.reported;
+    let told = report_stalled(&operator.reporter, app, Reason::OperatorFault, &message, reported);
+    if let Ok(Err(error)) = AssertUnwindSafe(told).catch_unwind().await {
+        warn!(app = %AppRef::from_obj(app), "{}", chain(&error));
+    }
+}
+
+/// What a panic says.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    words
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}

@@ -1,0 +1,75 @@
+//! What this operator's own writes to one app have met, as far as its next plan must know.
+//!
+//! Layer: below the stages. `execute` notes it, `observe` shows it to the planner. All of it can be lost: it is found again, or asked for again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use graceful_plan::{Brake, Hindered, TemplateVerdict};
+
+use crate::contest::Contest;
+use crate::refusals::Refusals;
+use crate::written::Written;
+
+/// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute. (Tests do not
+/// wait as long.)
+pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 60 });
+
+/// One app's.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    /// Those that the watches may not have shown yet.
+    pub(crate) written: Written,
+    /// One of them found things changed: the next view must be a live one.
+    pub(crate) look_live: bool,
+    /// What the API server would not do to Deployments and pods.
+    pub(crate) refusals: Refusals,
+    /// Children that it refuses as the spec wants them, or gives no answer about, by kind.
+    pub(crate) refused_children: BTreeMap<&'static str, Held<ChildRefusal>>,
+    /// Children that others change back, by kind.
+    pub(crate) contested: BTreeMap<&'static str, Contest>,
+    /// What the dry run said of a revision.
+    pub(crate) verdicts: HashMap<String, Held<TemplateVerdict>>,
+    /// Counts the pods that were ended.
+    pub(crate) brake: Brake,
+    /// The API server said that the namespace goes.
+    pub(crate) namespace_terminating: bool,
+}
+
+/// What the last write to a child met.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildRefusal {
+    /// Of what was to be applied; none for a removal.
+    pub(crate) fingerprint: Option<String>,
+    pub(crate) kind: Hindered,
+    pub(crate) why: String,
+}
+
+impl Writes {
+    /// When the next refusal may be asked about again; none where nothing is refused.
+    pub(crate) fn next_retry(&self) -> Option<Duration> {
+        let refused = |v: &&Held<TemplateVerdict>| v.value.refusal().is_some();
+        let verdicts = self.verdicts.values().filter(refused).filter_map(|v| v.remaining(REFUSAL_HOLDS));
+        let children = self.refused_children.values().filter_map(|r| r.remaining(REFUSAL_HOLDS));
+        verdicts.chain(children).chain(self.contested.values().filter_map(Contest::held)).min()
+    }
+}
+
+/// Something that holds for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Held<T> {
+    /// What.
+    pub(crate) value: T,
+    since: Instant,
+}
+
+impl<T> Held<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value, since: Instant::now() }
+    }
+
+    /// How long it still holds; none once it does no more.
+    pub(crate) fn remaining(&self, holds: Duration) -> Option<Duration> {
+        holds.checked_sub(self.since.elapsed()).filter(|d| !d.is_zero())
+    }
+}

@@ -1,0 +1,87 @@
+//! The modules of the operator stand on each other and never in a circle: what `docs/architecture.md` draws.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// From the top down. Whoever adds a module says here what it stands on.
+const ORDER: [&str; 23] = [
+    "run",
+    "watch",
+    "reconcile",
+    "operator",
+    "memory",
+    "report",
+    "execute",
+    "observe",
+    "probe",
+    "telemetry",
+    "schedule",
+    "next_look",
+    "writes",
+    "written",
+    "refusals",
+    "contest",
+    "concern",
+    "error",
+    "pulse",
+    "index",
+    "decode",
+    "leader",
+    "app_ref",
+];
+
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+    }
+    Ok(found)
+}
+
+/// The top module that a file belongs to.
+fn module(src: &Path, file: &Path) -> String {
+    let first = file.strip_prefix(src).ok().and_then(|within| within.components().next());
+    first
+        .map(|name| name.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned())
+        .unwrap_or_default()
+}
+
+/// The modules that a text names with `crate::`.
+fn imports(text: &str) -> BTreeSet<String> {
+    let name =
+        |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+    text.split("crate::").skip(1).map(name).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn imports_point_down() -> io::Result<()> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let place = |module: &str| ORDER.iter().position(|m| *m == module);
+    // The crate's own face, and tests, may look at anything.
+    let apart = |path: &Path| {
+        let name = path.to_string_lossy();
+        ["lib.rs", "main.rs", "fuzzing.rs"].iter().any(|end| name.ends_with(end))
+            || name.contains("tests")
+            || name.contains("api_faults")
+    };
+    let mut seen = BTreeSet::new();
+    for file in files(&src)?.into_iter().filter(|file| !apart(file)) {
+        let (module, imports) = (module(&src, &file), imports(&fs::read_to_string(&file)?));
+        let own = place(&module).unwrap_or_else(|| panic!("module {module} has no place in ORDER"));
+        for other in imports.iter().filter(|other| **other != module) {
+            let below = place(other)
+                .unwrap_or_else(|| panic!("{module} names crate::{other}, which has no place in ORDER"));
+            assert!(own < below, "{module} stands below {other} and must not import it: {}", file.display());
+        }
+        seen.insert(module);
+    }
+    assert_eq!(
+        seen.len(),
+        ORDER.len(),
+        "modules that are gone: {:?}",
+        ORDER.iter().filter(|m| !seen.contains(**m)).collect::<Vec<_>>()
+    );
+    Ok(())
+}
