@@ -3,19 +3,12 @@
 use graceful_api::conditions::Reason;
 
 use crate::contact::{Contact, Way};
-use crate::draft::Draft;
 use crate::observed::{Pod, Warning};
 use crate::snapshot::Snapshot;
 
-/// Whether a pod may be given a new epoch now. Where not, the plan wakes when it may.
-pub(crate) fn patient(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
-    match snapshot.contact(pod).and_then(Contact::patience) {
-        Some(from) if from > snapshot.now => {
-            draft.wake(snapshot, from);
-            false
-        }
-        Some(_) | None => true,
-    }
+/// Whether a pod may be given a new epoch now.
+pub(crate) fn patient(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    snapshot.contact(pod).and_then(Contact::patience).is_none_or(|from| snapshot.clock.past(from))
 }
 
 /// What the app does wrong; without a number that moves, since each new word is an Event.

@@ -112,7 +112,7 @@ mod tests {
         assert!(held.message.starts_with("18 pods were ended, of at most 4 "), "{}", held.message);
         let mut look = |ended: u32, seen: &Observed, second| {
             (0..ended).for_each(|_| brake.ended());
-            brake.look(seen, at(second)).map(|hindrance| hindrance.holds(at(second)))
+            brake.look(seen, at(second)).map(|hindrance| hindrance.until > at(second))
         };
         assert_eq!(look(0, &seen, 31), Some(false), "one more, and it is told all the same");
         assert_eq!(look(1, &seen, 32), Some(true));

@@ -1,39 +1,30 @@
 //! The plan while it is being written, with the rules about writing that all others keep.
 
 use graceful_api::{DrainReason, RevisionHash};
-use jiff::Timestamp;
+use jiff::SignedDuration;
 
 use crate::action::{Action, DeletionCost, PodRef, Proof};
 use crate::drains::{Progress, may_start, progress};
-use crate::observed::{Deletion, Hindrance, Pod, PodUid};
+use crate::observed::{Deletion, Pod, PodUid};
 use crate::snapshot::{Epochs, Snapshot};
+
+/// One pod a Deployment and plan goes; the next plan takes the next.
+const SOON: SignedDuration = SignedDuration::from_millis(10);
 
 pub(crate) struct Draft {
     pub(crate) actions: Vec<Action>,
     pub(crate) epochs: Epochs,
-    wake_at: Option<Timestamp>,
     /// Serving pods whose in-flight count is wanted fresh.
     pub(crate) ask_serving: bool,
 }
 
 impl Draft {
     pub(crate) fn new(snapshot: &Snapshot<'_>) -> Self {
-        Self { actions: Vec::new(), epochs: snapshot.epochs(), wake_at: None, ask_serving: false }
+        Self { actions: Vec::new(), epochs: snapshot.epochs(), ask_serving: false }
     }
 
     pub(crate) fn act(&mut self, action: Action) {
         self.actions.push(action);
-    }
-
-    /// Plan again at this moment, if it is to come.
-    pub(crate) fn wake(&mut self, snapshot: &Snapshot<'_>, at: Timestamp) {
-        if at > snapshot.now {
-            self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
-        }
-    }
-
-    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
-        self.wake_at
     }
 
     /// Ends a pod, and says whether it is on its way. At most one a Deployment and plan: the second would scale from a number that the first
@@ -44,7 +35,7 @@ impl Draft {
         };
         let brake = &snapshot.observed.surroundings.brake;
         let all = [&pod.hindrance, &revision.hindrance, &revision.lag, brake];
-        if all.into_iter().any(|h| self.hindered(snapshot, h.as_ref())) {
+        if all.into_iter().any(|h| snapshot.hindered(h.as_ref())) {
             return false;
         }
         if self.has_acted_on(pod) {
@@ -62,7 +53,7 @@ impl Draft {
                 pod: pod_ref(pod),
                 epoch,
                 reason,
-                since: snapshot.now,
+                since: snapshot.clock.now(),
                 cost: DeletionCost::Lowest,
             });
             return true;
@@ -76,9 +67,7 @@ impl Draft {
             return true;
         }
         if self.has_scaled(&pod.revision) {
-            let soon =
-                snapshot.now.saturating_add(jiff::SignedDuration::from_millis(10)).unwrap_or(snapshot.now);
-            self.wake(snapshot, soon);
+            snapshot.clock.again_in(SOON);
             return true;
         }
         self.act(Action::Retire {
@@ -89,15 +78,6 @@ impl Draft {
             as_well: others_that_may_go(snapshot, pod),
         });
         true
-    }
-
-    /// Not now; and planned again when it is time.
-    pub(crate) fn hindered(&mut self, snapshot: &Snapshot<'_>, hindrance: Option<&Hindrance>) -> bool {
-        let holding = hindrance.filter(|h| h.holds(snapshot.now));
-        if let Some(hindrance) = holding {
-            self.wake(snapshot, hindrance.until);
-        }
-        holding.is_some()
     }
 
     /// A pod is acted upon once a plan: the first rule to speak has the higher rank.

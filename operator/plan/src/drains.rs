@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, DeletionCost, Proof};
 use crate::astray::patient;
+use crate::clock::Clock;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::futile;
@@ -52,9 +53,9 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
         Signal::Http => Proof::Idle { epoch },
         Signal::Sigterm | Signal::None => Proof::Quiet { epoch },
     };
-    match still_stands(proof, snapshot.contact(pod), policy, snapshot.now) {
+    match stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
         true => Progress::Proven(proof),
-        false if snapshot.now < deadline(mark, policy) => Progress::Busy,
+        false if !snapshot.clock.past(deadline(mark, policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),
     }
 }
@@ -75,9 +76,13 @@ pub(crate) fn never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
 /// Of a proof that rests on the pod's object alone there is nothing to hear.
 pub fn still_stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, now: Timestamp) -> bool {
+    stands(proof, contact, policy, &Clock::at(now))
+}
+
+fn stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, clock: &Clock) -> bool {
     match proof {
         Proof::Idle { epoch } => contact.is_some_and(|c| idle(c, epoch)),
-        Proof::Quiet { epoch } => contact.is_some_and(|c| quiet(c, epoch, policy, now)),
+        Proof::Quiet { epoch } => contact.is_some_and(|c| quiet(c, epoch, policy, clock)),
         Proof::HandedOver { .. } | Proof::Cut { .. } | Proof::NotRunning | Proof::NeverWorked { .. } => true,
     }
 }
@@ -93,14 +98,14 @@ fn idle(contact: &Contact, epoch: Epoch) -> bool {
 }
 
 /// Admission cannot be closed, so zero must hold: long enough, often enough, and until now.
-fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, now: Timestamp) -> bool {
+fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, clock: &Clock) -> bool {
     contact.error.is_none()
         && !contact.several
         && contact.quiet.is_some_and(|q| {
             q.epoch == epoch
                 && q.reads >= QUIET_READS
                 && q.until.duration_since(q.since) >= seconds(policy.quiet_seconds)
-                && now.duration_since(q.until) <= QUIET_AGE
+                && !clock.past(q.until.saturating_add(QUIET_AGE).unwrap_or(Timestamp::MAX))
         })
 }
 
@@ -143,7 +148,7 @@ fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: Drain
 /// that cannot even be asked is cut a little later.
 fn unasked(snapshot: &Snapshot<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
     let asked = snapshot.contact(pod).is_some_and(|c| c.asked.is_some());
-    let late = pod.drain.is_none_or(|mark| snapshot.now >= last_word(mark, policy));
+    let late = pod.drain.is_none_or(|mark| snapshot.clock.past(last_word(mark, policy)));
     !asked && !late
 }
 
@@ -162,8 +167,6 @@ pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         let Some(mark) = pod.drain else {
             continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
         };
-        draft.wake(snapshot, deadline(mark, snapshot.policy(pod)));
-        draft.wake(snapshot, last_word(mark, snapshot.policy(pod)));
         match progress(snapshot, pod) {
             Progress::Proven(proof) => {
                 draft.retire(snapshot, pod, proof);
@@ -171,8 +174,8 @@ pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             Progress::Busy | Progress::Held => {
                 if needs_new_epoch(snapshot, pod)
                     && !draft.has_acted_on(pod)
-                    && !draft.hindered(snapshot, pod.hindrance.as_ref())
-                    && patient(snapshot, draft, pod)
+                    && !snapshot.hindered(pod.hindrance.as_ref())
+                    && patient(snapshot, pod)
                 {
                     let epoch = draft.epochs.next_for(snapshot, pod);
                     let DrainMark { reason, since } = mark;
@@ -196,11 +199,11 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let ending = snapshot.observed.pods.iter().filter(ends);
     for pod in ending.chain(to_be_taken(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
-        if draft.hindered(snapshot, pod.hindrance.as_ref()) || futile::stopped(snapshot, &pod.revision) {
+        if snapshot.hindered(pod.hindrance.as_ref()) || futile::stopped(snapshot, &pod.revision) {
             continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);
-        let (reason, since, cost) = (DrainReason::ScaleDown, snapshot.now, DeletionCost::Lowest);
+        let (reason, since, cost) = (DrainReason::ScaleDown, snapshot.clock.now(), DeletionCost::Lowest);
         draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost });
     }
 }
@@ -230,7 +233,7 @@ pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             // Ended by somebody in its linger, and it answers no more.
             _ if pod.terminating && !matches!(pod.readiness, Readiness::Ready(_)) => true,
             (false, Some(mark), policy)
-                if pod.terminating && after(mark.since, policy.linger_seconds) <= snapshot.now =>
+                if pod.terminating && snapshot.clock.past(after(mark.since, policy.linger_seconds)) =>
             {
                 true
             }
@@ -239,16 +242,11 @@ pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             (false, Some(mark), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
                 let said = snapshot.answer(pod).and_then(|a| a.protocol);
                 let end = after(mark.since, linger_seconds.saturating_add(LATCHES_WITHIN));
-                draft.wake(snapshot, end);
-                end <= snapshot.now || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
+                snapshot.clock.past(end) || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
-            (false, Some(mark), policy) => {
-                let end = after(mark.since, policy.linger_seconds);
-                draft.wake(snapshot, end);
-                end <= snapshot.now
-            }
+            (false, Some(mark), policy) => snapshot.clock.past(after(mark.since, policy.linger_seconds)),
         };
-        if over && !draft.has_acted_on(pod) && !draft.hindered(snapshot, pod.hindrance.as_ref()) {
+        if over && !draft.has_acted_on(pod) && !snapshot.hindered(pod.hindrance.as_ref()) {
             draft.act(Action::EndLinger { pod: pod_ref(pod) });
         }
     }
@@ -271,11 +269,11 @@ fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in &snapshot.live {
         let astray = if pod.serving {
-            (closed_by_others(snapshot, pod) && patient(snapshot, draft, pod)) || pod.drain.is_some()
+            (closed_by_others(snapshot, pod) && patient(snapshot, pod)) || pod.drain.is_some()
         } else {
             pod.drain.is_none()
         };
-        if astray && !draft.hindered(snapshot, pod.hindrance.as_ref()) {
+        if astray && !snapshot.hindered(pod.hindrance.as_ref()) {
             let epoch = draft.epochs.next_for(snapshot, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }

@@ -147,17 +147,14 @@ fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Reje
 
 /// Nothing is to be made of it just now.
 pub(crate) fn stopped(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
-    until(snapshot, hash).is_some_and(|until| until > snapshot.now)
+    until(snapshot, hash).is_some_and(|until| !snapshot.clock.past(until))
 }
 
 /// How many pods of a revision may be made at a time.
-pub(crate) fn may_make(snapshot: &Snapshot<'_>, draft: &mut Draft, hash: &RevisionHash) -> u32 {
+pub(crate) fn may_make(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> u32 {
     match until(snapshot, hash) {
         None => u32::MAX,
-        Some(until) => {
-            draft.wake(snapshot, until);
-            u32::from(until <= snapshot.now)
-        }
+        Some(until) => u32::from(snapshot.clock.past(until)),
     }
 }
 
@@ -170,7 +167,7 @@ pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         };
         if stopped(snapshot, &revision.hash)
             && revision.replicas > started
-            && !draft.hindered(snapshot, revision.hindrance.as_ref())
+            && !snapshot.hindered(revision.hindrance.as_ref())
         {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: started });

@@ -10,6 +10,7 @@ mod action;
 mod astray;
 mod brake;
 mod busy;
+mod clock;
 mod contact;
 mod conversations;
 mod dialogue;
@@ -90,6 +91,6 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::Orphan => teardown::orphan(&snapshot, &mut draft),
     }
     let conversations = conversations::conversations(&snapshot, &draft);
-    let report = status::report(&snapshot, &mut draft, &course);
-    Plan { wake_at: draft.wake_at(), actions: draft.actions, conversations, report }
+    let report = status::report(&snapshot, &draft, &course);
+    Plan { wake_at: snapshot.clock.next(), actions: draft.actions, conversations, report }
 }

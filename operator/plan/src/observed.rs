@@ -153,13 +153,6 @@ pub struct Hindrance {
     pub until: Timestamp,
 }
 
-impl Hindrance {
-    /// It is not time to try again yet.
-    pub fn holds(&self, now: Timestamp) -> bool {
-        self.until > now
-    }
-}
-
 /// What a write met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hindered {

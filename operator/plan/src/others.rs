@@ -6,7 +6,6 @@ use graceful_api::conditions::Reason;
 use jiff::Timestamp;
 
 use crate::contact::InFlight;
-use crate::draft::Draft;
 use crate::observed::{Container, Pod, Readiness, Warning};
 use crate::snapshot::{Snapshot, after};
 
@@ -26,13 +25,12 @@ pub(crate) fn busy<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = (&'a Pod
 
 /// The Warning condition's part: the pod that has been ending longest, and how many others there are. It serves nobody and nothing waits for it, but it
 /// has its node and its place in a quota, perhaps for days. What it has in flight by its last answer, if it has, is in WAITING-FOR.
-pub(crate) fn end_slowly(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Warning> {
+pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let mut slow = Vec::new();
     for pod in snapshot.observed.pods.iter().filter(|p| may_run(p)) {
         let Some(since) = pod.ends_since else { continue };
         let said = after(since, SLOW_SECONDS);
-        draft.wake(snapshot, said);
-        if said <= snapshot.now {
+        if snapshot.clock.past(said) {
             slow.push((since, pod));
         }
     }
@@ -156,9 +154,8 @@ mod tests {
             let app = fixture::app(1, fixture::policy(Signal::Http));
             let observed = Observed { pods, ..fixture::observed(app) };
             let snapshot = Snapshot::take(&observed, at(now));
-            let mut draft = Draft::new(&snapshot);
-            let warning = end_slowly(&snapshot, &mut draft).map(|w| w.message).unwrap_or_default();
-            (warning, draft.wake_at().map(Timestamp::as_second))
+            let warning = end_slowly(&snapshot).map(|w| w.message).unwrap_or_default();
+            (warning, snapshot.clock.next().map(Timestamp::as_second))
         };
         assert_eq!(said(59, |_| ()), (String::new(), Some(60)), "and looked at again when it is due");
         let swallows = "tasks-v1-1: ending since 1970-01-01T00:00:00Z: it finishes its work, or does not handle SIGTERM (as a shell that is \

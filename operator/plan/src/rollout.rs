@@ -39,7 +39,7 @@ pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
 pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
         let running = count(snapshot.live.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
-        if running > revision.replicas && !draft.hindered(snapshot, revision.hindrance.as_ref()) {
+        if running > revision.replicas && !snapshot.hindered(revision.hindrance.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });
         }
@@ -130,10 +130,7 @@ fn proven(snapshot: &Snapshot<'_>) -> bool {
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
 fn drop_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
     let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash)).min(at_most);
-    if unmade == 0
-        || draft.has_scaled(&revision.hash)
-        || draft.hindered(snapshot, revision.hindrance.as_ref())
-    {
+    if unmade == 0 || draft.has_scaled(&revision.hash) || snapshot.hindered(revision.hindrance.as_ref()) {
         return false;
     }
     draft.act(Action::ScaleDown {
@@ -169,12 +166,10 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
         need = need.min(i64::from(unproven_share(app)) - revision.map_or(0, |r| snapshot.wanted_of(r)));
         room -= grow_serving(snapshot, draft, serving, room - need.max(0));
     }
-    let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(snapshot, draft, growth));
+    let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(snapshot, growth));
     match revision {
         None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
-        Some(r)
-            if new > 0 && !draft.has_scaled(growth) && !draft.hindered(snapshot, r.hindrance.as_ref()) =>
-        {
+        Some(r) if new > 0 && !draft.has_scaled(growth) && !snapshot.hindered(r.hindrance.as_ref()) => {
             let to = r.replicas.saturating_add(new);
             draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
         }
@@ -203,11 +198,10 @@ fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, 
     let spent = if app.max_surge == 0 { app.max_unavailable } else { app.max_unavailable.min(1) };
     let there: i64 = superseded(snapshot).map(|r| snapshot.wanted_of(r)).sum();
     let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
-    if missing == 0 || draft.has_scaled(&serving.hash) || draft.hindered(snapshot, serving.hindrance.as_ref())
-    {
+    if missing == 0 || draft.has_scaled(&serving.hash) || snapshot.hindered(serving.hindrance.as_ref()) {
         return 0;
     }
-    let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(snapshot, draft, &serving.hash));
+    let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(snapshot, &serving.hash));
     if by == 0 {
         return 0;
     }
@@ -229,7 +223,7 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
         .filter(|p| p.revision == *revision && snapshot.available(p))
         .filter(|p| {
             p.drain.is_some_and(|d| d.reason != DrainReason::NodeDrain)
-                && !p.hindrance.as_ref().is_some_and(|h| h.holds(snapshot.now))
+                && !snapshot.hindered(p.hindrance.as_ref())
         })
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
         .collect();
@@ -240,7 +234,7 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
 /// Starts the drains that the budget allows.
 pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
     if fenced(snapshot) {
-        let mut spendable = spendable(snapshot, draft, course);
+        let mut spendable = spendable(snapshot, course);
         if course.rolling {
             replace(snapshot, draft, &mut spendable);
         }
@@ -257,12 +251,12 @@ pub(crate) fn fenced(snapshot: &Snapshot<'_>) -> bool {
 ///
 /// While a rollout that can surge has proven nothing yet, only what serves above `replicas` itself: a bad revision costs no capacity. Where the
 /// surge cannot come at all, one pod makes room for it, if maxUnavailable has one.
-fn spendable(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> i64 {
+fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let app = &snapshot.observed.app;
     let unproven = course.rolling && app.max_surge > 0 && !proven(snapshot);
     let may_miss = match unproven {
         false => app.max_unavailable,
-        true if surge_cannot_come(snapshot, draft) => app.max_unavailable.min(1),
+        true if surge_cannot_come(snapshot) => app.max_unavailable.min(1),
         true => 0,
     };
     i64::from(snapshot.taking_work()) - i64::from(app.replicas.saturating_sub(may_miss))
@@ -270,16 +264,12 @@ fn spendable(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) ->
 
 /// A quota or a policy refuses the new pods, or no node has taken one for `surgeTimeoutSeconds`. Not where one fails to start, crashes or is not
 /// Ready: more room would not help it.
-fn surge_cannot_come(snapshot: &Snapshot<'_>, draft: &mut Draft) -> bool {
+fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let patience = snapshot.observed.app.surge_timeout_seconds;
     let refused = snapshot.revision(snapshot.update()).is_some_and(|r| r.replica_failure.is_some());
-    let new = snapshot.labelled().filter(|p| !snapshot.superseded(p));
-    let given_up_at: Vec<_> =
-        new.filter_map(|p| p.unschedulable).map(|since| after(since, patience)).collect();
-    for at in &given_up_at {
-        draft.wake(snapshot, *at);
-    }
-    refused || given_up_at.iter().any(|at| *at <= snapshot.now)
+    let mut new = snapshot.labelled().filter(|p| !snapshot.superseded(p));
+    let given_up = |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.past(after(since, patience)));
+    refused || new.any(given_up)
 }
 
 /// The rollout's drains.
@@ -322,7 +312,7 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
         }
     }
     // Nobody is asked each second for a choice that cannot be made: a change freeze may last for days.
-    candidates.retain(|p| may_be_unrouted(snapshot, draft, p));
+    candidates.retain(|p| may_be_unrouted(snapshot, p));
     if surplus <= 0 || candidates.is_empty() || !all_fresh(snapshot, draft, &candidates) {
         return;
     }
@@ -366,27 +356,27 @@ fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
 }
 
 /// Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
-fn may_be_unrouted(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
+fn may_be_unrouted(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let revision = snapshot.revision(&pod.revision);
     let (hindrance, lag) =
         (revision.and_then(|r| r.hindrance.as_ref()), revision.and_then(|r| r.lag.as_ref()));
     let brake = snapshot.observed.surroundings.brake.as_ref();
     let all = [hindrance, lag, brake, pod.hindrance.as_ref()];
-    !all.into_iter().any(|hindrance| draft.hindered(snapshot, hindrance))
+    !all.into_iter().any(|hindrance| snapshot.hindered(hindrance))
 }
 
 pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
     // What is deleted is to serve nobody any more, whenever it can be ended.
-    let may = reason == DrainReason::Delete || may_be_unrouted(snapshot, draft, pod);
+    let may = reason == DrainReason::Delete || may_be_unrouted(snapshot, pod);
     if draft.has_acted_on(pod)
         || !may
-        || draft.hindered(snapshot, pod.hindrance.as_ref())
+        || snapshot.hindered(pod.hindrance.as_ref())
         || chosen_from(snapshot, pod)
     {
         return;
     }
     let epoch = draft.epochs.next_for(snapshot, pod);
-    let since = snapshot.now;
+    let since = snapshot.clock.now();
     draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost: DeletionCost::Highest });
 }
 

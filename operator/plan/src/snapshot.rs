@@ -6,13 +6,14 @@ use graceful_api::{DrainPolicy, RevisionHash, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::busy::cannot_be_busy;
+use crate::clock::Clock;
 use crate::contact::{Answer, Contact};
-use crate::observed::{Container, Epoch, Observed, Pod, Readiness, Revision, TemplateVerdict};
+use crate::observed::{Container, Epoch, Hindrance, Observed, Pod, Readiness, Revision, TemplateVerdict};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {
     pub(crate) observed: &'a Observed,
-    pub(crate) now: Timestamp,
+    pub(crate) clock: Clock,
     /// Pods that a ReplicaSet counts: neither terminating nor finished.
     pub(crate) live: Vec<&'a Pod>,
     /// Of those, the ones that a ReplicaSet is told to take and has not taken yet (`retire::may_scale_first`): as good as gone, but for P3.
@@ -38,7 +39,7 @@ impl<'a> Snapshot<'a> {
             let is_next = |p: &&Pod| p.revision == revision.hash && p.retiring && !(before_it && ready(p));
             leaving.extend(live.extract_if(.., |p| is_next(p)).take(to_go));
         }
-        Self { observed, now, live, leaving }
+        Self { observed, clock: Clock::at(now), live, leaving }
     }
 
     pub(crate) fn update(&self) -> &'a RevisionHash {
@@ -80,13 +81,20 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn available_from(&self, pod: &Pod) -> Option<Timestamp> {
         match pod.readiness {
             // Its node's clock may be ahead: what is Ready is so by now.
-            Readiness::Ready(since) => Some(after(since.min(self.now), self.observed.app.min_ready_seconds)),
+            Readiness::Ready(since) => {
+                Some(after(since.min(self.clock.now()), self.observed.app.min_ready_seconds))
+            }
             Readiness::Lost(_) | Readiness::Never => None,
         }
     }
 
     pub(crate) fn available(&self, pod: &Pod) -> bool {
-        self.available_from(pod).is_some_and(|from| from <= self.now)
+        self.available_from(pod).is_some_and(|from| self.clock.past(from))
+    }
+
+    /// Not now: what the last try met is still in its pause.
+    pub(crate) fn hindered(&self, hindrance: Option<&Hindrance>) -> bool {
+        hindrance.is_some_and(|h| !self.clock.past(h.until))
     }
 
     /// Routed to and Available: traffic reaches it.

@@ -3,7 +3,6 @@
 use graceful_api::conditions::Reason;
 use jiff::Timestamp;
 
-use crate::draft::Draft;
 use crate::futile;
 use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness};
 use crate::rollout::{fenced, superseded_pods};
@@ -18,7 +17,7 @@ pub(crate) struct Stall {
 }
 
 /// The first thing that needs a person. A drain that takes long is never one of them.
-pub(crate) fn stall(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall> {
+pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
     let around = &snapshot.observed.surroundings;
     if snapshot.observed.app.deletion != Deletion::No || around.namespace_terminating {
         return None;
@@ -36,7 +35,7 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall>
     if let Some(message) = futile::words(snapshot, snapshot.update()) {
         return Some(Stall { reason: Reason::NoProgress, message });
     }
-    failing(snapshot, draft).or_else(|| refused_child(snapshot))
+    failing(snapshot).or_else(|| refused_child(snapshot))
 }
 
 /// What is left alone for now, and why; the app's own first.
@@ -85,12 +84,11 @@ fn surplus(snapshot: &Snapshot<'_>) -> bool {
 }
 
 /// A new pod that has failed to count for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
-fn failing(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall> {
+fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
     let update = snapshot.revision(snapshot.update())?;
     if let Some(failure) = &update.replica_failure {
         let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
-        draft.wake(snapshot, overdue);
-        if overdue <= snapshot.now {
+        if snapshot.clock.past(overdue) {
             let message = format!("{}: no pod can be made: {}", update.name, failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
         }
@@ -101,8 +99,7 @@ fn failing(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall> {
             continue;
         };
         let overdue = after(since, snapshot.observed.app.progress_deadline_seconds);
-        draft.wake(snapshot, overdue);
-        if overdue <= snapshot.now && found.is_none() {
+        if snapshot.clock.past(overdue) && found.is_none() {
             found = Some(Stall { reason, message: waiting_for::new_pod(snapshot, pod) });
         }
     }
@@ -112,7 +109,7 @@ fn failing(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<Stall> {
 /// Since when a new pod has been failing, and at what. None while it has not been asked yet.
 fn failing_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<(Timestamp, Reason)> {
     match (snapshot.available_from(pod), pod.readiness) {
-        (Some(from), _) if from <= snapshot.now => {
+        (Some(from), _) if snapshot.clock.past(from) => {
             let contact = snapshot.contact(pod)?;
             match (&contact.error, contact.closed_since) {
                 (Some(error), _) => Some((from.max(error.since), Reason::InFlightUnreadable)),

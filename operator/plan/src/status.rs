@@ -14,14 +14,14 @@ use crate::snapshot::{Snapshot, count};
 use crate::stall::{Stall, stall, too_slow};
 use crate::waiting_for;
 
-pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> Report {
-    let stall = stall(snapshot, draft);
+pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Report {
+    let stall = stall(snapshot);
     let phase = phase(snapshot, stall.as_ref());
     let mut waiting_for = waiting_for::sentence(snapshot, draft, course, stall.as_ref());
     if waiting_for.is_empty() && phase != Phase::Serving {
         "the last changes to take effect".clone_into(&mut waiting_for);
     }
-    let warning = warning(snapshot, draft, stall.as_ref());
+    let warning = warning(snapshot, stall.as_ref());
     let drained: Vec<_> = draining_pods(snapshot);
     Report {
         conditions: conditions(snapshot, phase, stall.as_ref(), &waiting_for, warning),
@@ -144,7 +144,7 @@ fn conditions(
 }
 
 /// One condition for all warnings; absent where there are none.
-fn warning(snapshot: &Snapshot<'_>, draft: &mut Draft, stall: Option<&Stall>) -> Option<ConditionReport> {
+fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionReport> {
     let mut warnings = snapshot.observed.surroundings.warnings.clone();
     // Known before the first drain that it would stall.
     if !fenced(snapshot) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
@@ -152,7 +152,7 @@ fn warning(snapshot: &Snapshot<'_>, draft: &mut Draft, stall: Option<&Stall>) ->
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
     warnings.extend(astray::warning(snapshot));
-    warnings.extend(others::end_slowly(snapshot, draft));
+    warnings.extend(others::end_slowly(snapshot));
     let reason = match warnings.as_slice() {
         [] => return None,
         [one] => one.reason,

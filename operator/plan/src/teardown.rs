@@ -40,7 +40,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         let live = snapshot.live_of(&revision.hash);
         if revision.replicas > live
             && !draft.has_scaled(&revision.hash)
-            && !draft.hindered(snapshot, revision.hindrance.as_ref())
+            && !snapshot.hindered(revision.hindrance.as_ref())
         {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: live });
@@ -56,7 +56,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let lingers = |p: &Pod| {
         let over = |mark: DrainMark| after(mark.since, snapshot.policy(p).linger_seconds);
-        p.lingering || p.drain.is_none_or(|mark| over(mark) > snapshot.now)
+        p.lingering || p.drain.is_none_or(|mark| !snapshot.clock.past(over(mark)))
     };
     let closed = snapshot.labelled().next().is_none() && !snapshot.draining().any(lingers);
     if closed && !snapshot.live.is_empty() && snapshot.observed.surroundings.service != Child::AsWanted {

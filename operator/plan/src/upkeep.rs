@@ -7,7 +7,7 @@ use crate::snapshot::Snapshot;
 
 /// Before anything is made that needs cleaning up.
 pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    if !draft.hindered(snapshot, snapshot.observed.app.unclaimed.as_ref()) {
+    if !snapshot.hindered(snapshot.observed.app.unclaimed.as_ref()) {
         draft.act(Action::AddFinalizer);
     }
 }
@@ -24,7 +24,7 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::SyncBudget);
     }
     match snapshot.revision(snapshot.update()) {
-        Some(update) if !update.policy_current && !draft.hindered(snapshot, update.unannotated.as_ref()) => {
+        Some(update) if !update.policy_current && !snapshot.hindered(update.unannotated.as_ref()) => {
             draft.act(Action::SyncPolicy { revision: update.hash.clone() });
         }
         None if asks(&around.template) && !snapshot.may_be_made() => {
@@ -43,9 +43,7 @@ fn asks(verdict: &TemplateVerdict) -> bool {
 fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let worked = |p: &Pod| p.readiness != Readiness::Never || snapshot.answer(p).is_some();
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {
-        if snapshot.pods_of(&revision.hash).any(worked)
-            && !draft.hindered(snapshot, revision.unannotated.as_ref())
-        {
+        if snapshot.pods_of(&revision.hash).any(worked) && !snapshot.hindered(revision.unannotated.as_ref()) {
             draft.act(Action::MarkProven { revision: revision.hash.clone() });
         }
     }
@@ -54,7 +52,7 @@ fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Deployments that their controller has given up: see [`crate::Lags`].
 pub(crate) fn nudge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| r.nudge) {
-        if !draft.hindered(snapshot, revision.unannotated.as_ref()) {
+        if !snapshot.hindered(revision.unannotated.as_ref()) {
             draft.act(Action::Nudge { revision: revision.hash.clone() });
         }
     }
@@ -72,7 +70,7 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let limit = usize::try_from(snapshot.observed.app.revision_history_limit).unwrap_or(usize::MAX);
     let surplus = emptied.len().saturating_sub(limit);
     for revision in emptied.into_iter().take(surplus) {
-        if draft.hindered(snapshot, revision.unannotated.as_ref()) {
+        if snapshot.hindered(revision.unannotated.as_ref()) {
             continue;
         }
         draft.act(Action::DeleteRevision { revision: revision.hash.clone() });

@@ -4,13 +4,14 @@ use graceful_api::PodState;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::astray::words;
+use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
 use crate::observed::{Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
 use crate::others::{self, whole_seconds};
 use crate::rollout::{Course, superseded_pods};
-use crate::snapshot::{Snapshot, after, count, seconds};
+use crate::snapshot::{Snapshot, count, seconds};
 use crate::stall::{Stall, hindrances, tried_again};
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
@@ -26,7 +27,7 @@ const PATIENT: SignedDuration = SignedDuration::from_secs(30);
 /// Empty when nothing is waited for.
 pub(crate) fn sentence(
     snapshot: &Snapshot<'_>,
-    draft: &mut Draft,
+    draft: &Draft,
     course: &Course<'_>,
     stall: Option<&Stall>,
 ) -> String {
@@ -39,9 +40,9 @@ pub(crate) fn sentence(
     parts.extend(hindrances(snapshot).find(untold).map(|hindrance| tried_again(&hindrance.message)));
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(no_pods(snapshot));
-    parts.extend(drains(snapshot, draft));
+    parts.extend(drains(snapshot));
     if parts.is_empty() {
-        parts.extend(new_pods(snapshot, draft));
+        parts.extend(new_pods(snapshot));
     }
     if parts.is_empty() {
         parts.extend(rest(snapshot, draft, course));
@@ -51,7 +52,7 @@ pub(crate) fn sentence(
 }
 
 /// The drain that is nearest to trouble, and how many others there are.
-fn drains(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<String> {
+fn drains(snapshot: &Snapshot<'_>) -> Option<String> {
     let mut pods: Vec<_> = snapshot.draining().filter(|p| p.drain.is_some()).collect();
     pods.sort_by_key(|p| (p.drain.map(|d| d.since), &p.name));
     let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
@@ -60,12 +61,12 @@ fn drains(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<String> {
         0 => String::new(),
         n => format!(" (and {n} more)"),
     };
-    Some(format!("{}{others}", drain(snapshot, draft, pod)))
+    Some(format!("{}{others}", drain(snapshot, pod)))
 }
 
-fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> String {
-    let since = pod.drain.map_or(snapshot.now, |d| d.since);
-    let age = age(snapshot, draft, since);
+fn drain(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
+    let since = pod.drain.map_or(snapshot.clock.now(), |d| d.since);
+    let age = age(&snapshot.clock, since);
     let contact = snapshot.contact(pod);
     let lost = (!pod.node_ready).then(|| {
         let known = snapshot.answer(pod).map_or(String::new(), |a| format!(" (last known {} in flight)", a.in_flight.total));
@@ -145,7 +146,7 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
-    format!("{}{suffix}", counts(count, answer.scheduled.filter(|s| s.next > snapshot.now)))
+    format!("{}{suffix}", counts(count, answer.scheduled.filter(|s| !snapshot.clock.past(s.next))))
 }
 
 /// As in "3 in flight (1 queued, 2 running)", and "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)".
@@ -177,11 +178,13 @@ fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
     let linger = seconds(snapshot.policy(pod).linger_seconds) + PATIENT;
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
-        && pod.drain.is_some_and(|d| snapshot.now.duration_since(d.since) > linger)
+        && pod
+            .drain
+            .is_some_and(|d| snapshot.clock.past(d.since.saturating_add(linger).unwrap_or(Timestamp::MAX)))
 }
 
 /// New pods that do not count yet.
-fn new_pods(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<String> {
+fn new_pods(snapshot: &Snapshot<'_>) -> Option<String> {
     let mut pods: Vec<_> =
         snapshot.labelled().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
     if superseded_pods(snapshot) == 0 {
@@ -190,9 +193,6 @@ fn new_pods(snapshot: &Snapshot<'_>, draft: &mut Draft) -> Option<String> {
     }
     pods.sort_by_key(|p| (p.created, &p.name));
     let first = pods.first()?;
-    if let Some(from) = snapshot.available_from(first) {
-        draft.wake(snapshot, from);
-    }
     let others = match pods.len() - 1 {
         0 => String::new(),
         n => format!(" (and {n} more)"),
@@ -205,7 +205,7 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
     let name = &pod.name;
     let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
     match (snapshot.available_from(pod), &pod.trouble, error) {
-        (Some(from), ..) if from > snapshot.now => {
+        (Some(from), ..) if !snapshot.clock.past(from) => {
             format!(
                 "{name}: Ready, Available after minReadySeconds ({} s)",
                 snapshot.observed.app.min_ready_seconds
@@ -332,15 +332,14 @@ pub(crate) fn unfenced(snapshot: &Snapshot<'_>) -> String {
 }
 
 /// How long, as coarse as it is old: a status is written only when this text changes, so a drain of hours must not write each second.
-fn age(snapshot: &Snapshot<'_>, draft: &mut Draft, since: Timestamp) -> String {
-    let age = snapshot.now.duration_since(since).as_secs().max(0);
+fn age(clock: &Clock, since: Timestamp) -> String {
+    let age = clock.now().duration_since(since).as_secs().max(0);
     let (text, step) = match age {
         0..60 => (format!("{age} s"), 5),
         60..3600 => (format!("{} min", age / 60), 60),
         _ => (format!("{} h {} min", age / 3600, age % 3600 / 60), 300),
     };
-    let next = u32::try_from(step - age % step).unwrap_or(1);
-    draft.wake(snapshot, after(snapshot.now, next));
+    clock.again_in(SignedDuration::from_secs(step - age % step));
     text
 }
 

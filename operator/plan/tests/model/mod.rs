@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) violations: Vec<String>,
     /// Each plan's words, for the golden scenarios.
     pub(crate) transcript: Vec<String>,
+    /// Plans made.
+    plans: usize,
     /// Actions executed in the last second.
     pub(crate) acted: usize,
     pub(crate) deeds: Deeds,
@@ -195,6 +197,7 @@ impl World {
             ledger: Ledger::default(),
             violations: Vec::new(),
             transcript: Vec::new(),
+            plans: 0,
             acted: 0,
             deeds: Deeds::default(),
             local: false,

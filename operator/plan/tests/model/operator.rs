@@ -37,6 +37,7 @@ impl World {
         let view = self.view();
         let plan = plan(&view.observed, self.now);
         self.check_budget(&view.observed, &plan);
+        self.check_alarm(&view.observed, &plan);
         if plan.actions.is_empty()
             && plan.report.phase != graceful_api::Phase::Serving
             && plan.report.waiting_for.is_empty()
@@ -68,6 +69,37 @@ impl World {
             }
         }
         self.acted > before
+    }
+
+    /// A view stays as it is, and the clock goes on: until the moment at which a plan asks to be made again, it is the same plan. Otherwise something
+    /// would be done, or told, later than it should.
+    fn check_alarm(&mut self, observed: &Observed, plan: &Plan) {
+        self.plans += 1;
+        if !self.plans.is_multiple_of(4) {
+            return;
+        }
+        let gist = |plan: &Plan| {
+            let mut actions = plan.actions.clone();
+            for action in &mut actions {
+                if let Action::Unroute { since, .. } = action {
+                    *since = jiff::Timestamp::MIN;
+                }
+            }
+            let conditions: Vec<_> =
+                plan.report.conditions.iter().map(|c| (c.kind, c.holds, c.reason)).collect();
+            (actions, plan.conversations.clone(), plan.report.phase, conditions)
+        };
+        let hour = self.now + jiff::SignedDuration::from_hours(1);
+        let alarm = plan.wake_at.unwrap_or(hour).min(hour);
+        let between = alarm.duration_since(self.now);
+        for at in [self.now + between / 2, alarm - jiff::SignedDuration::from_millis(1)] {
+            let (then, now) = (gist(&graceful_plan::plan(observed, at)), gist(plan));
+            if at > self.now && then != now {
+                self.violate(&format!(
+                    "the plan is another at {at}, and asks for none before {alarm}: {now:?}, then {then:?}"
+                ));
+            }
+        }
     }
 
     /// P6: what a pod answers never makes a write loop. An operator that died has forgotten how often it has tried, and a user may change his mind:

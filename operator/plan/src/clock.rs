@@ -1,0 +1,62 @@
+//! The moment that a plan is made for, and the next one at which it may turn out otherwise.
+//!
+//! # Guarantees
+//! Whatever a rule compares with now, it asks the clock ([`Clock::past`]), and the clock remembers what is still to come. So no rule can forget to have
+//! the plan made again in time, and none has to say so.
+
+use std::cell::Cell;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// One plan's.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    now: Timestamp,
+    next: Cell<Option<Timestamp>>,
+}
+
+impl Clock {
+    pub(crate) fn at(now: Timestamp) -> Self {
+        Self { now, next: Cell::new(None) }
+    }
+
+    /// For what is written down. What is compared with it asks [`past`](Self::past).
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Whether this moment has come. If it has not, the plan is made again when it has.
+    pub(crate) fn past(&self, moment: Timestamp) -> bool {
+        if moment <= self.now {
+            return true;
+        }
+        self.next.set(Some(self.next.get().map_or(moment, |next| next.min(moment))));
+        false
+    }
+
+    /// The plan is to be made again so soon, whatever it says.
+    pub(crate) fn again_in(&self, time: SignedDuration) {
+        self.past(self.now.saturating_add(time).unwrap_or(Timestamp::MAX));
+    }
+
+    /// The first moment that was asked for and has not come.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.next.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_moment_to_come_is_the_next() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let clock = Clock::at(at(10));
+        assert_eq!((clock.past(at(9)), clock.past(at(10)), clock.next()), (true, true, None));
+        assert_eq!((clock.past(at(30)), clock.past(at(20)), clock.past(at(40))), (false, false, false));
+        assert_eq!(clock.next(), Some(at(20)));
+        clock.again_in(SignedDuration::from_secs(1));
+        assert_eq!(clock.next(), Some(at(11)));
+    }
+}
