@@ -75,6 +75,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         unannotated: None,
         followed: true,
         lag: None,
+        nudged: None,
         nudge: false,
     }
 }

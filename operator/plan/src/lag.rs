@@ -1,4 +1,5 @@
-//! Deployments whose changes reach their ReplicaSets late: the Deployment controller is busy or away, or a webhook on ReplicaSets hangs or refuses.
+//! Deployments whose changes reach their ReplicaSets late: the Deployment controller is busy or away, or a webhook on ReplicaSets hangs or refuses. And
+//! ReplicaSets that could not make a pod, and wait long before they try again.
 //!
 //! A pod that is ended meanwhile is made again, since its ReplicaSet knows of no replica less. So nothing more of such a Deployment is ended until its
 //! controller has caught up.
@@ -21,30 +22,30 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 const NUDGE: (SignedDuration, SignedDuration) =
     (SignedDuration::from_secs(30), SignedDuration::from_secs(60));
 
-/// Since when each Deployment has not been followed, and when that was last answered by a write. Kept by whoever executes plans.
+/// A ReplicaSet that could not make a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then; a write to its
+/// Deployment reaches it. It comes after this part of the time that it has failed already, and at the latest after the second.
+const FAILING: (i32, SignedDuration) = (4, SignedDuration::from_secs(300));
+
+/// Since when each Deployment has not been followed, and each ReplicaSet could not make pods. Kept by whoever executes plans.
 #[derive(Clone, Debug, Default)]
 pub struct Lags(BTreeMap<RevisionHash, Lag>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Lag {
-    since: Timestamp,
-    nudged: bool,
-    last: Timestamp,
+    unfollowed: Option<Timestamp>,
+    failing: Option<Timestamp>,
 }
 
 impl Lags {
-    /// Before each plan: notes on the Deployments which of them are late.
+    /// Before each plan: notes on the Deployments which of them are late, and which are to be written to.
     pub fn look(&mut self, revisions: &mut [Revision], now: Timestamp) {
-        self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash && !r.followed));
-        for revision in revisions.iter_mut().filter(|r| !r.followed) {
-            let lag =
-                self.0.entry(revision.hash.clone()).or_insert(Lag { since: now, nudged: false, last: now });
-            let pause = if lag.nudged { NUDGE.1 } else { NUDGE.0 };
-            if now.duration_since(lag.last) >= pause {
-                (lag.nudged, lag.last) = (true, now);
-                revision.nudge = true;
-            }
-            if now.duration_since(lag.since) >= LATE {
+        self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
+        for revision in revisions {
+            let lag = self.0.entry(revision.hash.clone()).or_default();
+            lag.unfollowed = (!revision.followed).then(|| lag.unfollowed.unwrap_or(now));
+            lag.failing = revision.replica_failure.as_ref().map(|_| lag.failing.unwrap_or(now));
+            revision.nudge = lag.asks_for_a_nudge(revision.nudged, now);
+            if lag.unfollowed.is_some_and(|since| now.duration_since(since) >= LATE) {
                 let message = format!(
                     "Deployment {} was changed, and its ReplicaSet has not followed within {} s: the cluster's Deployment controller does not run, or an \
                      admission webhook or policy on replicasets hangs or refuses; none of its pods is ended until it has",
@@ -58,20 +59,65 @@ impl Lags {
     }
 }
 
+impl Lag {
+    fn asks_for_a_nudge(&self, nudged: Option<Timestamp>, now: Timestamp) -> bool {
+        let due = |since: Timestamp, first: SignedDuration, later: SignedDuration| {
+            let last = nudged.filter(|at| (since..=now).contains(at));
+            now.duration_since(last.unwrap_or(since)) >= if last.is_some() { later } else { first }
+        };
+        self.unfollowed.is_some_and(|since| due(since, NUDGE.0, NUDGE.1))
+            || self.failing.is_some_and(|since| {
+                let pause = (now.duration_since(since) / FAILING.0).clamp(NUDGE.0, FAILING.1);
+                due(since, pause, pause)
+            })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture;
+    use crate::observed::Failure;
+
+    /// When the Deployment is written to, of seconds that are tried in a row.
+    fn nudges(seconds: std::ops::Range<i64>, stuck: impl Fn(Revision) -> Revision) -> Vec<i64> {
+        let (mut lags, mut nudged) = (Lags::default(), None);
+        let written = |second: &i64| {
+            let now = Timestamp::from_second(*second).unwrap();
+            let mut revisions = [stuck(Revision { nudged, ..fixture::revision("r") })];
+            lags.look(&mut revisions, now);
+            if revisions[0].nudge {
+                nudged = Some(now);
+            }
+            revisions[0].nudge
+        };
+        seconds.filter(written).collect()
+    }
 
     #[test]
     fn a_controller_that_has_given_up_is_nudged_each_minute() {
+        assert_eq!(nudges(0..240, |r| Revision { followed: false, ..r }), [30, 90, 150, 210]);
+    }
+
+    #[test]
+    fn a_replica_set_in_its_back_off_is_nudged_less_and_less_often() {
+        let message = "exceeded quota".to_owned();
+        let failure = Failure { message, since: Timestamp::UNIX_EPOCH };
+        let failing = |r| Revision { replica_failure: Some(failure.clone()), ..r };
+        assert_eq!(nudges(0..300, failing), [30, 60, 90, 120, 160, 214, 286]);
+        let later = nudges(0..4000, failing);
+        assert_eq!(later[later.len() - 1] - later[later.len() - 2], 300);
+    }
+
+    #[test]
+    fn a_write_that_was_not_made_is_asked_for_again() {
         let mut lags = Lags::default();
-        let nudged = |second: &i64| {
+        let mut asked = |second| {
             let mut revisions = [Revision { followed: false, ..fixture::revision("r") }];
-            lags.look(&mut revisions, Timestamp::from_second(*second).unwrap());
+            lags.look(&mut revisions, Timestamp::from_second(second).unwrap());
             revisions[0].nudge
         };
-        assert_eq!((0..240).filter(nudged).collect::<Vec<_>>(), [30, 90, 150, 210]);
+        assert_eq!((asked(0), asked(30), asked(31)), (false, true, true));
     }
 
     #[test]

@@ -138,7 +138,9 @@ pub struct Revision {
     pub followed: bool,
     /// It has not for too long ([`Lags`](crate::Lags)): none of its pods is taken out of service or ended.
     pub lag: Option<Hindrance>,
-    /// It is time to write something to it, so that its controller looks at it again.
+    /// When something was last written to it, so that its controllers look at it again.
+    pub nudged: Option<Timestamp>,
+    /// It is time to do so once more.
     pub nudge: bool,
 }
 

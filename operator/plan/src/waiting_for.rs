@@ -289,7 +289,7 @@ fn no_room(snapshot: &Snapshot<'_>, words: &str) -> String {
 
 /// Room helps against a quota, and against nothing else that refuses a pod.
 fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
-    if words.contains("quota") {
+    if words.contains("exceeded quota") {
         return what_makes_room(snapshot, 0);
     }
     "mend what refuses it; it is tried again".to_owned()

@@ -266,7 +266,9 @@ fn words(action: &Action) -> String {
         Action::SyncPolicy { revision } => format!("wrote the policy of revision {revision}"),
         Action::MarkProven { revision } => format!("wrote that revision {revision} has worked"),
         Action::Nudge { revision } => {
-            format!("wrote to the Deployment of revision {revision}, which its controller had given up")
+            format!(
+                "wrote to the Deployment of revision {revision}, so that its controllers look at it again"
+            )
         }
         Action::DeleteRevision { revision } => {
             format!("deleted the emptied Deployment of revision {revision}")

@@ -46,6 +46,7 @@ impl Ours {
             unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
             followed: followed(&self.object),
             lag: None,
+            nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
             nudge: false,
         }
     }

@@ -32,6 +32,10 @@ pub(crate) struct Deployment {
     pub(crate) says: (u32, Timestamp),
     /// Since when its ReplicaSet cannot make pods.
     pub(crate) failing: Option<Timestamp>,
+    /// When that tries again, by itself and after how many seconds.
+    pub(crate) tries: (Timestamp, i64),
+    /// When the operator last wrote to it for its controllers' sake.
+    pub(crate) nudged: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +152,7 @@ impl World {
         for deployment in self.deployments.values_mut() {
             if deployment.says.0 != deployment.replicas {
                 (deployment.says, deployment.given_up) = ((deployment.replicas, now), false);
+                deployment.tries.0 = now;
             }
             let tried = now.duration_since(deployment.says.1).as_secs();
             deployment.given_up |= deployment.of_its_replica_set != deployment.replicas && tried == GIVES_UP;
@@ -164,8 +169,15 @@ impl World {
             let have = u32::try_from(active.len()).expect("few");
             let failing = self.deployments.get_mut(&hash).expect("it is there");
             let room = self.quota.map_or(usize::MAX, |quota| quota.saturating_sub(self.pods.len()));
-            let missing = replicas.saturating_sub(have) as usize;
-            failing.failing = (missing > room).then(|| failing.failing.unwrap_or(self.now));
+            let mut missing = replicas.saturating_sub(have) as usize;
+            // One that has failed waits, twice as long each time, whatever room there is by then.
+            if missing > 0 && failing.failing.is_some() && self.now < failing.tries.0 {
+                missing = 0;
+            } else {
+                let pause = if missing > room { (2 * failing.tries.1).clamp(1, 1000) } else { 0 };
+                failing.tries = (self.now + SignedDuration::from_secs(pause), pause);
+                failing.failing = (missing > room).then(|| failing.failing.unwrap_or(self.now));
+            }
             if self.behaviour(&hash) == Behaviour::Unlabelled {
                 self.deeds.strays += missing.min(room);
                 continue;
@@ -284,6 +296,7 @@ impl World {
             unannotated: None,
             followed: d.of_its_replica_set == d.replicas,
             lag: None,
+            nudged: d.nudged,
             nudge: false,
         };
         Snapshot {

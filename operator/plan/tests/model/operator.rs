@@ -211,6 +211,8 @@ impl World {
                     says: (0, created),
                     given_up: false,
                     failing: None,
+                    tries: (created, 0),
+                    nudged: None,
                 });
                 self.surroundings.template = TemplateVerdict::Unknown;
             }
@@ -219,7 +221,9 @@ impl World {
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.policy = policy;
             }
             Action::Nudge { revision } => {
-                self.deployments.get_mut(&revision).ok_or(Stopped)?.given_up = false;
+                let deployment = self.deployments.get_mut(&revision).ok_or(Stopped)?;
+                (deployment.given_up, deployment.nudged) = (false, Some(self.now));
+                deployment.tries.0 = self.now;
             }
             Action::MarkProven { revision } => {
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.proven = true;

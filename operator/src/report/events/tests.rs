@@ -71,6 +71,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         unannotated: None,
         followed: true,
         lag: None,
+        nudged: None,
         nudge: false,
     };
     let contacts = in_flight.iter().map(|(name, total)| {
