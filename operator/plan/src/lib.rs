@@ -20,6 +20,7 @@ mod drains;
 mod fixture;
 mod futile;
 mod lag;
+mod needed;
 mod observed;
 mod others;
 mod report;

@@ -8,6 +8,7 @@ use crate::action::{Action, DeletionCost, Proof};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::never_worked;
 use crate::futile::may_make;
+use crate::needed::{expendable, superseded, works};
 use crate::observed::{App, Pod, Readiness, Revision};
 use crate::snapshot::{Snapshot, after, count};
 
@@ -28,7 +29,7 @@ pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
     if !exists && !snapshot.may_be_made() {
         return stay();
     }
-    if app.paused && !proven(snapshot) && current.is_some() {
+    if app.paused && !works(snapshot) && current.is_some() {
         return stay();
     }
     Course { growth: Some(&app.update), rolling: !app.paused }
@@ -50,21 +51,23 @@ pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// True while one of them is on its way out.
 pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
     // A pause holds what would be drained, and no pod that never started of a revision that serves nobody.
-    let halted = !course.rolling && snapshot.observed.app.paused && proven(snapshot);
+    let halted = !course.rolling && snapshot.observed.app.paused && works(snapshot);
     if !course.rolling && !halted {
         return false;
     }
     let spared = |hash: &RevisionHash| halted && snapshot.any_takes_work(hash);
     let mut gone = 0;
     let goes = |p: &&Pod| {
-        dispensable(snapshot, &p.revision) && !spared(&p.revision) && (!halted || snapshot.cannot_be_busy(p))
+        expendable(snapshot, &p.revision) > 0
+            && !spared(&p.revision)
+            && (!halted || snapshot.cannot_be_busy(p))
     };
     let mut pods: Vec<_> = snapshot.labelled().filter(goes).collect();
     // Of what serves only what is beyond the rest: it goes last.
-    pods.sort_by_key(|p| to_spare(snapshot, &p.revision) < i64::MAX);
+    pods.sort_by_key(|p| expendable(snapshot, &p.revision) < i64::MAX);
     for pod in pods {
         if let Some(proof) = undrained(snapshot, pod)
-            && to_spare(snapshot, &pod.revision) > gone
+            && expendable(snapshot, &pod.revision) > gone
             && draft.retire(snapshot, pod, proof)
         {
             gone += 1;
@@ -72,7 +75,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
     }
     for revision in superseded(snapshot).filter(|r| !spared(&r.hash)) {
         let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
-        let left = to_spare(snapshot, &revision.hash).saturating_sub(gone).max(0);
+        let left = expendable(snapshot, &revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);
         if drop_unmade(snapshot, draft, revision, at_most) {
             gone += i64::from(unmade.min(at_most));
@@ -84,47 +87,6 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
 /// Why a pod may go without a drain, if it may.
 pub(crate) fn undrained(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
     if snapshot.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { never_worked(snapshot, pod) }
-}
-
-/// A superseded revision whose missing or unready pods need not be waited for.
-fn dispensable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
-    to_spare(snapshot, hash) > 0
-}
-
-/// How many missing or unready pods of a superseded revision need not be waited for.
-///
-/// Until the update revision is proven, the revisions that serve keep even the pods that are only starting, up to `replicas` pods in all:
-/// were a node lost while the new revision is bad, their replacements would be all there is. Without surge, maxUnavailable says how many go.
-/// ([`grow_serving`] makes no more than is kept here, or what it makes would go again at once.)
-fn to_spare(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
-    let app = &snapshot.observed.app;
-    if hash == snapshot.update() {
-        return 0;
-    }
-    if proven(snapshot) || !relied_on(snapshot, hash) {
-        return i64::MAX;
-    }
-    let missing = if app.max_surge == 0 { app.max_unavailable } else { 0 };
-    let there: i64 = superseded(snapshot).map(|r| snapshot.wanted_of(r)).sum();
-    (there - i64::from(app.replicas.saturating_sub(missing))).max(0)
-}
-
-fn superseded<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Revision> {
-    snapshot.observed.revisions.iter().filter(|r| r.hash != *snapshot.update())
-}
-
-/// It serves; or nothing does, and it is the oldest that should.
-fn relied_on(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
-    let oldest =
-        superseded(snapshot).filter(|r| snapshot.wanted_of(r) > 0).min_by_key(|r| (r.created, &r.hash));
-    snapshot.any_takes_work(hash)
-        || (oldest.is_some_and(|r| r.hash == *hash)
-            && !superseded(snapshot).any(|r| snapshot.any_takes_work(&r.hash)))
-}
-
-/// Something of the update revision counts: it can replace others.
-fn proven(snapshot: &Snapshot<'_>) -> bool {
-    snapshot.observed.app.replicas == 0 || snapshot.any_takes_work(snapshot.update())
 }
 
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
@@ -183,7 +145,7 @@ fn still_serving<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a
     let rolling_out = course.rolling && course.growth == Some(snapshot.update());
     let ever_worked = snapshot.revision(snapshot.update()).is_some_and(|r| r.proven);
     let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
-    snapshot.serving_revision().filter(|_| rolling_out && !ever_worked && !proven(snapshot)).filter(serves)
+    snapshot.serving_revision().filter(|_| rolling_out && !ever_worked && !works(snapshot)).filter(serves)
 }
 
 /// How many pods of a revision that has proven nothing there may be.
@@ -253,7 +215,7 @@ pub(crate) fn fenced(snapshot: &Snapshot<'_>) -> bool {
 /// surge cannot come at all, one pod makes room for it, if maxUnavailable has one.
 fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let app = &snapshot.observed.app;
-    let unproven = course.rolling && app.max_surge > 0 && !proven(snapshot);
+    let unproven = course.rolling && app.max_surge > 0 && !works(snapshot);
     let may_miss = match unproven {
         false => app.max_unavailable,
         true if surge_cannot_come(snapshot) => app.max_unavailable.min(1),
@@ -282,7 +244,7 @@ fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
     old.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
     for pod in old {
         let cost = i64::from(snapshot.takes_work(pod));
-        let free = pod.readiness == Readiness::Never && dispensable(snapshot, &pod.revision);
+        let free = pod.readiness == Readiness::Never && expendable(snapshot, &pod.revision) > 0;
         if free || *spendable >= cost {
             *spendable -= cost;
             unroute(snapshot, draft, pod, DrainReason::Rollout);
