@@ -10,6 +10,7 @@ use graceful_api::{OnDeadline, Signal};
 use graceful_plan::{Deletion, Observed, Warning};
 use model::{Behaviour, World};
 use serde::Deserialize;
+use similar::TextDiff;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,8 +114,13 @@ fn golden_scenarios() {
         let golden = path.with_extension("txt");
         if write_wanted() {
             std::fs::write(&golden, &transcript).expect("the golden file");
-        } else if std::fs::read_to_string(&golden).unwrap_or_default() != transcript {
-            differing.push(format!("{}\n{transcript}", golden.display()));
+            continue;
+        }
+        let kept = std::fs::read_to_string(&golden).unwrap_or_default();
+        if kept != transcript {
+            let name = golden.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let diff = TextDiff::from_lines(&kept, &transcript);
+            differing.push(diff.unified_diff().header(&name, "now").to_string());
         }
     }
     assert!(differing.is_empty(), "these scenarios now go otherwise:\n{}", differing.join("\n"));
