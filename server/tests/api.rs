@@ -523,7 +523,7 @@ async fn the_queue_is_counted_and_the_kinds_are_listed() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(pod::PATIENCE, asking).await.unwrap();
+    tokio::time::timeout(pod::TIMEOUT, asking).await.unwrap();
     assert_eq!(
         json(&pod.public, "GET", "/v1/kinds").await,
         (200, json!({"kinds": [{"name": "sleep", "input": true}]}))

@@ -20,7 +20,7 @@ use graceful_server::events::hub;
 use graceful_server::events::limits::Limits;
 use graceful_store::{Hold, NewTask};
 use listener::{Heard, Listener, number, refused};
-use pod::{Held, PATIENCE, Plan, Pod};
+use pod::{Held, Plan, Pod, TIMEOUT};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Barrier;
@@ -71,7 +71,7 @@ async fn a_tasks_end_is_numbered_and_tells_all() {
         "client_id": null, "attempt": 1, "at": first["at"]});
     assert_eq!(first, expected);
     let age = jiff::Timestamp::now().duration_since(first["at"].as_str().unwrap().parse().unwrap());
-    assert!(age.abs() < PATIENCE.try_into().unwrap(), "{age:?}");
+    assert!(age.abs() < TIMEOUT.try_into().unwrap(), "{age:?}");
     let called_off = end_one(&pod, Some("ada")).await;
     let second = ada.next().await;
     let expected = json!({"type": "task.cancelled", "id": format!("{stream}.2"), "task_id": called_off,
@@ -155,7 +155,7 @@ async fn no_gap_and_no_duplicate(pods: Vec<(Pod, SocketAddr)>, last: u64) {
         })
     });
     let clients: Vec<_> = clients.collect();
-    timeout(PATIENCE, begun.wait()).await.expect("each client says hello");
+    timeout(TIMEOUT, begun.wait()).await.expect("each client says hello");
     let mut ended = 0;
     while ended < last {
         let (pod, _) = &pods[usize::try_from(ended).unwrap() % pods.len()];
@@ -240,7 +240,7 @@ async fn a_place_that_is_not_in_this_queue_is_said_and_the_client_goes_on_from_t
 async fn break_off(listener: Listener, pod: &Pod) {
     let before = pod.drain.status().connections;
     drop(listener);
-    timeout(PATIENCE, pod.drain.wait_until(|status| status.connections < before)).await.unwrap();
+    timeout(TIMEOUT, pod.drain.wait_until(|status| status.connections < before)).await.unwrap();
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn what_is_no_longer_kept_is_named() {
             store.maintain().await.unwrap();
         }
     };
-    timeout(PATIENCE, forgotten).await.expect("old events are forgotten");
+    timeout(TIMEOUT, forgotten).await.expect("old events are forgotten");
     let stream = hello["stream"].as_str().unwrap();
     let (mut ada, hello) = Listener::json(address, &format!("ada?after={stream}.3")).await;
     let missed = json!({"from": format!("{stream}.4"), "to": format!("{stream}.63")});

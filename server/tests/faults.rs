@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_server");
 /// Far beyond what anything here takes, on a loaded machine too.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const QUICK: [&str; 4] = ["--task-seconds", "0", "--linger-seconds", "0"];
 
 /// What clients were told, and what is still owed to them.
@@ -52,7 +52,7 @@ impl Ledger {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(PATIENCE, submitting).await.unwrap_or_else(|_| panic!("no {wanted} in {PATIENCE:?}"));
+        timeout(TIMEOUT, submitting).await.unwrap_or_else(|_| panic!("no {wanted} in {TIMEOUT:?}"));
     }
 
     /// Every task that was accepted is done.
@@ -64,7 +64,7 @@ impl Ledger {
                 }
             }
         };
-        timeout(PATIENCE, asking).await.expect("all that was accepted is done in time");
+        timeout(TIMEOUT, asking).await.expect("all that was accepted is done in time");
     }
 }
 
@@ -88,7 +88,7 @@ async fn until_ready(server: &Server) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, asking).await.expect("ready in time");
+    timeout(TIMEOUT, asking).await.expect("ready in time");
 }
 
 /// Tasks that the server says it has done.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use listener::{Heard, Listener, Stream, number, refused};
-use pod::{Held, PATIENCE, Plan, Pod};
+use pod::{Held, Plan, Pod, TIMEOUT};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -56,7 +56,7 @@ async fn a_socket_is_told_kept_while_tasks_run_and_closed_with_a_code() {
     assert_eq!(plain.text().await, format!("Client id plain Message: {id} Task {id} processed"));
     assert_eq!(plain.text().await, "Server shutting down");
     assert_eq!(plain.heard().await, Heard::Close(1012, "service restart".to_owned()));
-    timeout(PATIENCE, pod.drain.disconnected()).await.unwrap();
+    timeout(TIMEOUT, pod.drain.disconnected()).await.unwrap();
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_stream_holds_no_drain_up_and_ends_with_the_pod() {
     let mut late = Stream::open(address, "?hints=false", None).await;
     assert_eq!(late.event().await.1["state"], "Draining");
     held.let_go(1);
-    timeout(PATIENCE, pod.drain.idle()).await.expect("streams are not in flight");
+    timeout(TIMEOUT, pod.drain.idle()).await.expect("streams are not in flight");
     pod.drain.terminate(Duration::ZERO);
     let mut rest = Vec::new();
     while let Some(message) = stream.message().await {
@@ -116,7 +116,7 @@ async fn a_stream_holds_no_drain_up_and_ends_with_the_pod() {
     assert_eq!(at("farewell"), Some(rest.len() - 1), "{rest:?}");
     assert!(rest.last().unwrap().starts_with("retry: "), "{rest:?}");
     drop(late);
-    timeout(PATIENCE, pod.drain.disconnected()).await.unwrap();
+    timeout(TIMEOUT, pod.drain.disconnected()).await.unwrap();
 }
 
 #[tokio::test]

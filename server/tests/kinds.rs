@@ -18,7 +18,7 @@ use graceful_server::kind::{Failure, Kind};
 use graceful_server::queue::Defaults;
 use graceful_server::running::Running;
 use graceful_store::{Cancelled, Completion, Lease, Outcome, State};
-use pod::{Held, PATIENCE, Plan, Pod};
+use pod::{Held, Plan, Pod, TIMEOUT};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -89,11 +89,11 @@ async fn pod() -> (Pod, Odd) {
 #[tokio::test]
 async fn a_failure_is_tried_again_and_the_attempt_number_goes_up() {
     let (pod, _) = pod().await;
-    let events = timeout(PATIENCE, listen(&pod)).await.unwrap();
+    let events = timeout(TIMEOUT, listen(&pod)).await.unwrap();
     let id = pod.put("odd", r#"{"fail_until": 3}"#).await;
     let task = pod.ended(id).await;
     assert_eq!((task.state, task.attempt, task.output.as_deref()), (State::Succeeded, 3, Some("3")));
-    let told = timeout(PATIENCE, heard(events, "task.succeeded")).await.unwrap();
+    let told = timeout(TIMEOUT, heard(events, "task.succeeded")).await.unwrap();
     let kinds: Vec<_> = told
         .iter()
         .map(|event| (event["type"].as_str().unwrap(), event["attempt"].as_u64().unwrap()))
@@ -191,7 +191,7 @@ async fn dropped(odd: &Odd) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, gone).await.expect("the handler is dropped");
+    timeout(TIMEOUT, gone).await.expect("the handler is dropped");
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn an_attempt_that_has_lost_its_task_is_dropped_and_changes_nothing() {
         pod.queue.store().unwrap().complete(theirs, Outcome::Succeeded("1".to_owned())).await.unwrap();
     assert_eq!(ended, Completion::Now(State::Succeeded));
     dropped(&odd).await;
-    timeout(PATIENCE, pod.drain.wait_until(|status| status.in_flight.total() == 0)).await.unwrap();
+    timeout(TIMEOUT, pod.drain.wait_until(|status| status.in_flight.total() == 0)).await.unwrap();
     let task = pod.ended(id).await;
     assert_eq!((task.state, task.output.as_deref()), (State::Succeeded, Some("1")));
 }
@@ -273,7 +273,7 @@ async fn work_on_a_blocking_thread_is_told_when_its_time_is_over() {
     let pod = Plan { defaults, ..Plan::of(blocking.clone()) }.pod().await;
     let id = pod.put("blocking", "null").await;
     assert_eq!(pod.ended(id).await.error.as_deref(), Some("timed out after 0.05 s"));
-    timeout(PATIENCE, blocking.0.acquire()).await.expect("the thread comes back").unwrap().forget();
+    timeout(TIMEOUT, blocking.0.acquire()).await.expect("the thread comes back").unwrap().forget();
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn no_more_tasks_run_than_there_are_places() {
     pod.running(2).await;
     assert_eq!(pod.drain.status().in_flight.queued, 3);
     held.let_go(5);
-    timeout(PATIENCE, pod.drain.wait_until(|status| status.in_flight.total() == 0)).await.unwrap();
+    timeout(TIMEOUT, pod.drain.wait_until(|status| status.in_flight.total() == 0)).await.unwrap();
 }
 
 #[tokio::test]
@@ -300,6 +300,6 @@ async fn a_pod_with_its_own_queue_drains_what_waits_for_its_time_too() {
     drop(request);
     pod.drain.start(1, Duration::ZERO).unwrap();
     assert_eq!((pod.drain.status().state, pod.drain.status().in_flight.queued), (Draining, 1));
-    timeout(PATIENCE, pod.drain.idle()).await.expect("it is done when its time has come");
+    timeout(TIMEOUT, pod.drain.idle()).await.expect("it is done when its time has come");
     assert_eq!(pod.ended(id).await.state, State::Succeeded, "idle means that it was done");
 }

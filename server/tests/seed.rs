@@ -132,7 +132,7 @@ async fn a_full_queue_answers_429_and_counts_it() {
     }
     held.let_go(1);
     let room = pod.drain.wait_until(|status| status.in_flight.queued == 1);
-    tokio::time::timeout(pod::PATIENCE, room).await.unwrap();
+    tokio::time::timeout(pod::TIMEOUT, room).await.unwrap();
     submit(&pod).await;
 }
 
@@ -165,7 +165,7 @@ async fn metrics_tell_of_what_was_refused_and_how_tasks_ended() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(pod::PATIENCE, asking).await.expect("each line comes");
+    tokio::time::timeout(pod::TIMEOUT, asking).await.expect("each line comes");
 }
 
 #[tokio::test]

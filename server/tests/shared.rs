@@ -15,7 +15,7 @@ use graceful_postgres::Postgres;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// A task that outlasts any test.
 const LONG: [&str; 4] = ["--task-seconds", "600", "--concurrency", "1"];
 const QUICK: [&str; 2] = ["--task-seconds", "0"];
@@ -44,7 +44,7 @@ async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    timeout(TIMEOUT, asking).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_draining_pod_leaves_what_waits_to_the_others_and_claims_again_after_a
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE, told)
+    timeout(TIMEOUT, told)
         .await
         .expect("what waits is told, for information: it ended what it had, and took no more");
 
@@ -152,7 +152,7 @@ async fn a_database_that_goes_away_is_told_as_503_and_comes_back_by_itself() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE, accepted).await.expect("takes tasks again");
+    timeout(TIMEOUT, accepted).await.expect("takes tasks again");
     wait_until("both are processed", || pod.logged("processed").len() == 2).await;
 }
 
@@ -173,7 +173,7 @@ async fn a_pod_that_starts_before_its_database_waits_for_it() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE, ready).await.expect("opens it by itself");
+    timeout(TIMEOUT, ready).await.expect("opens it by itself");
     pod.submit().await;
     pod.logged_once("processed").await;
 }

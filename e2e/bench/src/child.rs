@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::load::{Client, request};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One server that runs; killed when dropped.
 #[derive(Debug)]
@@ -37,14 +37,14 @@ impl Server {
         let child = child.with_context(|| format!("cannot start {command:?}"))?;
         let pid = child.id().context("no pid")?;
         let mut server = Self { child, address, pid };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !answers(address, ready).await {
             if let Some(status) = server.child.try_wait()? {
                 let said = fs::read_to_string(log)?;
                 let last = said.lines().last().unwrap_or("nothing");
                 bail!("{command:?} ended as it started, with {status}; it said: {last}");
             }
-            ensure!(Instant::now() < end, "{command:?} is not ready after {} s", PATIENCE.as_secs());
+            ensure!(Instant::now() < end, "{command:?} is not ready after {} s", TIMEOUT.as_secs());
             sleep(Duration::from_millis(20)).await;
         }
         Ok(server)
@@ -60,7 +60,7 @@ impl Server {
         let begun = Instant::now();
         let asked = Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await?;
         ensure!(asked.success(), "kill: {asked}");
-        let status = timeout(PATIENCE, self.child.wait()).await.context("it does not end on SIGTERM")??;
+        let status = timeout(TIMEOUT, self.child.wait()).await.context("it does not end on SIGTERM")??;
         ensure!(status.success(), "it ended with {status}");
         Ok(begun.elapsed())
     }

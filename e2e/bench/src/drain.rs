@@ -15,7 +15,7 @@ pub(crate) const TASKS: u32 = 100;
 const SECONDS: (&str, f64) = ("0.05", 0.05);
 const CONCURRENCY: u32 = 50;
 pub(crate) const BEST: f64 = SECONDS.1 * (TASKS / CONCURRENCY) as f64;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// From PUT /drain to Idle with 100 tasks in the pod, and from SIGTERM to the exit of an idle pod, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<DrainTimes> {
         }
         anyhow::Ok(())
     };
-    timeout(PATIENCE, idle).await.context("not idle")??;
+    timeout(TIMEOUT, idle).await.context("not idle")??;
     let drain = begun.elapsed().as_secs_f64();
     drop((clients, admin));
     let exit = running.terminate(bench).await?;

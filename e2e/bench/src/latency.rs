@@ -24,7 +24,7 @@ const WARM_UP: usize = 50;
 /// Between two samples: after a task's end has been heard of nothing is left to be written then. Commits have it too,
 /// since a processor that has just slept is slower.
 const PAUSE: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Both, in milliseconds, and how one relates to the other.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -69,13 +69,13 @@ async fn pushes(address: SocketAddr) -> anyhow::Result<Spread> {
         let begun = Instant::now();
         // The start may be told before the submit is answered.
         let (task, started) =
-            timeout(PATIENCE, async { tokio::try_join!(submit(&mut client), events.next_start()) })
+            timeout(TIMEOUT, async { tokio::try_join!(submit(&mut client), events.next_start()) })
                 .await
                 .context("no task.started")??;
         let (started_task, at) = started;
         ensure!(task == started_task, "{started_task} started instead of {task}");
         all.push(milliseconds(at - begun));
-        timeout(PATIENCE, events.end_of(task)).await.context("the task does not end")??;
+        timeout(TIMEOUT, events.end_of(task)).await.context("the task does not end")??;
         sleep(PAUSE).await;
     }
     Spread::of(all.split_off(WARM_UP)).context("no samples")

@@ -21,7 +21,7 @@ const DESCRIPTORS: u64 = 11_000;
 const FROM_ONE_ADDRESS: usize = 2_500;
 /// Opened at the same time.
 const AT_ONCE: usize = 50;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// What handshakes leave behind is freed by then, and no ping has come yet.
 const REST: Duration = Duration::from_secs(3);
 
@@ -84,7 +84,7 @@ async fn connect(address: SocketAddr, n: usize) -> anyhow::Result<TcpStream> {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     stream.write_all(upgrade.as_bytes()).await?;
-    timeout(PATIENCE, first_frame(&mut stream))
+    timeout(TIMEOUT, first_frame(&mut stream))
         .await
         .with_context(|| format!("socket {n}: no first frame"))??;
     Ok(stream)

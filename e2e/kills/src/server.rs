@@ -18,7 +18,7 @@ use crate::Shared;
 use crate::ledger::Life;
 
 /// Far beyond what a start or an orderly end takes, on a loaded machine too.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Clients submit all the time; a server that has nothing to do for so long is killed all the same.
 const NO_WORK: Duration = Duration::from_secs(3);
@@ -96,10 +96,10 @@ impl Place {
     pub(crate) async fn works(&mut self) -> anyhow::Result<()> {
         let mut open = self.open.subscribe();
         let process = self.process.as_mut().context("not started")?;
-        let works = timeout(PATIENCE, open.wait_for(|open| *open));
+        let works = timeout(TIMEOUT, open.wait_for(|open| *open));
         tokio::select! {
             works = works => {
-                ensure!(matches!(works, Ok(Ok(_))), "a server did not open its queue within {PATIENCE:?}: {}", self.log.display());
+                ensure!(matches!(works, Ok(Ok(_))), "a server did not open its queue within {TIMEOUT:?}: {}", self.log.display());
                 Ok(())
             }
             ended = process.child.wait() => {
@@ -131,7 +131,7 @@ impl Place {
     /// Waits for the end, and for all that was written before it.
     pub(crate) async fn bury(&mut self) -> anyhow::Result<Life> {
         let mut process = self.process.take().context("not started")?;
-        timeout(PATIENCE, process.child.wait()).await.context("a killed process does not end")??;
+        timeout(TIMEOUT, process.child.wait()).await.context("a killed process does not end")??;
         process.reading.await?;
         self.address.send_replace(None);
         self.open.send_replace(false);
@@ -144,8 +144,7 @@ impl Place {
         let mut process = self.process.take().context("not started")?;
         let pid = process.child.id().context("it has ended")?.to_string();
         Command::new("kill").args(["-TERM", &pid]).status().await?;
-        let status =
-            timeout(PATIENCE, process.child.wait()).await.context("it does not end on SIGTERM")??;
+        let status = timeout(TIMEOUT, process.child.wait()).await.context("it does not end on SIGTERM")??;
         process.reading.await?;
         ensure!(status.success(), "it ended with {status} on SIGTERM: {}", self.log.display());
         Ok(())

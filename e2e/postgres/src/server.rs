@@ -23,7 +23,7 @@ pub const USER: &str = "postgres";
 pub const PASSWORD: &str = "for-tests-only";
 
 /// Recovery after a kill is the longest; it takes about a second here, and more on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What differs from one server to the next.
 #[derive(Debug, Clone)]
@@ -300,10 +300,10 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !done()? {
         if Instant::now() > end {
-            bail!("waited {} s for {what}", PATIENCE.as_secs());
+            bail!("waited {} s for {what}", TIMEOUT.as_secs());
         }
         thread::sleep(Duration::from_millis(10));
     }

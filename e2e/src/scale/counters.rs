@@ -7,7 +7,7 @@ use anyhow::Context;
 use reqwest::Client;
 
 /// An operator that is busy or starved of memory answers late.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads `/readyz` and `/metrics`.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Counters {
 
 impl Health {
     pub(super) fn at(place: SocketAddr) -> anyhow::Result<Self> {
-        Ok(Self { http: Client::builder().no_proxy().timeout(PATIENCE).build()?, place })
+        Ok(Self { http: Client::builder().no_proxy().timeout(TIMEOUT).build()?, place })
     }
 
     /// Whether all is listed.

@@ -18,9 +18,9 @@ use super::rows::Row;
 
 const LOOK: Duration = Duration::from_millis(100);
 /// A whole phase, plus what each app and each pod may add to it: well above the aims, and an end for what never ends.
-const PATIENCE: Duration = Duration::from_secs(120);
-const PATIENCE_AN_APP: Duration = Duration::from_millis(100);
-const PATIENCE_A_POD: Duration = Duration::from_millis(150);
+const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT_AN_APP: Duration = Duration::from_millis(100);
+const TIMEOUT_A_POD: Duration = Duration::from_millis(150);
 /// What an operator does after the last app is settled (statuses, Events) is part of its cost.
 const WINDS_DOWN: Duration = Duration::from_secs(60);
 
@@ -90,8 +90,7 @@ pub(super) async fn measure(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let apps = Apps::prepare(around.client, row).await?;
-    let bound =
-        PATIENCE + PATIENCE_AN_APP * row.apps as u32 + PATIENCE_A_POD * row.replicas * row.apps as u32;
+    let bound = TIMEOUT + TIMEOUT_AN_APP * row.apps as u32 + TIMEOUT_A_POD * row.replicas * row.apps as u32;
     let mut run = Run::start(around, row, bound).await?;
     run.until_ready().await.context("an operator without apps")?;
 
@@ -158,7 +157,7 @@ impl<'a> Run<'a> {
     }
 
     async fn until_ready(&mut self) -> anyhow::Result<()> {
-        match quiet(&mut self.operator, &self.health, 0, PATIENCE).await {
+        match quiet(&mut self.operator, &self.health, 0, TIMEOUT).await {
             Course::Quiet(_) => Ok(()),
             Course::Busy(counters) => anyhow::bail!("it does not come to rest: {counters:?}"),
             Course::Ended(ended) => Err(ended.into()),

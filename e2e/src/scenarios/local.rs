@@ -27,7 +27,7 @@ const GRACE: u32 = 20;
 /// Four requests a second at each node's port.
 const EVERY: Duration = Duration::from_millis(250);
 /// What a client of a node without endpoints waits in vain for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One request from outside the cluster, on a connection of its own.
 struct Asked {
@@ -119,7 +119,7 @@ async fn ask_again_and_again(node: String, port: u16, log: Arc<Mutex<Vec<Asked>>
 }
 
 async fn answered(node: &str, port: u16) -> anyhow::Result<()> {
-    Ok(timeout(PATIENCE, ask(node, port)).await??)
+    Ok(timeout(TIMEOUT, ask(node, port)).await??)
 }
 
 /// Any answer is one: past the latch a 503 says as much.

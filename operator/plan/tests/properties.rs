@@ -192,11 +192,11 @@ fn bounded(world: &World) -> Result<(), TestCaseError> {
 }
 
 /// The longest a calm rollout takes in the model: pods times (start + linger + task), and two deadlines.
-const PATIENCE: u32 = 600;
+const LONGEST_ROLLOUT: u32 = 600;
 
 fn settle(world: &mut World) -> bool {
     let mut quiet = 0;
-    for _ in 0..PATIENCE {
+    for _ in 0..LONGEST_ROLLOUT {
         world.tick();
         quiet = if world.acted == 0 && world.phase() == "Serving" { quiet + 1 } else { 0 };
         if quiet == 8 {
@@ -255,7 +255,7 @@ proptest! {
         let mut world = run.world();
         let faults = world.faults;
         world.app.deletion = Deletion::Drain;
-        for second in 0..PATIENCE {
+        for second in 0..LONGEST_ROLLOUT {
             // Faults go on for a while into the deletion.
             world.faults = if second < 30 { faults } else { Faults::default() };
             world.task_every = 0;

@@ -137,7 +137,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             return if error.hindrance().is_some() { Ok(Outcome::Refused(why)) } else { Err(error) };
         }
     }
-    scene.sources.probes.hush(&AppRef::from_obj(scene.object), &pod.uid);
+    scene.sources.probes.stop_asking(&AppRef::from_obj(scene.object), &pod.uid);
     if scale_to == replicas {
         return Ok(Outcome::Done);
     }

@@ -29,7 +29,7 @@ pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 pub(crate) use self::pods::condition;
 use self::revisions::Ours;
 pub(crate) use self::surroundings::WantedChildren;
-use self::surroundings::{of_a_leaving, surroundings};
+use self::surroundings::{of_a_deleted, surroundings};
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
 use self::view::{View, list, node_ready, view};
@@ -140,7 +140,7 @@ pub(crate) async fn observe(
     let (surroundings, wanted) = match (&valid, deletion) {
         (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, writes),
         _ => {
-            let around = of_a_leaving(&name, &uid, &view, &objects, writes.namespace_terminating);
+            let around = of_a_deleted(&name, &uid, &view, &objects, writes.namespace_terminating);
             (around, WantedChildren::default())
         }
     };

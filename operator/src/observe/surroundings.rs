@@ -146,7 +146,7 @@ pub(crate) fn surroundings(
 }
 
 /// Of an app that goes: no child is wanted any more.
-pub(crate) fn of_a_leaving(
+pub(crate) fn of_a_deleted(
     app: &str,
     uid: &str,
     view: &View,

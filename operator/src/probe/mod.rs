@@ -136,7 +136,7 @@ impl Probes {
     }
 
     /// Ends the conversation with a pod that has been ended: it would only be told that nobody listens.
-    pub(crate) fn hush(&self, app: &AppRef, pod: &PodUid) {
+    pub(crate) fn stop_asking(&self, app: &AppRef, pod: &PodUid) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lines) = apps.get_mut(app) {
             lines.open.remove(pod);
@@ -144,7 +144,7 @@ impl Probes {
     }
 
     /// Apps that are spoken to and are not among these.
-    pub(crate) fn others_than(&self, apps: &HashSet<AppRef>) -> Vec<AppRef> {
+    pub(crate) fn known_beside(&self, apps: &HashSet<AppRef>) -> Vec<AppRef> {
         let known = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         known.keys().filter(|app| !apps.contains(app)).cloned().collect()
     }

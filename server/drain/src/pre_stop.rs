@@ -17,7 +17,7 @@ use crate::status::{DrainStatus, State};
 /// How long one poll is held.
 const WAIT: Duration = Duration::from_secs(30);
 /// What an answer may take beyond the time it is held: loopback to a process that may be busy.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A process that misses this many answers in a row is gone or hangs; SIGTERM is next either way.
 const ATTEMPTS: u32 = 5;
 const RETRY: Duration = Duration::from_millis(200);
@@ -100,10 +100,10 @@ async fn ask(
 ) -> Result<Option<DrainStatus>, PreStopError> {
     let mut attempt = 1;
     let (code, body) = loop {
-        let reason = match timeout(WAIT + PATIENCE, exchange(address, question())).await {
+        let reason = match timeout(WAIT + ANSWER_TIMEOUT, exchange(address, question())).await {
             Ok(Ok(answer)) => break answer,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", (WAIT + PATIENCE).as_secs()),
+            Err(_) => format!("no answer within {} s", (WAIT + ANSWER_TIMEOUT).as_secs()),
         };
         if attempt == ATTEMPTS {
             return Err(PreStopError::Unreachable { address, reason });

@@ -21,7 +21,7 @@ pub(crate) use folder::Folder;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_server");
 /// Far beyond what anything here takes, on a loaded machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     child: Child,
@@ -36,10 +36,8 @@ pub(crate) struct Server {
 
 /// Runs to the end; its exit code and what it wrote to stderr.
 pub(crate) async fn run(args: &[&str]) -> (i32, String) {
-    let output = timeout(PATIENCE, Command::new(BINARY).args(args).kill_on_drop(true).output())
-        .await
-        .unwrap()
-        .unwrap();
+    let output =
+        timeout(TIMEOUT, Command::new(BINARY).args(args).kill_on_drop(true).output()).await.unwrap().unwrap();
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -128,8 +126,8 @@ impl Server {
                 sink.lock().unwrap().push(event);
             }
         });
-        let ports = timeout(PATIENCE, ports.wait_for(Option::is_some)).await.unwrap().unwrap().unwrap();
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let ports = timeout(TIMEOUT, ports.wait_for(Option::is_some)).await.unwrap().unwrap().unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().unwrap();
         Self { child, _data: None, public: ports.0, admin: ports.1, client, logs, reading }
     }
 
@@ -139,7 +137,7 @@ impl Server {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(PATIENCE, asking).await.expect("the queue is opened in time");
+        timeout(TIMEOUT, asking).await.expect("the queue is opened in time");
     }
 
     pub(crate) async fn readyz(&self) -> u16 {
@@ -170,7 +168,7 @@ impl Server {
 
     /// Waits for the end, and for its last log line.
     pub(crate) async fn exit(&mut self) -> i32 {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap();
+        let status = timeout(TIMEOUT, self.child.wait()).await.expect("ends in time").unwrap();
         (&mut self.reading).await.unwrap();
         status.code().expect("not killed by a signal")
     }
@@ -196,7 +194,7 @@ impl Server {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(PATIENCE, reading).await.expect("is logged in time")
+        timeout(TIMEOUT, reading).await.expect("is logged in time")
     }
 
     pub(crate) async fn post(&self) -> reqwest::Response {
@@ -225,7 +223,7 @@ impl Server {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, asking).await.expect("comes to it in time")
+        timeout(TIMEOUT, asking).await.expect("comes to it in time")
     }
 
     pub(crate) async fn submit(&self) -> String {
@@ -263,7 +261,7 @@ impl Server {
                 }
             }
         };
-        timeout(PATIENCE, asking).await.expect("comes to it in time")
+        timeout(TIMEOUT, asking).await.expect("comes to it in time")
     }
 
     /// A poll of the kind an operator holds while it waits; ends with the first change, or with 304. It is under way on return:

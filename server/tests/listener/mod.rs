@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Far beyond what anything here takes, on a loaded machine too.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A client on a socket.
 pub(crate) struct Listener(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -53,7 +53,7 @@ impl Listener {
                 }
             }
         };
-        timeout(PATIENCE, reading).await.expect("something comes in time")
+        timeout(TIMEOUT, reading).await.expect("something comes in time")
     }
 
     pub(crate) async fn text(&mut self) -> String {
@@ -136,7 +136,7 @@ impl Stream {
                 self.read.push_str(std::str::from_utf8(&chunk).unwrap());
             }
         };
-        timeout(PATIENCE, reading).await.expect("something comes in time")
+        timeout(TIMEOUT, reading).await.expect("something comes in time")
     }
 
     /// The next message's id and data.

@@ -31,7 +31,7 @@ mod folder;
 pub(crate) use folder::Folder;
 
 /// Far beyond what anything here takes, on a loaded machine too.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Takes the place of `sleep`: each task waits until the test lets one go.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl Plan {
     pub(crate) fn of(kind: impl Kind) -> Self {
         let mut kinds = Kinds::default();
         kinds.add(kind).unwrap();
-        let defaults = Defaults { timeout: PATIENCE, max_attempts: 3, keep: Duration::from_secs(3600) };
+        let defaults = Defaults { timeout: TIMEOUT, max_attempts: 3, keep: Duration::from_secs(3600) };
         Self {
             kinds,
             capacity: 100,
@@ -119,7 +119,7 @@ impl Plan {
             Runner::new(queue.clone(), kinds.clone(), drain.clone(), hub.clone(), None, metrics.clone());
         runner.start(concurrency);
         tokio::spawn(hub.clone().follow(queue.clone()));
-        timeout(PATIENCE, queue.opened()).await.unwrap();
+        timeout(TIMEOUT, queue.opened()).await.unwrap();
         let api = Api {
             drain: drain.clone(),
             queue: queue.clone(),
@@ -182,7 +182,7 @@ impl Pod {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, asking).await.expect("comes to it in time")
+        timeout(TIMEOUT, asking).await.expect("comes to it in time")
     }
 
     pub(crate) async fn ended(&self, id: Uuid) -> TaskRecord {
@@ -195,7 +195,7 @@ impl Pod {
 
     pub(crate) async fn running(&self, tasks: u64) {
         let wanted = self.drain.wait_until(|status| status.in_flight.running == tasks);
-        timeout(PATIENCE, wanted).await.expect("comes to it in time");
+        timeout(TIMEOUT, wanted).await.expect("comes to it in time");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::query;
 use tokio::time::Instant;
 
-use super::core::{Core, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core};
 use super::record::{count, now};
 use crate::error::StoreError;
 use crate::task::Counts;
@@ -77,7 +77,7 @@ impl Core {
             return Ok(fresh.counts);
         }
         let seen = self.census.decided.load(Ordering::Relaxed);
-        let counts = self.within(PATIENCE, self.count()).await?;
+        let counts = self.within(CALL_TIMEOUT, self.count()).await?;
         let counted = Counted { counts, at: Instant::now(), seen };
         *self.census.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
         Ok(counts)

@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, query};
 use uuid::Uuid;
 
-use super::core::{Core, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core};
 use super::ending::append;
 use super::hints::Hint;
 use super::record::{Ended, now, record, record_columns};
@@ -13,7 +13,7 @@ use crate::task::{Cancelled, Retried, State, TaskRecord};
 
 impl Core {
     pub(super) async fn cancel(&self, id: Uuid) -> Result<Cancelled, StoreError> {
-        let (cancelled, head) = self.within(PATIENCE, self.cancel_or_ask(id)).await?;
+        let (cancelled, head) = self.within(CALL_TIMEOUT, self.cancel_or_ask(id)).await?;
         if let Some(head) = head {
             self.log_grew(head);
         }
@@ -63,7 +63,7 @@ impl Core {
     }
 
     pub(super) async fn retry(&self, id: Uuid) -> Result<Retried, StoreError> {
-        let retried = self.within(PATIENCE, self.queue_again(id)).await?;
+        let retried = self.within(CALL_TIMEOUT, self.queue_again(id)).await?;
         if matches!(retried, Retried::Now(_)) {
             self.something_waits();
         }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::core::{Core, LEASE, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core, LEASE};
 use super::failure::closed;
 use super::record::{now, number, span};
 use crate::error::StoreError;
@@ -61,7 +61,7 @@ impl Core {
             if reply.is_closed() {
                 return;
             }
-            let claimed = core.within(PATIENCE, claim(&core, most)).await.map(|claims| {
+            let claimed = core.within(CALL_TIMEOUT, claim(&core, most)).await.map(|claims| {
                 let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
                 asking.settle(&leases);
                 Delivery { core: core.clone(), claims }
@@ -75,7 +75,7 @@ impl Core {
     /// How long until something is due that we can run.
     async fn until_due(&self) -> Result<Duration, StoreError> {
         let due: Option<Millis> = self
-            .within(PATIENCE, async {
+            .within(CALL_TIMEOUT, async {
                 let mut lane = self.work.lane().await?;
                 let due = sqlx::query_scalar(concat!(
                     "SELECT min(due) - ",

@@ -25,7 +25,7 @@ use crate::error::StoreError;
 use crate::room::Room;
 
 /// An answer that took longer is no answer: a client's own patience ends about there, and so does a probe's.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A task whose owner was silent for so long is anybody's.
 pub(super) const LEASE: Duration = Duration::from_secs(6);
@@ -160,10 +160,10 @@ impl Core {
     pub(super) async fn answer<T>(
         answer: tokio::sync::oneshot::Receiver<Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        match timeout(PATIENCE, answer).await {
+        match timeout(CALL_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(closed()),
-            Err(_) => Err(late(PATIENCE)),
+            Err(_) => Err(late(CALL_TIMEOUT)),
         }
     }
 }

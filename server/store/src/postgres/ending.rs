@@ -16,7 +16,7 @@ use sqlx::{Connection, Row, query};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::core::{Core, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core};
 use super::failure::{again, is_in_the_data};
 use super::record::{Ended, ended, millis, now, state, text};
 use crate::error::StoreError;
@@ -73,7 +73,7 @@ impl Core {
     async fn write(&self, batch: Vec<Ending>) {
         let mut spoilt = false;
         let written = self
-            .within(PATIENCE, async {
+            .within(CALL_TIMEOUT, async {
                 let done = write(self, &batch).await;
                 spoilt = done.as_ref().err().is_some_and(is_in_the_data);
                 done

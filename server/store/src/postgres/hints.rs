@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::core::{Core, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core};
 
 /// After hints were sent the next ones wait so long, and go together: under load they would cost as much as the work.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -63,7 +63,7 @@ pub(super) async fn tell(core: Arc<Core>, me: String, mut given: mpsc::Unbounded
     while given.recv_many(&mut hints, 1024).await > 0 {
         let lines = merged(&hints).into_iter().map(|hint| format!("{me} {hint}")).collect();
         // The net is each listener's own look.
-        core.within(PATIENCE, notify(&core, lines)).await.ok();
+        core.within(CALL_TIMEOUT, notify(&core, lines)).await.ok();
         hints.clear();
         sleep(PAUSE).await;
     }
@@ -114,12 +114,12 @@ async fn listen_once(core: &Core, me: &str, options: PgConnectOptions) -> sqlx::
     let late = |_| sqlx::Error::PoolTimedOut;
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(CALL_TIMEOUT)
         .max_lifetime(None)
         .idle_timeout(None)
         .connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
-    timeout(PATIENCE, listener.listen(&channel(core))).await.map_err(late)??;
+    timeout(CALL_TIMEOUT, listener.listen(&channel(core))).await.map_err(late)??;
     // What was said before we listened.
     core.wake.send_replace(());
     loop {
@@ -136,7 +136,7 @@ async fn listen_once(core: &Core, me: &str, options: PgConnectOptions) -> sqlx::
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
             Err(_) => {
-                timeout(PATIENCE, listener.execute("SELECT 1")).await.map_err(late)??;
+                timeout(CALL_TIMEOUT, listener.execute("SELECT 1")).await.map_err(late)??;
             }
         }
     }

@@ -7,14 +7,14 @@ use sqlx::{Connection, Row, query};
 use tracing::info;
 use uuid::Uuid;
 
-use super::core::{Core, LEASE, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core, LEASE};
 use super::ending::append;
 use super::record::{ended, millis, number, state, text};
 use crate::error::StoreError;
 use crate::task::{Held, Lease, Millis, State};
 
 /// A renewal that takes longer is sent again on a new connection: there are two more chances in a lease.
-const RENEW_PATIENCE: Duration = Duration::from_secs(3);
+const RENEW_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Orphans taken in one transaction.
 const REAPED: i64 = 500;
@@ -32,7 +32,7 @@ impl Core {
             return Ok(Vec::new());
         }
         self.running.tend(leases);
-        let held = self.within(RENEW_PATIENCE, self.renew_all(leases)).await?;
+        let held = self.within(RENEW_TIMEOUT, self.renew_all(leases)).await?;
         let answer = |lease: &Lease| match held.get(lease) {
             None => {
                 self.running.ended(*lease);
@@ -73,7 +73,7 @@ impl Core {
 
     pub(super) async fn progress(&self, lease: Lease, progress: String) -> Result<Held, StoreError> {
         let cancel: Option<bool> = self
-            .within(PATIENCE, async {
+            .within(CALL_TIMEOUT, async {
                 let mut lane = self.desk.lane().await?;
                 let cancel = sqlx::query_scalar(
                     "UPDATE graceful_tasks SET progress = $4 \
@@ -104,7 +104,7 @@ impl Core {
     /// `then` is the server's time as a probe saw it, not the time at which this statement runs: one that hung in a
     /// server that stood still would else find all leases over, before their owners can renew them.
     pub(super) async fn reap(&self, then: Millis) -> Result<(), StoreError> {
-        let (again, head) = self.within(PATIENCE, self.reap_silent(then)).await?;
+        let (again, head) = self.within(CALL_TIMEOUT, self.reap_silent(then)).await?;
         if let Some(head) = head {
             self.log_grew(head);
         }

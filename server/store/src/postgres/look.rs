@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, QueryBuilder, Row, query};
 use uuid::Uuid;
 
-use super::core::{Core, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core};
 use super::record::{count, event, record, record_columns, text};
 use crate::error::StoreError;
 use crate::event::Events;
@@ -14,7 +14,7 @@ use crate::task::{Cursor, Filter, Page, State, TaskRecord};
 
 impl Core {
     pub(super) async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
-        self.within(PATIENCE, async {
+        self.within(CALL_TIMEOUT, async {
             let mut lane = self.desk.lane().await?;
             let found = query(concat!("SELECT ", record_columns!(), " FROM graceful_tasks WHERE id = $1"));
             let found = found.bind(id).fetch_optional(&mut *lane).await?;
@@ -30,7 +30,7 @@ impl Core {
         after: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        self.within(PATIENCE, async {
+        self.within(CALL_TIMEOUT, async {
             let mut lane = self.desk.lane().await?;
             let page = page(&mut lane, filter, after, limit).await?;
             lane.keep();
@@ -40,7 +40,7 @@ impl Core {
     }
 
     pub(super) async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {
-        self.within(PATIENCE, async {
+        self.within(CALL_TIMEOUT, async {
             let mut lane = self.desk.lane().await?;
             let events = events(&mut lane, after, limit).await?;
             lane.keep();

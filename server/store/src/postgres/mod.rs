@@ -6,7 +6,7 @@
 //! when their owner falls silent ([`lease`]). [`hints`] tell the others at once, a look each second is the net.
 //!
 //! # Guarantees
-//! - Each call ends: within [`core::PATIENCE`] the database has answered, or the call says `Unavailable`. Loops never
+//! - Each call ends: within [`core::CALL_TIMEOUT`] the database has answered, or the call says `Unavailable`. Loops never
 //!   end; after an outage all goes on by itself.
 //! - An outcome that is unknown (the connection broke before the answer) resolves by itself: a submission may exist,
 //!   and its idempotency key finds it; an end is tried again by its caller and recognises itself; a claim or a release
@@ -57,7 +57,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use self::core::{Core, PATIENCE, RENEW};
+use self::core::{CALL_TIMEOUT, Core, RENEW};
 use crate::error::{OpenError, StoreError};
 use crate::event::Events;
 use crate::task::{
@@ -79,10 +79,10 @@ pub struct PostgresStore {
 /// All may pass, so try again: the database may not be up yet.
 pub async fn open(url: &str, settings: Settings) -> Result<Arc<PostgresStore>, OpenError> {
     let options = url::parse(url)?;
-    let connected = timeout(PATIENCE, options.connect()).await;
+    let connected = timeout(CALL_TIMEOUT, options.connect()).await;
     let mut connection = connected
         .map_err(|_| OpenError::Engine {
-            detail: format!("the database did not answer within {} s", PATIENCE.as_secs()),
+            detail: format!("the database did not answer within {} s", CALL_TIMEOUT.as_secs()),
         })?
         .map_err(|error| failure::not_opened(&error))?;
     let stream = schema::prepare(&mut connection).await?;

@@ -13,7 +13,7 @@ use sqlx::{Row, query};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::core::{Core, LEASE, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core, LEASE};
 use super::record::{count, millis, now};
 use crate::task::Millis;
 
@@ -81,7 +81,7 @@ pub(super) async fn run(core: Arc<Core>) {
     loop {
         beats.tick().await;
         core.running.forget_untended();
-        match core.within(PATIENCE, probe(&core)).await {
+        match core.within(CALL_TIMEOUT, probe(&core)).await {
             Ok((clock, shared, head)) => {
                 core.pulse.beat(Instant::now(), clock, shared);
                 core.saw_head(head);

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::census::Begun;
-use super::core::{Core, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core};
 use super::failure::{again, closed, is_in_the_data, late};
 use super::record::{millis, now, record, record_columns, text};
 use crate::error::{StoreError, Unavailable};
@@ -47,17 +47,17 @@ impl Core {
         let (reply, answer) = oneshot::channel();
         let begun = self.census.began();
         let submission = Submission { task, hold, arrived: Instant::now(), reply, _begun: begun };
-        match timeout(PATIENCE, self.submissions.send(submission)).await {
+        match timeout(CALL_TIMEOUT, self.submissions.send(submission)).await {
             Ok(Ok(())) => Self::answer(answer).await,
             Ok(Err(_)) => Err(closed()),
-            Err(_) => Err(late(PATIENCE)),
+            Err(_) => Err(late(CALL_TIMEOUT)),
         }
     }
 
     /// Even a full queue knows what it has.
     async fn known_before(&self, task: &NewTask) -> Result<Option<Submitted>, StoreError> {
         let Some(own) = &task.idempotency else { return Ok(None) };
-        self.within(PATIENCE, async {
+        self.within(CALL_TIMEOUT, async {
             let mut lane = self.desk.lane().await?;
             let found = holders(&mut lane, &[text(own.key.clone())]).await?;
             lane.keep();
@@ -68,10 +68,10 @@ impl Core {
 
     async fn insert(self: Arc<Self>, batch: Vec<Submission>) {
         let (batch, expired): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|one| one.arrived.elapsed() < PATIENCE && !one.reply.is_closed());
+            batch.into_iter().partition(|one| one.arrived.elapsed() < CALL_TIMEOUT && !one.reply.is_closed());
         for one in expired {
             drop(one.hold);
-            one.reply.send(Err(late(PATIENCE))).ok();
+            one.reply.send(Err(late(CALL_TIMEOUT))).ok();
         }
         if batch.is_empty() {
             return;
@@ -79,7 +79,7 @@ impl Core {
         let tasks: Vec<_> = batch.iter().map(|one| &one.task).collect();
         let mut spoilt = false;
         let done = self
-            .within(PATIENCE, async {
+            .within(CALL_TIMEOUT, async {
                 let mut lane = self.work.lane().await?;
                 let done = insert_all(&mut lane, &tasks).await;
                 spoilt = done.as_ref().err().is_some_and(is_in_the_data);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::query;
 use tokio::time::Instant;
 
-use super::core::{Core, PATIENCE};
+use super::core::{CALL_TIMEOUT, Core};
 use super::record::{millis, now};
 use crate::error::StoreError;
 
@@ -23,8 +23,8 @@ impl Core {
         let end = Instant::now() + FORGETTING;
         let (mut tasks, mut events) = (true, true);
         while (tasks || events) && Instant::now() < end {
-            tasks = tasks && self.within(PATIENCE, self.forget_tasks()).await? == CHUNK as u64;
-            events = events && self.within(PATIENCE, self.forget_events()).await? == CHUNK as u64;
+            tasks = tasks && self.within(CALL_TIMEOUT, self.forget_tasks()).await? == CHUNK as u64;
+            events = events && self.within(CALL_TIMEOUT, self.forget_events()).await? == CHUNK as u64;
         }
         Ok(())
     }

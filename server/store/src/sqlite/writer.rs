@@ -29,7 +29,7 @@ use crate::task::{Claim, Hold, Lease, Millis, Owned};
 const BATCH: usize = 512;
 
 /// What could not be put back, and times that a changed clock made come sooner, are looked at so often.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Someone waits for tasks.
 struct Claimer {
@@ -144,10 +144,10 @@ impl Writer {
             return self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected);
         }
         let now = self.clock.now();
-        let until_due = self.ledger.next_due().map_or(PATIENCE, |due| {
+        let until_due = self.ledger.next_due().map_or(LOOK_EVERY, |due| {
             Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0))
         });
-        self.inbox.recv_timeout(until_due.min(PATIENCE))
+        self.inbox.recv_timeout(until_due.min(LOOK_EVERY))
     }
 
     fn round(&mut self, batch: &mut Vec<Command>) {
