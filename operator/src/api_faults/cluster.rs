@@ -40,6 +40,13 @@ pub(super) struct Process {
     _port: JoinSet<()>,
 }
 
+/// What a ReplicaSet was told last, and since when its Deployment says something else.
+struct Told {
+    replicas: u64,
+    generation: Value,
+    asked: Instant,
+}
+
 /// Plays until it is dropped.
 pub(super) struct Cluster {
     world: World,
@@ -48,8 +55,8 @@ pub(super) struct Cluster {
     processes: Processes,
     /// When each pod was taken up.
     taken_up: BTreeMap<String, Instant>,
-    /// By a Deployment's uid: the replicas that its ReplicaSet knows, and those that the Deployment says, since when.
-    told: BTreeMap<String, (u64, (u64, Instant))>,
+    /// By a Deployment's uid: what its ReplicaSet knows.
+    told: BTreeMap<String, Told>,
     tasks: JoinSet<()>,
 }
 
@@ -128,18 +135,22 @@ impl Cluster {
     fn told_its_replica_set(&mut self, deployment: &Value) -> u64 {
         let takes = self.world.open().admission.replica_sets_take;
         let says = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
-        let (told, asked) = self
-            .told
-            .entry(text(&deployment["metadata"]["uid"]))
-            .or_insert_with(|| (says, (says, Instant::now())));
-        if asked.0 != says {
-            *asked = (says, Instant::now());
-        }
-        if *told != says && asked.1.elapsed() < takes {
-            return *told;
-        }
-        *told = says;
         let generation = &deployment["metadata"]["generation"];
+        let now = Instant::now();
+        let told = self.told.entry(text(&deployment["metadata"]["uid"])).or_insert_with(|| Told {
+            replicas: says,
+            generation: generation.clone(),
+            asked: now,
+        });
+        if told.generation != *generation {
+            (told.generation, told.asked) = (generation.clone(), now);
+        }
+        let followed = deployment["status"]["observedGeneration"] == *generation;
+        let first = deployment["status"]["observedGeneration"].is_null();
+        if !followed && !first && told.asked.elapsed() < takes {
+            return told.replicas;
+        }
+        told.replicas = says;
         if deployment["status"]["observedGeneration"] != *generation {
             let seen = json!({"metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]}});
             let key = ("deployments".to_owned(), "apps".to_owned(), text(&deployment["metadata"]["name"]));

@@ -73,6 +73,9 @@ pub(super) fn client(world: &World, dice: &Dice) -> Client {
             }
             let admission = world.open().admission;
             tokio::time::sleep(admission.takes).await;
+            if request.method() == http::Method::PATCH && Target::of(&request).plural == "pods" {
+                tokio::time::sleep(admission.pods_take).await;
+            }
             if request.method() != http::Method::GET
                 && admission.hangs == Some(Target::of(&request).plural.as_str())
             {

@@ -415,3 +415,28 @@ async fn a_write_that_costs_pods_their_label_costs_one() {
         .until("it goes on by itself", CALM, |s| s.app().unwrap_or_default()["status"]["phase"] == "Serving")
         .await;
 }
+
+/// A webhook on pods and on ReplicaSets: a spare would have clients before it could be taken out of service, and its ReplicaSet would end it with their work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spare_that_would_have_clients_is_not_made() {
+    let mut spec = spec(3);
+    spec["template"]["spec"]["terminationGracePeriodSeconds"] = json!(5);
+    let mut stage = Stage::settled_with(53, spec).await;
+    stage.world.write(|w| {
+        w.admission.replica_sets_take = Duration::from_secs(2);
+        w.admission.pods_take = Duration::from_millis(1500);
+    });
+    stage.change(&template("1"));
+    stage
+        .until("Held, with what was measured", CALM, |s| {
+            let app = s.app().unwrap_or_default();
+            let said = app["status"]["waitingFor"].as_str().unwrap_or_default().to_owned();
+            app["status"]["phase"] == "Held" && said.contains("its ReplicaSet hears of a scale after ")
+        })
+        .await;
+    assert_eq!(stage.deletions(), 0);
+    // Either alone does no harm.
+    stage.world.write(|w| w.admission.pods_take = Duration::ZERO);
+    stage.until("a rollout", CALM, |s| s.settled("1", 3)).await;
+    stage.lost_nothing();
+}

@@ -57,6 +57,8 @@ pub(super) struct Admission {
     pub(super) takes_finalizers: bool,
     /// How long the Deployment controller's writes of ReplicaSets take.
     pub(super) replica_sets_take: std::time::Duration,
+    /// How long a write to a pod takes.
+    pub(super) pods_take: std::time::Duration,
     /// How long a call takes.
     pub(super) takes: std::time::Duration,
 }
@@ -132,7 +134,10 @@ impl Objects {
         if object == before {
             return Ok(before);
         }
-        if object["spec"] != before["spec"] {
+        // Of Deployments the annotations as well: their controller copies them to the ReplicaSet.
+        let annotated =
+            key.0 == "deployments" && object["metadata"]["annotations"] != before["metadata"]["annotations"];
+        if object["spec"] != before["spec"] || annotated {
             object["metadata"]["generation"] =
                 json!(object["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
         }

@@ -1,6 +1,7 @@
 //! Out of service and back: one patch each, on exactly the pod that was seen.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
 use graceful_plan::{DeletionCost, DrainMark, Epoch, PodRef};
@@ -98,6 +99,13 @@ async fn patch(
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
         Err(error) => refused(scene, pod, "changed", error),
     }
+}
+
+/// How long a write to a pod takes just now; none, where it is not taken.
+pub(super) async fn try_a_write(scene: &Scene<'_>, pod: &PodRef) -> Option<Duration> {
+    let asked = Instant::now();
+    let cost = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
+    write(scene, pod, None, &json!({}), &cost, true).await.ok().map(|_| asked.elapsed())
 }
 
 /// It has the labels that its ReplicaSet and we know it by.

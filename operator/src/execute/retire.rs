@@ -1,7 +1,7 @@
 //! Ends one pod: a live look, the scale tried dry, DELETE of exactly what was looked at, and at once one replica less.
 //!
 //! # Flow
-//! live look → [`retire::check`] → the scale, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
+//! live look → [`retire::check`] → the scale and a write to the pod, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
 //!
 //! # Guarantees
 //! A pod that was put back to serving or re-marked since the look is not deleted. Nothing is deleted whose replica could not be taken back in time:
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
-use graceful_plan::retire::{self, Verdict, may_lower, may_scale_first};
+use graceful_plan::retire::{self, Order, Verdict, may_lower, may_scale_first};
 use graceful_plan::{Hindered, PodRef, PodUid, Proof};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::revision::deployment;
+use super::revision::{deployment, nudge};
 use super::scale::{self, Mode, Seen};
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::app_ref::AppRef;
@@ -78,9 +78,11 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         return Ok(CHANGED);
     };
     if scale_to != replicas {
-        let (asked, on_scale) = (Instant::now(), Of::Deployment(revision.clone()));
-        let tried = scale::write(scene, &seen, scale_to, Mode::Dry).await;
-        let took = asked.elapsed();
+        let on_scale = Of::Deployment(revision.clone());
+        let ((tried, took), pod_write) = futures::join!(
+            timed(scale::write(scene, &seen, scale_to, Mode::Dry)),
+            pods::try_a_write(scene, pod)
+        );
         match tried {
             Ok(_) if took > AT_ONCE => {
                 return match scale_first(scene, what, &deployment, &seen, &version).await? {
@@ -94,7 +96,16 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
                     return Ok(outcome);
                 }
             }
-            Ok(_) => {}
+            Ok(_) => match retire::order(pod_write, scene.seen.follows_in(revision)) {
+                Order::PodFirst => {}
+                Order::AskFirst | Order::Wait
+                    if let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await? =>
+                {
+                    return Ok(outcome);
+                }
+                Order::AskFirst => return ask(scene, revision).await,
+                Order::Wait => return Ok(follows_late(scene, what, pod_write)),
+            },
             Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
             Err(error) => {
                 return scale::refused(scene, revision, &deployment.name_any(), scale_to, error);
@@ -254,6 +265,38 @@ async fn scale_first(
         }
     };
     Ok(Some(outcome))
+}
+
+/// How long its ReplicaSet takes to hear of a change, by a change that means nothing.
+async fn ask(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
+    match nudge(scene, revision).await? {
+        Outcome::Done => Ok(Outcome::LookAgain("how fast its ReplicaSet follows is measured first")),
+        undone => Ok(undone),
+    }
+}
+
+/// The pod waits, and why is told.
+fn follows_late(scene: &mut Scene<'_>, what: &Retirement<'_>, pod_write: Option<Duration>) -> Outcome {
+    let follows_in = scene.seen.follows_in(what.revision).unwrap_or_default();
+    let write = pod_write.map_or_else(
+        || "none to a pod is taken".to_owned(),
+        |took| format!("a write to a pod takes {:.1} s", took.as_secs_f64()),
+    );
+    let message = format!(
+        "its ReplicaSet hears of a scale after {:.1} s, and {write}, so that a pod made in between would have clients that end with it (an admission \
+         webhook or policy on replicasets and pods, or a busy API server); {} may go and waits",
+        follows_in.as_secs_f64(),
+        what.pod.name
+    );
+    let of = Of::Deployment(what.revision.clone());
+    scene.writes.refusals.note(of, Hindered::TooSlow, message.clone());
+    Outcome::Refused(message)
+}
+
+async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
+    let asked = Instant::now();
+    let answer = call.await;
+    (answer, asked.elapsed())
 }
 
 /// The pod waits, and what was measured is told.

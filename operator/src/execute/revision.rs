@@ -175,7 +175,7 @@ async fn annotate(
     let Some(deployment) = deployment(scene, revision) else {
         return Ok(CHANGED);
     };
-    let name = deployment.name_any();
+    let (name, asked) = (deployment.name_any(), Some(value.clone()));
     let patch = json!({"metadata": {
         "uid": deployment.metadata.uid,
         "annotations": {(key): value},
@@ -192,6 +192,9 @@ async fn annotate(
         call("annotate a Deployment", api.patch(&name, &params, &Patch::Merge(&patch))).await.map(Some)
     };
     let why = match patched.await {
+        Ok(Some(written)) if written.annotations().get(key) != asked.as_ref() => format!(
+            "an admission webhook or policy takes the annotation {key} off; exempt Deployments with the label graceful.dev/app from it"
+        ),
         Ok(Some(written)) => {
             scene.writes.refusals.cleared(&Of::Annotations(revision.clone()));
             scene.writes.written.wrote(Kind::Deployment, &written);

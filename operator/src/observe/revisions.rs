@@ -45,6 +45,7 @@ impl Ours {
             hindrance: refusals.of(&Of::Deployment(self.hash.clone())),
             unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
             followed: followed(&self.object),
+            follows_in: None,
             lag: None,
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
             nudge: false,
