@@ -70,6 +70,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         policy: policy(Signal::Http),
         policy_current: true,
         replica_failure: None,
+        end_failure: None,
         proven: true,
         hindrance: None,
         unannotated: None,

@@ -1,5 +1,5 @@
 //! Deployments whose changes reach their ReplicaSets late: the Deployment controller is busy or away, or a webhook on ReplicaSets hangs or refuses. And
-//! ReplicaSets that could not make a pod, and wait long before they try again.
+//! ReplicaSets that could not make or end a pod, and wait long before they try again.
 //!
 //! A pod that is ended meanwhile is made again, since its ReplicaSet knows of no replica less. So nothing more of such a Deployment is ended until its
 //! controller has caught up.
@@ -29,11 +29,11 @@ pub(crate) const FOLLOWS_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
 const NUDGE: (SignedDuration, SignedDuration) =
     (SignedDuration::from_secs(30), SignedDuration::from_secs(60));
 
-/// A ReplicaSet that could not make a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then; a write to its
+/// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then; a write to its
 /// Deployment reaches it. It comes after this part of the time that it has failed already, and at the latest after the second.
 const FAILING: (i32, SignedDuration) = (4, SignedDuration::from_secs(300));
 
-/// Since when each Deployment has not been followed, and each ReplicaSet could not make pods. Kept by whoever executes plans.
+/// Since when each Deployment has not been followed, and each ReplicaSet could not make or end pods. Kept by whoever executes plans.
 #[derive(Clone, Debug, Default)]
 pub struct Lags(BTreeMap<RevisionHash, Lag>);
 
@@ -58,7 +58,8 @@ impl Lags {
             lag.measure(revision, now);
             revision.follows_in = lag.follows_in(now);
             lag.unfollowed = (!revision.followed).then(|| lag.unfollowed.unwrap_or(now));
-            lag.failing = revision.replica_failure.as_ref().map(|_| lag.failing.unwrap_or(now));
+            let failure = revision.replica_failure.as_ref().or(revision.end_failure.as_ref());
+            lag.failing = failure.map(|_| lag.failing.unwrap_or(now));
             revision.nudge = lag.asks_for_a_nudge(revision.nudged, now);
             if lag.unfollowed.is_some_and(|since| now.duration_since(since) >= LATE) {
                 let message = format!(

@@ -128,6 +128,8 @@ pub struct Revision {
     pub policy_current: bool,
     /// Why the ReplicaSet cannot make pods (a quota, a policy), and since when.
     pub replica_failure: Option<Failure>,
+    /// The same where it cannot end them (a policy): a spare of it stays.
+    pub end_failure: Option<Failure>,
     /// A pod of it was Ready, or gave a valid answer, at some time: written on its Deployment, so that a restarted operator knows.
     pub proven: bool,
     /// Why its Deployment is not scaled for now, and so none of its pods ended: what the last scale met.

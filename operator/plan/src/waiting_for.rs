@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
-use crate::observed::{Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
+use crate::observed::{Child, Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
 use crate::others::{self, whole_seconds};
 use crate::rollout::{Course, superseded_pods};
 use crate::snapshot::{Snapshot, count, seconds};
@@ -237,7 +237,12 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
 fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<String> {
     let app = &snapshot.observed.app;
     if app.deletion != Deletion::No {
-        return Some("the children to be removed".to_owned());
+        let around = &snapshot.observed.surroundings;
+        let gone = snapshot.observed.revisions.is_empty()
+            && around.service == Child::AsWanted
+            && around.budget == Child::AsWanted;
+        let what = if gone { "the finalizer to be taken off" } else { "the children to be removed" };
+        return Some(what.to_owned());
     }
     let to_roll = superseded_pods(snapshot) > 0 || snapshot.revision(&app.update).is_none();
     if app.paused && to_roll && !course.rolling {
@@ -272,6 +277,13 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     }
     // Replicas without a pod, mostly, that are taken back; or a choice that is under way.
     let more = snapshot.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
+    let failing = snapshot.observed.revisions.iter().find_map(|r| Some((r, r.end_failure.as_ref()?)));
+    if let Some((revision, failure)) = failing {
+        return Some(tried_again(&format!(
+            "the ReplicaSet of {} cannot end a pod: {}",
+            revision.name, failure.message
+        )));
+    }
     let pods = if more == 1 { "pod" } else { "pods" };
     Some(format!("{more} {pods} more than spec.replicas asks for to go"))
 }

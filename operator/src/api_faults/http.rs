@@ -137,6 +137,9 @@ fn act(
     if *method == Method::DELETE && target.plural == "pods" && world.open().admission.keeps_pods {
         return Err((403, "denied: pods are kept"));
     }
+    if *method == Method::DELETE && target.plural == "services" && world.open().admission.keeps_services {
+        return Err((403, "denied: services are kept"));
+    }
     if *method == Method::PATCH && target.plural == "pods" && world.open().admission.ignores_pods {
         return world.open().all.get(&key).cloned().ok_or((404, "NotFound"));
     }

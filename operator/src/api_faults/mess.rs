@@ -440,3 +440,21 @@ async fn a_spare_that_would_have_clients_is_not_made() {
     stage.until("a rollout", CALM, |s| s.settled("1", 3)).await;
     stage.lost_nothing();
 }
+
+/// In a deletion as well it is said what is refused, and by whom.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_may_not_be_removed_is_said_in_a_deletion() {
+    let mut stage = Stage::settled_with(54, spec(2)).await;
+    stage.world.write(|w| w.admission.keeps_services = true);
+    stage.delete();
+    stage
+        .until("it is said", CALM, |s| {
+            let app = s.app().unwrap_or_default();
+            let said = app["status"]["waitingFor"].as_str().unwrap_or_default().to_owned();
+            said.contains("Service tasks cannot be removed: ") && said.contains("denied: services are kept")
+        })
+        .await;
+    stage.world.write(|w| w.admission.keeps_services = false);
+    stage.until("it is gone", CALM, |s| s.app().is_none()).await;
+    stage.lost_nothing();
+}

@@ -49,6 +49,8 @@ pub(super) struct Admission {
     pub(super) ignores_pods: bool,
     /// DELETEs of pods are denied.
     pub(super) keeps_pods: bool,
+    /// DELETEs of Services are denied.
+    pub(super) keeps_services: bool,
     /// What is made of this kind has neither our labels nor our annotations.
     pub(super) takes_ours_off: Option<&'static str>,
     /// Pods that are written to lose the app's label.

@@ -140,7 +140,7 @@ pub(crate) async fn observe(
     let (surroundings, wanted) = match (&valid, deletion) {
         (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, writes),
         _ => {
-            let around = of_a_deleted(&name, &uid, &view, &objects, writes.namespace_terminating);
+            let around = of_a_deleted(&name, &uid, &view, &objects, writes);
             (around, WantedChildren::default())
         }
     };

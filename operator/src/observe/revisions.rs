@@ -40,7 +40,8 @@ impl Ours {
             created: self.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
             policy: self.policy.as_ref().map_or(CAUTIOUS, |p| p.drain),
             policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
-            replica_failure: replica_failure(&self.object),
+            replica_failure: replica_failure(&self.object).filter(|f| !f.ending).map(|f| f.failure),
+            end_failure: replica_failure(&self.object).filter(|f| f.ending).map(|f| f.failure),
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
             hindrance: refusals.of(&Of::Deployment(self.hash.clone())),
             unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
@@ -75,13 +76,23 @@ fn followed(deployment: &Deployment) -> bool {
     carried_out.unwrap_or_default() >= deployment.metadata.generation.unwrap_or_default()
 }
 
-fn replica_failure(deployment: &Deployment) -> Option<Failure> {
+/// What its ReplicaSet could not do.
+struct ReplicaFailure {
+    /// It could not end pods, or else could not make them.
+    ending: bool,
+    failure: Failure,
+}
+
+fn replica_failure(deployment: &Deployment) -> Option<ReplicaFailure> {
     let is = |text: &Option<String>, word: &str| text.as_deref() == Some(word);
     let conditions = deployment.status.as_ref()?.conditions.iter().flatten();
     let failure = conditions.into_iter().find(|c| is(&c.type_, "ReplicaFailure") && is(&c.status, "True"))?;
-    Some(Failure {
-        message: failure.message.clone().unwrap_or_default(),
-        since: failure.last_transition_time.as_ref()?.0,
+    Some(ReplicaFailure {
+        ending: is(&failure.reason, "FailedDelete"),
+        failure: Failure {
+            message: failure.message.clone().unwrap_or_default(),
+            since: failure.last_transition_time.as_ref()?.0,
+        },
     })
 }
 
@@ -91,6 +102,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_replica_set_that_cannot_end_pods_is_not_one_that_cannot_make_them() {
+        let failing = |reason: &str| {
+            let object: Deployment = serde_json::from_value(json!({
+                "metadata": {"name": "tasks-abc", "annotations": {(names::APP_UID): "u"},
+                    "labels": {(names::APP_LABEL): "tasks", (names::REVISION_LABEL): "abc"}},
+                "spec": {"selector": {}, "template": {}},
+                "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": reason, "message": "denied",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+            }))
+            .unwrap();
+            let revision = Ours::of(&Arc::new(object), "u").unwrap().parse(None, &Refusals::default());
+            (revision.replica_failure.is_some(), revision.end_failure.is_some())
+        };
+        assert_eq!((failing("FailedCreate"), failing("FailedDelete")), ((true, false), (false, true)));
+    }
 
     /// P1, P7: the app of now may cut at a deadline; pods of a revision whose policy cannot be read never agreed to that.
     #[test]

@@ -151,17 +151,26 @@ pub(crate) fn of_a_deleted(
     uid: &str,
     view: &View,
     pods: &[&Pod],
-    namespace_terminating: bool,
+    writes: &Writes,
 ) -> Surroundings {
-    let gone = |standing| match standing {
-        Standing::Ours(child, _) => child,
-        Standing::Foreign => Child::AsWanted,
+    let mut late_children = Vec::new();
+    let mut gone = |kind: &str, name: &str, standing| {
+        let Standing::Ours(child, _) = standing else { return Child::AsWanted };
+        if let (true, Some((refusal, left))) = (child != Child::AsWanted, refused(writes, kind, None)) {
+            let message = format!("{kind} {name} cannot be removed: {}", refusal.why);
+            late_children.push(Hindrance { kind: refusal.kind, message, until: soon(left) });
+        }
+        child
     };
+    let pdb = names::pdb_name(app);
+    let service = gone("Service", app, children::standing(uid, None, there(&view.services, app)));
+    let budget = gone("PodDisruptionBudget", &pdb, children::standing(uid, None, there(&view.budgets, &pdb)));
     Surroundings {
-        service: gone(children::standing(uid, None, there(&view.services, app))),
-        budget: gone(children::standing(uid, None, there(&view.budgets, &names::pdb_name(app)))),
+        service,
+        budget,
+        late_children,
         publishing_unready: publishing_unready(view, &labels_of(pods).collect()),
-        namespace_terminating,
+        namespace_terminating: writes.namespace_terminating,
         ..Surroundings::default()
     }
 }

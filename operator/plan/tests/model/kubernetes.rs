@@ -291,6 +291,7 @@ impl World {
                 message: "pods \"x\" is forbidden: exceeded quota: pods".to_owned(),
                 since,
             }),
+            end_failure: None,
             proven: d.proven,
             hindrance: None,
             unannotated: None,

@@ -66,6 +66,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         policy,
         policy_current: true,
         replica_failure: None,
+        end_failure: None,
         proven: true,
         hindrance: None,
         unannotated: None,
