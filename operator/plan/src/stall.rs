@@ -43,11 +43,13 @@ pub(crate) fn hindrances<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'
     let observed = snapshot.observed;
     let pods = snapshot.live.clone().into_iter().filter_map(|p| p.hindrance.as_ref());
     let around = &observed.surroundings;
-    // An app that is as its spec says has got somewhere, and waits for no controller.
+    // An app that is as its spec says has got somewhere, and waits for nobody who is slow.
     let settled = is_settled(snapshot);
-    let deployments = observed.revisions.iter().flat_map(move |r| {
-        r.hindrance.iter().chain(&r.unannotated).chain(r.lag.iter().filter(move |_| !settled))
-    });
+    let waited_for = move |h: &&Hindrance| !settled || h.kind != Hindered::TooSlow;
+    let deployments = observed
+        .revisions
+        .iter()
+        .flat_map(move |r| r.hindrance.iter().chain(&r.unannotated).chain(&r.lag).filter(waited_for));
     let brake = around.brake.iter().filter(move |_| !settled);
     observed.app.unclaimed.iter().chain(brake).chain(deployments).chain(pods).chain(&around.late_children)
 }
@@ -120,5 +122,42 @@ fn failing_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<(Timestamp, Reaso
         (Some(from), _) => Some((from, Reason::ProgressDeadlineExceeded)),
         (None, Readiness::Lost(since)) => Some((since, Reason::ProgressDeadlineExceeded)),
         (None, _) => Some((pod.created, Reason::ProgressDeadlineExceeded)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::{Phase, Signal};
+
+    use super::*;
+    use crate::fixture::{app, observed, policy, revision, serving};
+    use crate::observed::Revision;
+
+    /// What is as the spec says waits for nobody, however slow.
+    #[test]
+    fn a_settled_app_is_not_held_by_what_was_slow() {
+        let phase = |kind, pods: &[&str]| {
+            let hindrance = Some(Hindrance { kind, message: "met".to_owned(), until: Timestamp::MAX });
+            let seen = crate::Observed {
+                revisions: vec![Revision { hindrance, ..revision("r") }],
+                pods: pods.iter().map(|name| serving(name)).collect(),
+                contacts: pods.iter().map(|name| (crate::PodUid::from(*name), answering())).collect(),
+                ..observed(app(1, policy(Signal::Http)))
+            };
+            crate::plan(&seen, Timestamp::from_second(600).unwrap()).report.phase
+        };
+        assert_eq!(phase(Hindered::TooSlow, &["a"]), Phase::Serving);
+        assert_eq!(phase(Hindered::TooSlow, &["a", "b"]), Phase::Held, "one of them is to go");
+        assert_eq!(phase(Hindered::Refused, &["a"]), Phase::Stalled, "that needs a person all the same");
+    }
+
+    fn answering() -> crate::Contact {
+        let in_flight = crate::InFlight { total: 0, queued: 0, running: 0, requests: 0 };
+        let answer = crate::Answer { at: Timestamp::UNIX_EPOCH, in_flight, protocol: None, scheduled: None };
+        crate::Contact {
+            answer: Some(answer),
+            asked: Some(Timestamp::UNIX_EPOCH),
+            ..crate::Contact::default()
+        }
     }
 }
