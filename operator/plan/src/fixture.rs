@@ -75,7 +75,6 @@ pub(crate) fn revision(hash: &str) -> Revision {
         hindrance: None,
         unannotated: None,
         followed: true,
-        follows_in: None,
         lag: None,
         nudged: None,
         nudge: false,

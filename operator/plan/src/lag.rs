@@ -17,13 +17,6 @@ const LATE: SignedDuration = SignedDuration::from_secs(10);
 /// How long until it is looked at again, watch events or not.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// How long it counts that a change was followed late, and how long that one was followed at once: a webhook may have come since.
-const LATELY: SignedDuration = SignedDuration::from_secs(60);
-const JUST_NOW: SignedDuration = SignedDuration::from_secs(3);
-
-/// What was measured has our own look in it.
-pub(crate) const FOLLOWS_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
-
 /// A Deployment controller that has failed fifteen times in a row, which takes a minute and a half, forgets a Deployment until something is written to it.
 /// So something is, after this long at first, and then each time that much later: what has kept it may be gone since.
 const NUDGE: (SignedDuration, SignedDuration) =
@@ -37,16 +30,10 @@ const FAILING: (i32, SignedDuration) = (4, SignedDuration::from_secs(300));
 #[derive(Clone, Debug, Default)]
 pub struct Lags(BTreeMap<RevisionHash, Lag>);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Lag {
     unfollowed: Option<Timestamp>,
     failing: Option<Timestamp>,
-    /// Since when it is known: how fast an older nudge was followed nobody has seen.
-    known: Option<Timestamp>,
-    /// The last of our nudges that was followed.
-    nudged: Option<Timestamp>,
-    /// When a change was seen to be followed of late, and how long it took.
-    followed: Vec<(Timestamp, SignedDuration)>,
 }
 
 impl Lags {
@@ -55,8 +42,6 @@ impl Lags {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
         for revision in revisions {
             let lag = self.0.entry(revision.hash.clone()).or_default();
-            lag.measure(revision, now);
-            revision.follows_in = lag.follows_in(now);
             lag.unfollowed = (!revision.followed).then(|| lag.unfollowed.unwrap_or(now));
             let failure = revision.replica_failure.as_ref().or(revision.end_failure.as_ref());
             lag.failing = failure.map(|_| lag.failing.unwrap_or(now));
@@ -76,27 +61,6 @@ impl Lags {
 }
 
 impl Lag {
-    /// The worst of late; none where nothing tells how it is now.
-    fn follows_in(&self, now: Timestamp) -> Option<SignedDuration> {
-        let (last, _) = self.followed.last()?;
-        let worst = self.followed.iter().map(|(_, took)| *took).max()?;
-        (worst > FOLLOWS_AT_ONCE || now.duration_since(*last) <= JUST_NOW).then_some(worst)
-    }
-
-    /// Notes a change that has just been followed: one that was seen to wait, or the last nudge.
-    fn measure(&mut self, revision: &Revision, now: Timestamp) {
-        let known = *self.known.get_or_insert(now);
-        self.followed.retain(|(at, _)| now.duration_since(*at) < LATELY);
-        if !revision.followed {
-            return;
-        }
-        let nudged = revision.nudged.filter(|at| self.nudged != Some(*at) && (known..=now).contains(at));
-        if let Some(since) = self.unfollowed.into_iter().chain(nudged).min() {
-            self.followed.push((now, now.duration_since(since)));
-        }
-        self.nudged = revision.nudged;
-    }
-
     fn asks_for_a_nudge(&self, nudged: Option<Timestamp>, now: Timestamp) -> bool {
         let due = |since: Timestamp, first: SignedDuration, later: SignedDuration| {
             let last = nudged.filter(|at| (since..=now).contains(at));
@@ -155,33 +119,6 @@ mod tests {
             revisions[0].nudge
         };
         assert_eq!((asked(0), asked(30), asked(31)), (false, true, true));
-    }
-
-    #[test]
-    fn how_long_a_change_takes_is_measured_and_forgotten() {
-        let mut lags = Lags::default();
-        let mut look = |followed, nudged: Option<i64>, second| {
-            let at = |second| Timestamp::from_second(second).unwrap();
-            let mut revisions = [Revision { followed, nudged: nudged.map(at), ..fixture::revision("r") }];
-            lags.look(&mut revisions, at(second));
-            revisions[0].follows_in.map(|took| took.as_secs())
-        };
-        assert_eq!((look(true, None, 0), look(false, None, 1), look(true, None, 4)), (None, None, Some(3)));
-        assert_eq!(
-            (look(true, Some(9), 10), look(true, Some(9), 20)),
-            (Some(3), Some(3)),
-            "the worst of late"
-        );
-        assert_eq!((look(true, Some(9), 63), look(true, Some(9), 65)), (Some(3), None));
-        assert_eq!(
-            (look(true, Some(80), 80), look(true, Some(80), 83), look(true, Some(80), 84)),
-            (Some(0), Some(0), None)
-        );
-        // As a restarted operator sees it: that nudge may be hours old.
-        let mut revisions = [Revision { nudged: Some(Timestamp::UNIX_EPOCH), ..fixture::revision("r") }];
-        let mut fresh = Lags::default();
-        fresh.look(&mut revisions, Timestamp::from_second(7200).unwrap());
-        assert_eq!(revisions[0].follows_in, None);
     }
 
     #[test]

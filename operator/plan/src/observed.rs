@@ -7,7 +7,7 @@ use std::fmt;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{DrainPolicy, DrainReason, RevisionHash};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::contact::Contact;
 use crate::futile::{Absent, Rejected};
@@ -138,8 +138,6 @@ pub struct Revision {
     pub unannotated: Option<Hindrance>,
     /// Its controller has taken up the last change of it.
     pub followed: bool,
-    /// How long that took at the worst of late; none where nobody has seen it.
-    pub follows_in: Option<SignedDuration>,
     /// It has not for too long ([`Lags`](crate::Lags)): none of its pods is taken out of service or ended.
     pub lag: Option<Hindrance>,
     /// When something was last written to it, so that its controllers look at it again.

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use graceful_api::{DrainPolicy, Signal};
-use jiff::SignedDuration;
 
 use crate::action::Proof;
 use crate::busy::cannot_be_busy;
 pub use crate::drains::still_stands;
-use crate::lag::FOLLOWS_AT_ONCE;
 use crate::observed::{Container, Epoch, Pod, PodUid, Readiness};
 
 /// What the live look allows.
@@ -76,30 +74,14 @@ fn holds(found: &Pod, proof: Proof) -> bool {
     }
 }
 
-/// Whether the pod may go before its replica, where `deployments/scale` was found quick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Yes: a spare that the ReplicaSet makes in between is taken back before it starts, or is out of service before it has clients.
-    PodFirst,
-    /// Nobody knows how late the ReplicaSet hears of it: its Deployment is written to, to see.
-    AskFirst,
-    /// No: the ReplicaSet hears of it late, and until then the spare would have clients that end with it, or a busy pod be taken in its place.
-    Wait,
+/// Whether a spare that the ReplicaSet makes would be out of service before it has clients, by how long a write to a pod takes (none: it is not taken). It is
+/// scheduled and started in a second or two, and its unrouting may meet a conflict and be sent twice.
+pub fn unroutes_in_time(pod_write: Option<Duration>) -> bool {
+    pod_write.is_some_and(|took| took <= Duration::from_millis(500))
 }
 
-/// Decides by how long a write to a pod takes (none: it is not taken), and how long this Deployment's changes took to be followed of late. Either alone does no harm: where the
-/// ReplicaSet follows at once it takes the spare before it has started, and where pods are written to at once the spare is taken out of service as it comes.
-pub fn order(pod_write: Option<Duration>, follows_in: Option<SignedDuration>) -> Order {
-    match follows_in {
-        _ if pod_write.is_some_and(|took| took <= QUICK_WRITE) => Order::PodFirst,
-        None => Order::AskFirst,
-        Some(late) if late > FOLLOWS_AT_ONCE => Order::Wait,
-        Some(_) => Order::PodFirst,
-    }
-}
-
-/// A spare is scheduled and started in a second or two. Its unrouting may meet a conflict and be sent twice.
-const QUICK_WRITE: Duration = Duration::from_millis(500);
+/// Within this time the ReplicaSet hears of its Deployment's scale, where it takes back a spare before that has started.
+pub const FOLLOWS_AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Whether `spec.replicas` may be lowered to `to` on this live list: pods that may run are never left to a ReplicaSet's choice.
 pub fn may_lower(to: u32, live: &[Pod]) -> bool {
@@ -176,17 +158,6 @@ mod tests {
     fn policy(signal: Signal, deadline_seconds: u32) -> DrainPolicy {
         let on_deadline = graceful_api::OnDeadline::Hold;
         DrainPolicy { signal, linger_seconds: 3, quiet_seconds: 5, deadline_seconds, on_deadline }
-    }
-
-    #[test]
-    fn a_pod_goes_first_unless_its_spare_would_have_clients() {
-        let order = |write: Option<u64>, follows: Option<i64>| {
-            order(write.map(Duration::from_millis), follows.map(SignedDuration::from_secs))
-        };
-        assert_eq!((order(Some(20), None), order(Some(20), Some(9))), (Order::PodFirst, Order::PodFirst));
-        assert_eq!((order(Some(900), None), order(Some(900), Some(0))), (Order::AskFirst, Order::PodFirst));
-        assert_eq!((order(None, None), order(None, Some(0))), (Order::AskFirst, Order::PodFirst));
-        assert_eq!(order(Some(900), Some(2)), Order::Wait);
     }
 
     #[test]

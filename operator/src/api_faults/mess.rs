@@ -431,7 +431,10 @@ async fn a_spare_that_would_have_clients_is_not_made() {
         .until("Held, with what was measured", CALM, |s| {
             let app = s.app().unwrap_or_default();
             let said = app["status"]["waitingFor"].as_str().unwrap_or_default().to_owned();
-            app["status"]["phase"] == "Held" && said.contains("its ReplicaSet hears of a scale after ")
+            app["status"]["phase"] == "Held"
+                && said.contains(
+                    "its ReplicaSet does not hear of a change within 500 ms, and a write to a pod takes 1.5 s",
+                )
         })
         .await;
     assert_eq!(stage.deletions(), 0);

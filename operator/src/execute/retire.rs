@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
-use graceful_plan::retire::{self, Order, Verdict, may_lower, may_scale_first};
+use graceful_plan::retire::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_scale_first};
 use graceful_plan::{Hindered, PodRef, PodUid, Proof};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::revision::{deployment, nudge};
@@ -31,7 +31,7 @@ use super::scale::{self, Mode, Seen};
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::app_ref::AppRef;
 use crate::error::{Error, call, chain};
-use crate::observe::{live_pods, look};
+use crate::observe::{followed, live_pods, look};
 use crate::refusals::Of;
 use crate::written::Kind;
 
@@ -74,7 +74,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         Verdict::Void(why) => return Ok(Outcome::LookAgain(why)),
     };
     let marked = found.is_some_and(|pod| pod.cut.is_some());
-    let (Some((_, mut version)), Some(seen)) = (look.pod, seen) else {
+    let (Some((_, mut version)), Some(mut seen)) = (look.pod, seen) else {
         return Ok(CHANGED);
     };
     if scale_to != replicas {
@@ -96,16 +96,20 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
                     return Ok(outcome);
                 }
             }
-            Ok(_) => match retire::order(pod_write, scene.seen.follows_in(revision)) {
-                Order::PodFirst => {}
-                Order::AskFirst | Order::Wait
-                    if let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await? =>
-                {
+            Ok(_) if !retire::unroutes_in_time(pod_write) => {
+                if let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await? {
                     return Ok(outcome);
                 }
-                Order::AskFirst => return ask(scene, revision).await,
-                Order::Wait => return Ok(follows_late(scene, what, pod_write)),
-            },
+                if let Some(undone) = follows_late(scene, what, pod_write).await? {
+                    return Ok(undone);
+                }
+                // That has changed the Deployment.
+                match scale::read(scene, &deployment, replicas).await? {
+                    Some(again) => seen = again,
+                    None => return Ok(CHANGED),
+                }
+            }
+            Ok(_) => {}
             Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
             Err(error) => {
                 return scale::refused(scene, revision, &deployment.name_any(), scale_to, error);
@@ -267,31 +271,45 @@ async fn scale_first(
     Ok(Some(outcome))
 }
 
-/// How long its ReplicaSet takes to hear of a change, by a change that means nothing.
-async fn ask(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
-    match nudge(scene, revision).await? {
-        Outcome::Done => Ok(Outcome::LookAgain("how fast its ReplicaSet follows is measured first")),
-        undone => Ok(undone),
+/// For pods that are slow to write to: a spare would have clients before it is out of service, and end with them, unless its ReplicaSet takes it back before
+/// it has started. How fast that hears of a change is measured by one that means nothing. None where it is fast; else the pod waits, and why is told.
+async fn follows_late(
+    scene: &mut Scene<'_>,
+    what: &Retirement<'_>,
+    pod_write: Option<Duration>,
+) -> Result<Option<Outcome>, Error> {
+    let undone = nudge(scene, what.revision).await?;
+    if undone != Outcome::Done {
+        return Ok(Some(undone));
     }
-}
-
-/// The pod waits, and why is told.
-fn follows_late(scene: &mut Scene<'_>, what: &Retirement<'_>, pod_write: Option<Duration>) -> Outcome {
-    let follows_in = scene.seen.follows_in(what.revision).unwrap_or_default();
+    let changed = Instant::now();
+    let name = names::deployment_name(&scene.object.name_any(), &what.revision.0);
+    while changed.elapsed() < FOLLOWS_AT_ONCE {
+        let Some(now) = call("read a Deployment", scene.api::<Deployment>().get_opt(&name)).await? else {
+            return Ok(Some(CHANGED));
+        };
+        if followed(&now) {
+            return Ok(None);
+        }
+        sleep(LOOK_EVERY).await;
+    }
     let write = pod_write.map_or_else(
         || "none to a pod is taken".to_owned(),
         |took| format!("a write to a pod takes {:.1} s", took.as_secs_f64()),
     );
     let message = format!(
-        "its ReplicaSet hears of a scale after {:.1} s, and {write}, so that a pod made in between would have clients that end with it (an admission \
+        "its ReplicaSet does not hear of a change within {} ms, and {write}, so that a pod made in between would have clients that end with it (an admission \
          webhook or policy on replicasets and pods, or a busy API server); {} may go and waits",
-        follows_in.as_secs_f64(),
+        FOLLOWS_AT_ONCE.as_millis(),
         what.pod.name
     );
     let of = Of::Deployment(what.revision.clone());
     scene.writes.refusals.note(of, Hindered::TooSlow, message.clone());
-    Outcome::Refused(message)
+    Ok(Some(Outcome::Refused(message)))
 }
+
+/// How often a Deployment is read that its controller is to take up.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
     let asked = Instant::now();

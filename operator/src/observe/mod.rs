@@ -28,6 +28,7 @@ use kube::{Api, Client, ResourceExt};
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 pub(crate) use self::pods::condition;
 use self::revisions::Ours;
+pub(crate) use self::revisions::followed;
 pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_deleted, surroundings};
 use self::trouble::ending;
@@ -306,11 +307,6 @@ fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, Strin
 }
 
 impl Observation {
-    /// How long its Deployment's changes took to be followed of late.
-    pub(crate) fn follows_in(&self, revision: &RevisionHash) -> Option<jiff::SignedDuration> {
-        self.observed.revisions.iter().find(|r| r.hash == *revision)?.follows_in
-    }
-
     /// How a revision's pods are drained.
     pub(crate) fn policy(&self, revision: &RevisionHash) -> Option<graceful_api::DrainPolicy> {
         self.observed.revisions.iter().find(|r| r.hash == *revision).map(|r| r.policy)

@@ -46,7 +46,6 @@ impl Ours {
             hindrance: refusals.of(&Of::Deployment(self.hash.clone())),
             unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
             followed: followed(&self.object),
-            follows_in: None,
             lag: None,
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
             nudge: false,
@@ -71,7 +70,7 @@ pub(crate) fn replicas(deployment: &Deployment) -> u32 {
 }
 
 /// Its controller writes which generation it has carried out.
-fn followed(deployment: &Deployment) -> bool {
+pub(crate) fn followed(deployment: &Deployment) -> bool {
     let carried_out = deployment.status.as_ref().and_then(|status| status.observed_generation);
     carried_out.unwrap_or_default() >= deployment.metadata.generation.unwrap_or_default()
 }

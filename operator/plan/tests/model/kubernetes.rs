@@ -296,7 +296,6 @@ impl World {
             hindrance: None,
             unannotated: None,
             followed: d.of_its_replica_set == d.replicas,
-            follows_in: None,
             lag: None,
             nudged: d.nudged,
             nudge: false,

@@ -71,7 +71,6 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         hindrance: None,
         unannotated: None,
         followed: true,
-        follows_in: None,
         lag: None,
         nudged: None,
         nudge: false,
