@@ -1,6 +1,6 @@
 //! What the API server would not do, and when it is tried again: a pause that no watch event shortens.
 //!
-//! Layer: memory. `execute` notes what it met, `observe` shows it to the planner, which leaves the object alone meanwhile.
+//! Layer: below the stages. `execute` notes what it met, `observe` shows it to the planner, which leaves the object alone meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(crate) enum Of {
     /// The scale of a revision's Deployment: without it no pod of it is ended.
     Deployment(RevisionHash),
-    /// Our annotations on it, and its deletion once it is history: nothing waits for them.
+    /// Our annotations on it, and its deletion once it is history: no drain waits for them.
     Annotations(RevisionHash),
     Pod(PodUid),
     /// Our finalizer on the GracefulApp: nothing is made before it is on.

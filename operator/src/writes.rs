@@ -32,9 +32,14 @@ pub(crate) struct Writes {
     pub(crate) verdicts: HashMap<String, Held<TemplateVerdict>>,
     /// Counts the pods that were ended.
     pub(crate) brake: Brake,
+    /// The last write to a pod that took longer than a spare can be let wait for.
+    pub(crate) slow_pod_write: Option<Held<Duration>>,
     /// The API server said that the namespace goes.
     pub(crate) namespace_terminating: bool,
 }
+
+/// How long it counts that a pod was slow to write to: a webhook's delays come and go.
+const SLOW_FOR: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
 
 /// What the last write to a child met.
 #[derive(Clone, Debug)]
@@ -46,6 +51,12 @@ pub(crate) struct ChildRefusal {
 }
 
 impl Writes {
+    /// How long a write to a pod takes, by one that was just tried and by those of before; none where it is not taken.
+    pub(crate) fn pod_write(&self, just_now: Option<Duration>) -> Option<Duration> {
+        let slow = self.slow_pod_write.as_ref().filter(|slow| slow.remaining(SLOW_FOR).is_some());
+        just_now.map(|took| slow.map_or(took, |slow| slow.value.max(took)))
+    }
+
     /// When the next refusal may be asked about again; none where nothing is refused.
     pub(crate) fn next_retry(&self) -> Option<Duration> {
         let refused = |v: &&Held<TemplateVerdict>| v.value.refusal().is_some();

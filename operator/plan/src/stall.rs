@@ -46,10 +46,11 @@ pub(crate) fn hindrances<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'
     // An app that is as its spec says has got somewhere, and waits for nobody who is slow.
     let settled = is_settled(snapshot);
     let waited_for = move |h: &&Hindrance| !settled || h.kind != Hindered::TooSlow;
+    // What the spec says of drains and is not written to its Deployment yet is not settled.
     let deployments = observed
         .revisions
         .iter()
-        .flat_map(move |r| r.hindrance.iter().chain(&r.unannotated).chain(&r.lag).filter(waited_for));
+        .flat_map(move |r| r.hindrance.iter().chain(&r.lag).filter(waited_for).chain(&r.unannotated));
     let brake = around.brake.iter().filter(move |_| !settled);
     observed.app.unclaimed.iter().chain(brake).chain(deployments).chain(pods).chain(&around.late_children)
 }
@@ -136,16 +137,23 @@ mod tests {
     /// What is as the spec says waits for nobody, however slow.
     #[test]
     fn a_settled_app_is_not_held_by_what_was_slow() {
-        let phase = |kind, pods: &[&str]| {
-            let hindrance = Some(Hindrance { kind, message: "met".to_owned(), until: Timestamp::MAX });
+        let met = |kind| Some(Hindrance { kind, message: "met".to_owned(), until: Timestamp::MAX });
+        let phase_of = |revision, pods: &[&str]| {
             let seen = crate::Observed {
-                revisions: vec![Revision { hindrance, ..revision("r") }],
+                revisions: vec![revision],
                 pods: pods.iter().map(|name| serving(name)).collect(),
                 contacts: pods.iter().map(|name| (crate::PodUid::from(*name), answering())).collect(),
                 ..observed(app(1, policy(Signal::Http)))
             };
             crate::plan(&seen, Timestamp::from_second(600).unwrap()).report.phase
         };
+        let unannotated = Revision { unannotated: met(Hindered::TooSlow), ..revision("r") };
+        assert_eq!(
+            phase_of(unannotated, &["a"]),
+            Phase::Held,
+            "its pods drain by a policy that the spec has changed"
+        );
+        let phase = |kind, pods: &[&str]| phase_of(Revision { hindrance: met(kind), ..revision("r") }, pods);
         assert_eq!(phase(Hindered::TooSlow, &["a"]), Phase::Serving);
         assert_eq!(phase(Hindered::TooSlow, &["a", "b"]), Phase::Held, "one of them is to go");
         assert_eq!(phase(Hindered::Refused, &["a"]), Phase::Stalled, "that needs a person all the same");

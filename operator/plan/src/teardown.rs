@@ -59,14 +59,27 @@ fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         p.lingering || p.drain.is_none_or(|mark| !snapshot.clock.past(over(mark)))
     };
     let closed = snapshot.labelled().next().is_none() && !snapshot.draining().any(lingers);
-    if closed && !snapshot.live.is_empty() && snapshot.observed.surroundings.service != Child::AsWanted {
+    if closed
+        && !children_are_refused(snapshot)
+        && !snapshot.live.is_empty()
+        && snapshot.observed.surroundings.service != Child::AsWanted
+    {
         draft.act(Action::SyncService);
     }
+}
+
+/// The last removal of the Service or the budget was refused just now, or had no answer.
+fn children_are_refused(snapshot: &Snapshot<'_>) -> bool {
+    snapshot.observed.surroundings.late_children.iter().any(|h| snapshot.hindered(Some(h)))
 }
 
 fn remove_children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
         draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
+    }
+    // Their removal is tried again after a pause, and the finalizer goes after them.
+    if children_are_refused(snapshot) {
+        return;
     }
     let around = &snapshot.observed.surroundings;
     if around.service != Child::AsWanted {

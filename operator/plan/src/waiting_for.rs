@@ -279,10 +279,10 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     let more = snapshot.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
     let failing = snapshot.observed.revisions.iter().find_map(|r| Some((r, r.end_failure.as_ref()?)));
     if let Some((revision, failure)) = failing {
-        return Some(tried_again(&format!(
-            "the ReplicaSet of {} cannot end a pod: {}",
+        return Some(format!(
+            "the ReplicaSet of {} cannot end a pod: {} (it tries again, later each time, and is woken within 5 min)",
             revision.name, failure.message
-        )));
+        ));
     }
     let pods = if more == 1 { "pod" } else { "pods" };
     Some(format!("{more} {pods} more than spec.replicas asks for to go"))

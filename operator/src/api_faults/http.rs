@@ -138,6 +138,7 @@ fn act(
         return Err((403, "denied: pods are kept"));
     }
     if *method == Method::DELETE && target.plural == "services" && world.open().admission.keeps_services {
+        world.open().refused_services += 1;
         return Err((403, "denied: services are kept"));
     }
     if *method == Method::PATCH && target.plural == "pods" && world.open().admission.ignores_pods {

@@ -457,7 +457,34 @@ async fn a_service_that_may_not_be_removed_is_said_in_a_deletion() {
             said.contains("Service tasks cannot be removed: ") && said.contains("denied: services are kept")
         })
         .await;
+    // And not tried with each plan: a hanging one would hold up each.
+    let before = stage.world.open().refused_services;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let tries = stage.world.open().refused_services - before;
+    assert!(tries <= 2, "{tries} tries in 5 s, of one each 3 s");
     stage.world.write(|w| w.admission.keeps_services = false);
     stage.until("it is gone", CALM, |s| s.app().is_none()).await;
+    stage.lost_nothing();
+}
+
+/// The same once a spare has come too late already: what is known to be late is not taken for granted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spare_that_has_come_late_is_no_reason_to_make_another() {
+    let mut spec = spec(4);
+    spec["template"]["spec"]["terminationGracePeriodSeconds"] = json!(5);
+    let mut stage = Stage::settled_with(55, spec).await;
+    stage.world.write(|w| w.admission.replica_sets_take = Duration::from_secs(2));
+    stage.change(&template("1"));
+    stage.until("one has gone", CALM, |s| s.deletions() > 0).await;
+    stage.world.write(|w| w.admission.pods_take = Duration::from_millis(1500));
+    let held = |s: &Stage| s.app().unwrap_or_default()["status"]["phase"] == "Held";
+    stage.until("Held", CALM, held).await;
+    // The spares of before are their ReplicaSet's to take.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let gone = stage.deletions();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(stage.deletions(), gone);
+    stage.world.write(|w| w.admission.pods_take = Duration::ZERO);
+    stage.world.write(|w| w.admission.replica_sets_take = Duration::ZERO);
     stage.lost_nothing();
 }

@@ -23,6 +23,8 @@ pub(super) struct Objects {
     pub(super) admission: Admission,
     /// Requests that were answered, watches apart.
     pub(super) calls: u64,
+    /// Removals of Services that were denied.
+    pub(super) refused_services: u64,
     /// Scales that were tried dry.
     pub(super) dry_scales: u64,
     /// Objects in their answers.

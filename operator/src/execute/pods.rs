@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
+use graceful_plan::retire::unroutes_in_time;
 use graceful_plan::{DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::{CHANGED, Outcome, Scene, linger};
 use crate::error::{Error, call};
 use crate::refusals::Of;
+use crate::writes::Held;
 use crate::written::Kind;
 
 /// Unroutes, and protects one that may be at work: no new connections reach it, and its ReplicaSet takes any other pod first. Established ones live on.
@@ -81,7 +83,13 @@ async fn patch(
     {
         return lost_label(scene, pod, "would be let go by its ReplicaSet if it was changed");
     }
-    match annotate(scene, pod, version, labels, annotations).await {
+    let asked = Instant::now();
+    let written = annotate(scene, pod, version, labels, annotations).await;
+    let took = asked.elapsed();
+    if !unroutes_in_time(Some(took)) {
+        scene.writes.slow_pod_write = Some(Held::new(took));
+    }
+    match written {
         Ok(written) => {
             scene.writes.written.wrote(Kind::Pod, &written);
             if !keeps_ours(&written) {

@@ -90,26 +90,30 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
                     None => Ok(too_slow(scene, what, took)),
                 };
             }
-            // A dry run commits nothing: where the last real scale came late, this one may as well.
-            Ok(_) if scene.writes.refusals.came_late(&on_scale) => {
-                if let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await? {
+            Ok(_) => {
+                // A dry run commits nothing: where the last real scale came late, this one may as well.
+                let came_late = scene.writes.refusals.came_late(&on_scale);
+                let pod_write = scene.writes.pod_write(pod_write);
+                let in_time = retire::unroutes_in_time(pod_write);
+                if (came_late || !in_time)
+                    && let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await?
+                {
                     return Ok(outcome);
                 }
+                if !in_time {
+                    // Delays come and go: what was late is asked twice.
+                    for _ in 0..=u32::from(came_late) {
+                        if let Some(undone) = follows_late(scene, what, pod_write).await? {
+                            return Ok(undone);
+                        }
+                    }
+                    // That has changed the Deployment.
+                    match scale::read(scene, &deployment, replicas).await? {
+                        Some(again) => seen = again,
+                        None => return Ok(CHANGED),
+                    }
+                }
             }
-            Ok(_) if !retire::unroutes_in_time(pod_write) => {
-                if let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await? {
-                    return Ok(outcome);
-                }
-                if let Some(undone) = follows_late(scene, what, pod_write).await? {
-                    return Ok(undone);
-                }
-                // That has changed the Deployment.
-                match scale::read(scene, &deployment, replicas).await? {
-                    Some(again) => seen = again,
-                    None => return Ok(CHANGED),
-                }
-            }
-            Ok(_) => {}
             Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
             Err(error) => {
                 return scale::refused(scene, revision, &deployment.name_any(), scale_to, error);
@@ -278,34 +282,47 @@ async fn follows_late(
     what: &Retirement<'_>,
     pod_write: Option<Duration>,
 ) -> Result<Option<Outcome>, Error> {
-    let undone = nudge(scene, what.revision).await?;
-    if undone != Outcome::Done {
-        return Ok(Some(undone));
-    }
-    let changed = Instant::now();
     let name = names::deployment_name(&scene.object.name_any(), &what.revision.0);
-    while changed.elapsed() < FOLLOWS_AT_ONCE {
-        let Some(now) = call("read a Deployment", scene.api::<Deployment>().get_opt(&name)).await? else {
-            return Ok(Some(CHANGED));
-        };
-        if followed(&now) {
-            return Ok(None);
+    let measured = match nudge(scene, what.revision).await? {
+        Outcome::Done => match follows_at_once(scene, &name).await? {
+            Some(true) => return Ok(None),
+            Some(false) => {
+                format!("its ReplicaSet does not hear of a change within {} ms", FOLLOWS_AT_ONCE.as_millis())
+            }
+            None => return Ok(Some(CHANGED)),
+        },
+        Outcome::Refused(why) => {
+            format!("how fast its ReplicaSet hears of a change cannot be found out ({why})")
         }
-        sleep(LOOK_EVERY).await;
-    }
+        undone @ Outcome::LookAgain(_) => return Ok(Some(undone)),
+    };
     let write = pod_write.map_or_else(
         || "none to a pod is taken".to_owned(),
         |took| format!("a write to a pod takes {:.1} s", took.as_secs_f64()),
     );
     let message = format!(
-        "its ReplicaSet does not hear of a change within {} ms, and {write}, so that a pod made in between would have clients that end with it (an admission \
-         webhook or policy on replicasets and pods, or a busy API server); {} may go and waits",
-        FOLLOWS_AT_ONCE.as_millis(),
+        "Deployment {name}: {measured}, and {write}, so that a pod made in between would have clients that end with it (an admission webhook or policy \
+         on replicasets and pods, or a busy API server); {} may go and waits",
         what.pod.name
     );
     let of = Of::Deployment(what.revision.clone());
-    scene.writes.refusals.note(of, Hindered::TooSlow, message.clone());
+    scene.writes.refusals.note_late(&of, Hindered::TooSlow, message.clone());
     Ok(Some(Outcome::Refused(message)))
+}
+
+/// Whether its controller has taken up the last change in time; none where it is gone.
+async fn follows_at_once(scene: &Scene<'_>, name: &str) -> Result<Option<bool>, Error> {
+    let changed = Instant::now();
+    loop {
+        let found = call("read a Deployment", scene.api::<Deployment>().get_opt(name)).await?;
+        let in_time = changed.elapsed() <= FOLLOWS_AT_ONCE;
+        match found {
+            None => return Ok(None),
+            Some(now) if followed(&now) => return Ok(Some(in_time)),
+            Some(_) if !in_time => return Ok(Some(false)),
+            Some(_) => sleep(LOOK_EVERY).await,
+        }
+    }
 }
 
 /// How often a Deployment is read that its controller is to take up.
