@@ -27,7 +27,7 @@ use crate::template::Template;
     namespaced,
     status = "GracefulAppStatus",
     derive = "PartialEq",
-    doc = "An application whose pods end only when their work is done: rollouts, scale-downs, node drains and deletion wait for what is in flight.",
+    doc = "An application whose pods end only when their work is done: rollouts, scale-downs and deletion wait for what is in flight.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -176,7 +176,8 @@ pub struct Drain {
     /// Seconds a drain may take before onDeadline applies.
     #[schemars(range(min = 1))]
     pub deadline_seconds: u32,
-    /// Hold: wait on and say so. Terminate: delete the pod, and count what was cut.
+    /// Hold: wait on and say so. Terminate: delete the pod, and count what was cut. With signal Sigterm it does not matter: at the deadline the
+    /// pod gets SIGTERM and its grace period.
     pub on_deadline: OnDeadline,
     /// Auto adds a preStop hook to containers that have none, for exits that the operator does not start.
     pub pre_stop: PreStop,
@@ -199,7 +200,7 @@ impl Drain {
 
 /// How a pod learns that it drains. Http (default with format Graceful): PUT on the in-flight path. Sigterm (default with
 /// the other formats): wait for a quiet zero, at most deadlineSeconds, then delete; the app's own drain within its grace
-/// period is the drain. None: wait for a quiet zero; the app does not drain, and what slips in after it is cut and
+/// period is the drain. None: wait for a quiet zero; the app does not drain, and what arrives after that zero is lost and not
 /// counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Signal {
@@ -249,7 +250,7 @@ pub struct Rollout {
     /// Where a quota or a policy refuses the pod, it is spent at once.
     #[schemars(range(max = 2_147_483_647))]
     pub surge_timeout_seconds: u32,
-    /// Start no new drain for a rollout. Running drains finish; scaling and node drains go on.
+    /// Start no new drain for a rollout. Running drains finish, and scaling goes on.
     pub paused: bool,
     /// Emptied Deployments kept as history, to roll back to.
     #[schemars(range(max = 100))]

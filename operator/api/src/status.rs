@@ -43,7 +43,7 @@ pub struct GracefulAppStatus {
     /// What the operator waits for, as a sentence; empty when it waits for nothing.
     #[serde(default)]
     pub waiting_for: String,
-    /// The revision that last served completely.
+    /// The revision that is being replaced; without a rollout, the one that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_revision: Option<String>,
     /// The revision of the template in the spec.
@@ -77,15 +77,15 @@ pub struct GracefulAppStatus {
 pub enum Phase {
     /// Being deleted: all pods drain, then the children go.
     Deleting,
-    /// Cannot go on without help; the Stalled condition says what would help.
+    /// Something cannot go on without help, and the Stalled condition says what would help. What does not depend on it goes on.
     Stalled,
     /// `rollout.paused` holds a rollout back.
     Paused,
-    /// A pod is past its deadline and is held.
+    /// A pod is past its deadline and is held; or the API server, a controller or a webhook is too slow to end pods safely.
     Held,
-    /// A new revision replaces older ones.
+    /// A new revision replaces others, or pods are made that do not serve yet.
     Rolling,
-    /// Pods drain for another reason than a rollout.
+    /// There are more pods than the spec asks for, or pods finish their work, without a rollout.
     Draining,
     /// All is as the spec says.
     Serving,
@@ -150,7 +150,7 @@ pub enum DrainReason {
     Rollout,
     /// Fewer replicas are wanted.
     ScaleDown,
-    /// Its node is leaving.
+    /// Its node is leaving. Not set by this version.
     NodeDrain,
     /// The GracefulApp is being deleted.
     Delete,

@@ -59,7 +59,7 @@ impl Brake {
         self.stopped.then(|| Hindrance {
             kind: Hindered::NoProgress,
             message: format!(
-                "{} pods were ended, of at most {} that there were at a time, and the app is no nearer to its spec; from now on one is ended \
+                "some {} pods were ended for this spec, with at most {} at a time, and the app is no nearer to it; from now on one is ended \
                  every {} s. Look for what makes pods anew: who else writes to its Deployments, what evicts its pods?",
                 may,
                 self.most,
@@ -109,7 +109,11 @@ mod tests {
         }
         let held = brake.look(&seen, at(20)).expect("2 × 4 + 10 pods were ended");
         assert_eq!((held.kind, held.until), (Hindered::NoProgress, at(31)));
-        assert!(held.message.starts_with("18 pods were ended, of at most 4 "), "{}", held.message);
+        assert!(
+            held.message.starts_with("some 18 pods were ended for this spec, with at most 4 "),
+            "{}",
+            held.message
+        );
         let mut look = |ended: u32, seen: &Observed, second| {
             (0..ended).for_each(|_| brake.ended());
             brake.look(seen, at(second)).map(|hindrance| hindrance.until > at(second))

@@ -27,7 +27,7 @@ impl Draft {
         self.actions.push(action);
     }
 
-    /// Ends a pod, and says whether it is on its way. At most one a Deployment and plan: the second would scale from a number that the first
+    /// Ends a pod, and says whether it is to be counted as one that goes, whether or not this plan does it. At most one a Deployment and plan: the second would scale from a number that the first
     /// has changed. The next plan, milliseconds later, takes the next.
     pub(crate) fn retire(&mut self, snapshot: &Snapshot<'_>, pod: &Pod, proof: Proof) -> bool {
         let Some(revision) = snapshot.revision(&pod.revision) else {

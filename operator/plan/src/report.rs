@@ -79,7 +79,7 @@ pub struct DrainingPodReport {
     pub deadline: Timestamp,
     /// It is past it, has something in flight or may have, and is not cut.
     pub held: bool,
-    /// When it said so.
+    /// When it last gave a valid answer.
     pub last_contact: Option<Timestamp>,
     /// What is wrong with its answers now.
     pub error: Option<String>,

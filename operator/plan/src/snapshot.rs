@@ -14,9 +14,9 @@ use crate::observed::{Container, Epoch, Hindrance, Observed, Pod, Readiness, Rev
 pub(crate) struct Snapshot<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) clock: Clock,
-    /// Pods that a ReplicaSet counts: neither terminating nor finished.
+    /// Pods that a ReplicaSet counts (neither terminating nor finished) and is not told to take.
     pub(crate) live: Vec<&'a Pod>,
-    /// Of those, the ones that a ReplicaSet is told to take and has not taken yet (`retire::may_scale_first`): as good as gone, but for P3.
+    /// The others that it counts, which it is told to take and has not taken yet (`retire::may_scale_first`): as good as gone, but for P3.
     leaving: Vec<&'a Pod>,
 }
 

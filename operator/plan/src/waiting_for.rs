@@ -1,6 +1,6 @@
 //! WAITING-FOR: the sentence that says what is waited for, and what a person can do about it (P8).
 
-use graceful_api::PodState;
+use graceful_api::{PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::astray::words;
@@ -108,8 +108,9 @@ fn namespace_goes(snapshot: &Snapshot<'_>) -> String {
     if pods == 0 {
         return format!("the namespace {namespace} is terminating: no pod runs in it any more");
     }
+    let pods = if pods == 1 { "1 pod ends".to_owned() } else { format!("{pods} pods end") };
     format!(
-        "the namespace {namespace} is terminating: {pods} pods end in it, with {known} in flight as far as is known; each has its grace period"
+        "the namespace {namespace} is terminating: {pods} in it, with {known} in flight as far as is known; each has its grace period"
     )
 }
 
@@ -142,6 +143,9 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
             ", and it still accepts long after its linger: PUT must close admission by itself"
         }
         PodState::Lingering => ", lingering",
+        PodState::Draining if count.total == 0 && snapshot.policy(pod).signal == Signal::Http => {
+            ", which it has to say in answer to this drain"
+        }
         PodState::Draining if count.total == 0 => ", zero must hold",
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",

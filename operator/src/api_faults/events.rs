@@ -93,7 +93,7 @@ async fn a_pod_that_the_kubelet_evicts_is_said_once() {
     let one = |s: &Stage| s.world.list("pods").len() == 2 && s.asked_for() == 1;
     stage.until("one fewer", CALM, one).await;
     let note = told(&stage)[0]["note"].as_str().unwrap().to_owned();
-    assert!(note.contains("was evicted (Evicted), at its last answer with "), "{note}");
+    assert!(note.contains("ended with phase Failed (Evicted), at its last answer with "), "{note}");
     assert_eq!(told(&stage).len(), 1, "once, and not again by another operator");
 }
 

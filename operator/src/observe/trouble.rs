@@ -92,8 +92,8 @@ pub(crate) fn ending(pod: &Pod) -> Option<String> {
         None => disrupted.map_or((None, None), |c| (said(&c.reason), said(&c.message))),
     };
     Some(match (reason, message) {
-        (Some(reason), Some(message)) => format!("was evicted ({reason}: {message})"),
-        (Some(reason), None) => format!("was evicted ({reason})"),
+        (Some(reason), Some(message)) => format!("ended with phase {phase} ({reason}: {message})"),
+        (Some(reason), None) => format!("ended with phase {phase} ({reason})"),
         (None, _) => format!("has finished (phase {phase}), and the operator did not end it"),
     })
 }
@@ -154,13 +154,16 @@ mod tests {
         let message = "The node was low on resource: memory.\nThreshold quantity: 100Mi.";
         assert_eq!(
             words(json!({"phase": "Failed", "reason": "Evicted", "message": message})),
-            "was evicted (Evicted: The node was low on resource: memory. Threshold quantity: 100Mi.)"
+            "ended with phase Failed (Evicted: The node was low on resource: memory. Threshold quantity: 100Mi.)"
         );
-        assert_eq!(words(json!({"phase": "Succeeded", "reason": "Terminated"})), "was evicted (Terminated)");
+        assert_eq!(
+            words(json!({"phase": "Succeeded", "reason": "Terminated"})),
+            "ended with phase Succeeded (Terminated)"
+        );
         let lost = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": "PodGC: node not found"});
         assert_eq!(
             words(json!({"phase": "Failed", "conditions": [lost]})),
-            "was evicted (DeletionByPodGC: PodGC: node not found)"
+            "ended with phase Failed (DeletionByPodGC: PodGC: node not found)"
         );
         assert_eq!(
             words(json!({"phase": "Failed", "message": ""})),

@@ -68,8 +68,10 @@ impl Cuts {
                 let total = self.total.get_or_insert_default();
                 total.pods = total.pods.saturating_add(1);
                 total.tasks = total.tasks.saturating_add(tasks.unwrap_or_default());
-                let tasks =
-                    tasks.map_or_else(|| "an unknown number of tasks".to_owned(), |n| format!("{n} tasks"));
+                let tasks = tasks.map_or_else(
+                    || "an unknown number of tasks".to_owned(),
+                    |n| if n == 1 { "1 task".to_owned() } else { format!("{n} tasks") },
+                );
                 let note = format!("pod {name} was ended at its deadline with {tasks} in flight");
                 happened.push(Happening::warning("Cut", note).of(&name, &uid));
             }

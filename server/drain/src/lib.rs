@@ -37,16 +37,15 @@
 //! # Guarantees
 //! - A request is counted before the latch closes, or it is refused: latch and counts are one value under one lock.
 //! - `accepting: false` with `inFlight.total: 0` is never reported while something accepted can still run, and stays
-//!   so until a resume: past the latch, only what is counted can count more.
+//!   so until a resume: past the latch, only what is counted already can add to it.
 //! - A request counts until its response's body has ended or was dropped. A guard's drop counts out, on panic and
 //!   cancellation too.
-//! - Each upgraded socket is told before the exit.
+//! - In an orderly exit each upgraded socket is told that was registered ([`Drain::on_upgrade`]); after a second signal none is.
 //!
 //! # Assumptions
 //! - Work that outlives its request has a guard: [`RequestGuard::queue_task`], or a clone of the request's own; or a
 //!   queue that counts for itself tells [`Drain::set_tasks`] before the request's guard is let go.
-//! - The app listens on its own for nothing else that brings work; what does (a message queue, a timer) asks
-//!   [`Drain::try_task`] first.
+//! - Whatever else brings work (a message queue, a timer) asks [`Drain::try_task`] before it takes any.
 //!
 //! # Caveats
 //! - It speaks for one process. Several processes in a pod (prefork, workers) need one that answers for all.
