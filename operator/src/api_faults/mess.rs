@@ -9,8 +9,13 @@ use super::events::events;
 use super::scenarios::{CALM, Stage, spec, template};
 
 fn stalled(stage: &Stage, words: &str) -> bool {
+    says(stage, "Stalled", words)
+}
+
+/// This STATUS, with these words in WAITING-FOR.
+fn says(stage: &Stage, phase: &str, words: &str) -> bool {
     let app = stage.app().unwrap_or_default();
-    app["status"]["phase"] == "Stalled"
+    app["status"]["phase"] == phase
         && app["status"]["waitingFor"].as_str().is_some_and(|said| said.contains(words))
 }
 
@@ -130,10 +135,7 @@ async fn where_a_wrong_choice_would_lose_something_a_slow_api_server_is_waited_f
     stage.change(&template("1"));
     stage
         .until("Held, with what was measured", CALM, |s| {
-            let app = s.app().unwrap_or_default();
-            let said = app["status"]["waitingFor"].as_str().unwrap_or_default().to_owned();
-            app["status"]["phase"] == "Held"
-                && said.contains("too slow to retire safely: a dry run of the scale took 0.7 s")
+            says(s, "Held", "too slow to retire safely: a dry run of the scale took 0.7 s")
         })
         .await;
     assert_eq!(stage.deletions(), 0);
@@ -429,12 +431,9 @@ async fn a_spare_that_would_have_clients_is_not_made() {
     stage.change(&template("1"));
     stage
         .until("Held, with what was measured", CALM, |s| {
-            let app = s.app().unwrap_or_default();
-            let said = app["status"]["waitingFor"].as_str().unwrap_or_default().to_owned();
-            app["status"]["phase"] == "Held"
-                && said.contains(
-                    "its ReplicaSet does not hear of a change within 500 ms, and a write to a pod takes 1.5 s",
-                )
+            let measured =
+                "its ReplicaSet does not hear of a change within 500 ms, and a write to a pod takes 1.5 s";
+            says(s, "Held", measured)
         })
         .await;
     assert_eq!(stage.deletions(), 0);

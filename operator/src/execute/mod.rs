@@ -88,6 +88,13 @@ fn hindered(
     Ok(Outcome::Refused(message))
 }
 
+/// The answer, and how long it took.
+async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
+    let asked = Instant::now();
+    let answer = call.await;
+    (answer, asked.elapsed())
+}
+
 /// No surprise: what is remembered of the cluster is as good as before, and what was asked is known now.
 const ANSWERED: Outcome = Outcome::LookAgain("the dry run has answered");
 

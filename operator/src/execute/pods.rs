@@ -1,7 +1,7 @@
 //! Out of service and back: one patch each, on exactly the pod that was seen.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use graceful_api::{RevisionHash, names};
 use graceful_plan::retire::unroutes_in_time;
@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{CHANGED, Outcome, Scene, linger};
+use super::{CHANGED, Outcome, Scene, linger, timed};
 use crate::error::{Error, call};
 use crate::refusals::Of;
 use crate::writes::Held;
@@ -83,9 +83,7 @@ async fn patch(
     {
         return lost_label(scene, pod, "would be let go by its ReplicaSet if it was changed");
     }
-    let asked = Instant::now();
-    let written = annotate(scene, pod, version, labels, annotations).await;
-    let took = asked.elapsed();
+    let (written, took) = timed(annotate(scene, pod, version, labels, annotations)).await;
     if !unroutes_in_time(Some(took)) {
         scene.writes.slow_pod_write = Some(Held::new(took));
     }
@@ -111,9 +109,9 @@ async fn patch(
 
 /// How long a write to a pod takes just now; none, where it is not taken.
 pub(super) async fn try_a_write(scene: &Scene<'_>, pod: &PodRef) -> Option<Duration> {
-    let asked = Instant::now();
     let cost = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
-    write(scene, pod, None, &json!({}), &cost, true).await.ok().map(|_| asked.elapsed())
+    let (tried, took) = timed(write(scene, pod, None, &json!({}), &cost, true)).await;
+    tried.ok().map(|_| took)
 }
 
 /// It has the labels that its ReplicaSet and we know it by.

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use super::revision::{deployment, nudge};
 use super::scale::{self, Mode, Seen};
-use super::{CHANGED, Outcome, Scene, pods};
+use super::{CHANGED, Outcome, Scene, pods, timed};
 use crate::app_ref::AppRef;
 use crate::error::{Error, call, chain};
 use crate::observe::{followed, live_pods, look};
@@ -327,12 +327,6 @@ async fn follows_at_once(scene: &Scene<'_>, name: &str) -> Result<Option<bool>, 
 
 /// How often a Deployment is read that its controller is to take up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
-    let asked = Instant::now();
-    let answer = call.await;
-    (answer, asked.elapsed())
-}
 
 /// The pod waits, and what was measured is told.
 fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Outcome {
