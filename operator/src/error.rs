@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use graceful_plan::Hindered;
+use graceful_plan::BackoffCause;
 use kube::core::Status;
 
 /// A call that did not do what it should.
@@ -109,16 +109,16 @@ impl Error {
 
     /// What a write met that stops only what depends on it: a denial, or no answer in time (a webhook that hangs, mostly: it is asked for this object and
     /// not for others). None for what is the whole plan's.
-    pub(crate) fn hindrance(&self) -> Option<(Hindered, String)> {
+    pub(crate) fn backoff(&self) -> Option<(BackoffCause, String)> {
         if let Some(why) = self.denial() {
-            return Some((Hindered::Refused, why));
+            return Some((BackoffCause::Refused, why));
         }
         let late = matches!(self, Self::Timeout { .. }) || self.code() == Some(504);
         let own_words = self.status().map(|status| format!(": {}", status.message)).unwrap_or_default();
         late.then(|| {
             let seconds = CALL_DEADLINE.as_secs();
             (
-                Hindered::TooSlow,
+                BackoffCause::TooSlow,
                 format!("no answer within {seconds} s, from an admission webhook or the API server itself{own_words}"),
             )
         })

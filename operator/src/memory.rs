@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::execute::TakenBack;
-use crate::next_look::Rhythm;
 use crate::observe::Sightings;
 use crate::report::Reported;
+use crate::requeue::Requeue;
 use crate::writes::Writes;
 
 /// One app's memory, held by its reconcile. By uid: a new app under an old name starts afresh.
@@ -17,7 +17,7 @@ pub(crate) struct AppMemory {
     pub(crate) writes: Writes,
     pub(crate) taken_back: TakenBack,
     pub(crate) reported: Reported,
-    pub(crate) rhythm: Rhythm,
+    pub(crate) requeue: Requeue,
 }
 
 /// All apps' memories.

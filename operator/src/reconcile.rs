@@ -17,10 +17,10 @@ use crate::decode::Decoded;
 use crate::error::{Error, chain};
 use crate::execute::{GROWN_OLD, Outcome, Scene, execute};
 use crate::memory::AppMemory;
-use crate::next_look::{Came, Due, Fault, RESTING};
 use crate::observe::{Trust, observe};
 use crate::operator::Operator;
 use crate::report::{report, report_invalid, report_stalled};
+use crate::requeue::{Due, Execution, Fault, RESTING};
 use crate::schedule::Next;
 
 /// Never fails: what went wrong is logged, counted and tried again, less and less often.
@@ -32,8 +32,8 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
     let memory = operator.memory.of(&app.uid().unwrap_or_default());
     let mut memory = memory.lock().await;
     let going = app.metadata.deletion_timestamp.is_some();
-    let wish = (app.metadata.generation, going);
-    if let Some(left) = memory.rhythm.rests(wish, Instant::now()) {
+    let desired = (app.metadata.generation, going);
+    if let Some(left) = memory.requeue.rests(desired, Instant::now()) {
         operator.pulse.forget(&app_ref);
         return Next { after: left, urgent: false, strained: false };
     }
@@ -50,14 +50,14 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
     let (after, strained) = match step {
         Ok(Ok(after)) => (after, false),
         Ok(Err(Failure { error, reading })) => {
-            let next = memory.rhythm.failed(Fault::Call, wish, Instant::now());
-            let failures = memory.rhythm.failures();
+            let next = memory.requeue.failed(Fault::Call, desired, Instant::now());
+            let failures = memory.requeue.failures();
             warn!(app = %app_ref, failures, "{}; next try in {next:?}", chain(&error));
             memory.writes.look_live = true;
             (next, reading && error.of_the_server())
         }
         Err(panic) => {
-            let next = memory.rhythm.failed(Fault::Panic, wish, Instant::now());
+            let next = memory.requeue.failed(Fault::Panic, desired, Instant::now());
             memory.writes.look_live = true;
             let what = words_of(panic.as_ref());
             error!(app = %app_ref, "the plan of this app panicked: {what}; next try in {next:?}");
@@ -65,7 +65,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
             (next, false)
         }
     };
-    Next { after, urgent: going || memory.rhythm.is_active(), strained }
+    Next { after, urgent: going || memory.requeue.is_active(), strained }
 }
 
 /// Says when to look again at the latest.
@@ -76,22 +76,22 @@ async fn step(
     memory: &mut AppMemory,
 ) -> Result<Duration, Failure> {
     let Operator { sources, reporter, metrics, .. } = operator;
-    let AppMemory { sightings, writes, taken_back, reported, rhythm } = memory;
+    let AppMemory { sightings, writes, taken_back, reported, requeue } = memory;
     if !operator.leadership.held() {
-        return Ok(rhythm.idle(None));
+        return Ok(requeue.idle(None));
     }
     #[cfg(test)]
     assert!(!app.annotations().contains_key("test/panic"), "a test wants a panic");
 
     // Observe: reads, from memory or live. An invalid spec is told, nothing is touched, and what is said to pods goes on.
     let orphaned = operator.memory.orphaned(&app.uid().unwrap_or_default());
-    let trust = Trust { orphaned, watches_for: rhythm.trust() };
+    let trust = Trust { orphaned, watches_for: requeue.longest() };
     let seen = observe(sources, app, trust, writes, sightings).await;
     let seen = match seen.map_err(|error| Failure { error, reading: true })? {
         Ok(seen) => seen,
         Err(invalid) => {
             let due = report_invalid(reporter, app, &invalid, reported).await?;
-            return Ok(rhythm.idle(due));
+            return Ok(requeue.idle(due));
         }
     };
 
@@ -125,7 +125,7 @@ async fn step(
     }
     if executed.done.contains(&Action::ReleaseFinalizer) {
         operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
-        return Ok(rhythm.idle(None));
+        return Ok(requeue.idle(None));
     }
 
     // Report: status, Events, metrics. "All is as the spec says" would be the word of a plan that did not know yet what it would meet: the next one, in
@@ -137,15 +137,15 @@ async fn step(
     };
 
     // And when to look again.
-    rhythm.found(plan.report.phase);
-    let came = match executed.outcome? {
-        Outcome::Done => Came::Through,
-        Outcome::LookAgain(GROWN_OLD) => Came::Slowly,
-        Outcome::Refused(_) | Outcome::LookAgain(_) => Came::ToASurprise,
+    requeue.found(plan.report.phase);
+    let execution = match executed.outcome? {
+        Outcome::Done => Execution::Complete,
+        Outcome::LookAgain(GROWN_OLD) => Execution::GrewOld,
+        Outcome::Refused(_) | Outcome::LookAgain(_) => Execution::Surprised,
     };
     let until = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
     let due = Due { plan: plan.wake_at.map(until), retry: writes.next_retry(), report: told? };
-    Ok(rhythm.planned(came, due, rand::random_range(0.7..1.0)))
+    Ok(requeue.planned(execution, due, rand::random_range(0.7..1.0)))
 }
 
 /// A step that did not come to its end.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graceful_api::RevisionHash;
-use graceful_plan::{Hindered, Hindrance, PodUid};
+use graceful_plan::{Backoff, BackoffCause, PodUid};
 use jiff::{SignedDuration, Timestamp};
 
 /// What is written to.
@@ -28,7 +28,7 @@ pub(crate) struct Refusals(BTreeMap<Of, Refused>);
 #[derive(Debug)]
 struct Refused {
     times: u32,
-    kind: Hindered,
+    kind: BackoffCause,
     message: String,
     /// A pod was ended whose replica was not taken back.
     late: bool,
@@ -51,14 +51,14 @@ const CALM: Duration = Duration::from_secs(60);
 
 impl Refusals {
     /// A write was refused, or would come too late. Each time the pause doubles.
-    pub(crate) fn note(&mut self, of: Of, kind: Hindered, message: String) {
+    pub(crate) fn note(&mut self, of: Of, kind: BackoffCause, message: String) {
         let before = self.0.get(&of).filter(|r| !r.forgotten());
         let (times, late) = before.map_or((0, false), |r| (r.times.saturating_add(1), r.late));
         self.0.insert(of, Refused { times, kind, message, late, passed: false, at: Instant::now() });
     }
 
     /// The same of a scale that did not follow its DELETE.
-    pub(crate) fn note_late(&mut self, of: &Of, kind: Hindered, message: String) {
+    pub(crate) fn note_late(&mut self, of: &Of, kind: BackoffCause, message: String) {
         self.note(of.clone(), kind, message);
         if let Some(refused) = self.0.get_mut(of) {
             refused.late = true;
@@ -79,12 +79,12 @@ impl Refusals {
     }
 
     /// What the last write met, while that is worth telling.
-    pub(crate) fn of(&self, of: &Of) -> Option<Hindrance> {
+    pub(crate) fn of(&self, of: &Of) -> Option<Backoff> {
         let refused = self.0.get(of).filter(|r| !r.passed && r.at.elapsed() < r.pause() + TOLD)?;
         let left = refused.pause().saturating_sub(refused.at.elapsed());
         let until = Timestamp::now().saturating_add(SignedDuration::try_from(left).unwrap_or_default());
-        Some(Hindrance {
-            kind: refused.kind,
+        Some(Backoff {
+            cause: refused.kind,
             message: refused.message.clone(),
             until: until.unwrap_or(Timestamp::MAX),
         })
@@ -92,7 +92,7 @@ impl Refusals {
 
     /// A write to it was refused not long ago.
     pub(crate) fn knows(&self, of: &Of) -> bool {
-        self.0.get(of).is_some_and(|r| r.kind == Hindered::Refused && !r.forgotten())
+        self.0.get(of).is_some_and(|r| r.kind == BackoffCause::Refused && !r.forgotten())
     }
 
     /// Drops what concerns pods that are gone.
@@ -129,7 +129,7 @@ mod tests {
     fn a_pause_doubles_until_writes_go_through_for_a_while() {
         let mut refusals = Refusals::default();
         let pause = |refusals: &mut Refusals| {
-            refusals.note(deployment(), Hindered::Refused, "denied".to_owned());
+            refusals.note(deployment(), BackoffCause::Refused, "denied".to_owned());
             refusals.0[&deployment()].pause().as_secs()
         };
         assert_eq!([0; 3].map(|_| pause(&mut refusals)), [5, 10, 20]);

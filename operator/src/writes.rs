@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{Brake, Hindered, TemplateVerdict};
+use graceful_plan::{BackoffCause, Brake, TemplateVerdict};
 
 use crate::contest::Contest;
 use crate::refusals::Refusals;
@@ -46,7 +46,7 @@ const SLOW_FOR: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
 pub(crate) struct ChildRefusal {
     /// Of what was to be applied; none for a removal.
     pub(crate) fingerprint: Option<String>,
-    pub(crate) kind: Hindered,
+    pub(crate) kind: BackoffCause,
     pub(crate) why: String,
 }
 

@@ -17,7 +17,7 @@ const ORDER: [&str; 23] = [
     "probe",
     "telemetry",
     "schedule",
-    "next_look",
+    "requeue",
     "writes",
     "written",
     "refusals",

@@ -62,6 +62,8 @@ pub enum Reason {
     EndedByOthers,
     /// A pod is past its deadline and is held (`onDeadline: Hold`).
     DeadlineHeld,
+    /// The API server, an admission webhook or the cluster's controllers are too slow to end pods safely.
+    ControlPlaneSlow,
     /// `rollout.paused` is set.
     Paused,
     /// The GracefulApp is being deleted.
@@ -82,6 +84,10 @@ pub enum Reason {
     ForeignDisruptionBudget,
     /// Another field manager has set something on a child that clients may notice; it is left.
     SetByOthers,
+    /// A pod with this app's label belongs to none of its Deployments: nobody drains it.
+    PodLetGo,
+    /// A Deployment with this app's label is another app's, or of an earlier one of this name: nobody drains its pods.
+    ForeignDeployment,
     /// Others change a child back each time it is put right.
     ChangedByOthers,
     /// A targetPort of the Service is the name of no container's port.
@@ -114,6 +120,7 @@ impl Reason {
             Self::Draining => "Draining",
             Self::EndedByOthers => "EndedByOthers",
             Self::DeadlineHeld => "DeadlineHeld",
+            Self::ControlPlaneSlow => "ControlPlaneSlow",
             Self::Paused => "Paused",
             Self::Deleting => "Deleting",
             Self::InvalidSpec => "InvalidSpec",
@@ -124,6 +131,8 @@ impl Reason {
             Self::UnfencedService => "UnfencedService",
             Self::ForeignDisruptionBudget => "ForeignDisruptionBudget",
             Self::SetByOthers => "SetByOthers",
+            Self::PodLetGo => "PodLetGo",
+            Self::ForeignDeployment => "ForeignDeployment",
             Self::ChangedByOthers => "ChangedByOthers",
             Self::NoSuchPort => "NoSuchPort",
             Self::BakedInDiffers => "BakedInDiffers",

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::{Deletion, Hindered, Hindrance, Observed};
+use crate::observed::{Backoff, BackoffCause, Deletion, Observed};
 use graceful_api::RevisionHash;
 
 /// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
@@ -37,7 +37,7 @@ const CALM: u32 = 3;
 
 impl Brake {
     /// Before each plan. Says whether the app was stopped, and until when it may end no pod.
-    pub fn look(&mut self, observed: &Observed, now: Timestamp) -> Option<Hindrance> {
+    pub fn look(&mut self, observed: &Observed, now: Timestamp) -> Option<Backoff> {
         let app = &observed.app;
         let spec = (app.update.clone(), app.deletion);
         if self.spec.as_ref() != Some(&spec) {
@@ -56,8 +56,7 @@ impl Brake {
             true => self.counted_to.unwrap_or(now).saturating_add(PAUSE).unwrap_or(Timestamp::MAX),
             false => now,
         };
-        self.stopped.then(|| Hindrance {
-            kind: Hindered::NoProgress,
+        self.stopped.then(|| Backoff { cause: BackoffCause::NoProgress,
             message: format!(
                 "some {} pods were ended for this spec, with at most {} at a time, and the app is no nearer to it; from now on one is ended \
                  every {} s. Look for what makes pods anew: who else writes to its Deployments, what evicts its pods?",
@@ -108,7 +107,7 @@ mod tests {
             brake.ended();
         }
         let held = brake.look(&seen, at(20)).expect("2 × 4 + 10 pods were ended");
-        assert_eq!((held.kind, held.until), (Hindered::NoProgress, at(31)));
+        assert_eq!((held.cause, held.until), (BackoffCause::NoProgress, at(31)));
         assert!(
             held.message.starts_with("some 18 pods were ended for this spec, with at most 4 "),
             "{}",
@@ -116,7 +115,7 @@ mod tests {
         );
         let mut look = |ended: u32, seen: &Observed, second| {
             (0..ended).for_each(|_| brake.ended());
-            brake.look(seen, at(second)).map(|hindrance| hindrance.until > at(second))
+            brake.look(seen, at(second)).map(|backoff| backoff.until > at(second))
         };
         assert_eq!(look(0, &seen, 31), Some(false), "one more, and it is told all the same");
         assert_eq!(look(1, &seen, 32), Some(true));

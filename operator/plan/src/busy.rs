@@ -1,6 +1,6 @@
 //! What cannot be busy. Unknown is busy, so each case here argues why it is not unknown.
 
-use crate::observed::{Container, Pod, Readiness};
+use crate::observed::{Containers, Pod, Readiness};
 
 /// True where nothing in the pod can be at work, so that it may go without a drain.
 ///
@@ -9,11 +9,11 @@ use crate::observed::{Container, Pod, Readiness};
 /// - `CrashedEmpty`: none runs now, and nothing of what was once accepted outlives the crash.
 /// - `Crashed` and never Ready: none runs now, and no Service has ever sent it anything. (One that was Ready once may hold accepted
 ///   work in a volume for its next start, so it is drained like any other.) Otherwise a crash loop would fill the surge and block its own fix.
-pub fn cannot_be_busy(pod: &Pod) -> bool {
-    match pod.container {
-        Container::Finished => true,
-        Container::NeverStarted | Container::CrashedEmpty => pod.node_ready,
-        Container::Crashed => pod.node_ready && pod.readiness == Readiness::Never,
-        Container::Running | Container::HalfCrashed | Container::Unknown => false,
+pub fn nothing_runs(pod: &Pod) -> bool {
+    match pod.containers {
+        Containers::Finished => true,
+        Containers::NeverStarted | Containers::CrashedEmpty => pod.node_ready,
+        Containers::Crashed => pod.node_ready && pod.readiness == Readiness::Never,
+        Containers::Running | Containers::HalfCrashed | Containers::Unknown => false,
     }
 }

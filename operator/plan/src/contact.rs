@@ -180,7 +180,7 @@ pub struct Quiet {
 /// A restart in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restarted {
-    /// How many boot ids have been replaced.
+    /// How often.
     pub times: u32,
     /// In flight at the last answer before the last restart: what it may have lost.
     pub last_known: u64,

@@ -24,7 +24,7 @@ pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<
 
 fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Conversation> {
     let policy = snapshot.policy(pod);
-    if pod.serving {
+    if pod.routed {
         return serving(snapshot, draft, pod, policy.signal);
     }
     let (epoch, _) = (pod.epoch?, pod.drain?);

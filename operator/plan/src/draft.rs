@@ -11,6 +11,9 @@ use crate::snapshot::{Epochs, Snapshot};
 /// One pod a Deployment and plan goes; the next plan takes the next.
 const SOON: SignedDuration = SignedDuration::from_millis(10);
 
+/// # Guarantees
+/// A plan acts upon a pod once, and scales a Deployment once. The rules speak in the order of [`plan`](crate::plan()), which is their rank: what one has decided
+/// stands, and what a later one says of the same pod or Deployment is dropped by [`Draft::act`].
 pub(crate) struct Draft {
     pub(crate) actions: Vec<Action>,
     pub(crate) epochs: Epochs,
@@ -23,8 +26,15 @@ impl Draft {
         Self { actions: Vec::new(), epochs: snapshot.epochs(), ask_serving: false }
     }
 
-    pub(crate) fn act(&mut self, action: Action) {
-        self.actions.push(action);
+    /// Takes the action, unless a rule of higher rank has one for the same pod or Deployment. Says whether it is taken.
+    pub(crate) fn act(&mut self, action: Action) -> bool {
+        let pod = action.pod().is_some_and(|pod| self.acts_on(&pod.uid));
+        let scaled = action.scales().is_some_and(|revision| self.scales(revision));
+        let taken = !pod && !scaled;
+        if taken {
+            self.actions.push(action);
+        }
+        taken
     }
 
     /// Ends a pod, and says whether it is to be counted as one that goes, whether or not this plan does it. At most one a Deployment and plan: the second would scale from a number that the first
@@ -34,15 +44,15 @@ impl Draft {
             return false; // its Deployment is gone: the garbage collector has it
         };
         let brake = &snapshot.observed.surroundings.brake;
-        let all = [&pod.hindrance, &revision.hindrance, &revision.lag, brake];
-        if all.into_iter().any(|h| snapshot.hindered(h.as_ref())) {
+        let all = [&pod.backoff, &revision.backoff, &revision.lag, brake];
+        if all.into_iter().any(|h| snapshot.backs_off(h.as_ref())) {
             return false;
         }
-        if self.has_acted_on(pod) {
+        if self.acts_on(&pod.uid) {
             return true;
         }
         // It may start, or become Ready, after its DELETE: clients are not to be sent to it then.
-        if pod.serving && (may_start(pod) || matches!(proof, Proof::NeverWorked { .. })) {
+        if pod.routed && (may_start(pod) || matches!(proof, Proof::NeverWorked { .. })) {
             let reason = match snapshot.observed.app.deletion {
                 Deletion::No if snapshot.superseded(pod) => DrainReason::Rollout,
                 Deletion::No => DrainReason::ScaleDown,
@@ -66,7 +76,7 @@ impl Draft {
         if !revision.followed {
             return true;
         }
-        if self.has_scaled(&pod.revision) {
+        if self.scales(&pod.revision) {
             snapshot.clock.again_in(SOON);
             return true;
         }
@@ -80,13 +90,12 @@ impl Draft {
         true
     }
 
-    /// A pod is acted upon once a plan: the first rule to speak has the higher rank.
-    pub(crate) fn has_acted_on(&self, pod: &Pod) -> bool {
-        self.actions.iter().any(|action| action.pod().is_some_and(|acted_on| acted_on.uid == pod.uid))
+    fn acts_on(&self, uid: &PodUid) -> bool {
+        self.actions.iter().any(|action| action.pod().is_some_and(|pod| pod.uid == *uid))
     }
 
-    /// A Deployment is scaled once a plan, retirements included.
-    pub(crate) fn has_scaled(&self, hash: &RevisionHash) -> bool {
+    /// Retirements included.
+    fn scales(&self, hash: &RevisionHash) -> bool {
         self.actions.iter().any(|action| action.scales() == Some(hash))
     }
 }
@@ -94,7 +103,7 @@ impl Draft {
 fn others_that_may_go(snapshot: &Snapshot<'_>, pod: &Pod) -> Vec<(PodUid, Proof)> {
     let siblings = snapshot.live.iter().filter(|p| p.revision == pod.revision && p.uid != pod.uid);
     let proven = |p: &&&Pod| match progress(snapshot, p) {
-        Progress::Proven(proof) => Some((p.uid.clone(), proof)),
+        Progress::MayEnd(proof) => Some((p.uid.clone(), proof)),
         Progress::Busy | Progress::Held => None,
     };
     siblings.filter_map(|p| proven(&p)).collect()

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::futile;
-use crate::observed::{Container, DrainMark, Epoch, Pod, Readiness};
+use crate::observed::{Containers, DrainMark, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
 
@@ -29,8 +29,8 @@ const LATCHES_WITHIN: u32 = 10;
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It may go.
-    Proven(Proof),
+    /// It may be ended, for this reason.
+    MayEnd(Proof),
     /// It has something in flight, or may have: unknown is busy.
     Busy,
     /// As `Busy`, past its deadline and held.
@@ -39,11 +39,8 @@ pub(crate) enum Progress {
 
 /// The one place that says a pod may be killed.
 pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
-    if snapshot.cannot_be_busy(pod) {
-        return Progress::Proven(Proof::NotRunning);
-    }
-    if let Some(proof) = never_worked(snapshot, pod) {
-        return Progress::Proven(proof);
+    if let Some(proof) = needs_no_drain(snapshot, pod) {
+        return Progress::MayEnd(proof);
     }
     let (Some(epoch), Some(mark)) = (pod.epoch, pod.drain) else {
         return Progress::Busy;
@@ -54,16 +51,21 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
         Signal::Sigterm | Signal::None => Proof::Quiet { epoch },
     };
     match stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
-        true => Progress::Proven(proof),
+        true => Progress::MayEnd(proof),
         false if !snapshot.clock.past(deadline(mark, policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),
     }
 }
 
+/// Why a pod may be ended without a drain, if it may.
+pub(crate) fn needs_no_drain(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
+    if snapshot.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { of_what_never_worked(snapshot, pod) }
+}
+
 /// The pod of a revision that never worked at all may get its SIGTERM, with time for what it may be at all the same. Otherwise a bad revision
 /// would fill the surge and block its own fix. For what serves nobody this asks for less than a confirmed zero, so it asks for more elsewhere:
 /// the kubelet is heard, and nothing that publishes unready addresses selects it (`Snapshot::never_worked`).
-pub(crate) fn never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
+fn of_what_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
     let policy = snapshot.policy(pod);
     let patience = match policy.on_deadline {
         OnDeadline::Hold => MAX_DEADLINE_SECONDS,
@@ -113,7 +115,7 @@ fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, clock: &Clock) ->
 pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
     if matches!(
         progress(snapshot, pod),
-        Progress::Proven(
+        Progress::MayEnd(
             Proof::Idle { .. } | Proof::Quiet { .. } | Proof::NotRunning | Proof::NeverWorked { .. }
         )
     ) {
@@ -122,23 +124,29 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
     match said {
         Some(p) if Some(p.epoch) == pod.epoch && !p.accepting => PodState::Draining,
-        Some(_) if snapshot.policy(pod).signal == Signal::Http => PodState::Lingering,
-        Some(_) => PodState::Draining,
-        None => PodState::Draining,
+        Some(_) if lingers(snapshot, pod) => PodState::Lingering,
+        Some(_) | None => PodState::Draining,
     }
+}
+
+/// Its linger is not over. One that accepts for longer is late, and lingers no more.
+fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let policy = snapshot.policy(pod);
+    let over = |mark: DrainMark| snapshot.clock.past(after(mark.since, policy.linger_seconds));
+    policy.signal == Signal::Http && pod.drain.is_some_and(|mark| !over(mark))
 }
 
 fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
     match (policy.signal, policy.on_deadline) {
         // A crashed container has nobody to drain what waits in its volume: its next start is waited for.
         (Signal::Sigterm, _) if waits_in_a_volume(pod) => Progress::Held,
-        (Signal::Sigterm, _) => Progress::Proven(Proof::HandedOver { epoch }),
+        (Signal::Sigterm, _) => Progress::MayEnd(Proof::HandedOver { epoch }),
         (Signal::Http | Signal::None, OnDeadline::Terminate) if unasked(snapshot, pod, policy) => {
             Progress::Busy
         }
         (Signal::Http | Signal::None, OnDeadline::Terminate) => {
             let tasks = snapshot.answer(pod).map(|a| a.in_flight.total);
-            Progress::Proven(Proof::Cut { epoch, tasks })
+            Progress::MayEnd(Proof::Cut { epoch, tasks })
         }
         (Signal::Http | Signal::None, OnDeadline::Hold) => Progress::Held,
     }
@@ -162,19 +170,18 @@ fn last_word(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
 }
 
 /// Ends what is proven, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
-pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in snapshot.draining() {
         let Some(mark) = pod.drain else {
             continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
         };
         match progress(snapshot, pod) {
-            Progress::Proven(proof) => {
+            Progress::MayEnd(proof) => {
                 draft.retire(snapshot, pod, proof);
             }
             Progress::Busy | Progress::Held => {
                 if needs_new_epoch(snapshot, pod)
-                    && !draft.has_acted_on(pod)
-                    && !snapshot.hindered(pod.hindrance.as_ref())
+                    && !snapshot.backs_off(pod.backoff.as_ref())
                     && patient(snapshot, pod)
                 {
                     let epoch = draft.epochs.next_for(snapshot, pod);
@@ -194,12 +201,12 @@ pub(crate) fn settle(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     // One that was Ready once is no spare: whoever ends it is told of, with what it has in flight, and no mark of ours may hide that.
     let ends = |p: &&Pod| {
-        p.terminating && p.serving && p.container != Container::Finished && p.readiness == Readiness::Never
+        p.terminating && p.routed && p.containers != Containers::Finished && p.readiness == Readiness::Never
     };
     let ending = snapshot.observed.pods.iter().filter(ends);
     for pod in ending.chain(to_be_taken(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
-        if snapshot.hindered(pod.hindrance.as_ref()) || futile::stopped(snapshot, &pod.revision) {
+        if snapshot.backs_off(pod.backoff.as_ref()) || futile::stopped(snapshot, &pod.revision) {
             continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);
@@ -212,7 +219,7 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 fn to_be_taken<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     snapshot.observed.revisions.iter().flat_map(|revision| {
         let mut spares: Vec<_> =
-            snapshot.labelled().filter(|p| p.revision == revision.hash && may_start(p)).collect();
+            snapshot.routed().filter(|p| p.revision == revision.hash && may_start(p)).collect();
         spares.sort_by_key(|p| std::cmp::Reverse((p.created, &p.name)));
         let surplus = snapshot.live_of(&revision.hash).saturating_sub(revision.replicas);
         spares.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
@@ -222,14 +229,14 @@ fn to_be_taken<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
 
 /// Nothing of it has started, and it may, also after its DELETE.
 pub(crate) fn may_start(pod: &Pod) -> bool {
-    pod.container == Container::NeverStarted
+    pod.containers == Containers::NeverStarted
 }
 
 /// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable until it latches, or serves again.
 pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let there = |p: &&Pod| p.lingering && p.container != Container::Finished;
+    let there = |p: &&Pod| p.lingering && p.containers != Containers::Finished;
     for pod in snapshot.observed.pods.iter().filter(there) {
-        let over = match (pod.serving, pod.drain, snapshot.policy(pod)) {
+        let over = match (pod.routed, pod.drain, snapshot.policy(pod)) {
             // Ended by somebody in its linger, and it answers no more.
             _ if pod.terminating && !matches!(pod.readiness, Readiness::Ready(_)) => true,
             (false, Some(mark), policy)
@@ -246,7 +253,7 @@ pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             }
             (false, Some(mark), policy) => snapshot.clock.past(after(mark.since, policy.linger_seconds)),
         };
-        if over && !draft.has_acted_on(pod) && !snapshot.hindered(pod.hindrance.as_ref()) {
+        if over && !snapshot.backs_off(pod.backoff.as_ref()) {
             draft.act(Action::EndLinger { pod: pod_ref(pod) });
         }
     }
@@ -268,12 +275,12 @@ fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 /// when it takes work. Both do not count meanwhile.
 pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in &snapshot.live {
-        let astray = if pod.serving {
+        let astray = if pod.routed {
             (closed_by_others(snapshot, pod) && patient(snapshot, pod)) || pod.drain.is_some()
         } else {
             pod.drain.is_none()
         };
-        if astray && !snapshot.hindered(pod.hindrance.as_ref()) {
+        if astray && !snapshot.backs_off(pod.backoff.as_ref()) {
             let epoch = draft.epochs.next_for(snapshot, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }
@@ -295,7 +302,7 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
     use crate::fixture;
-    use crate::observed::{Container, Observed, PodUid, Readiness, Revision};
+    use crate::observed::{Containers, Observed, PodUid, Readiness, Revision};
 
     const EPOCH: Epoch = Epoch(7);
 
@@ -320,7 +327,7 @@ mod tests {
         let hash = RevisionHash::from("old");
         let mut pod = Pod {
             revision: hash.clone(),
-            serving: false,
+            routed: false,
             epoch: Some(EPOCH),
             drain: Some(DrainMark { reason: DrainReason::Rollout, since: at(0) }),
             ..fixture::serving("tasks-old-1")
@@ -354,7 +361,7 @@ mod tests {
     #[test]
     fn idle_is_one_answer_that_says_all_of_it() {
         let judge = |contact| judged(Signal::Http, OnDeadline::Hold, contact, 10);
-        assert_eq!(judge(said(0, 7, false)), Progress::Proven(Proof::Idle { epoch: EPOCH }));
+        assert_eq!(judge(said(0, 7, false)), Progress::MayEnd(Proof::Idle { epoch: EPOCH }));
         assert_eq!(judge(said(1, 7, false)), Progress::Busy, "something is in flight");
         assert_eq!(judge(said(0, 7, true)), Progress::Busy, "it still accepts");
         assert_eq!(judge(said(0, 6, false)), Progress::Busy, "an older drain's word");
@@ -385,11 +392,11 @@ mod tests {
     fn a_crashed_pod_may_hold_what_an_unready_address_was_sent() {
         let judge = |published: &[&str]| {
             judged_of(Signal::Http, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
-                (pod.container, pod.readiness) = (Container::Crashed, Readiness::Never);
+                (pod.containers, pod.readiness) = (Containers::Crashed, Readiness::Never);
                 observed.surroundings.publishing_unready = published.iter().map(|&s| s.to_owned()).collect();
             })
         };
-        assert_eq!(judge(&[]), Progress::Proven(Proof::NotRunning));
+        assert_eq!(judge(&[]), Progress::MayEnd(Proof::NotRunning));
         assert_eq!(judge(&["headless"]), Progress::Busy);
     }
 
@@ -398,7 +405,7 @@ mod tests {
         let closed = |signal| {
             let mut closed = None;
             judged_of(signal, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
-                pod.serving = true;
+                pod.routed = true;
                 observed.contacts.insert(pod.uid.clone(), said(0, 0, true));
                 closed = Some(Snapshot::take(observed, at(10)).not_accepting(pod));
             });
@@ -429,18 +436,18 @@ mod tests {
         assert_eq!(judge(zeros(1, 10, 10)), Progress::Busy);
         assert_eq!(judge(zeros(2, 4, 10)), Progress::Busy, "held long enough, read twice");
         assert_eq!(judge(zeros(9, 8, 10)), Progress::Busy, "read often enough, held 2 s of 5");
-        assert_eq!(judge(zeros(3, 5, 10)), Progress::Proven(Proof::Quiet { epoch: EPOCH }));
+        assert_eq!(judge(zeros(3, 5, 10)), Progress::MayEnd(Proof::Quiet { epoch: EPOCH }));
     }
 
     #[test]
     fn work_that_waits_in_a_volume_for_its_next_start_is_not_handed_over() {
         let judge = |container| {
-            let differ = |pod: &mut Pod, _: &mut Observed| pod.container = container;
+            let differ = |pod: &mut Pod, _: &mut Observed| pod.containers = container;
             judged_of(Signal::Sigterm, OnDeadline::Hold, said(3, 7, false), 61, differ)
         };
-        assert_eq!(judge(Container::Running), Progress::Proven(Proof::HandedOver { epoch: EPOCH }));
-        assert_eq!(judge(Container::Crashed), Progress::Held);
-        assert_eq!(judge(Container::HalfCrashed), Progress::Held);
+        assert_eq!(judge(Containers::Running), Progress::MayEnd(Proof::HandedOver { epoch: EPOCH }));
+        assert_eq!(judge(Containers::Crashed), Progress::Held);
+        assert_eq!(judge(Containers::HalfCrashed), Progress::Held);
     }
 
     #[test]
@@ -453,7 +460,7 @@ mod tests {
             })
         };
         let silent = Contact::default;
-        let dead = Progress::Proven(Proof::NeverWorked { grace_seconds: MAX_DEADLINE_SECONDS });
+        let dead = Progress::MayEnd(Proof::NeverWorked { grace_seconds: MAX_DEADLINE_SECONDS });
         assert_eq!(judge(silent(), &|_, _| ()), dead);
         assert_eq!(
             judge(silent(), &|_, o| o.revisions[0].proven = true),
@@ -500,7 +507,7 @@ mod tests {
         assert_eq!(unheard(60), Progress::Busy);
         assert_eq!(
             unheard(75),
-            Progress::Proven(Proof::Cut { epoch: EPOCH, tasks: None }),
+            Progress::MayEnd(Proof::Cut { epoch: EPOCH, tasks: None }),
             "it cannot even be asked"
         );
     }
@@ -511,8 +518,8 @@ mod tests {
         let cut = Proof::Cut { epoch: EPOCH, tasks: Some(3) };
         assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 59), Progress::Busy);
         assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 60), Progress::Held);
-        assert_eq!(judged(Signal::Http, OnDeadline::Terminate, busy(), 60), Progress::Proven(cut));
-        let handed_over = Progress::Proven(Proof::HandedOver { epoch: EPOCH });
+        assert_eq!(judged(Signal::Http, OnDeadline::Terminate, busy(), 60), Progress::MayEnd(cut));
+        let handed_over = Progress::MayEnd(Proof::HandedOver { epoch: EPOCH });
         assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, busy(), 60), handed_over);
         assert_eq!(judged(Signal::None, OnDeadline::Hold, busy(), 60), Progress::Held);
     }

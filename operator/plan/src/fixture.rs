@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use jiff::Timestamp;
 
-use crate::observed::{App, Container, Deletion, Observed, Pod, PodUid, Readiness, Revision, Surroundings};
+use crate::observed::{App, Containers, Deletion, Observed, Pod, PodUid, Readiness, Revision, Surroundings};
 
 /// One that serves, of revision r.
 pub(crate) fn serving(name: &str) -> Pod {
@@ -15,7 +15,7 @@ pub(crate) fn serving(name: &str) -> Pod {
         revision: RevisionHash::from("r"),
         created: Timestamp::UNIX_EPOCH,
         terminating: false,
-        serving: true,
+        routed: true,
         epoch: None,
         drain: None,
         retiring: false,
@@ -24,12 +24,12 @@ pub(crate) fn serving(name: &str) -> Pod {
         ends_since: None,
         grace_ends: None,
         readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
-        container: Container::Running,
+        containers: Containers::Running,
         node_ready: true,
         unschedulable: None,
         grace_seconds: 90,
         trouble: None,
-        hindrance: None,
+        backoff: None,
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         replica_failure: None,
         end_failure: None,
         proven: true,
-        hindrance: None,
+        backoff: None,
         unannotated: None,
         followed: true,
         lag: None,

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
 use crate::draft::Draft;
-use crate::observed::{Container, Pod, PodUid, Readiness, Revision};
+use crate::observed::{Containers, Pod, PodUid, Readiness, Revision};
 use crate::snapshot::{Snapshot, count};
 
 /// So many more than `replicas` may end that way: a node that restarts rejects a few.
@@ -109,7 +109,7 @@ impl Rejections {
     pub fn look(&mut self, pods: &[Pod], now: Timestamp) -> BTreeMap<RevisionHash, Rejected> {
         // One that was ended while it was Pending may be Failed for a moment as well.
         let ended = |p: &&Pod| {
-            p.container == Container::Finished && p.readiness == Readiness::Never && !p.terminating
+            p.containers == Containers::Finished && p.readiness == Readiness::Never && !p.terminating
         };
         for pod in pods.iter().filter(ended) {
             let why = pod.trouble.as_deref().unwrap_or("without a word of the kubelet's");
@@ -140,7 +140,7 @@ fn until(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp> {
 
 fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
     let rejected = snapshot.observed.rejected.get(hash)?;
-    let works = |p: &Pod| p.lives() && p.container == Container::Running && p.created > rejected.last;
+    let works = |p: &Pod| p.lives() && p.containers == Containers::Running && p.created > rejected.last;
     let many = rejected.pods > snapshot.observed.app.replicas.saturating_add(MANY);
     (many && !snapshot.pods_of(hash).any(works)).then_some(rejected)
 }
@@ -167,7 +167,7 @@ pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         };
         if stopped(snapshot, &revision.hash)
             && revision.replicas > started
-            && !snapshot.hindered(revision.hindrance.as_ref())
+            && !snapshot.backs_off(revision.backoff.as_ref())
         {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: started });
@@ -181,7 +181,7 @@ fn started(snapshot: &Snapshot<'_>, revision: &Revision) -> u32 {
 
 /// For STATUS, while a pod is missing for it.
 pub(crate) fn words(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<String> {
-    let here = count(snapshot.labelled().filter(|p| p.revision == *hash && snapshot.takes_work(p)));
+    let here = count(snapshot.routed().filter(|p| p.revision == *hash && snapshot.takes_work(p)));
     let often = PAUSE.as_secs();
     let message = match (rejected(snapshot, hash), snapshot.observed.absent.get(hash)) {
         (Some(Rejected { pods, last: _, words }), _) => format!(
@@ -210,8 +210,8 @@ mod tests {
 
     fn rejected(name: &str, second: i64) -> Pod {
         let trouble = Some("TaintToleration: no".to_owned());
-        let (container, readiness) = (Container::Finished, Readiness::Never);
-        Pod { container, readiness, trouble, created: at(second), ..serving(name) }
+        let (containers, readiness) = (Containers::Finished, Readiness::Never);
+        Pod { containers, readiness, trouble, created: at(second), ..serving(name) }
     }
 
     #[test]

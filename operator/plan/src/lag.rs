@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::{Hindered, Hindrance, Revision};
+use crate::observed::{Backoff, BackoffCause, Revision};
 use graceful_api::RevisionHash;
 
 /// A controller that is well takes up a change in milliseconds, and behind an API server of two seconds a call in less than this.
@@ -18,13 +18,18 @@ const LATE: SignedDuration = SignedDuration::from_secs(10);
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// A Deployment controller that has failed fifteen times in a row, which takes a minute and a half, forgets a Deployment until something is written to it.
-/// So something is, after this long at first, and then each time that much later: what has kept it may be gone since.
-const NUDGE: (SignedDuration, SignedDuration) =
-    (SignedDuration::from_secs(30), SignedDuration::from_secs(60));
+/// So something is, after this long at first.
+const FIRST_NUDGE: SignedDuration = SignedDuration::from_secs(30);
 
-/// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then; a write to its
-/// Deployment reaches it. It comes after this part of the time that it has failed already, and at the latest after the second.
-const FAILING: (i32, SignedDuration) = (4, SignedDuration::from_secs(300));
+/// And then each time that much later: what has kept it may be gone since.
+const NEXT_NUDGE: SignedDuration = SignedDuration::from_secs(60);
+
+/// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then. A write to
+/// its Deployment reaches it: it comes after this part of the time that it has failed already.
+const PART_OF_ITS_FAILING: i32 = 4;
+
+/// And at the latest after this.
+const LAST_NUDGE: SignedDuration = SignedDuration::from_secs(300);
 
 /// Since when each Deployment has not been followed, and each ReplicaSet could not make or end pods. Kept by whoever executes plans.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +59,7 @@ impl Lags {
                     LATE.as_secs()
                 );
                 let until = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);
-                revision.lag = Some(Hindrance { kind: Hindered::TooSlow, message, until });
+                revision.lag = Some(Backoff { cause: BackoffCause::NotFollowed, message, until });
             }
         }
     }
@@ -66,9 +71,9 @@ impl Lag {
             let last = nudged.filter(|at| (since..=now).contains(at));
             now.duration_since(last.unwrap_or(since)) >= if last.is_some() { later } else { first }
         };
-        self.unfollowed.is_some_and(|since| due(since, NUDGE.0, NUDGE.1))
+        self.unfollowed.is_some_and(|since| due(since, FIRST_NUDGE, NEXT_NUDGE))
             || self.failing.is_some_and(|since| {
-                let pause = (now.duration_since(since) / FAILING.0).clamp(NUDGE.0, FAILING.1);
+                let pause = (now.duration_since(since) / PART_OF_ITS_FAILING).clamp(FIRST_NUDGE, LAST_NUDGE);
                 due(since, pause, pause)
             })
     }

@@ -16,11 +16,11 @@ mod conversations;
 mod dialogue;
 mod draft;
 mod drains;
+mod expendable;
 #[cfg(test)]
 mod fixture;
 mod futile;
 mod lag;
-mod needed;
 mod observed;
 mod others;
 mod report;
@@ -35,7 +35,7 @@ mod waiting_for;
 
 pub use action::{Action, Conversation, DeletionCost, Plan, PodRef, Proof};
 pub use brake::Brake;
-pub use busy::cannot_be_busy;
+pub use busy::nothing_runs;
 pub use contact::{
     Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled, Way,
 };
@@ -43,8 +43,8 @@ pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use lag::Lags;
 pub use observed::{
-    App, Child, Container, CutMark, Deletion, DrainMark, Epoch, Failure, Hindered, Hindrance, Observed, Pod,
-    PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
+    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, Observed,
+    Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::LONGEST_SENTENCE;
@@ -55,8 +55,8 @@ use snapshot::Snapshot;
 /// Decides everything.
 ///
 /// # Flow
-/// Take a snapshot; then, in this order: the children that follow the spec; spares that go; pods that a ReplicaSet would choose among; pods whose label and word differ; older pods that cannot be busy; warm
-/// pods back and new pods made; drains that are proven; drains that the budget allows; history. Last, who is spoken to and what people are told.
+/// Take a snapshot; then, in this order: the children that follow the spec; spares that go; pods that a ReplicaSet would choose among; pods whose label and word differ; superseded pods that cannot be busy; warm
+/// pods back and new pods made; drains that are over; drains that the budget allows; history. Last, who is spoken to and what people are told.
 ///
 /// # Guarantees
 /// The same view and moment give the same plan. A view that is as the spec says gives no actions (P6). Every [`Action::Retire`] rests on a
@@ -84,7 +84,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
             let clearing = rollout::clear_away(&snapshot, &mut draft, &course);
             rollout::grow(&snapshot, &mut draft, &course, clearing);
             drains::end_lingers(&snapshot, &mut draft);
-            drains::settle(&snapshot, &mut draft);
+            drains::end_drained(&snapshot, &mut draft);
             rollout::shrink(&snapshot, &mut draft, &course);
             upkeep::history(&snapshot, &mut draft);
         }

@@ -96,7 +96,7 @@ pub struct App {
     /// Our finalizer is on the GracefulApp.
     pub finalizer: bool,
     /// Why it is not put on for now: what the last try met.
-    pub unclaimed: Option<Hindrance>,
+    pub unclaimed: Option<Backoff>,
 }
 
 /// Whether the GracefulApp goes.
@@ -133,13 +133,13 @@ pub struct Revision {
     /// A pod of it was Ready, or gave a valid answer, at some time: written on its Deployment, so that a restarted operator knows.
     pub proven: bool,
     /// Why its Deployment is not scaled for now, and so none of its pods ended: what the last scale met.
-    pub hindrance: Option<Hindrance>,
+    pub backoff: Option<Backoff>,
     /// The same of our annotations on it, which nothing waits for.
-    pub unannotated: Option<Hindrance>,
+    pub unannotated: Option<Backoff>,
     /// Its controller has taken up the last change of it.
     pub followed: bool,
     /// It has not for too long ([`Lags`](crate::Lags)): none of its pods is taken out of service or ended.
-    pub lag: Option<Hindrance>,
+    pub lag: Option<Backoff>,
     /// When something was last written to it, so that its controllers look at it again.
     pub nudged: Option<Timestamp>,
     /// It is time to do so once more.
@@ -148,9 +148,9 @@ pub struct Revision {
 
 /// Why something is left alone for now. Its time passes by itself: no event shortens it. Known until a write goes through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hindrance {
+pub struct Backoff {
     /// What kind.
-    pub kind: Hindered,
+    pub cause: BackoffCause,
     /// The API server's own words, or what was measured.
     pub message: String,
     /// When it is tried again.
@@ -159,13 +159,39 @@ pub struct Hindrance {
 
 /// What a write met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hindered {
+pub enum BackoffCause {
     /// The API server refuses it: a policy, a webhook, a quota, missing rights.
     Refused,
     /// It takes too long for the order in which a kill is safe.
     TooSlow,
+    /// It was done, and the cluster's controllers do not act on it.
+    NotFollowed,
     /// Pods were made and ended, and the app got no nearer to its spec.
     NoProgress,
+}
+
+impl Backoff {
+    /// What is told of it. A cause that goes away is found gone within a minute: that is the longest pause between two tries.
+    pub(crate) fn words(&self) -> String {
+        let message = &self.message;
+        match self.cause {
+            BackoffCause::Refused | BackoffCause::TooSlow => {
+                format!("{message} (tried again, at least once a minute)")
+            }
+            BackoffCause::NotFollowed => format!("{message} (looked at again each 10 s)"),
+            BackoffCause::NoProgress => message.clone(),
+        }
+    }
+}
+
+impl BackoffCause {
+    /// Nobody has to act but the cluster.
+    pub(crate) fn is_slowness(self) -> bool {
+        match self {
+            Self::TooSlow | Self::NotFollowed => true,
+            Self::Refused | Self::NoProgress => false,
+        }
+    }
 }
 
 /// Something that keeps failing.
@@ -190,8 +216,8 @@ pub struct Pod {
     pub created: Timestamp,
     /// It has a deletion timestamp: whatever we think of it, it goes.
     pub terminating: bool,
-    /// It has the label that routes traffic to it.
-    pub serving: bool,
+    /// It has the label that routes traffic to it, Ready or not.
+    pub routed: bool,
     /// The epoch on its annotation, of its last drain or resumption.
     pub epoch: Option<Epoch>,
     /// Why and since when it drains, from its annotations.
@@ -209,7 +235,7 @@ pub struct Pod {
     /// Kubernetes' Ready condition.
     pub readiness: Readiness,
     /// What the kubelet says of the containers that last: ordinary ones and native sidecars.
-    pub container: Container,
+    pub containers: Containers,
     /// Its node's kubelet is heard. False makes the kubelet's word worthless.
     pub node_ready: bool,
     /// Since when the scheduler finds no node for it.
@@ -219,18 +245,18 @@ pub struct Pod {
     /// What keeps it from running or becoming Ready, in the kubelet's or the scheduler's words.
     pub trouble: Option<String>,
     /// Why it is not written to for now: what our last write to it met.
-    pub hindrance: Option<Hindrance>,
+    pub backoff: Option<Backoff>,
 }
 
 impl Pod {
     /// Its ReplicaSet counts it: neither terminating nor finished. The record of an evicted pod stays, and counts for nothing anywhere.
     pub fn lives(&self) -> bool {
-        !self.terminating && self.container != Container::Finished
+        !self.terminating && self.containers != Containers::Finished
     }
 
     /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
     pub fn has_begun(&self) -> bool {
-        self.lives() && self.container != Container::NeverStarted
+        self.lives() && self.containers != Containers::NeverStarted
     }
 }
 
@@ -263,7 +289,7 @@ pub enum Readiness {
 
 /// What the kubelet says of all containers of a pod that last. One that runs, or that nothing is known of, is enough to be busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Container {
+pub enum Containers {
     /// One runs: it may be busy.
     Running,
     /// One runs, and the one that is asked for its in-flight count crashed. What it accepted may wait in a volume for its next start.
@@ -298,9 +324,9 @@ pub struct Surroundings {
     /// Services with `publishNotReadyAddresses` that select the app's pods: even one that was never Ready may have been sent work.
     pub publishing_unready: Vec<String>,
     /// The app has ended as many pods as it may without getting nearer to its spec; until then it ends no more.
-    pub brake: Option<Hindrance>,
+    pub brake: Option<Backoff>,
     /// The Service or the budget, where its last write had no answer: tried again, and nothing waits for it.
-    pub late_children: Vec<Hindrance>,
+    pub late_children: Vec<Backoff>,
     /// The namespace is terminating: nothing can be made, all is taken by others.
     pub namespace_terminating: bool,
 }

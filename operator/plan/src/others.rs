@@ -6,7 +6,7 @@ use graceful_api::conditions::Reason;
 use jiff::Timestamp;
 
 use crate::contact::InFlight;
-use crate::observed::{Container, Pod, Readiness, Warning};
+use crate::observed::{Containers, Pod, Readiness, Warning};
 use crate::snapshot::{Snapshot, after};
 
 /// How long a pod may take to end before that is said: longer than Kubernetes' own grace period, and than most programs need to stop.
@@ -57,7 +57,7 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
 }
 
 fn may_run(pod: &Pod) -> bool {
-    matches!(pod.container, Container::Running | Container::HalfCrashed | Container::Unknown)
+    matches!(pod.containers, Containers::Running | Containers::HalfCrashed | Containers::Unknown)
 }
 
 pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
@@ -69,7 +69,7 @@ pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
 fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let busy = snapshot.answer(pod).is_some_and(|a| a.in_flight.total > 0);
     let ours = match pod.drain {
-        Some(_) if !pod.serving => !busy || snapshot.policy(pod).signal == Signal::Sigterm,
+        Some(_) if !pod.routed => !busy || snapshot.policy(pod).signal == Signal::Sigterm,
         Some(_) | None => pod.readiness == Readiness::Never && !busy,
     };
     may_run(pod) && pod.cut.is_none() && !ours
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn marked(pod: &mut Pod) {
-        pod.serving = false;
+        pod.routed = false;
         pod.epoch = Some(Epoch(1));
         pod.drain = Some(DrainMark { reason: DrainReason::Rollout, since: Timestamp::UNIX_EPOCH });
     }
@@ -136,7 +136,7 @@ mod tests {
         let spare = |p: &mut Pod| p.readiness = Readiness::Never;
         assert_eq!(judged(Signal::Http, None, spare), (false, false), "a spare that is taken back");
         assert_eq!(
-            judge(Some(1), |p| p.container = Container::Crashed),
+            judge(Some(1), |p| p.containers = Containers::Crashed),
             (false, false),
             "nothing runs in it"
         );
@@ -164,7 +164,7 @@ mod tests {
         assert!(said(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more): "));
         assert!(said(60, |p| p.node_ready = false).0.contains("remove it from the cluster"));
         assert_eq!(
-            said(600, |p| p.container = Container::Finished),
+            said(600, |p| p.containers = Containers::Finished),
             (String::new(), None),
             "nothing runs in it"
         );

@@ -5,9 +5,9 @@ use std::time::Duration;
 use graceful_api::{DrainPolicy, Signal};
 
 use crate::action::Proof;
-use crate::busy::cannot_be_busy;
+use crate::busy::nothing_runs;
 pub use crate::drains::still_stands;
-use crate::observed::{Container, Epoch, Pod, PodUid, Readiness};
+use crate::observed::{Containers, Epoch, Pod, PodUid, Readiness};
 
 /// What the live look allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> V
     if found.terminating {
         return Verdict::Void("the pod is terminating already");
     }
-    if found.container == Container::Finished {
+    if found.containers == Containers::Finished {
         return Verdict::Finished;
     }
     if !holds(found, proof) {
@@ -69,7 +69,7 @@ fn holds(found: &Pod, proof: Proof) -> bool {
     match proof {
         Proof::Idle { epoch } | Proof::Quiet { epoch } | Proof::Cut { epoch, .. } => drains_in(found, epoch),
         Proof::HandedOver { epoch } => drains_in(found, epoch) && !waits_in_a_volume(found),
-        Proof::NotRunning => cannot_be_busy(found),
+        Proof::NotRunning => nothing_runs(found),
         Proof::NeverWorked { .. } => found.node_ready && found.readiness == Readiness::Never,
     }
 }
@@ -108,7 +108,7 @@ pub fn may_scale_first(
         |p: &Pod| proof_of(p).is_some_and(|proof| holds(p, proof) && needs_no_delete_of_ours(p, proof));
     // The drain protocol demands it, and signal Sigterm is just that.
     let drains_itself = matches!(policy.signal, Signal::Http | Signal::Sigterm);
-    let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_)) && p.container == Container::Running;
+    let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_)) && p.containers == Containers::Running;
     let safe_sibling = |p: &Pod| drains_itself && ready(p) && p.grace_seconds >= policy.deadline_seconds;
     let (mut target, others): (Vec<_>, Vec<_>) =
         live.iter().filter(|p| p.lives()).partition(|p| p.uid == *pod);
@@ -127,11 +127,11 @@ fn needs_no_delete_of_ours(pod: &Pod, proof: Proof) -> bool {
 
 /// The container that is asked crashed, and may find accepted work at its next start.
 pub(crate) fn waits_in_a_volume(pod: &Pod) -> bool {
-    matches!(pod.container, Container::Crashed | Container::HalfCrashed)
+    matches!(pod.containers, Containers::Crashed | Containers::HalfCrashed)
 }
 
 fn drains_in(pod: &Pod, epoch: Epoch) -> bool {
-    !pod.serving && pod.drain.is_some() && pod.epoch == Some(epoch)
+    !pod.routed && pod.drain.is_some() && pod.epoch == Some(epoch)
 }
 
 fn count<'a>(pods: impl Iterator<Item = &'a Pod>) -> u32 {
@@ -152,7 +152,7 @@ mod tests {
     fn draining(name: &str) -> Pod {
         let drain =
             Some(DrainMark { reason: graceful_api::DrainReason::Rollout, since: Timestamp::UNIX_EPOCH });
-        Pod { serving: false, epoch: Some(EPOCH), drain, ..serving(name) }
+        Pod { routed: false, epoch: Some(EPOCH), drain, ..serving(name) }
     }
 
     fn policy(signal: Signal, deadline_seconds: u32) -> DrainPolicy {
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_finished_pod_is_no_reason_to_end_anything() {
-        let evicted = Pod { container: Container::Finished, ..serving("a") };
+        let evicted = Pod { containers: Containers::Finished, ..serving("a") };
         assert!(matches!(check(Some(&evicted), Proof::NotRunning, 3, 2), Verdict::Finished));
         assert!(may_lower(1, &[serving("a"), evicted]));
     }
@@ -217,7 +217,7 @@ mod tests {
         assert!(!may(IDLE, &idle, long, &both), "it was put back meanwhile");
         let cut = Proof::Cut { epoch: EPOCH, tasks: Some(2) };
         assert!(!may(cut, &[], short, &both), "a ReplicaSet counts nothing that it cuts");
-        let evicted = Pod { container: Container::Finished, ..serving("b") };
+        let evicted = Pod { containers: Containers::Finished, ..serving("b") };
         assert!(may(IDLE, &[], long, &[draining("a"), evicted]), "a finished pod counts for nothing");
     }
 }

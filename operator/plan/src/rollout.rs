@@ -4,11 +4,11 @@
 
 use graceful_api::{DrainReason, RevisionHash};
 
-use crate::action::{Action, DeletionCost, Proof};
+use crate::action::{Action, DeletionCost};
 use crate::draft::{Draft, pod_ref};
-use crate::drains::never_worked;
+use crate::drains::needs_no_drain;
+use crate::expendable::{expendable, superseded, works};
 use crate::futile::may_make;
-use crate::needed::{expendable, superseded, works};
 use crate::observed::{App, Pod, Readiness, Revision};
 use crate::snapshot::{Snapshot, after, count};
 
@@ -40,14 +40,14 @@ pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
 pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
         let running = count(snapshot.live.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
-        if running > revision.replicas && !snapshot.hindered(revision.hindrance.as_ref()) {
+        if running > revision.replicas && !snapshot.backs_off(revision.backoff.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });
         }
     }
 }
 
-/// Before all else: pods of older revisions that cannot be busy. A crash-looping revision would fill the surge and block its own fix.
+/// Before all else: pods of superseded revisions that cannot be busy. A crash-looping revision would fill the surge and block its own fix.
 /// True while one of them is on its way out.
 pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
     // A pause holds what would be drained, and no pod that never started of a revision that serves nobody.
@@ -62,11 +62,11 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
             && !spared(&p.revision)
             && (!halted || snapshot.cannot_be_busy(p))
     };
-    let mut pods: Vec<_> = snapshot.labelled().filter(goes).collect();
+    let mut pods: Vec<_> = snapshot.routed().filter(goes).collect();
     // Of what serves only what is beyond the rest: it goes last.
     pods.sort_by_key(|p| expendable(snapshot, &p.revision) < i64::MAX);
     for pod in pods {
-        if let Some(proof) = undrained(snapshot, pod)
+        if let Some(proof) = needs_no_drain(snapshot, pod)
             && expendable(snapshot, &pod.revision) > gone
             && draft.retire(snapshot, pod, proof)
         {
@@ -84,23 +84,17 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
     gone > 0
 }
 
-/// Why a pod may go without a drain, if it may.
-pub(crate) fn undrained(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
-    if snapshot.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { never_worked(snapshot, pod) }
-}
-
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
 fn drop_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
     let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash)).min(at_most);
-    if unmade == 0 || draft.has_scaled(&revision.hash) || snapshot.hindered(revision.hindrance.as_ref()) {
+    if unmade == 0 || snapshot.backs_off(revision.backoff.as_ref()) {
         return false;
     }
     draft.act(Action::ScaleDown {
         revision: revision.hash.clone(),
         from: revision.replicas,
         to: revision.replicas - unmade,
-    });
-    true
+    })
 }
 
 /// Makes the growth revision as large as it should be: warm pods first, then new ones where P3 leaves room.
@@ -130,8 +124,10 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
     }
     let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(snapshot, growth));
     match revision {
-        None => draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new }),
-        Some(r) if new > 0 && !draft.has_scaled(growth) && !snapshot.hindered(r.hindrance.as_ref()) => {
+        None => {
+            draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new });
+        }
+        Some(r) if new > 0 && !snapshot.backs_off(r.backoff.as_ref()) => {
             let to = r.replicas.saturating_add(new);
             draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
         }
@@ -160,7 +156,7 @@ fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, 
     let spent = if app.max_surge == 0 { app.max_unavailable } else { app.max_unavailable.min(1) };
     let there: i64 = superseded(snapshot).map(|r| snapshot.wanted_of(r)).sum();
     let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
-    if missing == 0 || draft.has_scaled(&serving.hash) || snapshot.hindered(serving.hindrance.as_ref()) {
+    if missing == 0 || snapshot.backs_off(serving.backoff.as_ref()) {
         return 0;
     }
     let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(snapshot, &serving.hash));
@@ -168,8 +164,8 @@ fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, 
         return 0;
     }
     let (revision, from) = (serving.hash.clone(), serving.replicas);
-    draft.act(Action::ScaleUp { revision, from, to: from.saturating_add(by) });
-    missing
+    let asked = draft.act(Action::ScaleUp { revision, from, to: from.saturating_add(by) });
+    if asked { missing } else { 0 }
 }
 
 /// Pods that count towards `replicas` on this course.
@@ -185,7 +181,7 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
         .filter(|p| p.revision == *revision && snapshot.available(p))
         .filter(|p| {
             p.drain.is_some_and(|d| d.reason != DrainReason::NodeDrain)
-                && !snapshot.hindered(p.hindrance.as_ref())
+                && !snapshot.backs_off(p.backoff.as_ref())
         })
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
         .collect();
@@ -229,7 +225,7 @@ fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
 fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let patience = snapshot.observed.app.surge_timeout_seconds;
     let refused = snapshot.revision(snapshot.update()).is_some_and(|r| r.replica_failure.is_some());
-    let mut new = snapshot.labelled().filter(|p| !snapshot.superseded(p));
+    let mut new = snapshot.routed().filter(|p| !snapshot.superseded(p));
     let given_up = |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.past(after(since, patience)));
     refused || new.any(given_up)
 }
@@ -239,8 +235,10 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
 /// Worked example, replicas 3, maxSurge 1, maxUnavailable 0: three old pods count, spendable is 0. The new pod is made (room 1), counts, and
 /// spendable is 1: one old pod starts to drain, and spendable is 0 again. It goes, room is 1, and so on.
 fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
-    let mut old: Vec<_> =
-        snapshot.labelled().filter(|p| snapshot.superseded(p) && undrained(snapshot, p).is_none()).collect();
+    let mut old: Vec<_> = snapshot
+        .routed()
+        .filter(|p| snapshot.superseded(p) && needs_no_drain(snapshot, p).is_none())
+        .collect();
     old.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
     for pod in old {
         let cost = i64::from(snapshot.takes_work(pod));
@@ -266,8 +264,8 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
         }
     }
     let mut candidates = Vec::new();
-    for pod in snapshot.labelled().filter(|p| ours(&p.revision)) {
-        match undrained(snapshot, pod) {
+    for pod in snapshot.routed().filter(|p| ours(&p.revision)) {
+        match needs_no_drain(snapshot, pod) {
             None => candidates.push(pod),
             Some(proof) if surplus > 0 && draft.retire(snapshot, pod, proof) => surplus -= 1,
             Some(_) => {}
@@ -295,8 +293,8 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
 fn kept(snapshot: &Snapshot<'_>) -> u32 {
     let app = &snapshot.observed.app;
     let half_way = app.paused
-        && snapshot.labelled().any(|p| snapshot.superseded(p))
-        && snapshot.labelled().any(|p| !snapshot.superseded(p));
+        && snapshot.routed().any(|p| snapshot.superseded(p))
+        && snapshot.routed().any(|p| !snapshot.superseded(p));
     if half_way { app.replicas.saturating_add(app.max_surge) } else { app.replicas }
 }
 
@@ -320,21 +318,16 @@ fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
 /// Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
 fn may_be_unrouted(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let revision = snapshot.revision(&pod.revision);
-    let (hindrance, lag) =
-        (revision.and_then(|r| r.hindrance.as_ref()), revision.and_then(|r| r.lag.as_ref()));
+    let (backoff, lag) = (revision.and_then(|r| r.backoff.as_ref()), revision.and_then(|r| r.lag.as_ref()));
     let brake = snapshot.observed.surroundings.brake.as_ref();
-    let all = [hindrance, lag, brake, pod.hindrance.as_ref()];
-    !all.into_iter().any(|hindrance| snapshot.hindered(hindrance))
+    let all = [backoff, lag, brake, pod.backoff.as_ref()];
+    !all.into_iter().any(|backoff| snapshot.backs_off(backoff))
 }
 
 pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
     // What is deleted is to serve nobody any more, whenever it can be ended.
     let may = reason == DrainReason::Delete || may_be_unrouted(snapshot, pod);
-    if draft.has_acted_on(pod)
-        || !may
-        || snapshot.hindered(pod.hindrance.as_ref())
-        || chosen_from(snapshot, pod)
-    {
+    if !may || snapshot.backs_off(pod.backoff.as_ref()) || chosen_from(snapshot, pod) {
         return;
     }
     let epoch = draft.epochs.next_for(snapshot, pod);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, RevisionHash, Signal};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::busy::cannot_be_busy;
+use crate::busy::nothing_runs;
 use crate::clock::Clock;
 use crate::contact::{Answer, Contact};
-use crate::observed::{Container, Epoch, Hindrance, Observed, Pod, Readiness, Revision, TemplateVerdict};
+use crate::observed::{Backoff, Containers, Epoch, Observed, Pod, Readiness, Revision, TemplateVerdict};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {
@@ -33,7 +33,7 @@ impl<'a> Snapshot<'a> {
             let before_it = live.iter().any(|p| {
                 p.revision == revision.hash
                     && !p.retiring
-                    && p.container != Container::NeverStarted
+                    && p.containers != Containers::NeverStarted
                     && !ready(p)
             });
             let is_next = |p: &&Pod| p.revision == revision.hash && p.retiring && !(before_it && ready(p));
@@ -60,7 +60,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Is this an older revision than the one the spec asks for?
+    /// Whether the spec asks for another revision than the pod's.
     pub(crate) fn superseded(&self, pod: &Pod) -> bool {
         pod.revision != *self.update()
     }
@@ -93,13 +93,13 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Not now: what the last try met is still in its pause.
-    pub(crate) fn hindered(&self, hindrance: Option<&Hindrance>) -> bool {
-        hindrance.is_some_and(|h| !self.clock.past(h.until))
+    pub(crate) fn backs_off(&self, backoff: Option<&Backoff>) -> bool {
+        backoff.is_some_and(|h| !self.clock.past(h.until))
     }
 
     /// Routed to and Available: traffic reaches it.
     pub(crate) fn serves(&self, pod: &Pod) -> bool {
-        pod.serving && self.available(pod)
+        pod.routed && self.available(pod)
     }
 
     /// Serves, and may be relied on: a pod of the update revision must have given a valid answer and take new work. (Older ones proved
@@ -120,7 +120,7 @@ impl<'a> Snapshot<'a> {
     /// publishes unready addresses.
     pub(crate) fn cannot_be_busy(&self, pod: &Pod) -> bool {
         let hidden = self.observed.surroundings.publishing_unready.is_empty();
-        cannot_be_busy(pod) && (pod.container != Container::Crashed || hidden)
+        nothing_runs(pod) && (pod.containers != Containers::Crashed || hidden)
     }
 
     pub(crate) fn serving(&self) -> u32 {
@@ -138,12 +138,12 @@ impl<'a> Snapshot<'a> {
 
     /// Pods that finish their work.
     pub(crate) fn draining(&self) -> impl Iterator<Item = &'a Pod> {
-        self.live.iter().copied().filter(|p| !p.serving)
+        self.live.iter().copied().filter(|p| !p.routed)
     }
 
     /// Pods that are, or are to be, routed to.
-    pub(crate) fn labelled(&self) -> impl Iterator<Item = &'a Pod> {
-        self.live.iter().copied().filter(|p| p.serving)
+    pub(crate) fn routed(&self) -> impl Iterator<Item = &'a Pod> {
+        self.live.iter().copied().filter(|p| p.routed)
     }
 
     pub(crate) fn live_of(&self, hash: &RevisionHash) -> u32 {

@@ -4,7 +4,7 @@ use graceful_api::conditions::Reason;
 use jiff::Timestamp;
 
 use crate::futile;
-use crate::observed::{Deletion, Hindered, Hindrance, Pod, Readiness};
+use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness};
 use crate::rollout::{fenced, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;
@@ -29,7 +29,7 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
     if !fenced(snapshot) && (superseded_pods(snapshot) > 0 || surplus(snapshot)) {
         return Some(Stall { reason: Reason::UnfencedService, message: waiting_for::unfenced(snapshot) });
     }
-    if let Some(stall) = hindrances(snapshot).find_map(stalled_by) {
+    if let Some(stall) = backoffs(snapshot).find_map(stalled_by) {
         return Some(stall);
     }
     if let Some(message) = futile::words(snapshot, snapshot.update()) {
@@ -39,39 +39,34 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
 }
 
 /// What is left alone for now, and why; the app's own first.
-pub(crate) fn hindrances<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Hindrance> {
+pub(crate) fn backoffs<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Backoff> {
     let observed = snapshot.observed;
-    let pods = snapshot.live.clone().into_iter().filter_map(|p| p.hindrance.as_ref());
+    let pods = snapshot.live.clone().into_iter().filter_map(|p| p.backoff.as_ref());
     let around = &observed.surroundings;
     // An app that is as its spec says has got somewhere, and waits for nobody who is slow.
     let settled = is_settled(snapshot);
-    let waited_for = move |h: &&Hindrance| !settled || h.kind != Hindered::TooSlow;
+    let waited_for = move |b: &&Backoff| !settled || !b.cause.is_slowness();
     // What the spec says of drains and is not written to its Deployment yet is not settled.
     let deployments = observed
         .revisions
         .iter()
-        .flat_map(move |r| r.hindrance.iter().chain(&r.lag).filter(waited_for).chain(&r.unannotated));
+        .flat_map(move |r| r.backoff.iter().chain(&r.lag).filter(waited_for).chain(&r.unannotated));
     let brake = around.brake.iter().filter(move |_| !settled);
     observed.app.unclaimed.iter().chain(brake).chain(deployments).chain(pods).chain(&around.late_children)
 }
 
-/// A cause that goes away is found gone within a minute: that is the longest pause between two tries.
-pub(crate) fn tried_again(message: &str) -> String {
-    format!("{message} (tried again, at least once a minute)")
-}
-
-fn stalled_by(hindrance: &Hindrance) -> Option<Stall> {
-    let Hindrance { kind, message, .. } = hindrance;
-    match kind {
-        Hindered::NoProgress => Some(Stall { reason: Reason::NoProgress, message: message.clone() }),
-        Hindered::Refused => Some(Stall { reason: Reason::Refused, message: tried_again(message) }),
-        Hindered::TooSlow => None,
+fn stalled_by(backoff: &Backoff) -> Option<Stall> {
+    let Backoff { cause, message, .. } = backoff;
+    match cause {
+        BackoffCause::NoProgress => Some(Stall { reason: Reason::NoProgress, message: message.clone() }),
+        BackoffCause::Refused => Some(Stall { reason: Reason::Refused, message: backoff.words() }),
+        BackoffCause::TooSlow | BackoffCause::NotFollowed => None,
     }
 }
 
-/// A Deployment whose pods are proven idle and kept all the same, since the API server is too slow.
+/// A Deployment whose pods may go and are kept all the same, since the API server or a controller is too slow.
 pub(crate) fn too_slow(snapshot: &Snapshot<'_>) -> bool {
-    hindrances(snapshot).any(|h| h.kind == Hindered::TooSlow)
+    backoffs(snapshot).any(|b| b.cause.is_slowness())
 }
 
 /// The Service or the budget cannot be made as the spec says, or does not stay so. Pods come and go all the same, but clients may not reach them.
@@ -83,7 +78,7 @@ fn refused_child(snapshot: &Snapshot<'_>) -> Option<Stall> {
 }
 
 fn surplus(snapshot: &Snapshot<'_>) -> bool {
-    count(snapshot.labelled()) > snapshot.observed.app.replicas
+    count(snapshot.routed()) > snapshot.observed.app.replicas
 }
 
 /// A new pod that has failed to count for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
@@ -97,7 +92,7 @@ fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
         }
     }
     let mut found = None;
-    for pod in snapshot.labelled().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)) {
+    for pod in snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)) {
         let Some((since, reason)) = failing_since(snapshot, pod) else {
             continue;
         };
@@ -137,7 +132,7 @@ mod tests {
     /// What is as the spec says waits for nobody, however slow.
     #[test]
     fn a_settled_app_is_not_held_by_what_was_slow() {
-        let met = |kind| Some(Hindrance { kind, message: "met".to_owned(), until: Timestamp::MAX });
+        let met = |cause| Some(Backoff { cause, message: "met".to_owned(), until: Timestamp::MAX });
         let phase_of = |revision, pods: &[&str]| {
             let seen = crate::Observed {
                 revisions: vec![revision],
@@ -147,16 +142,16 @@ mod tests {
             };
             crate::plan(&seen, Timestamp::from_second(600).unwrap()).report.phase
         };
-        let unannotated = Revision { unannotated: met(Hindered::TooSlow), ..revision("r") };
+        let unannotated = Revision { unannotated: met(BackoffCause::TooSlow), ..revision("r") };
         assert_eq!(
             phase_of(unannotated, &["a"]),
             Phase::Held,
             "its pods drain by a policy that the spec has changed"
         );
-        let phase = |kind, pods: &[&str]| phase_of(Revision { hindrance: met(kind), ..revision("r") }, pods);
-        assert_eq!(phase(Hindered::TooSlow, &["a"]), Phase::Serving);
-        assert_eq!(phase(Hindered::TooSlow, &["a", "b"]), Phase::Held, "one of them is to go");
-        assert_eq!(phase(Hindered::Refused, &["a"]), Phase::Stalled, "that needs a person all the same");
+        let phase = |kind, pods: &[&str]| phase_of(Revision { backoff: met(kind), ..revision("r") }, pods);
+        assert_eq!(phase(BackoffCause::TooSlow, &["a"]), Phase::Serving);
+        assert_eq!(phase(BackoffCause::TooSlow, &["a", "b"]), Phase::Held, "one of them is to go");
+        assert_eq!(phase(BackoffCause::Refused, &["a"]), Phase::Stalled, "that needs a person all the same");
     }
 
     fn answering() -> crate::Contact {

@@ -19,7 +19,7 @@ pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>
     let phase = phase(snapshot, stall.as_ref());
     let mut waiting_for = waiting_for::sentence(snapshot, draft, course, stall.as_ref());
     if waiting_for.is_empty() && phase != Phase::Serving {
-        "the last changes to take effect".clone_into(&mut waiting_for);
+        "the last changes are taking effect".clone_into(&mut waiting_for);
     }
     let warning = warning(snapshot, stall.as_ref());
     let drained: Vec<_> = draining_pods(snapshot);
@@ -52,7 +52,7 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
         Phase::Stalled
     } else if app.paused && to_roll {
         Phase::Paused
-    } else if too_slow(snapshot) || snapshot.draining().any(|p| progress(snapshot, p) == Progress::Held) {
+    } else if too_slow(snapshot) || held(snapshot) {
         Phase::Held
     } else if to_roll || !all_here(snapshot) {
         Phase::Rolling
@@ -62,6 +62,11 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
     } else {
         Phase::Serving
     }
+}
+
+/// A pod is past its deadline and kept.
+fn held(snapshot: &Snapshot<'_>) -> bool {
+    snapshot.draining().any(|p| progress(snapshot, p) == Progress::Held)
 }
 
 /// All is as the spec says.
@@ -103,7 +108,8 @@ fn conditions(
         Phase::Draining if draining > 0 => (Reason::Draining, true),
         Phase::Draining if snapshot.total() > app.replicas => (Reason::Scaling, true),
         Phase::Draining => (Reason::EndedByOthers, true),
-        Phase::Held => (Reason::DeadlineHeld, true),
+        Phase::Held if held(snapshot) => (Reason::DeadlineHeld, true),
+        Phase::Held => (Reason::ControlPlaneSlow, true),
         Phase::Paused => (Reason::Paused, true),
         Phase::Deleting => (Reason::Deleting, true),
         Phase::Stalled => (stall.map_or(Reason::ProgressDeadlineExceeded, |s| s.reason), true),
@@ -174,7 +180,7 @@ fn revisions(snapshot: &Snapshot<'_>) -> Vec<RevisionReport> {
             hash: r.hash.clone(),
             pods: tally(&r.hash, &|_| true),
             serving: tally(&r.hash, &|p| snapshot.serves(p)),
-            draining: tally(&r.hash, &|p| !p.serving),
+            draining: tally(&r.hash, &|p| !p.routed),
         })
         .collect()
 }

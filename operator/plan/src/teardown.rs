@@ -7,7 +7,7 @@ use crate::draft::Draft;
 use crate::drains;
 use crate::futile;
 use crate::observed::{Child, DrainMark, Pod};
-use crate::rollout::{self, undrained, unroute};
+use crate::rollout::{self, unroute};
 use crate::snapshot::{Snapshot, after};
 use crate::upkeep;
 
@@ -26,22 +26,19 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     upkeep::nudge(snapshot, draft);
     drains::unroute_spares(snapshot, draft);
     rollout::protect(snapshot, draft);
-    for pod in snapshot.live.iter().filter(|p| p.serving || p.drain.is_none()) {
-        if let Some(proof) = undrained(snapshot, pod) {
+    for pod in snapshot.live.iter().filter(|p| p.routed || p.drain.is_none()) {
+        if let Some(proof) = drains::needs_no_drain(snapshot, pod) {
             draft.retire(snapshot, pod, proof);
         } else {
             unroute(snapshot, draft, pod, DrainReason::Delete);
         }
     }
     drains::end_lingers(snapshot, draft);
-    drains::settle(snapshot, draft);
+    drains::end_drained(snapshot, draft);
     close_door(snapshot, draft);
     for revision in &snapshot.observed.revisions {
         let live = snapshot.live_of(&revision.hash);
-        if revision.replicas > live
-            && !draft.has_scaled(&revision.hash)
-            && !snapshot.hindered(revision.hindrance.as_ref())
-        {
+        if revision.replicas > live && !snapshot.backs_off(revision.backoff.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: live });
         }
@@ -58,7 +55,7 @@ fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         let over = |mark: DrainMark| after(mark.since, snapshot.policy(p).linger_seconds);
         p.lingering || p.drain.is_none_or(|mark| !snapshot.clock.past(over(mark)))
     };
-    let closed = snapshot.labelled().next().is_none() && !snapshot.draining().any(lingers);
+    let closed = snapshot.routed().next().is_none() && !snapshot.draining().any(lingers);
     if closed
         && !children_are_refused(snapshot)
         && !snapshot.live.is_empty()
@@ -70,7 +67,7 @@ fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// The last removal of the Service or the budget was refused just now, or had no answer.
 fn children_are_refused(snapshot: &Snapshot<'_>) -> bool {
-    snapshot.observed.surroundings.late_children.iter().any(|h| snapshot.hindered(Some(h)))
+    snapshot.observed.surroundings.late_children.iter().any(|h| snapshot.backs_off(Some(h)))
 }
 
 fn remove_children(snapshot: &Snapshot<'_>, draft: &mut Draft) {

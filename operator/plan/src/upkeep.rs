@@ -2,12 +2,12 @@
 
 use crate::action::Action;
 use crate::draft::Draft;
-use crate::observed::{Child, Container, Pod, Readiness, Revision, TemplateVerdict};
+use crate::observed::{Child, Containers, Pod, Readiness, Revision, TemplateVerdict};
 use crate::snapshot::Snapshot;
 
 /// Before anything is made that needs cleaning up.
 pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    if !snapshot.hindered(snapshot.observed.app.unclaimed.as_ref()) {
+    if !snapshot.backs_off(snapshot.observed.app.unclaimed.as_ref()) {
         draft.act(Action::AddFinalizer);
     }
 }
@@ -24,7 +24,7 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::SyncBudget);
     }
     match snapshot.revision(snapshot.update()) {
-        Some(update) if !update.policy_current && !snapshot.hindered(update.unannotated.as_ref()) => {
+        Some(update) if !update.policy_current && !snapshot.backs_off(update.unannotated.as_ref()) => {
             draft.act(Action::SyncPolicy { revision: update.hash.clone() });
         }
         None if asks(&around.template) && !snapshot.may_be_made() => {
@@ -43,7 +43,8 @@ fn asks(verdict: &TemplateVerdict) -> bool {
 fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let worked = |p: &Pod| p.readiness != Readiness::Never || snapshot.answer(p).is_some();
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {
-        if snapshot.pods_of(&revision.hash).any(worked) && !snapshot.hindered(revision.unannotated.as_ref()) {
+        if snapshot.pods_of(&revision.hash).any(worked) && !snapshot.backs_off(revision.unannotated.as_ref())
+        {
             draft.act(Action::MarkProven { revision: revision.hash.clone() });
         }
     }
@@ -52,7 +53,7 @@ fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Deployments that their controller has given up: see [`crate::Lags`].
 pub(crate) fn nudge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| r.nudge) {
-        if !snapshot.hindered(revision.unannotated.as_ref()) {
+        if !snapshot.backs_off(revision.unannotated.as_ref()) {
             draft.act(Action::Nudge { revision: revision.hash.clone() });
         }
     }
@@ -70,7 +71,7 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let limit = usize::try_from(snapshot.observed.app.revision_history_limit).unwrap_or(usize::MAX);
     let surplus = emptied.len().saturating_sub(limit);
     for revision in emptied.into_iter().take(surplus) {
-        if snapshot.hindered(revision.unannotated.as_ref()) {
+        if snapshot.backs_off(revision.unannotated.as_ref()) {
             continue;
         }
         draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
@@ -79,5 +80,5 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// No pod left, not even a terminating one: it would be collected with its ReplicaSet. The record of a finished one holds up nothing.
 fn empty(snapshot: &Snapshot<'_>, revision: &Revision) -> bool {
-    revision.replicas == 0 && snapshot.pods_of(&revision.hash).all(|p| p.container == Container::Finished)
+    revision.replicas == 0 && snapshot.pods_of(&revision.hash).all(|p| p.containers == Containers::Finished)
 }

@@ -8,11 +8,11 @@ use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
-use crate::observed::{Child, Container, Deletion, Hindered, Hindrance, Pod, TemplateVerdict};
+use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict};
 use crate::others::{self, whole_seconds};
 use crate::rollout::{Course, superseded_pods};
 use crate::snapshot::{Snapshot, count, seconds};
-use crate::stall::{Stall, hindrances, tried_again};
+use crate::stall::{Stall, backoffs};
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
 /// the rest.
@@ -36,8 +36,8 @@ pub(crate) fn sentence(
     }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
     // A stall has said the others.
-    let untold = |h: &&Hindrance| stall.is_none() || h.kind == Hindered::TooSlow;
-    parts.extend(hindrances(snapshot).find(untold).map(|hindrance| tried_again(&hindrance.message)));
+    let untold = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();
+    parts.extend(backoffs(snapshot).find(untold).map(Backoff::words));
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(no_pods(snapshot));
     parts.extend(drains(snapshot));
@@ -96,12 +96,12 @@ fn drain(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
     } else {
         String::new()
     };
-    format!("{}: {what}{restarted}{wrong}, {age}{way_out}", pod.name)
+    format!("{}: {what}{restarted}{wrong}, draining for {age}{way_out}", pod.name)
 }
 
 /// Nothing is left for us to do there: its controller ends the pods, and each drains itself.
 fn namespace_goes(snapshot: &Snapshot<'_>) -> String {
-    let pods = snapshot.observed.pods.iter().filter(|p| p.container != Container::Finished);
+    let pods = snapshot.observed.pods.iter().filter(|p| p.containers != Containers::Finished);
     let known = pods.clone().filter_map(|p| snapshot.answer(p)).map(|a| a.in_flight.total);
     let (pods, known) = (count(pods), known.fold(0, u64::saturating_add));
     let namespace = &snapshot.observed.app.namespace;
@@ -139,12 +139,12 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
     };
     let count = answer.in_flight;
     let suffix = match state(snapshot, pod) {
-        PodState::Lingering if never_latches(snapshot, pod) => {
+        _ if never_latches(snapshot, pod) => {
             ", and it still accepts long after its linger: PUT must close admission by itself"
         }
         PodState::Lingering => ", lingering",
         PodState::Draining if count.total == 0 && snapshot.policy(pod).signal == Signal::Http => {
-            ", which it has to say in answer to this drain"
+            ", but it has not confirmed this drain yet"
         }
         PodState::Draining if count.total == 0 => ", zero must hold",
         PodState::Idle => ", idle",
@@ -190,7 +190,7 @@ fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 /// New pods that do not count yet.
 fn new_pods(snapshot: &Snapshot<'_>) -> Option<String> {
     let mut pods: Vec<_> =
-        snapshot.labelled().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
+        snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
     if superseded_pods(snapshot) == 0 {
         // One that is about to be asked for the first time keeps nothing waiting.
         pods.retain(|p| !snapshot.serves(p) || snapshot.contact(p).is_some_and(|c| c.asked.is_some()));
@@ -245,7 +245,11 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
         let gone = snapshot.observed.revisions.is_empty()
             && around.service == Child::AsWanted
             && around.budget == Child::AsWanted;
-        let what = if gone { "the finalizer to be taken off" } else { "the children to be removed" };
+        let what = if gone {
+            "its finalizer is being removed"
+        } else {
+            "its Deployments, its Service and its PodDisruptionBudget are being removed"
+        };
         return Some(what.to_owned());
     }
     let to_roll = superseded_pods(snapshot) > 0 || snapshot.revision(&app.update).is_none();
@@ -254,8 +258,8 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     }
     if snapshot.revision(&app.update).is_none() {
         return match snapshot.observed.surroundings.template {
-            _ if snapshot.may_be_made() => Some(format!("revision {} to be made", app.update)),
-            TemplateVerdict::Unknown => Some("a dry run of spec.template".to_owned()),
+            _ if snapshot.may_be_made() => Some(format!("revision {} is being made", app.update)),
+            TemplateVerdict::Unknown => Some("a dry run of spec.template has no answer yet".to_owned()),
             TemplateVerdict::Accepted | TemplateVerdict::Refused(_) | TemplateVerdict::RefusedBefore(_) => {
                 None
             }
@@ -263,12 +267,12 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     }
     if draft.ask_serving && draft.actions.is_empty() {
         return Some(
-            "the serving pods' word on how busy they are, or the budget, to choose the idlest".to_owned(),
+            "the idlest serving pods are to go: once all have said how busy they are, and as far as maxUnavailable allows".to_owned(),
         );
     }
-    let here = count(snapshot.labelled().filter(|p| !snapshot.superseded(p)));
+    let here = count(snapshot.routed().filter(|p| !snapshot.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
-    let pods = if missing == 1 { "pod" } else { "pods" };
+    let (pods, are) = if missing == 1 { ("pod", "is") } else { ("pods", "are") };
     if missing > 0 {
         let lost = count(snapshot.live.iter().filter(|p| !p.node_ready));
         let lost = match lost {
@@ -277,7 +281,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
                 format!("; {n} on nodes that are not Ready hold their places until they are known to be gone")
             }
         };
-        return Some(format!("{missing} {pods} of revision {} to be made{lost}", app.update));
+        return Some(format!("{missing} {pods} of revision {} {are} being made{lost}", app.update));
     }
     // Replicas without a pod, mostly, that are taken back; or a choice that is under way.
     let more = snapshot.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
@@ -288,8 +292,8 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
             revision.name, failure.message
         ));
     }
-    let pods = if more == 1 { "pod" } else { "pods" };
-    Some(format!("{more} {pods} more than spec.replicas asks for to go"))
+    let (pods, have) = if more == 1 { ("pod", "has") } else { ("pods", "have") };
+    Some(format!("{more} {pods} above spec.replicas {have} yet to go"))
 }
 
 fn no_pods(snapshot: &Snapshot<'_>) -> Option<String> {

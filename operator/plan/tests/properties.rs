@@ -236,7 +236,7 @@ proptest! {
         prop_assert!(settle(&mut world), "no longer at rest: {:?}\n{}", world.app, tail(&world));
         let live: Vec<_> = world.pods.iter().filter(|p| p.lives()).collect();
         prop_assert_eq!(live.len(), world.app.replicas as usize);
-        prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.serving));
+        prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.routed));
         prop_assert!(live.iter().all(|p| !p.lingering), "a serving pod has slices of a lingering one");
         let takes_work = |p: &&&model::Pod| p.process.as_ref().is_some_and(|p| !p.closed && p.lingers_until.is_none());
         prop_assert_eq!(live.iter().filter(takes_work).count(), live.len(), "a serving pod takes no work");

@@ -1,7 +1,7 @@
 //! The managed Service and the PodDisruptionBudget: applied as wanted, or removed.
 
 use graceful_api::names;
-use graceful_plan::Hindered;
+use graceful_plan::BackoffCause;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -102,11 +102,11 @@ fn refused(
 ) -> Result<Outcome, Error> {
     // Of an apply that the API server cannot make sense of it says 500.
     let makes_no_sense = error.status().filter(|status| status.code == 500);
-    let makes_no_sense = makes_no_sense.map(|status| (Hindered::Refused, status.message.clone()));
-    let Some((kind, why)) = error.hindrance().or(makes_no_sense) else {
+    let makes_no_sense = makes_no_sense.map(|status| (BackoffCause::Refused, status.message.clone()));
+    let Some((kind, why)) = error.backoff().or(makes_no_sense) else {
         return Err(error);
     };
-    scene.unanswered += u32::from(kind == Hindered::TooSlow);
+    scene.unanswered += u32::from(kind == BackoffCause::TooSlow);
     let refusal = ChildRefusal { fingerprint, kind, why: why.clone() };
     scene.writes.refused_children.insert(word, Held::new(refusal));
     Ok(Outcome::Refused(why))

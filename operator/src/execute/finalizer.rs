@@ -30,7 +30,7 @@ pub(super) async fn add(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
         }
         Ok(None) => Ok(CHANGED),
         Err(error) if error.not_found() => Ok(CHANGED),
-        Err(error) => super::hindered(scene, Of::Finalizer, error, |why| {
+        Err(error) => super::back_off(scene, Of::Finalizer, error, |why| {
             format!("the GracefulApp cannot be given its finalizer, and nothing is made without it: {why}")
         }),
     }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graceful_api::{GracefulApp, RevisionHash};
-use graceful_plan::{Action, DrainMark, Hindered};
+use graceful_plan::{Action, BackoffCause, DrainMark};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
@@ -73,17 +73,17 @@ pub(crate) enum Outcome {
 }
 
 /// Remembers what a write met that stops only what depends on it; any other failure is the whole plan's.
-fn hindered(
+fn back_off(
     scene: &mut Scene<'_>,
     of: Of,
     error: Error,
     words: impl FnOnce(&str) -> String,
 ) -> Result<Outcome, Error> {
-    let Some((kind, why)) = error.hindrance() else {
+    let Some((kind, why)) = error.backoff() else {
         return Err(error);
     };
     let message = words(&why);
-    scene.unanswered += u32::from(kind == Hindered::TooSlow);
+    scene.unanswered += u32::from(kind == BackoffCause::TooSlow);
     scene.writes.refusals.note(of, kind, message.clone());
     Ok(Outcome::Refused(message))
 }

@@ -131,7 +131,7 @@ fn lost_label(scene: &mut Scene<'_>, pod: &PodRef, what: &str) -> Result<Outcome
         return refused(scene, pod, "changed", altered);
     };
     let name = &pod.name;
-    super::hindered(scene, Of::Deployment(revision), altered, |why| format!("pod {name} {what}: {why}"))
+    super::back_off(scene, Of::Deployment(revision), altered, |why| format!("pod {name} {what}: {why}"))
 }
 
 fn revision_of(scene: &Scene<'_>, pod: &PodRef) -> Option<RevisionHash> {
@@ -152,7 +152,7 @@ pub(super) fn refused(
     error: Error,
 ) -> Result<Outcome, Error> {
     let (of, name) = (Of::Pod(pod.uid.clone()), &pod.name);
-    super::hindered(scene, of, error, |why| format!("pod {name} cannot be {what}: {why}"))
+    super::back_off(scene, of, error, |why| format!("pod {name} cannot be {what}: {why}"))
 }
 
 /// One merge patch that holds for this uid alone, and for this resourceVersion where one is given.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
 use graceful_plan::retire::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_scale_first};
-use graceful_plan::{Hindered, PodRef, PodUid, Proof};
+use graceful_plan::{BackoffCause, PodRef, PodUid, Proof};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -103,8 +103,8 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
                 if !in_time {
                     // Delays come and go: what was late is asked twice.
                     for _ in 0..=u32::from(came_late) {
-                        if let Some(undone) = follows_late(scene, what, pod_write).await? {
-                            return Ok(undone);
+                        if let Some(kept) = kept_for_its_replica_set(scene, what, pod_write).await? {
+                            return Ok(kept);
                         }
                     }
                     // That has changed the Deployment.
@@ -150,10 +150,10 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             scene.unanswered += 1;
             scene.writes.refusals.note_late(
                 &Of::Deployment(revision.clone()),
-                Hindered::TooSlow,
+                BackoffCause::TooSlow,
                 why.clone(),
             );
-            return if error.hindrance().is_some() { Ok(Outcome::Refused(why)) } else { Err(error) };
+            return if error.backoff().is_some() { Ok(Outcome::Refused(why)) } else { Err(error) };
         }
     }
     scene.sources.probes.stop_asking(&AppRef::from_obj(scene.object), &pod.uid);
@@ -198,24 +198,24 @@ async fn take_back(
                 return Ok(Outcome::Done);
             }
             Ok(Err(error)) if error.conflict() && tries < TRIES && deleted.elapsed() < IN_TIME => tries += 1,
-            Ok(Err(error)) if error.denial().is_some() => break (Hindered::Refused, chain(&error)),
-            Ok(Err(error)) => break (Hindered::TooSlow, chain(&error)),
-            Err(_) => break (Hindered::TooSlow, format!("no answer within {} ms", AT_ONCE.as_millis())),
+            Ok(Err(error)) if error.denial().is_some() => break (BackoffCause::Refused, chain(&error)),
+            Ok(Err(error)) => break (BackoffCause::TooSlow, chain(&error)),
+            Err(_) => break (BackoffCause::TooSlow, format!("no answer within {} ms", AT_ONCE.as_millis())),
         }
         // The scale first, and the list after it: a spare that runs by now is then in the list, or moves the version.
         match scale::read(scene, deployment, what.replicas).await {
             Ok(Some(again)) => seen = again,
-            Ok(None) => break (Hindered::Refused, "its replicas were changed meanwhile".to_owned()),
-            Err(error) => break (Hindered::TooSlow, chain(&error)),
+            Ok(None) => break (BackoffCause::Refused, "its replicas were changed meanwhile".to_owned()),
+            Err(error) => break (BackoffCause::TooSlow, chain(&error)),
         }
         let live = match live_pods(scene.sources, scene.object, deployment).await {
             Ok(live) => live,
-            Err(error) => break (Hindered::TooSlow, chain(&error)),
+            Err(error) => break (BackoffCause::TooSlow, chain(&error)),
         };
         let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
         if !may_lower(scale_to, &pods) {
             let why = "its spare runs already, and its ReplicaSet might take a busy pod in its place";
-            break (Hindered::TooSlow, why.to_owned());
+            break (BackoffCause::TooSlow, why.to_owned());
         }
     };
     let (name, pod) = (deployment.name_any(), &what.pod.name);
@@ -277,7 +277,7 @@ async fn scale_first(
 
 /// For pods that are slow to write to: a spare would have clients before it is out of service, and end with them, unless its ReplicaSet takes it back before
 /// it has started. How fast that hears of a change is measured by one that means nothing. None where it is fast; else the pod waits, and why is told.
-async fn follows_late(
+async fn kept_for_its_replica_set(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
     pod_write: Option<Duration>,
@@ -306,7 +306,7 @@ async fn follows_late(
         what.pod.name
     );
     let of = Of::Deployment(what.revision.clone());
-    scene.writes.refusals.note_late(&of, Hindered::TooSlow, message.clone());
+    scene.writes.refusals.note_late(&of, BackoffCause::TooSlow, message.clone());
     Ok(Some(Outcome::Refused(message)))
 }
 
@@ -338,7 +338,7 @@ fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Out
         what.pod.name
     );
     let of = Of::Deployment(what.revision.clone());
-    scene.writes.refusals.note(of, Hindered::TooSlow, message.clone());
+    scene.writes.refusals.note(of, BackoffCause::TooSlow, message.clone());
     Outcome::Refused(message)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graceful_api::{RevisionHash, Validated, children, names};
-use graceful_plan::{Hindered, TemplateVerdict};
+use graceful_plan::{BackoffCause, TemplateVerdict};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,14 +25,15 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
-    let verdict = match post(scene, &app, 0, Post::DryRun).await {
-        Ok(tried) => match taken_off(&tried, &app).or(taken_off_pods(scene, &app).await) {
+    let asked = children::deployment(&app, 0);
+    let verdict = match post(scene, &asked, Post::DryRun).await {
+        Ok(tried) => match taken_off(&tried, &asked).or(taken_off_pods(scene, &asked).await) {
             Some(why) => TemplateVerdict::Refused(why),
             None => TemplateVerdict::Accepted,
         },
         Err(error) if error.conflict() => name_is_taken(scene, &app).await?,
         Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
-        Err(error) => TemplateVerdict::Refused(error.hindrance().ok_or(error)?.1),
+        Err(error) => TemplateVerdict::Refused(error.backoff().ok_or(error)?.1),
     };
     scene.writes.verdicts.clear();
     scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
@@ -40,8 +41,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
 }
 
 /// What admission takes off the Deployment that we could not do without: its label finds it, and its annotations say whose it is and how its pods drain.
-fn taken_off(tried: &Deployment, app: &Validated) -> Option<String> {
-    let asked = children::deployment(app, 0);
+fn taken_off(tried: &Deployment, asked: &Value) -> Option<String> {
     let of_ours = |kind: &str| asked["metadata"][kind].as_object().cloned().unwrap_or_default();
     let (labels, annotations) = (of_ours("labels"), of_ours("annotations"));
     let kept = |keys: &serde_json::Map<String, Value>, there: &BTreeMap<String, String>| {
@@ -55,22 +55,21 @@ fn taken_off(tried: &Deployment, app: &Validated) -> Option<String> {
 
 /// The same of pods: without the labels of its selector a ReplicaSet does not know the pods that it makes, and makes more of them without end. Whatever
 /// else stands in a pod's way is said by its ReplicaSet, in time.
-async fn taken_off_pods(scene: &Scene<'_>, app: &Validated) -> Option<String> {
-    let deployment = children::deployment(app, 0);
-    let mut pod = deployment["spec"]["template"].clone();
+async fn taken_off_pods(scene: &Scene<'_>, asked: &Value) -> Option<String> {
+    let mut pod = asked["spec"]["template"].clone();
     (pod["apiVersion"], pod["kind"]) = (json!("v1"), json!("Pod"));
     pod["metadata"]["generateName"] =
-        json!(format!("{}-", deployment["metadata"]["name"].as_str().unwrap_or_default()));
+        json!(format!("{}-", asked["metadata"]["name"].as_str().unwrap_or_default()));
     let params = PostParams { dry_run: true, field_manager: Some(names::FIELD_MANAGER.to_owned()) };
-    let path = <Pod as kube::Resource>::url_path(&(), Some(&app.namespace));
+    let path = <Pod as kube::Resource>::url_path(&(), Some(&scene.namespace()));
     let request = async {
         let request = Request::new(path)
             .create(&params, pod.to_string().into_bytes())
             .map_err(kube::Error::BuildRequest)?;
         scene.sources.client.request::<PartialObjectMeta<Pod>>(request).await
     };
-    let tried = call("try a pod dry", request).await.ok()?;
-    let selector = deployment["spec"]["selector"]["matchLabels"].as_object()?;
+    let tried = call("dry-run a pod", request).await.ok()?;
+    let selector = asked["spec"]["selector"]["matchLabels"].as_object()?;
     let (key, _) = selector
         .iter()
         .find(|(key, value)| tried.labels().get(*key).map(String::as_str) != value.as_str())?;
@@ -89,9 +88,10 @@ pub(super) async fn create(
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
-    match post(scene, &app, replicas, Post::Create).await {
+    let asked = children::deployment(&app, replicas);
+    match post(scene, &asked, Post::Create).await {
         Ok(made) => {
-            let Some(why) = taken_off(&made, &app) else {
+            let Some(why) = taken_off(&made, &asked) else {
                 scene.writes.written.wrote(Kind::Deployment, &made);
                 return Ok(Outcome::Done);
             };
@@ -107,7 +107,7 @@ pub(super) async fn create(
         }
         Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
         Err(error) => {
-            let verdict = TemplateVerdict::Refused(error.hindrance().ok_or(error)?.1);
+            let verdict = TemplateVerdict::Refused(error.backoff().ok_or(error)?.1);
             scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }
@@ -185,7 +185,7 @@ async fn annotate(
     let dry = PatchParams { dry_run: true, ..params.clone() };
     let api = scene.api::<Deployment>();
     let patched = async {
-        let tried = call("try an annotation dry", api.patch(&name, &dry, &Patch::Merge(&patch))).await?;
+        let tried = call("dry-run an annotation", api.patch(&name, &dry, &Patch::Merge(&patch))).await?;
         if tried.spec.template != deployment.spec.template {
             return Ok(None);
         }
@@ -206,11 +206,11 @@ async fn annotate(
         Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
         Err(error) => {
             let of = Of::Annotations(revision.clone());
-            return super::hindered(scene, of, error, |why| format!("Deployment {name} cannot be annotated: {why}"));
+            return super::back_off(scene, of, error, |why| format!("Deployment {name} cannot be annotated: {why}"));
         }
     };
     let message = format!("Deployment {name} cannot be annotated: {why}");
-    scene.writes.refusals.note(Of::Annotations(revision.clone()), Hindered::Refused, message.clone());
+    scene.writes.refusals.note(Of::Annotations(revision.clone()), BackoffCause::Refused, message.clone());
     Ok(Outcome::Refused(message))
 }
 
@@ -237,7 +237,7 @@ pub(super) async fn delete(scene: &mut Scene<'_>, revision: &RevisionHash) -> Re
         Err(error) if error.conflict() => return Ok(CHANGED),
         Err(error) => {
             let of = Of::Annotations(revision.clone());
-            return super::hindered(scene, of, error, |why| {
+            return super::back_off(scene, of, error, |why| {
                 format!("Deployment {name} cannot be deleted: {why}")
             });
         }
@@ -261,15 +261,15 @@ enum Post {
 }
 
 /// Raw JSON, since a typed Deployment would drop the fields that this build does not know. kube's own create has no `fieldValidation`.
-async fn post(scene: &Scene<'_>, app: &Validated, replicas: u32, post: Post) -> Result<Deployment, Error> {
+async fn post(scene: &Scene<'_>, deployment: &Value, post: Post) -> Result<Deployment, Error> {
     let what = match post {
-        Post::DryRun => "try the Deployment dry",
+        Post::DryRun => "dry-run the Deployment",
         Post::Create => "make the Deployment",
     };
     let params =
         PostParams { dry_run: post == Post::DryRun, field_manager: Some(names::FIELD_MANAGER.to_owned()) };
-    let body = children::deployment(app, replicas).to_string().into_bytes();
-    let path = <Deployment as kube::Resource>::url_path(&(), Some(&app.namespace));
+    let body = deployment.to_string().into_bytes();
+    let path = <Deployment as kube::Resource>::url_path(&(), Some(&scene.namespace()));
     let request = async {
         let mut request = Request::new(path).create(&params, body).map_err(kube::Error::BuildRequest)?;
         let strict = format!("{}&fieldValidation=Strict", request.uri());

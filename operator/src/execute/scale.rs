@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
-use graceful_plan::Hindered;
+use graceful_plan::BackoffCause;
 use graceful_plan::retire::may_lower;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -78,7 +78,7 @@ pub(super) async fn set(
                     );
                     scene.writes.refusals.note_late(
                         &Of::Deployment(revision.clone()),
-                        Hindered::TooSlow,
+                        BackoffCause::TooSlow,
                         message,
                     );
                 }
@@ -134,7 +134,7 @@ pub(super) async fn write(scene: &Scene<'_>, seen: &Seen, to: u32, mode: Mode) -
         ..PatchParams::default()
     };
     let what = match mode {
-        Mode::Dry => "try a scale dry",
+        Mode::Dry => "dry-run a scale",
         Mode::Real => "scale a Deployment",
     };
     let scaled =
@@ -166,7 +166,7 @@ pub(super) fn refused(
     error: Error,
 ) -> Result<Outcome, Error> {
     let of = Of::Deployment(revision.clone());
-    super::hindered(scene, of, error, |why| {
+    super::back_off(scene, of, error, |why| {
         format!("Deployment {name} cannot be scaled to {to}: {why}; no pod of it is ended until it can")
     })
 }

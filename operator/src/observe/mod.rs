@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{FieldError, GracefulApp, Policy, RevisionHash, Validated, names};
 use graceful_plan::{
-    Absences, App, Contact, ContactError, Container, Deletion, Hindrance, Lags, Observed, PodRef, PodUid,
+    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, Observed, PodRef, PodUid,
     Readiness, Rejections,
 };
 use jiff::Timestamp;
@@ -154,12 +154,12 @@ pub(crate) async fn observe(
         pods.iter().filter_map(|(pod, owner)| target(&sources.probes, &app_ref, pod, owner)).collect();
     let mut contacts = sources.probes.contacts(parsed.iter().map(|p| &p.uid));
     for pod in parsed.iter().filter(|p| {
-        matches!(p.container, Container::Running | Container::HalfCrashed) && !targets.contains_key(&p.uid)
+        matches!(p.containers, Containers::Running | Containers::HalfCrashed) && !targets.contains_key(&p.uid)
     }) {
         contacts.insert(pod.uid.clone(), unaskable(pod));
     }
     for pod in &mut parsed {
-        pod.hindrance = writes.refusals.of(&Of::Pod(pod.uid.clone()));
+        pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()));
     }
     ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, Timestamp::now());
     writes.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
@@ -377,7 +377,7 @@ pub(crate) fn orphaning(app: &GracefulApp) -> bool {
 /// A namespace that goes ends its pods first; our own object may be told minutes later. Pods that somebody ends and pods that cannot be made are
 /// how it shows.
 fn suspects_its_namespace(observed: &Observed, writes: &Writes, sightings: &Sightings) -> bool {
-    let ended = observed.pods.iter().any(|p| p.terminating && p.serving);
+    let ended = observed.pods.iter().any(|p| p.terminating && p.routed);
     let failing = observed.revisions.iter().any(|r| r.replica_failure.is_some());
     // Of one that goes, a ReplicaSet makes no pod, and after our restart nobody says why.
     let old = |r: &graceful_plan::Revision| Timestamp::now().duration_since(r.created) > UNMADE;
@@ -400,7 +400,7 @@ fn resolved(
     app: &GracefulApp,
     valid: Option<&Validated>,
     deletion: Deletion,
-    unclaimed: Option<Hindrance>,
+    unclaimed: Option<Backoff>,
 ) -> App {
     let finalizer = app.finalizers().iter().any(|f| f == names::FINALIZER);
     match valid {

@@ -1,7 +1,7 @@
 //! A pod object as the planner sees it. Each judgement here leans towards "may be busy".
 
 use graceful_api::{DrainReason, RevisionHash, names};
-use graceful_plan::{Container, CutMark, DrainMark, Epoch, Pod, PodUid, Readiness};
+use graceful_plan::{Containers, CutMark, DrainMark, Epoch, Pod, PodUid, Readiness};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,7 +23,7 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         revision: RevisionHash(label(pod, names::REVISION_LABEL).unwrap_or_default().to_owned()),
         created,
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        serving: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
+        routed: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(epoch),
         drain: drain_mark(pod),
         retiring: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
@@ -32,13 +32,13 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         ends_since: ends_since(&pod.metadata),
         grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         readiness: readiness(pod),
-        container: container_state(pod, container),
+        containers: containers(pod, container),
         // A pod that no node has is nobody's to speak for but the scheduler's: it runs nowhere.
         node_ready: node.is_none_or(node_ready),
         unschedulable: unschedulable(pod),
         grace_seconds: grace_seconds(pod),
         trouble: trouble(pod),
-        hindrance: None,
+        backoff: None,
     }
 }
 
@@ -127,21 +127,21 @@ fn never_was(ready: &PodCondition, since: Timestamp, started: Timestamp) -> bool
 }
 
 /// All containers that last: ordinary ones and native sidecars. An init container or one added for debugging accepts no work.
-fn container_state(pod: &PodObject, container: Option<&str>) -> Container {
+fn containers(pod: &PodObject, container: Option<&str>) -> Containers {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
     if matches!(phase, Some("Failed" | "Succeeded")) {
-        return Container::Finished;
+        return Containers::Finished;
     }
     if pod.spec.as_ref().is_none_or(|s| s.node_name.is_none()) {
-        return Container::NeverStarted;
+        return Containers::NeverStarted;
     }
     // Bound, and its kubelet has not taken it up: it writes startTime before it makes a sandbox. (No staler than its word that a container waits.)
     if pod.status.as_ref().is_none_or(|s| s.start_time.is_none() && s.container_statuses.is_none()) {
-        return Container::NeverStarted;
+        return Containers::NeverStarted;
     }
     // Taken up. One without a word may run, and so may one that the kubelet has no word on yet.
     let Some(asked) = container else {
-        return Container::Unknown;
+        return Containers::Unknown;
     };
     let mut runs: Vec<_> = lasting(pod).map(|name| (name, run(container_status(pod, name)))).collect();
     if !runs.iter().any(|(name, _)| *name == asked) {
@@ -152,15 +152,15 @@ fn container_state(pod: &PodObject, container: Option<&str>) -> Container {
     if any(Run::Now) || any(Run::Unknown) {
         let kept = asked_crashed && !keeps_nothing(pod);
         return match (kept, any(Run::Now)) {
-            (true, _) => Container::HalfCrashed,
-            (false, true) => Container::Running,
-            (false, false) => Container::Unknown,
+            (true, _) => Containers::HalfCrashed,
+            (false, true) => Containers::Running,
+            (false, false) => Containers::Unknown,
         };
     }
     match (any(Run::Ended), keeps_nothing(pod)) {
-        (false, _) => Container::NeverStarted,
-        (true, true) => Container::CrashedEmpty,
-        (true, false) => Container::Crashed,
+        (false, _) => Containers::NeverStarted,
+        (true, true) => Containers::CrashedEmpty,
+        (true, false) => Containers::Crashed,
     }
 }
 

@@ -43,7 +43,7 @@ impl Ours {
             replica_failure: replica_failure(&self.object).filter(|f| !f.ending).map(|f| f.failure),
             end_failure: replica_failure(&self.object).filter(|f| f.ending).map(|f| f.failure),
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
-            hindrance: refusals.of(&Of::Deployment(self.hash.clone())),
+            backoff: refusals.of(&Of::Deployment(self.hash.clone())),
             unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
             followed: followed(&self.object),
             lag: None,

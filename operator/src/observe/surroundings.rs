@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
-use graceful_plan::{Child, Hindered, Hindrance, Surroundings, TemplateVerdict, Warning};
+use graceful_plan::{Backoff, BackoffCause, Child, Surroundings, TemplateVerdict, Warning};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -90,13 +90,13 @@ pub(crate) fn surroundings(
             return child;
         }
         if let Some((refusal, left)) = refused(writes, kind, wanted) {
-            let what = if wanted.is_some() { "written" } else { "removed" };
-            let message = format!("{kind} {name} cannot be {what}: {}", refusal.why);
+            let message =
+                cannot_be(if wanted.is_some() { "written" } else { "removed" }, kind, name, refusal);
             match refusal.kind {
-                Hindered::TooSlow => {
-                    late_children.push(Hindrance { kind: refusal.kind, message, until: soon(left) });
+                BackoffCause::TooSlow => {
+                    late_children.push(Backoff { cause: refusal.kind, message, until: soon(left) });
                 }
-                Hindered::Refused | Hindered::NoProgress => {
+                BackoffCause::Refused | BackoffCause::NotFollowed | BackoffCause::NoProgress => {
                     warnings.push(Warning { reason: Reason::Refused, message });
                 }
             }
@@ -157,8 +157,8 @@ pub(crate) fn of_a_deleted(
     let mut gone = |kind: &str, name: &str, standing| {
         let Standing::Ours(child, _) = standing else { return Child::AsWanted };
         if let (true, Some((refusal, left))) = (child != Child::AsWanted, refused(writes, kind, None)) {
-            let message = format!("{kind} {name} cannot be removed: {}", refusal.why);
-            late_children.push(Hindrance { kind: refusal.kind, message, until: soon(left) });
+            let message = cannot_be("removed", kind, name, refusal);
+            late_children.push(Backoff { cause: refusal.kind, message, until: soon(left) });
         }
         child
     };
@@ -188,6 +188,10 @@ fn refused<'a>(
     let held = writes.refused_children.get(kind)?;
     let same = wanted.map(|w| &w.fingerprint) == held.value.fingerprint.as_ref();
     same.then_some((&held.value, held.remaining(REFUSAL_HOLDS)))
+}
+
+fn cannot_be(what: &str, kind: &str, name: &str, refusal: &ChildRefusal) -> String {
+    format!("{kind} {name} cannot be {what}: {}", refusal.why)
 }
 
 fn soon(left: Option<Duration>) -> Timestamp {
@@ -245,7 +249,7 @@ fn of_others(app: &Validated, view: &View) -> Option<Warning> {
         "Deployment {name} has this app's label and is not drained by it: {}",
         of_another(app, &name, found.annotations().get(names::APP_UID))
     );
-    Some(Warning { reason: Reason::SetByOthers, message })
+    Some(Warning { reason: Reason::ForeignDeployment, message })
 }
 
 /// A pod with this app's label that belongs to none of its Deployments: somebody has changed a label of it, to look at it in peace perhaps. Its ReplicaSet
@@ -265,7 +269,7 @@ fn let_go(app: &Validated, view: &View) -> Option<Warning> {
          it within its grace period",
         names::SERVING_LABEL
     );
-    Some(Warning { reason: Reason::SetByOthers, message })
+    Some(Warning { reason: Reason::PodLetGo, message })
 }
 
 /// The labels of the pods there are and of those to come, without the one that is taken off when they drain.

@@ -95,7 +95,7 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 #[cfg(test)]
 mod tests {
     use graceful_api::RevisionHash;
-    use graceful_plan::{Container, CutMark, Epoch, PodRef, Readiness};
+    use graceful_plan::{Containers, CutMark, Epoch, PodRef, Readiness};
     use jiff::Timestamp;
 
     use super::*;
@@ -107,7 +107,7 @@ mod tests {
             revision: RevisionHash::from("v1"),
             created: Timestamp::UNIX_EPOCH,
             terminating,
-            serving: false,
+            routed: false,
             epoch: None,
             drain: None,
             retiring: false,
@@ -116,12 +116,12 @@ mod tests {
             ends_since: None,
             grace_ends: None,
             readiness: Readiness::Never,
-            container: Container::Running,
+            containers: Containers::Running,
             node_ready: true,
             unschedulable: None,
             grace_seconds: 30,
             trouble: None,
-            hindrance: None,
+            backoff: None,
         }
     }
 

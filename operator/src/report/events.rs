@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
-use graceful_plan::{ConditionReport, Container, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report};
+use graceful_plan::{
+    ConditionReport, Containers, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report,
+};
 
 use super::left::Left;
 use super::others::Others;
@@ -79,10 +81,10 @@ pub(super) fn happenings(told: &mut Told, now: &Report, seen: &Observation) -> V
         drains(before, now, seen, &mut found);
     }
     held(told, now, observed, &mut found);
-    // Held for the API server's sake: that is said of the app, for it is not a pod's fault.
+    // Held because the cluster is slow: that is said of the app, for it is no pod's fault.
     let slow = |report: &Report| report.phase == Phase::Held && !report.pods.iter().any(|p| p.held);
     if slow(now) && !before.as_ref().is_some_and(slow) {
-        found.push(Happening::warning("DrainHeld", now.waiting_for.clone()));
+        found.push(Happening::warning(Reason::ControlPlaneSlow.as_str(), now.waiting_for.clone()));
     }
     // A stall whose words move (a restart count in them) is the same stall; a warning is its words.
     let stalled = condition(now, ConditionType::Stalled);
@@ -113,7 +115,7 @@ fn rollouts(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<
     }
     // Until each pod has been asked, a Serving phase is the benefit of the doubt.
     let answers = |p: &&Pod| observed.contacts.get(&p.uid).is_some_and(|c| c.answer.is_some());
-    let serving = observed.pods.iter().filter(|p| p.serving && !p.terminating && p.revision == *update);
+    let serving = observed.pods.iter().filter(|p| p.routed && !p.terminating && p.revision == *update);
     let wanted = usize::try_from(observed.app.replicas).unwrap_or(usize::MAX);
     if told.rolling && now.phase == Phase::Serving && serving.filter(answers).count() >= wanted {
         told.rolling = false;
@@ -148,16 +150,16 @@ fn drains(before: &Report, now: &Report, seen: &Observation, found: &mut Vec<Hap
     }
     for pod in before.pods.iter().filter(|p| !among(&now.pods, &p.uid)) {
         let DrainingPodReport { pod: name, uid, in_flight, .. } = pod;
-        let serves = seen.observed.pods.iter().any(|p| p.uid == *uid && p.serving && !p.terminating);
+        let serves = seen.observed.pods.iter().any(|p| p.uid == *uid && p.routed && !p.terminating);
         let stranger = seen.strangers.iter().any(|p| p.uid == *uid && p.lives());
-        let note = if serves {
-            format!("pod {name} drains no more: it is back in service")
+        let (reason, note) = if serves {
+            ("DrainCancelled", format!("pod {name} is back in service"))
         } else if stranger {
-            format!("pod {name} drains no more: its Deployment is not seen any more, and it runs on")
+            ("DrainCancelled", format!("pod {name} runs on: its Deployment is not this app's any more"))
         } else {
-            format!("pod {name} drains no more: it ends{}", had(", at its last answer with ", *in_flight))
+            ("DrainEnded", format!("pod {name} ends{}", had(", at its last answer with ", *in_flight)))
         };
-        found.push(Happening::normal("DrainEnded", note).of(name, uid));
+        found.push(Happening::normal(reason, note).of(name, uid));
     }
 }
 
@@ -166,7 +168,7 @@ fn drains(before: &Report, now: &Report, seen: &Observation, found: &mut Vec<Hap
 fn held(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
     let unasked = |pod: &DrainingPodReport| {
         let asked = observed.contacts.get(&pod.uid).is_some_and(|c| c.asked.is_some());
-        let answers = |p: &Pod| matches!(p.container, Container::Running | Container::HalfCrashed);
+        let answers = |p: &Pod| matches!(p.containers, Containers::Running | Containers::HalfCrashed);
         !asked && observed.pods.iter().any(|p| p.uid == pod.uid && answers(p))
     };
     let held: Vec<_> = now.pods.iter().filter(|p| p.held && !unasked(p)).collect();

@@ -63,7 +63,7 @@ pub(crate) struct Reported {
 impl Reported {
     /// A child that others had changed was put right: to be told with the next report.
     pub(crate) fn put_right(&mut self, note: String) {
-        self.told.note(Happening::normal("PutRight", note));
+        self.told.note(Happening::normal("DriftCorrected", note));
     }
 }
 
@@ -162,7 +162,7 @@ async fn write(
         }
         Err(error) if error.not_found() || error.conflict() => Ok(None),
         // Drains do not wait for what is said of them.
-        Err(error) if error.hindrance().is_some() => {
+        Err(error) if error.backoff().is_some() => {
             reported.refused = reported.refused.saturating_add(1);
             tracing::warn!(app = %AppRef::from_obj(app), "{}; tried again less and less often", chain(&error));
             Ok(Some(every))
@@ -177,7 +177,7 @@ fn gone(seen: &Observation) -> bool {
 }
 
 fn serving_in_flight(seen: &Observation) -> u64 {
-    let serving = seen.observed.pods.iter().filter(|p| p.serving && !p.terminating);
+    let serving = seen.observed.pods.iter().filter(|p| p.routed && !p.terminating);
     let answers = serving.filter_map(|p| seen.observed.contacts.get(&p.uid)?.answer.as_ref());
     answers.map(|a| a.in_flight.total).fold(0, u64::saturating_add)
 }

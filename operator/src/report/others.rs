@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use graceful_api::RevisionHash;
-use graceful_plan::{Container, InFlight, Observed, Pod, PodUid, Readiness, Report, cannot_be_busy};
+use graceful_plan::{Containers, InFlight, Observed, Pod, PodUid, Readiness, Report, nothing_runs};
 
 use super::LATELY;
 use super::events::{Happening, had};
@@ -35,7 +35,7 @@ struct AtWork {
     name: String,
     revision: RevisionHash,
     /// It was not being drained: nobody of ours may take it from there to nothing.
-    serving: bool,
+    routed: bool,
     in_flight: Option<InFlight>,
 }
 
@@ -57,7 +57,7 @@ impl Others {
         let at_work = observed.pods.iter().filter(|p| at_work(observed, p)).map(|pod| {
             let (name, revision) = (pod.name.clone(), pod.revision.clone());
             let in_flight = count(observed, &pod.uid);
-            (pod.uid.clone(), AtWork { name, revision, serving: pod.serving, in_flight })
+            (pod.uid.clone(), AtWork { name, revision, routed: pod.routed, in_flight })
         });
         for (uid, before) in std::mem::replace(&mut self.at_work, at_work.collect()) {
             let in_flight = count(observed, &uid).or(before.in_flight);
@@ -67,22 +67,22 @@ impl Others {
                 continue;
             }
             let how = match there.get(&uid).copied().or(stranger) {
-                None if before.serving => {
+                None if before.routed => {
                     "is gone, and the operator did not end it (a delete by force, or of its Deployment)"
                 }
                 // We end a pod by its deletion, and that is seen on it.
-                Some(pod) if pod.container == Container::Finished && !pod.terminating => {
+                Some(pod) if pod.containers == Containers::Finished && !pod.terminating => {
                     let busy = in_flight.is_some_and(|f| f.total > 0);
                     let how = seen.endings.get(&uid).map(String::as_str);
-                    match before.serving || busy {
+                    match before.routed || busy {
                         true => how.unwrap_or("has finished, and the operator did not end it"),
                         false => continue, // it was drained, and has nothing to lose
                     }
                 }
-                Some(_) if stranger.is_some() && before.serving => {
+                Some(_) if stranger.is_some() && before.routed => {
                     "is ended by others (a delete, of its Deployment perhaps)"
                 }
-                Some(pod) if pod.container == Container::Finished && before.serving => {
+                Some(pod) if pod.containers == Containers::Finished && before.routed => {
                     "was ended by others (a delete, an eviction)"
                 }
                 None | Some(_) => continue,
@@ -96,10 +96,7 @@ impl Others {
         let strangers = strangers(seen);
         let there: HashSet<_> = seen.observed.pods.iter().map(|p| &p.uid).collect();
         let gone = self.at_work.iter().filter(|(uid, pod)| {
-            pod.serving
-                && !there.contains(uid)
-                && !strangers.contains_key(uid)
-                && !self.told.contains_key(uid)
+            pod.routed && !there.contains(uid) && !strangers.contains_key(uid) && !self.told.contains_key(uid)
         });
         gone.map(|(uid, pod)| (uid.clone(), pod.name.clone())).collect()
     }
@@ -134,7 +131,7 @@ impl Others {
 /// they are.)
 fn at_work(observed: &Observed, pod: &Pod) -> bool {
     let busy = count(observed, &pod.uid).is_some_and(|f| f.total > 0);
-    !pod.terminating && !cannot_be_busy(pod) && (pod.readiness != Readiness::Never || busy)
+    !pod.terminating && !nothing_runs(pod) && (pod.readiness != Readiness::Never || busy)
 }
 
 fn strangers(seen: &Observation) -> HashMap<&PodUid, &Pod> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, RevisionHash};
 use graceful_plan::{
-    Container, CutMark, DrainMark, Epoch, Failure, Observed, PodUid, Readiness, Revision, TemplateVerdict,
+    Containers, CutMark, DrainMark, Epoch, Failure, Observed, PodUid, Readiness, Revision, TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -52,7 +52,7 @@ pub(crate) struct Pod {
     pub(crate) version: u64,
     pub(crate) deleted_at: Option<Timestamp>,
     pub(crate) gone_at: Option<Timestamp>,
-    pub(crate) serving: bool,
+    pub(crate) routed: bool,
     /// It was Ready with the label once: clients may have it in their tables.
     pub(crate) was_routed: bool,
     pub(crate) lingering: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Pod {
     /// Its deletion cost.
     pub(crate) cost: i32,
     pub(crate) readiness: Readiness,
-    pub(crate) container: Container,
+    pub(crate) containers: Containers,
     pub(crate) boots: u32,
     pub(crate) process: Option<Process>,
     /// Accepted tasks that outlive a crash.
@@ -79,7 +79,7 @@ impl Pod {
 
     /// A ReplicaSet counts it.
     pub(crate) fn lives(&self) -> bool {
-        !self.terminating() && self.container != Container::Finished
+        !self.terminating() && self.containers != Containers::Finished
     }
 
     pub(crate) fn busy(&self) -> bool {
@@ -93,7 +93,7 @@ impl Pod {
             revision: self.revision.clone(),
             created: self.created,
             terminating: self.terminating(),
-            serving: self.serving,
+            routed: self.routed,
             retiring: self.cost == i32::MIN,
             lingering: self.lingering,
             epoch: self.epoch,
@@ -102,22 +102,22 @@ impl Pod {
             ends_since: self.deleted_at,
             grace_ends: self.gone_at,
             readiness: self.readiness,
-            container: self.container,
+            containers: self.containers,
             node_ready: true,
             grace_seconds: u32::try_from(grace_seconds).expect("few"),
             unschedulable: self.homeless_since,
-            hindrance: None,
-            trouble: match (self.container, behaviour) {
+            backoff: None,
+            trouble: match (self.containers, behaviour) {
                 _ if self.homeless_since.is_some() => Some(
                     "not scheduled: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules"
                         .to_owned(),
                 ),
-                (Container::Finished, Behaviour::Rejected) => {
+                (Containers::Finished, Behaviour::Rejected) => {
                     Some("OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu".to_owned())
                 }
-                (Container::NeverStarted, Behaviour::BadImage) => Some("ImagePullBackOff".to_owned()),
-                (Container::Crashed | Container::CrashedEmpty, _) => Some("CrashLoopBackOff".to_owned()),
-                (Container::HalfCrashed, _) => Some("container exporter: CrashLoopBackOff".to_owned()),
+                (Containers::NeverStarted, Behaviour::BadImage) => Some("ImagePullBackOff".to_owned()),
+                (Containers::Crashed | Containers::CrashedEmpty, _) => Some("CrashLoopBackOff".to_owned()),
+                (Containers::HalfCrashed, _) => Some("container exporter: CrashLoopBackOff".to_owned()),
                 _ => None,
             },
         }
@@ -225,14 +225,14 @@ impl World {
             version: 1,
             deleted_at: None,
             gone_at: None,
-            serving: true,
+            routed: true,
             was_routed: false,
             lingering: false,
             epoch: None,
             drain: None,
             cost: 0,
             readiness: Readiness::Never,
-            container: Container::NeverStarted,
+            containers: Containers::NeverStarted,
             boots: 0,
             process: None,
             volume: Vec::new(),
@@ -259,7 +259,7 @@ impl World {
             return;
         };
         let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
-        pod.container = Container::Finished;
+        pod.containers = Containers::Finished;
         if pod.readiness != Readiness::Never {
             pod.readiness = Readiness::Lost(now);
         }
@@ -293,7 +293,7 @@ impl World {
             }),
             end_failure: None,
             proven: d.proven,
-            hindrance: None,
+            backoff: None,
             unannotated: None,
             followed: d.of_its_replica_set == d.replicas,
             lag: None,
@@ -352,10 +352,10 @@ impl World {
             self.dialogues.iter().map(|(uid, dialogue)| (uid.clone(), dialogue.contact().clone())).collect();
         self.lags.look(&mut snapshot.observed.revisions, self.now);
         for revision in &mut snapshot.observed.revisions {
-            revision.hindrance = self.hindrance(&revision.hash.0);
+            revision.backoff = self.backoff(&revision.hash.0);
         }
         for pod in &mut snapshot.observed.pods {
-            pod.hindrance = self.hindrance(&pod.uid.0);
+            pod.backoff = self.backoff(&pod.uid.0);
         }
         snapshot.observed.rejected = self.rejections.look(&snapshot.observed.pods, self.now);
         snapshot.observed.absent =
@@ -368,7 +368,7 @@ impl World {
 /// The real order: Pending before Running, not Ready before Ready, lower deletion cost, more pods of its own beside it, Ready for less time,
 /// more restarts, newer.
 fn victim_order(pod: &Pod, beside: usize) -> impl Ord + use<> {
-    let pending = pod.container == Container::NeverStarted;
+    let pending = pod.containers == Containers::NeverStarted;
     let ready_since = match pod.readiness {
         Readiness::Ready(since) => Some(since),
         Readiness::Lost(_) | Readiness::Never => None,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{
-    Absences, Answer, App, Brake, Conversation, Deletion, Dialogue, Hindrance, Lags, PodUid, Rejections,
+    Absences, Answer, App, Backoff, Brake, Conversation, Deletion, Dialogue, Lags, PodUid, Rejections,
     Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -78,7 +78,7 @@ pub(crate) struct World {
     /// Calls take seconds until then.
     pub(crate) slow_until: Timestamp,
     /// What the operator leaves alone for now: by uid or revision, with how often it met that.
-    hindrances: BTreeMap<String, (u32, Hindrance)>,
+    backoffs: BTreeMap<String, (u32, Backoff)>,
     brake: Brake,
     rejections: Rejections,
     absences: Absences,
@@ -205,7 +205,7 @@ impl World {
             places: None,
             refuses_until: now,
             slow_until: now,
-            hindrances: BTreeMap::new(),
+            backoffs: BTreeMap::new(),
             brake: Brake::default(),
             rejections: Rejections::default(),
             absences: Absences::default(),

@@ -3,8 +3,8 @@
 use graceful_api::RevisionHash;
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Absences, Action, Answer, Brake, Child, Container, Conversation, DeletionCost, DrainMark, Hindered,
-    Hindrance, Lags, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, TemplateVerdict,
+    Absences, Action, Answer, Backoff, BackoffCause, Brake, Child, Containers, Conversation, DeletionCost,
+    DrainMark, Lags, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, TemplateVerdict,
     plan,
 };
 
@@ -119,7 +119,7 @@ impl World {
         self.patches.clear();
         self.dialogues.clear();
         self.conversations.clear();
-        self.hindrances.clear();
+        self.backoffs.clear();
         self.brake = Brake::default();
         self.rejections = Rejections::default();
         self.absences = Absences::default();
@@ -129,17 +129,17 @@ impl World {
     }
 
     /// What is left alone for now, and a little longer: what is not tried again by then has no reason to be.
-    pub(super) fn hindrance(&self, of: &str) -> Option<Hindrance> {
-        let known = |h: &Hindrance| h.until + jiff::SignedDuration::from_secs(5) > self.now;
-        self.hindrances.get(of).map(|(_, h)| h.clone()).filter(known)
+    pub(super) fn backoff(&self, of: &str) -> Option<Backoff> {
+        let known = |h: &Backoff| h.until + jiff::SignedDuration::from_secs(5) > self.now;
+        self.backoffs.get(of).map(|(_, h)| h.clone()).filter(known)
     }
 
     /// Leaves it alone, longer each time.
-    fn hinder(&mut self, of: &str, kind: Hindered, message: &str) -> Undone {
-        let times = self.hindrances.get(of).map_or(0, |(times, _)| *times);
+    fn back_off(&mut self, of: &str, cause: BackoffCause, message: &str) -> Undone {
+        let times = self.backoffs.get(of).map_or(0, |(times, _)| *times);
         let pause = jiff::SignedDuration::from_secs(5 << times.min(4));
-        let hindrance = Hindrance { kind, message: message.to_owned(), until: self.now + pause };
-        self.hindrances.insert(of.to_owned(), (times + 1, hindrance));
+        let backoff = Backoff { cause, message: message.to_owned(), until: self.now + pause };
+        self.backoffs.insert(of.to_owned(), (times + 1, backoff));
         Undone::Refused
     }
 
@@ -154,7 +154,7 @@ impl World {
         };
         let serves = |p: &&graceful_plan::Pod| {
             !p.terminating
-                && p.serving
+                && p.routed
                 && matches!(p.readiness, graceful_plan::Readiness::Ready(_))
                 && accepts(p)
         };
@@ -235,7 +235,7 @@ impl World {
                 let lately = |at: &jiff::Timestamp| self.now.duration_since(*at).as_secs() < 60;
                 if running > from as usize && self.taken_back.get(&revision).is_some_and(lately) {
                     self.late.insert(revision.clone());
-                    self.hinder(&revision.0, Hindered::TooSlow, "its ReplicaSet follows late");
+                    self.back_off(&revision.0, BackoffCause::TooSlow, "its ReplicaSet follows late");
                 }
             }
             Action::ScaleDown { revision, from, to } => {
@@ -261,7 +261,7 @@ impl World {
                     return Err(Stopped);
                 }
                 let found = &mut self.pods[i];
-                found.serving = false;
+                found.routed = false;
                 found.cost = if cost == DeletionCost::Highest { i32::MAX } else { i32::MIN };
                 found.epoch = Some(epoch);
                 found.drain = Some(DrainMark { reason, since });
@@ -278,7 +278,7 @@ impl World {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
                 let found = &mut self.pods[i];
-                found.serving = true;
+                found.routed = true;
                 found.cost = 0;
                 found.epoch = Some(epoch);
                 found.drain = None;
@@ -314,17 +314,21 @@ impl World {
 
     fn permitted(&mut self, revision: &RevisionHash) -> Result<(), Undone> {
         if self.refuses_until > self.now {
-            return Err(self.hinder(&revision.0, Hindered::Refused, "denied: change freeze"));
+            return Err(self.back_off(&revision.0, BackoffCause::Refused, "denied: change freeze"));
         }
-        self.hindrances.remove(&revision.0);
+        self.backoffs.remove(&revision.0);
         Ok(())
     }
 
     fn writable(&mut self, pod: &PodRef) -> Result<(), Undone> {
         if self.random.chance(self.faults.refuse_pod) {
-            return Err(self.hinder(&pod.uid.0, Hindered::Refused, "denied: this pod is not to be changed"));
+            return Err(self.back_off(
+                &pod.uid.0,
+                BackoffCause::Refused,
+                "denied: this pod is not to be changed",
+            ));
         }
-        self.hindrances.remove(&pod.uid.0);
+        self.backoffs.remove(&pod.uid.0);
         Ok(())
     }
 
@@ -347,13 +351,13 @@ impl World {
         let i = self.pods.iter().position(|p| p.uid == pod.uid).ok_or(Stopped)?;
         if scale_to != replicas {
             if self.refuses_until > self.now {
-                return Err(self.hinder(&revision.0, Hindered::Refused, "denied: change freeze"));
+                return Err(self.back_off(&revision.0, BackoffCause::Refused, "denied: change freeze"));
             }
             let (slow, policy) = (self.slow_until > self.now, self.deployments[revision].policy);
             let may = retire::may_scale_first(&pod.uid, proof, as_well, policy, &live);
             if slow && !may {
                 let told = "the API server is too slow to retire safely: a scale takes 2 s";
-                return Err(self.hinder(&revision.0, Hindered::TooSlow, told));
+                return Err(self.back_off(&revision.0, BackoffCause::TooSlow, told));
             }
             if slow || (may && self.late.contains(revision)) {
                 self.judge(i, proof);
@@ -404,15 +408,15 @@ impl World {
         while self.random.chance(self.faults.conflict) {
             tries += 1;
             if tries == 3 || !retire::may_lower(scale_to, &self.live(revision)) {
-                return Err(self.hinder(
+                return Err(self.back_off(
                     &revision.0,
-                    Hindered::Refused,
+                    BackoffCause::Refused,
                     "no scale went through after a DELETE",
                 ));
             }
             self.controllers();
         }
-        self.hindrances.remove(&revision.0);
+        self.backoffs.remove(&revision.0);
         self.taken_back.insert(revision.clone(), self.now);
         self.scale(revision, replicas, scale_to)
     }
@@ -441,16 +445,16 @@ impl World {
             Proof::NotRunning if pod.busy() => Some("it is busy"),
             // Its kubelet may start it after the DELETE, and where no other endpoint is left clients are sent to it.
             Proof::NotRunning | Proof::NeverWorked { .. }
-                if pod.serving
-                    && pod.container != Container::Crashed
-                    && pod.container != Container::CrashedEmpty =>
+                if pod.routed
+                    && pod.containers != Containers::Crashed
+                    && pod.containers != Containers::CrashedEmpty =>
             {
                 Some("it may start all the same, and is routed to")
             }
             Proof::Cut { .. } if self.app.policy.on_deadline != graceful_api::OnDeadline::Terminate => {
                 Some("nobody chose to terminate")
             }
-            _ if pod.serving && !matches!(proof, Proof::NotRunning | Proof::NeverWorked { .. }) => {
+            _ if pod.routed && !matches!(proof, Proof::NotRunning | Proof::NeverWorked { .. }) => {
                 Some("it serves")
             }
             _ => None,

@@ -1,7 +1,7 @@
 //! What runs in a pod: it accepts tasks, finishes them, and speaks the drain protocol, or fails to.
 
 use graceful_api::RevisionHash;
-use graceful_plan::{Answer, Container, Epoch, InFlight, Protocol, Readiness};
+use graceful_plan::{Answer, Containers, Epoch, InFlight, Protocol, Readiness};
 use jiff::{SignedDuration, Timestamp};
 
 use super::World;
@@ -159,17 +159,17 @@ impl World {
         }
         let age = now.duration_since(pod.created).as_secs();
         let (container, readiness) = match (behaviour, age) {
-            (Behaviour::Rejected, age) if age > 0 => (Container::Finished, Readiness::Never),
+            (Behaviour::Rejected, age) if age > 0 => (Containers::Finished, Readiness::Never),
             (Behaviour::BadImage | Behaviour::Rejected | Behaviour::Unlabelled | Behaviour::Refused, _)
-            | (_, 0) => (Container::NeverStarted, Readiness::Never),
-            (Behaviour::CrashLoop, age) if age % 3 == 1 => (Container::Running, Readiness::Never),
-            (Behaviour::CrashLoop, _) => (Container::Crashed, Readiness::Never),
-            (Behaviour::Flapping, age) if age % 4 < 2 => (Container::Running, Readiness::Ready(now)),
-            (Behaviour::Flapping, _) => (Container::CrashedEmpty, Readiness::Lost(now)),
+            | (_, 0) => (Containers::NeverStarted, Readiness::Never),
+            (Behaviour::CrashLoop, age) if age % 3 == 1 => (Containers::Running, Readiness::Never),
+            (Behaviour::CrashLoop, _) => (Containers::Crashed, Readiness::Never),
+            (Behaviour::Flapping, age) if age % 4 < 2 => (Containers::Running, Readiness::Ready(now)),
+            (Behaviour::Flapping, _) => (Containers::CrashedEmpty, Readiness::Lost(now)),
             (Behaviour::NeverReady | Behaviour::PullsUnready, _) | (_, 1) => {
-                (Container::Running, Readiness::Never)
+                (Containers::Running, Readiness::Never)
             }
-            (Behaviour::SideCrash, age) if age % 5 == 4 => (Container::HalfCrashed, Readiness::Lost(now)),
+            (Behaviour::SideCrash, age) if age % 5 == 4 => (Containers::HalfCrashed, Readiness::Lost(now)),
             (
                 Behaviour::Good
                 | Behaviour::Silent
@@ -179,23 +179,23 @@ impl World {
                 | Behaviour::NeverReopens,
                 _,
             ) => match pod.readiness {
-                Readiness::Ready(since) => (Container::Running, Readiness::Ready(since)),
-                Readiness::Never | Readiness::Lost(_) => (Container::Running, Readiness::Ready(now)),
+                Readiness::Ready(since) => (Containers::Running, Readiness::Ready(since)),
+                Readiness::Never | Readiness::Lost(_) => (Containers::Running, Readiness::Ready(now)),
             },
         };
-        if (container, readiness) != (pod.container, pod.readiness) {
+        if (container, readiness) != (pod.containers, pod.readiness) {
             pod.version += 1;
         }
-        if container == Container::Running && pod.process.is_none() {
+        if container == Containers::Running && pod.process.is_none() {
             pod.boots += 1;
             let tasks = std::mem::take(&mut pod.volume);
             pod.process = Some(Process { tasks, ..Process::new(pod.boots, behaviour, now) });
         }
-        if matches!(container, Container::Crashed | Container::CrashedEmpty) {
+        if matches!(container, Containers::Crashed | Containers::CrashedEmpty) {
             let had = pod.process.take().map_or(0, |p| p.tasks.len());
             self.ledger.unpromised += u32::try_from(had).expect("few");
         }
-        (pod.container, pod.readiness) = (container, readiness);
+        (pod.containers, pod.readiness) = (container, readiness);
     }
 
     /// The process ends. What it had is in the pod's volume, or lost, which no operator can prevent.
@@ -212,7 +212,7 @@ impl World {
             self.ledger.unpromised += u32::try_from(tasks.len()).expect("few");
         }
         pod.version += 1;
-        pod.container = if durable { Container::Crashed } else { Container::CrashedEmpty };
+        pod.containers = if durable { Containers::Crashed } else { Containers::CrashedEmpty };
         if pod.readiness != Readiness::Never {
             pod.readiness = Readiness::Lost(now);
         }
@@ -228,11 +228,11 @@ impl World {
         let behaviour = self.behaviour(&self.pods[i].revision);
         let ends = now + SignedDuration::from_secs(i64::from(self.task_seconds));
         let pod = &mut self.pods[i];
-        let pulls = behaviour == Behaviour::PullsUnready && pod.container == Container::Running;
+        let pulls = behaviour == Behaviour::PullsUnready && pod.containers == Containers::Running;
         let ready = matches!(pod.readiness, Readiness::Ready(_));
-        pod.was_routed |= ready && pod.serving;
+        pod.was_routed |= ready && pod.routed;
         // Nobody has ever heard of one that was unrouted before it was Ready.
-        let routed = pulls || (ready && (pod.serving || (straggles && pod.was_routed)));
+        let routed = pulls || (ready && (pod.routed || (straggles && pod.was_routed)));
         let Some(process) = &mut pod.process else {
             return;
         };
@@ -290,7 +290,7 @@ impl World {
     /// Who may be asked: a process that runs, of a pod that is not silent.
     pub(super) fn answers(&self, pod: &Pod) -> bool {
         pod.process.is_some()
-            && pod.container != Container::HalfCrashed
+            && pod.containers != Containers::HalfCrashed
             && self.behaviour(&pod.revision) != Behaviour::Silent
     }
 }

@@ -21,31 +21,31 @@ fn parsed(status: &Value) -> Pod {
     parse(&object(status), Some("web"), |_| true)
 }
 
-fn with_container(state: &Value) -> Container {
+fn with_container(state: &Value) -> Containers {
     let mut status = json!({"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0});
     status.as_object_mut().unwrap().extend(state.as_object().unwrap().clone());
-    parsed(&json!({"phase": "Running", "containerStatuses": [status]})).container
+    parsed(&json!({"phase": "Running", "containerStatuses": [status]})).containers
 }
 
 #[test]
 fn silence_about_the_container_is_not_idleness() {
     let taken_up = json!({"startTime": "2026-01-01T00:00:02Z"});
-    assert_eq!(parsed(&taken_up).container, Container::Unknown);
-    assert_eq!(parsed(&json!({})).container, Container::NeverStarted, "its kubelet has not even seen it");
-    assert_eq!(with_container(&json!({})), Container::Unknown);
-    assert_eq!(parse(&object(&taken_up), None, |_| true).container, Container::Unknown);
+    assert_eq!(parsed(&taken_up).containers, Containers::Unknown);
+    assert_eq!(parsed(&json!({})).containers, Containers::NeverStarted, "its kubelet has not even seen it");
+    assert_eq!(with_container(&json!({})), Containers::Unknown);
+    assert_eq!(parse(&object(&taken_up), None, |_| true).containers, Containers::Unknown);
 }
 
 #[test]
 fn the_kubelet_s_word_on_the_container() {
-    assert_eq!(with_container(&json!({"state": {"running": {}}})), Container::Running);
+    assert_eq!(with_container(&json!({"state": {"running": {}}})), Containers::Running);
     let waiting = json!({"state": {"waiting": {"reason": "ImagePullBackOff"}}});
-    assert_eq!(with_container(&waiting), Container::NeverStarted);
+    assert_eq!(with_container(&waiting), Containers::NeverStarted);
     let again = json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 3,
         "lastState": {"terminated": {"exitCode": 1}}});
-    assert_eq!(with_container(&again), Container::CrashedEmpty);
-    assert_eq!(with_container(&json!({"state": {"terminated": {"exitCode": 1}}})), Container::CrashedEmpty);
-    assert_eq!(parsed(&json!({"phase": "Failed"})).container, Container::Finished);
+    assert_eq!(with_container(&again), Containers::CrashedEmpty);
+    assert_eq!(with_container(&json!({"state": {"terminated": {"exitCode": 1}}})), Containers::CrashedEmpty);
+    assert_eq!(parsed(&json!({"phase": "Failed"})).containers, Containers::Finished);
 }
 
 #[test]
@@ -56,12 +56,12 @@ fn a_crash_loses_what_no_volume_holds() {
             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         }]}));
         pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
-        parse(&pod, Some("web"), |_| true).container
+        parse(&pod, Some("web"), |_| true).containers
     };
     let read_only = json!([{"name": "c", "configMap": {"name": "c"}}, {"name": "t", "projected": {}}]);
-    assert_eq!(crashed(read_only), Container::CrashedEmpty);
-    assert_eq!(crashed(json!([{"name": "data", "emptyDir": {}}])), Container::Crashed);
-    assert_eq!(crashed(json!([{"name": "data", "aKindFromTheFuture": {}}])), Container::Crashed);
+    assert_eq!(crashed(read_only), Containers::CrashedEmpty);
+    assert_eq!(crashed(json!([{"name": "data", "emptyDir": {}}])), Containers::Crashed);
+    assert_eq!(crashed(json!([{"name": "data", "aKindFromTheFuture": {}}])), Containers::Crashed);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_pod_without_a_node_runs_nowhere() {
     let mut pod = object(&json!({"phase": "Pending"}));
     pod.spec.as_mut().unwrap().node_name = None;
     let parsed = parse(&pod, Some("web"), |_| false);
-    assert_eq!((parsed.container, parsed.node_ready), (Container::NeverStarted, true));
+    assert_eq!((parsed.containers, parsed.node_ready), (Containers::NeverStarted, true));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_pod_that_cannot_be_read_may_be_busy_and_does_not_serve() {
     assert!(decoded.fault().is_some());
     assert!(belongs_to(&decoded.metadata, "tasks-abc", "abc"));
     let pod = parse(&decoded, Some("web"), |_| false);
-    assert_eq!(pod.container, Container::Unknown);
+    assert_eq!(pod.containers, Containers::Unknown);
     assert!(matches!(pod.readiness, Readiness::Lost(_)));
     assert!(pod.trouble.unwrap().contains("cannot read this pod"));
 }
@@ -164,7 +164,7 @@ fn trouble_is_told_in_the_pod_s_own_words() {
 }
 
 /// A pod with these containers, and native sidecars, each with its state.
-fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Container {
+fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Containers {
     let status = |(name, state): &(&str, Value)| {
         let mut status = json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         if !state["waiting"].is_null() && state["waiting"]["reason"] == "CrashLoopBackOff" {
@@ -183,7 +183,7 @@ fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Co
     };
     pod["spec"]["containers"] = json!(names(ordinary, None));
     pod["spec"]["initContainers"] = json!(names(sidecars, Some("Always")));
-    parse(&serde_json::from_value(pod).unwrap(), Some("web"), |_| true).container
+    parse(&serde_json::from_value(pod).unwrap(), Some("web"), |_| true).containers
 }
 
 #[test]
@@ -192,15 +192,15 @@ fn a_pod_in_which_anything_that_lasts_runs_may_be_busy() {
     let pulls = || json!({"waiting": {"reason": "ImagePullBackOff"}});
     let crashes = || json!({"waiting": {"reason": "CrashLoopBackOff"}});
     let judge = |web: Value, worker: Value| with_containers(&[("web", web), ("worker", worker)], &[]);
-    assert_eq!(judge(crashes(), runs()), Container::Running, "the worker beside the counter runs");
-    assert_eq!(judge(pulls(), runs()), Container::Running);
-    assert_eq!(judge(runs(), pulls()), Container::Running);
-    assert_eq!(judge(pulls(), pulls()), Container::NeverStarted);
-    assert_eq!(judge(crashes(), pulls()), Container::CrashedEmpty);
-    assert_eq!(judge(pulls(), json!({})), Container::Unknown, "no word on one of them");
+    assert_eq!(judge(crashes(), runs()), Containers::Running, "the worker beside the counter runs");
+    assert_eq!(judge(pulls(), runs()), Containers::Running);
+    assert_eq!(judge(runs(), pulls()), Containers::Running);
+    assert_eq!(judge(pulls(), pulls()), Containers::NeverStarted);
+    assert_eq!(judge(crashes(), pulls()), Containers::CrashedEmpty);
+    assert_eq!(judge(pulls(), json!({})), Containers::Unknown, "no word on one of them");
     let beside_a_sidecar = |web: Value, mesh: Value| with_containers(&[("web", web)], &[("mesh", mesh)]);
-    assert_eq!(beside_a_sidecar(pulls(), runs()), Container::Running, "a native sidecar lasts as well");
-    assert_eq!(beside_a_sidecar(pulls(), pulls()), Container::NeverStarted);
+    assert_eq!(beside_a_sidecar(pulls(), runs()), Containers::Running, "a native sidecar lasts as well");
+    assert_eq!(beside_a_sidecar(pulls(), pulls()), Containers::NeverStarted);
 }
 
 #[test]

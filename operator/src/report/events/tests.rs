@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{
-    Answer, App, Contact, Deletion, DrainMark, Epoch, Hindered, Hindrance, Readiness, Revision, Surroundings,
-    plan,
+    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Readiness, Revision,
+    Surroundings, plan,
 };
 use jiff::Timestamp;
 
@@ -25,7 +25,7 @@ fn pod(name: &str) -> Pod {
         revision: RevisionHash::from("v1"),
         created: at(0),
         terminating: false,
-        serving: true,
+        routed: true,
         epoch: None,
         drain: None,
         retiring: false,
@@ -34,19 +34,19 @@ fn pod(name: &str) -> Pod {
         ends_since: None,
         grace_ends: None,
         readiness: Readiness::Ready(at(1)),
-        container: Container::Running,
+        containers: Containers::Running,
         node_ready: true,
         unschedulable: None,
         grace_seconds: 30,
         trouble: None,
-        hindrance: None,
+        backoff: None,
     }
 }
 
 /// One that drains since then; its deadline is 60 s later.
 fn draining(name: &str, since: i64) -> Pod {
     let drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(since) });
-    Pod { serving: false, epoch: Some(Epoch(1)), drain, ..pod(name) }
+    Pod { routed: false, epoch: Some(Epoch(1)), drain, ..pod(name) }
 }
 
 /// What each pod answered lately, where it did.
@@ -68,7 +68,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         replica_failure: None,
         end_failure: None,
         proven: true,
-        hindrance: None,
+        backoff: None,
         unannotated: None,
         followed: true,
         lag: None,
@@ -84,7 +84,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         app: App {
             name: "tasks".to_owned(),
             namespace: "apps".to_owned(),
-            replicas: u32::try_from(pods.iter().filter(|p| p.serving).count()).unwrap(),
+            replicas: u32::try_from(pods.iter().filter(|p| p.routed).count()).unwrap(),
             update: RevisionHash::from("v1"),
             policy,
             max_surge: 1,
@@ -164,7 +164,7 @@ fn a_pod_is_said_to_be_held_once_it_was_asked() {
     let asked = seen(vec![draining("a", 0)], &[("a", 1)]);
     assert_eq!(about(told, &asked, "DrainHeld"), ["a".to_owned()].into());
     let mut crashed = draining("c", 0);
-    crashed.container = Container::Crashed;
+    crashed.containers = Containers::Crashed;
     assert_eq!(
         about(told, &seen(vec![crashed], &[]), "DrainHeld"),
         ["c".to_owned()].into(),
@@ -177,12 +177,12 @@ fn a_pod_is_said_to_be_held_once_it_was_asked() {
 fn a_drain_that_is_held_for_the_api_server_is_said_of_the_app() {
     let told = &mut Told::default();
     let mut view = seen(vec![draining("a", NOW - 10), pod("b")], &[("a", 3), ("b", 0)]);
-    view.observed.revisions[0].hindrance = Some(Hindrance {
-        kind: Hindered::TooSlow,
+    view.observed.revisions[0].backoff = Some(Backoff {
+        cause: BackoffCause::TooSlow,
         message: "the API server is too slow".to_owned(),
         until: at(NOW + 10),
     });
-    let words = |view: &Observation, told: &mut Told| tell(told, view, "DrainHeld");
+    let words = |view: &Observation, told: &mut Told| tell(told, view, "ControlPlaneSlow");
     let first = words(&view, told);
     assert!(matches!(first.as_slice(), [(None, note)] if note.contains("too slow")), "{first:?}");
     assert_eq!(words(&view, told), []);
@@ -190,7 +190,7 @@ fn a_drain_that_is_held_for_the_api_server_is_said_of_the_app() {
 
 /// A pod that its kubelet evicted: it has no deletionTimestamp, and its record stays.
 fn evicted(name: &str) -> Pod {
-    Pod { container: Container::Finished, readiness: Readiness::Lost(at(NOW)), ..pod(name) }
+    Pod { containers: Containers::Finished, readiness: Readiness::Lost(at(NOW)), ..pod(name) }
 }
 
 const OTHERS: &str = "EndedByOthers";
@@ -225,7 +225,7 @@ fn a_pod_that_is_evicted_while_it_drains_is_said_where_it_was_busy() {
     let told = &mut Told::default();
     let busy = [("a", 2), ("b", 0)];
     tell(told, &seen(vec![draining("a", NOW - 10), draining("b", NOW - 10), pod("c")], &busy), OTHERS);
-    let ended = |name: &str| Pod { container: Container::Finished, ..draining(name, NOW - 10) };
+    let ended = |name: &str| Pod { containers: Containers::Finished, ..draining(name, NOW - 10) };
     let after = seen(vec![ended("a"), ended("b"), pod("c")], &busy);
     assert_eq!(about(told, &after, OTHERS), ["a".to_owned()].into());
 }
@@ -237,12 +237,12 @@ fn a_record_alone_says_nothing() {
     assert_eq!(tell(told, &seen(vec![evicted("a")], &[]), OTHERS), []);
     assert_eq!(tell(told, &seen(vec![evicted("a")], &[]), OTHERS), []);
     tell(told, &seen(vec![draining("b", NOW - 10), pod("c")], &[("b", 1)]), OTHERS);
-    let ours = Pod { container: Container::Finished, terminating: true, ..draining("b", NOW - 10) };
+    let ours = Pod { containers: Containers::Finished, terminating: true, ..draining("b", NOW - 10) };
     assert_eq!(tell(told, &seen(vec![ours, pod("c")], &[("b", 0)]), OTHERS), []);
     // Of a revision that never worked, or a spare: it is ended while it has its label.
     let never = Pod { readiness: Readiness::Never, ..pod("d") };
     tell(told, &seen(vec![never.clone(), pod("c")], &[("c", 1)]), OTHERS);
-    let ours = Pod { container: Container::Finished, terminating: true, ..never };
+    let ours = Pod { containers: Containers::Finished, terminating: true, ..never };
     assert_eq!(tell(told, &seen(vec![ours, pod("c")], &[("c", 1)]), OTHERS), []);
     assert_eq!(tell(told, &seen(vec![pod("c")], &[("c", 1)]), OTHERS), []);
     let never = Pod { readiness: Readiness::Never, ..pod("e") };
@@ -288,6 +288,6 @@ fn a_drain_that_is_let_go_is_not_said_to_end() {
     let told = &mut Told::default();
     tell(told, &seen(vec![draining("a", NOW - 10)], &[("a", 3)]), "DrainEnded");
     let left = Observation { strangers: vec![draining("a", NOW - 10)], ..seen(vec![], &[]) };
-    let said = tell(told, &left, "DrainEnded");
+    let said = tell(told, &left, "DrainCancelled");
     assert!(matches!(said.as_slice(), [(Some(_), note)] if note.contains("runs on")), "{said:?}");
 }

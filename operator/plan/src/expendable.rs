@@ -1,4 +1,4 @@
-//! How many pods of an older revision need not be waited for: those that are missing, or not Ready.
+//! How many pods of a superseded revision need not be waited for: those that are missing, or not Ready.
 //!
 //! Pods that serve are another matter: they drain, as the budget allows.
 
@@ -7,14 +7,14 @@ use graceful_api::RevisionHash;
 use crate::observed::Revision;
 use crate::snapshot::Snapshot;
 
-/// What an older revision is relied on for depends on these alone.
+/// Whether a superseded revision is relied on depends on these alone.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     /// A pod of the update revision takes work: it can replace others.
     update_works: bool,
     /// A pod of this revision takes work.
     works: bool,
-    /// A pod of another older revision does.
+    /// A pod of another superseded revision does.
     another_works: bool,
     /// It is the oldest that still wants pods.
     oldest: bool,
@@ -38,7 +38,7 @@ impl Standing {
             (true, _, _, _) => false,
             // It does the work, alone or with others.
             (false, true, _, _) => true,
-            // Another older one does.
+            // Another superseded one does.
             (false, false, true, _) => false,
             // None does: the oldest is the likeliest to have worked once.
             (false, false, false, oldest) => oldest,

@@ -27,9 +27,9 @@ const RECOVER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_s
 /// The clock's own grain: an alarm that rings early would only be set again.
 const GRAIN: Duration = Duration::from_millis(1);
 
-/// One app's.
+/// What one app's next look depends on.
 #[derive(Debug, Default)]
-pub(crate) struct Rhythm {
+pub(crate) struct Requeue {
     /// What the last plan left the app in; none before the first.
     phase: Option<Phase>,
     /// Plans in a row that found things changed.
@@ -44,21 +44,21 @@ pub(crate) struct Rhythm {
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     until: Instant,
-    of: Wish,
+    of: Desired,
 }
 
-/// What the user has asked for: the generation, and whether it is to go. Another wish ends a pause.
-pub(crate) type Wish = (Option<i64>, bool);
+/// What the user asks for: the generation of the spec, and whether the app is to go. A change of it ends a pause.
+pub(crate) type Desired = (Option<i64>, bool);
 
 /// How far a plan came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Came {
+pub(crate) enum Execution {
     /// To its end.
-    Through,
+    Complete,
     /// Somewhere, and slowly: what is left of it had grown old.
-    Slowly,
+    GrewOld,
     /// To something that had changed, or was refused: that is to be told, and what is left alone now may let others go on.
-    ToASurprise,
+    Surprised,
 }
 
 /// What else asks for a look, each in how long.
@@ -81,20 +81,15 @@ pub(crate) enum Fault {
     Panic,
 }
 
-impl Rhythm {
+impl Requeue {
     /// Work goes on: the app goes before those at rest.
     pub(crate) fn is_active(&self) -> bool {
         self.longest() == ACTIVE
     }
 
-    /// How long what the watches show may be trusted without a live view.
-    pub(crate) fn trust(&self) -> Duration {
-        self.longest()
-    }
-
     /// What is left of a pause.
-    pub(crate) fn rests(&mut self, wish: Wish, now: Instant) -> Option<Duration> {
-        let rest = self.rest.filter(|rest| rest.of == wish && rest.until > now);
+    pub(crate) fn rests(&mut self, desired: Desired, now: Instant) -> Option<Duration> {
+        let rest = self.rest.filter(|rest| rest.of == desired && rest.until > now);
         if rest.is_none() {
             self.rest = None;
         }
@@ -107,14 +102,14 @@ impl Rhythm {
     }
 
     /// A plan was executed. Apps at rest that were listed together do not look again together: `spread`, below 1, shortens their time.
-    pub(crate) fn planned(&mut self, came: Came, due: Due, spread: f64) -> Duration {
+    pub(crate) fn planned(&mut self, execution: Execution, due: Due, spread: f64) -> Duration {
         let longest = if self.is_active() { ACTIVE } else { self.longest().mul_f64(spread) };
-        let again = match came {
-            Came::Through => None,
-            Came::Slowly => Some(AGAIN),
-            Came::ToASurprise => Some(doubled(AGAIN, self.surprises, ACTIVE)),
+        let again = match execution {
+            Execution::Complete => None,
+            Execution::GrewOld => Some(AGAIN),
+            Execution::Surprised => Some(doubled(AGAIN, self.surprises, ACTIVE)),
         };
-        self.surprises = if came == Came::ToASurprise { self.surprises.saturating_add(1) } else { 0 };
+        self.surprises = if execution == Execution::Surprised { self.surprises.saturating_add(1) } else { 0 };
         self.failures = 0;
         let asked = [due.plan, due.retry, due.report, again].into_iter().flatten();
         asked.fold(longest, Duration::min) + GRAIN
@@ -127,14 +122,14 @@ impl Rhythm {
     }
 
     /// The reconcile failed: the next one is after this pause.
-    pub(crate) fn failed(&mut self, fault: Fault, wish: Wish, now: Instant) -> Duration {
+    pub(crate) fn failed(&mut self, fault: Fault, desired: Desired, now: Instant) -> Duration {
         let (first, longest) = match fault {
             Fault::Call => RETRY,
             Fault::Panic => RECOVER,
         };
         let pause = doubled(first, self.failures, longest);
         self.failures = self.failures.saturating_add(1);
-        self.rest = Some(Rest { until: now + pause, of: wish });
+        self.rest = Some(Rest { until: now + pause, of: desired });
         pause
     }
 
@@ -143,7 +138,8 @@ impl Rhythm {
         self.failures
     }
 
-    fn longest(&self) -> Duration {
+    /// The longest time between two looks; and how long the watches are trusted without a live view.
+    pub(crate) fn longest(&self) -> Duration {
         match self.phase {
             Some(Phase::Rolling | Phase::Draining | Phase::Deleting) => ACTIVE,
             Some(Phase::Stalled | Phase::Paused | Phase::Held) => WAITING,
