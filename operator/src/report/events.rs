@@ -111,7 +111,10 @@ fn rollouts(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<
     let rolling = condition(now, ConditionType::Reconciling).is_some_and(|c| c.reason == Reason::RollingOut);
     if (made || rolling) && !told.rolling {
         told.rolling = true;
-        found.push(Happening::normal("RolloutStarted", format!("rolling out revision {update}")));
+        // An app's first revision is told when it serves: that it was asked for, its GracefulApp says.
+        if now.revisions.len() > 1 {
+            found.push(Happening::normal("RolloutStarted", format!("rolling out revision {update}")));
+        }
     }
     // Until each pod has been asked, a Serving phase is the benefit of the doubt.
     let answers = |p: &&Pod| observed.contacts.get(&p.uid).is_some_and(|c| c.answer.is_some());

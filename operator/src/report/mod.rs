@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::conditions::Reason;
-use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, names};
+use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, Phase, names};
 use graceful_plan::{Action, Deletion, Report};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -32,6 +32,9 @@ use crate::telemetry::Metrics;
 /// stay at 500 writes a second.
 const WRITE_EVERY: Duration = Duration::from_secs(2);
 
+/// How long a new app's first status is put off while it only says that all is being made: most often it can say by then that all is there.
+const FIRST_AFTER: Duration = Duration::from_secs(1);
+
 /// The longest, where a webhook refuses the write: twice as long each time up to this.
 const REFUSED_EVERY: Duration = Duration::from_secs(300);
 
@@ -50,6 +53,8 @@ pub(crate) struct Reporter {
 pub(crate) struct Reported {
     /// What was cut, as far as status has it and since.
     cuts: Cuts,
+    /// When status was first to be written.
+    begun: Option<Instant>,
     /// When status was last written.
     written: Option<Instant>,
     /// How often in a row its write was refused since.
@@ -140,7 +145,13 @@ async fn write(
         return Ok(None);
     }
     let every = WRITE_EVERY.saturating_mul(1 << reported.refused.min(16)).min(REFUSED_EVERY);
-    let wait = reported.written.and_then(|at| every.checked_sub(at.elapsed()));
+    let begun = *reported.begun.get_or_insert_with(Instant::now);
+    let only_begins = app.status.is_none() && status.phase == Some(Phase::Rolling);
+    let wait = match reported.written {
+        Some(at) => every.checked_sub(at.elapsed()),
+        None if only_begins => FIRST_AFTER.checked_sub(begun.elapsed()),
+        None => None,
+    };
     if let Some(wait) = wait.filter(|w| !w.is_zero()) {
         return Ok(Some(wait));
     }

@@ -291,3 +291,33 @@ fn a_drain_that_is_let_go_is_not_said_to_end() {
     let said = tell(told, &left, "DrainCancelled");
     assert!(matches!(said.as_slice(), [(Some(_), note)] if note.contains("runs on")), "{said:?}");
 }
+
+/// Of an app's first revision it is told that it serves, of a later one that it is rolled out as well.
+#[test]
+fn a_rollout_is_told_as_it_begins_and_as_it_ends() {
+    let told = &mut Told::default();
+    let reasons = |told: &mut Told, view: &Observation| {
+        let report = plan(&view.observed, at(NOW)).report;
+        let found = happenings(told, &report, view).into_iter().map(|h| h.reason);
+        found.filter(|reason| reason.starts_with("Rollout")).collect::<Vec<_>>()
+    };
+    let first = || seen(vec![pod("a")], &[("a", 0)]);
+    let mut nothing_yet = first();
+    (nothing_yet.observed.revisions, nothing_yet.observed.pods) = (Vec::new(), Vec::new());
+    assert_eq!(reasons(told, &nothing_yet), [""; 0]);
+    assert_eq!(reasons(told, &seen(vec![pod("a")], &[])), [""; 0], "nobody has heard it yet");
+    assert_eq!(reasons(told, &first()), ["RolloutFinished"]);
+    assert_eq!(reasons(told, &first()), [""; 0], "once");
+
+    let v2 = RevisionHash::from("v2");
+    let mut second = seen(vec![pod("a"), pod("b")], &[("a", 0), ("b", 0)]);
+    second.observed.app.update = v2.clone();
+    second.observed.app.replicas = 1;
+    second.observed.pods[1].revision = v2.clone();
+    let newer = Revision { hash: v2, replicas: 1, ..second.observed.revisions[0].clone() };
+    second.observed.revisions.push(newer);
+    assert_eq!(reasons(told, &second), ["RolloutStarted"]);
+    second.observed.pods.remove(0);
+    second.observed.revisions[0].replicas = 0;
+    assert_eq!(reasons(told, &second), ["RolloutFinished"]);
+}
