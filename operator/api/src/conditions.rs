@@ -58,6 +58,10 @@ pub enum Reason {
     Scaling,
     /// Pods are draining.
     Draining,
+    /// Pods on a node that leaves are replaced, and drain.
+    NodeDraining,
+    /// A node with pods of the app dies soon, whatever is done: they accept nothing more.
+    NodeDies,
     /// Pods that others ended (a delete, an eviction) finish their work.
     EndedByOthers,
     /// A pod is past its deadline and is held (`onDeadline: Hold`).
@@ -118,6 +122,8 @@ impl Reason {
             Self::RollingOut => "RollingOut",
             Self::Scaling => "Scaling",
             Self::Draining => "Draining",
+            Self::NodeDraining => "NodeDraining",
+            Self::NodeDies => "NodeDies",
             Self::EndedByOthers => "EndedByOthers",
             Self::DeadlineHeld => "DeadlineHeld",
             Self::ControlPlaneSlow => "ControlPlaneSlow",

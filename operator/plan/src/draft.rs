@@ -54,6 +54,7 @@ impl Draft {
         // It may start, or become Ready, after its DELETE: clients are not to be sent to it then.
         if pod.routed && (may_start(pod) || matches!(proof, Proof::NeverWorked { .. })) {
             let reason = match snapshot.observed.app.deletion {
+                Deletion::No if !pod.stays() => DrainReason::NodeDrain,
                 Deletion::No if snapshot.superseded(pod) => DrainReason::Rollout,
                 Deletion::No => DrainReason::ScaleDown,
                 Deletion::Drain | Deletion::Orphan => DrainReason::Delete,

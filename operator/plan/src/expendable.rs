@@ -59,7 +59,7 @@ pub(crate) fn expendable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
     }
     let app = &snapshot.observed.app;
     let may_miss = if app.max_surge == 0 { app.max_unavailable } else { 0 };
-    let there: i64 = superseded(snapshot).map(|r| snapshot.wanted_of(r)).sum();
+    let there: i64 = superseded(snapshot).map(|r| snapshot.staying_of(r)).sum();
     (there - i64::from(app.replicas.saturating_sub(may_miss))).max(0)
 }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use jiff::Timestamp;
 
-use crate::observed::{App, Containers, Deletion, Observed, Pod, PodUid, Readiness, Revision, Surroundings};
+use crate::observed::{
+    App, Containers, Deletion, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
+};
 
 /// One that serves, of revision r.
 pub(crate) fn serving(name: &str) -> Pod {
@@ -25,6 +27,8 @@ pub(crate) fn serving(name: &str) -> Pod {
         grace_ends: None,
         readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
         containers: Containers::Running,
+        node: None,
+        fate: NodeFate::Stays,
         node_ready: true,
         unschedulable: None,
         grace_seconds: 90,

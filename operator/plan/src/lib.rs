@@ -21,6 +21,7 @@ mod expendable;
 mod fixture;
 mod futile;
 mod lag;
+mod node_drain;
 mod observed;
 mod others;
 mod report;
@@ -43,8 +44,8 @@ pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use lag::Lags;
 pub use observed::{
-    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, Observed,
-    Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
+    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, NodeFate,
+    Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::LONGEST_SENTENCE;

@@ -236,6 +236,10 @@ pub struct Pod {
     pub readiness: Readiness,
     /// What the kubelet says of the containers that last: ordinary ones and native sidecars.
     pub containers: Containers,
+    /// The node that it was given.
+    pub node: Option<String>,
+    /// What becomes of that node.
+    pub fate: NodeFate,
     /// Its node's kubelet is heard. False makes the kubelet's word worthless.
     pub node_ready: bool,
     /// Since when the scheduler finds no node for it.
@@ -254,10 +258,29 @@ impl Pod {
         !self.terminating && self.containers != Containers::Finished
     }
 
+    /// Its node does not go.
+    pub fn stays(&self) -> bool {
+        self.fate == NodeFate::Stays
+    }
+
     /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
     pub fn has_begun(&self) -> bool {
         self.lives() && self.containers != Containers::NeverStarted
     }
+}
+
+/// What becomes of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeFate {
+    /// It stays, as far as is known.
+    #[default]
+    Stays,
+    /// It is being emptied: it is cordoned, or an autoscaler has marked it. Its pods are replaced elsewhere, and drained.
+    Leaves,
+    /// It dies soon, whatever we do: a spot instance that is taken back. What its pods accepted from now on would die with it.
+    Dies,
+    /// Somebody says that it is shut down (the taint `node.kubernetes.io/out-of-service`): nothing runs there.
+    Lost,
 }
 
 /// Why and since when a pod drains.

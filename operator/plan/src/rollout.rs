@@ -9,7 +9,8 @@ use crate::draft::{Draft, pod_ref};
 use crate::drains::needs_no_drain;
 use crate::expendable::{expendable, superseded, works};
 use crate::futile::may_make;
-use crate::observed::{App, Pod, Readiness, Revision};
+use crate::node_drain;
+use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
 use crate::snapshot::{Snapshot, after, count};
 
 /// Where the app is going.
@@ -106,20 +107,18 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
     let revision = snapshot.revision(growth);
     let mut need = i64::from(app.replicas) - serving_or_coming(snapshot, course);
     for pod in warm(snapshot, growth) {
-        if need <= 0 {
-            break;
+        if need <= 0 && !node_drain::is_called_off(pod) {
+            continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);
         draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         need -= 1;
     }
-    let mut room = i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(snapshot.total());
-    if clearing {
-        room = 0;
-    }
+    let mut room = if clearing { 0 } else { snapshot.room() };
     if let Some(serving) = still_serving(snapshot, course) {
-        // A stuck rollout and an autoscaler: only the surge is made of what has proven nothing.
-        need = need.min(i64::from(unproven_share(app)) - revision.map_or(0, |r| snapshot.wanted_of(r)));
+        // A stuck rollout and an autoscaler: only the surge is made of what has proven nothing. While a node is emptied, none of it.
+        let share = if node_drain::comes_first(snapshot) { 0 } else { unproven_share(app) };
+        need = need.min(i64::from(share) - revision.map_or(0, |r| snapshot.staying_of(r)));
         room -= grow_serving(snapshot, draft, serving, room - need.max(0));
     }
     let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(snapshot, growth));
@@ -137,7 +136,7 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
 
 /// The revision that serves while no pod of the one that is rolled out has ever worked. (Once one has, growth stays with the new revision even
 /// where it flaps, or pods would be made and drained with each flap.)
-fn still_serving<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
+pub(crate) fn still_serving<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
     let rolling_out = course.rolling && course.growth == Some(snapshot.update());
     let ever_worked = snapshot.revision(snapshot.update()).is_some_and(|r| r.proven);
     let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
@@ -153,8 +152,13 @@ fn unproven_share(app: &App) -> u32 {
 fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, room: i64) -> i64 {
     let app = &snapshot.observed.app;
     // What may be missing for the new revision's sake (all of maxUnavailable without surge, one pod with it) is not made again.
-    let spent = if app.max_surge == 0 { app.max_unavailable } else { app.max_unavailable.min(1) };
-    let there: i64 = superseded(snapshot).map(|r| snapshot.wanted_of(r)).sum();
+    // While a node is emptied nothing is, with surge: what leaves there waits for what serves in its place.
+    let spent = match app.max_surge {
+        0 => app.max_unavailable,
+        _ if node_drain::comes_first(snapshot) => 0,
+        _ => app.max_unavailable.min(1),
+    };
+    let there: i64 = superseded(snapshot).map(|r| snapshot.staying_of(r)).sum();
     let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
     if missing == 0 || snapshot.backs_off(serving.backoff.as_ref()) {
         return 0;
@@ -171,7 +175,7 @@ fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, 
 /// Pods that count towards `replicas` on this course.
 fn serving_or_coming(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let counted = |r: &&Revision| !course.rolling || course.growth == Some(&r.hash);
-    snapshot.observed.revisions.iter().filter(counted).map(|r| snapshot.wanted_of(r)).sum()
+    snapshot.observed.revisions.iter().filter(counted).map(|r| snapshot.staying_of(r)).sum()
 }
 
 /// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
@@ -179,10 +183,7 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
     let mut pods: Vec<_> = snapshot
         .draining()
         .filter(|p| p.revision == *revision && snapshot.available(p))
-        .filter(|p| {
-            p.drain.is_some_and(|d| d.reason != DrainReason::NodeDrain)
-                && !snapshot.backs_off(p.backoff.as_ref())
-        })
+        .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.backoff.as_ref()))
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
@@ -191,8 +192,10 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
 
 /// Starts the drains that the budget allows.
 pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
+    node_drain::give_up(snapshot, draft);
     if fenced(snapshot) {
         let mut spendable = spendable(snapshot, course);
+        node_drain::empty(snapshot, draft, course, &mut spendable);
         if course.rolling {
             replace(snapshot, draft, &mut spendable);
         }
@@ -237,7 +240,7 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
 fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
     let mut old: Vec<_> = snapshot
         .routed()
-        .filter(|p| snapshot.superseded(p) && needs_no_drain(snapshot, p).is_none())
+        .filter(|p| p.stays() && snapshot.superseded(p) && needs_no_drain(snapshot, p).is_none())
         .collect();
     old.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
     for pod in old {
@@ -264,7 +267,7 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
         }
     }
     let mut candidates = Vec::new();
-    for pod in snapshot.routed().filter(|p| ours(&p.revision)) {
+    for pod in snapshot.routed().filter(|p| p.stays() && ours(&p.revision)) {
         match needs_no_drain(snapshot, pod) {
             None => candidates.push(pod),
             Some(proof) if surplus > 0 && draft.retire(snapshot, pod, proof) => surplus -= 1,
@@ -310,7 +313,7 @@ fn all_fresh(snapshot: &Snapshot<'_>, draft: &mut Draft, candidates: &[&Pod]) ->
 }
 
 /// Unknown is busy: it ranks last.
-fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
+pub(crate) fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
     let contact = snapshot.contact(pod).filter(|c| c.error.is_none());
     contact.and_then(|c| c.answer.as_ref()).map_or(u64::MAX, |a| a.in_flight.total)
 }
@@ -325,8 +328,9 @@ fn may_be_unrouted(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 }
 
 pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
-    // What is deleted is to serve nobody any more, whenever it can be ended.
-    let may = reason == DrainReason::Delete || may_be_unrouted(snapshot, pod);
+    // What is deleted, or dies with its node, is to serve nobody any more, whenever it can be ended.
+    let at_once = reason == DrainReason::Delete || pod.fate == NodeFate::Dies;
+    let may = at_once || may_be_unrouted(snapshot, pod);
     if !may || snapshot.backs_off(pod.backoff.as_ref()) || chosen_from(snapshot, pod) {
         return;
     }

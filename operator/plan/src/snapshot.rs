@@ -8,7 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::busy::nothing_runs;
 use crate::clock::Clock;
 use crate::contact::{Answer, Contact};
-use crate::observed::{Backoff, Containers, Epoch, Observed, Pod, Readiness, Revision, TemplateVerdict};
+use crate::observed::{
+    Backoff, Containers, Epoch, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict,
+};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {
@@ -127,8 +129,10 @@ impl<'a> Snapshot<'a> {
         count(self.live.iter().filter(|p| self.serves(p)))
     }
 
+    /// Those that may be relied on; where a node dies, not on its pods.
     pub(crate) fn taking_work(&self) -> u32 {
-        count(self.live.iter().filter(|p| self.takes_work(p)))
+        let lasts = |p: &&&Pod| matches!(p.fate, NodeFate::Stays | NodeFate::Leaves);
+        count(self.live.iter().filter(lasts).filter(|p| self.takes_work(p)))
     }
 
     /// Some pod of it may be relied on.
@@ -154,6 +158,25 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn wanted_of(&self, revision: &Revision) -> i64 {
         let draining = count(self.draining().filter(|p| p.revision == revision.hash));
         i64::from(revision.replicas) - i64::from(draining)
+    }
+
+    /// The same, of those that stay: one on a node that goes is to be replaced.
+    pub(crate) fn staying_of(&self, revision: &Revision) -> i64 {
+        let leave = self.on_leaving_nodes().filter(|p| p.revision == revision.hash);
+        self.wanted_of(revision) - i64::from(count(leave))
+    }
+
+    /// Pods that are routed to, on nodes that go.
+    pub(crate) fn on_leaving_nodes(&self) -> impl Iterator<Item = &'a Pod> {
+        self.routed().filter(|p| !p.stays())
+    }
+
+    /// How many pods may be made, by P3. Those whose node dies or is lost do not count: they are as good as gone, and their replacements come at once.
+    pub(crate) fn room(&self) -> i64 {
+        let app = &self.observed.app;
+        let doomed = self.live.iter().filter(|p| matches!(p.fate, NodeFate::Dies | NodeFate::Lost));
+        i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(self.total())
+            + i64::from(count(doomed))
     }
 
     /// All pods there are or will be, of all revisions: what P3 bounds by replicas + maxSurge.

@@ -81,6 +81,11 @@ fn surplus(snapshot: &Snapshot<'_>) -> bool {
     count(snapshot.routed()) > snapshot.observed.app.replicas
 }
 
+/// The new revision cannot go on without a person.
+pub(crate) fn is_stuck(snapshot: &Snapshot<'_>) -> bool {
+    failing(snapshot).is_some()
+}
+
 /// A new pod that has failed to count for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
 fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
     let update = snapshot.revision(snapshot.update())?;

@@ -6,6 +6,7 @@ use graceful_api::conditions::{ConditionType, Reason};
 use crate::astray;
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress, state};
+use crate::node_drain;
 use crate::observed::{Deletion, Pod, Warning};
 use crate::others;
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
@@ -77,6 +78,7 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
         && snapshot.revision(&app.update).is_some()
         && all_here(snapshot)
         && snapshot.total() <= app.replicas
+        && snapshot.on_leaving_nodes().next().is_none()
         && others::busy(snapshot).next().is_none()
 }
 
@@ -105,6 +107,7 @@ fn conditions(
         Phase::Serving => (Reason::AsDesired, false),
         Phase::Rolling if superseded_pods(snapshot) > 0 => (Reason::RollingOut, true),
         Phase::Rolling => (Reason::Scaling, true),
+        Phase::Draining if node_drain::goes_on(snapshot) => (Reason::NodeDraining, true),
         Phase::Draining if draining > 0 => (Reason::Draining, true),
         Phase::Draining if snapshot.total() > app.replicas => (Reason::Scaling, true),
         Phase::Draining => (Reason::EndedByOthers, true),
@@ -157,6 +160,7 @@ fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionRe
         let message = waiting_for::unfenced(snapshot);
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
+    warnings.extend(node_drain::warning(snapshot));
     warnings.extend(astray::warning(snapshot));
     warnings.extend(others::end_slowly(snapshot));
     let reason = match warnings.as_slice() {

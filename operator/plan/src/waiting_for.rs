@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
+use crate::node_drain;
 use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict};
 use crate::others::{self, whole_seconds};
 use crate::rollout::{Course, superseded_pods};
@@ -44,6 +45,7 @@ pub(crate) fn sentence(
     if parts.is_empty() {
         parts.extend(new_pods(snapshot));
     }
+    parts.extend(node_drain::sentence(snapshot));
     if parts.is_empty() {
         parts.extend(rest(snapshot, draft, course));
     }

@@ -5,7 +5,7 @@
 mod model;
 
 use graceful_api::{OnDeadline, Signal};
-use graceful_plan::{Deletion, TemplateVerdict};
+use graceful_plan::{Deletion, NodeFate, TemplateVerdict};
 use model::{Behaviour, Deeds, Faults, Ledger, World};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -23,6 +23,10 @@ enum Event {
     /// Room for so many pods beyond `replicas`, or for any number.
     Quota(Option<usize>),
     DrainByHand(usize),
+    Cordon(usize),
+    Uncordon(usize),
+    SpotNotice(usize, i64),
+    OutOfService(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +70,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..8).prop_map(Event::Evict),
         1 => prop_oneof![Just(None), (0usize..3).prop_map(Some)].prop_map(Event::Quota),
         1 => (0usize..8).prop_map(Event::DrainByHand),
+        2 => (0usize..2).prop_map(Event::Cordon),
+        1 => (0usize..2).prop_map(Event::Uncordon),
+        1 => (0usize..2, 3i64..40).prop_map(|(node, seconds)| Event::SpotNotice(node, seconds)),
+        1 => (0usize..2).prop_map(Event::OutOfService),
     ]
 }
 
@@ -164,6 +172,16 @@ impl Run {
             // Only the Graceful protocol has a word for it.
             Event::DrainByHand(nth) if self.signal == Signal::Http => world.drain_by_hand(*nth),
             Event::DrainByHand(_) => {}
+            Event::Cordon(node) if world.nodes[*node] == NodeFate::Stays => {
+                world.nodes[*node] = NodeFate::Leaves;
+                world.deeds.edits += world.app.replicas;
+            }
+            Event::Uncordon(node) if world.nodes[*node] == NodeFate::Leaves => {
+                world.nodes[*node] = NodeFate::Stays;
+            }
+            Event::Cordon(_) | Event::Uncordon(_) => {}
+            Event::SpotNotice(node, seconds) => world.spot_notice(*node, *seconds),
+            Event::OutOfService(node) => world.out_of_service(*node),
         }
     }
 }
@@ -174,6 +192,14 @@ fn calm(world: &mut World) {
     world.task_every = 0;
     world.app.paused = false;
     world.quota = None;
+    // One node stays cordoned where the other can take all.
+    world.node_dies_at = [None; 2];
+    for node in 0..world.nodes.len() {
+        if matches!(world.nodes[node], NodeFate::Dies | NodeFate::Lost) {
+            world.node_ends(node);
+        }
+    }
+    world.nodes[1] = NodeFate::Stays;
     // A good template stays: what was put back, or drained by hand, must serve again and not merely be replaced.
     if world.behaviour(&world.app.update) != Behaviour::Good {
         world.surroundings.template = TemplateVerdict::Unknown;

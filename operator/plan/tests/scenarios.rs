@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use graceful_api::{OnDeadline, Signal};
-use graceful_plan::{Deletion, Observed, Warning};
+use graceful_plan::{Deletion, NodeFate, Observed, Warning};
 use model::{Behaviour, World};
 use serde::Deserialize;
 use similar::TextDiff;
@@ -59,6 +59,13 @@ enum Step {
     Quota(usize),
     /// So many pods find a node.
     Places(usize),
+    /// `kubectl cordon`, as `kubectl drain` begins: the first node or the second.
+    Cordon(usize),
+    Uncordon(usize),
+    /// A spot instance is taken back, in so many seconds.
+    SpotNotice(usize, i64),
+    /// Somebody says that a node is shut down.
+    OutOfService(usize),
     /// Scales are refused for so many seconds.
     RefuseScales(u32),
     /// Writes of ReplicaSets take so many seconds.
@@ -237,6 +244,22 @@ fn take(world: &mut World, step: &Step) -> String {
         Step::Places(pods) => {
             world.places = Some(*pods);
             format!("nodes have places for {pods} pods")
+        }
+        Step::Cordon(node) => {
+            world.nodes[*node] = NodeFate::Leaves;
+            format!("kubectl drain node{}", node + 1)
+        }
+        Step::Uncordon(node) => {
+            world.nodes[*node] = NodeFate::Stays;
+            format!("kubectl uncordon node{}", node + 1)
+        }
+        Step::SpotNotice(node, seconds) => {
+            world.spot_notice(*node, *seconds);
+            format!("node{} is taken back in {seconds} s", node + 1)
+        }
+        Step::OutOfService(node) => {
+            world.out_of_service(*node);
+            format!("somebody taints node{} out of service", node + 1)
         }
         Step::RefuseScales(seconds) => {
             world.refuses_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, RevisionHash};
 use graceful_plan::{
-    Containers, CutMark, DrainMark, Epoch, Failure, Observed, PodUid, Readiness, Revision, TemplateVerdict,
+    Containers, CutMark, DrainMark, Epoch, Failure, NodeFate, Observed, PodUid, Readiness, Revision,
+    TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -103,6 +104,8 @@ impl Pod {
             grace_ends: self.gone_at,
             readiness: self.readiness,
             containers: self.containers,
+            node: self.homeless_since.is_none().then(|| format!("node{}", self.node + 1)),
+            fate: NodeFate::Stays,
             node_ready: true,
             grace_seconds: u32::try_from(grace_seconds).expect("few"),
             unschedulable: self.homeless_since,
@@ -221,7 +224,7 @@ impl World {
             revision: hash.clone(),
             created: self.now,
             node: self.names % 2,
-            homeless_since: self.places.map(|_| self.now),
+            homeless_since: Some(self.now).filter(|_| self.places.is_some() || !self.all_stay()),
             version: 1,
             deleted_at: None,
             gone_at: None,
@@ -268,6 +271,45 @@ impl World {
         self.ledger.unpromised += u32::try_from(had).expect("few");
     }
 
+    pub(super) fn all_stay(&self) -> bool {
+        self.nodes.iter().all(|fate| *fate == NodeFate::Stays)
+    }
+
+    /// A node ends: what ran there is gone, and a new one comes in its place.
+    pub(crate) fn node_ends(&mut self, node: usize) {
+        for i in 0..self.pods.len() {
+            let pod = &mut self.pods[i];
+            if pod.node as usize != node || pod.homeless_since.is_some() {
+                continue;
+            }
+            let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
+            self.ledger.unpromised += u32::try_from(had).expect("few");
+            pod.deleted_at.get_or_insert(self.now);
+            pod.gone_at = Some(self.now);
+            pod.version += 1;
+            self.deeds.exits += 1;
+        }
+        self.nodes[node] = NodeFate::Stays;
+    }
+
+    /// Somebody has shut a node down, and says so. What ran there is lost; its pods are still listed.
+    pub(crate) fn out_of_service(&mut self, node: usize) {
+        for pod in self
+            .pods
+            .iter_mut()
+            .filter(|p| p.node as usize == node && p.homeless_since.is_none() && p.lives())
+        {
+            let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
+            self.ledger.unpromised += u32::try_from(had).expect("few");
+            pod.readiness = Readiness::Lost(self.now);
+            pod.containers = Containers::Unknown;
+            pod.starts_at = Some(Timestamp::MAX);
+            pod.version += 1;
+            self.deeds.exits += 1;
+        }
+        self.nodes[node] = NodeFate::Lost;
+    }
+
     /// Somebody drains a pod by hand, past the operator.
     pub(crate) fn drain_by_hand(&mut self, nth: usize) {
         let now = self.now;
@@ -308,7 +350,14 @@ impl World {
                 pods: self
                     .pods
                     .iter()
-                    .map(|p| p.seen(self.behaviour(&p.revision), self.grace_seconds))
+                    .map(|p| graceful_plan::Pod {
+                        fate: if p.homeless_since.is_some() {
+                            NodeFate::Stays
+                        } else {
+                            self.nodes[p.node as usize]
+                        },
+                        ..p.seen(self.behaviour(&p.revision), self.grace_seconds)
+                    })
                     .collect(),
                 contacts: BTreeMap::new(),
                 rejected: BTreeMap::new(),

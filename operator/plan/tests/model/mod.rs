@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{
-    Absences, Answer, App, Backoff, Brake, Conversation, Deletion, Dialogue, Lags, PodUid, Rejections,
-    Surroundings,
+    Absences, Answer, App, Backoff, Brake, Conversation, Deletion, Dialogue, Lags, NodeFate, PodUid,
+    Rejections, Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -73,6 +73,10 @@ pub(crate) struct World {
     pub(crate) quota: Option<usize>,
     /// So many pods find a node.
     pub(crate) places: Option<usize>,
+    /// What becomes of the two nodes.
+    pub(crate) nodes: [NodeFate; 2],
+    /// When one that dies is gone.
+    pub(crate) node_dies_at: [Option<Timestamp>; 2],
     /// Scales are refused until then.
     pub(crate) refuses_until: Timestamp,
     /// Calls take seconds until then.
@@ -203,6 +207,8 @@ impl World {
             local: false,
             quota: None,
             places: None,
+            nodes: [NodeFate::Stays; 2],
+            node_dies_at: [None; 2],
             refuses_until: now,
             slow_until: now,
             backoffs: BTreeMap::new(),
@@ -237,6 +243,12 @@ impl World {
         self.now += SignedDuration::from_secs(1);
         self.acted = 0;
         self.weather();
+        for node in 0..self.nodes.len() {
+            if self.node_dies_at[node].is_some_and(|at| at <= self.now) {
+                self.node_dies_at[node] = None;
+                self.node_ends(node);
+            }
+        }
         self.controllers();
         self.processes();
         self.converse();
@@ -248,6 +260,12 @@ impl World {
             }
             self.controllers();
         }
+    }
+
+    /// A spot instance is taken back: its node dies in so many seconds.
+    pub(crate) fn spot_notice(&mut self, node: usize, seconds: i64) {
+        self.nodes[node] = NodeFate::Dies;
+        self.node_dies_at[node] = Some(self.now + SignedDuration::from_secs(seconds));
     }
 
     /// The API server's moods begin.

@@ -4,8 +4,8 @@ use graceful_api::RevisionHash;
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
     Absences, Action, Answer, Backoff, BackoffCause, Brake, Child, Containers, Conversation, DeletionCost,
-    DrainMark, Lags, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request, TemplateVerdict,
-    plan,
+    DrainMark, Lags, NodeFate, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request,
+    TemplateVerdict, plan,
 };
 
 use super::World;
@@ -158,11 +158,13 @@ impl World {
                 && matches!(p.readiness, graceful_plan::Readiness::Ready(_))
                 && accepts(p)
         };
-        let serving = seen.pods.iter().filter(serves).count();
+        // What dies with its node is not relied on, and not kept.
+        let lasts = |p: &&graceful_plan::Pod| matches!(p.fate, NodeFate::Stays | NodeFate::Leaves);
+        let serving = seen.pods.iter().filter(serves).filter(lasts).count();
         let unrouted = plan.actions.iter().filter(|a| match a {
             Action::Unroute { pod, reason, .. } => {
                 *reason != graceful_api::DrainReason::Delete
-                    && seen.pods.iter().filter(serves).any(|p| p.uid == pod.uid)
+                    && seen.pods.iter().filter(serves).filter(lasts).any(|p| p.uid == pod.uid)
             }
             _ => false,
         });
@@ -186,7 +188,7 @@ impl World {
                 _ => 0,
             })
             .sum();
-        let live = seen.pods.iter().filter(|p| p.lives()).count();
+        let live = seen.pods.iter().filter(|p| p.lives()).filter(lasts).count();
         let ceiling = (app.replicas + app.max_surge) as usize;
         if made > 0 && live + made as usize > ceiling {
             self.violate(&format!("P3: {made} pods made beside {live} with a ceiling of {ceiling}"));
@@ -446,6 +448,7 @@ impl World {
             // Its kubelet may start it after the DELETE, and where no other endpoint is left clients are sent to it.
             Proof::NotRunning | Proof::NeverWorked { .. }
                 if pod.routed
+                    && self.nodes[pod.node as usize] != NodeFate::Lost
                     && pod.containers != Containers::Crashed
                     && pod.containers != Containers::CrashedEmpty =>
             {

@@ -1,7 +1,7 @@
 //! What runs in a pod: it accepts tasks, finishes them, and speaks the drain protocol, or fails to.
 
 use graceful_api::RevisionHash;
-use graceful_plan::{Answer, Containers, Epoch, InFlight, Protocol, Readiness};
+use graceful_plan::{Answer, Containers, Epoch, InFlight, NodeFate, Protocol, Readiness};
 use jiff::{SignedDuration, Timestamp};
 
 use super::World;
@@ -142,10 +142,13 @@ impl World {
     fn schedule(&mut self) {
         let taken = self.pods.iter().filter(|p| p.homeless_since.is_none()).count();
         let mut free = self.places.map_or(usize::MAX, |places| places.saturating_sub(taken));
+        let stay: Vec<_> = (0_u32..).zip(self.nodes).filter(|(_, fate)| *fate == NodeFate::Stays).collect();
         for pod in self.pods.iter_mut().filter(|p| p.homeless_since.is_some() && p.lives()) {
-            if free > 0 {
+            let by_turns = stay.iter().find(|(node, _)| *node == pod.node).or(stay.first());
+            if let Some((node, _)) = by_turns.filter(|_| free > 0) {
                 free -= 1;
                 pod.homeless_since = None;
+                pod.node = *node;
                 pod.created = self.now;
             }
         }

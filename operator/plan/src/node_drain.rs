@@ -1,0 +1,122 @@
+//! Nodes that go, and the app's pods on them: replaced elsewhere within the surge, and drained as the budget allows. The operator's own DELETE, which no
+//! budget binds, is then what `kubectl drain` or an autoscaler waits for.
+//!
+//! How many pods are missing, and how many may be made, is reckoned in `rollout` and `snapshot`: a pod on a node that goes is one that is missing there.
+
+use std::collections::BTreeSet;
+
+use graceful_api::DrainReason;
+use graceful_api::conditions::Reason;
+
+use crate::draft::Draft;
+use crate::drains::needs_no_drain;
+use crate::observed::{Deletion, NodeFate, Pod, Warning};
+use crate::rollout::{Course, known_in_flight, still_serving, unroute};
+use crate::snapshot::{Snapshot, count};
+use crate::stall::is_stuck;
+
+/// Pods whose node dies or is lost, whatever the budget says (an exception to P3): what the first accepted from now on would die with them, and the
+/// others are gone.
+pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for pod in snapshot.on_leaving_nodes() {
+        match (pod.fate, needs_no_drain(snapshot, pod)) {
+            (NodeFate::Dies | NodeFate::Lost, Some(proof)) => {
+                draft.retire(snapshot, pod, proof);
+            }
+            (NodeFate::Dies, None) => unroute(snapshot, draft, pod, DrainReason::NodeDrain),
+            (NodeFate::Stays | NodeFate::Leaves | NodeFate::Lost, _) => {}
+        }
+    }
+}
+
+/// Drains what the budget allows of the pods whose node leaves, before all other drains; the idlest first.
+pub(crate) fn empty(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
+    let mut pods: Vec<_> = snapshot.on_leaving_nodes().filter(|p| p.fate == NodeFate::Leaves).collect();
+    pods.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
+    let mut kept = false;
+    for pod in pods {
+        let cost = i64::from(snapshot.takes_work(pod));
+        if let Some(proof) = needs_no_drain(snapshot, pod) {
+            draft.retire(snapshot, pod, proof);
+        } else if *spendable >= cost {
+            *spendable -= cost;
+            unroute(snapshot, draft, pod, DrainReason::NodeDrain);
+        } else {
+            kept = true;
+        }
+    }
+    if kept && snapshot.room() <= 0 {
+        make_way(snapshot, draft, course);
+    }
+}
+
+/// The pods of a new revision that is stuck take up the surge, and would hold the node for as long: one of them goes, and is made again after the node is
+/// empty.
+fn make_way(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
+    if still_serving(snapshot, course).is_none() || !is_stuck(snapshot) {
+        return;
+    }
+    let new = snapshot.routed().filter(|p| !snapshot.superseded(p));
+    if let Some((pod, proof)) = new.filter_map(|p| Some((p, needs_no_drain(snapshot, p)?))).next() {
+        draft.retire(snapshot, pod, proof);
+    }
+}
+
+/// Replacements of what serves come before a new revision that has proven nothing, where that is stuck or has no pod yet.
+pub(crate) fn comes_first(snapshot: &Snapshot<'_>) -> bool {
+    let new = || snapshot.live.iter().any(|p| !snapshot.superseded(p));
+    snapshot.on_leaving_nodes().next().is_some() && (!new() || is_stuck(snapshot))
+}
+
+/// The drain was for a node that stays after all: its pod goes back to work, and what was made in its place is too much.
+pub(crate) fn is_called_off(pod: &Pod) -> bool {
+    pod.stays() && pod.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain)
+}
+
+/// Some node with pods of the app goes.
+pub(crate) fn goes_on(snapshot: &Snapshot<'_>) -> bool {
+    let drains = |p: &&&Pod| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain);
+    snapshot.on_leaving_nodes().next().is_some() || snapshot.live.iter().any(|p| drains(&p))
+}
+
+/// WAITING-FOR's part: pods that have yet to leave their nodes.
+pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> Option<String> {
+    let app = &snapshot.observed.app;
+    if app.deletion != Deletion::No {
+        return None;
+    }
+    let pods: Vec<_> = snapshot.on_leaving_nodes().filter(|p| p.fate == NodeFate::Leaves).collect();
+    let (have, each) = match pods.len() {
+        0 => return None,
+        1 => ("1 pod has".to_owned(), ""),
+        n => (format!("{n} pods have"), "each "),
+    };
+    let how = match app.max_surge {
+        0 => "as far as spec.rollout.maxUnavailable allows".to_owned(),
+        _ => format!("{each}once another serves in its place"),
+    };
+    Some(format!("{have} to leave {}, {how}", nodes(pods.into_iter())))
+}
+
+/// The Warning condition's part.
+pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
+    let dying = || snapshot.live.iter().copied().filter(|p| p.fate == NodeFate::Dies);
+    let pods = match count(dying()) {
+        0 => return None,
+        1 => "its pod accepts".to_owned(),
+        n => format!("its {n} pods of this app accept"),
+    };
+    let message = format!(
+        "{} dies soon, as a taint says: {pods} nothing more, and finish what they can",
+        nodes(dying())
+    );
+    Some(Warning { reason: Reason::NodeDies, message })
+}
+
+/// As in "node a" and "nodes a, b".
+fn nodes<'a>(pods: impl Iterator<Item = &'a Pod>) -> String {
+    let names: BTreeSet<_> = pods.filter_map(|p| p.node.as_deref()).collect();
+    let (word, names) =
+        (if names.len() == 1 { "node" } else { "nodes" }, names.into_iter().collect::<Vec<_>>());
+    format!("{word} {}", names.join(", "))
+}
