@@ -307,7 +307,9 @@ impl Lenient for Node {
     fn slim(&mut self) {
         let conditions = self.status.take().and_then(|s| s.conditions);
         self.status = Some(NodeStatus { conditions, ..NodeStatus::default() });
-        self.metadata.annotations = None;
+        if let Some(annotations) = &mut self.metadata.annotations {
+            annotations.retain(|key, _| key == names::KEEP);
+        }
     }
 }
 

@@ -33,4 +33,5 @@ mod written;
 
 pub use error::Error;
 pub use leader::Leadership;
+pub use observe::{NodeDrain, TAINTS, URGENT_TAINTS};
 pub use run::{Settings, run, run_with};

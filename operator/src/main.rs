@@ -1,8 +1,10 @@
 //! `operator run` and `operator crd`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use graceful_operator::{NodeDrain, Settings, TAINTS, URGENT_TAINTS};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +29,19 @@ enum Command {
         /// The name in Events; the pod's, in a cluster.
         #[arg(long, env = "POD_NAME")]
         instance: Option<String>,
+        /// Look at nodes: whether their kubelets are heard, and whether they go. Without, no node is drained, and its pods count as busy once
+        /// something of them has run.
+        #[arg(long, env = "GRACEFUL_NODE_DRAIN", default_value_t = true, action = clap::ArgAction::Set)]
+        node_drain: bool,
+        /// A node leaves when it is cordoned.
+        #[arg(long, env = "GRACEFUL_NODE_DRAIN_ON_CORDON", default_value_t = true, action = clap::ArgAction::Set)]
+        node_drain_on_cordon: bool,
+        /// A node leaves when it has one of these taints: keys, with commas between.
+        #[arg(long, env = "GRACEFUL_NODE_DRAIN_TAINTS", value_delimiter = ',', default_values_t = TAINTS.map(str::to_owned))]
+        node_drain_taints: Vec<String>,
+        /// A node dies soon, whatever is done, when it has one of these taints.
+        #[arg(long, env = "GRACEFUL_NODE_DRAIN_URGENT_TAINTS", value_delimiter = ',', default_values_t = URGENT_TAINTS.map(str::to_owned))]
+        node_drain_urgent_taints: Vec<String>,
         /// The namespaces whose apps this operator runs, with commas between; all, without.
         #[arg(long, env = "GRACEFUL_NAMESPACES", value_delimiter = ',')]
         namespaces: Vec<String>,
@@ -47,16 +62,34 @@ fn main() -> anyhow::Result<()> {
             print!("{}", graceful_api::crd::crd_yaml());
             Ok(())
         }
-        Command::Run { listen, log_format, instance, namespaces } => {
+        Command::Run {
+            listen,
+            log_format,
+            instance,
+            node_drain,
+            node_drain_on_cordon,
+            node_drain_taints,
+            node_drain_urgent_taints,
+            namespaces,
+        } => {
             log(log_format);
-            let namespaces = namespaces.into_iter().filter(|n| !n.is_empty()).collect();
-            let settings = graceful_operator::Settings { listen, instance, namespaces };
+            let node_drain = node_drain.then(|| NodeDrain {
+                on_cordon: node_drain_on_cordon,
+                taints: named(node_drain_taints),
+                urgent_taints: named(node_drain_urgent_taints),
+            });
+            let settings = Settings { listen, instance, node_drain, namespaces: named(namespaces) };
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
                 .block_on(graceful_operator::run(settings, stop_signal()?))
         }
     }
+}
+
+/// An empty variable is an empty list.
+fn named(list: Vec<String>) -> BTreeSet<String> {
+    list.into_iter().filter(|name| !name.is_empty()).collect()
 }
 
 /// Done at SIGTERM or Ctrl-C. Listened for from the first moment on.

@@ -33,7 +33,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
     let mut memory = memory.lock().await;
     let going = app.metadata.deletion_timestamp.is_some();
     let desired = (app.metadata.generation, going);
-    if let Some(left) = memory.requeue.rests(desired, Instant::now()) {
+    if let Some(left) = memory.requeue.pause_left(desired, Instant::now()) {
         operator.pulse.forget(&app_ref);
         return Next { after: left, urgent: false, strained: false };
     }
@@ -60,7 +60,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
             let next = memory.requeue.failed(Fault::Panic, desired, Instant::now());
             memory.writes.look_live = true;
             let what = words_of(panic.as_ref());
-            error!(app = %app_ref, "the plan of this app panicked: {what}; next try in {next:?}");
+            error!(app = %app_ref, "reconciling this app panicked: {what}; next try in {next:?}");
             tell_of_the_fault(operator, app, &what, &mut memory).await;
             (next, false)
         }
@@ -118,7 +118,7 @@ async fn step(
         reported.put_right(note);
     }
     if let Err(error) = &executed.outcome {
-        // A webhook or a quota may refuse us for hours: what is waited for then is its leave.
+        // A webhook or a quota may refuse us for hours: then its permission is what is waited for, so it is told.
         let waiting_for = &mut plan.report.waiting_for;
         let joint = if waiting_for.is_empty() { "" } else { "; " };
         *waiting_for = format!("{waiting_for}{joint}{} (tried again)", chain(error));
@@ -128,8 +128,8 @@ async fn step(
         return Ok(requeue.idle(None));
     }
 
-    // Report: status, Events, metrics. "All is as the spec says" would be the word of a plan that did not know yet what it would meet: the next one, in
-    // a moment, does. The actions that failed are told as well, since they may have had their effect.
+    // Report: status, Events, metrics. A plan that met a surprise may have called the app settled too early: the next one, in
+    // a moment, reports. The actions that failed are told as well, since they may have had their effect.
     let premature = plan.report.phase == Phase::Serving && !matches!(executed.outcome, Ok(Outcome::Done));
     let told = match premature {
         true => Ok(None),
@@ -164,7 +164,7 @@ impl From<Error> for Failure {
 /// The app itself says that it stands still, and why.
 async fn tell_of_the_fault(operator: &Operator, app: &GracefulApp, what: &str, memory: &mut AppMemory) {
     let message = format!(
-        "the operator failed on this app by a fault of its own ({what}): nothing of it is touched until that passes or the spec changes; please report it"
+        "the operator hit a bug of its own on this app ({what}). It tries again, at most every 5 min, or when the spec changes; please report it"
     );
     let reported = &mut memory.reported;
     let told = report_stalled(&operator.reporter, app, Reason::OperatorFault, &message, reported);

@@ -37,12 +37,12 @@ pub(crate) struct Requeue {
     /// Reconciles in a row that failed.
     failures: u32,
     /// No plan before this moment, whatever asks, unless the user changes something.
-    rest: Option<Rest>,
+    pause: Option<Pause>,
 }
 
 /// A pause that watch events do not shorten.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct Pause {
     until: Instant,
     of: Desired,
 }
@@ -57,7 +57,7 @@ pub(crate) enum Execution {
     Complete,
     /// Somewhere, and slowly: what is left of it had grown old.
     GrewOld,
-    /// To something that had changed, or was refused: that is to be told, and what is left alone now may let others go on.
+    /// Something had changed or was refused: look again soon, to report it and to do what does not depend on it.
     Surprised,
 }
 
@@ -88,15 +88,15 @@ impl Requeue {
     }
 
     /// What is left of a pause.
-    pub(crate) fn rests(&mut self, desired: Desired, now: Instant) -> Option<Duration> {
-        let rest = self.rest.filter(|rest| rest.of == desired && rest.until > now);
-        if rest.is_none() {
-            self.rest = None;
+    pub(crate) fn pause_left(&mut self, desired: Desired, now: Instant) -> Option<Duration> {
+        let pause = self.pause.filter(|pause| pause.of == desired && pause.until > now);
+        if pause.is_none() {
+            self.pause = None;
         }
-        rest.map(|rest| rest.until - now)
+        pause.map(|pause| pause.until - now)
     }
 
-    /// A plan was made, and what it found is told.
+    /// A plan found the app in this phase.
     pub(crate) fn found(&mut self, phase: Phase) {
         self.phase = Some(phase);
     }
@@ -129,7 +129,7 @@ impl Requeue {
         };
         let pause = doubled(first, self.failures, longest);
         self.failures = self.failures.saturating_add(1);
-        self.rest = Some(Rest { until: now + pause, of: desired });
+        self.pause = Some(Pause { until: now + pause, of: desired });
         pause
     }
 

@@ -21,7 +21,7 @@ use crate::error::CALL_DEADLINE;
 use crate::index::Index;
 use crate::leader::Leadership;
 use crate::memory::Memory;
-use crate::observe::Sources;
+use crate::observe::{NodeDrain, Sources};
 use crate::operator::Operator;
 use crate::probe::{Asker, Probes, Trigger, Triggered};
 use crate::reconcile::reconcile;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The name in Events: the pod's.
     pub instance: Option<String>,
+    /// Which nodes go; none reads no node.
+    pub node_drain: Option<NodeDrain>,
     /// The namespaces whose apps this operator runs; all, where none is named. Another operator may run those of others.
     pub namespaces: BTreeSet<String>,
 }
@@ -96,7 +98,7 @@ pub(crate) async fn run_on(
 ) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let (trigger, triggered) = Trigger::new();
-    let follows = Follows::new(watching);
+    let follows = Follows::new(watching, settings.node_drain);
     metrics.follow(follows.apps());
     let operator = Arc::new(Operator {
         reporter: Reporter {

@@ -29,7 +29,7 @@ use crate::concern::{Concerns, by_app, by_budget_selector, by_service_selector, 
 use crate::decode::{Decoded, Lenient};
 use crate::error::chain;
 use crate::index::{Groups, Index};
-use crate::observe::{Stores, orphaning};
+use crate::observe::{NodeDrain, Nodes, Stores, node_state as state, orphaning};
 use crate::operator::Operator;
 use crate::probe::Trigger;
 use crate::pulse::Pulse;
@@ -50,7 +50,7 @@ pub(crate) struct Follows {
     pods: Follow<Pod>,
     services: Follow<Service>,
     budgets: Follow<PodDisruptionBudget>,
-    nodes: Follow<Node>,
+    nodes: Option<(Follow<Node>, Arc<NodeDrain>)>,
     concerns: Arc<Concerns>,
 }
 
@@ -65,7 +65,8 @@ enum Told<'a, K> {
 const PAGE: u32 = 100;
 
 impl Follows {
-    pub(crate) fn new(client: &Client) -> Self {
+    /// Without `node_drain` no node is read.
+    pub(crate) fn new(client: &Client, node_drain: Option<NodeDrain>) -> Self {
         let all = || watcher::Config::default().page_size(PAGE);
         let ours = || all().labels(names::APP_LABEL);
         Self {
@@ -74,7 +75,7 @@ impl Follows {
             pods: follow(client, ours(), by_app),
             services: follow(client, all(), by_service_selector),
             budgets: follow(client, all(), by_budget_selector),
-            nodes: follow(client, all(), |_| Vec::new()),
+            nodes: node_drain.map(|drain| (follow(client, all(), |_| Vec::new()), Arc::new(drain))),
             concerns: Arc::default(),
         }
     }
@@ -89,7 +90,10 @@ impl Follows {
             pods: self.pods.index.clone(),
             services: self.services.index.clone(),
             budgets: self.budgets.index.clone(),
-            nodes: self.nodes.index.clone(),
+            nodes: match &self.nodes {
+                Some((follow, drain)) => Nodes::of_index(follow.index.clone(), Arc::clone(drain)),
+                None => Nodes::unread(),
+            },
             concerns: Arc::clone(&self.concerns),
         }
     }
@@ -118,21 +122,22 @@ impl Follows {
             pulse: Arc::clone(&operator.pulse),
             concerns: Arc::clone(&self.concerns),
         };
-        vec![
+        let pods = self.pods.index.clone();
+        let mut watches = vec![
             self.apps.drive(watch_apps(asks.clone(), Arc::clone(operator))),
             self.deployments.drive(asks.clone().of_labelled()),
             self.pods.drive(asks.clone().of_labelled()),
             self.services
                 .drive(asks.clone().of_selecting(|service| selected(service).cloned(), names::service_name)),
-            self.budgets.drive(asks.of_selecting(
+            self.budgets.drive(asks.clone().of_selecting(
                 |budget| {
                     covered(budget).filter(|labels| !labels.is_empty()).cloned().or(Some(BTreeMap::new()))
                 },
                 names::pdb_name,
             )),
-            // A node's word is only looked up: what it means for a pod is told by the pod itself.
-            self.nodes.drive(|_| ()),
-        ]
+        ];
+        watches.extend(self.nodes.map(|(nodes, drain)| nodes.drive(asks.of_nodes(pods, drain))));
+        watches
     }
 }
 
@@ -212,6 +217,33 @@ impl Asks {
                     None => self.pull_each(&self.apps.within(&namespace)),
                 }
             }
+        }
+    }
+}
+
+impl Asks {
+    /// A node that goes or stays, or is heard or not heard any more, asks for the apps of its pods. All else about it (a heartbeat a minute) concerns nobody.
+    fn of_nodes(self, pods: Index<Decoded<Pod>>, drain: Arc<NodeDrain>) -> impl Fn(Told<'_, Decoded<Node>>) {
+        move |told| {
+            let node = match told {
+                Told::Applied { before: Some(before), now }
+                    if state(before, &drain) == state(now, &drain) =>
+                {
+                    return;
+                }
+                Told::Applied { now, .. } => now,
+                Told::Deleted(gone) => gone,
+                Told::Listed => return self.pull_each(&self.apps.all()),
+            };
+            let name = node.name_any();
+            let mut apps = HashSet::new();
+            for pod in pods.all() {
+                let there = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(name.as_str());
+                if let (true, Some(app)) = (there, pod.labels().get(names::APP_LABEL)) {
+                    apps.insert(AppRef::new(app).within(&pod.namespace().unwrap_or_default()));
+                }
+            }
+            apps.iter().for_each(|app| self.pull(app));
         }
     }
 }

@@ -9,6 +9,7 @@ mod foreign;
 mod guarded;
 mod local;
 mod mess;
+mod nodes;
 mod operator;
 mod page;
 mod resume;
@@ -71,6 +72,8 @@ pub fn all() -> Vec<Scenario> {
         page::page_on_queues_of_their_own(browser),
         control::plain_deployment_loses_tasks,
         operator::operator_killed_during_rollouts(alone),
+        nodes::node_drained(alone),
+        nodes::node_uncordoned_half_way(alone),
         operator::helm_upgrade_restarts_nobody(alone),
         operator::without_an_operator_pods_serve(alone),
         guarded::guarded_until_the_label_is_gone(alone),

@@ -66,7 +66,7 @@ pub enum Reason {
     EndedByOthers,
     /// A pod is past its deadline and is held (`onDeadline: Hold`).
     DeadlineHeld,
-    /// The API server, an admission webhook or the cluster's controllers are too slow to end pods safely.
+    /// The API server, an admission webhook or the cluster's controllers are too slow to end pods safely, or to take our writes.
     ControlPlaneSlow,
     /// `rollout.paused` is set.
     Paused,

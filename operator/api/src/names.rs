@@ -56,6 +56,9 @@ pub const APPLIED: &str = "graceful.dev/applied";
 /// Annotation on a GracefulApp: `"true"` accepts Services of the user's own that route to draining pods.
 pub const ACCEPT_UNFENCED_SERVICES: &str = "graceful.dev/accept-unfenced-services";
 
+/// Annotation on a node: `"true"` leaves its pods where they are though it is cordoned or marked by an autoscaler.
+pub const KEEP: &str = "graceful.dev/keep";
+
 /// Kubernetes' annotation that ranks a ReplicaSet's victims: the lowest cost goes first.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The cost of a draining pod, the highest there is: its ReplicaSet takes any other pod before it.

@@ -150,10 +150,12 @@ pub enum DrainReason {
     Rollout,
     /// Fewer replicas are wanted.
     ScaleDown,
-    /// Its node is leaving. Not set by this version.
+    /// Its node goes: it is cordoned, or a taint says so.
     NodeDrain,
     /// The GracefulApp is being deleted.
     Delete,
+    /// It was made in another's place, and is taken back before it serves.
+    Spare,
 }
 
 impl DrainReason {
@@ -164,12 +166,13 @@ impl DrainReason {
             Self::ScaleDown => "ScaleDown",
             Self::NodeDrain => "NodeDrain",
             Self::Delete => "Delete",
+            Self::Spare => "Spare",
         }
     }
 
     /// From an annotation's value; None for a word that is not ours.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Rollout, Self::ScaleDown, Self::NodeDrain, Self::Delete]
+        [Self::Rollout, Self::ScaleDown, Self::NodeDrain, Self::Delete, Self::Spare]
             .into_iter()
             .find(|r| r.as_str() == text)
     }

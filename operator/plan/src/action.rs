@@ -21,12 +21,12 @@ pub struct Plan {
     pub report: Report,
 }
 
-/// Where a pod stands among those that its ReplicaSet would take, all of which are Ready.
+/// The deletion cost: among pods that are equally Ready, a ReplicaSet takes the cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionCost {
     /// Last: it may be at work.
     Highest,
-    /// First: it has not started, or its revision never worked.
+    /// First. For one that has not started, or whose revision never worked.
     Lowest,
 }
 
@@ -77,7 +77,7 @@ pub enum Action {
         /// The value wanted.
         to: u32,
     },
-    /// Lower a Deployment's `spec.replicas` to what it has: replicas without a pod. Void unless a live list shows at most `to`
+    /// Lower a Deployment's `spec.replicas` by replicas behind which no pod has started. Void unless a live list shows at most `to`
     /// pods that are neither terminating nor unstarted (`retire::may_lower`).
     ScaleDown {
         /// Whose.
@@ -200,7 +200,7 @@ pub enum Proof {
         /// The last known in-flight count; none where the pod never told.
         tasks: Option<u64>,
     },
-    /// Nothing in it can be busy: see `busy::cannot_be_busy`.
+    /// Nothing in it can be busy (`Snapshot::cannot_be_busy`); the last look asks `busy::nothing_runs` again.
     NotRunning,
     /// No pod of its whole revision was ever Ready or heard. It gets its SIGTERM with this grace, at least its drain's deadline: if it works all
     /// the same (a pull consumer with a wrong readiness probe), it finishes.

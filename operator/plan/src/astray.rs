@@ -7,8 +7,8 @@ use crate::observed::{Pod, Warning};
 use crate::snapshot::Snapshot;
 
 /// Whether a pod may be given a new epoch now.
-pub(crate) fn patient(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    snapshot.contact(pod).and_then(Contact::patience).is_none_or(|from| snapshot.clock.past(from))
+pub(crate) fn may_be_told_anew(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    snapshot.contact(pod).and_then(Contact::not_told_before).is_none_or(|from| snapshot.clock.past(from))
 }
 
 /// What the app does wrong; without a number that moves, since each new word is an Event.
@@ -18,7 +18,7 @@ pub(crate) fn words(contact: &Contact) -> Option<&'static str> {
             "several processes answer, each for itself alone (boot ids alternate): one of them must answer for all",
         );
     }
-    contact.patience()?;
+    contact.not_told_before()?;
     Some(match contact.astray?.way {
         Way::Epoch => {
             "it reports epochs that nobody told it: `epoch` must be the number it was told by PUT or DELETE, not a clock"

@@ -58,8 +58,8 @@ impl Brake {
         };
         self.stopped.then(|| Backoff { cause: BackoffCause::NoProgress,
             message: format!(
-                "some {} pods were ended for this spec, with at most {} at a time, and the app is no nearer to it; from now on one is ended \
-                 every {} s. Look for what makes pods anew: who else writes to its Deployments, what evicts its pods?",
+                "about {} pods were ended for this spec, though there were never more than {} at a time, so something keeps making pods that have to go; until \
+                 that stops, one is ended every {} s. Who else writes to its Deployments, what evicts its pods?",
                 may,
                 self.most,
                 PAUSE.as_secs()
@@ -109,7 +109,8 @@ mod tests {
         let held = brake.look(&seen, at(20)).expect("2 × 4 + 10 pods were ended");
         assert_eq!((held.cause, held.until), (BackoffCause::NoProgress, at(31)));
         assert!(
-            held.message.starts_with("some 18 pods were ended for this spec, with at most 4 "),
+            held.message
+                .starts_with("about 18 pods were ended for this spec, though there were never more than 4 "),
             "{}",
             held.message
         );

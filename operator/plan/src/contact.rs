@@ -5,14 +5,14 @@ use jiff::{SignedDuration, Timestamp};
 use crate::action::Conversation;
 use crate::observed::Epoch;
 
-/// One pod's side of the conversation.
+/// What one pod has said, and what came of asking it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contact {
     /// The last valid answer; kept when later attempts fail, with its age.
     pub answer: Option<Answer>,
     /// When the last attempt ended, well or not.
     pub asked: Option<Timestamp>,
-    /// Since when the pod has been in `Conversation::Ask`, while it is: a later `asked` is an answer to that.
+    /// Since when the pod has been in `Conversation::Ask`, while it is: a later `asked` was made for that, whether it was answered or not.
     pub asking_since: Option<Timestamp>,
     /// What the last attempt met, where it failed; cleared by a valid answer.
     pub error: Option<ContactError>,
@@ -102,7 +102,7 @@ impl Contact {
     }
 
     /// From when on the pod may be given a new epoch; none where at once. One that goes astray time and again is told less and less often.
-    pub fn patience(&self) -> Option<Timestamp> {
+    pub fn not_told_before(&self) -> Option<Timestamp> {
         let astray = self.astray.filter(|a| a.times > AT_ONCE)?;
         let seconds = (1 << (astray.times - AT_ONCE).min(12)).min(LONGEST);
         Some(astray.last.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
@@ -223,15 +223,15 @@ mod tests {
         let mut contact = Contact::default();
         (0..4).for_each(|n| hear(&mut contact, DRAIN, 100 + n, false, 10 + i64::try_from(n).unwrap()));
         assert_eq!(contact.astray.map(|a| (a.way, a.times)), Some((Way::Epoch, 3)));
-        assert_eq!(contact.patience(), None, "three times at once");
+        assert_eq!(contact.not_told_before(), None, "three times at once");
         hear(&mut contact, DRAIN, 104, false, 20);
-        assert_eq!(contact.patience(), Some(at(22)));
+        assert_eq!(contact.not_told_before(), Some(at(22)));
         hear(&mut contact, DRAIN, 105, false, 30);
-        assert_eq!(contact.patience(), Some(at(34)));
+        assert_eq!(contact.not_told_before(), Some(at(34)));
         (0..40).for_each(|n| hear(&mut contact, DRAIN, 200 + n, false, 40));
-        assert_eq!(contact.patience(), Some(at(40 + 3600)), "an hour at most");
+        assert_eq!(contact.not_told_before(), Some(at(40 + 3600)), "an hour at most");
         hear(&mut contact, DRAIN, 300, false, 40 + 7200);
-        assert_eq!(contact.patience(), None, "two hours later it is forgotten");
+        assert_eq!(contact.not_told_before(), None, "two hours later it is forgotten");
     }
 
     #[test]

@@ -45,6 +45,6 @@ fn serving(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod, signal: Signal) ->
     if !matches!(pod.readiness, Readiness::Ready(_)) {
         return None;
     }
-    let unproven = !snapshot.superseded(pod) && snapshot.answer(pod).is_none();
-    Some(if draft.ask_serving || unproven { Conversation::Ask } else { Conversation::Survey })
+    let never_heard = !snapshot.superseded(pod) && snapshot.answer(pod).is_none();
+    Some(if draft.ask_serving || never_heard { Conversation::Ask } else { Conversation::Survey })
 }

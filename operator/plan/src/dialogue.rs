@@ -7,7 +7,7 @@
 //!
 //! # Guarantees
 //! A pod counts as told only once the very process that speaks for it now has answered a PUT in the drain's epoch: after a failure, which may hide a
-//! restart, and after a restart that is seen, it is told again.
+//! restart, and after a restart that is seen, it is told again, and an idle that it said before does not stand.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ use crate::observed::Epoch;
 /// So many replaced boot ids are remembered: more workers than that behind one port are rare, and so are as many restarts between two answers.
 const REMEMBERED: usize = 16;
 
-/// One pod's side of the conversation, as far as this process remembers.
+/// What we say to one pod, and what it has said, as far as this process remembers.
 #[derive(Clone, Debug, Default)]
 pub struct Dialogue {
     contact: Contact,

@@ -8,7 +8,7 @@ use crate::drains::{Progress, may_start, progress};
 use crate::observed::{Deletion, Pod, PodUid};
 use crate::snapshot::{Epochs, Snapshot};
 
-/// One pod a Deployment and plan goes; the next plan takes the next.
+/// When to plan again for the next pod of a Deployment: one goes in each plan.
 const SOON: SignedDuration = SignedDuration::from_millis(10);
 
 /// # Guarantees
@@ -69,7 +69,7 @@ impl Draft {
             });
             return true;
         }
-        // A spare: its Deployment has no replica for it, and its ReplicaSet takes it, which it would otherwise make anew.
+        // A spare: its Deployment has no replica for it, and its ReplicaSet takes it by itself; if we deleted it, the ReplicaSet might make another.
         if may_start(pod) && snapshot.live_of(&pod.revision) > revision.replicas {
             return true;
         }

@@ -5,7 +5,7 @@ use graceful_api::{DrainPolicy, DrainReason, OnDeadline, PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, DeletionCost, Proof};
-use crate::astray::patient;
+use crate::astray::may_be_told_anew;
 use crate::clock::Clock;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
@@ -37,7 +37,7 @@ pub(crate) enum Progress {
     Held,
 }
 
-/// The one place that says a pod may be killed.
+/// Whether a draining pod may be ended. Pods that need no drain are ended without coming here ([`needs_no_drain`]); these two give every proof there is.
 pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     if let Some(proof) = needs_no_drain(snapshot, pod) {
         return Progress::MayEnd(proof);
@@ -72,7 +72,8 @@ fn of_what_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
         OnDeadline::Terminate => policy.deadline_seconds,
     };
     let grace_seconds = pod.grace_seconds.max(patience);
-    (pod.node_ready && snapshot.never_worked(&pod.revision)).then_some(Proof::NeverWorked { grace_seconds })
+    (pod.node.is_heard() && snapshot.never_worked(&pod.revision))
+        .then_some(Proof::NeverWorked { grace_seconds })
 }
 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
@@ -90,9 +91,10 @@ fn stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, clock: &
 }
 
 /// One answer says all of it: this epoch, admission closed, nothing in flight, from the process that was told. Once true it stays true until the
-/// process ends, because the latch opens only for a resumption, and that has an epoch of its own.
+/// process ends, because the latch opens only for a resumption, and that has an epoch of its own. A question without an answer may mean just that: it is asked again.
 fn idle(contact: &Contact, epoch: Epoch) -> bool {
     contact.acknowledged == Some(epoch)
+        && contact.error.is_none()
         && !contact.several
         && contact.answer.as_ref().is_some_and(|answer| {
             answer.in_flight.total == 0 && answer.protocol.is_some_and(|p| p.epoch == epoch && !p.accepting)
@@ -182,7 +184,7 @@ pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             Progress::Busy | Progress::Held => {
                 if needs_new_epoch(snapshot, pod)
                     && !snapshot.backs_off(pod.backoff.as_ref())
-                    && patient(snapshot, pod)
+                    && may_be_told_anew(snapshot, pod)
                 {
                     let epoch = draft.epochs.next_for(snapshot, pod);
                     let DrainMark { reason, since } = mark;
@@ -210,7 +212,7 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);
-        let (reason, since, cost) = (DrainReason::ScaleDown, snapshot.clock.now(), DeletionCost::Lowest);
+        let (reason, since, cost) = (DrainReason::Spare, snapshot.clock.now(), DeletionCost::Lowest);
         draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost });
     }
 }
@@ -232,9 +234,10 @@ pub(crate) fn may_start(pod: &Pod) -> bool {
     pod.containers == Containers::NeverStarted
 }
 
-/// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable until it latches, or serves again.
+/// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable by EndpointSlices of ours until it latches or serves again; where it
+/// cannot latch, or ends, until its linger is over.
 pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let there = |p: &&Pod| p.lingering && p.containers != Containers::Finished;
+    let there = |p: &&Pod| p.bridged && p.containers != Containers::Finished;
     for pod in snapshot.observed.pods.iter().filter(there) {
         let over = match (pod.routed, pod.drain, snapshot.policy(pod)) {
             // Ended by somebody in its linger, and it answers no more.
@@ -276,7 +279,7 @@ fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in &snapshot.live {
         let astray = if pod.routed {
-            (closed_by_others(snapshot, pod) && patient(snapshot, pod)) || pod.drain.is_some()
+            (closed_by_others(snapshot, pod) && may_be_told_anew(snapshot, pod)) || pod.drain.is_some()
         } else {
             pod.drain.is_none()
         };
@@ -302,7 +305,7 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
     use crate::fixture;
-    use crate::observed::{Containers, Observed, PodUid, Readiness, Revision};
+    use crate::observed::{Containers, Kubelet, Observed, PodUid, Readiness, Revision};
 
     const EPOCH: Epoch = Epoch(7);
 
@@ -474,7 +477,11 @@ mod tests {
             o.pods.push(Pod { uid: PodUid::from("b"), readiness: Readiness::Ready(at(-5)), ..p.clone() });
         };
         assert_eq!(judge(silent(), &sibling), Progress::Busy, "another pod of it is Ready");
-        assert_eq!(judge(silent(), &|p, _| p.node_ready = false), Progress::Busy, "nobody hears its kubelet");
+        assert_eq!(
+            judge(silent(), &|p, _| p.node.kubelet = Kubelet::Silent),
+            Progress::Busy,
+            "nobody hears its kubelet"
+        );
         let published = |_: &mut Pod, o: &mut Observed| {
             o.surroundings.publishing_unready = vec!["headless".to_owned()];
         };

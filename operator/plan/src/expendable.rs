@@ -24,7 +24,7 @@ impl Standing {
     fn of(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Self {
         let wants_pods = superseded(snapshot).filter(|r| snapshot.wanted_of(r) > 0);
         Self {
-            update_works: works(snapshot),
+            update_works: update_takes_work(snapshot),
             works: snapshot.any_takes_work(hash),
             another_works: superseded(snapshot).any(|r| r.hash != *hash && snapshot.any_takes_work(&r.hash)),
             oldest: wants_pods.min_by_key(|r| (r.created, &r.hash)).is_some_and(|r| r.hash == *hash),
@@ -64,7 +64,7 @@ pub(crate) fn expendable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
 }
 
 /// The update revision works: a pod of it takes work, or none is wanted.
-pub(crate) fn works(snapshot: &Snapshot<'_>) -> bool {
+pub(crate) fn update_takes_work(snapshot: &Snapshot<'_>) -> bool {
     snapshot.observed.app.replicas == 0 || snapshot.any_takes_work(snapshot.update())
 }
 

@@ -6,7 +6,7 @@ use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use jiff::Timestamp;
 
 use crate::observed::{
-    App, Containers, Deletion, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
+    App, Containers, Deletion, Node, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
 };
 
 /// One that serves, of revision r.
@@ -20,16 +20,14 @@ pub(crate) fn serving(name: &str) -> Pod {
         routed: true,
         epoch: None,
         drain: None,
-        retiring: false,
-        lingering: false,
+        cheapest: false,
+        bridged: false,
         cut: None,
         ends_since: None,
         grace_ends: None,
         readiness: Readiness::Ready(Timestamp::UNIX_EPOCH),
         containers: Containers::Running,
-        node: None,
-        fate: NodeFate::Stays,
-        node_ready: true,
+        node: Node::default(),
         unschedulable: None,
         grace_seconds: 90,
         trouble: None,

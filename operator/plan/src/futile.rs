@@ -189,7 +189,7 @@ pub(crate) fn words(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Stri
         ),
         (None, Some(_)) => format!(
             "pods of revision {hash} are asked for and none comes: an admission webhook or policy takes the label {} off new pods (`kubectl -n {} get pods` \
-             then shows pods that nobody owns: delete them, and exempt the others from it), or the cluster's controllers do not run; one more is tried every \
+             then shows pods that nobody owns: delete those, and exempt this app's pods from the webhook or policy), or the cluster's controllers do not run; one more is tried every \
              {often} s or more",
             names::APP_LABEL,
             snapshot.observed.app.namespace

@@ -25,8 +25,8 @@ const FIRST_NUDGE: SignedDuration = SignedDuration::from_secs(30);
 const NEXT_NUDGE: SignedDuration = SignedDuration::from_secs(60);
 
 /// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then. A write to
-/// its Deployment reaches it: it comes after this part of the time that it has failed already.
-const PART_OF_ITS_FAILING: i32 = 4;
+/// its Deployment reaches it: it comes after this part of the time that it has been failing.
+const QUARTER: i32 = 4;
 
 /// And at the latest after this.
 const LAST_NUDGE: SignedDuration = SignedDuration::from_secs(300);
@@ -73,7 +73,7 @@ impl Lag {
         };
         self.unfollowed.is_some_and(|since| due(since, FIRST_NUDGE, NEXT_NUDGE))
             || self.failing.is_some_and(|since| {
-                let pause = (now.duration_since(since) / PART_OF_ITS_FAILING).clamp(FIRST_NUDGE, LAST_NUDGE);
+                let pause = (now.duration_since(since) / QUARTER).clamp(FIRST_NUDGE, LAST_NUDGE);
                 due(since, pause, pause)
             })
     }

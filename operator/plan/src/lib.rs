@@ -44,8 +44,8 @@ pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use lag::Lags;
 pub use observed::{
-    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, NodeFate,
-    Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
+    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, Kubelet,
+    Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::LONGEST_SENTENCE;
@@ -56,8 +56,9 @@ use snapshot::Snapshot;
 /// Decides everything.
 ///
 /// # Flow
-/// Take a snapshot; then, in this order: the children that follow the spec; spares that go; pods that a ReplicaSet would choose among; pods whose label and word differ; superseded pods that cannot be busy; warm
-/// pods back and new pods made; drains that are over; drains that the budget allows; history. Last, who is spoken to and what people are told.
+/// Take a snapshot; then, in this order: revisions whose pods come to nothing are stopped; children that follow the spec; spares that go; replicas that a
+/// ReplicaSet would choose among; pods whose label and word differ; superseded pods that need no drain; warm pods put back and new pods made; lingers and drains
+/// that are over; pods on nodes that go; drains that the budget allows; history. Last, who is spoken to and what people are told.
 ///
 /// # Guarantees
 /// The same view and moment give the same plan. A view that is as the spec says gives no actions (P6). Every [`Action::Retire`] rests on a

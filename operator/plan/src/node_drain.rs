@@ -18,20 +18,20 @@ use crate::stall::is_stuck;
 /// Pods whose node dies or is lost, whatever the budget says (an exception to P3): what the first accepted from now on would die with them, and the
 /// others are gone.
 pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    for pod in snapshot.on_leaving_nodes() {
-        match (pod.fate, needs_no_drain(snapshot, pod)) {
-            (NodeFate::Dies | NodeFate::Lost, Some(proof)) => {
+    for pod in snapshot.on_going_nodes() {
+        match (pod.node.fate, needs_no_drain(snapshot, pod)) {
+            (NodeFate::Dying | NodeFate::ShutDown, Some(proof)) => {
                 draft.retire(snapshot, pod, proof);
             }
-            (NodeFate::Dies, None) => unroute(snapshot, draft, pod, DrainReason::NodeDrain),
-            (NodeFate::Stays | NodeFate::Leaves | NodeFate::Lost, _) => {}
+            (NodeFate::Dying, None) => unroute(snapshot, draft, pod, DrainReason::NodeDrain),
+            (NodeFate::Stays | NodeFate::Emptied | NodeFate::ShutDown, _) => {}
         }
     }
 }
 
 /// Drains what the budget allows of the pods whose node leaves, before all other drains; the idlest first.
 pub(crate) fn empty(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
-    let mut pods: Vec<_> = snapshot.on_leaving_nodes().filter(|p| p.fate == NodeFate::Leaves).collect();
+    let mut pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
     pods.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
     let mut kept = false;
     for pod in pods {
@@ -62,10 +62,10 @@ fn make_way(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
     }
 }
 
-/// Replacements of what serves come before a new revision that has proven nothing, where that is stuck or has no pod yet.
+/// Replacements of what serves come before a new revision that does not work yet, where that is stuck or has no pod yet.
 pub(crate) fn comes_first(snapshot: &Snapshot<'_>) -> bool {
     let new = || snapshot.live.iter().any(|p| !snapshot.superseded(p));
-    snapshot.on_leaving_nodes().next().is_some() && (!new() || is_stuck(snapshot))
+    snapshot.on_going_nodes().next().is_some() && (!new() || is_stuck(snapshot))
 }
 
 /// The drain was for a node that stays after all: its pod goes back to work, and what was made in its place is too much.
@@ -74,9 +74,9 @@ pub(crate) fn is_called_off(pod: &Pod) -> bool {
 }
 
 /// Some node with pods of the app goes.
-pub(crate) fn goes_on(snapshot: &Snapshot<'_>) -> bool {
+pub(crate) fn is_under_way(snapshot: &Snapshot<'_>) -> bool {
     let drains = |p: &&&Pod| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain);
-    snapshot.on_leaving_nodes().next().is_some() || snapshot.live.iter().any(|p| drains(&p))
+    snapshot.on_going_nodes().next().is_some() || snapshot.live.iter().any(|p| drains(&p))
 }
 
 /// WAITING-FOR's part: pods that have yet to leave their nodes.
@@ -85,7 +85,7 @@ pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> Option<String> {
     if app.deletion != Deletion::No {
         return None;
     }
-    let pods: Vec<_> = snapshot.on_leaving_nodes().filter(|p| p.fate == NodeFate::Leaves).collect();
+    let pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
     let (have, each) = match pods.len() {
         0 => return None,
         1 => ("1 pod has".to_owned(), ""),
@@ -95,28 +95,27 @@ pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> Option<String> {
         0 => "as far as spec.rollout.maxUnavailable allows".to_owned(),
         _ => format!("{each}once another serves in its place"),
     };
-    Some(format!("{have} to leave {}, {how}", nodes(pods.into_iter())))
+    Some(format!("{have} to leave {}, {how}", nodes(pods.into_iter()).0))
 }
 
 /// The Warning condition's part.
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
-    let dying = || snapshot.live.iter().copied().filter(|p| p.fate == NodeFate::Dies);
+    let dying = || snapshot.live.iter().copied().filter(|p| p.node.fate == NodeFate::Dying);
+    let (nodes, one) = nodes(dying());
+    let (are, their) = if one { ("is", "its") } else { ("are", "their") };
     let pods = match count(dying()) {
         0 => return None,
-        1 => "its pod accepts".to_owned(),
-        n => format!("its {n} pods of this app accept"),
+        1 => "1 pod of this app accepts no new work and finishes what it can".to_owned(),
+        n => format!("{n} pods of this app accept no new work and finish what they can"),
     };
-    let message = format!(
-        "{} dies soon, as a taint says: {pods} nothing more, and finish what they can",
-        nodes(dying())
-    );
+    let message = format!("{nodes} {are} about to be shut down (as a taint says): {their} {pods}");
     Some(Warning { reason: Reason::NodeDies, message })
 }
 
-/// As in "node a" and "nodes a, b".
-fn nodes<'a>(pods: impl Iterator<Item = &'a Pod>) -> String {
-    let names: BTreeSet<_> = pods.filter_map(|p| p.node.as_deref()).collect();
-    let (word, names) =
-        (if names.len() == 1 { "node" } else { "nodes" }, names.into_iter().collect::<Vec<_>>());
-    format!("{word} {}", names.join(", "))
+/// As in "node a" and "nodes a, b"; and whether it is one.
+fn nodes<'a>(pods: impl Iterator<Item = &'a Pod>) -> (String, bool) {
+    let names: BTreeSet<_> = pods.filter_map(|p| p.node.name.as_deref()).collect();
+    let one = names.len() == 1;
+    let names: Vec<_> = names.into_iter().collect();
+    (format!("{} {}", if one { "node" } else { "nodes" }, names.join(", ")), one)
 }

@@ -28,12 +28,12 @@ impl From<&str> for PodUid {
     }
 }
 
-/// The number of one drain or one resumption; each is above every earlier one of the same app. Below 2^53, so that JSON keeps it.
+/// The number of one drain or one resumption; each is above every earlier one of the same app. The operator counts up from 1, and ignores annotations that it cannot have written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The next number. An annotation may hold any.
+    /// The next number.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -83,7 +83,7 @@ pub struct App {
     pub max_unavailable: u32,
     /// A pod must have been Ready this long to be Available.
     pub min_ready_seconds: u32,
-    /// How long a new pod may fail to count before the app is Stalled.
+    /// How long a new pod may not take work before the app is Stalled.
     pub progress_deadline_seconds: u32,
     /// How long a new pod may find no node before maxUnavailable is spent in its place.
     pub surge_timeout_seconds: u32,
@@ -95,7 +95,7 @@ pub struct App {
     pub deletion: Deletion,
     /// Our finalizer is on the GracefulApp.
     pub finalizer: bool,
-    /// Why it is not put on for now: what the last try met.
+    /// Why our finalizer is not put on for now: what the last try met.
     pub unclaimed: Option<Backoff>,
 }
 
@@ -134,19 +134,19 @@ pub struct Revision {
     pub proven: bool,
     /// Why its Deployment is not scaled for now, and so none of its pods ended: what the last scale met.
     pub backoff: Option<Backoff>,
-    /// The same of our annotations on it, which nothing waits for.
+    /// The same of our annotations on it. No drain waits for them; what is history is not deleted meanwhile.
     pub unannotated: Option<Backoff>,
     /// Its controller has taken up the last change of it.
     pub followed: bool,
-    /// It has not for too long ([`Lags`](crate::Lags)): none of its pods is taken out of service or ended.
+    /// Its controller has not taken it up for too long ([`Lags`](crate::Lags)): none of its pods is taken out of service or ended.
     pub lag: Option<Backoff>,
     /// When something was last written to it, so that its controllers look at it again.
     pub nudged: Option<Timestamp>,
-    /// It is time to do so once more.
+    /// It is time to write to it once more, so that its controllers look.
     pub nudge: bool,
 }
 
-/// Why something is left alone for now. Its time passes by itself: no event shortens it. Known until a write goes through.
+/// Why something is left alone for now. Its time passes by itself: no event shortens it. Known until a write goes through, or for some seconds past its pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// What kind.
@@ -157,7 +157,7 @@ pub struct Backoff {
     pub until: Timestamp,
 }
 
-/// What a write met.
+/// Why something is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackoffCause {
     /// The API server refuses it: a policy, a webhook, a quota, missing rights.
@@ -222,10 +222,10 @@ pub struct Pod {
     pub epoch: Option<Epoch>,
     /// Why and since when it drains, from its annotations.
     pub drain: Option<DrainMark>,
-    /// Its Deployment was scaled down for it, and its ReplicaSet is to take it: its deletion cost is the lowest.
-    pub retiring: bool,
+    /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to take this one.
+    pub cheapest: bool,
     /// EndpointSlices of ours keep it reachable on its node, for Services with `externalTrafficPolicy: Local`.
-    pub lingering: bool,
+    pub bridged: bool,
     /// It is, or was about to be, ended at its deadline, from its annotation.
     pub cut: Option<CutMark>,
     /// Since when it is terminating.
@@ -237,11 +237,7 @@ pub struct Pod {
     /// What the kubelet says of the containers that last: ordinary ones and native sidecars.
     pub containers: Containers,
     /// The node that it was given.
-    pub node: Option<String>,
-    /// What becomes of that node.
-    pub fate: NodeFate,
-    /// Its node's kubelet is heard. False makes the kubelet's word worthless.
-    pub node_ready: bool,
+    pub node: Node,
     /// Since when the scheduler finds no node for it.
     pub unschedulable: Option<Timestamp>,
     /// Its `terminationGracePeriodSeconds`.
@@ -260,13 +256,48 @@ impl Pod {
 
     /// Its node does not go.
     pub fn stays(&self) -> bool {
-        self.fate == NodeFate::Stays
+        self.node.fate == NodeFate::Stays
     }
 
     /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
     pub fn has_begun(&self) -> bool {
         self.lives() && self.containers != Containers::NeverStarted
     }
+}
+
+/// The node of a pod. One without a node is the scheduler's: it runs nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// None before it is scheduled.
+    pub name: Option<String>,
+    /// Whether its word on the pod can be trusted.
+    pub kubelet: Kubelet,
+    /// What becomes of it.
+    pub fate: NodeFate,
+}
+
+impl Node {
+    /// What its kubelet says of the pod is so.
+    pub fn is_heard(&self) -> bool {
+        self.kubelet == Kubelet::Heard
+    }
+
+    /// It is not Ready, or not there.
+    pub fn is_silent(&self) -> bool {
+        self.kubelet == Kubelet::Silent
+    }
+}
+
+/// Whether a node's agent is heard by the API server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kubelet {
+    /// The node is Ready, or there is none yet.
+    #[default]
+    Heard,
+    /// It is not: nobody knows what its pods do.
+    Silent,
+    /// Nodes are not read (`nodeDrain.enabled: false`): its word may be as old as any.
+    Unread,
 }
 
 /// What becomes of a node.
@@ -276,11 +307,11 @@ pub enum NodeFate {
     #[default]
     Stays,
     /// It is being emptied: it is cordoned, or an autoscaler has marked it. Its pods are replaced elsewhere, and drained.
-    Leaves,
+    Emptied,
     /// It dies soon, whatever we do: a spot instance that is taken back. What its pods accepted from now on would die with it.
-    Dies,
+    Dying,
     /// Somebody says that it is shut down (the taint `node.kubernetes.io/out-of-service`): nothing runs there.
-    Lost,
+    ShutDown,
 }
 
 /// Why and since when a pod drains.
@@ -342,19 +373,19 @@ pub struct Surroundings {
     pub unfenced_services: Vec<String>,
     /// The user's own PodDisruptionBudgets over these pods.
     pub foreign_budgets: Vec<String>,
-    /// What the user should know of the spec or of running pods, though nothing waits for it.
+    /// What the user should know of the spec or of running pods. No drain waits for it; where a child is refused the app is Stalled all the same.
     pub warnings: Vec<Warning>,
     /// Services with `publishNotReadyAddresses` that select the app's pods: even one that was never Ready may have been sent work.
     pub publishing_unready: Vec<String>,
-    /// The app has ended as many pods as it may without getting nearer to its spec; until then it ends no more.
+    /// The app has ended as many pods as it may without getting nearer to its spec: it ends no more for a while.
     pub brake: Option<Backoff>,
-    /// The Service or the budget, where its last write had no answer: tried again, and nothing waits for it.
+    /// The Service or the budget, where its last write had no answer. No drain waits for it; a deletion of the app does.
     pub late_children: Vec<Backoff>,
     /// The namespace is terminating: nothing can be made, all is taken by others.
     pub namespace_terminating: bool,
 }
 
-/// Something to know that nothing waits for.
+/// Something to know that no drain waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// As a word.

@@ -41,16 +41,16 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
         n => format!(" (and {n} more)"),
     };
     let since = whole_seconds(*since);
-    let what = match (pod.node_ready, pod.grace_ends) {
-        (false, _) => {
+    let what = match (pod.node.is_silent(), pod.grace_ends) {
+        (true, _) => {
             "its node is not Ready, so nobody knows whether it still runs; if the node is lost for good, remove it from the cluster"
                 .to_owned()
         }
-        (true, Some(at)) => format!(
+        (false, Some(at)) => format!(
             "it finishes its work, or does not handle SIGTERM (as a shell that is process 1); it may go on until {}",
             whole_seconds(at)
         ),
-        (true, None) => "it finishes its work, or does not handle SIGTERM".to_owned(),
+        (false, None) => "it finishes its work, or does not handle SIGTERM".to_owned(),
     };
     let message = format!("{}{others}: ending since {since}: {what}", pod.name);
     Some(Warning { reason: Reason::EndsSlowly, message })
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact};
     use crate::fixture;
-    use crate::observed::{CutMark, DrainMark, Epoch, Observed};
+    use crate::observed::{CutMark, DrainMark, Epoch, Kubelet, Observed};
 
     /// Whether a terminating pod that served counts as ended by others, with this last count and this edit; and whether as busy.
     fn judged(signal: Signal, in_flight: Option<u64>, edit: impl FnOnce(&mut Pod)) -> (bool, bool) {
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(judge(None, marked), (false, false), "a restarted operator cannot tell, and says nothing");
         assert_eq!(judge(Some(2), marked), (true, true), "in mid-drain: the way out of a held one");
         assert_eq!(
-            judge(Some(2), |p| p.node_ready = false),
+            judge(Some(2), |p| p.node.kubelet = Kubelet::Silent),
             (true, true),
             "on a lost node: nobody knows that it is done"
         );
@@ -162,7 +162,7 @@ mod tests {
                         process 1); it may go on until 1970-01-08T00:00:00Z";
         assert_eq!(said(60, |_| ()), (swallows.to_owned(), Some(80)));
         assert!(said(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more): "));
-        assert!(said(60, |p| p.node_ready = false).0.contains("remove it from the cluster"));
+        assert!(said(60, |p| p.node.kubelet = Kubelet::Silent).0.contains("remove it from the cluster"));
         assert_eq!(
             said(600, |p| p.containers = Containers::Finished),
             (String::new(), None),

@@ -24,7 +24,7 @@ pub struct Report {
     pub draining: u32,
     /// In flight in the draining pods, as far as they told.
     pub in_flight: u64,
-    /// The newest revision that serves, while another one is on its way.
+    /// The revision that is being replaced; without a rollout, the update revision.
     pub current_revision: Option<RevisionHash>,
     /// Each Deployment, newest first.
     pub revisions: Vec<RevisionReport>,

@@ -14,7 +14,7 @@ use crate::observed::{Containers, Epoch, Pod, PodUid, Readiness};
 pub enum Verdict {
     /// DELETE the pod with the uid and resourceVersion of this look, then at once bring `spec.replicas` from the value seen to `scale_to`.
     Go {
-        /// Never below the pods that live on. Equal to the value seen where there is nothing to lower.
+        /// Never lowered below the pods that live on; where there are more of them than replicas already, as it was seen. Equal to the value seen where there is nothing to lower.
         scale_to: u32,
         /// The grace of the DELETE; none is the pod's own.
         grace_seconds: Option<u32>,
@@ -33,7 +33,7 @@ pub enum Verdict {
 ///
 /// # Guarantees
 /// A pod that was put back to serving, re-marked by another leader, or replaced under its name is never deleted. `scale_to` is never
-/// below the number of pods that live on, so that the ReplicaSet has no busy pod to choose.
+/// lowered below the number of pods that live on, so that the ReplicaSet has no busy pod to choose.
 ///
 /// # Assumptions
 /// The scale follows within about a second: a spare that the ReplicaSet starts meanwhile is still Pending, and Pending pods are its first victims.
@@ -70,7 +70,7 @@ fn holds(found: &Pod, proof: Proof) -> bool {
         Proof::Idle { epoch } | Proof::Quiet { epoch } | Proof::Cut { epoch, .. } => drains_in(found, epoch),
         Proof::HandedOver { epoch } => drains_in(found, epoch) && !waits_in_a_volume(found),
         Proof::NotRunning => nothing_runs(found),
-        Proof::NeverWorked { .. } => found.node_ready && found.readiness == Readiness::Never,
+        Proof::NeverWorked { .. } => found.node.is_heard() && found.readiness == Readiness::Never,
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::serving;
-    use crate::observed::DrainMark;
+    use crate::observed::{DrainMark, Kubelet, Node};
 
     const EPOCH: Epoch = Epoch(4);
     const IDLE: Proof = Proof::Idle { epoch: EPOCH };
@@ -193,7 +193,7 @@ mod tests {
         let go = Verdict::Go { scale_to: 0, grace_seconds: Some(604_800) };
         assert_eq!(check(Some(&unready), proof, 1, 0), go);
         assert!(matches!(check(Some(&serving("a")), proof, 1, 0), Verdict::Void(_)), "it is Ready now");
-        let lost = Pod { node_ready: false, ..unready };
+        let lost = Pod { node: Node { kubelet: Kubelet::Silent, ..Node::default() }, ..unready };
         assert!(matches!(check(Some(&lost), proof, 1, 0), Verdict::Void(_)), "nobody hears its kubelet");
     }
 

@@ -1,13 +1,13 @@
 //! Growing and shrinking: which pods come, which come back, and which may start to drain.
 //!
-//! P3 is kept here and nowhere else: `room` bounds creation, `spendable` bounds drains.
+//! P3: [`Snapshot::room`] bounds creation, `spendable` bounds drains. Exceptions: [`node_drain::give_up`], and [`protect`], which only takes back a choice.
 
 use graceful_api::{DrainReason, RevisionHash};
 
 use crate::action::{Action, DeletionCost};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::needs_no_drain;
-use crate::expendable::{expendable, superseded, works};
+use crate::expendable::{expendable, superseded, update_takes_work};
 use crate::futile::may_make;
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
@@ -21,7 +21,8 @@ pub(crate) struct Course<'a> {
     pub(crate) rolling: bool,
 }
 
-/// The update revision, unless Kubernetes refuses it or the rollout is paused: then what already serves grows and shrinks instead.
+/// The update revision, unless it has no Deployment yet and Kubernetes does not take one, or a pause came before any pod of it takes work: then what already
+/// serves grows and shrinks instead.
 pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
     let app = &snapshot.observed.app;
     let current = snapshot.serving_revision().map(|r| &r.hash);
@@ -30,7 +31,7 @@ pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
     if !exists && !snapshot.may_be_made() {
         return stay();
     }
-    if app.paused && !works(snapshot) && current.is_some() {
+    if app.paused && !update_takes_work(snapshot) && current.is_some() {
         return stay();
     }
     Course { growth: Some(&app.update), rolling: !app.paused }
@@ -48,11 +49,11 @@ pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Before all else: pods of superseded revisions that cannot be busy. A crash-looping revision would fill the surge and block its own fix.
+/// Before any pod is made: pods of superseded revisions that need no drain. A crash-looping revision would fill the surge and block its own fix.
 /// True while one of them is on its way out.
 pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
-    // A pause holds what would be drained, and no pod that never started of a revision that serves nobody.
-    let halted = !course.rolling && snapshot.observed.app.paused && works(snapshot);
+    // A pause stops drains; pods that cannot be busy, of a revision that serves nobody, go all the same.
+    let halted = !course.rolling && snapshot.observed.app.paused && update_takes_work(snapshot);
     if !course.rolling && !halted {
         return false;
     }
@@ -64,7 +65,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
             && (!halted || snapshot.cannot_be_busy(p))
     };
     let mut pods: Vec<_> = snapshot.routed().filter(goes).collect();
-    // Of what serves only what is beyond the rest: it goes last.
+    // Revisions that are relied on come last, and only their surplus goes.
     pods.sort_by_key(|p| expendable(snapshot, &p.revision) < i64::MAX);
     for pod in pods {
         if let Some(proof) = needs_no_drain(snapshot, pod)
@@ -116,8 +117,8 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
     }
     let mut room = if clearing { 0 } else { snapshot.room() };
     if let Some(serving) = still_serving(snapshot, course) {
-        // A stuck rollout and an autoscaler: only the surge is made of what has proven nothing. While a node is emptied, none of it.
-        let share = if node_drain::comes_first(snapshot) { 0 } else { unproven_share(app) };
+        // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While a node is emptied, none of it.
+        let share = if node_drain::comes_first(snapshot) { 0 } else { newcomers_share(app) };
         need = need.min(i64::from(share) - revision.map_or(0, |r| snapshot.staying_of(r)));
         room -= grow_serving(snapshot, draft, serving, room - need.max(0));
     }
@@ -140,11 +141,14 @@ pub(crate) fn still_serving<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) ->
     let rolling_out = course.rolling && course.growth == Some(snapshot.update());
     let ever_worked = snapshot.revision(snapshot.update()).is_some_and(|r| r.proven);
     let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
-    snapshot.serving_revision().filter(|_| rolling_out && !ever_worked && !works(snapshot)).filter(serves)
+    snapshot
+        .serving_revision()
+        .filter(|_| rolling_out && !ever_worked && !update_takes_work(snapshot))
+        .filter(serves)
 }
 
-/// How many pods of a revision that has proven nothing there may be.
-fn unproven_share(app: &App) -> u32 {
+/// How many pods there may be of a new revision of which none takes work yet.
+fn newcomers_share(app: &App) -> u32 {
     if app.max_surge > 0 { app.max_surge } else { app.max_unavailable }
 }
 
@@ -190,7 +194,7 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
     pods
 }
 
-/// Starts the drains that the budget allows.
+/// Starts drains: first of pods that go with their node, whatever the budget; then those that the budget allows.
 pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
     node_drain::give_up(snapshot, draft);
     if fenced(snapshot) {
@@ -208,14 +212,14 @@ pub(crate) fn fenced(snapshot: &Snapshot<'_>) -> bool {
     snapshot.observed.surroundings.unfenced_services.is_empty()
 }
 
-/// How many counting pods may stop serving: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
+/// How many pods that take work may be taken out of service: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
 ///
-/// While a rollout that can surge has proven nothing yet, only what serves above `replicas` itself: a bad revision costs no capacity. Where the
+/// While no pod of a rollout that can surge takes work yet, only what serves above `replicas` itself: a bad revision costs no capacity. Where the
 /// surge cannot come at all, one pod makes room for it, if maxUnavailable has one.
 fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let app = &snapshot.observed.app;
-    let unproven = course.rolling && app.max_surge > 0 && !works(snapshot);
-    let may_miss = match unproven {
+    let nothing_takes_work_yet = course.rolling && app.max_surge > 0 && !update_takes_work(snapshot);
+    let may_miss = match nothing_takes_work_yet {
         false => app.max_unavailable,
         true if surge_cannot_come(snapshot) => app.max_unavailable.min(1),
         true => 0,
@@ -329,7 +333,7 @@ fn may_be_unrouted(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 
 pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
     // What is deleted, or dies with its node, is to serve nobody any more, whenever it can be ended.
-    let at_once = reason == DrainReason::Delete || pod.fate == NodeFate::Dies;
+    let at_once = reason == DrainReason::Delete || pod.node.fate == NodeFate::Dying;
     let may = at_once || may_be_unrouted(snapshot, pod);
     if !may || snapshot.backs_off(pod.backoff.as_ref()) || chosen_from(snapshot, pod) {
         return;
@@ -344,7 +348,7 @@ fn chosen_from(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     snapshot.revision(&pod.revision).is_some_and(|r| snapshot.live_of(&r.hash) > r.replicas)
 }
 
-/// Older revisions that have, or will have, pods.
+/// How many live pods are of other revisions than the spec asks for.
 pub(crate) fn superseded_pods(snapshot: &Snapshot<'_>) -> u32 {
     count(snapshot.live.iter().filter(|p| snapshot.superseded(p)))
 }

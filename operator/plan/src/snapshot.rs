@@ -19,14 +19,14 @@ pub(crate) struct Snapshot<'a> {
     /// Pods that a ReplicaSet counts (neither terminating nor finished) and is not told to take.
     pub(crate) live: Vec<&'a Pod>,
     /// The others that it counts, which it is told to take and has not taken yet (`retire::may_scale_first`): as good as gone, but for P3.
-    leaving: Vec<&'a Pod>,
+    to_be_taken: Vec<&'a Pod>,
 }
 
 impl<'a> Snapshot<'a> {
     pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
         let mut live: Vec<_> = observed.pods.iter().filter(|p| p.lives()).collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut leaving = Vec::new();
+        let mut to_be_taken = Vec::new();
         for revision in &observed.revisions {
             let counted = count(live.iter().filter(|p| p.revision == revision.hash));
             let to_go = counted.saturating_sub(revision.replicas) as usize;
@@ -34,14 +34,14 @@ impl<'a> Snapshot<'a> {
             let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_));
             let before_it = live.iter().any(|p| {
                 p.revision == revision.hash
-                    && !p.retiring
+                    && !p.cheapest
                     && p.containers != Containers::NeverStarted
                     && !ready(p)
             });
-            let is_next = |p: &&Pod| p.revision == revision.hash && p.retiring && !(before_it && ready(p));
-            leaving.extend(live.extract_if(.., |p| is_next(p)).take(to_go));
+            let is_next = |p: &&Pod| p.revision == revision.hash && p.cheapest && !(before_it && ready(p));
+            to_be_taken.extend(live.extract_if(.., |p| is_next(p)).take(to_go));
         }
-        Self { observed, clock: Clock::at(now), live, leaving }
+        Self { observed, clock: Clock::at(now), live, to_be_taken }
     }
 
     pub(crate) fn update(&self) -> &'a RevisionHash {
@@ -131,7 +131,7 @@ impl<'a> Snapshot<'a> {
 
     /// Those that may be relied on; where a node dies, not on its pods.
     pub(crate) fn taking_work(&self) -> u32 {
-        let lasts = |p: &&&Pod| matches!(p.fate, NodeFate::Stays | NodeFate::Leaves);
+        let lasts = |p: &&&Pod| matches!(p.node.fate, NodeFate::Stays | NodeFate::Emptied);
         count(self.live.iter().filter(lasts).filter(|p| self.takes_work(p)))
     }
 
@@ -154,7 +154,7 @@ impl<'a> Snapshot<'a> {
         count(self.live.iter().filter(|p| p.revision == *hash))
     }
 
-    /// Pods of a revision that serve or will, those its ReplicaSet has yet to make or take included: its replicas less its draining pods.
+    /// How many pods a revision will have in service once its ReplicaSet has followed: its replicas less its draining pods.
     pub(crate) fn wanted_of(&self, revision: &Revision) -> i64 {
         let draining = count(self.draining().filter(|p| p.revision == revision.hash));
         i64::from(revision.replicas) - i64::from(draining)
@@ -162,19 +162,19 @@ impl<'a> Snapshot<'a> {
 
     /// The same, of those that stay: one on a node that goes is to be replaced.
     pub(crate) fn staying_of(&self, revision: &Revision) -> i64 {
-        let leave = self.on_leaving_nodes().filter(|p| p.revision == revision.hash);
+        let leave = self.on_going_nodes().filter(|p| p.revision == revision.hash);
         self.wanted_of(revision) - i64::from(count(leave))
     }
 
-    /// Pods that are routed to, on nodes that go.
-    pub(crate) fn on_leaving_nodes(&self) -> impl Iterator<Item = &'a Pod> {
+    /// Pods that are routed to, and whose node is emptied, dying or shut down.
+    pub(crate) fn on_going_nodes(&self) -> impl Iterator<Item = &'a Pod> {
         self.routed().filter(|p| !p.stays())
     }
 
     /// How many pods may be made, by P3. Those whose node dies or is lost do not count: they are as good as gone, and their replacements come at once.
     pub(crate) fn room(&self) -> i64 {
         let app = &self.observed.app;
-        let doomed = self.live.iter().filter(|p| matches!(p.fate, NodeFate::Dies | NodeFate::Lost));
+        let doomed = self.live.iter().filter(|p| matches!(p.node.fate, NodeFate::Dying | NodeFate::ShutDown));
         i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(self.total())
             + i64::from(count(doomed))
     }
@@ -183,7 +183,7 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn total(&self) -> u32 {
         let owned: u32 = self.observed.revisions.iter().map(|r| r.replicas.max(self.live_of(&r.hash))).sum();
         let orphans = count(self.live.iter().filter(|p| self.revision(&p.revision).is_none()));
-        owned.saturating_add(orphans).saturating_add(count(self.leaving.iter()))
+        owned.saturating_add(orphans).saturating_add(count(self.to_be_taken.iter()))
     }
 
     /// No pod of this revision was ever Ready or heard: no Service has sent it anything, and it can only be a bad one or a new one.
@@ -199,7 +199,7 @@ impl<'a> Snapshot<'a> {
         self.observed.pods.iter().filter(move |p| p.revision == *hash)
     }
 
-    /// The newest revision that serves, other than the update revision; where none does, the newest that still has pods or replicas.
+    /// The newest other revision that takes work; where none does, the newest that still wants pods.
     pub(crate) fn serving_revision(&self) -> Option<&'a Revision> {
         self.observed
             .revisions

@@ -64,7 +64,7 @@ fn stalled_by(backoff: &Backoff) -> Option<Stall> {
     }
 }
 
-/// A Deployment whose pods may go and are kept all the same, since the API server or a controller is too slow.
+/// Something is left alone since the API server or a controller is too slow: a Deployment's scale, a pod, our finalizer, the Service or the budget.
 pub(crate) fn too_slow(snapshot: &Snapshot<'_>) -> bool {
     backoffs(snapshot).any(|b| b.cause.is_slowness())
 }
@@ -86,13 +86,13 @@ pub(crate) fn is_stuck(snapshot: &Snapshot<'_>) -> bool {
     failing(snapshot).is_some()
 }
 
-/// A new pod that has failed to count for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
+/// A new pod that has not taken work for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
 fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
     let update = snapshot.revision(snapshot.update())?;
     if let Some(failure) = &update.replica_failure {
         let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
         if snapshot.clock.past(overdue) {
-            let message = format!("{}: no pod can be made: {}", update.name, failure.message);
+            let message = waiting_for::no_room(snapshot, &failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
         }
     }
@@ -103,7 +103,7 @@ fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
         };
         let overdue = after(since, snapshot.observed.app.progress_deadline_seconds);
         if snapshot.clock.past(overdue) && found.is_none() {
-            found = Some(Stall { reason, message: waiting_for::new_pod(snapshot, pod) });
+            found = Some(Stall { reason, message: waiting_for::new_pod(snapshot, pod, "") });
         }
     }
     found

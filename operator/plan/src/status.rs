@@ -20,7 +20,12 @@ pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>
     let phase = phase(snapshot, stall.as_ref());
     let mut waiting_for = waiting_for::sentence(snapshot, draft, course, stall.as_ref());
     if waiting_for.is_empty() && phase != Phase::Serving {
-        "the last changes are taking effect".clone_into(&mut waiting_for);
+        let what = if draft.actions.is_empty() {
+            "Kubernetes carries out the last change"
+        } else {
+            "the operator is about to act"
+        };
+        what.clone_into(&mut waiting_for);
     }
     let warning = warning(snapshot, stall.as_ref());
     let drained: Vec<_> = draining_pods(snapshot);
@@ -78,7 +83,7 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
         && snapshot.revision(&app.update).is_some()
         && all_here(snapshot)
         && snapshot.total() <= app.replicas
-        && snapshot.on_leaving_nodes().next().is_none()
+        && snapshot.on_going_nodes().next().is_none()
         && others::busy(snapshot).next().is_none()
 }
 
@@ -103,11 +108,12 @@ fn conditions(
     let serving = snapshot.serving();
     let enough = serving >= app.replicas.saturating_sub(app.max_unavailable);
     let draining = count(snapshot.draining());
+    let pods = if serving == 1 { "pod serves" } else { "pods serve" };
     let (why, busy) = match phase {
         Phase::Serving => (Reason::AsDesired, false),
         Phase::Rolling if superseded_pods(snapshot) > 0 => (Reason::RollingOut, true),
         Phase::Rolling => (Reason::Scaling, true),
-        Phase::Draining if node_drain::goes_on(snapshot) => (Reason::NodeDraining, true),
+        Phase::Draining if node_drain::is_under_way(snapshot) => (Reason::NodeDraining, true),
         Phase::Draining if draining > 0 => (Reason::Draining, true),
         Phase::Draining if snapshot.total() > app.replicas => (Reason::Scaling, true),
         Phase::Draining => (Reason::EndedByOthers, true),
@@ -130,7 +136,7 @@ fn conditions(
             ConditionType::Available,
             enough,
             if enough { Reason::MinimumReplicasAvailable } else { Reason::MinimumReplicasUnavailable },
-            &format!("{serving} of {} replicas serve", app.replicas),
+            &format!("{serving} {pods}, {} asked for", app.replicas),
         ),
         condition(ConditionType::Progressing, stall.is_none(), why, &said),
         condition(

@@ -53,11 +53,11 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let lingers = |p: &Pod| {
         let over = |mark: DrainMark| after(mark.since, snapshot.policy(p).linger_seconds);
-        p.lingering || p.drain.is_none_or(|mark| !snapshot.clock.past(over(mark)))
+        p.bridged || p.drain.is_none_or(|mark| !snapshot.clock.past(over(mark)))
     };
     let closed = snapshot.routed().next().is_none() && !snapshot.draining().any(lingers);
     if closed
-        && !children_are_refused(snapshot)
+        && !children_back_off(snapshot)
         && !snapshot.live.is_empty()
         && snapshot.observed.surroundings.service != Child::AsWanted
     {
@@ -66,7 +66,7 @@ fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 /// The last removal of the Service or the budget was refused just now, or had no answer.
-fn children_are_refused(snapshot: &Snapshot<'_>) -> bool {
+fn children_back_off(snapshot: &Snapshot<'_>) -> bool {
     snapshot.observed.surroundings.late_children.iter().any(|h| snapshot.backs_off(Some(h)))
 }
 
@@ -75,7 +75,7 @@ fn remove_children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
     }
     // Their removal is tried again after a pause, and the finalizer goes after them.
-    if children_are_refused(snapshot) {
+    if children_back_off(snapshot) {
         return;
     }
     let around = &snapshot.observed.surroundings;

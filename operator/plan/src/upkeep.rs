@@ -39,7 +39,7 @@ fn asks(verdict: &TemplateVerdict) -> bool {
     matches!(verdict, TemplateVerdict::Unknown | TemplateVerdict::RefusedBefore(_))
 }
 
-/// Before anything that it might save: a revision that worked once is drained for good, whatever becomes of its pods.
+/// First, since what follows reads it: once a pod of a revision has worked, its pods are always drained before they are ended.
 fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let worked = |p: &Pod| p.readiness != Readiness::Never || snapshot.answer(p).is_some();
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {

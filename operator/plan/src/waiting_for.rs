@@ -22,7 +22,7 @@ pub const LONGEST_SENTENCE: usize = 500;
 /// So many of the user's Services are named, and the others are counted.
 const SERVICES_NAMED: usize = 2;
 
-/// How long past its linger a pod may still say that it accepts before that is called wrong.
+/// How long past its linger a pod may still say that it accepts before that is called wrong. (Its EndpointSlices go sooner: `drains::LATCHES_WITHIN`.)
 const PATIENT: SignedDuration = SignedDuration::from_secs(30);
 
 /// Empty when nothing is waited for.
@@ -40,7 +40,7 @@ pub(crate) fn sentence(
     let untold = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();
     parts.extend(backoffs(snapshot).find(untold).map(Backoff::words));
     // Said before a drain that may take an hour: it may be for this that there is one.
-    parts.extend(no_pods(snapshot));
+    parts.extend(no_pods(snapshot).filter(|said| !parts.contains(said)));
     parts.extend(drains(snapshot));
     if parts.is_empty() {
         parts.extend(new_pods(snapshot));
@@ -59,46 +59,58 @@ fn drains(snapshot: &Snapshot<'_>) -> Option<String> {
     pods.sort_by_key(|p| (p.drain.map(|d| d.since), &p.name));
     let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
     let pod = pods.iter().find(held).or(pods.first())?;
-    let others = match pods.len() - 1 {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
-    Some(format!("{}{others}", drain(snapshot, pod)))
+    Some(drain(snapshot, pod, &and_more(pods.len() - 1)))
 }
 
-fn drain(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
+/// Behind the name of the one pod that is told of.
+fn and_more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => " (and 1 more pod)".to_owned(),
+        n => format!(" (and {n} more pods)"),
+    }
+}
+
+/// The facts first, and what a person can do last.
+fn drain(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
     let since = pod.drain.map_or(snapshot.clock.now(), |d| d.since);
     let age = age(&snapshot.clock, since);
     let contact = snapshot.contact(pod);
-    let lost = (!pod.node_ready).then(|| {
-        let known = snapshot.answer(pod).map_or(String::new(), |a| format!(" (last known {} in flight)", a.in_flight.total));
-        format!("counted busy: its node is not Ready, so nobody knows what it does{known}; if the node is lost for good, remove it from the cluster")
-    });
-    let what = lost.unwrap_or_else(|| {
-        match (contact.and_then(|c| c.error.as_ref()), contact.and_then(|c| c.answer.as_ref())) {
-            (Some(error), Some(last)) => {
-                format!("counted busy: {} (last known {} in flight)", error.message, last.in_flight.total)
-            }
-            (Some(error), None) => format!("counted busy: {}", error.message),
-            (None, None) => "not heard yet".to_owned(),
-            (None, Some(_)) => in_flight(snapshot, pod),
-        }
-    });
+    let error = contact.and_then(|c| c.error.as_ref());
+    let known = || {
+        snapshot
+            .answer(pod)
+            .map_or(String::new(), |a| format!(" (last known {} in flight)", a.in_flight.total))
+    };
+    let mut help = Vec::new();
+    let what = if pod.node.is_silent() {
+        help.push("if the node is lost for good, remove it from the cluster".to_owned());
+        format!("counted busy: its node is not Ready, so nobody knows what it does{}", known())
+    } else if let Some(error) = error {
+        help.push(error.message.clone());
+        format!("counted busy, since it cannot be asked{}", known())
+    } else {
+        in_flight(snapshot, pod)
+    };
     let restarted = match contact.and_then(|c| c.restarted) {
-        Some(r) => format!(", restarted in place {} × (had {} in flight)", r.times, r.last_known),
+        Some(r) => format!(", restarted in place {} ({} in flight before)", times(r.times), r.last_known),
         None => String::new(),
     };
-    let wrong = contact.and_then(words).map_or(String::new(), |why| format!(", {why}"));
-    let way_out = if progress(snapshot, pod) == Progress::Held {
-        let seconds = snapshot.policy(pod).deadline_seconds;
-        format!(
-            ", past its deadline of {seconds} s and held: wait, or `kubectl -n {} delete pod {}` to let it end within its grace period",
+    help.extend(contact.and_then(words).map(str::to_owned));
+    let mut held = String::new();
+    if progress(snapshot, pod) == Progress::Held {
+        held = format!(", past its deadline of {} s and held", snapshot.policy(pod).deadline_seconds);
+        help.push(format!(
+            "wait, or `kubectl -n {} delete pod {}` to let it end within its grace period",
             snapshot.observed.app.namespace, pod.name
-        )
-    } else {
-        String::new()
-    };
-    format!("{}: {what}{restarted}{wrong}, draining for {age}{way_out}", pod.name)
+        ));
+    }
+    let colon = if help.is_empty() { "" } else { ": " };
+    format!("{}{others}: {what}{restarted}, draining for {age}{held}{colon}{}", pod.name, help.join("; "))
+}
+
+fn times(n: u32) -> String {
+    if n == 1 { "once".to_owned() } else { format!("{n} times") }
 }
 
 /// Nothing is left for us to do there: its controller ends the pods, and each drains itself.
@@ -121,18 +133,16 @@ fn ended_by_others(snapshot: &Snapshot<'_>) -> Option<String> {
     let mut pods: Vec<_> = others::busy(snapshot).collect();
     pods.sort_by_key(|(p, count)| (std::cmp::Reverse(count.total), &p.name));
     let (pod, count) = pods.first()?;
-    let others = match pods.len() - 1 {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
-    let until = match (pod.node_ready, pod.grace_ends) {
-        (false, _) => {
+    let others = and_more(pods.len() - 1);
+    let until = match (pod.node.is_silent(), pod.grace_ends) {
+        (true, _) => {
             " as last known; its node is not Ready, so nobody knows: if it is lost for good, remove it from the cluster".to_owned()
         }
-        (true, Some(at)) => format!(", its grace period ends at {}", whole_seconds(at)),
-        (true, None) => String::new(),
+        (false, Some(at)) => format!("; it has until {} to finish", whole_seconds(at)),
+        (false, None) => String::new(),
     };
-    Some(format!("{}: ended by others with {}{until}{others}", pod.name, counts(*count, None)))
+    let how = "deleted by somebody else (kubectl delete, an eviction)";
+    Some(format!("{}{others}: {how} with {}{until}", pod.name, counts(*count, None)))
 }
 
 fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
@@ -142,13 +152,18 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
     let count = answer.in_flight;
     let suffix = match state(snapshot, pod) {
         _ if never_latches(snapshot, pod) => {
-            ", and it still accepts long after its linger: PUT must close admission by itself"
+            ", and it still accepts long after its linger: after PUT /drain the app must stop accepting once lingerSeconds have passed (docs/protocol.md)"
         }
         PodState::Lingering => ", lingering",
         PodState::Draining if count.total == 0 && snapshot.policy(pod).signal == Signal::Http => {
             ", but it has not confirmed this drain yet"
         }
-        PodState::Draining if count.total == 0 => ", zero must hold",
+        PodState::Draining if count.total == 0 => {
+            return format!(
+                "0 in flight, ended once that has held for {} s (quietSeconds)",
+                snapshot.policy(pod).quiet_seconds
+            );
+        }
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
@@ -189,7 +204,7 @@ fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
             .is_some_and(|d| snapshot.clock.past(d.since.saturating_add(linger).unwrap_or(Timestamp::MAX)))
 }
 
-/// New pods that do not count yet.
+/// New pods that do not take work yet.
 fn new_pods(snapshot: &Snapshot<'_>) -> Option<String> {
     let mut pods: Vec<_> =
         snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
@@ -199,16 +214,12 @@ fn new_pods(snapshot: &Snapshot<'_>) -> Option<String> {
     }
     pods.sort_by_key(|p| (p.created, &p.name));
     let first = pods.first()?;
-    let others = match pods.len() - 1 {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
-    Some(format!("{}{others}", new_pod(snapshot, first)))
+    Some(new_pod(snapshot, first, &and_more(pods.len() - 1)))
 }
 
-/// What keeps one new pod from counting.
-pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
-    let name = &pod.name;
+/// What keeps one new pod from taking work.
+pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
+    let name = format!("{}{others}", pod.name);
     let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
     match (snapshot.available_from(pod), &pod.trouble, error) {
         (Some(from), ..) if !snapshot.clock.past(from) => {
@@ -232,7 +243,7 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
             )
         }
         (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),
-        (None, None, _) if !pod.node_ready => format!(
+        (None, None, _) if pod.node.is_silent() => format!(
             "{name}: not Ready: its node is not Ready; if the node is lost for good, remove it from the cluster"
         ),
         (None, None, _) => format!("{name}: not Ready yet"),
@@ -269,14 +280,14 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     }
     if draft.ask_serving && draft.actions.is_empty() {
         return Some(
-            "the idlest serving pods are to go: once all have said how busy they are, and as far as maxUnavailable allows".to_owned(),
+            "scaling down: the least busy pods drain once every pod has told what it has in flight, and as far as spec.rollout.maxUnavailable allows".to_owned(),
         );
     }
     let here = count(snapshot.routed().filter(|p| !snapshot.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let (pods, are) = if missing == 1 { ("pod", "is") } else { ("pods", "are") };
     if missing > 0 {
-        let lost = count(snapshot.live.iter().filter(|p| !p.node_ready));
+        let lost = count(snapshot.live.iter().filter(|p| p.node.is_silent()));
         let lost = match lost {
             0 => String::new(),
             n => {
@@ -305,7 +316,7 @@ fn no_pods(snapshot: &Snapshot<'_>) -> Option<String> {
 }
 
 /// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
-fn no_room(snapshot: &Snapshot<'_>, words: &str) -> String {
+pub(crate) fn no_room(snapshot: &Snapshot<'_>, words: &str) -> String {
     format!("no pod of revision {} can be made: {words}; {}", snapshot.update(), what_helps(snapshot, words))
 }
 
@@ -314,7 +325,7 @@ fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
     if words.contains("exceeded quota") {
         return what_makes_room(snapshot, 0);
     }
-    "mend what refuses it; it is tried again".to_owned()
+    "change the policy or webhook that refuses it; it is tried again by itself".to_owned()
 }
 
 /// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go.

@@ -173,10 +173,10 @@ impl Run {
             Event::DrainByHand(nth) if self.signal == Signal::Http => world.drain_by_hand(*nth),
             Event::DrainByHand(_) => {}
             Event::Cordon(node) if world.nodes[*node] == NodeFate::Stays => {
-                world.nodes[*node] = NodeFate::Leaves;
+                world.nodes[*node] = NodeFate::Emptied;
                 world.deeds.edits += world.app.replicas;
             }
-            Event::Uncordon(node) if world.nodes[*node] == NodeFate::Leaves => {
+            Event::Uncordon(node) if world.nodes[*node] == NodeFate::Emptied => {
                 world.nodes[*node] = NodeFate::Stays;
             }
             Event::Cordon(_) | Event::Uncordon(_) => {}
@@ -195,7 +195,7 @@ fn calm(world: &mut World) {
     // One node stays cordoned where the other can take all.
     world.node_dies_at = [None; 2];
     for node in 0..world.nodes.len() {
-        if matches!(world.nodes[node], NodeFate::Dies | NodeFate::Lost) {
+        if matches!(world.nodes[node], NodeFate::Dying | NodeFate::ShutDown) {
             world.node_ends(node);
         }
     }
@@ -263,7 +263,7 @@ proptest! {
         let live: Vec<_> = world.pods.iter().filter(|p| p.lives()).collect();
         prop_assert_eq!(live.len(), world.app.replicas as usize);
         prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.routed));
-        prop_assert!(live.iter().all(|p| !p.lingering), "a serving pod has slices of a lingering one");
+        prop_assert!(live.iter().all(|p| !p.bridged), "a serving pod has slices of a lingering one");
         let takes_work = |p: &&&model::Pod| p.process.as_ref().is_some_and(|p| !p.closed && p.lingers_until.is_none());
         prop_assert_eq!(live.iter().filter(takes_work).count(), live.len(), "a serving pod takes no work");
         let old = world.deployments.iter().filter(|(hash, d)| **hash != world.app.update && d.replicas > 0);

@@ -246,7 +246,7 @@ fn take(world: &mut World, step: &Step) -> String {
             format!("nodes have places for {pods} pods")
         }
         Step::Cordon(node) => {
-            world.nodes[*node] = NodeFate::Leaves;
+            world.nodes[*node] = NodeFate::Emptied;
             format!("kubectl drain node{}", node + 1)
         }
         Step::Uncordon(node) => {

@@ -168,7 +168,9 @@ impl Cluster {
         let n = self.ledger.pods_made.fetch_add(1, Ordering::Relaxed);
         let template = &deployment["spec"]["template"];
         let mut spec = template["spec"].clone();
-        spec["nodeName"] = json!("n1");
+        let nodes = self.world.list("nodes");
+        let open = nodes.iter().find(|node| node["spec"]["unschedulable"] != true);
+        spec["nodeName"] = open.map(|node| node["metadata"]["name"].clone()).unwrap_or_default();
         let pod = json!({
             "metadata": {
                 "name": format!("{owner}-rs-{n}"),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::scenarios::{CALM, Stage, spec, template};
+use super::scenarios::{CALM, Stage, node, spec, template};
 
 pub(super) fn condition<'a>(app: &'a Value, kind: &str) -> &'a Value {
     let conditions = app["status"]["conditions"].as_array();
@@ -112,4 +112,24 @@ async fn a_service_that_others_made_is_not_taken_over() {
     stage.delete();
     stage.until("the app to go", CALM, |s| s.app().is_none()).await;
     assert_eq!(stage.world.list("services").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cordoned_is_emptied() {
+    let mut stage = Stage::settled_with(56, spec(2)).await;
+    stage.world.write(|w| {
+        w.create("nodes", "", node("n2")).unwrap();
+        let first = ("nodes".to_owned(), String::new(), "n1".to_owned());
+        let cordon = |node: &mut Value| {
+            node["spec"]["unschedulable"] = json!(true);
+            Ok(())
+        };
+        w.edit(&first, &json!({}), cordon).unwrap();
+    });
+    stage
+        .until("all pods are on the other node", CALM, |s| {
+            s.settled("0", 2) && s.world.list("pods").iter().all(|pod| pod["spec"]["nodeName"] == "n2")
+        })
+        .await;
+    stage.lost_nothing();
 }

@@ -135,7 +135,7 @@ async fn where_a_wrong_choice_would_lose_something_a_slow_api_server_is_waited_f
     stage.change(&template("1"));
     stage
         .until("Held, with what was measured", CALM, |s| {
-            says(s, "Held", "too slow to retire safely: a dry run of the scale took 0.7 s")
+            says(s, "Held", "too slow to retire safely. A dry run of the scale took 0.7 s")
         })
         .await;
     assert_eq!(stage.deletions(), 0);
@@ -431,8 +431,7 @@ async fn a_spare_that_would_have_clients_is_not_made() {
     stage.change(&template("1"));
     stage
         .until("Held, with what was measured", CALM, |s| {
-            let measured =
-                "its ReplicaSet does not hear of a change within 500 ms, and a write to a pod takes 1.5 s";
+            let measured = "takes more than 500 ms to notice a change, and a write to a pod takes 1.5 s";
             says(s, "Held", measured)
         })
         .await;

@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::cluster::{ADMIN, Cluster, Ledger, Processes, alive, ready};
 use super::faulty::{Dice, client};
 use super::world::{World, merge};
+use crate::observe::NodeDrain;
 use crate::probe::Asker;
 use crate::run::{Settings, run_on};
 
@@ -40,9 +41,7 @@ impl Stage {
         eprintln!("seed {seed}");
         let (world, dice, ledger) = (World::default(), Dice::new(seed, percent), Arc::new(Ledger::default()));
         world.write(|w| {
-            let node = json!({"metadata": {"name": "n1"}, "spec": {}, "status": {"conditions": [
-                {"type": "Ready", "status": "True"}]}});
-            w.create("nodes", "", node).unwrap();
+            w.create("nodes", "", node("n1")).unwrap();
         });
         let (processes, mut played) = (Processes::default(), JoinSet::new());
         played.spawn(Cluster::play(world.clone(), dice.clone(), Arc::clone(&ledger), Arc::clone(&processes)));
@@ -240,10 +239,19 @@ async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
         let never = std::future::pending();
         // The app that another operator runs is in none of these.
         let namespaces = ["apps".to_owned(), "many".to_owned()].into();
-        let settings = Settings { listen: listener.local_addr().unwrap(), instance: None, namespaces };
+        let settings = Settings {
+            listen: listener.local_addr().unwrap(),
+            instance: None,
+            node_drain: Some(NodeDrain::default()),
+            namespaces,
+        };
         run_on(&watching, calling, listener, settings, Asker::that_reaches_loopback(), never).await.unwrap();
     });
     (operator, port)
+}
+
+pub(super) fn node(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
 }
 
 pub(super) fn spec(replicas: u32) -> Value {

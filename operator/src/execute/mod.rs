@@ -284,7 +284,9 @@ fn words(action: &Action) -> String {
             format!("scaled revision {revision} up from {from} to {to}")
         }
         Action::ScaleDown { revision, from, to } => {
-            format!("scaled revision {revision} down from {from} to {to}: no pod is behind these replicas")
+            format!(
+                "scaled revision {revision} down from {from} to {to}: no pod that has started is behind these replicas"
+            )
         }
         Action::Unroute { pod, epoch, reason, .. } => {
             format!("took pod {} out of service in epoch {epoch} for {reason}", pod.name)

@@ -39,7 +39,7 @@ use crate::written::Kind;
 /// the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// How long after the DELETE the scale is tried at all.
+/// How long after the DELETE a scale that meets a conflict is tried again.
 const IN_TIME: Duration = Duration::from_secs(1);
 
 /// How often a scale that meets a conflict is tried again: the Deployment's status moves a few times while a pod goes.
@@ -287,22 +287,27 @@ async fn kept_for_its_replica_set(
         Outcome::Done => match follows_at_once(scene, &name).await? {
             Some(true) => return Ok(None),
             Some(false) => {
-                format!("its ReplicaSet does not hear of a change within {} ms", FOLLOWS_AT_ONCE.as_millis())
+                format!(
+                    "the controller of Deployment {name} takes more than {} ms to notice a change",
+                    FOLLOWS_AT_ONCE.as_millis()
+                )
             }
             None => return Ok(Some(CHANGED)),
         },
         Outcome::Refused(why) => {
-            format!("how fast its ReplicaSet hears of a change cannot be found out ({why})")
+            format!(
+                "how fast the controller of Deployment {name} notices a change cannot be found out ({why})"
+            )
         }
         undone @ Outcome::LookAgain(_) => return Ok(Some(undone)),
     };
     let write = pod_write.map_or_else(
-        || "none to a pod is taken".to_owned(),
+        || "the API server refuses writes to its pods".to_owned(),
         |took| format!("a write to a pod takes {:.1} s", took.as_secs_f64()),
     );
     let message = format!(
-        "Deployment {name}: {measured}, and {write}, so that a pod made in between would have clients that end with it (an admission webhook or policy \
-         on replicasets and pods, or a busy API server); {} may go and waits",
+        "pod {} may be ended and is kept: {measured}, and {write}. A pod that is made in its place could get clients before it is taken back (an admission \
+         webhook or policy on replicasets and pods, or a busy API server)",
         what.pod.name
     );
     let of = Of::Deployment(what.revision.clone());
@@ -331,11 +336,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The pod waits, and what was measured is told.
 fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Outcome {
     let message = format!(
-        "the API server is too slow to retire safely: a dry run of the scale took {:.1} s, and one that comes more than {:.1} s after the \
-         DELETE could end a busy pod; {} may go and waits",
+        "pod {} may be ended and is kept: the API server is too slow to retire safely. A dry run of the scale took {:.1} s, and a scale more than {:.1} s after \
+         the DELETE could cost a busy pod",
+        what.pod.name,
         took.as_secs_f64(),
-        AT_ONCE.as_secs_f64(),
-        what.pod.name
+        AT_ONCE.as_secs_f64()
     );
     let of = Of::Deployment(what.revision.clone());
     scene.writes.refusals.note(of, BackoffCause::TooSlow, message.clone());

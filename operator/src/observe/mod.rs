@@ -3,6 +3,7 @@
 mod children;
 #[cfg(test)]
 mod hostile;
+mod nodes;
 mod pods;
 mod revisions;
 mod surroundings;
@@ -26,6 +27,8 @@ use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
+pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
+pub(crate) use self::nodes::{Nodes, state as node_state};
 pub(crate) use self::pods::condition;
 use self::revisions::Ours;
 pub(crate) use self::revisions::followed;
@@ -33,7 +36,7 @@ pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_deleted, surroundings};
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
-use self::view::{View, list, node_ready, view};
+use self::view::{View, list, view};
 use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::error::{Error, call};
@@ -148,7 +151,7 @@ pub(crate) async fn observe(
     let app_ref = AppRef::from_obj(&**app);
     let mut parsed: Vec<_> = pods
         .iter()
-        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| node_ready(&sources.stores.nodes, n)))
+        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| sources.stores.nodes.of(n)))
         .collect();
     let targets: BTreeMap<_, _> =
         pods.iter().filter_map(|(pod, owner)| target(&sources.probes, &app_ref, pod, owner)).collect();
@@ -204,7 +207,7 @@ pub(crate) async fn observe(
             .pods
             .iter()
             .filter(|p| owner(p, &ours).is_none())
-            .map(|p| pods::parse(p, None, |n| node_ready(&sources.stores.nodes, n)))
+            .map(|p| pods::parse(p, None, |n| sources.stores.nodes.of(n)))
             .collect(),
         endings: view.pods.iter().filter_map(|p| Some((pods::uid(p), ending(p)?))).collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
@@ -302,8 +305,8 @@ fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
 }
 
 fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
-    let ready = |node: &str| node_ready(&sources.stores.nodes, node);
-    (pods::parse(pod, container(ours), ready), pod.resource_version().unwrap_or_default())
+    let node = |name: &str| sources.stores.nodes.of(name);
+    (pods::parse(pod, container(ours), node), pod.resource_version().unwrap_or_default())
 }
 
 impl Observation {
@@ -317,7 +320,7 @@ impl Observation {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn parse_pod(json: &[u8]) {
     if let Ok(pod) = serde_json::from_slice::<Pod>(json) {
-        let _parsed = pods::parse(&pod, Some("web"), |_| true);
+        let _parsed = pods::parse(&pod, Some("web"), |_| graceful_plan::Node::default());
     }
 }
 
@@ -452,7 +455,7 @@ mod tests {
         let ready = |since: &str| {
             let pod = json!({"metadata": {"name": "a", "uid": "u"}, "spec": {"containers": []}, "status": {"startTime": "2026-01-01T00:00:00Z",
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]}});
-            vec![pods::parse(&serde_json::from_value(pod).unwrap(), None, |_| true)]
+            vec![pods::parse(&serde_json::from_value(pod).unwrap(), None, |_| graceful_plan::Node::default())]
         };
         let at = |minute: i64| {
             "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_mins(minute)

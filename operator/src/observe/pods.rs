@@ -1,7 +1,7 @@
 //! A pod object as the planner sees it. Each judgement here leans towards "may be busy".
 
 use graceful_api::{DrainReason, RevisionHash, names};
-use graceful_plan::{Containers, CutMark, DrainMark, Epoch, Pod, PodUid, Readiness};
+use graceful_plan::{Containers, CutMark, DrainMark, Epoch, Node, Pod, PodUid, Readiness};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,8 +14,8 @@ use super::trouble::trouble;
 const SAME_MOMENT: SignedDuration = SignedDuration::from_secs(1);
 
 /// Parses a pod. `container` is the one that is asked for its in-flight count; none if its revision's policy cannot be read.
-pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl Fn(&str) -> bool) -> Pod {
-    let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
+pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node: impl Fn(&str) -> Node) -> Pod {
+    let node_name = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
     Pod {
         name: pod.name_any(),
@@ -26,15 +26,14 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node_ready: impl F
         routed: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(epoch),
         drain: drain_mark(pod),
-        retiring: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
-        lingering: annotation(pod, names::LINGERING).is_some(),
+        cheapest: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
+        bridged: annotation(pod, names::LINGERING).is_some(),
         cut: annotation(pod, names::CUT).map(|tasks| CutMark { tasks: tasks.parse().ok() }),
         ends_since: ends_since(&pod.metadata),
         grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         readiness: readiness(pod),
         containers: containers(pod, container),
-        // A pod that no node has is nobody's to speak for but the scheduler's: it runs nowhere.
-        node_ready: node.is_none_or(node_ready),
+        node: node_name.map(node).unwrap_or_default(),
         unschedulable: unschedulable(pod),
         grace_seconds: grace_seconds(pod),
         trouble: trouble(pod),

@@ -49,15 +49,30 @@ pub(crate) fn trouble(pod: &Pod) -> Option<String> {
     if let (Some(container), true) = (coming, unready.is_empty()) {
         let name = &container.name;
         return Some(format!(
-            "container {name} is being created: its image is pulled, or its volumes are mounted (`kubectl -n {} describe pod {}` has the kubelet's words)",
+            "container {name} is being created: its image is pulled, or its volumes are mounted (`kubectl -n {} describe pod {}` has the kubelet's words){}",
             pod.namespace().unwrap_or_default(),
-            pod.name_any()
+            pod.name_any(),
+            claim(pod).map(|claim| attached_elsewhere(&claim)).unwrap_or_default()
         ));
     }
     if !unready.is_empty() {
         return Some(format!("container {} runs, and its readiness probe does not pass", unready.join(", ")));
     }
     ready.message.as_deref().filter(|m| !m.is_empty()).map(cut)
+}
+
+/// The first volume claim that the pod shares with others: one of its own (ephemeral) has its name.
+fn claim(pod: &Pod) -> Option<String> {
+    let claims = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    claims.filter_map(|v| v.persistent_volume_claim.as_ref()).map(|c| c.claim_name.clone()).next()
+}
+
+/// The attach controller says Multi-Attach in an Event alone, and nobody else says anything.
+fn attached_elsewhere(claim: &str) -> String {
+    format!(
+        "; if volume claim {claim} can be mounted on one node alone (ReadWriteOnce) and another pod has it, set spec.rollout.maxSurge to 0, so that a pod goes before its \
+         replacement comes"
+    )
 }
 
 /// What comes before the containers: the kubelet that has taken the pod, and the init container that runs just now.
@@ -170,5 +185,22 @@ mod tests {
             "has finished (phase Failed), and the operator did not end it"
         );
         assert_eq!(ended(&json!({"phase": "Running", "reason": "NodeLost"})), None);
+    }
+
+    #[test]
+    fn a_claim_that_another_pod_may_hold_is_named() {
+        let words = |volumes: Value| {
+            let waiting = json!({"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": "ContainerCreating"}}});
+            let pod = json!({
+                "metadata": {"name": "a", "namespace": "apps"},
+                "spec": {"containers": [], "nodeName": "n", "volumes": volumes},
+                "status": {"startTime": "2026-01-01T00:00:00Z", "containerStatuses": [waiting],
+                    "conditions": [{"type": "Ready", "status": "False"}]},
+            });
+            trouble(&serde_json::from_value(pod).unwrap()).unwrap()
+        };
+        let claim = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "books"}}]);
+        assert!(words(claim).contains("volume claim books") && !words(json!([])).contains("claim"));
     }
 }

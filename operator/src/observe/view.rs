@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use graceful_api::{FieldError, GracefulApp, names};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::time::sleep;
 
-use super::{Sightings, Sources};
+use super::{Nodes, Sightings, Sources};
 use crate::app_ref::AppRef;
 use crate::concern::{ANY, Concerns, Pairs, pairs, pairs_to_come};
 use crate::decode::{Decoded, Lenient};
@@ -34,8 +34,8 @@ pub(crate) struct Stores {
     pub(crate) services: Index<Decoded<Service>>,
     /// All, for the same reason.
     pub(crate) budgets: Index<Decoded<PodDisruptionBudget>>,
-    /// Only for whether their kubelets are heard.
-    pub(crate) nodes: Index<Decoded<Node>>,
+    /// For whether their kubelets are heard, and whether they go.
+    pub(crate) nodes: Nodes,
     pub(crate) concerns: Arc<Concerns>,
 }
 
@@ -217,13 +217,6 @@ fn concerning<K: Resource<DynamicType = ()> + Clone>(
     let found: BTreeMap<String, Arc<K>> =
         others.chain(own).map(|object| (object.name_any(), object.shared())).collect();
     found.into_values().collect()
-}
-
-/// Whether a node's kubelet is heard. A node that is not known is not heard; the node agent's word on a pod is then worthless.
-pub(crate) fn node_ready(nodes: &Index<Decoded<Node>>, name: &str) -> bool {
-    let node = nodes.get("", name);
-    let conditions = node.as_ref().and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
-    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn named<K: Resource>(objects: &[Arc<K>], name: &str) -> Seen {

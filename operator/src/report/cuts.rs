@@ -95,7 +95,7 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 #[cfg(test)]
 mod tests {
     use graceful_api::RevisionHash;
-    use graceful_plan::{Containers, CutMark, Epoch, PodRef, Readiness};
+    use graceful_plan::{Containers, CutMark, Epoch, Node, PodRef, Readiness};
     use jiff::Timestamp;
 
     use super::*;
@@ -110,14 +110,14 @@ mod tests {
             routed: false,
             epoch: None,
             drain: None,
-            retiring: false,
-            lingering: false,
+            cheapest: false,
+            bridged: false,
             cut: cut.map(|n| CutMark { tasks: Some(n) }),
             ends_since: None,
             grace_ends: None,
             readiness: Readiness::Never,
             containers: Containers::Running,
-            node_ready: true,
+            node: Node::default(),
             unschedulable: None,
             grace_seconds: 30,
             trouble: None,

@@ -55,11 +55,11 @@ fn a_pause_after_a_failure_ends_by_itself_or_by_another_wish() {
     assert_eq!(ms(requeue.failed(Fault::Call, WISH, now)), 200);
     assert_eq!(ms(requeue.failed(Fault::Call, WISH, now)), 400);
     assert_eq!(requeue.failures(), 2);
-    assert_eq!(requeue.rests(WISH, now + Duration::from_millis(100)).map(ms), Some(300));
-    assert_eq!(requeue.rests((Some(2), false), now), None, "the user has changed something");
-    assert_eq!(requeue.rests(WISH, now), None, "and has ended the pause");
+    assert_eq!(requeue.pause_left(WISH, now + Duration::from_millis(100)).map(ms), Some(300));
+    assert_eq!(requeue.pause_left((Some(2), false), now), None, "the user has changed something");
+    assert_eq!(requeue.pause_left(WISH, now), None, "and has ended the pause");
     requeue.failed(Fault::Call, WISH, now);
-    assert_eq!(requeue.rests(WISH, now + Duration::from_millis(800)), None);
+    assert_eq!(requeue.pause_left(WISH, now + Duration::from_millis(800)), None);
     for _ in 0..20 {
         assert!(requeue.failed(Fault::Call, WISH, now) <= Duration::from_secs(30));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, RevisionHash};
 use graceful_plan::{
-    Containers, CutMark, DrainMark, Epoch, Failure, NodeFate, Observed, PodUid, Readiness, Revision,
+    Containers, CutMark, DrainMark, Epoch, Failure, Node, NodeFate, Observed, PodUid, Readiness, Revision,
     TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -56,7 +56,7 @@ pub(crate) struct Pod {
     pub(crate) routed: bool,
     /// It was Ready with the label once: clients may have it in their tables.
     pub(crate) was_routed: bool,
-    pub(crate) lingering: bool,
+    pub(crate) bridged: bool,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) drain: Option<DrainMark>,
     /// Its deletion cost.
@@ -95,8 +95,8 @@ impl Pod {
             created: self.created,
             terminating: self.terminating(),
             routed: self.routed,
-            retiring: self.cost == i32::MIN,
-            lingering: self.lingering,
+            cheapest: self.cost == i32::MIN,
+            bridged: self.bridged,
             epoch: self.epoch,
             drain: self.drain,
             cut: self.cut.map(|tasks| CutMark { tasks: Some(tasks) }),
@@ -104,9 +104,10 @@ impl Pod {
             grace_ends: self.gone_at,
             readiness: self.readiness,
             containers: self.containers,
-            node: self.homeless_since.is_none().then(|| format!("node{}", self.node + 1)),
-            fate: NodeFate::Stays,
-            node_ready: true,
+            node: Node {
+                name: self.homeless_since.is_none().then(|| format!("node{}", self.node + 1)),
+                ..Node::default()
+            },
             grace_seconds: u32::try_from(grace_seconds).expect("few"),
             unschedulable: self.homeless_since,
             backoff: None,
@@ -230,7 +231,7 @@ impl World {
             gone_at: None,
             routed: true,
             was_routed: false,
-            lingering: false,
+            bridged: false,
             epoch: None,
             drain: None,
             cost: 0,
@@ -307,7 +308,7 @@ impl World {
             pod.version += 1;
             self.deeds.exits += 1;
         }
-        self.nodes[node] = NodeFate::Lost;
+        self.nodes[node] = NodeFate::ShutDown;
     }
 
     /// Somebody drains a pod by hand, past the operator.
@@ -350,13 +351,12 @@ impl World {
                 pods: self
                     .pods
                     .iter()
-                    .map(|p| graceful_plan::Pod {
-                        fate: if p.homeless_since.is_some() {
-                            NodeFate::Stays
-                        } else {
-                            self.nodes[p.node as usize]
-                        },
-                        ..p.seen(self.behaviour(&p.revision), self.grace_seconds)
+                    .map(|p| {
+                        let mut seen = p.seen(self.behaviour(&p.revision), self.grace_seconds);
+                        if p.homeless_since.is_none() {
+                            seen.node.fate = self.nodes[p.node as usize];
+                        }
+                        seen
                     })
                     .collect(),
                 contacts: BTreeMap::new(),

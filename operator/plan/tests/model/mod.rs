@@ -264,7 +264,7 @@ impl World {
 
     /// A spot instance is taken back: its node dies in so many seconds.
     pub(crate) fn spot_notice(&mut self, node: usize, seconds: i64) {
-        self.nodes[node] = NodeFate::Dies;
+        self.nodes[node] = NodeFate::Dying;
         self.node_dies_at[node] = Some(self.now + SignedDuration::from_secs(seconds));
     }
 

@@ -159,7 +159,7 @@ impl World {
                 && accepts(p)
         };
         // What dies with its node is not relied on, and not kept.
-        let lasts = |p: &&graceful_plan::Pod| matches!(p.fate, NodeFate::Stays | NodeFate::Leaves);
+        let lasts = |p: &&graceful_plan::Pod| matches!(p.node.fate, NodeFate::Stays | NodeFate::Emptied);
         let serving = seen.pods.iter().filter(serves).filter(lasts).count();
         let unrouted = plan.actions.iter().filter(|a| match a {
             Action::Unroute { pod, reason, .. } => {
@@ -256,7 +256,7 @@ impl World {
                 let local = self.local;
                 let found = &mut self.pods[i];
                 // A crash in between leaves the slices of a pod that serves; its annotation was there before them.
-                found.lingering = local;
+                found.bridged = local;
                 if local && self.random.chance(self.faults.crash) {
                     self.pods[i].version += 1;
                     self.crash();
@@ -273,7 +273,7 @@ impl World {
             Action::EndLinger { pod } => {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
-                self.pods[i].lingering = false;
+                self.pods[i].bridged = false;
                 self.pods[i].version += 1;
             }
             Action::PutBack { pod, epoch } => {
@@ -448,7 +448,7 @@ impl World {
             // Its kubelet may start it after the DELETE, and where no other endpoint is left clients are sent to it.
             Proof::NotRunning | Proof::NeverWorked { .. }
                 if pod.routed
-                    && self.nodes[pod.node as usize] != NodeFate::Lost
+                    && self.nodes[pod.node as usize] != NodeFate::ShutDown
                     && pod.containers != Containers::Crashed
                     && pod.containers != Containers::CrashedEmpty =>
             {

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{
-    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Readiness, Revision,
+    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Node, Readiness, Revision,
     Surroundings, plan,
 };
 use jiff::Timestamp;
@@ -28,14 +28,14 @@ fn pod(name: &str) -> Pod {
         routed: true,
         epoch: None,
         drain: None,
-        retiring: false,
-        lingering: false,
+        cheapest: false,
+        bridged: false,
         cut: None,
         ends_since: None,
         grace_ends: None,
         readiness: Readiness::Ready(at(1)),
         containers: Containers::Running,
-        node_ready: true,
+        node: Node::default(),
         unschedulable: None,
         grace_seconds: 30,
         trouble: None,

@@ -1,0 +1,107 @@
+//! Nodes that go. These run alone: a cordon concerns the pods of all tests.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use graceful_api::DrainReason;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, ResourceExt, api::ListParams};
+
+use crate::harness::app::AppSpec;
+use crate::harness::scene::Scene;
+use crate::harness::{ROLLS, load};
+
+/// `kubectl drain` of a node with busy pods of two apps, one of them in mid-rollout: it ends by itself, and nothing is lost.
+pub(super) async fn node_drained(scene: &Scene) -> anyhow::Result<()> {
+    let node = node(scene).await?;
+    let other =
+        Scene::in_namespace(&scene.world, "node_drained_other", format!("{}-2", scene.namespace)).await?;
+    let result = both_drained(scene, &other, &node).await;
+    returned(scene, &node, result.and(other.remove_namespace().await)).await
+}
+
+async fn both_drained(scene: &Scene, other: &Scene, node: &str) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world).replicas(4)).await?;
+    given.load(load::usual()).await?;
+    let (given, _, other_then) = other.steps();
+    let without_surge = AppSpec::tasks(&scene.world).rollout("maxSurge", 0).rollout("maxUnavailable", 1);
+    given.app(without_surge).await?;
+    given.load(load::usual()).await?;
+    when.template_changes("as the node is drained").await?;
+    then.status("an old pod drains", ROLLS, |s| s.draining_replicas > 0).await?;
+    let there = pods_on(scene, node).await? + pods_on(other, node).await?;
+    ensure!(there > 0, "no pod of either app is on {node}");
+    let took = kubectl_drain(scene, node).await?;
+    scene.say(&format!("node_drained: {there} pods, kubectl_drain_seconds={:.1}", took.as_secs_f64()));
+    for one in [scene, other] {
+        let left = pods_on(one, node).await?;
+        ensure!(left == 0, "{left} pods of {} are left on {node}", one.namespace);
+    }
+    then.rolled_out().await?;
+    other_then.rolled_out().await?;
+    then.nothing_lost().await?;
+    other_then.nothing_lost().await?;
+    other.check_promises().await
+}
+
+/// A node that is uncordoned half-way keeps its pods: those that drain go back to work, and what was made in their place goes.
+pub(super) async fn node_uncordoned_half_way(scene: &Scene) -> anyhow::Result<()> {
+    let node = node(scene).await?;
+    let result = called_off(scene, &node).await;
+    returned(scene, &node, result).await
+}
+
+async fn called_off(scene: &Scene, node: &str) -> anyhow::Result<()> {
+    let (given, _, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world).task_seconds("15-20")).await?;
+    given.load(load::usual()).await?;
+    let before = pods_on(scene, node).await?;
+    scene.step(format!("when {node} is cordoned"), scene.world.kubectl(&["cordon", node])).await?;
+    then.status("a pod drains for the node", ROLLS, |s| {
+        s.draining.iter().any(|pod| pod.reason == DrainReason::NodeDrain)
+    })
+    .await?;
+    scene.step(format!("when {node} is uncordoned"), scene.world.kubectl(&["uncordon", node])).await?;
+    then.status("no pod drains for it any more", Duration::from_secs(10), |s| {
+        s.draining.iter().all(|pod| pod.reason != DrainReason::NodeDrain)
+    })
+    .await?;
+    let after = pods_on(scene, node).await?;
+    ensure!(after >= before, "{before} pods were on {node}, and {after} are");
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+/// The real one, of the pods of apps alone: the tests' own pods stay.
+async fn kubectl_drain(scene: &Scene, node: &str) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let timeout = format!("--timeout={}s", ROLLS.as_secs());
+    let selector = format!("--pod-selector={}", graceful_api::names::APP_LABEL);
+    let drain = ["drain", node, &selector, "--delete-emptydir-data", "--ignore-daemonsets", &timeout];
+    scene.step(format!("when kubectl drains {node}"), scene.world.kubectl(&drain)).await?;
+    Ok(begun.elapsed())
+}
+
+/// One of two or more that are Ready.
+async fn node(scene: &Scene) -> anyhow::Result<String> {
+    let nodes = Api::<Node>::all(scene.client.clone()).list(&ListParams::default()).await?.items;
+    ensure!(nodes.len() > 1, "a node can only be drained where there is another");
+    nodes.last().map(ResourceExt::name_any).context("no node")
+}
+
+async fn pods_on(scene: &Scene, node: &str) -> anyhow::Result<usize> {
+    let mut by_node: BTreeMap<String, usize> = BTreeMap::new();
+    for pod in scene.pods().await?.into_iter().filter(|p| p.metadata.deletion_timestamp.is_none()) {
+        *by_node.entry(pod.spec.and_then(|s| s.node_name).unwrap_or_default()).or_default() += 1;
+    }
+    Ok(by_node.remove(node).unwrap_or_default())
+}
+
+/// Whatever became of the test, the others get their node back.
+async fn returned(scene: &Scene, node: &str, result: anyhow::Result<()>) -> anyhow::Result<()> {
+    let uncordoned = scene.world.kubectl(&["uncordon", node]).await.map(drop);
+    result.and(uncordoned.with_context(|| format!("cannot uncordon {node}")))
+}

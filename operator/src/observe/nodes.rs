@@ -1,0 +1,159 @@
+//! What is known of nodes: whether their kubelets are heard, and whether they go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use graceful_api::names;
+use graceful_plan::{Kubelet, Node, NodeFate};
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use kube::ResourceExt;
+
+use crate::decode::Decoded;
+use crate::index::Index;
+
+/// Which nodes go, as the chart's `nodeDrain` says it. Taints are named by their keys; their values and effects do not matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDrain {
+    /// A node leaves when it is cordoned.
+    pub on_cordon: bool,
+    /// It leaves when it has one of these taints.
+    pub taints: BTreeSet<String>,
+    /// It dies soon when it has one of these.
+    pub urgent_taints: BTreeSet<String>,
+}
+
+/// Cluster-autoscaler's and Karpenter's.
+pub const TAINTS: [&str; 3] =
+    ["ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted", "karpenter.sh/disruption"];
+
+/// AWS' (of its node termination handler) and GKE's.
+pub const URGENT_TAINTS: [&str; 2] =
+    ["aws-node-termination-handler/spot-itn", "cloud.google.com/impending-node-termination"];
+
+/// Kubernetes' own, by which a person says that a node is shut down and does not come back by itself.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+impl Default for NodeDrain {
+    fn default() -> Self {
+        let owned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+        Self { on_cordon: true, taints: owned(&TAINTS), urgent_taints: owned(&URGENT_TAINTS) }
+    }
+}
+
+impl NodeDrain {
+    fn fate(&self, node: &NodeObject) -> NodeFate {
+        let spec = node.spec.as_ref();
+        let taints = || spec.and_then(|s| s.taints.as_ref()).into_iter().flatten().map(|t| t.key.as_str());
+        let kept = node.annotations().get(names::KEEP).is_some_and(|keep| keep == "true");
+        let cordoned = self.on_cordon && spec.and_then(|s| s.unschedulable) == Some(true);
+        if taints().any(|key| key == OUT_OF_SERVICE) {
+            NodeFate::ShutDown
+        } else if taints().any(|key| self.urgent_taints.contains(key)) {
+            NodeFate::Dying
+        } else if !kept && (cordoned || taints().any(|key| self.taints.contains(key))) {
+            NodeFate::Emptied
+        } else {
+            NodeFate::Stays
+        }
+    }
+}
+
+/// The nodes as the watch shows them.
+#[derive(Clone)]
+pub(crate) struct Nodes {
+    /// None where they are not read.
+    seen: Option<(Index<Decoded<NodeObject>>, Arc<NodeDrain>)>,
+}
+
+impl Nodes {
+    pub(crate) fn of_index(index: Index<Decoded<NodeObject>>, drain: Arc<NodeDrain>) -> Self {
+        Self { seen: Some((index, drain)) }
+    }
+
+    pub(crate) fn unread() -> Self {
+        Self { seen: None }
+    }
+
+    /// Waits for the first whole list.
+    pub(crate) async fn listed(&self) {
+        if let Some((index, _)) = &self.seen {
+            index.listed().await;
+        }
+    }
+
+    /// The node of this name. One that is not there is not heard: the word of its agent on a pod is then worthless.
+    pub(crate) fn of(&self, name: &str) -> Node {
+        let name = name.to_owned();
+        match &self.seen {
+            None => Node { name: Some(name), kubelet: Kubelet::Unread, fate: NodeFate::Stays },
+            Some((index, drain)) => match index.get("", &name) {
+                None => Node { name: Some(name), kubelet: Kubelet::Silent, fate: NodeFate::Stays },
+                Some(node) => state(&node, drain),
+            },
+        }
+    }
+}
+
+/// What the operator goes by of a node: where this has not changed, nothing has.
+pub(crate) fn state(node: &NodeObject, drain: &NodeDrain) -> Node {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    Node {
+        name: Some(node.name_any()),
+        kubelet: if ready { Kubelet::Heard } else { Kubelet::Silent },
+        fate: drain.fate(node),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn fate(drain: &NodeDrain, annotations: &Value, spec: &Value) -> NodeFate {
+        let node = json!({"metadata": {"name": "n", "annotations": annotations}, "spec": spec});
+        state(&serde_json::from_value(node).unwrap(), drain).fate
+    }
+
+    fn tainted(key: &str) -> Value {
+        json!({"taints": [{"key": key, "effect": "NoSchedule"}]})
+    }
+
+    #[test]
+    fn a_node_goes_as_its_taints_and_the_chart_say() {
+        let drain = NodeDrain::default();
+        let of = |spec: Value| fate(&drain, &json!({}), &spec);
+        assert_eq!(of(json!({})), NodeFate::Stays);
+        assert_eq!(of(json!({"unschedulable": true})), NodeFate::Emptied);
+        assert_eq!(of(tainted("ToBeDeletedByClusterAutoscaler")), NodeFate::Emptied);
+        assert_eq!(of(tainted("karpenter.sh/disrupted")), NodeFate::Emptied);
+        assert_eq!(of(tainted("gpu")), NodeFate::Stays);
+        assert_eq!(of(tainted("aws-node-termination-handler/spot-itn")), NodeFate::Dying);
+        assert_eq!(of(tainted("node.kubernetes.io/out-of-service")), NodeFate::ShutDown);
+    }
+
+    #[test]
+    fn a_cordon_may_mean_nothing_and_a_node_may_be_kept() {
+        let by_taints = NodeDrain { on_cordon: false, ..NodeDrain::default() };
+        assert_eq!(fate(&by_taints, &json!({}), &json!({"unschedulable": true})), NodeFate::Stays);
+        assert_eq!(fate(&by_taints, &json!({}), &tainted("karpenter.sh/disrupted")), NodeFate::Emptied);
+        let kept = |spec: Value| fate(&NodeDrain::default(), &json!({"graceful.dev/keep": "true"}), &spec);
+        assert_eq!(kept(json!({"unschedulable": true})), NodeFate::Stays);
+        assert_eq!(kept(tainted("karpenter.sh/disrupted")), NodeFate::Stays);
+        assert_eq!(
+            kept(tainted("aws-node-termination-handler/spot-itn")),
+            NodeFate::Dying,
+            "it dies all the same"
+        );
+    }
+
+    #[test]
+    fn the_chart_names_the_same_taints() {
+        let values = include_str!("../../../charts/graceful-operator/values.yaml");
+        for (key, taints) in [("taints", TAINTS.as_slice()), ("urgentTaints", URGENT_TAINTS.as_slice())] {
+            let line = format!("  {key}: [{}]\n", taints.join(", "));
+            assert!(values.contains(&line), "{line}");
+        }
+    }
+}
