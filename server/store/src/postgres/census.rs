@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::query;
 use tokio::time::Instant;
 
-use super::core::{CALL_TIMEOUT, Core};
+use super::database::{CALL_TIMEOUT, Database};
 use super::record::{count, now};
 use crate::error::StoreError;
 use crate::task::Counts;
@@ -15,8 +15,11 @@ use crate::task::Counts;
 /// Counting reads the index of all that wait.
 const FRESH: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Census {
+    database: Arc<Database>,
+    /// Tasks that may wait.
+    capacity: u64,
     latest: Mutex<Option<Counted>>,
     /// One count at a time; who comes meanwhile waits for it.
     counting: tokio::sync::Mutex<()>,
@@ -45,6 +48,17 @@ struct Counted {
 }
 
 impl Census {
+    pub(super) fn new(database: Arc<Database>, capacity: u64) -> Self {
+        Self {
+            database,
+            capacity,
+            latest: Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
+            begun: AtomicU64::default(),
+            decided: AtomicU64::default(),
+        }
+    }
+
     pub(super) fn began(self: &Arc<Self>) -> Begun {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Begun(self.clone())
@@ -65,27 +79,25 @@ impl Census {
             counted.counts.queued + counted.counts.delayed + begun.saturating_sub(counted.seen)
         })
     }
-}
 
-impl Core {
     pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
-        if let Some(fresh) = self.census.fresh() {
+        if let Some(fresh) = self.fresh() {
             return Ok(fresh.counts);
         }
-        let _turn = self.census.counting.lock().await;
-        if let Some(fresh) = self.census.fresh() {
+        let _turn = self.counting.lock().await;
+        if let Some(fresh) = self.fresh() {
             return Ok(fresh.counts);
         }
-        let seen = self.census.decided.load(Ordering::Relaxed);
-        let counts = self.within(CALL_TIMEOUT, self.count()).await?;
+        let seen = self.decided.load(Ordering::Relaxed);
+        let counts = self.database.within(CALL_TIMEOUT, self.count()).await?;
         let counted = Counted { counts, at: Instant::now(), seen };
-        *self.census.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
         Ok(counts)
     }
 
     /// Not behind those who look: by it the queue is full, or not.
     async fn count(&self) -> sqlx::Result<Counts> {
-        let mut lane = self.work.lane().await?;
+        let mut lane = self.database.work.lane().await?;
         let row = query(concat!(
             "SELECT count(*) FILTER (WHERE due <= ",
             now!(),
@@ -108,11 +120,11 @@ impl Core {
 
     /// Whether as many wait as may, by a count that is up to a second old. Nobody waits for a new one.
     pub(super) fn is_full(self: &Arc<Self>) -> bool {
-        if self.census.fresh().is_none() && self.census.counting.try_lock().is_ok() {
-            let core = self.clone();
-            // What it fails of, a submission will hear from its own statement.
-            tokio::spawn(async move { core.counts().await.ok() });
+        if self.fresh().is_none() && self.counting.try_lock().is_ok() {
+            let census = self.clone();
+            // If it fails, the next submission's own statement says why.
+            tokio::spawn(async move { census.counts().await.ok() });
         }
-        self.census.waiting() >= self.capacity
+        self.waiting() >= self.capacity
     }
 }

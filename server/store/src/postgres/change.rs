@@ -1,32 +1,39 @@
 //! What people ask of a task: to stop, or to be tried again.
 
+use std::sync::Arc;
+
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, query};
 use uuid::Uuid;
 
-use super::core::{CALL_TIMEOUT, Core};
+use super::database::{CALL_TIMEOUT, Database};
 use super::ending::append;
-use super::hints::Hint;
 use super::record::{Ended, now, record, record_columns};
+use super::signals::Signals;
 use crate::error::StoreError;
 use crate::task::{Cancelled, Retried, State, TaskRecord};
 
-impl Core {
+/// Cancels and retries.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) database: Arc<Database>,
+    pub(super) signals: Arc<Signals>,
+}
+
+impl Changes {
     pub(super) async fn cancel(&self, id: Uuid) -> Result<Cancelled, StoreError> {
-        let (cancelled, head) = self.within(CALL_TIMEOUT, self.cancel_or_ask(id)).await?;
+        let (cancelled, head) = self.database.within(CALL_TIMEOUT, self.cancel_or_ask(id)).await?;
         if let Some(head) = head {
-            self.log_grew(head);
+            self.signals.log_grew(head);
         }
         if matches!(cancelled, Cancelled::Asked(_)) {
-            // Nobody may be listening; the net is `Held::CancelRequested`.
-            self.cancellations.send(id).ok();
-            self.hint(Hint::Cancel(id));
+            self.signals.cancel_requested(id);
         }
         Ok(cancelled)
     }
 
     async fn cancel_or_ask(&self, id: Uuid) -> sqlx::Result<(Cancelled, Option<u64>)> {
-        let mut lane = self.desk.lane().await?;
+        let mut lane = self.database.desk.lane().await?;
         let mut transaction = lane.begin().await?;
         let Some(found) = look_and_lock(&mut transaction, id).await? else {
             transaction.rollback().await?;
@@ -63,16 +70,16 @@ impl Core {
     }
 
     pub(super) async fn retry(&self, id: Uuid) -> Result<Retried, StoreError> {
-        let retried = self.within(CALL_TIMEOUT, self.queue_again(id)).await?;
+        let retried = self.database.within(CALL_TIMEOUT, self.queue_again(id)).await?;
         if matches!(retried, Retried::Now(_)) {
-            self.something_waits();
+            self.signals.something_waits();
         }
         Ok(retried)
     }
 
     /// The attempt number goes on, for it fences; the allowance grows by what the task was handed in with.
     async fn queue_again(&self, id: Uuid) -> sqlx::Result<Retried> {
-        let mut lane = self.desk.lane().await?;
+        let mut lane = self.database.desk.lane().await?;
         let mut transaction = lane.begin().await?;
         let retried = match look_and_lock(&mut transaction, id).await? {
             None => Retried::Unknown,

@@ -10,13 +10,18 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row, query};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::core::{CALL_TIMEOUT, Core, LEASE};
+use super::database::{CALL_TIMEOUT, Database, answer};
+use super::ending::Endings;
 use super::failure::closed;
-use super::record::{now, number, span};
+use super::lease::LEASE;
+use super::record::{millis, now, number, span};
+use super::running::Running;
+use super::signals::Signals;
 use crate::error::StoreError;
 use crate::task::{Claim, Lease, Millis, Outcome};
 
@@ -29,14 +34,27 @@ const CONTENDED: Duration = Duration::from_millis(20);
 /// Between attempts to release.
 const RELEASE_AGAIN: Duration = Duration::from_millis(500);
 
-impl Core {
+#[derive(Debug)]
+pub(super) struct Claimer {
+    pub(super) database: Arc<Database>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) running: Arc<Running>,
+    pub(super) endings: Arc<Endings>,
+    pub(super) owner: String,
+    /// The kinds of task that this process can run.
+    pub(super) kinds: Vec<String>,
+    /// Where claims are released that nobody came for: they are dropped anywhere.
+    pub(super) runtime: Handle,
+}
+
+impl Claimer {
     pub(super) async fn claim(self: &Arc<Self>, most: usize) -> Result<Vec<Claim>, StoreError> {
         if most == 0 {
             return Ok(Vec::new());
         }
-        let mut wake = self.wake.subscribe();
+        let mut claimable = self.signals.claimable();
         loop {
-            wake.mark_unchanged();
+            claimable.mark_unchanged();
             let claims = self.take(most).await?;
             if !claims.is_empty() {
                 return Ok(claims);
@@ -44,7 +62,8 @@ impl Core {
             // A look counts as nothing, so an idle pod stays idle while it polls.
             loop {
                 let pause = self.until_due().await?;
-                if timeout(pause.max(CONTENDED).min(POLL), wake.changed()).await.is_ok() || pause <= POLL {
+                if timeout(pause.max(CONTENDED).min(POLL), claimable.changed()).await.is_ok() || pause <= POLL
+                {
                     break;
                 }
             }
@@ -56,16 +75,17 @@ impl Core {
     async fn take(self: &Arc<Self>, most: usize) -> Result<Vec<Claim>, StoreError> {
         let asking = self.running.ask();
         let (reply, answer) = oneshot::channel();
-        let core = self.clone();
+        let claimer = self.clone();
         tokio::spawn(async move {
             if reply.is_closed() {
                 return;
             }
-            let claimed = core.within(CALL_TIMEOUT, claim(&core, most)).await.map(|claims| {
-                let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
-                asking.settle(&leases);
-                Delivery { core: core.clone(), claims }
-            });
+            let claimed =
+                claimer.database.within(CALL_TIMEOUT, claimer.lease_due(most)).await.map(|claims| {
+                    let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
+                    asking.settle(&leases);
+                    Delivery { claimer: claimer.clone(), claims }
+                });
             // A delivery that finds nobody in is dropped, and so released.
             reply.send(claimed).ok();
         });
@@ -75,8 +95,9 @@ impl Core {
     /// How long until something is due that we can run.
     async fn until_due(&self) -> Result<Duration, StoreError> {
         let due: Option<Millis> = self
+            .database
             .within(CALL_TIMEOUT, async {
-                let mut lane = self.work.lane().await?;
+                let mut lane = self.database.work.lane().await?;
                 let due = sqlx::query_scalar(concat!(
                     "SELECT min(due) - ",
                     now!(),
@@ -96,10 +117,11 @@ impl Core {
     async fn release(self: Arc<Self>, mut leases: Vec<Lease>) {
         let end = Instant::now() + LEASE;
         while !leases.is_empty() {
-            let answers: Vec<_> = leases.iter().map(|lease| self.end(*lease, Outcome::Released)).collect();
+            let answers: Vec<_> =
+                leases.iter().map(|lease| self.endings.end(*lease, Outcome::Released)).collect();
             let mut left = Vec::new();
-            for (lease, answer) in leases.into_iter().zip(answers) {
-                if Self::answer(answer).await.is_err() {
+            for (lease, answered) in leases.into_iter().zip(answers) {
+                if answer(answered).await.is_err() {
                     left.push(lease);
                 }
             }
@@ -112,15 +134,54 @@ impl Core {
             }
         }
         for lease in leases {
-            warn!(task_id = %lease.id, "a claim could not be released; another attempt begins when its lease is over");
+            warn!(task_id = %lease.id, "cannot release a claim; another attempt begins when its lease is over");
             self.running.ended(lease);
         }
+    }
+
+    async fn lease_due(&self, most: usize) -> sqlx::Result<Vec<Claim>> {
+        let mut lane = self.database.work.lane().await?;
+        let mut transaction = lane.begin().await?;
+        let mut rows = self.lease(&mut transaction, most).await?;
+        transaction.commit().await?;
+        lane.keep();
+        let order = |row: &PgRow| -> sqlx::Result<_> {
+            Ok((-i32::from(row.try_get::<i16, _>("priority")?), row.try_get::<Millis, _>("due")?))
+        };
+        // An UPDATE returns its rows in no order.
+        rows.sort_by_cached_key(|row| {
+            (order(row).unwrap_or_default(), row.try_get::<uuid::Uuid, _>("id").ok())
+        });
+        rows.iter().map(claimed).collect()
+    }
+
+    /// Whoever else claims at this moment skips these, and takes the next.
+    async fn lease(&self, connection: &mut PgConnection, most: usize) -> sqlx::Result<Vec<PgRow>> {
+        query(concat!(
+            "WITH line AS MATERIALIZED ( \
+                SELECT id, coalesce(greatest(started, due), due) AS since FROM graceful_tasks \
+                WHERE state = 'queued' AND due <= ",
+            now!(),
+            " AND kind = ANY($1) ORDER BY priority DESC, due, id LIMIT $2 FOR UPDATE SKIP LOCKED \
+             ) UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
+            now!(),
+            ", lease_until = (date_part('epoch', clock_timestamp()) * 1000)::bigint + $4, progress = NULL \
+             FROM line WHERE t.id = line.id \
+             RETURNING t.id, t.attempt, t.kind, t.input, t.client_id, t.timeout, t.max_attempts, t.created, t.priority, \
+             t.due, t.started - line.since AS waited, t.trace"
+        ))
+        .bind(&self.kinds)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .bind(&self.owner)
+        .bind(millis(LEASE))
+        .fetch_all(connection)
+        .await
     }
 }
 
 /// Claimed tasks on their way to the caller.
 struct Delivery {
-    core: Arc<Core>,
+    claimer: Arc<Claimer>,
     claims: Vec<Claim>,
 }
 
@@ -134,46 +195,9 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.claims.is_empty() {
             let leases = self.claims.iter().map(|claim| claim.lease).collect();
-            self.core.runtime.spawn(self.core.clone().release(leases));
+            self.claimer.runtime.spawn(self.claimer.clone().release(leases));
         }
     }
-}
-
-async fn claim(core: &Core, most: usize) -> sqlx::Result<Vec<Claim>> {
-    let mut lane = core.work.lane().await?;
-    let mut transaction = lane.begin().await?;
-    let mut rows = lease(&mut transaction, core, most).await?;
-    transaction.commit().await?;
-    lane.keep();
-    let order = |row: &PgRow| -> sqlx::Result<_> {
-        Ok((-i32::from(row.try_get::<i16, _>("priority")?), row.try_get::<Millis, _>("due")?))
-    };
-    // An UPDATE returns its rows in no order.
-    rows.sort_by_cached_key(|row| (order(row).unwrap_or_default(), row.try_get::<uuid::Uuid, _>("id").ok()));
-    rows.iter().map(claimed).collect()
-}
-
-/// Whoever else claims at this moment skips these, and takes the next.
-async fn lease(connection: &mut PgConnection, core: &Core, most: usize) -> sqlx::Result<Vec<PgRow>> {
-    query(concat!(
-        "WITH line AS MATERIALIZED ( \
-            SELECT id, coalesce(greatest(started, due), due) AS since FROM graceful_tasks \
-            WHERE state = 'queued' AND due <= ",
-        now!(),
-        " AND kind = ANY($1) ORDER BY priority DESC, due, id LIMIT $2 FOR UPDATE SKIP LOCKED \
-         ) UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
-        now!(),
-        ", lease_until = (date_part('epoch', clock_timestamp()) * 1000)::bigint + $4, progress = NULL \
-         FROM line WHERE t.id = line.id \
-         RETURNING t.id, t.attempt, t.kind, t.input, t.client_id, t.timeout, t.max_attempts, t.created, t.priority, \
-         t.due, t.started - line.since AS waited, t.trace"
-    ))
-    .bind(&core.kinds)
-    .bind(i64::try_from(most).unwrap_or(i64::MAX))
-    .bind(&core.owner)
-    .bind(super::record::millis(LEASE))
-    .fetch_all(connection)
-    .await
 }
 
 fn claimed(row: &PgRow) -> sqlx::Result<Claim> {

@@ -16,47 +16,81 @@ use sqlx::{Connection, Row, query};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::core::{CALL_TIMEOUT, Core};
+use super::database::{CALL_TIMEOUT, Database};
 use super::failure::{again, is_in_the_data};
 use super::record::{Ended, ended, millis, now, state, text};
+use super::running::Running;
+use super::signals::Signals;
 use crate::error::StoreError;
 use crate::task::{Completion, Lease, Outcome, State};
 
 /// Attempts in one batch: the counter is locked as long as one takes.
 const BATCH: usize = 256;
 
+/// One attempt's end on its way to a batch.
 #[derive(Debug)]
-pub(super) struct Ending {
+struct Ending {
     lease: Lease,
     outcome: Outcome,
     reply: oneshot::Sender<Result<Completion, StoreError>>,
 }
 
-/// What the table shall hear of an outcome.
-struct Verdict {
-    word: &'static str,
+/// The columns of an outcome, as the statement in [`Writer::settle`] takes them.
+struct Columns {
+    outcome: &'static str,
     output: Option<String>,
     error: Option<String>,
     wait: Option<i64>,
 }
 
-impl From<&Outcome> for Verdict {
+impl From<&Outcome> for Columns {
     fn from(outcome: &Outcome) -> Self {
-        let nothing = Self { word: "", output: None, error: None, wait: None };
+        let nothing = Self { outcome: "", output: None, error: None, wait: None };
         match outcome {
             Outcome::Succeeded(output) => {
-                Self { word: "succeeded", output: Some(text(output.clone())), ..nothing }
+                Self { outcome: "succeeded", output: Some(text(output.clone())), ..nothing }
             }
-            Outcome::Failed { error, retry } => {
-                Self { word: "failed", error: Some(text(error.clone())), wait: retry.map(millis), ..nothing }
-            }
-            Outcome::Cancelled => Self { word: "cancelled", ..nothing },
-            Outcome::Released => Self { word: "released", ..nothing },
+            Outcome::Failed { error, retry } => Self {
+                outcome: "failed",
+                error: Some(text(error.clone())),
+                wait: retry.map(millis),
+                ..nothing
+            },
+            Outcome::Cancelled => Self { outcome: "cancelled", ..nothing },
+            Outcome::Released => Self { outcome: "released", ..nothing },
         }
     }
 }
 
-impl Core {
+/// The way to the loop that writes ends.
+#[derive(Debug)]
+pub(super) struct Endings {
+    running: Arc<Running>,
+    queue: mpsc::UnboundedSender<Ending>,
+}
+
+/// Writes batches of ends.
+#[derive(Debug)]
+struct Writer {
+    database: Arc<Database>,
+    signals: Arc<Signals>,
+    running: Arc<Running>,
+    owner: String,
+}
+
+impl Endings {
+    /// The other half is the loop that writes until the store is dropped.
+    pub(super) fn new(
+        database: Arc<Database>,
+        signals: Arc<Signals>,
+        running: Arc<Running>,
+        owner: String,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, ended) = mpsc::unbounded_channel();
+        let writer = Writer { database, signals, running: running.clone(), owner };
+        (Self { running, queue }, writer.run(ended))
+    }
+
     /// Ends an attempt; done even if nobody waits for the answer.
     pub(super) fn end(
         &self,
@@ -66,15 +100,29 @@ impl Core {
         self.running.tend(&[lease]);
         let (reply, answer) = oneshot::channel();
         // If the store is being dropped the answer says so.
-        self.endings.send(Ending { lease, outcome, reply }).ok();
+        self.queue.send(Ending { lease, outcome, reply }).ok();
         answer
+    }
+}
+
+impl Writer {
+    /// One batch at a time, since they would wait for each other at the counter.
+    async fn run(self, mut ended: mpsc::UnboundedReceiver<Ending>) {
+        loop {
+            let mut batch = Vec::new();
+            if ended.recv_many(&mut batch, BATCH).await == 0 {
+                return;
+            }
+            self.write(batch).await;
+        }
     }
 
     async fn write(&self, batch: Vec<Ending>) {
         let mut spoilt = false;
         let written = self
+            .database
             .within(CALL_TIMEOUT, async {
-                let done = write(self, &batch).await;
+                let done = self.try_write(&batch).await;
                 spoilt = done.as_ref().err().is_some_and(is_in_the_data);
                 done
             })
@@ -85,10 +133,10 @@ impl Core {
                     self.running.ended(one.lease);
                 }
                 if let Some(head) = head {
-                    self.log_grew(head);
+                    self.signals.log_grew(head);
                 }
                 if completions.contains(&Completion::Now(State::Queued)) {
-                    self.something_waits();
+                    self.signals.something_waits();
                 }
                 for (one, completion) in batch.into_iter().zip(completions) {
                     if one.reply.send(Ok(completion)).is_err() && completion != Completion::Lost {
@@ -109,16 +157,89 @@ impl Core {
             }
         }
     }
-}
 
-/// Writes batches until the store is dropped; one at a time, since they would wait for each other at the counter.
-pub(super) async fn run(core: Arc<Core>, mut ended: mpsc::UnboundedReceiver<Ending>) {
-    loop {
-        let mut batch = Vec::new();
-        if ended.recv_many(&mut batch, BATCH).await == 0 {
-            return;
+    async fn try_write(&self, batch: &[Ending]) -> sqlx::Result<Written> {
+        let mut lane = self.database.work.lane().await?;
+        let mut transaction = lane.begin().await?;
+        let mut completions = vec![Completion::Lost; batch.len()];
+        let mut endings = Vec::new();
+        for row in self.settle(&mut transaction, batch).await? {
+            let place = row.try_get::<i64, _>("place")? - 1;
+            if let Some(completion) = usize::try_from(place).ok().and_then(|place| completions.get_mut(place))
+            {
+                *completion = Completion::Now(state(&row, "state")?);
+            }
+            if let Some(end) = ended(&row)? {
+                endings.push((place, end));
+            }
         }
-        core.write(batch).await;
+        let doubtful = batch.iter().zip(&mut completions);
+        let doubtful: Vec<_> = doubtful
+            .filter(|(one, completion)| {
+                **completion == Completion::Lost && self.running.is_doubtful(one.lease)
+            })
+            .collect();
+        if !doubtful.is_empty() {
+            remember(&mut transaction, &self.owner, doubtful).await?;
+        }
+        endings.sort_by_key(|(place, _)| *place);
+        let endings: Vec<_> = endings.into_iter().map(|(_, end)| end).collect();
+        let head = append(&mut transaction, &endings).await?;
+        transaction.commit().await?;
+        lane.keep();
+        Ok(Written { completions, head })
+    }
+
+    /// Decides the next state of each task that its runner ends an attempt at; for those whose runner fell silent,
+    /// [`lease`](super::lease) does. A wish to cancel stands, unless it came too late; a released attempt does not count.
+    async fn settle(&self, connection: &mut PgConnection, batch: &[Ending]) -> sqlx::Result<Vec<PgRow>> {
+        let ids: Vec<_> = batch.iter().map(|one| one.lease.id).collect();
+        let attempts: Vec<_> = batch.iter().map(|one| i32::from(one.lease.attempt)).collect();
+        let (mut outcomes, mut outputs, mut errors, mut waits) = (vec![], vec![], vec![], vec![]);
+        for one in batch {
+            let Columns { outcome, output, error, wait } = Columns::from(&one.outcome);
+            outcomes.push(outcome);
+            outputs.push(output);
+            errors.push(error);
+            waits.push(wait);
+        }
+        query(concat!(
+            "WITH mine AS MATERIALIZED ( \
+                SELECT id, attempt, max_attempts, cancel FROM graceful_tasks \
+                WHERE id = ANY($1) AND state = 'running' AND owner = $2 ORDER BY id FOR UPDATE \
+             ), decided AS ( \
+                SELECT i.*, CASE \
+                    WHEN i.outcome = 'succeeded' THEN 'succeeded' \
+                    WHEN i.outcome = 'cancelled' OR mine.cancel THEN 'cancelled' \
+                    WHEN i.outcome = 'released' OR (i.wait IS NOT NULL AND mine.attempt < mine.max_attempts) THEN 'queued' \
+                    ELSE 'dead' END AS next \
+                FROM UNNEST($1::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[]) \
+                WITH ORDINALITY AS i (id, attempt, outcome, output, error, wait, place) \
+                JOIN mine ON mine.id = i.id AND mine.attempt = i.attempt \
+             ) UPDATE graceful_tasks t SET \
+                state = d.next, \
+                attempt = CASE WHEN d.next = 'queued' AND d.wait IS NULL THEN t.attempt - 1 ELSE t.attempt END, \
+                started = CASE WHEN d.next = 'queued' AND d.wait IS NULL THEN NULL ELSE t.started END, \
+                due = CASE WHEN d.next = 'queued' AND d.wait IS NOT NULL THEN ",
+            now!(),
+            " + d.wait ELSE t.due END, \
+                ended = CASE WHEN d.next = 'queued' THEN NULL ELSE ",
+            now!(),
+            " END, forget = CASE WHEN d.next = 'queued' THEN NULL ELSE ",
+            now!(),
+            " + t.keep END, lease_until = NULL, output = d.output, error = coalesce(d.error, t.error) \
+             FROM decided d WHERE t.id = d.id AND t.state = 'running' \
+             RETURNING d.place, t.id, t.kind, t.client_id, t.state, t.attempt, t.error, t.ended"
+        ))
+        .bind(ids)
+        .bind(&self.owner)
+        .bind(attempts)
+        .bind(outcomes)
+        .bind(outputs)
+        .bind(errors)
+        .bind(waits)
+        .fetch_all(connection)
+        .await
     }
 }
 
@@ -126,87 +247,6 @@ struct Written {
     /// In the order of the batch.
     completions: Vec<Completion>,
     head: Option<u64>,
-}
-
-async fn write(core: &Core, batch: &[Ending]) -> sqlx::Result<Written> {
-    let mut lane = core.work.lane().await?;
-    let mut transaction = lane.begin().await?;
-    let mut completions = vec![Completion::Lost; batch.len()];
-    let mut endings = Vec::new();
-    for row in settle(&mut transaction, core, batch).await? {
-        let place = row.try_get::<i64, _>("place")? - 1;
-        if let Some(completion) = usize::try_from(place).ok().and_then(|place| completions.get_mut(place)) {
-            *completion = Completion::Now(state(&row, "state")?);
-        }
-        if let Some(end) = ended(&row)? {
-            endings.push((place, end));
-        }
-    }
-    let doubtful = batch.iter().zip(&mut completions);
-    let doubtful: Vec<_> = doubtful
-        .filter(|(one, completion)| **completion == Completion::Lost && core.running.is_doubtful(one.lease))
-        .collect();
-    if !doubtful.is_empty() {
-        remember(&mut transaction, &core.owner, doubtful).await?;
-    }
-    endings.sort_by_key(|(place, _)| *place);
-    let endings: Vec<_> = endings.into_iter().map(|(_, end)| end).collect();
-    let head = append(&mut transaction, &endings).await?;
-    transaction.commit().await?;
-    lane.keep();
-    Ok(Written { completions, head })
-}
-
-/// Where a task that its runner lets go of goes is decided here alone. A wish to cancel stands, unless it came too
-/// late; a released attempt does not count.
-async fn settle(connection: &mut PgConnection, core: &Core, batch: &[Ending]) -> sqlx::Result<Vec<PgRow>> {
-    let ids: Vec<_> = batch.iter().map(|one| one.lease.id).collect();
-    let attempts: Vec<_> = batch.iter().map(|one| i32::from(one.lease.attempt)).collect();
-    let (mut words, mut outputs, mut errors, mut waits) = (vec![], vec![], vec![], vec![]);
-    for one in batch {
-        let Verdict { word, output, error, wait } = Verdict::from(&one.outcome);
-        words.push(word);
-        outputs.push(output);
-        errors.push(error);
-        waits.push(wait);
-    }
-    query(concat!(
-        "WITH mine AS MATERIALIZED ( \
-            SELECT id, attempt, max_attempts, cancel FROM graceful_tasks \
-            WHERE id = ANY($1) AND state = 'running' AND owner = $2 ORDER BY id FOR UPDATE \
-         ), verdict AS ( \
-            SELECT i.*, CASE \
-                WHEN i.word = 'succeeded' THEN 'succeeded' \
-                WHEN i.word = 'cancelled' OR mine.cancel THEN 'cancelled' \
-                WHEN i.word = 'released' OR (i.wait IS NOT NULL AND mine.attempt < mine.max_attempts) THEN 'queued' \
-                ELSE 'dead' END AS next \
-            FROM UNNEST($1::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[]) \
-            WITH ORDINALITY AS i (id, attempt, word, output, error, wait, place) \
-            JOIN mine ON mine.id = i.id AND mine.attempt = i.attempt \
-         ) UPDATE graceful_tasks t SET \
-            state = v.next, \
-            attempt = CASE WHEN v.next = 'queued' AND v.wait IS NULL THEN t.attempt - 1 ELSE t.attempt END, \
-            started = CASE WHEN v.next = 'queued' AND v.wait IS NULL THEN NULL ELSE t.started END, \
-            due = CASE WHEN v.next = 'queued' AND v.wait IS NOT NULL THEN ",
-        now!(),
-        " + v.wait ELSE t.due END, \
-            ended = CASE WHEN v.next = 'queued' THEN NULL ELSE ",
-        now!(),
-        " END, forget = CASE WHEN v.next = 'queued' THEN NULL ELSE ",
-        now!(),
-        " + t.keep END, lease_until = NULL, output = v.output, error = coalesce(v.error, t.error) \
-         FROM verdict v WHERE t.id = v.id AND t.state = 'running' \
-         RETURNING v.place, t.id, t.kind, t.client_id, t.state, t.attempt, t.error, t.ended"
-    ))
-    .bind(ids)
-    .bind(&core.owner)
-    .bind(attempts)
-    .bind(words)
-    .bind(outputs)
-    .bind(errors)
-    .bind(waits)
-    .fetch_all(connection)
-    .await
 }
 
 /// Attempts whose end may have been written by a transaction that never answered. The owner stays in the row until

@@ -16,7 +16,8 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::core::{CALL_TIMEOUT, Core};
+use super::database::{CALL_TIMEOUT, Database};
+use super::signals::Signals;
 
 /// After hints were sent the next ones wait so long, and go together: under load they would cost as much as the work.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -57,13 +58,32 @@ impl FromStr for Hint {
     }
 }
 
-/// Sends hints until the store is dropped. `me` keeps our own from coming back as news.
-pub(super) async fn tell(core: Arc<Core>, me: String, mut given: mpsc::UnboundedReceiver<Hint>) {
+/// Where the processes of one queue hear each other, and who of them we are.
+#[derive(Debug, Clone)]
+pub(super) struct Channel {
+    name: String,
+    /// Keeps our own hints from coming back to us as news.
+    me: String,
+}
+
+impl Channel {
+    /// Channels are the database's, and it may have several queues in as many schemas.
+    pub(super) fn of_stream(stream: &str) -> Self {
+        Self { name: format!("graceful_{stream}"), me: Uuid::new_v4().simple().to_string() }
+    }
+}
+
+/// Sends hints until the store is dropped.
+pub(super) async fn tell(
+    database: Arc<Database>,
+    channel: Channel,
+    mut given: mpsc::UnboundedReceiver<Hint>,
+) {
     let mut hints = Vec::new();
     while given.recv_many(&mut hints, 1024).await > 0 {
-        let lines = merged(&hints).into_iter().map(|hint| format!("{me} {hint}")).collect();
+        let lines = merged(&hints).into_iter().map(|hint| format!("{} {hint}", channel.me)).collect();
         // The net is each listener's own look.
-        core.within(CALL_TIMEOUT, notify(&core, lines)).await.ok();
+        database.within(CALL_TIMEOUT, notify(&database, &channel, lines)).await.ok();
         hints.clear();
         sleep(PAUSE).await;
     }
@@ -84,10 +104,10 @@ fn merged(hints: &[Hint]) -> Vec<Hint> {
     merged
 }
 
-async fn notify(core: &Core, lines: Vec<String>) -> sqlx::Result<()> {
-    let mut lane = core.work.lane().await?;
+async fn notify(database: &Database, channel: &Channel, lines: Vec<String>) -> sqlx::Result<()> {
+    let mut lane = database.work.lane().await?;
     query("SELECT pg_notify($1, line) FROM UNNEST($2::text[]) AS line")
-        .bind(channel(core))
+        .bind(&channel.name)
         .bind(lines)
         .execute(&mut *lane)
         .await?;
@@ -95,22 +115,17 @@ async fn notify(core: &Core, lines: Vec<String>) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Channels are the database's, and it may have several queues in as many schemas.
-fn channel(core: &Core) -> String {
-    format!("graceful_{}", core.stream)
-}
-
 /// Listens until the store is dropped.
-pub(super) async fn listen(core: Arc<Core>, me: String, options: PgConnectOptions) {
+pub(super) async fn listen(signals: Arc<Signals>, channel: Channel, options: PgConnectOptions) {
     loop {
-        if let Err(error) = listen_once(&core, &me, options.clone()).await {
-            debug!(%error, "not listening; trying again");
+        if let Err(error) = listen_once(&signals, &channel, options.clone()).await {
+            debug!(%error, "cannot listen for hints; retrying");
         }
         sleep(AGAIN).await;
     }
 }
 
-async fn listen_once(core: &Core, me: &str, options: PgConnectOptions) -> sqlx::Result<()> {
+async fn listen_once(signals: &Signals, channel: &Channel, options: PgConnectOptions) -> sqlx::Result<()> {
     let late = |_| sqlx::Error::PoolTimedOut;
     let pool = PgPoolOptions::new()
         .max_connections(1)
@@ -119,17 +134,17 @@ async fn listen_once(core: &Core, me: &str, options: PgConnectOptions) -> sqlx::
         .idle_timeout(None)
         .connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
-    timeout(CALL_TIMEOUT, listener.listen(&channel(core))).await.map_err(late)??;
+    timeout(CALL_TIMEOUT, listener.listen(&channel.name)).await.map_err(late)??;
     // What was said before we listened.
-    core.wake.send_replace(());
+    signals.look_for_work();
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
             Ok(Ok(Some(notification))) => {
                 if let Some((_, hint)) =
-                    notification.payload().split_once(' ').filter(|(from, _)| *from != me)
+                    notification.payload().split_once(' ').filter(|(from, _)| *from != channel.me)
                     && let Ok(hint) = hint.parse()
                 {
-                    heard(core, hint);
+                    signals.heard(hint);
                 }
             }
             // It broke: from the beginning.
@@ -138,20 +153,6 @@ async fn listen_once(core: &Core, me: &str, options: PgConnectOptions) -> sqlx::
             Err(_) => {
                 timeout(CALL_TIMEOUT, listener.execute("SELECT 1")).await.map_err(late)??;
             }
-        }
-    }
-}
-
-fn heard(core: &Core, hint: Hint) {
-    match hint {
-        Hint::Waiting => {
-            core.wake.send_replace(());
-        }
-        Hint::Head(number) => {
-            core.saw_head(number);
-        }
-        Hint::Cancel(id) => {
-            core.cancellations.send(id).ok();
         }
     }
 }

@@ -1,17 +1,26 @@
 //! Leases that run: renewed, reported on, and taken from those who are silent.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection, Row, query};
 use tracing::info;
 use uuid::Uuid;
 
-use super::core::{CALL_TIMEOUT, Core, LEASE};
+use super::database::{CALL_TIMEOUT, Database};
 use super::ending::append;
 use super::record::{ended, millis, number, state, text};
+use super::running::Running;
+use super::signals::Signals;
 use crate::error::StoreError;
 use crate::task::{Held, Lease, Millis, State};
+
+/// A task whose owner was silent for so long is anybody's.
+pub(super) const LEASE: Duration = Duration::from_secs(6);
+
+/// Three chances in each lease.
+pub(super) const RENEW: Duration = Duration::from_secs(2);
 
 /// A renewal that takes longer is sent again on a new connection: there are two more chances in a lease.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,13 +35,21 @@ macro_rules! clock {
     };
 }
 
-impl Core {
+#[derive(Debug)]
+pub(super) struct Leases {
+    pub(super) database: Arc<Database>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) running: Arc<Running>,
+    pub(super) owner: String,
+}
+
+impl Leases {
     pub(super) async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
         if leases.is_empty() {
             return Ok(Vec::new());
         }
         self.running.tend(leases);
-        let held = self.within(RENEW_TIMEOUT, self.renew_all(leases)).await?;
+        let held = self.database.within(RENEW_TIMEOUT, self.renew_all(leases)).await?;
         let answer = |lease: &Lease| match held.get(lease) {
             None => {
                 self.running.ended(*lease);
@@ -47,7 +64,7 @@ impl Core {
     /// Those that are still ours, and whether they shall stop. A lease that has run out and that nobody has reaped is
     /// still ours.
     async fn renew_all(&self, leases: &[Lease]) -> sqlx::Result<HashMap<Lease, bool>> {
-        let mut lane = self.work.lane().await?;
+        let mut lane = self.database.work.lane().await?;
         let rows = query(concat!(
             "WITH mine AS MATERIALIZED ( \
                 SELECT t.id FROM graceful_tasks t \
@@ -73,8 +90,9 @@ impl Core {
 
     pub(super) async fn progress(&self, lease: Lease, progress: String) -> Result<Held, StoreError> {
         let cancel: Option<bool> = self
+            .database
             .within(CALL_TIMEOUT, async {
-                let mut lane = self.desk.lane().await?;
+                let mut lane = self.database.desk.lane().await?;
                 let cancel = sqlx::query_scalar(
                     "UPDATE graceful_tasks SET progress = $4 \
                      WHERE id = $1 AND attempt = $2 AND owner = $3 AND state = 'running' RETURNING cancel",
@@ -104,18 +122,18 @@ impl Core {
     /// `then` is the server's time as a probe saw it, not the time at which this statement runs: one that hung in a
     /// server that stood still would else find all leases over, before their owners can renew them.
     pub(super) async fn reap(&self, then: Millis) -> Result<(), StoreError> {
-        let (again, head) = self.within(CALL_TIMEOUT, self.reap_silent(then)).await?;
+        let (again, head) = self.database.within(CALL_TIMEOUT, self.reap_silent(then)).await?;
         if let Some(head) = head {
-            self.log_grew(head);
+            self.signals.log_grew(head);
         }
         if again {
-            self.something_waits();
+            self.signals.something_waits();
         }
         Ok(())
     }
 
     async fn reap_silent(&self, then: Millis) -> sqlx::Result<(bool, Option<u64>)> {
-        let mut lane = self.work.lane().await?;
+        let mut lane = self.database.work.lane().await?;
         let mut transaction = lane.begin().await?;
         let rows = query(concat!(
             "WITH silent AS MATERIALIZED ( \

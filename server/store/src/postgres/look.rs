@@ -5,14 +5,14 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, QueryBuilder, Row, query};
 use uuid::Uuid;
 
-use super::core::{CALL_TIMEOUT, Core};
+use super::database::{CALL_TIMEOUT, Database};
 use super::record::{count, event, record, record_columns, text};
 use crate::error::StoreError;
 use crate::event::Events;
 use crate::page::Filling;
 use crate::task::{Cursor, Filter, Page, State, TaskRecord};
 
-impl Core {
+impl Database {
     pub(super) async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
         self.within(CALL_TIMEOUT, async {
             let mut lane = self.desk.lane().await?;

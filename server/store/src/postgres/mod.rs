@@ -5,8 +5,13 @@
 //! Claims take what is due and skip what others have locked ([`claim`]); leases are renewed in one statement and reaped
 //! when their owner falls silent ([`lease`]). [`hints`] tell the others at once, a look each second is the net.
 //!
+//! # Parts
+//! Each is handed what it uses ([`open`] puts them together). [`database`] is asked by all of them; [`signals`] wakes those
+//! who wait; [`running`] counts what this process has; [`census`] counts what waits; [`change`] cancels and retries;
+//! [`look`] reads; [`tidy`] is called each second.
+//!
 //! # Guarantees
-//! - Each call ends: within [`core::CALL_TIMEOUT`] the database has answered, or the call says `Unavailable`. Loops never
+//! - Each call ends: within [`database::CALL_TIMEOUT`] the database has answered, or the call says `Unavailable`. Loops never
 //!   end; after an outage all goes on by itself.
 //! - An outcome that is unknown (the connection broke before the answer) resolves by itself: a submission may exist,
 //!   and its idempotency key finds it; an end is tried again by its caller and recognises itself; a claim or a release
@@ -32,7 +37,7 @@ mod census;
 mod change;
 mod claim;
 mod connections;
-mod core;
+mod database;
 mod ending;
 mod failure;
 mod hints;
@@ -42,6 +47,7 @@ mod pulse;
 mod record;
 mod running;
 mod schema;
+mod signals;
 mod submit;
 mod tidy;
 mod url;
@@ -52,12 +58,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::ConnectOptions;
-use tokio::sync::{broadcast, watch};
+use sqlx::postgres::PgConnectOptions;
+use tokio::runtime::Handle;
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use self::core::{CALL_TIMEOUT, Core, RENEW};
+use self::census::Census;
+use self::change::Changes;
+use self::claim::Claimer;
+use self::database::{CALL_TIMEOUT, Database, answer};
+use self::ending::Endings;
+use self::hints::{Channel, Hint};
+use self::lease::{Leases, RENEW};
+use self::pulse::Pulse;
+use self::running::Running;
+use self::signals::Signals;
+use self::submit::Submissions;
+use self::tidy::Tidy;
 use crate::error::{OpenError, StoreError};
 use crate::event::Events;
 use crate::task::{
@@ -68,7 +87,18 @@ use crate::{Settings, TaskStore};
 
 /// A queue in PostgreSQL. Dropped, it ends at once; what it had claimed is queued again when the leases are over.
 pub struct PostgresStore {
-    core: Arc<Core>,
+    owner: String,
+    stream: String,
+    database: Arc<Database>,
+    signals: Arc<Signals>,
+    census: Arc<Census>,
+    submissions: Submissions,
+    claimer: Arc<Claimer>,
+    leases: Arc<Leases>,
+    endings: Arc<Endings>,
+    changes: Changes,
+    tidy: Tidy,
+    /// Submissions, ends, hints and the pulse: these run until the store is dropped.
     _loops: JoinSet<()>,
 }
 
@@ -89,31 +119,89 @@ pub async fn open(url: &str, settings: Settings) -> Result<Arc<PostgresStore>, O
     let (clock, steady, head) =
         pulse::ask(&mut connection).await.map_err(|error| failure::not_opened(&error))?;
     drop(connection);
-    let (core, loops) = Core::start(options, settings, stream);
-    core.pulse.beat(Instant::now(), clock, steady);
+    let pulse = Pulse::default();
+    pulse.beat(Instant::now(), clock, steady);
+    let (hints, given) = mpsc::unbounded_channel();
+    let signals = Signals::new(hints);
     // Before anyone looks: who begins at the head must not begin at 0.
-    core.saw_head(head);
-    Ok(Arc::new(PostgresStore { core, _loops: loops }))
+    signals.saw_head(head);
+    Ok(Arc::new(assemble(options, settings, stream, Arc::new(pulse), Arc::new(signals), given)))
+}
+
+/// The parts of an open queue, each with those it uses.
+fn assemble(
+    options: PgConnectOptions,
+    settings: Settings,
+    stream: String,
+    pulse: Arc<Pulse>,
+    signals: Arc<Signals>,
+    given: mpsc::UnboundedReceiver<Hint>,
+) -> PostgresStore {
+    let Settings { owner, capacity, kinds, keep_events, owned } = settings;
+    let database = Arc::new(Database::new(&options));
+    let running = Running::new(owned);
+    let census = Arc::new(Census::new(database.clone(), capacity));
+    let (submissions, inserting) = Submissions::new(database.clone(), signals.clone(), census.clone());
+    let (endings, ending) = Endings::new(database.clone(), signals.clone(), running.clone(), owner.clone());
+    let endings = Arc::new(endings);
+    let leases = Arc::new(Leases {
+        database: database.clone(),
+        signals: signals.clone(),
+        running: running.clone(),
+        owner: owner.clone(),
+    });
+    let claimer = Arc::new(Claimer {
+        database: database.clone(),
+        signals: signals.clone(),
+        running: running.clone(),
+        endings: endings.clone(),
+        owner: owner.clone(),
+        kinds,
+        runtime: Handle::current(),
+    });
+    let changes = Changes { database: database.clone(), signals: signals.clone() };
+    let tidy = Tidy { database: database.clone(), leases: leases.clone(), pulse: pulse.clone(), keep_events };
+    let channel = Channel::of_stream(&stream);
+    let mut loops = JoinSet::new();
+    loops.spawn(inserting);
+    loops.spawn(ending);
+    loops.spawn(hints::tell(database.clone(), channel.clone(), given));
+    loops.spawn(hints::listen(signals.clone(), channel, options));
+    loops.spawn(pulse::run(database.clone(), pulse, running, signals.clone()));
+    PostgresStore {
+        owner,
+        stream,
+        database,
+        signals,
+        census,
+        submissions,
+        claimer,
+        leases,
+        endings,
+        changes,
+        tidy,
+        _loops: loops,
+    }
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("owner", &self.core.owner).finish_non_exhaustive()
+        f.debug_struct("PostgresStore").field("owner", &self.owner).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl TaskStore for PostgresStore {
     async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
-        self.core.submit(task, hold).await
+        self.submissions.submit(task, hold).await
     }
 
     async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError> {
-        self.core.claim(most).await
+        self.claimer.claim(most).await
     }
 
     async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
-        self.core.renew(leases).await
+        self.leases.renew(leases).await
     }
 
     fn renew_every(&self) -> Option<Duration> {
@@ -121,53 +209,53 @@ impl TaskStore for PostgresStore {
     }
 
     async fn progress(&self, lease: Lease, progress: String) -> Result<Held, StoreError> {
-        self.core.progress(lease, progress).await
+        self.leases.progress(lease, progress).await
     }
 
     async fn complete(&self, lease: Lease, outcome: Outcome) -> Result<Completion, StoreError> {
-        Core::answer(self.core.end(lease, outcome)).await
+        answer(self.endings.end(lease, outcome)).await
     }
 
     async fn cancel(&self, id: Uuid) -> Result<Cancelled, StoreError> {
-        self.core.cancel(id).await
+        self.changes.cancel(id).await
     }
 
     async fn retry(&self, id: Uuid, hold: Hold) -> Result<Retried, StoreError> {
         // What waits is nobody's: there is no count that it could be missing from.
         let _held = hold;
-        self.core.retry(id).await
+        self.changes.retry(id).await
     }
 
     async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
-        self.core.get(id).await
+        self.database.get(id).await
     }
 
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
-        self.core.list(filter, after, limit).await
+        self.database.list(filter, after, limit).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
-        self.core.counts().await
+        self.census.counts().await
     }
 
     async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {
-        self.core.events(after, limit).await
+        self.database.events(after, limit).await
     }
 
     fn head(&self) -> watch::Receiver<u64> {
-        self.core.head.subscribe()
+        self.signals.head()
     }
 
     fn stream(&self) -> &str {
-        &self.core.stream
+        &self.stream
     }
 
     fn cancellations(&self) -> broadcast::Receiver<Uuid> {
-        self.core.cancellations.subscribe()
+        self.signals.cancellations()
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {
-        self.core.maintain().await
+        self.tidy.maintain().await
     }
 
     fn shared(&self) -> bool {

@@ -13,11 +13,14 @@ use sqlx::{Row, query};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::core::{CALL_TIMEOUT, Core, LEASE};
+use super::database::{CALL_TIMEOUT, Database};
+use super::lease::LEASE;
 use super::record::{count, millis, now};
+use super::running::Running;
+use super::signals::Signals;
 use crate::task::Millis;
 
-/// How often.
+/// How often to probe.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// Whatever stood still between two probes that are at most so far apart (the database, the network, this process)
@@ -74,26 +77,31 @@ impl Beats {
 }
 
 /// Probes until the store is dropped.
-pub(super) async fn run(core: Arc<Core>) {
+pub(super) async fn run(
+    database: Arc<Database>,
+    pulse: Arc<Pulse>,
+    running: Arc<Running>,
+    signals: Arc<Signals>,
+) {
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut away = false;
     loop {
         beats.tick().await;
-        core.running.forget_untended();
-        match core.within(CALL_TIMEOUT, probe(&core)).await {
+        running.forget_untended();
+        match database.within(CALL_TIMEOUT, probe(&database)).await {
             Ok((clock, shared, head)) => {
-                core.pulse.beat(Instant::now(), clock, shared);
-                core.saw_head(head);
+                pulse.beat(Instant::now(), clock, shared);
+                signals.saw_head(head);
                 if away {
-                    info!("the database is back");
-                    core.wake.send_replace(());
+                    info!("reached the database again");
+                    signals.look_for_work();
                 }
                 away = false;
             }
             Err(error) => {
                 if !away {
-                    warn!(%error, "the database is away; trying on");
+                    warn!(%error, "cannot reach the database; retrying");
                 }
                 away = true;
             }
@@ -101,8 +109,8 @@ pub(super) async fn run(core: Arc<Core>) {
     }
 }
 
-async fn probe(core: &Core) -> sqlx::Result<(Millis, Millis, u64)> {
-    let mut lane = core.work.lane().await?;
+async fn probe(database: &Database) -> sqlx::Result<(Millis, Millis, u64)> {
+    let mut lane = database.work.lane().await?;
     let answer = ask(&mut lane).await?;
     lane.keep();
     Ok(answer)

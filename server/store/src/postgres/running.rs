@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::core::LEASE;
+use super::lease::LEASE;
 use crate::OwnedWatch;
 use crate::task::{Lease, Owned};
 
@@ -18,11 +18,11 @@ const UNTENDED: Duration = LEASE.saturating_mul(2);
 /// The leases that this process holds.
 pub(super) struct Running {
     watch: OwnedWatch,
-    leases: Mutex<Leases>,
+    leases: Mutex<Attempts>,
 }
 
 #[derive(Default)]
-struct Leases {
+struct Attempts {
     held: HashMap<Lease, Attempt>,
     /// Ends that were written after their callers had given up waiting: not counted, and known if they try again.
     unheard: HashMap<Lease, Instant>,
@@ -102,7 +102,7 @@ impl Running {
     }
 
     /// Told under the lock, so that the watcher sees changes in their order.
-    fn change<T>(&self, change: impl FnOnce(&mut Leases) -> T) {
+    fn change<T>(&self, change: impl FnOnce(&mut Attempts) -> T) {
         let mut leases = self.lock();
         change(&mut leases);
         let running = leases.asking + leases.held.len() as u64;
@@ -112,7 +112,7 @@ impl Running {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Leases> {
+    fn lock(&self) -> MutexGuard<'_, Attempts> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,12 +10,17 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::census::Begun;
-use super::core::{CALL_TIMEOUT, Core};
+use super::census::{Begun, Census};
+use super::database::{CALL_TIMEOUT, Database, answer};
 use super::failure::{again, closed, is_in_the_data, late};
 use super::record::{millis, now, record, record_columns, text};
+use super::signals::Signals;
 use crate::error::{StoreError, Unavailable};
+use crate::room::Room;
 use crate::task::{Hold, Idempotency, NewTask, Submitted};
+
+/// Submissions that wait for their batch; more wait for a place among these.
+const WAITING: usize = 4096;
 
 /// Batches on their way: while one is synced the next is sent.
 const FLIGHTS: usize = 2;
@@ -29,8 +34,9 @@ const BATCH_BYTES: usize = 16 << 20;
 /// A key's task may be forgotten between the insert that it stopped and the look at it: then there is room for ours.
 const ROUNDS: usize = 3;
 
+/// One task on its way to a batch.
 #[derive(Debug)]
-pub(super) struct Submission {
+struct Submission {
     task: NewTask,
     hold: Hold,
     arrived: Instant,
@@ -38,17 +44,44 @@ pub(super) struct Submission {
     reply: oneshot::Sender<Result<Submitted, StoreError>>,
 }
 
-impl Core {
-    pub(super) async fn submit(self: &Arc<Self>, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
-        if self.is_full() {
+/// The way to the loop that inserts tasks.
+#[derive(Debug)]
+pub(super) struct Submissions {
+    database: Arc<Database>,
+    census: Arc<Census>,
+    room: Room,
+    queue: mpsc::Sender<Submission>,
+}
+
+/// Inserts batches of tasks.
+#[derive(Debug)]
+struct Inserter {
+    database: Arc<Database>,
+    signals: Arc<Signals>,
+}
+
+impl Submissions {
+    /// The other half is the loop that inserts until the store is dropped.
+    pub(super) fn new(
+        database: Arc<Database>,
+        signals: Arc<Signals>,
+        census: Arc<Census>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, submitted) = mpsc::channel(WAITING);
+        let inserter = Arc::new(Inserter { database: database.clone(), signals });
+        (Self { database, census, room: Room::default(), queue }, inserter.run(submitted))
+    }
+
+    pub(super) async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
+        if self.census.is_full() {
             return self.known_before(&task).await?.ok_or(StoreError::Full);
         }
         let hold = self.room.take(&task, hold)?;
-        let (reply, answer) = oneshot::channel();
+        let (reply, answered) = oneshot::channel();
         let begun = self.census.began();
         let submission = Submission { task, hold, arrived: Instant::now(), reply, _begun: begun };
-        match timeout(CALL_TIMEOUT, self.submissions.send(submission)).await {
-            Ok(Ok(())) => Self::answer(answer).await,
+        match timeout(CALL_TIMEOUT, self.queue.send(submission)).await {
+            Ok(Ok(())) => answer(answered).await,
             Ok(Err(_)) => Err(closed()),
             Err(_) => Err(late(CALL_TIMEOUT)),
         }
@@ -57,13 +90,40 @@ impl Core {
     /// Even a full queue knows what it has.
     async fn known_before(&self, task: &NewTask) -> Result<Option<Submitted>, StoreError> {
         let Some(own) = &task.idempotency else { return Ok(None) };
-        self.within(CALL_TIMEOUT, async {
-            let mut lane = self.desk.lane().await?;
-            let found = holders(&mut lane, &[text(own.key.clone())]).await?;
-            lane.keep();
-            found.first().map(|row| submitted_before(row, own)).transpose()
-        })
-        .await
+        self.database
+            .within(CALL_TIMEOUT, async {
+                let mut lane = self.database.desk.lane().await?;
+                let found = holders(&mut lane, &[text(own.key.clone())]).await?;
+                lane.keep();
+                found.first().map(|row| submitted_before(row, own)).transpose()
+            })
+            .await
+    }
+}
+
+impl Inserter {
+    /// Sends batches until the store is dropped.
+    async fn run(self: Arc<Self>, mut submitted: mpsc::Receiver<Submission>) {
+        let flights = Arc::new(Semaphore::new(FLIGHTS));
+        loop {
+            // The place first: what comes meanwhile goes into the same batch.
+            let Ok(place) = flights.clone().acquire_owned().await else { return };
+            let Some(first) = submitted.recv().await else { return };
+            let mut bytes = first.task.input.len();
+            let mut batch = vec![first];
+            while batch.len() < BATCH
+                && bytes < BATCH_BYTES
+                && let Ok(next) = submitted.try_recv()
+            {
+                bytes += next.task.input.len();
+                batch.push(next);
+            }
+            let inserter = self.clone();
+            tokio::spawn(async move {
+                inserter.insert(batch).await;
+                drop(place);
+            });
+        }
     }
 
     async fn insert(self: Arc<Self>, batch: Vec<Submission>) {
@@ -79,8 +139,9 @@ impl Core {
         let tasks: Vec<_> = batch.iter().map(|one| &one.task).collect();
         let mut spoilt = false;
         let done = self
+            .database
             .within(CALL_TIMEOUT, async {
-                let mut lane = self.work.lane().await?;
+                let mut lane = self.database.work.lane().await?;
                 let done = insert_all(&mut lane, &tasks).await;
                 spoilt = done.as_ref().err().is_some_and(is_in_the_data);
                 let done = done?;
@@ -91,14 +152,14 @@ impl Core {
         match done {
             Ok(answers) => {
                 if answers.iter().any(|answer| matches!(answer, Ok(Submitted::New))) {
-                    self.something_waits();
+                    self.signals.something_waits();
                 }
                 for (one, answer) in batch.into_iter().zip(answers) {
                     drop(one.hold);
                     one.reply.send(answer).ok();
                 }
             }
-            // One of them is not to PostgreSQL's taste: the others shall not suffer for it.
+            // PostgreSQL takes one of them for wrong: each by itself, so that the others are written.
             Err(_) if spoilt && batch.len() > 1 => {
                 for one in batch {
                     Box::pin(self.clone().insert(vec![one])).await;
@@ -111,30 +172,6 @@ impl Core {
                 }
             }
         }
-    }
-}
-
-/// Sends batches until the store is dropped.
-pub(super) async fn run(core: Arc<Core>, mut submitted: mpsc::Receiver<Submission>) {
-    let flights = Arc::new(Semaphore::new(FLIGHTS));
-    loop {
-        // The place first: what comes meanwhile goes into the same batch.
-        let Ok(place) = flights.clone().acquire_owned().await else { return };
-        let Some(first) = submitted.recv().await else { return };
-        let mut bytes = first.task.input.len();
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && bytes < BATCH_BYTES
-            && let Ok(next) = submitted.try_recv()
-        {
-            bytes += next.task.input.len();
-            batch.push(next);
-        }
-        let core = core.clone();
-        tokio::spawn(async move {
-            core.insert(batch).await;
-            drop(place);
-        });
     }
 }
 
@@ -232,7 +269,7 @@ async fn insert_new(connection: &mut PgConnection, tasks: &[&NewTask]) -> sqlx::
     .await
 }
 
-/// Who has these keys.
+/// The tasks that have these keys.
 async fn holders(connection: &mut PgConnection, keys: &[String]) -> sqlx::Result<Vec<PgRow>> {
     query(concat!("SELECT ", record_columns!(), ", key, fingerprint FROM graceful_tasks WHERE key = ANY($1)"))
         .bind(keys)

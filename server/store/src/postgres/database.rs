@@ -1,0 +1,65 @@
+//! The database as the parts of an open queue ask it: connections for two uses, and an end to each wait.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::connections::Connections;
+use super::failure::{closed, failed, is_connection, late};
+use crate::error::StoreError;
+
+/// An answer that took longer is no answer: clients and probes give up waiting at about this time.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For what keeps tasks going: submissions (2), completions, claims, renewals, the pulse, hints.
+const WORK_CONNECTIONS: usize = 8;
+
+/// For those who look, cancel, retry or report progress: they may be many and slow, and must not be in the others' way.
+const DESK_CONNECTIONS: usize = 5;
+
+#[derive(Debug)]
+pub(super) struct Database {
+    /// For what keeps tasks going.
+    pub(super) work: Connections,
+    /// For those who look and ask.
+    pub(super) desk: Connections,
+}
+
+impl Database {
+    pub(super) fn new(options: &PgConnectOptions) -> Self {
+        Self {
+            work: Connections::new(options.clone(), WORK_CONNECTIONS),
+            desk: Connections::new(options.clone(), DESK_CONNECTIONS),
+        }
+    }
+
+    /// Runs statements, for as long as `limit` at most. One connection that broke is taken as a sign that all have.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = sqlx::Result<T>>,
+    ) -> Result<T, StoreError> {
+        let error = match timeout(limit, work).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => failed(&error),
+            Err(_) => late(limit),
+        };
+        if is_connection(&error) {
+            self.work.forget_idle();
+            self.desk.forget_idle();
+        }
+        Err(error)
+    }
+}
+
+/// Waits for the answer of a loop that writes batches.
+pub(super) async fn answer<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(CALL_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(closed()),
+        Err(_) => Err(late(CALL_TIMEOUT)),
+    }
+}

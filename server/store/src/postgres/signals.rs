@@ -1,0 +1,95 @@
+//! What happens in the queue, told to those who wait for it: here at once, in other processes by [`hints`](super::hints).
+
+use tokio::sync::{broadcast, mpsc, watch};
+use uuid::Uuid;
+
+use super::hints::Hint;
+
+/// Cancellations that a slow listener may be behind.
+const CANCELLATIONS: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Signals {
+    head: watch::Sender<u64>,
+    claimable: watch::Sender<()>,
+    cancellations: broadcast::Sender<Uuid>,
+    hints: mpsc::UnboundedSender<Hint>,
+}
+
+impl Signals {
+    /// `hints` are the ones to send to other processes.
+    pub(super) fn new(hints: mpsc::UnboundedSender<Hint>) -> Self {
+        Self {
+            head: watch::Sender::new(0),
+            claimable: watch::Sender::new(()),
+            cancellations: broadcast::Sender::new(CANCELLATIONS),
+            hints,
+        }
+    }
+
+    /// The highest number of any event that we know of.
+    pub(super) fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Changes when there may be something to claim.
+    pub(super) fn claimable(&self) -> watch::Receiver<()> {
+        self.claimable.subscribe()
+    }
+
+    /// Ids of running tasks that someone wants to stop.
+    pub(super) fn cancellations(&self) -> broadcast::Receiver<Uuid> {
+        self.cancellations.subscribe()
+    }
+
+    /// We have queued a task, or more than one.
+    pub(super) fn something_waits(&self) {
+        self.look_for_work();
+        self.hint(Hint::Waiting);
+    }
+
+    /// We have brought the log to this number.
+    pub(super) fn log_grew(&self, head: u64) {
+        if self.saw_head(head) {
+            self.hint(Hint::Head(head));
+        }
+    }
+
+    /// A cancellation of a running task was written. Nobody may be listening; the net is `Held::CancelRequested`.
+    pub(super) fn cancel_requested(&self, id: Uuid) {
+        self.cancellations.send(id).ok();
+        self.hint(Hint::Cancel(id));
+    }
+
+    /// Wakes this process's claims: there may be something.
+    pub(super) fn look_for_work(&self) {
+        self.claimable.send_replace(());
+    }
+
+    /// The log has this number. Whether that is news.
+    pub(super) fn saw_head(&self, head: u64) -> bool {
+        self.head.send_if_modified(|known| {
+            let news = head > *known;
+            *known = head.max(*known);
+            news
+        })
+    }
+
+    /// Another process's hint.
+    pub(super) fn heard(&self, hint: Hint) {
+        match hint {
+            Hint::Waiting => self.look_for_work(),
+            Hint::Head(number) => {
+                self.saw_head(number);
+            }
+            Hint::Cancel(id) => {
+                self.cancellations.send(id).ok();
+            }
+        }
+    }
+
+    fn hint(&self, hint: Hint) {
+        // Nobody sends them once the store is dropped; hints are no promise.
+        self.hints.send(hint).ok();
+    }
+}
