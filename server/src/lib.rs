@@ -3,7 +3,7 @@
 //!
 //! - [`kind`]: kinds of task, and [`running`], what a handler knows of the task it runs; [`sleep`] is built in
 //! - [`config`]: flags and environment
-//! - [`api`]: the routes, public and admin
+//! - [`api`]: the routes, public and admin; `problem` says why a request failed
 //! - [`queue`]: the durable queue, as far as it can be reached
 //! - [`runner`]: runs what is in it
 //! - [`events`]: tells the sockets
@@ -14,6 +14,7 @@
 //! - [`run`]: all of it together, from the bound ports to the exit
 
 pub mod api;
+mod client_id;
 pub mod config;
 pub mod events;
 pub mod identity;
@@ -22,6 +23,7 @@ pub mod logs;
 pub mod metrics;
 pub mod page;
 mod pauses;
+mod problem;
 pub mod queue;
 pub mod report;
 pub mod run;

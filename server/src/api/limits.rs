@@ -10,7 +10,7 @@ use graceful_store::StoreError;
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
-use crate::api::problem::Problem;
+use crate::problem::Problem;
 use crate::queue::Queue;
 
 /// The largest body: what other queues take as well (SQS: 256 KiB).
@@ -23,7 +23,6 @@ const QUEUE_TIME: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LONGEST_KEY: usize = 255;
-const LONGEST_CLIENT_ID: usize = 128;
 
 /// Reads a body to its end, within bounds.
 pub(crate) async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
@@ -91,18 +90,6 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
 }
 
-/// A client id goes into every frame sent to that client, and into logs.
-///
-/// # Errors
-/// What to write instead.
-pub fn check_client_id(client: &str) -> Result<(), &'static str> {
-    let fits = (1..=LONGEST_CLIENT_ID).contains(&client.chars().count());
-    if fits && !client.chars().any(char::is_control) {
-        return Ok(());
-    }
-    Err("write a string of 1 to 128 characters without control characters")
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -123,15 +110,6 @@ mod tests {
         }
         assert!(key(&"x".repeat(255)).is_ok());
         assert!(idempotency_key(&HeaderMap::new()).unwrap().is_none());
-    }
-
-    #[test]
-    fn client_ids_are_bounded_by_characters() {
-        assert!(check_client_id(&"ä".repeat(128)).is_ok());
-        assert!(check_client_id("alice & bob").is_ok());
-        for bad in ["", &"a".repeat(129), "a\nb", "\u{0}", "\u{85}"] {
-            assert!(check_client_id(bad).is_err(), "{bad:?}");
-        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,6 @@
 //! - [`overview`]: `/v1/queue` and `/v1/kinds`
 //! - [`seed`]: the routes of the first clients, answer for answer
 //! - [`limits`]: what a request may cost
-//! - [`problem`]: what could not be done
 //! - [`openapi`]: all of it, described
 //!
 //! What brings work is behind the drain's gate, method by method; reads, cancellation and health answer until the end.
@@ -23,12 +22,12 @@ use crate::events::{self, hub::Hub};
 use crate::kind::Kinds;
 use crate::metrics::{Metrics, Refusal};
 use crate::page;
+use crate::problem::Problem;
 use crate::queue::{Defaults, Queue};
 
 pub mod limits;
 mod openapi;
 mod overview;
-pub(crate) mod problem;
 mod query;
 mod seed;
 mod submission;
@@ -36,7 +35,6 @@ mod tasks;
 mod view;
 
 pub use openapi::document;
-use problem::Problem;
 
 const SHUTTING_DOWN: &str = "Service Under Graceful Shutdown";
 

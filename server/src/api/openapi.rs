@@ -4,8 +4,9 @@
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use crate::api::{overview, problem, seed, submission, tasks};
+use crate::api::{overview, seed, submission, tasks};
 use crate::kind::Kinds;
+use crate::problem;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -8,8 +8,8 @@ use graceful_store::Counts;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{Api, limits};
+use crate::problem::{Problem, ProblemBody};
 
 /// How much there is to do.
 #[derive(Debug, Serialize, ToSchema)]

@@ -5,8 +5,8 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use graceful_store::{Cursor, Filter};
 
-use crate::api::limits::check_client_id;
-use crate::api::problem::Problem;
+use crate::client_id;
+use crate::problem::Problem;
 
 /// A screenful or two.
 const LIMIT: usize = 50;
@@ -52,7 +52,7 @@ fn read(pairs: Vec<(String, String)>) -> Result<Listing, Problem> {
             }
             "kind" => listing.filter.kind = Some(value),
             "client_id" => {
-                check_client_id(&value).map_err(|instead| Problem::invalid("client_id", instead))?;
+                client_id::check(&value).map_err(|instead| Problem::invalid("client_id", instead))?;
                 listing.filter.client_id = Some(value);
             }
             "cursor" => {

@@ -13,10 +13,10 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::api::problem::{Problem, ProblemBody};
 use crate::api::submission::{Refused, SubmissionHeaders};
 use crate::api::tasks::{REPLAYED, TRUE, accept};
 use crate::api::{Api, SHUTTING_DOWN, limits, submission};
+use crate::problem::{Problem, ProblemBody};
 use crate::trace;
 
 /// A task that was accepted.

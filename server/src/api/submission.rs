@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::api::limits::check_client_id;
-use crate::api::problem::{Problem, ProblemBody};
+use crate::client_id;
 use crate::kind::Kind;
+use crate::problem::{Problem, ProblemBody};
 use crate::queue::Defaults;
 use crate::sleep::Sleep;
 
@@ -132,7 +132,7 @@ pub(crate) fn read(
         keep_seconds,
     } = body;
     if let Some(client) = &client_id {
-        check_client_id(client).map_err(|instead| Problem::invalid("client_id", instead))?;
+        client_id::check(client).map_err(|instead| Problem::invalid("client_id", instead))?;
     }
     let delay = within("delay_seconds", delay_seconds, 0.0, MOST_DELAY_SECONDS)?.unwrap_or_default();
     let wait = not_before.map(|text| until(&text, now)).transpose()?.unwrap_or_default();

@@ -17,12 +17,12 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::api::limits;
-use crate::api::problem::{Problem, ProblemBody};
 use crate::api::query::Listing;
 use crate::api::submission::{self, NewTaskBody, Refused, SubmissionHeaders};
 use crate::api::view::{Task, TaskState};
 use crate::events::hint::{Hint, What};
 use crate::metrics::Ended;
+use crate::problem::{Problem, ProblemBody};
 use crate::trace;
 
 /// Says that the answer tells of a task that an earlier request with the same key brought.

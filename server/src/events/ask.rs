@@ -10,9 +10,8 @@ use graceful_store::{StoreError, Unavailable};
 use super::hub::Hub;
 use super::limits::Crowded;
 use super::token::Token;
-use crate::api::limits::check_client_id;
-use crate::api::problem::Problem;
 use crate::metrics::Refusal;
+use crate::problem::Problem;
 
 /// A place is free when someone leaves; nobody knows when.
 const CROWDED_RETRY_SECONDS: u16 = 5;
@@ -99,7 +98,7 @@ impl<'a> Ask<'a> {
 
 /// The client id, if it can be used: as who submits says it.
 pub(crate) fn client_id(id: &str) -> Result<&str, Unusable> {
-    check_client_id(id).map(|()| id).map_err(|why| ("client_id", why.to_owned()))
+    crate::client_id::check(id).map(|()| id).map_err(|why| ("client_id", why.to_owned()))
 }
 
 /// The page that asks, if it is one of another site that may.
