@@ -5,13 +5,23 @@ use std::path::Path;
 use clap::ValueEnum;
 use graceful_postgres::Postgres;
 
-/// Which queue.
+/// The engine that keeps the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Store {
     /// One server on one folder.
     Sqlite,
     /// Three servers on one database.
     Postgres,
+}
+
+impl Store {
+    /// What it is, for people.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "one server on SQLite",
+            Self::Postgres => "three servers on PostgreSQL",
+        }
+    }
 }
 
 /// What the servers run on; it lives as long as they do.

@@ -2,7 +2,8 @@
 //!
 //! - [`moments`]: when to kill, and whom. [`server`]: a process that is started, killed, started again.
 //! - [`clients`]: submissions without end. [`reports`]: what servers say they have done. [`ledger`]: both, joined.
-//! - [`run`]: the run. [`settle`]: what is true at its end, asked of the servers' own API as well.
+//! - [`run`]: the run. [`settle`]: what is true at its end, asked of the servers' own API as well. [`summary`]: all of it,
+//!   printed and judged.
 //!
 //! It passes when every task that a client was told was accepted was reported done and is `succeeded` by the API, when
 //! enough kills hit running work to prove something, and when every interrupted task was picked up in time.
@@ -15,6 +16,7 @@ mod reports;
 mod run;
 mod server;
 mod settle;
+mod summary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +36,7 @@ struct Args {
     /// How many kills.
     #[arg(long, default_value_t = 1000)]
     n: u32,
-    /// Which queue.
+    /// The engine that keeps the queue.
     #[arg(long, default_value = "sqlite")]
     store: Store,
     /// Repeats a run's choices; its timing cannot be repeated.

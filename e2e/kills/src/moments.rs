@@ -8,9 +8,7 @@ use rand::{RngExt, SeedableRng};
 /// One kill to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kill {
-    /// Whom.
     pub(crate) whom: Whom,
-    /// When.
     pub(crate) when: When,
 }
 

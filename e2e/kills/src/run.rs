@@ -10,16 +10,17 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::clients::Client;
-use crate::engine::{Engine, Store};
+use crate::engine::Engine;
 use crate::moments::{Kill, Moments, When, Whom};
 use crate::server::Place;
+use crate::summary::Summary;
 use crate::{Args, Shared, reports, settle};
 
 /// They keep three servers of sixteen places busy, and two cores not quite.
 const CLIENTS: usize = 8;
 /// A submission goes out every few milliseconds; if none does, the kill comes all the same.
 const NO_SUBMIT: Duration = Duration::from_millis(300);
-/// As many lines of progress.
+/// Kills between two lines of progress.
 const SAY_EVERY: u32 = 100;
 
 /// All of it; true when nothing was lost and something was proved.
@@ -28,7 +29,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<bool> {
     ensure!(n > 0, "--n 0 proves nothing: give at least 1");
     ensure!(server.is_file(), "--server {}: there is no such file", server.display());
     let seed = seed.unwrap_or_else(rand::random);
-    println!("kills: {n} of {}, seed {seed}, logs in {}", name(store), folder.display());
+    println!("kills: {n} of {}, seed {seed}, logs in {}", store.name(), folder.display());
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => std::fs::create_dir_all(&folder)?,
@@ -80,18 +81,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<bool> {
     let lost = settle::settle(&mut fleet.places, &shared).await?;
     // Servers that still try to do what is lost would not go.
     let faults = if lost.is_empty() { settle::stop(&mut fleet.places).await } else { Vec::new() };
-    let verdict = settle::Verdict { store, n, killing, lost, faults };
-    Ok(verdict.print(&shared.ledger()))
+    let summary = Summary { store, n, killing, lost, faults };
+    Ok(summary.print(&shared.ledger()))
 }
 
-pub(crate) fn name(store: Store) -> &'static str {
-    match store {
-        Store::Sqlite => "one server on SQLite",
-        Store::Postgres => "three servers on PostgreSQL",
-    }
-}
-
-/// All servers.
+/// The servers that share one queue, or the one that has it alone.
 struct Fleet {
     places: Vec<Place>,
     shared: Shared,
