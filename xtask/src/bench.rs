@@ -7,11 +7,12 @@ use std::process::Command;
 use anyhow::bail;
 use clap::Args;
 use graceful_cluster::prerequisites;
+use graceful_process::run as run_command;
 
 use crate::e2e::{Target, prepare};
 use crate::images::target_folder;
 use crate::python;
-use crate::run::{cargo, root, run as run_command, stage};
+use crate::run::{cargo, root, stage};
 
 /// Which bench.
 #[derive(Args)]

@@ -1,8 +1,9 @@
 //! `cargo xtask check`: all that can be known without a cluster.
 
 use graceful_cluster::prerequisites;
+use graceful_process::run;
 
-use crate::run::{cargo, run, stage};
+use crate::run::{cargo, stage};
 
 /// Runs every stage in the order of its price and stops at the first that fails.
 pub(crate) fn run_all() -> anyhow::Result<()> {

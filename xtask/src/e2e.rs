@@ -6,9 +6,10 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::Args;
 use graceful_cluster::{Cluster, Options as ClusterOptions, prerequisites};
+use graceful_process::run as run_command;
 
 use crate::images;
-use crate::run::{cargo, run as run_command, stage};
+use crate::run::{cargo, stage};
 
 /// Which cluster: this machine's own, unless a context is named.
 #[derive(Args, Clone, Default)]

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use graceful_process::run as run_command;
 
-use crate::run::{cargo, root, run as run_command, stage};
+use crate::run::{cargo, root, stage};
 use crate::{images, python};
 
 /// A debug server on a loaded machine is up within a second or two.

@@ -2,8 +2,9 @@
 
 use clap::Args;
 use graceful_cluster::prerequisites;
+use graceful_process::run as run_command;
 
-use crate::run::{cargo, root, run as run_command, stage};
+use crate::run::{cargo, root, stage};
 
 /// How often, and which queue.
 #[derive(Args)]

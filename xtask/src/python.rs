@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
-
-use crate::run::run;
+use graceful_process::run;
 
 /// Sees that `environment` has the requirements as they are written down; it is made again when those change.
 pub(crate) fn ensure(environment: &Path, requirements: &Path) -> anyhow::Result<()> {

@@ -1,10 +1,10 @@
-//! Running the commands that the stages are made of, from the workspace's root, with their time.
+//! The stages, with their time, and where their commands run: in the workspace's root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 /// The workspace's root folder.
 pub(crate) fn root() -> PathBuf {
@@ -16,16 +16,6 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
-}
-
-/// Runs to the end with our own output, and fails when the command does.
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status =
-        command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(())
 }
 
 /// Runs one named stage and prints what it took.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use graceful_process::{Signal, signal};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -58,8 +59,7 @@ impl Server {
     /// Asks it to go; how long it took until it went, and it must go with 0.
     pub(crate) async fn terminate(mut self) -> anyhow::Result<Duration> {
         let begun = Instant::now();
-        let asked = Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await?;
-        ensure!(asked.success(), "kill: {asked}");
+        signal(Signal::SIGTERM, &[self.pid])?;
         let status = timeout(TIMEOUT, self.child.wait()).await.context("it does not end on SIGTERM")??;
         ensure!(status.success(), "it ended with {status}");
         Ok(begun.elapsed())
@@ -113,27 +113,6 @@ pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     }
 }
 
-/// Sees that this process and what it starts may have so many descriptors.
-pub(crate) fn allow_descriptors(wanted: u64) -> anyhow::Result<()> {
-    if open_files(&fs::read_to_string("/proc/self/limits")?)? >= wanted {
-        return Ok(());
-    }
-    let done = std::process::Command::new("prlimit")
-        .args(["--pid", &std::process::id().to_string(), &format!("--nofile={wanted}:")])
-        .output()
-        .context("cannot start prlimit")?;
-    let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-    ensure!(done.status.success(), "{wanted} open files are not allowed here ({said}): ulimit -Hn {wanted}");
-    Ok(())
-}
-
-/// How many this process may have open now.
-fn open_files(limits: &str) -> anyhow::Result<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|rest| rest.split_whitespace().next()).context("no limit of open files")?;
-    Ok(if soft == "unlimited" { u64::MAX } else { soft.parse()? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,12 +122,5 @@ mod tests {
         let memory = Memory::parse("0-1 ---p [rollup]\nRss: 9 kB\nPss:  8 kB\nPss_Anon:   5 kB\n").unwrap();
         assert_eq!((memory.resident, memory.anonymous), (8192, 5120));
         assert!(Memory::parse("Rss: 9 kB\n").is_err());
-    }
-
-    #[test]
-    fn the_limit_that_holds_now_is_the_soft_one() {
-        let limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files   1024   20000   files\n";
-        assert_eq!(open_files(limits).unwrap(), 1024);
-        assert_eq!(open_files("Max open files unlimited unlimited files").unwrap(), u64::MAX);
     }
 }

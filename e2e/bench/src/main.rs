@@ -16,11 +16,11 @@ mod submit;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use graceful_postgres::Postgres;
+use jiff::Timestamp;
 
 use machine::Machine;
 use report::{Measured, Results, Run};
@@ -90,11 +90,16 @@ async fn main() -> anyhow::Result<()> {
                 sockets: sockets::measure(&bench).await.context("sockets")?,
                 drain: drain::measure(&bench).await.context("drain")?,
             };
-            let run = Run { date: now()?, rounds, seconds_each: seconds, connections: submit::CONNECTIONS };
+            let run = Run {
+                date: format!("{:.0}", Timestamp::now()),
+                rounds,
+                seconds_each: seconds,
+                connections: submit::CONNECTIONS,
+            };
             let machine = Machine::look(&seed_environment.join("bin/python"))?;
             let results = Results::of(measured, machine, run)?;
             fs::write(out.join("server.json"), serde_json::to_string_pretty(&results)? + "\n")?;
-            fs::write(out.join("server.svg"), plot::svg(&results))?;
+            fs::write(out.join("server.svg"), plot::svg(&results.panels(), &results.caption()))?;
             print!("{}", results.table()?);
         }
     }
@@ -132,9 +137,4 @@ fn same_disk(data: &Path, temporary: &Path) -> anyhow::Result<()> {
         temporary.display()
     );
     Ok(())
-}
-
-fn now() -> anyhow::Result<String> {
-    let done = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output()?;
-    Ok(String::from_utf8(done.stdout)?.trim().to_owned())
 }

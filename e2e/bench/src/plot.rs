@@ -3,8 +3,6 @@
 
 use std::fmt::Write as _;
 
-use crate::report::Results;
-
 const WIDTH: f64 = 775.0;
 const LEFT: f64 = 165.0;
 const RIGHT: f64 = 110.0;
@@ -18,7 +16,6 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#24292f}.title{fon
     @media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.page{fill:#0d1117}\
     .ours{fill:#4493f8}.other{fill:#656c76}.aim{stroke:#f0883e}.axis{stroke:#3d444d}}";
 
-/// One bar.
 pub(crate) struct Bar {
     pub(crate) name: String,
     pub(crate) value: f64,
@@ -34,12 +31,8 @@ pub(crate) struct Panel {
     pub(crate) decimals: usize,
 }
 
-/// The whole picture.
-pub(crate) fn svg(results: &Results) -> String {
-    draw(&results.panels(), &results.caption())
-}
-
-fn draw(panels: &[Panel], caption: &str) -> String {
+/// The whole picture, with a line of text below it.
+pub(crate) fn svg(panels: &[Panel], caption: &str) -> String {
     let mut body = String::new();
     let mut top = 8.0;
     for panel in panels {
@@ -135,7 +128,7 @@ mod tests {
     fn a_bar_is_as_long_as_its_value_and_its_aim_stands_where_it_is() {
         let bar = |value, aim| Bar { name: "a<b".to_owned(), value, ours: true, aim };
         let panel = Panel { title: "t", bars: vec![bar(50.0, Some(100.0)), bar(25.0, None)], decimals: 0 };
-        let svg = draw(&[panel], "c");
+        let svg = svg(&[panel], "c");
         assert!(svg.contains(r#"width="250.0""#) && svg.contains(r#"width="125.0""#), "{svg}");
         assert!(svg.contains(r#"x1="665.0""#) && svg.contains("a&lt;b"), "{svg}");
     }

@@ -23,7 +23,7 @@ const SQLITE_OF_SEED: f64 = 200.0;
 const COMMITS: f64 = 3.0;
 const SOCKET_BYTES: f64 = 6.0 * 1024.0;
 
-/// By subject.
+/// Figures by the subject's name.
 type By<T> = BTreeMap<&'static str, T>;
 
 /// All that was measured. Units are in the names; `submit` is in requests a second.
@@ -279,7 +279,7 @@ impl Results {
         ]
     }
 
-    /// The line below.
+    /// The line below the picture.
     pub(crate) fn caption(&self) -> String {
         let Self { machine, run, .. } = self;
         format!(

@@ -4,11 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use graceful_process::allow_open_files;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use crate::child::allow_descriptors;
 use crate::load::{Load, drive, request};
 use crate::subject::{Bench, Subject, Tasks};
 use crate::submit::CONNECTIONS;
@@ -39,7 +39,7 @@ pub(crate) struct Sockets {
 
 /// Opens them on a server with SQLite.
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Sockets> {
-    allow_descriptors(DESCRIPTORS)?;
+    allow_open_files(DESCRIPTORS)?;
     let running = Subject::Sqlite.start(bench, Tasks::WAIT).await?;
     let address = running.server.address;
     // So that what the first of anything allocates is not counted as the sockets'.

@@ -5,11 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
+use graceful_process::{command, output};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use crate::artifacts::hex;
-use crate::command::{command, output};
 
 /// Raised when what [`write`] makes of the same program changes.
 pub(crate) const FORMAT: u32 = 1;
@@ -22,9 +20,9 @@ pub(crate) fn write(reference: &str, program: &Path, tar: &Path) -> anyhow::Resu
     fs::create_dir_all(folder.join("root"))?;
     fs::copy(program, folder.join("root").join(&name))?;
     pack(&folder.join("root"), &[&name], &folder.join("layer.tar"))?;
-    let layer = hex(&Sha256::digest(fs::read(folder.join("layer.tar"))?));
+    let layer = hex::encode(Sha256::digest(fs::read(folder.join("layer.tar"))?));
     let config = config(&name, &layer).to_string();
-    let config_file = format!("{}.json", hex(&Sha256::digest(&config)));
+    let config_file = format!("{}.json", hex::encode(Sha256::digest(&config)));
     fs::write(folder.join(&config_file), config)?;
     let manifest = json!([{"Config": config_file, "RepoTags": [reference], "Layers": ["layer.tar"]}]);
     fs::write(folder.join("manifest.json"), manifest.to_string())?;

@@ -257,12 +257,7 @@ fn hash(inputs: &BTreeMap<String, Vec<u8>>) -> String {
         hasher.update((text.len() as u64).to_be_bytes());
         hasher.update(text);
     }
-    hex(&hasher.finalize())[..12].to_owned()
-}
-
-/// Bytes as hexadecimal text.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hasher.finalize())[..12].to_owned()
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-
-use crate::command::wait_until;
+use graceful_process::wait_until;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Context;
+use graceful_process::wait_until;
 
 use crate::artifacts::Artifacts;
-use crate::command::{Progress, wait_until};
+use crate::command::Progress;
 use crate::layout::{HOST_IP, POD_CIDR, SERVICE_CIDR, run};
 use crate::{kubernetes, pki, process};
 

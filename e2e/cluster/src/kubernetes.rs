@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
+use graceful_process::{output, output_with, wait_until};
 use serde_json::Value;
 
 use crate::artifacts::Artifacts;
-use crate::command::{output, output_with, wait_until};
 use crate::config;
 use crate::layout::{API_LOCAL, HOST_IP, admin_kubeconfig, node_name, run};
 use crate::{dns, pki};

@@ -45,9 +45,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use graceful_process::wait_until;
 
 use artifacts::Artifacts;
-use command::{Progress, wait_until};
+use command::Progress;
 use config::Installed;
 pub use layout::{HOST_IP, REGISTRY, cache, node_ip, node_name};
 use lock::Lock;

@@ -4,8 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::Context;
+use graceful_process::{command, output, output_with, succeeds};
 
-use crate::command::{command, ip, output, output_with, succeeds};
+use crate::command::ip;
 use crate::layout::{BRIDGE, HOST_IP, NODE_CIDR, POD_CIDR, SERVICE_CIDR, node_ip, node_link, pod_cidr};
 
 /// The nft table of ours in the host.

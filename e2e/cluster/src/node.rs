@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use graceful_process::{command, output, succeeds, wait_until};
 
 use crate::artifacts::Artifacts;
-use crate::command::{command, output, succeeds, wait_until};
 use crate::config::{self, Installed};
 use crate::layout::{BRIDGE, HOST_IP, REGISTRY, node_dir, node_ip, node_name, pod_cidr, run};
 use crate::{archive, cgroup, kubernetes, network, pki, process};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use graceful_process::{is_root, output};
 
-use crate::command::output;
 use crate::config::Installed;
 
 /// A program and the Debian package that has it.
@@ -145,11 +145,6 @@ fn find(program: &str) -> Option<String> {
         .map(|folder| folder.join(program))
         .find(|p| p.is_file())
         .map(|p| p.display().to_string())
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 #[cfg(test)]

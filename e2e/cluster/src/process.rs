@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
+use graceful_process::{Signal, signal, wait_until};
 
-use crate::command::{command, succeeds, wait_until};
 use crate::layout::run;
 
 /// The environment variable that names the part; what a part starts inherits it.
@@ -82,11 +82,8 @@ pub(crate) fn namespace(pid: u32, kind: &str) -> Option<String> {
 
 /// Kills at once: nothing of a test cluster is worth a farewell.
 pub(crate) fn kill(pids: &[u32]) {
-    if !pids.is_empty() {
-        let words: Vec<String> = pids.iter().map(u32::to_string).collect();
-        // One that has ended by itself meanwhile fails the command and is no failure.
-        succeeds(command("sh", &["-c", r#"kill -9 "$@""#, "sh"]).args(words));
-    }
+    // One that has ended by itself meanwhile is no failure.
+    signal(Signal::SIGKILL, pids).ok();
 }
 
 /// Kills until none of `find` is left.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use graceful_process::{command, succeeds, wait_until};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::artifacts::{Artifacts, hex};
-use crate::command::{command, succeeds, wait_until};
+use crate::artifacts::Artifacts;
 use crate::config::Installed;
 use crate::layout::{cache, node_dir, run};
 use crate::{control_plane, kubernetes, network, node};
@@ -30,7 +30,11 @@ impl State {
         let scripts: Vec<_> = (1..=nodes).map(|n| node::inside(n, nodes, &node_dir(n))).collect();
         let all =
             format!("{:?}{files:?}{scripts:?}{}{}", control_plane::words(), network::wall(), kubernetes::DNS);
-        Self { nodes, programs: artifacts.folder().to_owned(), configuration: hex(&Sha256::digest(all)) }
+        Self {
+            nodes,
+            programs: artifacts.folder().to_owned(),
+            configuration: hex::encode(Sha256::digest(all)),
+        }
     }
 
     /// That of the cluster of this machine, if there is one.

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use graceful_process::{command, output, succeeds, wait_until};
 
-use crate::command::{command, ip, output, succeeds, wait_until};
+use crate::command::ip;
 use crate::layout::node_name;
 use crate::{cgroup, network, node, process};
 

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use graceful_process::{Signal, signal};
 use serde_json::Value;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -142,8 +143,8 @@ impl Place {
     /// SIGTERM: it must drain and exit with 0, like any server that has nothing left to do.
     pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         let mut process = self.process.take().context("not started")?;
-        let pid = process.child.id().context("it has ended")?.to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().await?;
+        let pid = process.child.id().context("it has ended")?;
+        signal(Signal::SIGTERM, &[pid])?;
         let status = timeout(TIMEOUT, process.child.wait()).await.context("it does not end on SIGTERM")??;
         process.reading.await?;
         ensure!(status.success(), "it ended with {status} on SIGTERM: {}", self.log.display());

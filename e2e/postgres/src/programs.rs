@@ -1,11 +1,11 @@
 //! Where PostgreSQL's programs are, and as whom they run.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use graceful_process::is_root;
 
 /// The Debian package that brings the programs.
 pub const PACKAGE: &str = "postgresql";
@@ -40,17 +40,4 @@ pub(crate) fn command(program: impl AsRef<Path>) -> Command {
     // Not in a folder that the other user may not enter, not in our language.
     command.current_dir("/").env("LC_ALL", "C").stdin(Stdio::null());
     command
-}
-
-/// Runs to the end; what it printed, or what it complained of.
-pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
-    let done = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    if !done.status.success() {
-        bail!("{command:?}: {}: {}", done.status, String::from_utf8_lossy(&done.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use graceful_process::{Signal, output, signal, wait_unless};
 
-use crate::programs::{command, folder, output};
+use crate::programs::{command, folder};
 
 /// The superuser's name in [`Postgres::url`].
 pub const USER: &str = "postgres";
@@ -64,7 +64,7 @@ impl Postgres {
     pub fn start_with(options: &Options) -> anyhow::Result<Self> {
         let bin = folder()?;
         let template = std::env::temp_dir().join("graceful-postgres-XXXXXX");
-        let folder = PathBuf::from(output(command("mktemp").arg("-d").arg(template))?);
+        let folder = PathBuf::from(output(command("mktemp").arg("-d").arg(template))?.trim());
         let address =
             *options.listen.first().context("Options.listen is empty: give at least one address")?;
         let server = Self {
@@ -141,7 +141,7 @@ impl Postgres {
         let mut psql = command(self.bin.join("psql"));
         psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]);
         psql.arg("--host").arg(&self.folder).args(["--port", &self.port.to_string(), "--username", USER]);
-        output(psql.args(["--dbname", database, "--command", statements]))
+        Ok(output(psql.args(["--dbname", database, "--command", statements]))?.trim().to_owned())
     }
 
     /// Starts it after [`Postgres::stop`] or [`Postgres::kill`]; returns when it takes connections.
@@ -171,12 +171,12 @@ impl Postgres {
 
     /// Stops it as an administrator does: connections are cut, nothing is lost.
     pub fn stop(&self) -> anyhow::Result<()> {
-        self.end("INT")
+        self.end(Signal::SIGINT)
     }
 
     /// Stops it as a power cut does: the next start recovers from its log.
     pub fn kill(&self) -> anyhow::Result<()> {
-        self.end("KILL")
+        self.end(Signal::SIGKILL)
     }
 
     /// Stop and start.
@@ -187,32 +187,32 @@ impl Postgres {
 
     /// Freezes every process of it: connections stay open, new ones are taken by the kernel, nobody answers.
     pub fn pause(&self) -> anyhow::Result<()> {
-        self.signal_all("STOP")
+        self.signal_all(Signal::SIGSTOP)
     }
 
     /// Ends a pause.
     pub fn resume(&self) -> anyhow::Result<()> {
-        self.signal_all("CONT")
+        self.signal_all(Signal::SIGCONT)
     }
 
-    fn signal_all(&self, name: &str) -> anyhow::Result<()> {
+    fn signal_all(&self, which: Signal) -> anyhow::Result<()> {
         let pid = self.child().as_ref().context("PostgreSQL is not running")?.id();
         // The postmaster first, so that the list of its children is complete.
-        signal(name, &[pid])?;
+        signal(which, &[pid])?;
         let children = children(pid);
         // One may end by itself meanwhile.
-        signal(name, &children)
+        signal(which, &children)
             .or_else(|e| if children.iter().any(|c| !is_alive(*c)) { Ok(()) } else { Err(e) })
     }
 
-    fn end(&self, name: &str) -> anyhow::Result<()> {
+    fn end(&self, how: Signal) -> anyhow::Result<()> {
         let Some(mut child) = self.child().take() else { return Ok(()) };
         let backends = children(child.id());
-        signal(name, &[child.id()])?;
+        signal(how, &[child.id()])?;
         child.wait()?;
-        if name == "KILL" {
+        if how == Signal::SIGKILL {
             // They notice by themselves, but a new postmaster refuses to start beside them.
-            signal(name, &backends).ok();
+            signal(how, &backends).ok();
         }
         wait_for("PostgreSQL's processes to end", || Ok(!backends.iter().any(|b| is_alive(*b))))
     }
@@ -280,15 +280,6 @@ fn append(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(io::Write::write_all(&mut file, text.as_bytes())?)
 }
 
-fn signal(name: &str, pids: &[u32]) -> anyhow::Result<()> {
-    if pids.is_empty() {
-        return Ok(());
-    }
-    let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
-    let line = format!("kill -{name} {}", pids.join(" "));
-    output(Command::new("sh").args(["-c", &line])).map(drop)
-}
-
 fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
@@ -299,13 +290,6 @@ fn is_alive(pid: u32) -> bool {
     fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let end = Instant::now() + TIMEOUT;
-    while !done()? {
-        if Instant::now() > end {
-            bail!("waited {} s for {what}", TIMEOUT.as_secs());
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
+fn wait_for(what: &str, done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    wait_unless(what, TIMEOUT, Duration::from_millis(10), done)
 }

@@ -4,9 +4,9 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
+use graceful_process::{Signal, signal};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use tokio::process::Command;
 
 /// What the operator injects; it names the pod in its containers' environment.
 const POD_UID: &[u8] = b"GRACEFUL_POD_UID=";
@@ -16,10 +16,7 @@ pub(super) async fn kill_server(pod: &Pod) -> anyhow::Result<()> {
     let uid = pod.uid().context("a pod without a uid")?;
     let found = server_of(&uid)?;
     ensure!(!found.is_empty(), "{} has no server that runs on this machine", pod.name_any());
-    let pids = found.iter().map(u32::to_string);
-    let status = Command::new("kill").arg("-KILL").args(pids).status().await?;
-    ensure!(status.success(), "cannot kill {found:?}");
-    Ok(())
+    signal(Signal::SIGKILL, &found)
 }
 
 /// Its process, or none; by the environment, which no other pod's process shares.

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use graceful_process::printed;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::process::Command;
@@ -100,11 +101,8 @@ impl World {
 
 async fn run(mut command: Command, args: &[&str]) -> anyhow::Result<String> {
     let program = command.as_std().get_program().display().to_string();
-    let output = command.args(args).output().await.with_context(|| format!("cannot start {program}"))?;
-    if !output.status.success() {
-        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let done = command.args(args).output().await.with_context(|| format!("cannot start {program}"))?;
+    printed(command.as_std(), &done)
 }
 
 /// What stands beside the cluster.

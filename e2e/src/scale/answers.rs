@@ -5,11 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use axum::Router;
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{Request, State};
@@ -17,6 +16,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use graceful_drain::{Drain, Settings};
+use graceful_process::{command, output};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -135,12 +135,5 @@ impl Drop for Range {
 }
 
 fn ip(verb: &str) -> anyhow::Result<()> {
-    let done = Command::new("ip")
-        .args(["route", verb, "local", RANGE, "dev", "lo"])
-        .output()
-        .context("cannot start ip")?;
-    if !done.status.success() {
-        bail!("ip route {verb} local {RANGE} dev lo: {}", String::from_utf8_lossy(&done.stderr).trim());
-    }
-    Ok(())
+    output(&mut command("ip", &["route", verb, "local", RANGE, "dev", "lo"])).map(drop)
 }

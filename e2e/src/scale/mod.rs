@@ -25,11 +25,12 @@ mod rows;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use graceful_process::allow_open_files;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use serde::Deserialize;
@@ -93,7 +94,7 @@ pub async fn run(world: &World, options: &Options, installed: bool, out: &Path) 
 
 async fn on_a_clean_cluster(world: &World, options: &Options, out: &Path) -> anyhow::Result<Results> {
     marks::sweep(&world.client).await.context("removing what an earlier bench has left")?;
-    allow_descriptors()?;
+    allow_open_files(DESCRIPTORS)?;
     fs::create_dir_all(out)?;
     let server = Server::of(world)?;
     let relay = Relay::start(server.address.clone()).await?;
@@ -127,7 +128,7 @@ async fn on_a_clean_cluster(world: &World, options: &Options, out: &Path) -> any
         aims: report::aims(&rows),
         rows,
         run: Conditions {
-            date: now()?,
+            date: format!("{:.0}", Timestamp::now()),
             cores: std::thread::available_parallelism()?.get(),
             load_before,
             load_after: load()?,
@@ -216,18 +217,6 @@ fn chart_limit() -> anyhow::Result<u64> {
     mebibytes.with_context(|| format!("the chart's memory limit {memory} is not in Mi"))
 }
 
-fn allow_descriptors() -> anyhow::Result<()> {
-    let this = std::process::id().to_string();
-    let done = Command::new("prlimit").args(["--pid", &this, &format!("--nofile={DESCRIPTORS}:")]).output();
-    let done = done.context("cannot start prlimit")?;
-    let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-    ensure!(
-        done.status.success(),
-        "{DESCRIPTORS} open files are not allowed here ({said}): ulimit -Hn {DESCRIPTORS}"
-    );
-    Ok(())
-}
-
 /// At Ctrl-C or SIGTERM: what was made is removed all the same.
 async fn told_to_stop() -> anyhow::Result<&'static str> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -241,11 +230,6 @@ async fn told_to_stop() -> anyhow::Result<&'static str> {
 fn load() -> anyhow::Result<String> {
     let text = fs::read_to_string("/proc/loadavg")?;
     Ok(text.split(' ').next().unwrap_or_default().to_owned())
-}
-
-fn now() -> anyhow::Result<String> {
-    let done = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output()?;
-    Ok(String::from_utf8(done.stdout)?.trim().to_owned())
 }
 
 /// A file with a token in it; removed when dropped.

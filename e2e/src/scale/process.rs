@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use graceful_process::{Signal, signal};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -109,7 +110,7 @@ impl Operator<'_> {
             return Ok(());
         }
         let pid = self.child.id().context("no pid")?;
-        Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+        signal(Signal::SIGTERM, &[pid])?;
         match timeout(STOPS, self.child.wait()).await {
             Ok(status) => drop(status?),
             Err(_) => {

@@ -1,0 +1,164 @@
+//! Other programs, as tests and xtask need them: run to their end, signalled, waited for. The one place for it: clusters,
+//! databases, benches and xtask differ in what they start, and not in how.
+//!
+//! It blocks. That is right for xtask and the cluster, and in an async test for what takes a moment ([`signal`]); a child
+//! that runs beside an async test is tokio's own, and [`printed`] reads what it gave.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+pub use nix::sys::signal::Signal;
+use nix::unistd::{Pid, geteuid};
+
+/// A command from its words.
+pub fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}
+
+/// Runs to the end with our own output, and fails when the command does.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| starting(command))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+/// Runs to the end; what it printed is returned, or is the error when it fails.
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let done = command.stdin(Stdio::null()).output().with_context(|| starting(command))?;
+    printed(command, &done)
+}
+
+/// The same, with `input` on its stdin.
+pub fn output_with(command: &mut Command, input: &str) -> anyhow::Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| starting(command))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).with_context(|| starting(command))?;
+    }
+    let done = child.wait_with_output()?;
+    printed(command, &done)
+}
+
+/// What a command that has ended printed, with U+FFFD for what is no text; where it failed, an error with its stderr.
+pub fn printed(command: &Command, done: &Output) -> anyhow::Result<String> {
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        bail!("{command:?}: {}: {}", done.status, said.trim());
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// Whether it ran and succeeded; what it printed is dropped.
+pub fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).output().is_ok_and(|done| done.status.success())
+}
+
+/// How a command that is not there is told.
+fn starting(command: &Command) -> String {
+    format!("cannot start {}", command.get_program().display())
+}
+
+/// Sends a signal to each; an error if one of them is gone, after all others have it.
+pub fn signal(signal: Signal, pids: &[u32]) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    for pid in pids {
+        let sent = i32::try_from(*pid)
+            .map_err(anyhow::Error::from)
+            .and_then(|number| Ok(nix::sys::signal::kill(Pid::from_raw(number), signal)?));
+        result = result.and(sent.with_context(|| format!("cannot send {signal} to {pid}")));
+    }
+    result
+}
+
+/// Looks again every `interval` until `is_so`; an error that names `what` when the limit has passed.
+pub fn wait_until(
+    what: &str,
+    limit: Duration,
+    interval: Duration,
+    mut is_so: impl FnMut() -> bool,
+) -> anyhow::Result<()> {
+    wait_unless(what, limit, interval, || Ok(is_so()))
+}
+
+/// The same, and not to the limit where `is_so` knows that it will never be.
+pub fn wait_unless(
+    what: &str,
+    limit: Duration,
+    interval: Duration,
+    mut is_so: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !is_so()? {
+        ensure!(start.elapsed() <= limit, "{what}: not within {} s", limit.as_secs());
+        std::thread::sleep(interval);
+    }
+    Ok(())
+}
+
+/// Whether this process may do what an administrator may.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Sees that this process and what it starts may have so many files and sockets open.
+pub fn allow_open_files(wanted: u64) -> anyhow::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted {
+        ensure!(hard >= wanted, "{wanted} open files are not allowed here: ulimit -Hn {wanted}");
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_fails_is_named_with_what_it_said() {
+        let said = output(&mut command("sh", &["-c", "echo why >&2; exit 3"])).unwrap_err().to_string();
+        assert!(said.contains("\"sh\"") && said.contains('3') && said.ends_with("why"), "{said}");
+        let said = output(&mut command("/no/such/program", &[])).unwrap_err().to_string();
+        assert_eq!(said, "cannot start /no/such/program");
+    }
+
+    #[test]
+    fn input_goes_in_and_output_comes_back() {
+        assert_eq!(output_with(&mut command("cat", &[]), "a\nb").unwrap(), "a\nb");
+    }
+
+    #[test]
+    fn a_signal_reaches_those_that_are_there() {
+        let mut child = command("sleep", &["60"]).spawn().unwrap();
+        let gone = {
+            let mut gone = command("true", &[]).spawn().unwrap();
+            gone.wait().unwrap();
+            gone.id()
+        };
+        assert!(signal(Signal::SIGKILL, &[gone, child.id()]).is_err());
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_is_so_or_can_never_be_or_takes_too_long() {
+        let (long, none) = (Duration::from_secs(60), Duration::ZERO);
+        let mut looks = 0;
+        wait_until("three looks", long, none, || {
+            looks += 1;
+            looks == 3
+        })
+        .unwrap();
+        assert!(wait_unless("it", long, none, || bail!("never")).is_err());
+        let said = wait_until("it", none, Duration::from_millis(1), || false).unwrap_err().to_string();
+        assert_eq!(said, "it: not within 0 s");
+    }
+}
