@@ -174,7 +174,7 @@ async fn where_what_was_missed_meets_what_comes_there_is_no_gap_and_no_duplicate
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_shared_queue_a_client_goes_on_at_another_pod() {
+async fn on_postgres_a_client_goes_on_at_another_pod() {
     let url = POSTGRES.url(&POSTGRES.create_database().unwrap());
     let mut pods = Vec::new();
     for _ in 0..2 {

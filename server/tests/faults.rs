@@ -184,7 +184,7 @@ async fn refused_for(span: Duration, ledger: &mut Ledger, server: &Server) {
 }
 
 #[tokio::test]
-async fn a_database_that_stops_for_twenty_seconds_costs_nothing_that_was_accepted() {
+async fn on_postgres_a_stop_of_twenty_seconds_costs_nothing_that_was_accepted() {
     let postgres = Postgres::start().unwrap();
     let server = on_postgres(&postgres, &["--task-seconds", "0-3", "--linger-seconds", "0"]).await;
     let mut ledger = Ledger::default();
@@ -203,7 +203,7 @@ async fn a_database_that_stops_for_twenty_seconds_costs_nothing_that_was_accepte
 }
 
 #[tokio::test]
-async fn a_database_that_freezes_is_refused_and_not_waited_for() {
+async fn on_postgres_a_freeze_is_refused_and_not_waited_for() {
     let postgres = Postgres::start().unwrap();
     let server = on_postgres(&postgres, &["--task-seconds", "0-3", "--linger-seconds", "0"]).await;
     let mut ledger = Ledger::default();
@@ -218,7 +218,7 @@ async fn a_database_that_freezes_is_refused_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_yet_is_waited_for() {
+async fn on_postgres_a_database_that_is_not_there_yet_is_waited_for() {
     let postgres = Postgres::start().unwrap();
     let url = postgres.url(&postgres.create_database().unwrap());
     postgres.stop().unwrap();

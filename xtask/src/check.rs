@@ -1,18 +1,61 @@
-//! `cargo xtask check`: all that can be known without a cluster.
+//! `cargo xtask check`: all that can be known without a cluster, by anybody. It needs no root and installs nothing of the
+//! distribution's: tests that this machine cannot run are left out, and named at the end. `cargo xtask test` has them all.
+
+use std::process::Command;
 
 use graceful_cluster::prerequisites;
-use graceful_process::run;
+use graceful_process::{run, succeeds};
 
 use crate::run::{cargo, stage};
 
-/// Runs every stage in the order of its price and stops at the first that fails.
+/// Tests that need more of a machine than Rust.
+struct Need {
+    /// Part of the path of each such test, by which it is left out.
+    tests: &'static str,
+    /// What they need, and how to have it.
+    what: &'static str,
+    is_here: fn() -> bool,
+}
+
+const NEEDS: [Need; 2] = [
+    Need {
+        tests: "on_postgres",
+        what: "a PostgreSQL server; on Debian or Ubuntu: sudo apt-get install -y --no-install-recommends postgresql",
+        is_here: has_postgres,
+    },
+    Need {
+        tests: "disk_of_",
+        what: "a small disk of their own; on Linux, user namespaces in which one may mount",
+        is_here: may_mount,
+    },
+];
+
+/// What this machine can run; at the end, what was left out.
+pub(crate) fn run_what_can_be() -> anyhow::Result<()> {
+    let left_out: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_here)()).collect();
+    run_stages(&left_out)?;
+    for Need { tests, what, .. } in left_out {
+        eprintln!("left out: the tests whose names contain `{tests}`; they need {what}");
+    }
+    Ok(())
+}
+
+/// All of it; what is missing is installed, or is an error.
 pub(crate) fn run_all() -> anyhow::Result<()> {
+    stage("prerequisites", || prerequisites::ensure(&prerequisites::POSTGRES))?;
+    run_stages(&[])
+}
+
+/// Runs every stage in the order of its price and stops at the first that fails.
+fn run_stages(left_out: &[&Need]) -> anyhow::Result<()> {
     stage("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     stage("clippy", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
     })?;
-    stage("prerequisites", || prerequisites::ensure(&prerequisites::POSTGRES))?;
-    stage("tests", || run(cargo().args(["test", "--workspace", "--locked", "--quiet"])))?;
+    stage("tests", || {
+        let skip = left_out.iter().flat_map(|need| ["--skip", need.tests]);
+        run(cargo().args(["test", "--workspace", "--locked", "--quiet", "--"]).args(skip))
+    })?;
     // What nothing turns on by default is compiled, and tried, here.
     stage("otlp", || {
         let test = ["test", "--package", "graceful-server", "--features", "otlp", "--test", "otlp"];
@@ -21,9 +64,20 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("deny", deny)
 }
 
+/// Ours is started from Debian's and Ubuntu's folders, and watched through Linux' /proc.
+fn has_postgres() -> bool {
+    cfg!(target_os = "linux") && prerequisites::are_there(&prerequisites::POSTGRES)
+}
+
+fn may_mount() -> bool {
+    let mount = "mount -t tmpfs -o size=1m none /mnt";
+    let own = ["--user", "--map-root-user", "--mount", "sh", "-c", mount];
+    cfg!(target_os = "linux") && succeeds(Command::new("unshare").args(own))
+}
+
 /// Licences, bans and sources. No advisory database is asked: it cannot be reached where this must run.
 fn deny() -> anyhow::Result<()> {
-    if cargo().args(["deny", "--version"]).output().is_ok_and(|o| !o.status.success()) {
+    if !succeeds(cargo().args(["deny", "--version"])) {
         eprintln!("cargo-deny is missing: installing it once, which takes a few minutes");
         run(cargo().args(["install", "--locked", "cargo-deny", "--version", CARGO_DENY]))?;
     }

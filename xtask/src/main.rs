@@ -28,7 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Format, lints, unit tests, properties, generated files and dependency policy; needs no cluster.
+    /// Format, lints, unit tests, properties, generated files and dependency policy; needs no cluster, no root and no
+    /// server, and names the tests that it left out.
     Check,
     /// The charts and the CRD's rules, judged by helm and by the cluster that is up.
     Charts,
@@ -55,7 +56,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Check => check::run_all(),
+        Command::Check => check::run_what_can_be(),
         Command::Charts => charts::check(),
         Command::Gen => generate::write_all(),
         Command::Cluster(verb) => cluster::run(verb),

@@ -1,4 +1,4 @@
-//! The programs we take from the distribution: installed on Debian by root, else named with the command to run.
+//! The programs we take from the distribution: installed on Debian and Ubuntu by root, else named with the command to run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,6 +66,11 @@ const FOLDERS: [&str; 9] = [
     "/opt/cni/bin",
     "/usr/libexec/cni",
 ];
+
+/// Whether all are there. Nothing is installed.
+pub fn are_there(wanted: &[Prerequisite]) -> bool {
+    missing(wanted, |program| find(program).is_some()).is_empty()
+}
 
 /// Sees that all are there, installing what can be installed.
 pub fn ensure(wanted: &[Prerequisite]) -> anyhow::Result<()> {

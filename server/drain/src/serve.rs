@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -189,7 +188,9 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
     }
-    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD)) {
+    // Elsewhere a client that reads nothing has its connection until TCP gives it up.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD)) {
         debug!(%error, "no TCP_USER_TIMEOUT");
     }
     let used = Arc::new(Notify::new());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graceful_store::{Completion, Filter, Hold, NewTask, Owned, StoreError, TaskStore, Unavailable};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -187,31 +188,24 @@ fn on_a_disk_of(mebibytes: u32, test: &str) {
 }
 
 #[test]
-fn a_full_disk_refuses_and_recovers() {
+fn a_full_disk_of_40_mebibytes_refuses_and_recovers() {
     on_a_disk_of(40, "disk::in_a_small_disk");
 }
 
 #[test]
-fn a_disk_without_room_for_the_log_will_do() {
+fn a_disk_of_2_mebibytes_has_no_room_for_the_log_and_will_do() {
     on_a_disk_of(2, "disk::in_a_tiny_disk");
 }
 
 /// The most that a file may grow to in this process, in bytes; writes beyond fail.
-fn limit_files(bytes: &str) {
-    let own = std::process::id().to_string();
-    let done = Command::new("prlimit").args(["--pid", &own, &format!("--fsize={bytes}:unlimited")]).status();
-    assert!(done.expect("prlimit (util-linux) is needed").success());
+fn limit_files(bytes: u64) {
+    setrlimit(Resource::RLIMIT_FSIZE, bytes, RLIM_INFINITY).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "limits its own process"]
 async fn with_writes_that_fail() {
-    survives_trouble(
-        &given_folder(),
-        || limit_files(&(16_u32 << 20).to_string()),
-        || limit_files("unlimited"),
-    )
-    .await;
+    survives_trouble(&given_folder(), || limit_files(16 << 20), || limit_files(RLIM_INFINITY)).await;
 }
 
 #[test]
