@@ -8,11 +8,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use graceful_process::{Signal, output, signal, wait_unless};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::programs::{command, folder};
 
@@ -222,13 +222,13 @@ impl Postgres {
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+        self.child.lock()
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let watch = self.watch.lock().take();
         if let Some((mut shell, stdin)) = watch {
             drop(stdin);
             shell.wait().ok();

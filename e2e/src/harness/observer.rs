@@ -4,7 +4,7 @@
 //! beside a surge pod for a moment. Pods that were deleted without ever running a container are therefore recorded apart.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -12,6 +12,7 @@ use graceful_api::names;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -140,7 +141,7 @@ impl Observer {
             let mut events = std::pin::pin!(events);
             loop {
                 match events.try_next().await {
-                    Ok(Some(event)) => lock(&shared).event(event),
+                    Ok(Some(event)) => shared.lock().event(event),
                     Ok(None) => return,
                     Err(_) => {} // the back-off above paces the next try
                 }
@@ -151,27 +152,27 @@ impl Observer {
 
     /// From now on these limits hold; None suspends the check (the app is being deleted).
     pub fn expect(&self, limits: Option<Limits>) {
-        lock(&self.seen).limits.push((Instant::now(), limits));
+        self.seen.lock().limits.push((Instant::now(), limits));
     }
 
     /// With `signal: Sigterm` a pod may finish tasks after its DELETE: within its grace period that is its drain.
     pub fn app_drains_itself(&self) {
-        lock(&self.seen).app_drains_itself = true;
+        self.seen.lock().app_drains_itself = true;
     }
 
     /// The test deletes this pod by hand: nobody promised that it is drained first.
     pub fn deletes(&self, pod: &str) {
-        lock(&self.seen).deleted_by_test.push(pod.to_owned());
+        self.seen.lock().deleted_by_test.push(pod.to_owned());
     }
 
     /// Every pod seen so far, by uid.
     pub fn pods(&self) -> BTreeMap<String, PodLife> {
-        lock(&self.seen).pods.clone()
+        self.seen.lock().pods.clone()
     }
 
     /// Joins what was seen with the ledger; `clock_offset_ms` is the harness' clock minus the ledger's.
     pub fn verdict(&self, ledger: Option<(&LedgerView, i64)>) -> Verdict {
-        let seen = lock(&self.seen);
+        let seen = self.seen.lock();
         let mut violations = seen.violations.clone();
         // A spare is its ReplicaSet's making, not the operator's, and on a busy machine it may run before it is taken back.
         let taken_back =
@@ -195,10 +196,6 @@ impl Observer {
         let spares_ran = spares.clone().filter(|p| p.ran).count();
         Verdict { violations, spares: spares.count(), spares_ran }
     }
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Seen {

@@ -1,13 +1,13 @@
 //! One test: its namespace, its app, its load, and steps that log themselves.
 
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use graceful_api::{GracefulApp, names};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::{Mutex, MutexGuard};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -125,7 +125,7 @@ impl Scene {
 
     /// The spec as last applied.
     pub fn spec(&self) -> anyhow::Result<AppSpec> {
-        locked(&self.spec).clone().context("no app was given")
+        self.spec.lock().clone().context("no app was given")
     }
 
     /// Applies a spec as `kubectl apply --server-side` does, and tells the observer what it allows.
@@ -133,7 +133,7 @@ impl Scene {
         let params = PatchParams::apply("e2e").force();
         let manifest = spec.manifest();
         self.observer.expect(Some(spec.limits()));
-        *locked(&self.spec) = Some(spec);
+        *self.spec.lock() = Some(spec);
         self.api::<GracefulApp>().patch(NAME, &params, &Patch::Apply(&manifest)).await?;
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Scene {
     /// Remembers what another writer (`kubectl scale`, an autoscaler) made of the spec.
     pub fn spec_became(&self, spec: AppSpec) {
         self.observer.expect(Some(spec.limits()));
-        *locked(&self.spec) = Some(spec);
+        *self.spec.lock() = Some(spec);
     }
 
     /// The app as the API server has it.
@@ -167,12 +167,12 @@ impl Scene {
 
     /// The test's own random numbers, which the seed decides.
     pub fn rng(&self) -> MutexGuard<'_, StdRng> {
-        locked(&self.rng)
+        self.rng.lock()
     }
 
     /// What was counted so far.
     pub fn figures(&self) -> MutexGuard<'_, Figures> {
-        locked(&self.figures)
+        self.figures.lock()
     }
 
     /// Fails with every promise that the observer saw broken.
@@ -200,10 +200,6 @@ impl Scene {
 
 /// Marks the namespaces that tests made.
 pub const NAMESPACE_LABEL: &str = "graceful.dev/e2e";
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Whether a pod's first container is what the template says: image and environment, and it is Ready and routed to.
 pub fn serves_template(pod: &Pod, spec: &AppSpec) -> anyhow::Result<()> {

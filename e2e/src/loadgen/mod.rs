@@ -8,8 +8,10 @@ mod ledger;
 mod serve;
 mod sockets;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, MutexGuard};
 
 pub use ledger::{Answer, Ledger};
 pub use serve::{App, router};
@@ -21,7 +23,7 @@ pub struct Shared(Arc<Mutex<Ledger>>);
 impl Shared {
     /// The ledger, locked; every use is short and none holds it over an await.
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

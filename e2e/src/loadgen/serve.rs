@@ -1,12 +1,13 @@
 //! The routes: reports in, control in, the ledger out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -53,7 +54,7 @@ async fn report(State(app): State<App>, Json(report): Json<Report>) -> StatusCod
 }
 
 async fn ledger(State(app): State<App>) -> Json<LedgerView> {
-    let submitting = app.load.lock().unwrap_or_else(PoisonError::into_inner).submitting();
+    let submitting = app.load.lock().submitting();
     Json(app.ledger.lock().view(submitting, now_ms()))
 }
 
@@ -79,7 +80,7 @@ async fn start(
         end.0.send_replace(true);
         end.1.send_replace(true);
     });
-    let mut load = app.load.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut load = app.load.lock();
     load.wanted += u64::from(spec.sockets);
     app.ledger.lock().sockets_wanted(load.wanted);
     load.submitters.push(stop_submitters);
@@ -113,7 +114,7 @@ struct What {
 /// Stops submitting, and with `?sockets=true` the sockets too. Submissions that have begun are still waited for:
 /// `submitting` in the ledger says when the last is over.
 async fn stop(State(app): State<App>, Query(what): Query<What>) -> StatusCode {
-    let mut load = app.load.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut load = app.load.lock();
     for stop in &load.submitters {
         stop.send_replace(true);
     }

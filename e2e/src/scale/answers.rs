@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
 use axum::Router;
@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use graceful_drain::{Drain, Settings};
 use graceful_process::{command, output};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -86,8 +87,8 @@ impl Pods {
         self.answered.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, Router>> {
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<IpAddr, Router>> {
+        self.by_address.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The apps of a row: made by the hundred, followed by one watch, changed, and removed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,6 +13,7 @@ use kube::core::{DynamicObject, Object};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -109,7 +110,7 @@ impl Apps {
             let app =
                 self.of(n).patch_metadata(&name(n), &PatchParams::default(), &Patch::Merge(&patch)).await?;
             let generation = app.metadata.generation.context("an app without a generation")?;
-            lock(&self.wanted).insert(format!("{}/{}", namespace(self.row, n), name(n)), generation);
+            self.wanted.lock().insert(format!("{}/{}", namespace(self.row, n), name(n)), generation);
             anyhow::Ok(())
         });
         changed.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.context("changing the templates")?;
@@ -129,14 +130,14 @@ impl Apps {
 
     /// How many are settled, each with its latest spec.
     pub(super) fn settled(&self) -> usize {
-        let wanted = lock(&self.wanted);
+        let wanted = self.wanted.lock();
         let wants = |app: &String| wanted.get(app).copied().unwrap_or(1);
-        lock(&self.board.settled_at).iter().filter(|(app, at)| at.is_some_and(|at| at >= wants(app))).count()
+        self.board.settled_at.lock().iter().filter(|(app, at)| at.is_some_and(|at| at >= wants(app))).count()
     }
 
     /// How many there are.
     pub(super) fn there(&self) -> usize {
-        lock(&self.board.settled_at).len()
+        self.board.settled_at.lock().len()
     }
 
     /// Until the watch shows something, or this much time has passed.
@@ -156,7 +157,7 @@ async fn follow(client: Client, row: Row, board: Arc<Board>) {
     while let Some(event) = events.next().await {
         // A watch that breaks is taken up again, with a whole list.
         let Ok(event) = event else { continue };
-        let mut all = lock(&board.settled_at);
+        let mut all = board.settled_at.lock();
         match event {
             Event::Apply(app) | Event::InitApply(app) => drop(all.insert(key(&app), settled_at(&app, row))),
             Event::Delete(app) => drop(all.remove(&key(&app))),
@@ -166,10 +167,6 @@ async fn follow(client: Client, row: Row, board: Arc<Board>) {
         drop(all);
         board.moved.notify_one();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The generation that it says it has reached, if it says that nothing is left to do.

@@ -1,6 +1,6 @@
 //! Behind a Service with `externalTrafficPolicy: Local` a node answers only with pods of its own: one that lingers must still be reached there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::ListParams;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -88,7 +89,7 @@ pub(super) async fn local_traffic_lingers(scene: &Scene) -> anyhow::Result<()> {
 }
 
 fn all_answered(log: &Mutex<Vec<Asked>>, node: &str, from: Instant, until: Instant) -> anyhow::Result<()> {
-    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    let log = log.lock();
     let there: Vec<_> = log.iter().filter(|a| a.node == node && a.at > from && a.at < until).collect();
     let lost = there.iter().filter(|a| !a.answered).count();
     ensure!(there.len() > 20, "only {} requests were sent", there.len());
@@ -113,7 +114,7 @@ async fn ask_again_and_again(node: String, port: u16, log: Arc<Mutex<Vec<Asked>>
     loop {
         let at = Instant::now();
         let answered = answered(&node, port).await.is_ok();
-        log.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { node: node.clone(), at, answered });
+        log.lock().push(Asked { node: node.clone(), at, answered });
         sleep(EVERY).await;
     }
 }

@@ -4,12 +4,13 @@
 //!
 //! Guarantee: whoever subscribes and then reads [`Hub::published`] gets each event above that number from the ring.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use graceful_drain::{Drain, State};
 use graceful_store::{Event, TaskStore};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -146,7 +147,7 @@ impl Hub {
         if listeners == 0 {
             return;
         }
-        if hints.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now(), listeners) {
+        if hints.lock().take(Instant::now(), listeners) {
             // An error means that nobody listens any more.
             let _ = all.send(Frame::hint(hint));
         }
@@ -224,7 +225,7 @@ impl Hub {
 
     // Nothing panics under the lock.
     fn lock(&self) -> MutexGuard<'_, Log> {
-        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.log.lock()
     }
 
     /// The next event.

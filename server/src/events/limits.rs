@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// How many may listen; 0 sets no limit.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +65,7 @@ impl Places {
     pub(crate) fn take(&self, client: Option<Arc<str>>, address: Option<IpAddr>) -> Result<Place, Crowded> {
         let address = address.map(network);
         let Limits { total, per_client, per_address } = self.limits;
-        let mut taken = lock(&self.taken);
+        let mut taken = self.taken.lock();
         let full = |limit: u32, count: u32| limit != 0 && count >= limit;
         if full(total, taken.total) {
             return Err(Crowded::Total);
@@ -88,7 +90,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = lock(&self.taken);
+        let mut taken = self.taken.lock();
         taken.total -= 1;
         if let Some(client) = &self.client {
             release(&mut taken.clients, client);
@@ -100,10 +102,6 @@ impl Drop for Place {
 }
 
 // Nothing panics under the lock.
-fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn count<K: Eq + Hash>(counts: &HashMap<K, u32>, key: &K) -> u32 {
     counts.get(key).copied().unwrap_or_default()
 }
@@ -148,8 +146,8 @@ mod tests {
         assert_eq!(take(&places, "d", "10.0.0.4").unwrap_err(), Crowded::Total);
         drop((first, second));
         let _again = take(&places, "a", "10.0.0.1").unwrap();
-        assert_eq!(lock(&places.taken).clients.len(), 2, "who left is forgotten");
-        assert_eq!(lock(&places.taken).addresses.len(), 2);
+        assert_eq!(places.taken.lock().clients.len(), 2, "who left is forgotten");
+        assert_eq!(places.taken.lock().addresses.len(), 2);
     }
 
     #[test]

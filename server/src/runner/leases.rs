@@ -1,11 +1,12 @@
 //! [`Leases`]: the attempts that this process runs just now, kept alive and told when to stop.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use graceful_drain::Drain;
 use graceful_store::{Claim, Held, Lease, TaskStore};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -157,6 +158,6 @@ impl Leases {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }

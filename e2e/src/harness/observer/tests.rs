@@ -30,7 +30,7 @@ fn observer(pods: &[Pod]) -> Observer {
     let observer = Observer { seen, task: tokio::spawn(async {}).abort_handle() };
     observer.expect(Some(Limits { most: 3, fewest: 2 }));
     for pod in pods {
-        lock(&observer.seen).event(watcher::Event::Apply(pod.clone()));
+        observer.seen.lock().event(watcher::Event::Apply(pod.clone()));
     }
     observer
 }

@@ -1,9 +1,10 @@
 //! How many there are, counted at most once a second, and whether there is room for one more.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::query;
 use tokio::time::Instant;
 
@@ -65,7 +66,7 @@ impl Census {
     }
 
     fn latest(&self) -> Option<Counted> {
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.latest.lock()
     }
 
     fn fresh(&self) -> Option<Counted> {
@@ -91,7 +92,7 @@ impl Census {
         let seen = self.decided.load(Ordering::Relaxed);
         let counts = self.database.within(CALL_TIMEOUT, self.count()).await?;
         let counted = Counted { counts, at: Instant::now(), seen };
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+        *self.latest.lock() = Some(counted);
         Ok(counts)
     }
 

@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Error};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -33,7 +33,7 @@ impl Connections {
     /// Waits for a place, and for the server to let us in.
     pub(super) async fn lane(&self) -> Result<Lane<'_>, Error> {
         let place = self.places.acquire().await.map_err(|_| Error::PoolClosed)?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.options.connect().await?,
@@ -43,7 +43,7 @@ impl Connections {
 
     /// One connection broke, so the others have too: it is dearer to find out with each of them.
     pub(super) fn forget_idle(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().clear();
     }
 }
 
@@ -51,7 +51,7 @@ impl Lane<'_> {
     /// All was answered and no transaction is open.
     pub(super) fn keep(self) {
         let Self { from, connection, _place } = self;
-        from.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        from.idle.lock().push(connection);
     }
 }
 

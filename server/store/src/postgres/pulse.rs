@@ -5,9 +5,10 @@
 //! the database has been well. A server that has just started then judges at once, so that orphans are taken up also
 //! where no server lives for long (a crash loop).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::postgres::PgConnection;
 use sqlx::{Row, query};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -47,7 +48,7 @@ struct Beats {
 impl Pulse {
     /// An answer came that shows the database's clock.
     pub(super) fn beat(&self, now: Instant, clock: Millis, shared: Millis) {
-        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut beats = self.0.lock();
         let since = match *beats {
             None => None,
             Some(before) if before.leads_to(now, clock) => before.since,
@@ -59,7 +60,7 @@ impl Pulse {
     /// The database's time up to which leases may be judged: that of the latest probe, once there was no break for
     /// one lease. Before that an owner may not have had its chance to renew.
     pub(super) fn may_judge(&self, now: Instant) -> Option<Millis> {
-        let beats = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let beats = (*self.0.lock())?;
         let steady = now - beats.latest <= STEADY
             && beats.since.is_none_or(|since| now - since >= LEASE)
             && beats.clock - beats.shared >= millis(LEASE);

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::lease::LEASE;
@@ -113,7 +114,7 @@ impl Running {
     }
 
     fn lock(&self) -> MutexGuard<'_, Attempts> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        self.leases.lock()
     }
 }
 
@@ -153,7 +154,7 @@ mod tests {
     fn a_claim_counts_from_before_it_is_asked_for_until_it_is_completed() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let ear = told.clone();
-        let running = Running::new(Arc::new(move |owned| ear.lock().unwrap().push(owned.running)));
+        let running = Running::new(Arc::new(move |owned| ear.lock().push(owned.running)));
         let leases = [1, 2, 3].map(|attempt| Lease { id: Uuid::nil(), attempt });
         running.ask().settle(&leases);
         drop(running.ask());
@@ -161,7 +162,7 @@ mod tests {
             running.ended(lease);
             running.ended(lease);
         }
-        assert_eq!(*told.lock().unwrap(), [0, 1, 3, 4, 3, 2, 1, 0]);
+        assert_eq!(*told.lock(), [0, 1, 3, 4, 3, 2, 1, 0]);
     }
 
     #[tokio::test(start_paused = true)]

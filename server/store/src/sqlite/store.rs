@@ -1,11 +1,12 @@
 //! [`SqliteStore`]: each call is handed to the thread whose it is, and awaited.
 
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::{broadcast, oneshot, watch};
 use uuid::Uuid;
 
@@ -44,7 +45,7 @@ impl Shared {
     }
 
     pub(super) fn tell(&self, counts: Counts, head: u64) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        *self.counts.lock() = counts;
         self.head.send_if_modified(|known| std::mem::replace(known, head) != head);
     }
 
@@ -157,7 +158,7 @@ impl TaskStore for SqliteStore {
 
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let filter = filter.clone();
-        let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = *self.shared.counts.lock();
         self.read(self.lists.as_ref(), move |connection| {
             reader::list(connection, &filter, after, limit, &counts)
         })
@@ -167,7 +168,7 @@ impl TaskStore for SqliteStore {
     async fn counts(&self) -> Result<Counts, StoreError> {
         match self.shared.damage() {
             Some(failure) => Err(failure.error()),
-            None => Ok(*self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(*self.shared.counts.lock()),
         }
     }
 
