@@ -19,8 +19,8 @@ enum Admission {
     Latched,
 }
 
-/// What connections, sockets and those who wait for the end have to know; it changes a few times in a drain, and not
-/// with each request.
+/// What connections, sockets and the exit wait for a change of. It changes a few times in a drain, and not with each
+/// request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Phase {
     admission: Admission,
@@ -29,7 +29,7 @@ pub(crate) struct Phase {
     ended: bool,
 }
 
-/// Who used the highest epoch seen. A repeat by the same kind is a retry; by the other kind it is stale.
+/// Which call used the highest epoch seen. The same call again is a retry; the other one is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EpochOf {
     Nobody,
@@ -55,7 +55,7 @@ pub enum Conflict {
 
 /// What a counted thing is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Work {
     Request,
     Queued,
     Running,
@@ -109,8 +109,9 @@ impl Core {
         }
     }
 
-    /// Closes the latch if its time has come. Every entry point calls this first, so no timer has to run for the
-    /// latch to be on time. True when it closed just now.
+    /// Closes the latch if its time has come. All that admits, drains, resumes or terminates calls this first, and so does
+    /// whoever reads ([`Drain`](crate::Drain) does before each look), so that the latch is on time without a timer. True
+    /// when it closed just now.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         match self.admission {
             Admission::Closing(at) if now >= at => {
@@ -121,36 +122,36 @@ impl Core {
         }
     }
 
-    /// Counts a newcomer, or refuses it because the latch is closed.
-    pub(crate) fn admit(&mut self, kind: Kind, now: Instant) -> Option<Ticket> {
+    /// Counts new work, or refuses it because the latch is closed.
+    pub(crate) fn admit(&mut self, work: Work, now: Instant) -> Option<Ticket> {
         self.advance(now);
         match self.admission {
-            Admission::Open | Admission::Closing(_) => Some(self.count(kind, now)),
+            Admission::Open | Admission::Closing(_) => Some(self.count(work, now)),
             Admission::Latched => None,
         }
     }
 
-    /// Counts work that an already counted thing brings forth; the latch does not bind it.
-    pub(crate) fn count(&mut self, kind: Kind, now: Instant) -> Ticket {
+    /// Counts work that something already counted brings, as a request does a task; it is never refused.
+    pub(crate) fn count(&mut self, work: Work, now: Instant) -> Ticket {
         let ticket = self.next;
         self.next += 1;
         self.since.insert(ticket, now);
-        *self.slot(kind) += 1;
+        *self.slot(work) += 1;
         ticket
     }
 
-    pub(crate) fn shift(&mut self, from: Kind, to: Kind) {
+    pub(crate) fn shift(&mut self, from: Work, to: Work) {
         *self.slot(from) -= 1;
         *self.slot(to) += 1;
     }
 
-    pub(crate) fn release(&mut self, ticket: Ticket, kind: Kind) {
+    pub(crate) fn release(&mut self, ticket: Ticket, work: Work) {
         self.since.remove(&ticket);
-        *self.slot(kind) -= 1;
+        *self.slot(work) -= 1;
     }
 
-    /// Takes over a queue's own counts; the latch does not bind it, since what it counts was accepted before. True
-    /// when they differ from the last ones.
+    /// Sets a queue's own counts, past the latch as well: what it counts was accepted before. True when they differ from
+    /// the last ones.
     pub(crate) fn set_tasks(&mut self, queued: u64, running: u64, now: Instant) -> bool {
         self.advance(now);
         let changed = (self.tasks.queued, self.tasks.running) != (queued, running);
@@ -180,11 +181,11 @@ impl Core {
         self.shared_queued
     }
 
-    fn slot(&mut self, kind: Kind) -> &mut u64 {
-        match kind {
-            Kind::Request => &mut self.in_flight.requests,
-            Kind::Queued => &mut self.in_flight.queued,
-            Kind::Running => &mut self.in_flight.running,
+    fn slot(&mut self, work: Work) -> &mut u64 {
+        match work {
+            Work::Request => &mut self.in_flight.requests,
+            Work::Queued => &mut self.in_flight.queued,
+            Work::Running => &mut self.in_flight.running,
         }
     }
 
@@ -237,7 +238,7 @@ impl Core {
         Ok(())
     }
 
-    /// SIGTERM: final. A linger that runs is shortened to `linger` at most (its caller unrouted us back then; the
+    /// SIGTERM: final. A linger that runs is shortened to `linger` at most (the pod was unrouted when it began; the
     /// grace period runs now). A latch that is closed stays closed, so an idle pod goes at once.
     pub(crate) fn terminate(&mut self, linger: Duration, now: Instant) {
         self.advance(now);

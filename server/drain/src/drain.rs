@@ -1,6 +1,6 @@
-//! [`Drain`], the handle that everything shares: one lock around [`Core`], and two bells. One rings on each change,
-//! for the few who follow the counts; the other at the turns of a drain alone, since each open connection listens for
-//! those: ten thousand idle sockets must not wake whenever a request comes or goes.
+//! [`Drain`], the handle that everything shares: one lock around [`Core`], and two notifiers. `changed` fires with each
+//! change, for the few who follow the counts; `turned` only as the drain enters another phase, since each open connection
+//! waits for that: ten thousand idle sockets must not wake whenever a request comes or goes.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 use uuid::Uuid;
 
-use crate::core::{Conflict, Core, Kind, Ticket};
+use crate::core::{Conflict, Core, Ticket, Work};
 use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
 use crate::status::{DrainStatus, PROTOCOL, Scheduled, SharedQueue, State};
 
@@ -105,7 +105,7 @@ impl Drain {
     /// # Errors
     /// [`Refused`] once the latch is closed.
     pub fn try_request(&self) -> Result<RequestGuard, Refused> {
-        self.admit(Kind::Request).map(|ticket| RequestGuard::new(self.clone(), ticket))
+        self.admit(Work::Request).map(|ticket| RequestGuard::new(self.clone(), ticket))
     }
 
     /// Counts a queued task that no request brings (a timer's, a message's), or refuses it. A task that a request
@@ -114,21 +114,20 @@ impl Drain {
     /// # Errors
     /// [`Refused`] once the latch is closed.
     pub fn try_task(&self) -> Result<TaskGuard, Refused> {
-        self.admit(Kind::Queued).map(|ticket| TaskGuard::new(self.clone(), ticket))
+        self.admit(Work::Queued).map(|ticket| TaskGuard::new(self.clone(), ticket))
     }
 
-    fn admit(&self, kind: Kind) -> Result<Ticket, Refused> {
-        let admitted = self.change(|core, now| core.admit(kind, now));
+    fn admit(&self, work: Work) -> Result<Ticket, Refused> {
+        let admitted = self.change(|core, now| core.admit(work, now));
         admitted.ok_or_else(|| {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
             Refused
         })
     }
 
-    /// Takes over the counts of a queue that keeps its own: how many tasks of this process wait and run, in absolute
-    /// numbers. They come on top of what has a guard. The queue calls it in the step that changes them, before anyone
-    /// learns of the change, and while the request that brought a task still has its guard. Only a change wakes who
-    /// waits.
+    /// Sets the counts of a queue that keeps its own: how many tasks of this process wait and run, in absolute numbers.
+    /// They are added to what has a guard. The queue calls it in the step that changes them, before anyone learns of the
+    /// change, and while the request that brought a task still has its guard. Waiters are woken only if a count changed.
     pub fn set_tasks(&self, queued: u64, running: u64) {
         let now = Instant::now();
         let mut core = self.lock();
@@ -136,7 +135,7 @@ impl Drain {
         let changed = core.set_tasks(queued, running, now);
         let turned = core.phase() != before;
         drop(core);
-        self.ring(changed, turned);
+        self.notify(changed, turned);
     }
 
     /// Since when the oldest of the queue's own tasks has been here, if the queue knows. Without it the age is taken
@@ -185,7 +184,7 @@ impl Drain {
     /// [`Conflict`] when the epoch is at or below any other one seen, or once SIGTERM has come.
     pub fn resume(&self, epoch: u64) -> Result<DrainStatus, Conflict> {
         self.change(|core, now| core.resume(epoch, now))?;
-        info!(epoch, "back to serving");
+        info!(epoch, "serves again");
         Ok(self.status())
     }
 
@@ -196,7 +195,7 @@ impl Drain {
         self.status()
     }
 
-    /// The answer as of now.
+    /// The status now, as `/drain` answers it.
     #[must_use]
     pub fn status(&self) -> DrainStatus {
         self.look(|core, now| DrainStatus {
@@ -215,7 +214,7 @@ impl Drain {
         })
     }
 
-    /// Waits until the status is as asked; level-triggered, so it misses nothing and may start late.
+    /// Waits until `wanted` holds of the status. It looks before it waits, so a change that came earlier is not missed.
     pub async fn wait_until(&self, mut wanted: impl FnMut(&DrainStatus) -> bool) -> DrainStatus {
         self.watch(&self.0.changed, || {
             let status = self.status();
@@ -251,7 +250,7 @@ impl Drain {
         .await;
     }
 
-    /// Waits until the state or the door is another than its caller knows.
+    /// Waits until the state, or whether new work is accepted, differs from what the caller knows.
     pub async fn turned(&self, state: State, accepting: bool) {
         let known = (state, accepting);
         self.watch(&self.0.turned, || {
@@ -283,17 +282,17 @@ impl Drain {
         .await;
     }
 
-    /// Waits until `look` is Ok; it is asked again when the bell rings, and at the time it gives itself.
-    async fn watch<T>(&self, bell: &Notify, mut look: impl FnMut() -> Result<T, Option<Instant>>) -> T {
+    /// Waits until `look` is Ok. It looks again when `notify` fires, and at the time that `look` returned, if any.
+    async fn watch<T>(&self, notify: &Notify, mut look: impl FnMut() -> Result<T, Option<Instant>>) -> T {
         loop {
-            let mut rung = pin!(bell.notified());
+            let mut notified = pin!(notify.notified());
             // Listening starts before looking: a change in between still wakes us.
-            rung.as_mut().enable();
+            notified.as_mut().enable();
             match look() {
                 Ok(found) => return found,
-                Err(None) => rung.await,
+                Err(None) => notified.await,
                 Err(Some(at)) => tokio::select! {
-                    () = rung => {}
+                    () = notified => {}
                     () = sleep_until(at) => {}
                 },
             }
@@ -304,16 +303,16 @@ impl Drain {
         self.look(|core, _| !core.accepting() || core.latches_at().is_some())
     }
 
-    pub(crate) fn shift(&self, from: Kind, to: Kind) {
+    pub(crate) fn shift(&self, from: Work, to: Work) {
         self.change(|core, _| core.shift(from, to));
     }
 
-    pub(crate) fn count(&self, kind: Kind) -> Ticket {
-        self.change(|core, now| core.count(kind, now))
+    pub(crate) fn count(&self, work: Work) -> Ticket {
+        self.change(|core, now| core.count(work, now))
     }
 
-    pub(crate) fn release(&self, ticket: Ticket, kind: Kind) {
-        self.change(|core, _| core.release(ticket, kind));
+    pub(crate) fn release(&self, ticket: Ticket, work: Work) {
+        self.change(|core, _| core.release(ticket, work));
     }
 
     pub(crate) fn disconnect(&self) {
@@ -326,7 +325,7 @@ impl Drain {
         let latched = core.advance(now);
         let seen = read(&core, now);
         drop(core);
-        self.ring(latched, latched);
+        self.notify(latched, latched);
         seen
     }
 
@@ -337,11 +336,11 @@ impl Drain {
         let outcome = write(&mut core, now);
         let turned = core.phase() != before;
         drop(core);
-        self.ring(true, turned);
+        self.notify(true, turned);
         outcome
     }
 
-    fn ring(&self, changed: bool, turned: bool) {
+    fn notify(&self, changed: bool, turned: bool) {
         if changed {
             self.0.changed.notify_waiters();
         }

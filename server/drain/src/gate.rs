@@ -1,4 +1,4 @@
-//! [`Gate`], the tower layer at the door: it counts a request in before anything else sees it, and counts it out when
+//! [`Gate`], the tower layer in front of the routes: it counts a request in before anything else sees it, and counts it out when
 //! its response's body has ended or was dropped.
 
 use std::fmt;

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use uuid::Uuid;
 
-use crate::core::{Kind, Ticket};
+use crate::core::{Ticket, Work};
 use crate::drain::Drain;
 
 /// A request in flight. The gate puts one in each request's extensions, and it is an extractor: a handler that takes
@@ -21,25 +21,25 @@ pub struct RequestGuard(Arc<Counted>);
 struct Counted {
     drain: Drain,
     ticket: Ticket,
-    kind: Kind,
+    work: Work,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.drain.release(self.ticket, self.kind);
+        self.drain.release(self.ticket, self.work);
     }
 }
 
 impl RequestGuard {
     pub(crate) fn new(drain: Drain, ticket: Ticket) -> Self {
-        Self(Arc::new(Counted { drain, ticket, kind: Kind::Request }))
+        Self(Arc::new(Counted { drain, ticket, work: Work::Request }))
     }
 
     /// Counts a task that this request brings. It cannot be refused: the request was accepted, and what it brings is
     /// counted before the request is counted out, so no reading in between can show an idle pod.
     #[must_use]
     pub fn queue_task(&self) -> TaskGuard {
-        TaskGuard::new(self.0.drain.clone(), self.0.drain.count(Kind::Queued))
+        TaskGuard::new(self.0.drain.clone(), self.0.drain.count(Work::Queued))
     }
 }
 
@@ -59,21 +59,21 @@ pub struct TaskGuard(Counted);
 
 impl TaskGuard {
     pub(crate) fn new(drain: Drain, ticket: Ticket) -> Self {
-        Self(Counted { drain, ticket, kind: Kind::Queued })
+        Self(Counted { drain, ticket, work: Work::Queued })
     }
 
     /// The task runs now. Its age goes on from when it was queued.
     pub fn start(&mut self) {
-        if self.0.kind == Kind::Queued {
-            self.0.drain.shift(Kind::Queued, Kind::Running);
-            self.0.kind = Kind::Running;
+        if self.0.work == Work::Queued {
+            self.0.drain.shift(Work::Queued, Work::Running);
+            self.0.work = Work::Running;
         }
     }
 
     /// Counts a task that this task brings; like a request's, it cannot be refused.
     #[must_use]
     pub fn queue_task(&self) -> Self {
-        Self::new(self.0.drain.clone(), self.0.drain.count(Kind::Queued))
+        Self::new(self.0.drain.clone(), self.0.drain.count(Work::Queued))
     }
 }
 
@@ -90,7 +90,7 @@ impl ConnectionGuard {
     #[must_use]
     pub fn farewell(&self) -> Farewell {
         let spread = self.0.settings().farewell_spread.as_nanos().max(1);
-        // A v4 uuid is 122 random bits: enough of a die for a jitter, and no further dependency.
+        // A v4 uuid is 122 random bits: enough for a jitter, without another dependency.
         let nanos = u64::try_from(Uuid::new_v4().as_u128() % spread).unwrap_or_default();
         Farewell { drain: self.0.clone(), delay: Duration::from_nanos(nanos) }
     }

@@ -25,12 +25,12 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Why a pod could not be seen idle.
 #[derive(Debug, thiserror::Error)]
 pub enum PreStopError {
-    /// Nothing answers.
+    /// Nothing answers at the address.
     #[error("cannot reach the drain endpoint http://{address}/drain: {reason}; is the admin port right?")]
     Unreachable {
         /// Where it was asked.
         address: SocketAddr,
-        /// What happened.
+        /// Why the last attempt failed.
         reason: String,
     },
     /// Something answers, but not the protocol.
@@ -38,7 +38,7 @@ pub enum PreStopError {
     Unexpected {
         /// Where it was asked.
         address: SocketAddr,
-        /// What came.
+        /// What is wrong with its answer.
         reason: String,
     },
 }
@@ -62,7 +62,7 @@ pub async fn pre_stop(port: u16, linger: Duration) -> Result<DrainStatus, PreSto
         seen = Some(match status.state {
             State::Serving => {
                 let epoch = status.epoch + 1;
-                info!(epoch, in_flight = status.in_flight.total(), "nobody drains this pod yet: starting");
+                info!(epoch, in_flight = status.in_flight.total(), "starting the drain: nobody has yet");
                 // None: someone else was quicker with that epoch. The next poll tells who.
                 let Some(started) = ask(address, || start(epoch, linger)).await? else { continue };
                 started
@@ -108,7 +108,7 @@ async fn ask(
         if attempt == ATTEMPTS {
             return Err(PreStopError::Unreachable { address, reason });
         }
-        warn!(attempt, reason, "no answer; asking again");
+        warn!(attempt, reason, "cannot ask for the drain's status; retrying");
         attempt += 1;
         sleep(RETRY).await;
     };

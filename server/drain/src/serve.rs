@@ -44,7 +44,9 @@ const KEEP_ALIVE_TAIL: Duration = Duration::from_millis(500);
 const CLOSE_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// How long a client may take nothing of what it is sent. Past it the kernel cuts the connection, and what waits in our
-/// buffers for that client is freed: a stream to it has no other end. Linux counts a window of zero as well.
+/// buffers for that client is freed: a stream to it has no other end. Linux counts a window of zero as well; elsewhere TCP
+/// gives such a client up in its own time.
+#[cfg(target_os = "linux")]
 const UNREAD: Duration = Duration::from_secs(30);
 
 /// Bounds a request's head, and what is buffered of a response that its client does not take: hyper's default is
@@ -88,8 +90,8 @@ pub async fn serve(
     drain: Drain,
     mut signals: Signals,
 ) -> Exit {
-    let public = Door::open(public, app, Some(drain.clone()));
-    let admin = Door::open(admin, admin_app, None);
+    let public = Listener::open(public, app, Some(drain.clone()));
+    let admin = Listener::open(admin, admin_app, None);
 
     let first = signals.next().await;
     let linger = match first {
@@ -108,12 +110,9 @@ pub async fn serve(
     let orderly = async {
         drain.closing().await;
         info!(connections = drain.status().connections, "nothing in flight: closing");
-        let patience = drain.settings().farewell_spread + CLOSE_HANDSHAKE;
-        if timeout(patience, drain.disconnected()).await.is_err() {
-            warn!(
-                connections = drain.status().connections,
-                "sockets that did not answer their close are cut"
-            );
+        let limit = drain.settings().farewell_spread + CLOSE_HANDSHAKE;
+        if timeout(limit, drain.disconnected()).await.is_err() {
+            warn!(connections = drain.status().connections, "cut sockets that did not answer their close");
         }
         public.close().await;
         drain.end();
@@ -137,16 +136,16 @@ fn abort(drain: &Drain, signal: Signal) -> Exit {
 }
 
 /// One listener and its connections.
-struct Door {
+struct Listener {
     stop: CancellationToken,
     connections: TaskTracker,
 }
 
-impl Door {
+impl Listener {
     /// Accepts until closed. With a drain, answers and idle connections wind down with it.
     fn open(listener: TcpListener, app: Router, drain: Option<Drain>) -> Self {
-        let door = Self { stop: CancellationToken::new(), connections: TaskTracker::new() };
-        let (stop, connections) = (door.stop.clone(), door.connections.clone());
+        let opened = Self { stop: CancellationToken::new(), connections: TaskTracker::new() };
+        let (stop, connections) = (opened.stop.clone(), opened.connections.clone());
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
@@ -159,13 +158,13 @@ impl Door {
                     }
                     Err(error) => {
                         // Out of descriptors, most likely: others will close theirs.
-                        warn!(%error, "cannot accept a connection; trying again in 100 ms");
+                        warn!(%error, "cannot accept a connection; retrying in 100 ms");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
             }
         });
-        door
+        opened
     }
 
     /// Accepts no more, lets answers under way finish, closes the rest.
@@ -173,7 +172,7 @@ impl Door {
         self.stop.cancel();
         self.connections.close();
         if timeout(FLUSH, self.connections.wait()).await.is_err() {
-            warn!(connections = self.connections.len(), "connections that did not take their answer are cut");
+            warn!(connections = self.connections.len(), "cut connections that did not take their answer");
         }
     }
 }
@@ -186,12 +185,11 @@ async fn connection(
     stop: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "no TCP_NODELAY");
+        debug!(%error, "cannot set TCP_NODELAY");
     }
-    // Elsewhere a client that reads nothing has its connection until TCP gives it up.
     #[cfg(target_os = "linux")]
     if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD)) {
-        debug!(%error, "no TCP_USER_TIMEOUT");
+        debug!(%error, "cannot set TCP_USER_TIMEOUT");
     }
     let used = Arc::new(Notify::new());
     let service = {

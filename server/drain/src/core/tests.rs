@@ -26,23 +26,23 @@ fn a_lone_zero_is_not_idle() {
 fn the_latch_is_on_time_without_a_timer() {
     let (mut core, at) = core();
     core.drain(1, LINGER, at(0.0)).unwrap();
-    assert!(core.admit(Kind::Request, at(2.999)).is_some(), "stragglers are served");
-    assert!(core.admit(Kind::Request, at(3.0)).is_none(), "though nobody looked in between");
+    assert!(core.admit(Work::Request, at(2.999)).is_some(), "stragglers are served");
+    assert!(core.admit(Work::Request, at(3.0)).is_none(), "though nobody looked in between");
     assert_eq!(core.state(), State::Draining);
 }
 
 #[test]
 fn past_the_latch_only_what_is_counted_can_count_more() {
     let (mut core, at) = core();
-    let request = core.admit(Kind::Request, at(0.0)).unwrap();
+    let request = core.admit(Work::Request, at(0.0)).unwrap();
     core.drain(1, NOW, at(1.0)).unwrap();
     assert_eq!(core.state(), State::Draining);
-    let task = core.count(Kind::Queued, at(1.0));
-    core.release(request, Kind::Request);
+    let task = core.count(Work::Queued, at(1.0));
+    core.release(request, Work::Request);
     assert_eq!(core.state(), State::Draining, "the request's task holds it");
-    core.shift(Kind::Queued, Kind::Running);
+    core.shift(Work::Queued, Work::Running);
     assert_eq!(core.in_flight(), InFlight { queued: 0, running: 1, requests: 0 });
-    core.release(task, Kind::Running);
+    core.release(task, Work::Running);
     assert!(core.idle());
 }
 
@@ -120,13 +120,13 @@ fn sigterm_shortens_a_long_linger() {
 #[test]
 fn the_oldest_is_the_oldest_that_is_left() {
     let (mut core, at) = core();
-    let first = core.admit(Kind::Request, at(0.0)).unwrap();
-    let second = core.admit(Kind::Queued, at(4.0)).unwrap();
-    core.shift(Kind::Queued, Kind::Running);
+    let first = core.admit(Work::Request, at(0.0)).unwrap();
+    let second = core.admit(Work::Queued, at(4.0)).unwrap();
+    core.shift(Work::Queued, Work::Running);
     assert_eq!(core.oldest(at(10.0)), Duration::from_secs(10));
-    core.release(first, Kind::Request);
+    core.release(first, Work::Request);
     assert_eq!(core.oldest(at(10.0)), Duration::from_secs(6), "queued time counts");
-    core.release(second, Kind::Running);
+    core.release(second, Work::Running);
     assert_eq!(core.oldest(at(10.0)), Duration::ZERO);
 }
 
@@ -156,12 +156,12 @@ fn a_task_that_comes_back_on_its_own_is_counted_past_the_latch() {
 #[test]
 fn guards_and_the_queue_s_own_counts_add_up() {
     let (mut core, at) = core();
-    let request = core.admit(Kind::Request, at(0.0)).unwrap();
-    let guarded = core.count(Kind::Queued, at(0.0));
+    let request = core.admit(Work::Request, at(0.0)).unwrap();
+    let guarded = core.count(Work::Queued, at(0.0));
     core.set_tasks(3, 2, at(0.0));
     assert_eq!(core.in_flight(), InFlight { queued: 4, running: 2, requests: 1 });
-    core.release(request, Kind::Request);
-    core.release(guarded, Kind::Queued);
+    core.release(request, Work::Request);
+    core.release(guarded, Work::Queued);
     assert_eq!(core.in_flight(), InFlight { queued: 3, running: 2, requests: 0 });
 }
 
@@ -172,9 +172,9 @@ fn the_oldest_task_is_as_old_as_the_queue_says() {
     assert_eq!(core.oldest(at(12.0)), Duration::from_secs(2), "at most so old: there was none before");
     core.set_oldest_task(Some(at(4.0)));
     assert_eq!(core.oldest(at(12.0)), Duration::from_secs(8));
-    let request = core.admit(Kind::Request, at(1.0)).unwrap();
+    let request = core.admit(Work::Request, at(1.0)).unwrap();
     assert_eq!(core.oldest(at(12.0)), Duration::from_secs(11), "a request may be older");
-    core.release(request, Kind::Request);
+    core.release(request, Work::Request);
     core.set_tasks(0, 0, at(13.0));
     assert_eq!(core.oldest(at(14.0)), Duration::ZERO);
 }
