@@ -195,7 +195,7 @@ pub struct TaskSeconds {
 }
 
 impl TaskSeconds {
-    /// One draw.
+    /// Draws how long one task takes.
     #[must_use]
     pub fn draw(&self) -> Duration {
         Duration::from_secs_f64(rand::random_range(self.shortest..=self.longest))

@@ -9,9 +9,9 @@ const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/name
 /// The pod this process is in; none outside a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// Its namespace.
+    /// The pod's namespace.
     pub namespace: Option<String>,
-    /// Its name.
+    /// The pod's name.
     pub name: Option<String>,
 }
 

@@ -75,9 +75,9 @@ pub trait Kind: Send + Sync + 'static {
 /// Why an attempt failed, and what is to happen next. Any error converts into one that is tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// For people.
+    /// Why, for people to read.
     pub error: String,
-    /// What next.
+    /// Whether and when the task is tried again.
     pub next: Next,
 }
 
@@ -167,7 +167,7 @@ impl std::fmt::Debug for Kinds {
 }
 
 impl Kinds {
-    /// Adds one.
+    /// Adds a kind.
     ///
     /// # Errors
     /// When the name can't be used, or is used already.

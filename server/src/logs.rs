@@ -9,7 +9,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 
 use crate::config::LogFormat;
 
-/// Starts logging.
+/// Sends logs to stderr from now on.
 ///
 /// # Errors
 /// When the filter can't be read, or a collector is named that can't be used.

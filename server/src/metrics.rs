@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
 
 /// From the few milliseconds in which an idle queue starts a task to the hour after which an attempt times out.
 const BUCKETS: [f64; 16] =
@@ -19,8 +20,8 @@ const BUCKETS: [f64; 16] =
 
 type Label = [(&'static str, &'static str); 1];
 /// There are as many kinds as the server was built with: clients can't make more.
-type Kind = [(&'static str, String); 1];
-type Histograms = Family<Kind, Histogram, fn() -> Histogram>;
+type KindLabel = [(&'static str, String); 1];
+type Histograms = Family<KindLabel, Histogram, fn() -> Histogram>;
 
 /// Why a submit or a socket was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,9 @@ impl Refusal {
     }
 }
 
-/// How a task ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a task ended, as metrics and reports say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Ended {
     /// Its work is done.
     Processed,
@@ -161,23 +163,23 @@ impl Metrics {
         to.register("tasks_finished", "Tasks that ended here, by outcome", finished.clone());
         to.register("task_retries", "Attempts that failed and will be followed by another", retries.clone());
         to.register("task_leases_lost", "Attempts whose task another pod has taken over", lost.clone());
-        let words = "Time that a task was due before it was started, by kind";
-        to.register_with_unit("task_wait", words, Unit::Seconds, waited.clone());
-        let words = "Time that an attempt ran, by kind";
-        to.register_with_unit("task_duration", words, Unit::Seconds, ran.clone());
+        let help = "Time that a task was due before it was started, by kind";
+        to.register_with_unit("task_wait", help, Unit::Seconds, waited.clone());
+        let help = "Time that an attempt ran, by kind";
+        to.register_with_unit("task_duration", help, Unit::Seconds, ran.clone());
 
         let Self { refused, reports, trouble, slow_clients, .. } = self;
         to.register("requests_refused", "Submits and sockets refused, by reason", refused.clone());
         to.register("reports", "Reports of ended tasks to --report-url, by outcome", reports.clone());
         to.register("queue_errors", "Calls that the queue could not do, by reason", trouble.clone());
-        let words = "Sockets and streams dropped because they did not keep up";
-        to.register("slow_clients_dropped", words, slow_clients.clone());
+        let help = "Sockets and streams dropped because they did not keep up";
+        to.register("slow_clients_dropped", help, slow_clients.clone());
 
         let Self { in_flight, depth, up, sockets, state, epoch, .. } = self;
-        let words = "What this pod must end before it may go, by kind: queued and running tasks, requests";
-        to.register("in_flight", words, in_flight.clone());
-        let words = "Tasks in the queue, by state; a shared queue says the same on each of its pods";
-        to.register("queue_depth", words, depth.clone());
+        let help = "What this pod must end before it may go, by kind: queued and running tasks, requests";
+        to.register("in_flight", help, in_flight.clone());
+        let help = "Tasks in the queue, by state; a shared queue says the same on each of its pods";
+        to.register("queue_depth", help, depth.clone());
         to.register("queue_up", "1 while the queue can be read, else 0", up.clone());
         to.register("sockets", "Open WebSockets and event streams", sockets.clone());
         to.register("drain_state", "1 for the state the pod is in", state.clone());

@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use graceful_drain::{Drain, RequestGuard, Scheduled, TaskGuard};
 use graceful_store::{
-    Counts, Delayed, Hold, NewTask, OpenError, Owned, Settings, StoreError, Submitted, TaskStore,
+    Counts, Delayed, Hold, NewTask, OpenError, Owned, StoreError, StoreSettings, Submitted, TaskStore,
     Unavailable, postgres, sqlite,
 };
 use jiff::Timestamp;
@@ -49,7 +49,12 @@ pub struct Queue {
 impl Queue {
     /// A queue that is opened in the background, and counts in `drain`. (`settings.owned` is set here.)
     #[must_use]
-    pub fn open(engine: Engine, mut settings: Settings, drain: Drain, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn open(
+        engine: Engine,
+        mut settings: StoreSettings,
+        drain: Drain,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let counts = drain.clone();
         settings.owned = Arc::new(move |Owned { queued, running, delayed }| {
             counts.set_scheduled(delayed.and_then(scheduled));
@@ -257,7 +262,7 @@ impl Keeper {
             }
             match self.once(&store).await {
                 Ok(()) if self.said.is_some() => {
-                    info!("the queue is well again");
+                    info!("the queue can be used again");
                     self.said = None;
                 }
                 Ok(()) => {}
@@ -286,9 +291,9 @@ impl Keeper {
             return;
         }
         if self.queue.ready() {
-            warn!(trouble, "the queue can't be used; trying on");
+            warn!(trouble, "cannot use the queue; retrying");
         } else {
-            error!(trouble, "the queue can't be opened; trying on");
+            error!(trouble, "cannot open the queue; retrying");
         }
         self.said = Some(trouble.to_owned());
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::metrics::{Metrics, Report};
+use crate::metrics::{Ended, Metrics, Report};
 use crate::pauses::Pauses;
 
 /// A report holds its task in flight; two minutes outlast a collector's restart, and no drain hangs on a dead one.
@@ -18,26 +18,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// For one attempt, name resolution included.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// How a task ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// Its work is done.
-    Processed,
-    /// It was given up.
-    Dead,
-    /// It was called off while it ran.
-    Cancelled,
-}
-
 /// What is posted.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Ended<'a> {
+struct Body<'a> {
     task_id: Uuid,
     pod_uid: &'a str,
     boot_id: &'a str,
-    outcome: Outcome,
+    outcome: Ended,
 }
 
 /// Posts reports to one URL.
@@ -70,19 +58,19 @@ impl Reporter {
     }
 
     /// Reports one task's end; returns when it was taken, or given up after two minutes.
-    pub async fn report(&self, task_id: Uuid, outcome: Outcome) {
-        let ended = Ended { task_id, pod_uid: &self.pod_uid, boot_id: &self.boot_id, outcome };
+    pub async fn report(&self, task_id: Uuid, outcome: Ended) {
+        let body = Body { task_id, pod_uid: &self.pod_uid, boot_id: &self.boot_id, outcome };
         let started = Instant::now();
         let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         loop {
-            let sent = self.client.post(self.url.clone()).json(&ended).send().await;
+            let sent = self.client.post(self.url.clone()).json(&body).send().await;
             match sent.and_then(reqwest::Response::error_for_status) {
                 Ok(_) => return self.metrics.reported(Report::Delivered),
                 Err(error) if started.elapsed() + pauses.next() > GIVE_UP => {
-                    warn!(%task_id, %error, "report given up");
+                    warn!(%task_id, %error, "cannot report a task's end; given up");
                     return self.metrics.reported(Report::Abandoned);
                 }
-                Err(error) => debug!(%task_id, %error, "report not taken; trying again"),
+                Err(error) => debug!(%task_id, %error, "cannot report a task's end; retrying"),
             }
             pauses.wait().await;
         }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use graceful_drain::{Drain, Exit, Settings, Signals, serve};
-use graceful_store::Settings as StoreSettings;
+use graceful_store::StoreSettings;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::api::{self, Api};
 use crate::config::{Cli, Command, LogFormat, PreStop, ReportUrl, Run};
-use crate::events::hub::{self, Hub};
+use crate::events::hub::{Hub, HubSettings};
 use crate::events::limits::Limits;
 use crate::identity::Pod;
 use crate::kind::{Kind, Kinds};
@@ -142,17 +142,17 @@ impl Server {
     }
 }
 
-fn listening(flags: &Run) -> hub::Settings {
+fn listening(flags: &Run) -> HubSettings {
     let limits = Limits {
         total: flags.max_sockets,
         per_client: flags.max_sockets_per_client,
         per_address: flags.max_sockets_per_ip,
     };
-    hub::Settings {
+    HubSettings {
         pod: Pod::from_env(),
         limits,
         origins: flags.allowed_origins.clone(),
-        ..hub::Settings::default()
+        ..HubSettings::default()
     }
 }
 

@@ -76,8 +76,8 @@ impl Running {
         self.0.parent
     }
 
-    /// Says how far it is: anything that is JSON. Returns at once and may be called as often as one likes, from any
-    /// thread: the last word is written a few times a second, those before it are dropped.
+    /// Says how far it is: anything that is JSON. Returns at once and may be called as often as needed, from any
+    /// thread: the latest is written a few times a second, and those before it are dropped.
     pub fn progress(&self, progress: impl Serialize) {
         match serde_json::to_string(&progress) {
             Ok(text) if text.len() > LONGEST_PROGRESS => {

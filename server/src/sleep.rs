@@ -12,7 +12,7 @@ use crate::running::Running;
 /// A day: what `--task-seconds` allows as well.
 const LONGEST: f64 = 86_400.0;
 
-/// Sleeps.
+/// The handler of the kind `sleep`.
 #[derive(Debug, Clone)]
 pub struct Sleep {
     /// For how long, where the task does not say. An attempt that is interrupted draws anew.

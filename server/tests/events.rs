@@ -16,7 +16,7 @@ use futures::future::join_all;
 use graceful_postgres::Postgres;
 use graceful_server::config::Engine;
 use graceful_server::events::hint::{Hint, What};
-use graceful_server::events::hub;
+use graceful_server::events::hub::HubSettings;
 use graceful_server::events::limits::Limits;
 use graceful_store::{Hold, NewTask};
 use listener::{Heard, Listener, number, refused};
@@ -270,7 +270,7 @@ async fn what_is_no_longer_kept_is_named() {
 
 #[tokio::test]
 async fn a_client_that_falls_behind_is_dropped_with_a_code() {
-    let listening = hub::Settings { behind: 16, ..hub::Settings::default() };
+    let listening = HubSettings { behind: 16, ..HubSettings::default() };
     let pod = Plan { listening, ..Plan::of(Held::default()) }.pod().await;
     let address = pod.listen().await;
     let (mut slow, _) = Listener::json(address, "slow?format=json").await;
@@ -358,7 +358,7 @@ async fn what_clients_send_is_bounded() {
 #[tokio::test]
 async fn each_limit_is_answered_with_when_to_come_back() {
     let limits = Limits { total: 3, per_client: 1, per_address: 2 };
-    let listening = hub::Settings { limits, ..hub::Settings::default() };
+    let listening = HubSettings { limits, ..HubSettings::default() };
     let pod = Plan { listening, ..Plan::of(Held::default()) }.pod().await;
     let address = pod.listen().await;
     let first = Listener::open(address, "a").await;

@@ -148,7 +148,7 @@ async fn full_disk(mebibytes: u32) {
     ledger.until(503, &server).await;
     assert_eq!(read(&server, &first).await, format!("Task {first} processed"));
     assert_eq!(ready(&server).await, 200, "a pod that is taken out of its Service can't even say why");
-    let said = server.logged_once("the queue can't be written").await;
+    let said = server.logged_once("cannot write the queue").await;
     assert_eq!(said["why"], "disk", "{said}");
     assert!(said["detail"].as_str().unwrap().contains("full"), "{said}");
 
@@ -198,8 +198,8 @@ async fn on_postgres_a_stop_of_twenty_seconds_costs_nothing_that_was_accepted() 
     postgres.start_again().unwrap();
     ledger.until(200, &server).await;
     ledger.all_done(&server).await;
-    server.logged_once("the queue can't be used").await;
-    server.logged_once("the queue is well again").await;
+    server.logged_once("cannot use the queue").await;
+    server.logged_once("the queue can be used again").await;
 }
 
 #[tokio::test]
@@ -227,7 +227,7 @@ async fn on_postgres_a_database_that_is_not_there_yet_is_waited_for() {
     let mut ledger = Ledger::default();
     assert_eq!(ledger.submit(&server).await, 503);
     assert_eq!(ready(&server).await, 503);
-    server.logged_once("the queue can't be opened").await;
+    server.logged_once("cannot open the queue").await;
     postgres.start_again().unwrap();
     until_ready(&server).await;
     ledger.until(200, &server).await;
@@ -238,7 +238,7 @@ async fn on_postgres_a_database_that_is_not_there_yet_is_waited_for() {
 async fn on_a_damaged_file(data: &Folder) -> Server {
     let args = [&["--data", data.0.to_str().unwrap()], &QUICK[..]].concat();
     let server = Server::spawn(Path::new(BINARY), &args, &[]).await;
-    let said = server.logged_once("the queue can't be opened").await;
+    let said = server.logged_once("cannot open the queue").await;
     let trouble = said["trouble"].as_str().unwrap();
     let file = data.0.join("tasks.db");
     assert!(trouble.contains(file.to_str().unwrap()) && trouble.contains("put a sound copy"), "{said}");

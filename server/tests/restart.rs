@@ -69,7 +69,7 @@ async fn a_folder_that_another_server_has_is_waited_for() {
     let refused = second.post().await;
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
-    second.logged_once("the queue can't be opened").await;
+    second.logged_once("cannot open the queue").await;
     first.kill().await;
     second.drained_to(|status| status["inFlight"]["total"] == 0).await;
     second.logged_once("processed").await;
@@ -82,7 +82,7 @@ async fn a_folder_that_cannot_be_written_is_named() {
     std::fs::write(&inside, "").unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_server"));
     let server = Server::spawn(program, &["--data", inside.to_str().unwrap()], &[]).await;
-    let said = server.logged_once("the queue can't be opened").await;
+    let said = server.logged_once("cannot open the queue").await;
     assert!(said["trouble"].as_str().unwrap().contains("give --data a folder"), "{said}");
 }
 
@@ -124,7 +124,7 @@ async fn a_damaged_file_is_told_and_left_alone_and_a_sound_one_is_taken_up_by_it
     move_queue(&data.0, &aside.0);
     std::fs::write(data.0.join("tasks.db"), "this is no queue ".repeat(1000)).unwrap();
     server
-        .logged_until("the queue can't be used", |line| {
+        .logged_until("cannot use the queue", |line| {
             line["trouble"].as_str().unwrap().contains("put a sound copy in its place")
         })
         .await;

@@ -16,11 +16,10 @@ const MOST: usize = 100;
 /// Which tasks, and how many.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listing {
-    /// Of these.
     pub(crate) filter: Filter,
     /// From here on.
     pub(crate) after: Option<Cursor>,
-    /// At most.
+    /// The most tasks in one page.
     pub(crate) limit: usize,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) after: Option<Token<'a>>,
     /// Only the client's own tasks.
     pub(crate) own: bool,
-    /// Ends only.
+    /// Only how tasks ended, and not what happens before.
     pub(crate) no_hints: bool,
     /// Whose tasks, for those whose path does not say it.
     pub(crate) client_id: Option<&'a str>,

@@ -18,7 +18,7 @@ use super::token::Token;
 /// is not quick enough to take it at once; the whole text is at `GET /v1/tasks/{id}`.
 const LONGEST_TEXT: usize = 2048;
 
-/// One frame.
+/// One message to listeners, in each form that they may have asked for.
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// Its number, if it has one: then it is a task's end.
@@ -27,7 +27,7 @@ pub(crate) struct Frame {
     pub(crate) client_id: Option<Box<str>>,
     /// For sockets in JSON.
     pub(crate) json: Utf8Bytes,
-    /// In the words of the first clients, for those: of each success.
+    /// The first clients' text frame; of succeeded tasks only.
     pub(crate) plain: Option<Box<str>>,
     /// For SSE, made when the first one asks.
     sse: OnceLock<Bytes>,

@@ -6,17 +6,17 @@ use uuid::Uuid;
 /// Something happened to a task on this pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
-    /// The task.
+    /// The id of the task.
     pub task_id: Uuid,
-    /// Its kind.
+    /// The task's kind.
     pub kind: String,
     /// Whose it is.
     pub client_id: Option<String>,
-    /// What happened.
+    /// What happened to it.
     pub what: What,
 }
 
-/// What happened.
+/// What can happen to a task before it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// It was accepted here.
@@ -35,7 +35,7 @@ pub enum What {
     Retrying {
         /// The attempt that failed.
         attempt: u16,
-        /// Why.
+        /// Why the attempt failed.
         error: String,
         /// In how many milliseconds.
         in_millis: u64,

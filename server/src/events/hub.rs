@@ -33,7 +33,7 @@ const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// What clients are told, and may do.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct HubSettings {
     /// Which pod this is, as clients are told.
     pub pod: Pod,
     /// How many may listen.
@@ -44,7 +44,7 @@ pub struct Settings {
     pub behind: usize,
 }
 
-impl Default for Settings {
+impl Default for HubSettings {
     /// Room for more than a second at 1,000 tasks a second, in a few MB.
     fn default() -> Self {
         Self { pod: Pod::default(), limits: Limits::default(), origins: Origins::default(), behind: 4096 }
@@ -57,7 +57,7 @@ pub struct Hub(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Events alone.
+    /// Events without hints.
     events: broadcast::Sender<Arc<Frame>>,
     /// Events and hints.
     all: broadcast::Sender<Arc<Frame>>,
@@ -68,7 +68,7 @@ struct Shared {
     look: Notify,
     looked: watch::Sender<bool>,
     places: Places,
-    settings: Settings,
+    settings: HubSettings,
     drain: Drain,
     metrics: Arc<Metrics>,
 }
@@ -115,7 +115,7 @@ impl Budget {
 impl Hub {
     /// A hub that nobody listens to yet. Spawn [`Hub::attend`] and [`Hub::follow`].
     #[must_use]
-    pub fn new(settings: Settings, drain: Drain, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: HubSettings, drain: Drain, metrics: Arc<Metrics>) -> Self {
         let now = drain.status();
         let turn = Turn { state: now.state, accepting: now.accepting, closing: false, streams: 0 };
         Self(Arc::new(Shared {
@@ -269,7 +269,7 @@ impl Hub {
         &self.0.places
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &HubSettings {
         &self.0.settings
     }
 
@@ -305,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_hint_wakes_only_who_wants_hints() {
         let drain = Drain::new(graceful_drain::Settings::default());
-        let hub = Hub::new(Settings::default(), drain, Arc::default());
+        let hub = Hub::new(HubSettings::default(), drain, Arc::default());
         let mut idle = hub.subscribe(false);
         assert!(!hub.is_heard(), "nobody wants hints");
         let mut keen = hub.subscribe(true);

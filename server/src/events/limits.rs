@@ -34,7 +34,7 @@ pub(crate) enum Crowded {
     Address,
 }
 
-/// Who listens.
+/// Counts listeners, and refuses those above a limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     limits: Limits,

@@ -42,7 +42,7 @@ impl Hub {
             match self.read_on(store).await {
                 Ok(()) => {
                     if std::mem::take(&mut away) {
-                        info!("events are read again");
+                        info!("events can be read again");
                     }
                     if std::mem::take(&mut asked) {
                         self.looked();
@@ -51,7 +51,7 @@ impl Hub {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        warn!(%error, "events can't be read; trying again");
+                        warn!(%error, "cannot read events; retrying");
                     }
                     sleep(AWAY).await;
                 }

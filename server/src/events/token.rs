@@ -14,7 +14,7 @@ pub(crate) struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// Reads one.
+    /// Reads a token as a client sends it.
     ///
     /// # Errors
     /// What to write instead.

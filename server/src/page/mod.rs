@@ -29,7 +29,7 @@ static HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
     headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 });
 
-/// The route.
+/// `GET /`, the page.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/", get(page))
 }

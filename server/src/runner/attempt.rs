@@ -10,13 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info, warn};
 
-use super::leases::{Entered, Word};
+use super::leases::{Entered, Stop};
 use super::{Runner, backoff};
 use crate::events::hint::{Hint, What};
 use crate::kind::{Failure, Next};
 use crate::metrics::Ended;
 use crate::pauses::{self, Pauses};
-use crate::report;
 use crate::running::Running;
 use crate::trace::{self, Traceparent};
 
@@ -68,36 +67,36 @@ impl Runner {
             let error = format!("this server has no kind `{}`", claim.kind);
             return Some(Outcome::Failed { error, retry: None });
         };
-        let stop = CancellationToken::new();
+        let handler_stop = CancellationToken::new();
         // However this ends: what still runs on a blocking thread is told.
-        let _told = stop.clone().drop_guard();
-        let (progress, words) = watch::channel(None);
-        let running = Running::new(claim, parent, progress, stop.clone());
+        let _stop_at_the_end = handler_stop.clone().drop_guard();
+        let (progress, latest) = watch::channel(None);
+        let running = Running::new(claim, parent, progress, handler_stop.clone());
         let handler: JoinHandle<_> = tokio::spawn(kind.run(claim.input.clone(), running).in_current_span());
         let mut handler = AbortOnDropHandle::new(handler);
-        let Word { cancel, lost } = &entered.word;
+        let Stop { cancel, lost } = &entered.stop;
         tokio::select! {
             ended = &mut handler => Some(outcome(claim, ended)),
             () = time_out(claim.timeout) => Some(timed_out(claim)),
             () = cancel.cancelled() => {
-                stop.cancel();
+                handler_stop.cancel();
                 Some(cancelled(handler).await)
             }
             () = lost.cancelled() => None,
-            () = self.pass_on(claim, &entered.word, words) => None,
+            () = self.pass_on(claim, &entered.stop, latest) => None,
         }
     }
 
     /// Writes progress down as it comes; never ends.
-    async fn pass_on(&self, claim: &Claim, word: &Word, mut words: watch::Receiver<Option<String>>) {
-        while words.changed().await.is_ok() {
-            let Some(progress) = words.borrow_and_update().clone() else { continue };
+    async fn pass_on(&self, claim: &Claim, stop: &Stop, mut latest: watch::Receiver<Option<String>>) {
+        while latest.changed().await.is_ok() {
+            let Some(progress) = latest.borrow_and_update().clone() else { continue };
             if let Ok(store) = self.queue.store() {
                 match store.progress(claim.lease, progress.clone()).await {
                     Ok(Held::Yes) => {}
-                    Ok(Held::CancelRequested) => word.cancel.cancel(),
-                    Ok(Held::Lost) => word.lost.cancel(),
-                    Err(error) => debug!(%error, "progress was not written"),
+                    Ok(Held::CancelRequested) => stop.cancel.cancel(),
+                    Ok(Held::Lost) => stop.lost.cancel(),
+                    Err(error) => debug!(%error, "cannot write progress down"),
                 }
             }
             self.hint(claim, What::Progress { progress });
@@ -109,11 +108,11 @@ impl Runner {
 
     /// Reported first, then written down: at least once. Until then it keeps its place and its lease.
     async fn end(&self, claim: &Claim, entered: &Entered, outcome: Outcome, ran: Duration) -> Completion {
-        let lost = &entered.word.lost;
-        let word = last_word(claim, &outcome);
-        if let (Some(reporter), Some(word)) = (&self.reporter, word) {
+        let lost = &entered.stop.lost;
+        let report = reported_end(claim, &outcome);
+        if let (Some(reporter), Some(end)) = (&self.reporter, report) {
             tokio::select! {
-                () = reporter.report(claim.lease.id, word) => {}
+                () = reporter.report(claim.lease.id, end) => {}
                 () = lost.cancelled() => return Completion::Lost,
             }
         }
@@ -129,8 +128,8 @@ impl Runner {
         if let Completion::Now(state) = completion {
             self.tell(claim, state, &outcome, ran);
             // It was to be tried again, and someone cancelled it at that moment.
-            if let (Some(reporter), State::Cancelled, None) = (&self.reporter, state, word) {
-                reporter.report(claim.lease.id, report::Outcome::Cancelled).await;
+            if let (Some(reporter), State::Cancelled, None) = (&self.reporter, state, report) {
+                reporter.report(claim.lease.id, Ended::Cancelled).await;
             }
         }
         completion
@@ -148,7 +147,7 @@ impl Runner {
             match answer {
                 Ok(completion) => return completion,
                 Err(error) if pauses.is_first() => {
-                    warn!(%error, "a task's end could not be written down; trying on");
+                    warn!(%error, "cannot write down a task's end; retrying");
                 }
                 Err(_) => {}
             }
@@ -178,7 +177,7 @@ impl Runner {
             (State::Queued, Outcome::Failed { error, retry: Some(pause) }) => {
                 self.metrics.retried();
                 let retry_seconds = pause.as_secs_f64();
-                info!(%task_id, ran_seconds, retry_seconds, error, "failed; trying again");
+                info!(%task_id, ran_seconds, retry_seconds, error, "failed; another attempt follows");
             }
             (State::Queued | State::Running | State::Dead, _) => {
                 debug!(%task_id, state = state.as_str(), "the attempt is over");
@@ -254,13 +253,13 @@ fn panic_text(died: JoinError) -> String {
 }
 
 /// What the collector is told, if this is the task's end.
-fn last_word(claim: &Claim, outcome: &Outcome) -> Option<report::Outcome> {
+fn reported_end(claim: &Claim, outcome: &Outcome) -> Option<Ended> {
     match outcome {
-        Outcome::Succeeded(_) => Some(report::Outcome::Processed),
-        Outcome::Cancelled => Some(report::Outcome::Cancelled),
-        Outcome::Failed { retry: None, .. } => Some(report::Outcome::Dead),
+        Outcome::Succeeded(_) => Some(Ended::Processed),
+        Outcome::Cancelled => Some(Ended::Cancelled),
+        Outcome::Failed { retry: None, .. } => Some(Ended::Dead),
         Outcome::Failed { retry: Some(_), .. } if claim.lease.attempt >= claim.max_attempts => {
-            Some(report::Outcome::Dead)
+            Some(Ended::Dead)
         }
         Outcome::Failed { retry: Some(_), .. } | Outcome::Released => None,
     }

@@ -19,9 +19,9 @@ use crate::queue::Queue;
 /// the claim and the moment at which the attempt is entered here.
 const NET: Duration = Duration::from_secs(2);
 
-/// What an attempt is told from outside.
+/// Why an attempt is to stop before its handler is done.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Word {
+pub(crate) struct Stop {
     /// A client wants it to stop.
     pub(crate) cancel: CancellationToken,
     /// Another attempt has the task; this one is over.
@@ -44,7 +44,7 @@ struct Entries {
 struct Entry {
     lease: Lease,
     since: Instant,
-    word: Word,
+    stop: Stop,
 }
 
 /// One attempt among the leases; leaves with its drop.
@@ -52,7 +52,7 @@ struct Entry {
 pub(crate) struct Entered {
     leases: Arc<Leases>,
     lease: Lease,
-    pub(crate) word: Word,
+    pub(crate) stop: Stop,
 }
 
 impl Drop for Entered {
@@ -67,19 +67,19 @@ impl Leases {
     }
 
     pub(crate) fn enter(self: &Arc<Self>, claim: &Claim) -> Entered {
-        let (lease, word) = (claim.lease, Word::default());
+        let (lease, stop) = (claim.lease, Stop::default());
         let now = Instant::now();
         let since = now.checked_sub(claim.waited).unwrap_or(now);
         let mut entries = self.lock();
-        let before = entries.by_id.insert(lease.id, Entry { lease, since, word: word.clone() });
+        let before = entries.by_id.insert(lease.id, Entry { lease, since, stop: stop.clone() });
         if let Some(before) = before {
             // Our own earlier attempt has lost the task: it was given to us again.
             entries.by_age.remove(&(before.since, lease.id));
-            before.word.lost.cancel();
+            before.stop.lost.cancel();
         }
         entries.by_age.insert((since, lease.id));
         self.tell_oldest(&entries);
-        Entered { leases: self.clone(), lease, word }
+        Entered { leases: self.clone(), lease, stop }
     }
 
     fn leave(&self, lease: Lease) {
@@ -107,8 +107,8 @@ impl Leases {
         let Some(entry) = entries.by_id.get(&lease.id).filter(|entry| entry.lease == lease) else { return };
         match held {
             Held::Yes => {}
-            Held::CancelRequested => entry.word.cancel.cancel(),
-            Held::Lost => entry.word.lost.cancel(),
+            Held::CancelRequested => entry.stop.cancel.cancel(),
+            Held::Lost => entry.stop.lost.cancel(),
         }
     }
 
@@ -136,24 +136,24 @@ impl Leases {
 
     fn cancel(&self, id: Uuid) {
         if let Some(entry) = self.lock().by_id.get(&id) {
-            entry.word.cancel.cancel();
+            entry.stop.cancel.cancel();
         }
     }
 
-    async fn renew(&self, store: &Arc<dyn TaskStore>, patience: Duration) {
+    async fn renew(&self, store: &Arc<dyn TaskStore>, limit: Duration) {
         let leases = self.all();
         if leases.is_empty() {
             return;
         }
-        match timeout(patience, store.renew(&leases)).await {
+        match timeout(limit, store.renew(&leases)).await {
             Ok(Ok(answers)) => {
                 for (lease, held) in leases.into_iter().zip(answers) {
                     self.tell(lease, held);
                 }
             }
             // Attempts go on: whether the lease is lost is for the database to say, once it is back.
-            Ok(Err(error)) => debug!(%error, "leases could not be renewed; trying on"),
-            Err(_) => debug!("leases were not renewed in time; trying on"),
+            Ok(Err(error)) => debug!(%error, "cannot renew leases; retrying"),
+            Err(_) => debug!("cannot renew leases in time; retrying"),
         }
     }
 

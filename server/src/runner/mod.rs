@@ -100,8 +100,8 @@ impl Runner {
                 }
                 Ok(claims) => give_back(&store, claims).await,
                 Err(error) => {
-                    debug!(%error, "nothing could be claimed; trying on");
-                    // The places are others' to use meanwhile: there are no others, but the rule costs nothing.
+                    debug!(%error, "cannot claim tasks; retrying");
+                    // Release the permits while backing off.
                     drop(free);
                     pauses.wait().await;
                 }
@@ -121,7 +121,7 @@ impl Runner {
         }
     }
 
-    /// Whether this pod claims just now.
+    /// Whether this pod claims now: of a shared queue only while it serves.
     fn claims(&self, store: &Arc<dyn TaskStore>) -> bool {
         !store.shared() || self.drain.status().state == State::Serving
     }
@@ -151,7 +151,7 @@ impl Runner {
     pub async fn settled(&self) {
         self.attempts.close();
         if timeout(SETTLE, self.attempts.wait()).await.is_err() {
-            warn!(attempts = self.attempts.len(), "attempts that lost their task are cut");
+            warn!(attempts = self.attempts.len(), "cut attempts that had lost their task");
         }
     }
 
@@ -168,7 +168,10 @@ impl Runner {
         match timeout(HAND_BACK, given).await {
             Ok(_) => info!(tasks, "what ran is queued again"),
             Err(_) => {
-                warn!(tasks, "the queue does not answer; what ran is queued again when its leases are over");
+                warn!(
+                    tasks,
+                    "cannot give back what ran: the queue does not answer; it is queued again when its leases are over"
+                );
             }
         }
     }
@@ -179,7 +182,7 @@ async fn give_back(store: &Arc<dyn TaskStore>, claims: Vec<Claim>) {
     join_all(claims.iter().map(|claim| async {
         let mut pauses = Pauses::up_to(pauses::LONGEST);
         while let Err(error) = store.complete(claim.lease, Outcome::Released).await {
-            debug!(task_id = %claim.lease.id, %error, "a claimed task could not be given back; trying on");
+            debug!(task_id = %claim.lease.id, %error, "cannot give a claimed task back; retrying");
             pauses.wait().await;
         }
     }))

@@ -35,7 +35,7 @@ impl Traceparent {
         one.to_str().ok()?.parse().ok()
     }
 
-    /// The trace.
+    /// The id of the trace.
     #[must_use]
     pub const fn trace(&self) -> u128 {
         self.trace

@@ -67,15 +67,15 @@ pub enum OpenError {
     /// The folder can't be made or written.
     #[error("{path}: {source}; give --data a folder that this user may write")]
     Folder {
-        /// The folder.
+        /// The folder that cannot be used.
         path: PathBuf,
-        /// Why not.
+        /// Why it cannot be used.
         source: std::io::Error,
     },
     /// Another process has the file.
     #[error("{path} is open in another process; each server needs a --data of its own")]
     Taken {
-        /// The file.
+        /// The queue's file.
         path: PathBuf,
     },
     /// The file is damaged, or is no queue.
@@ -83,7 +83,7 @@ pub enum OpenError {
         "{path} is damaged or is not a queue of ours ({detail}); it is left as it is: put a sound copy in its place, without the old {path}-wal and {path}-shm, or move all three away to begin with an empty queue"
     )]
     Corrupt {
-        /// The file.
+        /// The queue's file.
         path: PathBuf,
         /// SQLite's words.
         detail: String,
@@ -99,7 +99,7 @@ pub enum OpenError {
     /// The URL can't be used.
     #[error("--url: {detail}; write postgres://user:password@host:5432/database")]
     Url {
-        /// Why not.
+        /// What the engine says.
         detail: String,
     },
     /// The engine said no.

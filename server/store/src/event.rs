@@ -9,9 +9,9 @@ use crate::task::{Millis, State};
 pub struct Event {
     /// 1, 2, 3 … within the queue's stream.
     pub number: u64,
-    /// The task.
+    /// The id of the task that ended.
     pub task_id: Uuid,
-    /// Its kind.
+    /// The task's kind.
     pub kind: String,
     /// Whose it is.
     pub client_id: Option<String>,
@@ -21,7 +21,7 @@ pub struct Event {
     pub attempt: u16,
     /// Why it is dead.
     pub error: Option<String>,
-    /// When.
+    /// When it ended.
     pub at: Millis,
 }
 

@@ -47,7 +47,7 @@ pub use task::{
 
 /// What both engines need to know as they are opened.
 #[derive(Clone)]
-pub struct Settings {
+pub struct StoreSettings {
     /// Who claims: the pod's name and an id that is new for each start, so that a restarted process never takes its
     /// own past for itself.
     pub owner: String,
@@ -93,7 +93,7 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Queues a dead or cancelled task again, with all its attempts before it. `hold` is as in [`TaskStore::submit`].
     async fn retry(&self, id: Uuid, hold: Hold) -> Result<Retried, StoreError>;
 
-    /// One task.
+    /// Looks a task up by its id.
     async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError>;
 
     /// Tasks, the newest first; at most `limit` of them, and fewer when they are large, from `after` on.
@@ -111,7 +111,8 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Names this queue's numbering; it is another one for another file or database.
     fn stream(&self) -> &str;
 
-    /// Ids of running tasks that someone wants to stop. A hint that comes at once; [`Held::CancelRequested`] is the net.
+    /// Ids of running tasks that someone wants to stop. A hint that comes at once and may be missed;
+    /// [`Held::CancelRequested`] tells it again.
     fn cancellations(&self) -> broadcast::Receiver<Uuid>;
 
     /// To be called every second: queues orphans again, forgets what is past its time, looks at the clock.

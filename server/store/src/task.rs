@@ -97,7 +97,7 @@ pub struct NewTask {
 /// A client's own name for a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// The key.
+    /// The key, as the client sent it.
     pub key: String,
     /// A digest of what was submitted under it: the same key with other content is a mistake.
     pub fingerprint: Vec<u8>,
@@ -129,7 +129,7 @@ pub enum Submitted {
     Known(Box<TaskRecord>),
     /// The key belongs to a task with other content.
     KeyReused {
-        /// That task.
+        /// The task that has the key.
         id: Uuid,
     },
 }
@@ -160,7 +160,7 @@ pub struct Claim {
 /// One attempt at one task, by this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// The task.
+    /// The id of the task.
     pub id: Uuid,
     /// 1 for the first attempt. It fences: an attempt that is no longer the task's latest is `Lost`.
     pub attempt: u16,
@@ -169,7 +169,7 @@ pub struct Lease {
 /// Whether an attempt still has its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
-    /// It has.
+    /// The attempt still has its task.
     Yes,
     /// It has, and is asked to stop.
     CancelRequested,
@@ -231,7 +231,7 @@ pub enum Retried {
 /// All that is known of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskRecord {
-    /// Its id.
+    /// The task's id.
     pub id: Uuid,
     /// Which handler runs it.
     pub kind: String,
@@ -297,7 +297,7 @@ pub struct Counts {
     pub queued: u64,
     /// Waiting for their time, or for their next attempt.
     pub delayed: u64,
-    /// Running.
+    /// Tasks that an attempt runs.
     pub running: u64,
     /// Dead letters that are remembered.
     pub dead: u64,

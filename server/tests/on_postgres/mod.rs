@@ -137,7 +137,7 @@ async fn a_database_that_goes_away_is_told_as_503_and_comes_back_by_itself() {
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(pod.readyz().await, 200, "a Service without endpoints could not say so");
     // Its work ends meanwhile; the end is written down when the database is back.
-    pod.logged_once("a task's end could not be written down").await;
+    pod.logged_once("cannot write down a task's end").await;
     assert_eq!(pod.status().await["inFlight"]["running"], 1);
     postgres.start_again().unwrap();
     assert_eq!(pod.logged_once("processed").await["task_id"], json!(before));
@@ -159,7 +159,7 @@ async fn a_pod_that_starts_before_its_database_waits_for_it() {
     let args = [&["--store", "postgres", "--url", &url], &QUICK[..]].concat();
     let pod = Server::spawn(program, &args, &[]).await;
     assert_eq!((pod.post().await.status().as_u16(), pod.readyz().await), (503, 503));
-    let said = pod.logged_once("the queue can't be opened").await;
+    let said = pod.logged_once("cannot open the queue").await;
     assert!(!said.to_string().contains(graceful_postgres::PASSWORD), "{said}");
     postgres.start_again().unwrap();
     let ready = async {

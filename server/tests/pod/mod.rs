@@ -11,14 +11,14 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use graceful_drain::{Drain, Settings};
 use graceful_server::api::{self, Api};
 use graceful_server::config::Engine;
-use graceful_server::events::hub::{self, Hub};
+use graceful_server::events::hub::{Hub, HubSettings};
 use graceful_server::kind::{Failure, Kind, Kinds};
 use graceful_server::metrics::Metrics;
 use graceful_server::queue::{Defaults, Queue};
 use graceful_server::runner::Runner;
 use graceful_server::running::Running;
 use graceful_server::sleep;
-use graceful_store::{Settings as StoreSettings, State, TaskRecord};
+use graceful_store::{State, StoreSettings, TaskRecord};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -83,7 +83,7 @@ pub(crate) struct Plan {
     pub(crate) concurrency: usize,
     pub(crate) defaults: Defaults,
     pub(crate) keep_events: Duration,
-    pub(crate) listening: hub::Settings,
+    pub(crate) listening: HubSettings,
     /// None: SQLite in a folder of its own.
     pub(crate) engine: Option<Engine>,
 }
@@ -99,7 +99,7 @@ impl Plan {
             concurrency: 8,
             defaults,
             keep_events: Duration::from_secs(3600),
-            listening: hub::Settings::default(),
+            listening: HubSettings::default(),
             engine: None,
         }
     }
@@ -147,7 +147,7 @@ pub(crate) fn store_settings(capacity: u64, kinds: Vec<String>) -> StoreSettings
 pub(crate) fn routes(drain: Drain, queue: Arc<Queue>) -> (Router, Router) {
     let plan = Plan::of(Held::default());
     let (kinds, metrics) = (Arc::new(plan.kinds), Arc::<Metrics>::default());
-    let hub = Hub::new(hub::Settings::default(), drain.clone(), metrics.clone());
+    let hub = Hub::new(HubSettings::default(), drain.clone(), metrics.clone());
     let api = Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics };
     (api::public(api.clone()), api::admin(&api))
 }

@@ -25,7 +25,7 @@ use super::signals::Signals;
 use crate::error::StoreError;
 use crate::task::{Claim, Lease, Millis, Outcome};
 
-/// How often to look without having been told to: the net below the hints.
+/// How often to look without having been told to: a hint may be lost.
 const POLL: Duration = Duration::from_secs(1);
 
 /// What is due and could not be claimed is another's in a moment, or ours.
@@ -86,7 +86,7 @@ impl Claimer {
                     asking.settle(&leases);
                     Delivery { claimer: claimer.clone(), claims }
                 });
-            // A delivery that finds nobody in is dropped, and so released.
+            // If the caller is gone the delivery is dropped, which releases what was claimed.
             reply.send(claimed).ok();
         });
         Ok(answer.await.map_err(|_| closed())??.accept())

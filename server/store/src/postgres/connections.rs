@@ -41,7 +41,7 @@ impl Connections {
         Ok(Lane { from: self, connection, _place: place })
     }
 
-    /// One connection broke, so the others have too: it is dearer to find out with each of them.
+    /// Closes the connections that nobody uses: one has broken, and finding out with each of them would cost a call each.
     pub(super) fn forget_idle(&self) {
         self.idle.lock().clear();
     }

@@ -3,7 +3,8 @@
 //! # Flow
 //! Submissions and ends are written in batches ([`submit`], [`ending`]): while one batch is synced the next gathers.
 //! Claims take what is due and skip what others have locked ([`claim`]); leases are renewed in one statement and reaped
-//! when their owner falls silent ([`lease`]). [`hints`] tell the others at once, a look each second is the net.
+//! when their owner falls silent ([`lease`]). [`hints`] tell the others at once; one that is lost costs a second, since
+//! all look by themselves each second.
 //!
 //! # Parts
 //! Each is handed what it uses ([`open`] puts them together). [`database`] is asked by all of them; [`signals`] wakes those
@@ -83,7 +84,7 @@ use crate::task::{
     Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
     Submitted, TaskRecord,
 };
-use crate::{Settings, TaskStore};
+use crate::{StoreSettings, TaskStore};
 
 /// A queue in PostgreSQL. Dropped, it ends at once; what it had claimed is queued again when the leases are over.
 pub struct PostgresStore {
@@ -107,7 +108,7 @@ pub struct PostgresStore {
 ///
 /// # Errors
 /// All may pass, so try again: the database may not be up yet.
-pub async fn open(url: &str, settings: Settings) -> Result<Arc<PostgresStore>, OpenError> {
+pub async fn open(url: &str, settings: StoreSettings) -> Result<Arc<PostgresStore>, OpenError> {
     let options = url::parse(url)?;
     let connected = timeout(CALL_TIMEOUT, options.connect()).await;
     let mut connection = connected
@@ -131,13 +132,13 @@ pub async fn open(url: &str, settings: Settings) -> Result<Arc<PostgresStore>, O
 /// The parts of an open queue, each with those it uses.
 fn assemble(
     options: PgConnectOptions,
-    settings: Settings,
+    settings: StoreSettings,
     stream: String,
     pulse: Arc<Pulse>,
     signals: Arc<Signals>,
     given: mpsc::UnboundedReceiver<Hint>,
 ) -> PostgresStore {
-    let Settings { owner, capacity, kinds, keep_events, owned } = settings;
+    let StoreSettings { owner, capacity, kinds, keep_events, owned } = settings;
     let database = Arc::new(Database::new(&options));
     let running = Running::new(owned);
     let census = Arc::new(Census::new(database.clone(), capacity));

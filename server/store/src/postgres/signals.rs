@@ -55,7 +55,7 @@ impl Signals {
         }
     }
 
-    /// A cancellation of a running task was written. Nobody may be listening; the net is `Held::CancelRequested`.
+    /// A cancellation of a running task was written. Nobody may be listening: its runner is then told by its next renewal (`Held::CancelRequested`).
     pub(super) fn cancel_requested(&self, id: Uuid) {
         self.cancellations.send(id).ok();
         self.hint(Hint::Cancel(id));

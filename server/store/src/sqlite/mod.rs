@@ -1,6 +1,6 @@
 //! SQLite: a file in a volume, owned by the process that has it open.
 //!
-//! - `store`: [`SqliteStore`], the [`crate::TaskStore`] that hands each call to the thread whose it is
+//! - `store`: [`SqliteStore`], the [`crate::TaskStore`] that sends each call to the thread that owns the connection
 //! - `open`: the checks, and what a dead process left behind
 //! - `file`: the lock, and whether the file is still there
 //! - `schema`: the tables and how a connection is set up

@@ -16,7 +16,7 @@ use super::reader::Reader;
 use super::schema::{self, Content};
 use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
-use crate::Settings;
+use crate::StoreSettings;
 use crate::error::{OpenError, Unavailable};
 use crate::room::Room;
 
@@ -28,14 +28,14 @@ const CHECKED: u64 = 32 << 20;
 ///
 /// # Errors
 /// See [`OpenError`]; nothing was changed, and it can be tried again.
-pub async fn open(folder: &Path, settings: Settings) -> Result<Arc<SqliteStore>, OpenError> {
+pub async fn open(folder: &Path, settings: StoreSettings) -> Result<Arc<SqliteStore>, OpenError> {
     let folder = folder.to_owned();
     tokio::task::spawn_blocking(move || open_blocking(&folder, settings))
         .await
         .unwrap_or_else(|panic| Err(OpenError::Engine { detail: panic.to_string() }))
 }
 
-fn open_blocking(folder: &Path, settings: Settings) -> Result<Arc<SqliteStore>, OpenError> {
+fn open_blocking(folder: &Path, settings: StoreSettings) -> Result<Arc<SqliteStore>, OpenError> {
     let mut file = OwnFile::take(folder)?;
     let path = file.path().to_owned();
     let explain = |error: rusqlite::Error| explained(&path, Failure::from(error));
@@ -130,7 +130,7 @@ fn adopt(connection: &mut Connection, ledger: &mut Ledger, head: &mut u64, now: 
 }
 
 /// Starts the threads. The counts have been told before the first call can come.
-fn start(opened: Opened, settings: Settings, stream: String) -> Result<Arc<SqliteStore>, OpenError> {
+fn start(opened: Opened, settings: StoreSettings, stream: String) -> Result<Arc<SqliteStore>, OpenError> {
     let path = opened.file.path().to_owned();
     let shared = Arc::new(Shared::new());
     let (commands, inbox) = channel();

@@ -1,4 +1,4 @@
-//! [`SqliteStore`]: each call is handed to the thread whose it is, and awaited.
+//! [`SqliteStore`]: each call is sent to the thread that owns the connection it needs, and awaited.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};

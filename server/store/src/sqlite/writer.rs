@@ -251,12 +251,12 @@ impl Writer {
     fn give_up(&mut self, failure: &Failure) {
         self.ledger.undo();
         if let Err(error) = self.roll_back() {
-            warn!(%error, "the transaction could not be rolled back; trying again before the next");
+            warn!(%error, "cannot roll the transaction back; retrying before the next");
         }
         if failure.why == Unavailable::Corrupt {
             self.shared.damaged(&failure.detail);
         } else if self.failing != Some(failure.why) {
-            error!(why = %failure.why, detail = failure.detail, "the queue can't be written; trying on");
+            error!(why = %failure.why, detail = failure.detail, "cannot write the queue; retrying");
         }
         self.failing = Some(failure.why);
     }
@@ -273,7 +273,7 @@ impl Writer {
         }
         self.tell_counts();
         for id in outbox.stop {
-            // Nobody may be listening; the net is `CancelRequested`.
+            // Nobody may be listening: its runner is then told by its next renewal (`CancelRequested`).
             let _ = self.shared.cancellations.send(id);
         }
         for (reply, claims) in outbox.claims {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use graceful_store::{
-    Claim, Completion, Hold, Idempotency, Lease, NewTask, Outcome, Owned, Settings, State, StoreError,
+    Claim, Completion, Hold, Idempotency, Lease, NewTask, Outcome, Owned, State, StoreError, StoreSettings,
     Submitted, TaskRecord, TaskStore, Unavailable,
 };
 use tokio::time::{Instant, timeout};
@@ -21,7 +21,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(150);
 /// One queue, opened as often as a promise asks.
 pub(crate) trait Fixture: Sync {
     /// Opens the fixture's queue.
-    fn open(&self, settings: Settings) -> impl Future<Output = Arc<dyn TaskStore>> + Send;
+    fn open(&self, settings: StoreSettings) -> impl Future<Output = Arc<dyn TaskStore>> + Send;
 
     /// Ends a store as a process's death does: nothing is given back.
     fn crash(&self, store: Arc<dyn TaskStore>) -> impl Future<Output = ()> + Send {
@@ -40,15 +40,15 @@ impl Told {
 }
 
 /// A process's settings.
-pub(crate) fn settings() -> Settings {
+pub(crate) fn settings() -> StoreSettings {
     watched().0
 }
 
 /// A process's settings, and what it is told.
-pub(crate) fn watched() -> (Settings, Told) {
+pub(crate) fn watched() -> (StoreSettings, Told) {
     let told = Told::default();
     let sink = told.clone();
-    let settings = Settings {
+    let settings = StoreSettings {
         owner: format!("test-{}", Uuid::new_v4()),
         capacity: 1_000_000,
         kinds: vec!["sleep".to_owned(), "mail".to_owned()],

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::{Cursor, Events, Filter, NewTask, Outcome, Settings, State, TaskStore};
+use graceful_store::{Cursor, Events, Filter, NewTask, Outcome, State, StoreSettings, TaskStore};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -250,7 +250,7 @@ pub(crate) async fn ended_tasks_are_forgotten_after_their_time(fixture: &impl Fi
 }
 
 pub(crate) async fn old_events_are_forgotten_and_it_shows(fixture: &impl Fixture) {
-    let store = fixture.open(Settings { keep_events: Duration::from_millis(1), ..settings() }).await;
+    let store = fixture.open(StoreSettings { keep_events: Duration::from_millis(1), ..settings() }).await;
     for _ in 0..5 {
         submit(&store, task()).await;
     }

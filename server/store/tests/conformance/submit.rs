@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use graceful_store::{Hold, NewTask, Settings, State, StoreError, Submitted};
+use graceful_store::{Hold, NewTask, State, StoreError, StoreSettings, Submitted};
 
 use super::fixture::{
     Fixture, claim, claim_one, complete, done, get, key, settings, submit, task, until, watched,
@@ -83,7 +83,7 @@ pub(crate) async fn one_key_submitted_at_once_is_one_task(fixture: &impl Fixture
 }
 
 pub(crate) async fn a_full_queue_says_so(fixture: &impl Fixture) {
-    let store = fixture.open(Settings { capacity: 2, ..settings() }).await;
+    let store = fixture.open(StoreSettings { capacity: 2, ..settings() }).await;
     submit(&store, NewTask { idempotency: key("k", b"a"), ..task() }).await;
     submit(&store, NewTask { delay: Duration::from_secs(60), ..task() }).await;
     if !store.shared() {

@@ -12,7 +12,7 @@ mod owner;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use graceful_store::{Settings, TaskStore, sqlite};
+use graceful_store::{StoreSettings, TaskStore, sqlite};
 use uuid::Uuid;
 
 use conformance::fixture::Fixture;
@@ -41,12 +41,12 @@ async fn folder() -> Folder {
 }
 
 impl Fixture for Folder {
-    async fn open(&self, settings: Settings) -> Arc<dyn TaskStore> {
+    async fn open(&self, settings: StoreSettings) -> Arc<dyn TaskStore> {
         open(&self.0, settings).await
     }
 }
 
-async fn open(folder: &Path, settings: Settings) -> Arc<dyn TaskStore> {
+async fn open(folder: &Path, settings: StoreSettings) -> Arc<dyn TaskStore> {
     sqlite::open(folder, settings).await.unwrap()
 }
 

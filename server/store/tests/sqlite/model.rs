@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graceful_store::{
-    Cancelled, Completion, Counts, Filter, Held, Hold, Lease, NewTask, Outcome, Owned, Retried, Settings,
-    State, StoreError, Submitted, TaskStore,
+    Cancelled, Completion, Counts, Filter, Held, Hold, Lease, NewTask, Outcome, Owned, Retried, State,
+    StoreError, StoreSettings, Submitted, TaskStore,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -167,9 +167,9 @@ struct Pair {
     model: Model,
 }
 
-fn own_settings() -> (Settings, Told) {
+fn own_settings() -> (StoreSettings, Told) {
     let (settings, told) = watched();
-    (Settings { capacity: CAPACITY, ..settings }, told)
+    (StoreSettings { capacity: CAPACITY, ..settings }, told)
 }
 
 impl Pair {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use graceful_store::{Hold, NewTask, OpenError, Settings, StoreError, Unavailable, sqlite};
+use graceful_store::{Hold, NewTask, OpenError, StoreError, StoreSettings, Unavailable, sqlite};
 use rusqlite::Connection;
 use tokio::time::timeout;
 
@@ -88,7 +88,7 @@ async fn a_writer_that_has_gone_is_said_to_be_closed() {
     let trap = Arc::clone(&armed);
     let owned =
         Arc::new(move |_| assert!(!trap.load(Ordering::SeqCst), "the watch fails, as the test wants"));
-    let store = folder.open(Settings { owned, ..settings() }).await;
+    let store = folder.open(StoreSettings { owned, ..settings() }).await;
     let waiting = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.claim(1).await }

@@ -14,7 +14,7 @@ mod wire;
 use std::sync::{Arc, LazyLock};
 
 use graceful_postgres::Postgres;
-use graceful_store::{Settings, StoreError, TaskStore, Unavailable, postgres};
+use graceful_store::{StoreError, StoreSettings, TaskStore, Unavailable, postgres};
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, interval};
 
@@ -32,12 +32,12 @@ async fn database() -> Database {
 }
 
 impl Fixture for Database {
-    async fn open(&self, settings: Settings) -> Arc<dyn TaskStore> {
+    async fn open(&self, settings: StoreSettings) -> Arc<dyn TaskStore> {
         open(&self.0, settings).await
     }
 }
 
-async fn open(url: &str, settings: Settings) -> Arc<dyn TaskStore> {
+async fn open(url: &str, settings: StoreSettings) -> Arc<dyn TaskStore> {
     postgres::open(url, settings).await.unwrap()
 }
 

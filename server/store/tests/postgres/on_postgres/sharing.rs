@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::{Held, Hold, NewTask, Outcome, Settings, State, StoreError, Submitted, TaskStore};
+use graceful_store::{Held, Hold, NewTask, Outcome, State, StoreError, StoreSettings, Submitted, TaskStore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
@@ -198,7 +198,7 @@ async fn keys_submitted_to_two_processes_at_once_are_one_task_each() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_claims_no_kind_that_it_does_not_know() {
     let url = database().await.0;
-    let older = open(&url, Settings { kinds: vec!["sleep".to_owned()], ..settings() }).await;
+    let older = open(&url, StoreSettings { kinds: vec!["sleep".to_owned()], ..settings() }).await;
     let newer = open(&url, settings()).await;
     let new = submit(&older, NewTask { kind: "mail".to_owned(), priority: 9, ..task() }).await;
     let old = submit(&newer, task()).await;
