@@ -85,7 +85,7 @@ pub struct LedgerView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unfinished {
-    /// The task.
+    /// The task's id.
     pub task_id: String,
     /// When its client was told that it was accepted.
     pub accepted_ms: u64,
@@ -122,7 +122,7 @@ pub struct Sockets {
     pub opened: u64,
     /// Attempts that failed, by kind.
     pub refused: BTreeMap<String, u64>,
-    /// Messages received.
+    /// How many messages it received.
     pub messages: u64,
     /// The pod that each connected client is on.
     pub on: BTreeMap<String, String>,
@@ -138,7 +138,7 @@ pub struct Sockets {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Heard {
-    /// The stream.
+    /// The queue's numbering.
     pub stream: String,
     /// The pods that told of it.
     pub pods: Vec<String>,
@@ -166,7 +166,7 @@ pub struct Heard {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SocketClose {
-    /// The client.
+    /// The client's id.
     pub client: String,
     /// The pod it was on, from the first frame.
     pub pod: String,
@@ -188,6 +188,6 @@ pub struct PodWork {
     pub finished: u64,
     /// When its last report came.
     pub last_report_ms: u64,
-    /// Its processes.
+    /// The boot ids of the processes that reported in its name.
     pub boots: Vec<String>,
 }

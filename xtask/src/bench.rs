@@ -14,7 +14,7 @@ use crate::images::target_folder;
 use crate::python;
 use crate::run::{cargo, root, stage};
 
-/// Which bench.
+/// The flags of `bench`.
 #[derive(Args)]
 pub(crate) struct Options {
     /// rollout: from a pod's last task ending to its DELETE, and the rollout's length beside the best possible.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
-use graceful_cluster::{Cluster, Options, Verdict};
+use graceful_cluster::{Cluster, Health, Options};
 
 /// What can be done with it.
 #[derive(Subcommand)]
@@ -47,7 +47,7 @@ pub(crate) enum Verb {
     Node {
         /// What happens to the node.
         fault: Fault,
-        /// Its number.
+        /// The node's number.
         n: u8,
     },
 }
@@ -65,7 +65,7 @@ pub(crate) enum Fault {
     Join,
 }
 
-/// Does it.
+/// Runs one subcommand.
 pub(crate) fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Up { nodes } => up(nodes),
@@ -109,7 +109,7 @@ fn status() -> anyhow::Result<()> {
         }
     };
     println!("{status}");
-    std::process::exit(i32::from(status.verdict() != Verdict::Up));
+    std::process::exit(i32::from(status.health() != Health::Up));
 }
 
 fn timed<T>(word: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<()> {

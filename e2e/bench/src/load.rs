@@ -104,9 +104,7 @@ pub(crate) struct Client {
 
 /// What a request came to.
 pub(crate) struct Answer<'a> {
-    /// Its status.
     pub(crate) status: u16,
-    /// Its text.
     pub(crate) body: &'a str,
 }
 

@@ -64,7 +64,6 @@ impl Tasks {
 /// A subject that runs, on an empty store.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// The process.
     pub(crate) server: Server,
     /// Our server's admin port.
     pub(crate) admin: std::net::SocketAddr,

@@ -37,7 +37,7 @@ pub(crate) struct Rounds {
     pub(crate) disk: DiskSyncs,
 }
 
-/// Runs them.
+/// Measures all subjects in turn, `rounds` times.
 pub(crate) async fn rounds(bench: &Bench, rounds: usize, seconds: u64) -> anyhow::Result<Rounds> {
     let mut all: Vec<Vec<One>> = vec![Vec::new(); ALL.len()];
     let mut disk = Vec::new();

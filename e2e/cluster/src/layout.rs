@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 pub(crate) const BRIDGE: &str = "br-kube";
 /// The host on that bridge: the API server's address, and the host as nodes and pods see it.
 pub const HOST_IP: &str = "10.250.0.254";
-/// All nodes.
+/// The network of all nodes.
 pub(crate) const NODE_CIDR: &str = "10.250.0.0/24";
 /// All pods; node N has the /24 numbered N.
 pub(crate) const POD_CIDR: &str = "10.244.0.0/16";
-/// All services.
+/// The network of all Services' addresses.
 pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The service `kubernetes`, always the first of the range.
 pub(crate) const API_SERVICE_IP: &str = "10.96.0.1";

@@ -53,7 +53,7 @@ use config::Installed;
 pub use layout::{HOST_IP, REGISTRY, cache, node_ip, node_name};
 use lock::Lock;
 use state::State;
-pub use status::{Status, Verdict};
+pub use status::{Health, Status};
 
 /// How many nodes a new cluster has when nobody says.
 const NODES: u8 = 2;
@@ -102,7 +102,7 @@ impl Cluster {
         let cluster = Self { artifacts, nodes };
         let progress = Progress::start();
         if before.as_ref() == Some(&wanted) {
-            let Verdict::Broken(why) = cluster.status().verdict() else { return Ok(cluster) };
+            let Health::Broken(why) = cluster.status().health() else { return Ok(cluster) };
             progress.say(format!("not whole, healing: {}", why.join(", ")));
             match cluster.converge(&wanted, &installed, &progress) {
                 Ok(()) => return Ok(cluster),

@@ -13,7 +13,7 @@ use crate::config::Installed;
 pub struct Prerequisite {
     /// Its file name.
     pub program: &'static str,
-    /// The package.
+    /// The package that brings it.
     pub package: &'static str,
 }
 

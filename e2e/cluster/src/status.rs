@@ -25,7 +25,7 @@ pub struct Status {
 
 /// What to make of a [`Status`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Health {
     /// Nothing is there.
     Down,
     /// Some of it is missing: `cluster up` heals it.
@@ -54,9 +54,9 @@ impl Status {
     }
 
     /// Down, broken (and what is), or up.
-    pub fn verdict(&self) -> Verdict {
+    pub fn health(&self) -> Health {
         if !self.exists && self.parts.iter().all(|(_, runs)| !runs) {
-            return Verdict::Down;
+            return Health::Down;
         }
         let absent = |all: &[(String, bool)], what: &str| -> Vec<String> {
             all.iter().filter(|(_, good)| !good).map(|(name, _)| format!("{name} {what}")).collect()
@@ -70,19 +70,19 @@ impl Status {
         if !self.dns {
             broken.push("DNS does not serve".into());
         }
-        if broken.is_empty() { Verdict::Up } else { Verdict::Broken(broken) }
+        if broken.is_empty() { Health::Up } else { Health::Broken(broken) }
     }
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.verdict() {
-            Verdict::Down => write!(f, "down: nothing of a cluster is on this machine"),
-            Verdict::Up => {
+        match self.health() {
+            Health::Down => write!(f, "down: nothing of a cluster is on this machine"),
+            Health::Up => {
                 let nodes: Vec<&str> = self.nodes.iter().map(|(name, _)| name.as_str()).collect();
                 write!(f, "up: {} processes run, {} Ready, DNS serves", self.parts.len(), nodes.join(" and "))
             }
-            Verdict::Broken(broken) => {
+            Health::Broken(broken) => {
                 write!(f, "broken (`cargo xtask cluster up` heals it):")?;
                 broken.iter().try_for_each(|what| write!(f, "\n  {what}"))
             }
@@ -109,24 +109,24 @@ mod tests {
     #[test]
     fn nothing_at_all_is_down() {
         let nothing = Status { parts: vec![("etcd".into(), false)], ..Status::default() };
-        assert_eq!(nothing.verdict(), Verdict::Down);
+        assert_eq!(nothing.health(), Health::Down);
     }
 
     #[test]
     fn state_without_processes_is_broken_and_not_down() {
         let killed = Status { exists: true, parts: vec![("etcd".into(), false)], ..Status::default() };
-        assert!(matches!(killed.verdict(), Verdict::Broken(_)));
+        assert!(matches!(killed.health(), Health::Broken(_)));
     }
 
     #[test]
     fn a_process_without_state_is_broken_and_not_down() {
         let stray = Status { parts: vec![("etcd".into(), true)], ..Status::default() };
-        assert!(matches!(stray.verdict(), Verdict::Broken(_)));
+        assert!(matches!(stray.health(), Health::Broken(_)));
     }
 
     #[test]
     fn all_must_be_good() {
-        assert_eq!(whole().verdict(), Verdict::Up);
+        assert_eq!(whole().health(), Health::Up);
         for break_one in [
             (|s| s.parts[0].1 = false) as fn(&mut Status),
             |s| s.network = false,
@@ -136,7 +136,7 @@ mod tests {
         ] {
             let mut status = whole();
             break_one(&mut status);
-            let Verdict::Broken(why) = status.verdict() else { panic!("{status:?}") };
+            let Health::Broken(why) = status.health() else { panic!("{status:?}") };
             assert_eq!(why.len(), 1, "{why:?}");
         }
     }

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a hundred answered keys so many are sent again.
 const AGAIN: u32 = 10;
 
-/// One client.
+/// Submits tasks one after another, and notes what it was told.
 pub(crate) struct Client {
     http: reqwest::Client,
     servers: Vec<watch::Receiver<Option<String>>>,

@@ -36,7 +36,6 @@ struct Orphan {
 /// What is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Submissions sent.
     pub(crate) sent: u64,
     /// Answered, but not with 2xx.
     pub(crate) refused: BTreeMap<u16, u64>,

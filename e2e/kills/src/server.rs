@@ -37,7 +37,7 @@ pub(crate) struct Place {
     process: Option<Process>,
 }
 
-/// One life.
+/// One process, from its start to its kill.
 struct Process {
     life: Life,
     child: Child,

@@ -55,7 +55,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// On loopback.
+    /// Starts one that listens on loopback.
     pub fn start() -> anyhow::Result<Self> {
         Self::start_with(&Options::default())
     }

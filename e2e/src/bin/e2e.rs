@@ -47,7 +47,7 @@ struct Args {
     /// The helm to use.
     #[arg(long, global = true, env = "GRACEFUL_HELM", default_value = "helm")]
     helm: PathBuf,
-    /// The kubeconfig.
+    /// The kubeconfig of the cluster.
     #[arg(long, global = true, env = "KUBECONFIG", default_value = "")]
     kubeconfig: PathBuf,
 }
@@ -59,7 +59,7 @@ enum Instead {
     Demo,
     /// Measures: rollout, scale.
     Bench {
-        /// Which bench.
+        /// The bench: rollout or scale.
         name: String,
         #[command(flatten)]
         scale: scale::Options,

@@ -28,7 +28,7 @@ impl Row {
     }
 }
 
-/// Prints it.
+/// Prints the table.
 pub(super) fn print(rows: &[Row]) {
     println!(
         "\n{:<50} {:>8} {:>8} {:>5}   {:<18}   sockets cut",

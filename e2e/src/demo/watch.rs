@@ -15,7 +15,7 @@ pub(super) struct Lines {
     printer: JoinHandle<()>,
 }
 
-/// Starts it; each line is printed as it comes.
+/// Starts kubectl; each line is printed as it comes.
 pub(super) fn start(scene: &Scene) -> anyhow::Result<Lines> {
     let mut command: Command = scene.world.kubectl_command();
     command.args(["-n", &scene.namespace, "get", "gracefulapps", "--watch", "-o", "wide"]);
@@ -31,7 +31,7 @@ pub(super) fn start(scene: &Scene) -> anyhow::Result<Lines> {
 }
 
 impl Lines {
-    /// Ends it.
+    /// Ends kubectl.
     pub(super) async fn stop(mut self) {
         // It may have ended by itself.
         let _ = self.kubectl.kill().await;

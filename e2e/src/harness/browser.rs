@@ -47,7 +47,7 @@ pub struct Look {
 }
 
 impl Browser {
-    /// Starts one.
+    /// Starts chromedriver, and a Chromium of its own.
     pub async fn start() -> anyhow::Result<Self> {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")

@@ -15,7 +15,7 @@ const CLUSTER: [&str; 2] = ["10.244.0.0/16", "10.250.0.0/24"];
 /// Where databases come from.
 #[derive(Clone)]
 pub enum Databases {
-    /// From nowhere.
+    /// There is no database: scenarios that need one are skipped.
     None,
     /// This one, which scenarios use in turn.
     Named(String, Arc<Mutex<()>>),

@@ -65,7 +65,7 @@ impl Load {
         Ok(load)
     }
 
-    /// The ledger.
+    /// Asks the load generator for its ledger.
     pub async fn ledger(&self) -> anyhow::Result<LedgerView> {
         let text = self.request("GET", "ledger", Vec::new()).await?;
         serde_json::from_str(&text).context("the ledger is not what we know")

@@ -31,9 +31,9 @@ const SPARE_MS: u64 = 2_000;
 /// One pod's life as the watch showed it.
 #[derive(Clone, Debug)]
 pub struct PodLife {
-    /// Its name.
+    /// The pod's name.
     pub name: String,
-    /// Its node.
+    /// The node that it is on.
     pub node: Option<String>,
     /// When it was first seen.
     pub seen: Instant,
@@ -120,8 +120,8 @@ impl Drop for Observer {
 
 /// What the whole test amounts to.
 #[derive(Debug, Default)]
-pub struct Verdict {
-    /// Broken promises.
+pub struct Findings {
+    /// Promises that were broken, a sentence each.
     pub violations: Vec<String>,
     /// Spare pods seen: what a ReplicaSet started for one that the operator had just deleted.
     pub spares: usize,
@@ -171,7 +171,7 @@ impl Observer {
     }
 
     /// Joins what was seen with the ledger; `clock_offset_ms` is the harness' clock minus the ledger's.
-    pub fn verdict(&self, ledger: Option<(&LedgerView, i64)>) -> Verdict {
+    pub fn findings(&self, ledger: Option<(&LedgerView, i64)>) -> Findings {
         let seen = self.seen.lock();
         let mut violations = seen.violations.clone();
         // A spare is its ReplicaSet's making, not the operator's, and on a busy machine it may run before it is taken back.
@@ -194,7 +194,7 @@ impl Observer {
         }
         let spares = seen.pods.values().filter(|p| p.spare);
         let spares_ran = spares.clone().filter(|p| p.ran).count();
-        Verdict { violations, spares: spares.count(), spares_ran }
+        Findings { violations, spares: spares.count(), spares_ran }
     }
 }
 

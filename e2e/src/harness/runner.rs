@@ -22,14 +22,14 @@ const LONGEST: Duration = Duration::from_secs(420);
 /// A namespace with a GracefulApp in it must not hang: its finalizer lets go at once.
 const NAMESPACES_GONE: Duration = Duration::from_secs(90);
 
-/// One scenario.
+/// A scenario, and what it needs.
 #[derive(Clone, Copy)]
 pub struct Scenario {
     /// Its name, which the filter matches.
     pub name: &'static str,
     /// What its tags say: how it runs, and what it needs.
     pub tags: &'static [&'static str],
-    /// The steps.
+    /// Runs its steps.
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, anyhow::Result<()>>,
 }
 
@@ -66,8 +66,8 @@ impl Scenario {
     }
 }
 
-/// What became of one scenario.
-struct Outcome {
+/// One scenario that was run, and why it failed if it did.
+struct Finished {
     name: &'static str,
     took: Duration,
     figures: Figures,
@@ -85,13 +85,14 @@ pub async fn run(world: &World, scenarios: Vec<Scenario>, jobs: usize) -> anyhow
         async move { one(&world, scenario).await }
     };
     let before = namespaces(&world).await?;
-    let mut outcomes: Vec<Outcome> = stream::iter(together).map(start).buffer_unordered(jobs).collect().await;
+    let mut outcomes: Vec<Finished> =
+        stream::iter(together).map(start).buffer_unordered(jobs).collect().await;
     outcomes.extend(stream::iter(alone).map(start).buffer_unordered(1).collect::<Vec<_>>().await);
     if !world.keep {
         let begun = Instant::now();
         let error = namespaces_gone(&world, &before).await.err();
         let (took, figures) = (begun.elapsed(), Figures::default());
-        outcomes.push(Outcome { name: "namespaces_go", took, figures, error });
+        outcomes.push(Finished { name: "namespaces_go", took, figures, error });
     }
     for scenario in &skipped {
         println!("skipped {}: {}", scenario.name, scenario.impossible(&world).unwrap_or_default());
@@ -99,7 +100,7 @@ pub async fn run(world: &World, scenarios: Vec<Scenario>, jobs: usize) -> anyhow
     Ok(report(&outcomes, skipped.len(), world.seed))
 }
 
-async fn one(world: &World, scenario: Scenario) -> Outcome {
+async fn one(world: &World, scenario: Scenario) -> Finished {
     let begun = Instant::now();
     let (figures, error) = match Scene::new(world, scenario.name).await {
         Ok(scene) => {
@@ -112,7 +113,7 @@ async fn one(world: &World, scenario: Scenario) -> Outcome {
         }
         Err(error) => (Figures::default(), Some(error)),
     };
-    Outcome { name: scenario.name, took: begun.elapsed(), figures, error }
+    Finished { name: scenario.name, took: begun.elapsed(), figures, error }
 }
 
 async fn finish(scene: &Scene, result: anyhow::Result<()>) -> anyhow::Result<()> {
@@ -145,7 +146,7 @@ async fn namespaces(world: &World) -> anyhow::Result<Vec<String>> {
     Ok(found.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
 }
 
-fn report(outcomes: &[Outcome], skipped: usize, seed: u64) -> bool {
+fn report(outcomes: &[Finished], skipped: usize, seed: u64) -> bool {
     println!();
     let total: Figures = outcomes.iter().fold(Figures::default(), |mut sum, o| {
         let Figures { accepted, finished, lost, unanswered, spares, spares_ran } = o.figures;
@@ -157,7 +158,7 @@ fn report(outcomes: &[Outcome], skipped: usize, seed: u64) -> bool {
         sum.spares_ran += spares_ran;
         sum
     });
-    for Outcome { name, took, figures, error } in outcomes {
+    for Finished { name, took, figures, error } in outcomes {
         let word = if error.is_none() { "passed" } else { "FAILED" };
         let Figures { accepted, finished, lost, unanswered, spares, spares_ran } = figures;
         println!(

@@ -26,7 +26,7 @@ pub struct Scene {
     pub world: World,
     /// The scenario's name.
     pub name: String,
-    /// Its namespace.
+    /// The namespace that this scenario has to itself.
     pub namespace: String,
     /// Talks to the API server.
     pub client: Client,
@@ -181,12 +181,12 @@ impl Scene {
             Some(load) => Some(load.ledger_with_offset().await?),
             None => None,
         };
-        let verdict = self.observer.verdict(ledger.as_ref().map(|(view, offset)| (view, *offset)));
+        let findings = self.observer.findings(ledger.as_ref().map(|(view, offset)| (view, *offset)));
         let mut figures = self.figures();
-        figures.spares = verdict.spares;
-        figures.spares_ran = verdict.spares_ran;
+        figures.spares = findings.spares;
+        figures.spares_ran = findings.spares_ran;
         drop(figures);
-        ensure!(verdict.violations.is_empty(), "{}", verdict.violations.join("; "));
+        ensure!(findings.violations.is_empty(), "{}", findings.violations.join("; "));
         Ok(())
     }
 

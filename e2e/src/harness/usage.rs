@@ -14,7 +14,7 @@ use super::charts;
 use super::wait::eventually;
 use super::world::World;
 
-/// One reading.
+/// What the kubelet says of the operator at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
     at: Instant,

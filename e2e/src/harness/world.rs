@@ -117,9 +117,9 @@ pub struct Surroundings {
 /// Where the cluster's tools are.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// kubectl.
+    /// The path of kubectl.
     pub kubectl: PathBuf,
-    /// helm.
+    /// The path of helm.
     pub helm: PathBuf,
     /// The kubeconfig file.
     pub kubeconfig: PathBuf,

@@ -18,7 +18,7 @@ struct Client {
 /// A client's first frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// The pod.
+    /// The name of the pod.
     pub pod: &'a str,
     /// The stream, and the number that it goes on after.
     pub stream: &'a str,

@@ -142,8 +142,8 @@ struct Mark {
     plans: Option<(u64, u64)>,
 }
 
-/// What came of waiting.
-struct Outcome {
+/// How long it took until all was done, or how far it got.
+struct Waited {
     seconds: Option<f64>,
     done: usize,
     note: Option<String>,
@@ -176,13 +176,13 @@ impl<'a> Run<'a> {
     }
 
     /// Until all apps say that they are settled.
-    async fn settle(&mut self, apps: &Apps, begun: Instant) -> Outcome {
+    async fn settle(&mut self, apps: &Apps, begun: Instant) -> Waited {
         let of = self.row.apps;
         self.until(apps, begun, |apps| apps.settled(), |settled| settled >= of).await
     }
 
     /// Until no app is left.
-    async fn gone(&mut self, apps: &Apps, begun: Instant) -> Outcome {
+    async fn gone(&mut self, apps: &Apps, begun: Instant) -> Waited {
         let of = self.row.apps;
         self.until(apps, begun, |apps| of - apps.there().min(of), |gone| gone >= of).await
     }
@@ -193,7 +193,7 @@ impl<'a> Run<'a> {
         begun: Instant,
         count: impl Fn(&Apps) -> usize,
         enough: impl Fn(usize) -> bool,
-    ) -> Outcome {
+    ) -> Waited {
         loop {
             let done = count(apps);
             let took = begun.elapsed().as_secs_f64();
@@ -208,24 +208,24 @@ impl<'a> Run<'a> {
                 }
                 Err(Ended(why)) => Some(format!("{why} after {took:.1} s")),
             };
-            return Outcome { seconds: note.is_none().then_some(took), done, note };
+            return Waited { seconds: note.is_none().then_some(took), done, note };
         }
     }
 
     /// Until it has planned all apps that are there, and has nothing more to do.
-    async fn cold_start(&mut self, begun: Instant) -> Outcome {
+    async fn cold_start(&mut self, begun: Instant) -> Waited {
         let of = self.row.apps;
         match quiet(&mut self.operator, &self.health, of, self.bound).await {
             Course::Quiet(at) => {
-                Outcome { seconds: Some(at.duration_since(begun).as_secs_f64()), done: of, note: None }
+                Waited { seconds: Some(at.duration_since(begun).as_secs_f64()), done: of, note: None }
             }
             Course::Busy(counters) => {
                 let note = format!("not at rest within {} s", self.bound.as_secs());
-                Outcome { seconds: None, done: counters.serving, note: Some(note) }
+                Waited { seconds: None, done: counters.serving, note: Some(note) }
             }
             Course::Ended(Ended(why)) => {
                 let note = format!("{why} after {:.1} s", begun.elapsed().as_secs_f64());
-                Outcome { seconds: None, done: 0, note: Some(note) }
+                Waited { seconds: None, done: 0, note: Some(note) }
             }
         }
     }
@@ -242,8 +242,8 @@ impl<'a> Run<'a> {
     }
 
     /// The cost since `mark`, once the operator has come to rest.
-    async fn phase(&mut self, mark: Mark, outcome: Outcome) -> anyhow::Result<Phase> {
-        let Outcome { seconds, done, mut note } = outcome;
+    async fn phase(&mut self, mark: Mark, outcome: Waited) -> anyhow::Result<Phase> {
+        let Waited { seconds, done, mut note } = outcome;
         if note.is_none() {
             note = match quiet(&mut self.operator, &self.health, 0, WINDS_DOWN).await {
                 Course::Quiet(_) => None,

@@ -88,7 +88,7 @@ pub async fn run(world: &World, options: &Options, installed: bool, out: &Path) 
     let results = measured?;
     let text = serde_json::to_string_pretty(&results)?;
     fs::write(out.join("scale.json"), text + "\n")?;
-    print!("\n{}", report::verdict(&results.aims));
+    print!("\n{}", report::aim_lines(&results.aims));
     swept.and(restored)
 }
 

@@ -172,7 +172,7 @@ fn line(out: &mut String, row: &str, name: &str, phase: &Phase) {
 }
 
 /// The aims, met or not.
-pub(super) fn verdict(aims: &[Aim]) -> String {
+pub(super) fn aim_lines(aims: &[Aim]) -> String {
     let mut out = String::new();
     for Aim { name, aim, result, word } in aims {
         let result = result.map_or_else(|| "-".to_owned(), |result| format!("{result:.2}"));

@@ -12,7 +12,7 @@ pub(super) const DEFAULT: &str = "50,150,500,2000,500ns,50x2,500x2";
 const MOST_APPS: usize = 5_000;
 const MOST_PODS: usize = 10_000;
 
-/// One row.
+/// How many apps, and how many pods each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(super) apps: usize,

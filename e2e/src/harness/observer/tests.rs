@@ -46,23 +46,23 @@ fn drained() -> serde_json::Value {
 #[tokio::test]
 async fn a_pod_too_many_is_a_violation_unless_it_never_ran() {
     let mut pods: Vec<Pod> = ["a", "b", "c", "d"].iter().map(|n| pod(n, json!({}))).collect();
-    assert_eq!(observer(&pods).verdict(None).violations.len(), 1);
+    assert_eq!(observer(&pods).findings(None).violations.len(), 1);
     pods[3] = pod("d", json!({"/status/containerStatuses": []}));
     pods.push(pod("d", {
         let mut change = deleted();
         change["/status/containerStatuses"] = json!([]);
         change
     }));
-    assert!(observer(&pods).verdict(None).violations.is_empty());
+    assert!(observer(&pods).findings(None).violations.is_empty());
 }
 
 #[tokio::test]
 async fn a_serving_pod_that_goes_without_a_drain_is_a_violation_unless_the_test_deleted_it() {
     let pods = [pod("a", json!({})), pod("b", json!({})), pod("c", json!({})), pod("a", deleted())];
     let observer = observer(&pods);
-    assert_eq!(observer.verdict(None).violations.len(), 1);
+    assert_eq!(observer.findings(None).violations.len(), 1);
     observer.deletes("a");
-    assert!(observer.verdict(None).violations.is_empty());
+    assert!(observer.findings(None).violations.is_empty());
 }
 
 #[tokio::test]
@@ -76,15 +76,15 @@ async fn a_terminating_pod_makes_room() {
     ];
     let observer = observer(&pods);
     observer.deletes("a");
-    assert!(observer.verdict(None).violations.is_empty());
+    assert!(observer.findings(None).violations.is_empty());
 }
 
 #[tokio::test]
 async fn a_drain_that_leaves_too_few_is_a_violation() {
     let enough = [pod("a", json!({})), pod("b", json!({})), pod("c", json!({})), pod("a", drained())];
-    assert!(observer(&enough).verdict(None).violations.is_empty());
+    assert!(observer(&enough).findings(None).violations.is_empty());
     let few = [pod("a", json!({})), pod("b", json!({})), pod("a", drained())];
-    assert_eq!(observer(&few).verdict(None).violations.len(), 1);
+    assert_eq!(observer(&few).findings(None).violations.len(), 1);
 }
 
 #[tokio::test]
@@ -98,9 +98,9 @@ async fn a_report_after_the_operators_delete_is_a_violation() {
     let work = |last_report_ms| PodWork { finished: 1, last_report_ms, boots: Vec::new() };
     let mut ledger = LedgerView::default();
     ledger.pods.insert("a".into(), work(now_ms() - 10_000));
-    assert!(observer.verdict(Some((&ledger, 0))).violations.is_empty());
+    assert!(observer.findings(Some((&ledger, 0))).violations.is_empty());
     ledger.pods.insert("a".into(), work(now_ms() + 10_000));
-    assert_eq!(observer.verdict(Some((&ledger, 0))).violations.len(), 1);
+    assert_eq!(observer.findings(Some((&ledger, 0))).violations.len(), 1);
 }
 
 #[tokio::test]
@@ -108,8 +108,8 @@ async fn a_replacement_for_a_drained_pod_is_a_spare() {
     let mut gone = drained();
     gone["/metadata/deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     let pods = [pod("a", json!({})), pod("a", gone), pod("b", json!({}))];
-    let verdict = observer(&pods).verdict(None);
-    assert_eq!((verdict.spares, verdict.spares_ran), (1, 1));
+    let findings = observer(&pods).findings(None);
+    assert_eq!((findings.spares, findings.spares_ran), (1, 1));
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_spare_may_finish_what_it_pulled_before_anybody_was_sent_to_it() {
         let mut ledger = LedgerView::default();
         let last_report_ms = now_ms() + 10_000;
         ledger.pods.insert("b".into(), PodWork { finished: 1, last_report_ms, boots: Vec::new() });
-        let late: Vec<_> = observer.verdict(Some((&ledger, 0))).violations;
+        let late: Vec<_> = observer.findings(Some((&ledger, 0))).violations;
         assert_eq!(late.iter().filter(|v| v.contains("after its deletion")).count(), broken, "{late:?}");
     }
 }
