@@ -40,12 +40,27 @@ pub enum Error {
         /// What was tried.
         what: &'static str,
     },
+    /// It was not sent.
+    #[error("did not {what}: {NotLeading}")]
+    NotLeading {
+        /// What was not done.
+        what: &'static str,
+    },
 }
+
+/// The fence's answer to a request that would change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this operator does not lead")]
+pub(crate) struct NotLeading;
 
 /// An API server that is alive answers in milliseconds; one that has not after so long is asked again later. kube itself waits for ever.
 ///
-/// Longer than the 10 s that a webhook has by default: the API server then says itself which one did not answer. (Tests do not wait as long.)
-pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 12 });
+/// Shorter than what lies between the end of a leader's term and the next one's begin (ADR 14). (Tests do not wait as long.)
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 7 });
+
+/// How long the API server may take over a write, webhooks included. It then gives up, and says itself which webhook did not answer: before we
+/// would, and know less.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 
 /// One call with a deadline.
 pub(crate) async fn call<T>(
@@ -57,6 +72,7 @@ pub(crate) async fn call<T>(
     match answered {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(kube::Error::Api(status))) => Err(Error::Answered { what, status }),
+        Ok(Err(kube::Error::Service(why))) if why.is::<NotLeading>() => Err(Error::NotLeading { what }),
         Ok(Err(source)) => Err(Error::Transport { what, source: Box::new(source) }),
         Err(_) => Err(Error::Timeout { what }),
     }
@@ -67,7 +83,10 @@ impl Error {
     pub(crate) fn status(&self) -> Option<&Status> {
         match self {
             Self::Answered { status, .. } => Some(status),
-            Self::Transport { .. } | Self::Timeout { .. } | Self::Altered { .. } => None,
+            Self::Transport { .. }
+            | Self::Timeout { .. }
+            | Self::Altered { .. }
+            | Self::NotLeading { .. } => None,
         }
     }
 
@@ -129,7 +148,7 @@ impl Error {
         match self {
             Self::Answered { status, .. } => status.code == 429 || status.code >= 500,
             Self::Transport { .. } | Self::Timeout { .. } => true,
-            Self::Altered { .. } => false,
+            Self::Altered { .. } | Self::NotLeading { .. } => false,
         }
     }
 
@@ -147,6 +166,7 @@ impl Error {
         match (self, self.code()) {
             (Self::Timeout { .. }, _) => "timeout",
             (Self::Altered { .. }, _) => "refused",
+            (Self::NotLeading { .. }, _) => "not_leading",
             (_, None) => "transport",
             (_, Some(404)) => "not_found",
             (_, Some(409)) => "conflict",

@@ -32,6 +32,6 @@ mod writes;
 mod written;
 
 pub use error::Error;
-pub use leader::Leadership;
+pub use leader::{Lease, Timing};
 pub use observe::{NodeDrain, TAINTS, URGENT_TAINTS};
 pub use run::{Settings, run, run_with};

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use graceful_operator::{NodeDrain, Settings, TAINTS, URGENT_TAINTS};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use graceful_operator::{Lease, NodeDrain, Settings, TAINTS, Timing, URGENT_TAINTS};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -29,25 +30,57 @@ enum Command {
         /// The name in Events; the pod's, in a cluster.
         #[arg(long, env = "POD_NAME")]
         instance: Option<String>,
-        /// Look at nodes: whether their kubelets are heard, and whether they go. Without, no node is drained, and its pods count as busy once
-        /// something of them has run.
-        #[arg(long, env = "GRACEFUL_NODE_DRAIN", default_value_t = true, action = clap::ArgAction::Set)]
-        node_drain: bool,
-        /// A node leaves when it is cordoned.
-        #[arg(long, env = "GRACEFUL_NODE_DRAIN_ON_CORDON", default_value_t = true, action = clap::ArgAction::Set)]
-        node_drain_on_cordon: bool,
-        /// A node leaves when it has one of these taints: keys, with commas between.
-        #[arg(long, env = "GRACEFUL_NODE_DRAIN_TAINTS", value_delimiter = ',', default_values_t = TAINTS.map(str::to_owned))]
-        node_drain_taints: Vec<String>,
-        /// A node dies soon, whatever is done, when it has one of these taints.
-        #[arg(long, env = "GRACEFUL_NODE_DRAIN_URGENT_TAINTS", value_delimiter = ',', default_values_t = URGENT_TAINTS.map(str::to_owned))]
-        node_drain_urgent_taints: Vec<String>,
+        #[command(flatten)]
+        nodes: Nodes,
         /// The namespaces whose apps this operator runs, with commas between; all, without.
         #[arg(long, env = "GRACEFUL_NAMESPACES", value_delimiter = ',')]
         namespaces: Vec<String>,
+        #[command(flatten)]
+        election: Election,
     },
     /// Print the CustomResourceDefinition.
     Crd,
+}
+
+/// Which one of several operators leads.
+#[derive(clap::Args)]
+struct Election {
+    /// NAMESPACE/NAME of the Lease by which one of several operators leads; without, this is the only one.
+    #[arg(long, env = "GRACEFUL_LEASE", value_parser = lease)]
+    lease: Option<(String, String)>,
+    /// Seconds after which a leader that is heard no more is followed by another.
+    #[arg(long, env = "GRACEFUL_LEASE_DURATION", default_value_t = Timing::default().lease.as_secs())]
+    lease_duration: u64,
+    /// Seconds without a good renewal after which a leader stops.
+    #[arg(long, env = "GRACEFUL_RENEW_DEADLINE", default_value_t = Timing::default().renew_deadline.as_secs())]
+    renew_deadline: u64,
+    /// Seconds between two renewals.
+    #[arg(long, env = "GRACEFUL_RETRY_PERIOD", default_value_t = Timing::default().renew_every.as_secs())]
+    retry_period: u64,
+}
+
+impl Election {
+    fn settings(self) -> Option<Lease> {
+        let Self { lease, lease_duration, renew_deadline, retry_period } = self;
+        let (namespace, name) = lease?;
+        let seconds = Duration::from_secs;
+        let timing = Timing {
+            lease: seconds(lease_duration),
+            renew_deadline: seconds(renew_deadline),
+            renew_every: seconds(retry_period),
+            ..Timing::default()
+        };
+        Some(Lease { namespace, name, timing })
+    }
+}
+
+fn lease(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(format!("{text:?} is not NAMESPACE/NAME")),
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -62,28 +95,45 @@ fn main() -> anyhow::Result<()> {
             print!("{}", graceful_api::crd::crd_yaml());
             Ok(())
         }
-        Command::Run {
-            listen,
-            log_format,
-            instance,
-            node_drain,
-            node_drain_on_cordon,
-            node_drain_taints,
-            node_drain_urgent_taints,
-            namespaces,
-        } => {
+        Command::Run { listen, log_format, instance, nodes, namespaces, election } => {
             log(log_format);
-            let node_drain = node_drain.then(|| NodeDrain {
-                on_cordon: node_drain_on_cordon,
-                taints: named(node_drain_taints),
-                urgent_taints: named(node_drain_urgent_taints),
-            });
-            let settings = Settings { listen, instance, node_drain, namespaces: named(namespaces) };
+            let (node_drain, lease) = (nodes.settings(), election.settings());
+            let settings = Settings { listen, instance, node_drain, namespaces: named(namespaces), lease };
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
                 .block_on(graceful_operator::run(settings, stop_signal()?))
         }
+    }
+}
+
+/// Which nodes go.
+#[derive(clap::Args)]
+struct Nodes {
+    /// Look at nodes: whether their kubelets are heard, and whether they go. Without, no node is drained, and its pods count as busy once
+    /// something of them has run.
+    #[arg(long, env = "GRACEFUL_NODE_DRAIN", default_value_t = true, action = ArgAction::Set)]
+    node_drain: bool,
+    /// A node leaves when it is cordoned.
+    #[arg(long, env = "GRACEFUL_NODE_DRAIN_ON_CORDON", default_value_t = true, action = ArgAction::Set)]
+    node_drain_on_cordon: bool,
+    /// A node leaves when it has one of these taints: keys, with commas between.
+    #[arg(long, env = "GRACEFUL_NODE_DRAIN_TAINTS", value_delimiter = ',', default_values_t = TAINTS.map(str::to_owned))]
+    node_drain_taints: Vec<String>,
+    /// A node dies soon, whatever is done, when it has one of these taints.
+    #[arg(long, env = "GRACEFUL_NODE_DRAIN_URGENT_TAINTS", value_delimiter = ',', default_values_t = URGENT_TAINTS.map(str::to_owned))]
+    node_drain_urgent_taints: Vec<String>,
+}
+
+impl Nodes {
+    fn settings(self) -> Option<NodeDrain> {
+        let Self { node_drain, node_drain_on_cordon: on_cordon, node_drain_taints, node_drain_urgent_taints } =
+            self;
+        node_drain.then(|| NodeDrain {
+            on_cordon,
+            taints: named(node_drain_taints),
+            urgent_taints: named(node_drain_urgent_taints),
+        })
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct AppMemory {
 /// All apps' memories.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
+    after_another: bool,
     apps: Mutex<HashMap<String, Shared>>,
     /// Apps seen with `--cascade=orphan`: the garbage collector takes its mark off within moments, and we must not drain then.
     orphaned: Mutex<HashSet<String>>,
@@ -31,9 +32,20 @@ pub(crate) struct Memory {
 type Shared = Arc<tokio::sync::Mutex<AppMemory>>;
 
 impl Memory {
+    /// `after_another`: another operator may have led until now. What it wrote last, our watches may not have shown yet, so that each app's first look is
+    /// a live one.
+    pub(crate) fn new(after_another: bool) -> Self {
+        Self { after_another, ..Self::default() }
+    }
+
     /// This app's.
     pub(crate) fn of(&self, uid: &str) -> Shared {
-        Arc::clone(lock(&self.apps).entry(uid.to_owned()).or_default())
+        let afresh = || {
+            let mut memory = AppMemory::default();
+            memory.writes.look_live = self.after_another;
+            Arc::new(tokio::sync::Mutex::new(memory))
+        };
+        Arc::clone(lock(&self.apps).entry(uid.to_owned()).or_insert_with(afresh))
     }
 
     /// Drops it with the app.

@@ -20,6 +20,7 @@ pub(crate) struct Operator {
     pub(crate) memory: Memory,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Asked before each plan; the client in `sources` and the conversations ask it before each request.
     pub(crate) leadership: Leadership,
     /// None is all.
     pub(crate) namespaces: BTreeSet<String>,

@@ -11,6 +11,7 @@ use anyhow::Context;
 use graceful_api::GracefulApp;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -19,7 +20,7 @@ use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::error::CALL_DEADLINE;
 use crate::index::Index;
-use crate::leader::Leadership;
+use crate::leader::{Campaign, Lease, fenced};
 use crate::memory::Memory;
 use crate::observe::{NodeDrain, Sources};
 use crate::operator::Operator;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub node_drain: Option<NodeDrain>,
     /// The namespaces whose apps this operator runs; all, where none is named. Another operator may run those of others.
     pub namespaces: BTreeSet<String>,
+    /// The Lease by which one of several operators leads. None: this is the only one.
+    pub lease: Option<Lease>,
 }
 
 /// How long a stop waits for the calls that are under way: each is one API call with its own deadline, nearly always milliseconds. A crash
@@ -50,15 +53,21 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// Runs until `stop` is done.
 ///
 /// # Errors
-/// When the API server's address cannot be found, or the health port is taken.
+/// When the API server's address cannot be found, the health port is taken, the lease's durations contradict each other, or leadership is lost: what a
+/// process that led remembers is not to be trusted once another has led, so that it ends.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+    if let Some(lease) = &settings.lease {
+        lease.timing.check(CALL_DEADLINE).map_err(anyhow::Error::msg)?;
+    }
     let config = Config::infer().await.context("find the API server")?;
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
     info!(server = %config.cluster_url, listen = %settings.listen, "the operator starts");
     let watching = client(config.clone(), None)?;
-    let writing = client(config, Some(CALL_DEADLINE + Duration::from_secs(3)))?;
-    run_with(&watching, writing, listener, settings, stop).await?;
+    let writing = client(config.clone(), Some(CALL_DEADLINE + Duration::from_secs(3)))?;
+    // On connections of its own: a renewal must not queue behind other calls.
+    let renewing = client(config, Some(CALL_DEADLINE))?;
+    run_with(&watching, writing, renewing, listener, settings, stop).await?;
     info!("the operator has stopped");
     Ok(())
 }
@@ -73,30 +82,37 @@ fn client(mut config: Config, read_timeout: Option<Duration>) -> anyhow::Result<
     Client::try_from(config).context("make a client for the API server")
 }
 
-/// The operator on given clients: one for watches, which may be silent for minutes, one for calls.
+/// The operator on given clients: one for watches, which may be silent for minutes, one for calls, one for the lease.
 ///
 /// # Errors
-/// When a part without which it would be blind or mute has ended: it is to be started anew.
+/// When a part without which it would be blind or mute has ended, or leadership is lost: it is to be started anew.
 pub async fn run_with(
     watching: &Client,
     calling: Client,
+    renewing: Client,
     listener: TcpListener,
     settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    run_on(watching, calling, listener, settings, Asker::default(), stop).await
+    let Settings { instance, lease, .. } = &settings;
+    let campaign = lease.clone().map(|lease| Campaign::new(renewing, lease, instance.as_deref()));
+    run_on(watching, calling, campaign, listener, settings, Asker::default(), stop).await
 }
 
 /// The same with an asker that tests may let reach loopback.
 pub(crate) async fn run_on(
     watching: &Client,
     calling: Client,
+    campaign: Option<Campaign>,
     listener: TcpListener,
     settings: Settings,
     asker: Asker,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::new());
+    let leadership = campaign.as_ref().map(Campaign::leadership).unwrap_or_default();
+    let calling = fenced(calling, leadership.clone());
+    let asker = asker.led_by(leadership.clone());
+    let metrics = Arc::new(Metrics::new(leadership.clone()));
     let (trigger, triggered) = Trigger::new();
     let follows = Follows::new(watching, settings.node_drain);
     metrics.follow(follows.apps());
@@ -111,11 +127,11 @@ pub(crate) async fn run_on(
             stores: follows.stores(),
             probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics)),
         },
-        memory: Memory::default(),
+        memory: Memory::new(campaign.is_some()),
         pulse: Arc::default(),
         metrics: Arc::clone(&metrics),
         namespaces: settings.namespaces,
-        leadership: Leadership::Sole,
+        leadership,
     });
     let mut tasks = JoinSet::new();
     let ready = Arc::new(AtomicBool::new(false));
@@ -125,14 +141,25 @@ pub(crate) async fn run_on(
             warn!("health and metrics answer no more: {error}");
         }
     });
-    let (apps, listed) = (follows.apps(), follows.listed());
+    let (apps, listed, all_listed) = (follows.apps(), follows.listed(), follows.listed());
     for watch in follows.drive(&operator, &trigger) {
         tasks.spawn(watch);
     }
     let (stopping, stopped) = tokio::sync::watch::channel(false);
+    let talking = Arc::clone(&operator);
     let work = work(operator, apps, triggered, listed, ready, stopped);
     tokio::pin!(work);
+    let (settled, settles) = oneshot::channel();
+    let campaign = campaign_once(all_listed, campaign, settles);
+    tokio::pin!(campaign);
     tokio::select! {
+        // First: nothing that another part says is to be done once another operator leads.
+        biased;
+        why = &mut campaign => {
+            let why = why.unwrap_or_default();
+            error!("leadership is lost, and this process ends: {why}");
+            anyhow::bail!("leadership is lost: {why}")
+        }
         () = &mut work => anyhow::bail!("the loop has ended by itself"),
         // A watch that is dead without a word would leave us blind for ever: a new process begins with everything listed.
         ended = tasks.join_next() => match ended {
@@ -142,10 +169,43 @@ pub(crate) async fn run_on(
         () = stop => {
             info!("stopping");
             stopping.send_replace(true);
-            if tokio::time::timeout(STOP_WITHIN, work).await.is_err() {
-                warn!("a call was still under way after {STOP_WITHIN:?}; the next operator goes on from what is there");
-            }
+            // The term goes on meanwhile: a plan that stops between a DELETE and its scale would leave a spare.
+            let ended = async {
+                let ended = tokio::time::timeout(STOP_WITHIN, work).await.is_ok();
+                if !ended {
+                    warn!("a call was still under way after {STOP_WITHIN:?}; the next operator goes on from what is there");
+                }
+                // What is said to pods stops as well, before another may say something else.
+                talking.sources.probes.silence();
+                // None listens where no lease was asked for.
+                let _sole = settled.send(ended);
+            };
+            let (_why, ()) = tokio::join!(tokio::time::timeout(STOP_WITHIN + RELEASE_WITHIN, campaign), ended);
             Ok(())
+        }
+    }
+}
+
+/// For a release that the API server does not answer; without it the lease runs out by itself.
+const RELEASE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Stands for election once all is listed, since a leader that is still blind would only keep others from leading. Says why leadership is lost;
+/// without a lease it never is.
+async fn campaign_once(
+    listed: impl Future<Output = ()>,
+    campaign: Option<Campaign>,
+    mut settles: oneshot::Receiver<bool>,
+) -> Option<String> {
+    let settled = async |settles: &mut oneshot::Receiver<bool>| settles.await.unwrap_or(false);
+    tokio::select! {
+        () = listed => {}
+        _ = settled(&mut settles) => return None,
+    }
+    match campaign {
+        Some(campaign) => campaign.run(settled(&mut settles)).await,
+        None => {
+            settled(&mut settles).await;
+            None
         }
     }
 }
@@ -167,7 +227,15 @@ async fn work(
     ready.store(true, Ordering::Relaxed);
     info!(apps = apps.all().len(), "all is listed, the work begins");
     let object = |app: &AppRef| apps.get(app.namespace.as_deref().unwrap_or_default(), &app.name);
+    if !stand_by(&operator, &mut triggered, &mut stopped).await {
+        return;
+    }
     let mut schedule = Schedule::default();
+    // Of those that asked while this operator stood by, nothing was kept: all are looked at.
+    for app in apps.all() {
+        let going = app.metadata.deletion_timestamp.is_some();
+        schedule.ask(&AppRef::from_obj(&**app), going);
+    }
     let (mut plans, mut whose) = (JoinSet::new(), HashMap::new());
     loop {
         schedule.ring(Instant::now());
@@ -208,6 +276,25 @@ async fn work(
         }
     }
     while plans.join_next().await.is_some() {}
+}
+
+/// Waits until this operator leads; false where it is stopped before. It plans nothing meanwhile, and is alive all the same.
+async fn stand_by(
+    operator: &Operator,
+    triggered: &mut Triggered,
+    stopped: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    loop {
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stop| *stop) => return false,
+            () = operator.leadership.gained() => return true,
+            asked = triggered.recv() => match asked {
+                Some(app) => operator.pulse.forget(&app),
+                None => return false,
+            },
+        }
+    }
 }
 
 /// A plan is meant to catch its own panics; should one get by, its app waits as after any other.

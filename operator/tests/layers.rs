@@ -23,11 +23,11 @@ const ORDER: [&str; 23] = [
     "refusals",
     "contest",
     "concern",
+    "leader",
     "error",
     "pulse",
     "index",
     "decode",
-    "leader",
     "app_ref",
 ];
 

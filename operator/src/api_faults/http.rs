@@ -166,6 +166,12 @@ fn act(
         }
         Method::POST => world.write(|w| w.create(&target.plural, &target.namespace, body)),
         Method::DELETE => world.write(|w| w.delete(&key, &body)),
+        Method::PUT => world.write(|w| {
+            w.edit(&key, &body, |object| {
+                object["spec"] = body["spec"].clone();
+                Ok(())
+            })
+        }),
         Method::PATCH if kind.contains("apply-patch") => world.write(|w| {
             if !w.all.contains_key(&key) && !target.status() {
                 return w.create(&target.plural, &target.namespace, body);

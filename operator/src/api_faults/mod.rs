@@ -6,6 +6,7 @@
 
 mod cluster;
 mod drift;
+mod elected;
 mod events;
 mod faulty;
 mod http;

@@ -9,11 +9,13 @@ use graceful_drain::TaskGuard;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::cluster::{ADMIN, Cluster, Ledger, Processes, alive, ready};
 use super::faulty::{Dice, client};
 use super::world::{World, merge};
+use crate::leader::{Campaign, Lease, Timing};
 use crate::observe::NodeDrain;
 use crate::probe::Asker;
 use crate::run::{Settings, run_on};
@@ -77,6 +79,33 @@ impl Stage {
         self.operator.iter().for_each(JoinHandle::abort);
         let (operator, port) = start(&self.world, &self.dice).await;
         (self.operator, self.port) = (Some(operator), Some(port));
+    }
+
+    /// One of several operators that elect a leader. It stops when it is told to.
+    pub(super) async fn elected(
+        &self,
+        name: &str,
+        timing: Timing,
+    ) -> (JoinHandle<anyhow::Result<()>>, oneshot::Sender<()>) {
+        let (watching, calling) = (client(&self.world, &self.dice), client(&self.world, &self.dice));
+        let lease = Lease { namespace: "apps".to_owned(), name: "operator".to_owned(), timing };
+        let campaign = Campaign::new(client(&self.world, &self.dice), lease, Some(name));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = listener.local_addr().unwrap();
+        let settings = Settings {
+            listen,
+            instance: None,
+            node_drain: None,
+            namespaces: ["apps".to_owned()].into(),
+            lease: None,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let operator = tokio::spawn(async move {
+            let asker = Asker::that_reaches_loopback();
+            let stopped = async { drop(stopped.await) };
+            run_on(&watching, calling, Some(campaign), listener, settings, asker, stopped).await
+        });
+        (operator, stop)
     }
 
     /// What the operator tells Prometheus just now.
@@ -223,9 +252,9 @@ impl Stage {
 
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    serving: usize,
-    pods: u64,
-    kills: bool,
+    pub(super) serving: usize,
+    pub(super) pods: u64,
+    pub(super) kills: bool,
 }
 
 /// Where a scenario is about something else than P3.
@@ -244,8 +273,11 @@ async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
             instance: None,
             node_drain: Some(NodeDrain::default()),
             namespaces,
+            lease: None,
         };
-        run_on(&watching, calling, listener, settings, Asker::that_reaches_loopback(), never).await.unwrap();
+        run_on(&watching, calling, None, listener, settings, Asker::that_reaches_loopback(), never)
+            .await
+            .unwrap();
     });
     (operator, port)
 }

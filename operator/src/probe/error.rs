@@ -3,6 +3,7 @@
 use std::io;
 
 use super::address::Forbidden;
+use crate::error::NotLeading;
 
 /// A failed attempt. Each means: unknown, hence busy.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,8 @@ pub(crate) enum AskError {
     WrongPod { found: String },
     #[error("the pod refuses the epoch (409): it has seen a higher one, or is terminating")]
     Conflict,
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
 }
 
 impl AskError {
@@ -91,6 +94,7 @@ impl AskError {
             Self::NotACount { .. } => "not_a_count",
             Self::WrongPod { .. } => "wrong_pod",
             Self::Conflict => "conflict",
+            Self::NotLeading(_) => "not_leading",
         }
     }
 

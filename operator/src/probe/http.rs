@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 
 use super::address::permitted;
 use super::error::{AskError, excerpt};
+use crate::error::NotLeading;
+use crate::leader::Leadership;
 
 /// What a connection may hold of an answer that nobody has read yet, its head included.
 const BUFFER: usize = 64 * 1024;
@@ -57,6 +59,7 @@ pub(crate) struct Reply {
 /// Asks pods. There is no setting that widens what it may reach.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asker {
+    leadership: Leadership,
     #[cfg(test)]
     reach_loopback: bool,
 }
@@ -65,7 +68,13 @@ impl Asker {
     /// For tests against real servers on this machine. Production code has no such function.
     #[cfg(test)]
     pub(crate) fn that_reaches_loopback() -> Self {
-        Self { reach_loopback: true }
+        Self { reach_loopback: true, ..Self::default() }
+    }
+
+    /// Tells pods anything only while this is held.
+    pub(crate) fn led_by(mut self, leadership: Leadership) -> Self {
+        self.leadership = leadership;
+        self
     }
 
     /// Sends the question, and reads the whole answer within the deadline. The body of a success goes into the sink; that of any other answer
@@ -73,7 +82,7 @@ impl Asker {
     pub(crate) async fn ask(&self, question: Question<'_>, sink: &mut impl Sink) -> Result<Reply, AskError> {
         let address = self.checked(question.address)?;
         let (seconds, deadline) = (question.deadline.as_secs(), question.deadline);
-        tokio::time::timeout(deadline, exchange(address, question, sink))
+        tokio::time::timeout(deadline, exchange(&self.leadership, address, question, sink))
             .await
             .unwrap_or_else(|_| Err(AskError::Timeout { place: address.to_string(), seconds }))
     }
@@ -89,6 +98,7 @@ impl Asker {
 }
 
 async fn exchange(
+    leadership: &Leadership,
     address: SocketAddr,
     question: Question<'_>,
     sink: &mut impl Sink,
@@ -102,6 +112,10 @@ async fn exchange(
         .await
         .map_err(|e| transport(&place, &e))?;
     let request = request(&place, question)?;
+    // Here and not before: connecting may have taken long.
+    if *request.method() != Method::GET && !leadership.held() {
+        return Err(NotLeading.into());
+    }
     let answer = async {
         let response = sender.send_request(request).await.map_err(|e| transport(&place, &e))?;
         let (parts, body) = response.into_parts();

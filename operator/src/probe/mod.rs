@@ -149,6 +149,11 @@ impl Probes {
         known.keys().filter(|app| !apps.contains(app)).cloned().collect()
     }
 
+    /// Ends all conversations: another operator may speak to the pods from now on.
+    pub(crate) fn silence(&self) {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Ends all conversations of an app that is gone.
     pub(crate) fn forget(&self, app: &AppRef) {
         let lines = self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(app);

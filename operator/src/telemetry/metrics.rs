@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::index::Index;
+use crate::leader::Leadership;
 
 /// Labels of a metric about an app. Not `namespace`: Prometheus puts the namespace of the target, the operator's own, under that name, and would
 /// rename ours to `exported_namespace`.
@@ -68,6 +69,7 @@ pub(crate) struct Metrics {
     reconcile_errors: Family<Word, Counter>,
     reconcile_seconds: Histogram,
     last_reconcile: Gauge,
+    leading: Gauge,
     actions: Family<Act, Counter>,
     questions: Family<Word, Counter>,
     pods: Family<AppWord, Gauge>,
@@ -78,6 +80,7 @@ pub(crate) struct Metrics {
     /// Apps that have gauges, and the index that says which apps there are.
     told: Mutex<HashSet<AppRef>>,
     apps: OnceLock<Index<Decoded<GracefulApp>>>,
+    leadership: Leadership,
 }
 
 /// `held`: draining, past its deadline and not cut. `ended_by_others`: terminating, and something may be at work in it.
@@ -94,7 +97,7 @@ const PHASES: [(Phase, &str); 7] = [
 ];
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(leadership: Leadership) -> Self {
         // From a plan out of memory (a millisecond) to one that met every time-out (a minute).
         let buckets = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
         let mut metrics = Self {
@@ -103,6 +106,7 @@ impl Metrics {
             reconcile_errors: Family::default(),
             reconcile_seconds: Histogram::new(buckets),
             last_reconcile: Gauge::default(),
+            leading: Gauge::default(),
             actions: Family::default(),
             questions: Family::default(),
             pods: Family::default(),
@@ -112,6 +116,7 @@ impl Metrics {
             ended_by_others: Family::default(),
             told: Mutex::default(),
             apps: OnceLock::new(),
+            leadership,
         };
         metrics.register();
         metrics
@@ -130,6 +135,11 @@ impl Metrics {
             "last_reconcile_timestamp_seconds",
             "When a plan last ended",
             self.last_reconcile.clone(),
+        );
+        operator.register(
+            "leading",
+            "1 while this operator leads, 0 while it stands by",
+            self.leading.clone(),
         );
         operator.register("actions", "Calls that change something, by kind and result", self.actions.clone());
         operator.register("probes", "Questions put to pods, by class of answer", self.questions.clone());
@@ -160,6 +170,8 @@ impl Metrics {
 
     pub(crate) fn text(&self) -> String {
         self.forget_the_gone();
+        // A term ends without a word: what is shown is decided when somebody looks.
+        self.leading.set(i64::from(self.leadership.held()));
         let mut text = String::new();
         // Writing into a String cannot fail.
         let _infallible = encode(&mut text, &self.registry);

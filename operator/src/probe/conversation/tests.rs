@@ -95,7 +95,7 @@ impl Scene {
             target,
             asker: Asker::that_reaches_loopback(),
             book: self.book.clone(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(crate::leader::Leadership::Sole)),
             places: self.places.clone(),
             standing: Standing::Answers,
         };

@@ -91,7 +91,7 @@ fn labels(text: &str, name: &str) -> String {
 
 #[test]
 fn the_page_lists_every_metric() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Leadership::Sole);
     metrics.reconciled(Duration::ZERO, Some("timeout"));
     metrics.acted("Retire", "done");
     metrics.asked("ok");
@@ -112,7 +112,7 @@ fn the_page_lists_every_metric() {
 
 #[test]
 fn pods_that_are_held_are_counted() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Leadership::Sole);
     let pod = |held| DrainingPodReport {
         pod: "a".to_owned(),
         uid: PodUid::from("a"),
@@ -134,7 +134,7 @@ fn pods_that_are_held_are_counted() {
 /// What was told of its pods last would stand for ever: they are not looked at.
 #[test]
 fn of_an_app_that_is_not_planned_the_phase_alone_is_told() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Leadership::Sole);
     let (known, new) = (app("known"), app("new"));
     tell(&metrics, &known);
     for app in [&known, &new] {
@@ -163,7 +163,7 @@ fn of_an_app_that_is_not_planned_the_phase_alone_is_told() {
 fn an_app_that_is_gone_has_no_series_whoever_told_of_it_last() {
     let index = Index::new(|_| Vec::new());
     let decoded = |app: &GracefulApp| decode::<GracefulApp>(&serde_json::to_string(app).unwrap());
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Leadership::Sole);
     metrics.follow(index.clone());
     let (stays, goes) = (app("stays"), app("goes"));
     for app in [&stays, &goes] {
