@@ -225,7 +225,7 @@ async fn work(
         _ = stopped.wait_for(|stop| *stop) => return,
     }
     ready.store(true, Ordering::Relaxed);
-    info!(apps = apps.all().len(), "all is listed, the work begins");
+    info!(apps = apps.all().len(), "all is listed");
     let object = |app: &AppRef| apps.get(app.namespace.as_deref().unwrap_or_default(), &app.name);
     if !stand_by(&operator, &mut triggered, &mut stopped).await {
         return;
@@ -233,8 +233,9 @@ async fn work(
     let mut schedule = Schedule::default();
     // Of those that asked while this operator stood by, nothing was kept: all are looked at.
     for app in apps.all() {
-        let going = app.metadata.deletion_timestamp.is_some();
-        schedule.ask(&AppRef::from_obj(&**app), going);
+        let (app, going) = (AppRef::from_obj(&**app), app.metadata.deletion_timestamp.is_some());
+        operator.pulse.asked(&app);
+        schedule.ask(&app, going);
     }
     let (mut plans, mut whose) = (JoinSet::new(), HashMap::new());
     loop {

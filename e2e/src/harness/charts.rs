@@ -11,6 +11,9 @@ pub const NAMESPACE: &str = "graceful-system";
 /// The operator's Deployment, as kubectl names it.
 pub const OPERATOR: &str = "deployment/graceful-operator";
 
+/// As many as the chart has: one leads, one stands by.
+pub const REPLICAS: u32 = 2;
+
 /// Selects the operator's pods.
 pub const OPERATOR_PODS: &str = "app.kubernetes.io/name=graceful-operator";
 

@@ -1,4 +1,4 @@
-//! SIGKILL for a container's process, as the kernel's OOM killer would: the nodes of our own cluster are namespaces of
+//! Signals for a container's process, SIGKILL as the kernel's OOM killer would: the nodes of our own cluster are namespaces of
 //! this machine, so their processes are seen in its /proc.
 
 use std::fs;
@@ -11,21 +11,30 @@ use kube::ResourceExt;
 /// What the operator injects; it names the pod in its containers' environment.
 const POD_UID: &[u8] = b"GRACEFUL_POD_UID=";
 
+/// The chart names the pod in the operator's environment as well.
+const POD_NAME: &str = "POD_NAME=";
+
 /// Kills the task server of this pod. Its sandbox and its volumes stay; the kubelet starts it again.
 pub(super) async fn kill_server(pod: &Pod) -> anyhow::Result<()> {
     let uid = pod.uid().context("a pod without a uid")?;
-    let found = server_of(&uid)?;
+    let found = processes("server", &[POD_UID, uid.as_bytes()].concat())?;
     ensure!(!found.is_empty(), "{} has no server that runs on this machine", pod.name_any());
     signal(Signal::SIGKILL, &found)
 }
 
-/// Its process, or none; by the environment, which no other pod's process shares.
-fn server_of(uid: &str) -> anyhow::Result<Vec<u32>> {
-    let wanted = [POD_UID, uid.as_bytes()].concat();
+/// The operator's process in the pod of this name.
+pub fn operator_of(pod: &str) -> anyhow::Result<u32> {
+    let found = processes("operator", [POD_NAME, pod].concat().as_bytes())?;
+    ensure!(found.len() == 1, "{pod} has {} operators that run on this machine", found.len());
+    Ok(found[0])
+}
+
+/// The processes of this name with this variable, which no other pod's process shares.
+fn processes(name: &str, variable: &[u8]) -> anyhow::Result<Vec<u32>> {
     let is_it = |pid: &u32| {
-        let named = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "server");
+        let named = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        named && environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+        named && environment.split(|byte| *byte == 0).any(|found| found == variable)
     };
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_it).collect())

@@ -3,7 +3,7 @@
 //! - [`world`]: the cluster, its tools and images. [`charts`]: the operator, installed as a user would.
 //! - [`app`]: the app under test as a manifest. [`load`]: the load generator beside it.
 //! - [`scene`]: one test's namespace; [`given`], [`when`], [`then`]: its steps.
-//! - [`databases`]: PostgreSQL for those that share a queue. [`crash`]: SIGKILL inside a pod.
+//! - [`databases`]: PostgreSQL for those that share a queue. [`crash`]: signals for processes inside pods.
 //! - [`plain`]: the same pods without Graceful, to compare with.
 //! - [`browser`]: a real Chromium on this machine.
 //! - [`observer`]: P1 and P3, held for the whole of each test. [`wait`]: level-triggered waits.
@@ -13,7 +13,7 @@
 pub mod app;
 pub mod browser;
 pub mod charts;
-mod crash;
+pub mod crash;
 pub mod databases;
 pub mod dump;
 pub mod given;

@@ -7,6 +7,7 @@ mod deletion;
 mod durable;
 mod foreign;
 mod guarded;
+mod leader;
 mod local;
 mod mess;
 mod nodes;
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Scenario> {
         nodes::node_drained(alone),
         nodes::node_uncordoned_half_way(alone),
         operator::helm_upgrade_restarts_nobody(alone),
+        leader::leader(alone, kills),
         operator::without_an_operator_pods_serve(alone),
         guarded::guarded_until_the_label_is_gone(alone),
     ]

@@ -98,7 +98,7 @@ pub(super) async fn without_an_operator_pods_serve(scene: &Scene) -> anyhow::Res
     scene.step("when the operator is at 0 replicas", charts::scale(&scene.world, 0)).await?;
     let result = away(scene).await;
     // Whatever came of it, the other tests need it back.
-    scene.step("when the operator is back", charts::scale(&scene.world, 1)).await?;
+    scene.step("when the operator is back", charts::scale(&scene.world, charts::REPLICAS)).await?;
     result?;
     when.template_changes("second").await?;
     then.rolled_out().await?;

@@ -19,8 +19,11 @@ fn fast() -> Timing {
     }
 }
 
+/// Its task, and what tells it to stop.
+type One = (JoinHandle<anyhow::Result<()>>, oneshot::Sender<()>);
+
 struct Two {
-    all: [Option<(JoinHandle<anyhow::Result<()>>, oneshot::Sender<()>)>; 2],
+    all: [Option<One>; 2],
 }
 
 impl Two {
