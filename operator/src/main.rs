@@ -20,26 +20,30 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator, until SIGTERM.
-    Run {
-        /// Where /livez, /readyz and /metrics answer.
-        #[arg(long, env = "GRACEFUL_LISTEN", default_value = "0.0.0.0:8080")]
-        listen: SocketAddr,
-        /// How log lines look.
-        #[arg(long, env = "GRACEFUL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-        log_format: LogFormat,
-        /// The name in Events; the pod's, in a cluster.
-        #[arg(long, env = "POD_NAME")]
-        instance: Option<String>,
-        #[command(flatten)]
-        nodes: Nodes,
-        /// The namespaces whose apps this operator runs, with commas between; all, without.
-        #[arg(long, env = "GRACEFUL_NAMESPACES", value_delimiter = ',')]
-        namespaces: Vec<String>,
-        #[command(flatten)]
-        election: Election,
-    },
+    Run(Box<Run>),
     /// Print the CustomResourceDefinition.
     Crd,
+}
+
+/// What `operator run` can be told.
+#[derive(clap::Args)]
+struct Run {
+    /// Where /livez, /readyz and /metrics answer.
+    #[arg(long, env = "GRACEFUL_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// How log lines look.
+    #[arg(long, env = "GRACEFUL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// The name in Events; the pod's, in a cluster.
+    #[arg(long, env = "POD_NAME")]
+    instance: Option<String>,
+    #[command(flatten)]
+    nodes: Nodes,
+    /// The namespaces whose apps this operator runs, with commas between; all, without.
+    #[arg(long, env = "GRACEFUL_NAMESPACES", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    #[command(flatten)]
+    election: Election,
 }
 
 /// Which one of several operators leads.
@@ -95,7 +99,8 @@ fn main() -> anyhow::Result<()> {
             print!("{}", graceful_api::crd::crd_yaml());
             Ok(())
         }
-        Command::Run { listen, log_format, instance, nodes, namespaces, election } => {
+        Command::Run(run) => {
+            let Run { listen, log_format, instance, nodes, namespaces, election } = *run;
             log(log_format);
             let (node_drain, lease) = (nodes.settings(), election.settings());
             let settings = Settings { listen, instance, node_drain, namespaces: named(namespaces), lease };
