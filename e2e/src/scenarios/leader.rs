@@ -114,7 +114,12 @@ async fn paused(scene: &Scene) -> anyhow::Result<usize> {
 }
 
 /// Since then, until another than this one leads.
-async fn followed(scene: &Scene, old: &str, since: Instant, within: Duration) -> anyhow::Result<Duration> {
+pub(super) async fn followed(
+    scene: &Scene,
+    old: &str,
+    since: Instant,
+    within: Duration,
+) -> anyhow::Result<Duration> {
     loop {
         let holder = holder(scene).await.unwrap_or_default();
         if !holder.is_empty() && holder != old {
@@ -125,14 +130,14 @@ async fn followed(scene: &Scene, old: &str, since: Instant, within: Duration) ->
     }
 }
 
-async fn holder(scene: &Scene) -> anyhow::Result<String> {
+pub(super) async fn holder(scene: &Scene) -> anyhow::Result<String> {
     let leases: Api<Lease> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);
     let lease = leases.get("graceful-operator").await?;
     lease.spec.and_then(|spec| spec.holder_identity).context("the lease has no holder")
 }
 
 /// An identity is the pod's name and a number of the process.
-fn pod_of(identity: &str) -> &str {
+pub(super) fn pod_of(identity: &str) -> &str {
     identity.split_once('_').map_or(identity, |(pod, _)| pod)
 }
 

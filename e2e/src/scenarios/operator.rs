@@ -1,18 +1,18 @@
 //! The operator itself dies, is upgraded, or is away. These run alone: all apps share it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use rand::RngExt;
 
+use super::leader;
 use crate::harness::app::AppSpec;
 use crate::harness::charts;
 use crate::harness::scene::Scene;
-use crate::harness::wait::eventually;
 use crate::harness::{ROLLS, STARTS, load};
 
 /// What the issue asks for.
@@ -48,26 +48,14 @@ pub(super) async fn operator_killed_during_rollouts(scene: &Scene) -> anyhow::Re
     Ok(())
 }
 
-/// Deletes its pods without grace, and waits for one to run again.
+/// Deletes the leader's pod without grace, and waits until another leads: for the lease, since nobody released it.
 async fn kill(scene: &Scene) -> anyhow::Result<()> {
+    let old = leader::holder(scene).await?;
     let pods: Api<Pod> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);
-    let ours = ListParams::default().labels(charts::OPERATOR_PODS);
-    let old = pods.list(&ours).await?.items;
     let now = DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
-    for pod in &old {
-        pods.delete(&pod.name_any(), &now).await?;
-    }
-    let killed: Vec<_> = old.iter().filter_map(ResourceExt::uid).collect();
-    ensure!(!killed.is_empty(), "there was no operator to kill");
-    eventually("another operator runs", STARTS, || async {
-        let running = pods.list(&ours).await?.items.into_iter().any(|p| {
-            let phase = p.status.as_ref().and_then(|s| s.phase.clone());
-            phase.as_deref() == Some("Running") && p.uid().is_some_and(|uid| !killed.contains(&uid))
-        });
-        ensure!(running, "none yet");
-        Ok(())
-    })
-    .await
+    pods.delete(leader::pod_of(&old), &now).await?;
+    leader::followed(scene, &old, Instant::now(), STARTS).await?;
+    Ok(())
 }
 
 /// P5: an upgrade of the operator changes no pod of any app.
