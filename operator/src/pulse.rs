@@ -29,7 +29,7 @@ tokio::task_local! {
     static MOVING: (Moved, Moved);
 }
 
-/// Each call has a deadline of ten seconds: a plan of which none has ended in five minutes hangs, it is not slow.
+/// Each call has a deadline of some seconds: a plan of which none has ended in five minutes hangs, it is not slow.
 const STUCK: Duration = Duration::from_secs(300);
 
 impl Default for Pulse {

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::futile;
-use crate::observed::{Containers, DrainMark, Epoch, Pod, Readiness};
+use crate::observed::{Containers, DrainMark, Epoch, NodeFate, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
 
@@ -283,7 +283,9 @@ pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         } else {
             pod.drain.is_none()
         };
-        if astray && !snapshot.backs_off(pod.backoff.as_ref()) {
+        // One that closed by itself on a node that dies has only been faster.
+        let dies = pod.routed && pod.node.fate == NodeFate::Dying;
+        if astray && !dies && !snapshot.backs_off(pod.backoff.as_ref()) {
             let epoch = draft.epochs.next_for(snapshot, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }

@@ -10,10 +10,11 @@ use graceful_api::conditions::Reason;
 
 use crate::draft::Draft;
 use crate::drains::needs_no_drain;
-use crate::observed::{Deletion, NodeFate, Pod, Warning};
+use crate::observed::{Deletion, NodeFate, Pod, Readiness, Warning};
 use crate::rollout::{Course, known_in_flight, still_serving, unroute};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
+use crate::waiting_for::new_pod;
 
 /// Pods whose node dies or is lost, whatever the budget says (an exception to P3): what the first accepted from now on would die with them, and the
 /// others are gone.
@@ -95,7 +96,19 @@ pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> Option<String> {
         0 => "as far as spec.rollout.maxUnavailable allows".to_owned(),
         _ => format!("{each}once another serves in its place"),
     };
-    Some(format!("{have} to leave {}, {how}", nodes(pods.into_iter()).0))
+    let (nodes, _) = nodes(pods.into_iter());
+    let coming = coming(snapshot).map_or(String::new(), |words| format!("; {words}"));
+    Some(format!("{have} to leave {nodes}, {how}{coming}"))
+}
+
+/// What keeps the first replacement from serving, of whichever revision it is.
+fn coming(snapshot: &Snapshot<'_>) -> Option<String> {
+    let mut new: Vec<_> = snapshot
+        .routed()
+        .filter(|p| p.stays() && !snapshot.takes_work(p) && p.readiness == Readiness::Never)
+        .collect();
+    new.sort_by_key(|p| (p.created, &p.name));
+    new.first().map(|pod| new_pod(snapshot, pod, ""))
 }
 
 /// The Warning condition's part.

@@ -117,6 +117,10 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
     }
     let mut room = if clearing { 0 } else { snapshot.room() };
     if let Some(serving) = still_serving(snapshot, course) {
+        for pod in warm(snapshot, &serving.hash).into_iter().filter(|p| node_drain::is_called_off(p)) {
+            let epoch = draft.epochs.next_for(snapshot, pod);
+            draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
+        }
         // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While a node is emptied, none of it.
         let share = if node_drain::comes_first(snapshot) { 0 } else { newcomers_share(app) };
         need = need.min(i64::from(share) - revision.map_or(0, |r| snapshot.staying_of(r)));
@@ -139,7 +143,8 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
 /// where it flaps, or pods would be made and drained with each flap.)
 pub(crate) fn still_serving<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
     let rolling_out = course.rolling && course.growth == Some(snapshot.update());
-    let ever_worked = snapshot.revision(snapshot.update()).is_some_and(|r| r.proven);
+    let ever_worked =
+        snapshot.revision(snapshot.update()).is_some_and(|r| r.proven) && !node_drain::comes_first(snapshot);
     let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
     snapshot
         .serving_revision()
@@ -188,6 +193,8 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
         .draining()
         .filter(|p| p.revision == *revision && snapshot.available(p))
         .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.backoff.as_ref()))
+        // On a node that is gone or silent nobody knows whether it comes back.
+        .filter(|p| p.node.is_heard())
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
@@ -221,7 +228,9 @@ fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let nothing_takes_work_yet = course.rolling && app.max_surge > 0 && !update_takes_work(snapshot);
     let may_miss = match nothing_takes_work_yet {
         false => app.max_unavailable,
-        true if surge_cannot_come(snapshot) => app.max_unavailable.min(1),
+        true if surge_cannot_come(snapshot) || node_drain::comes_first(snapshot) => {
+            app.max_unavailable.min(1)
+        }
         true => 0,
     };
     i64::from(snapshot.taking_work()) - i64::from(app.replicas.saturating_sub(may_miss))
@@ -249,7 +258,12 @@ fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
     old.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
     for pod in old {
         let cost = i64::from(snapshot.takes_work(pod));
-        let free = pod.readiness == Readiness::Never && expendable(snapshot, &pod.revision) > 0;
+        // One that was never Ready goes where its revision can spare it, and nowhere else: it may be there to replace what serves.
+        let new = pod.readiness == Readiness::Never;
+        let free = new && expendable(snapshot, &pod.revision) > 0;
+        if new && !free {
+            continue;
+        }
         if free || *spendable >= cost {
             *spendable -= cost;
             unroute(snapshot, draft, pod, DrainReason::Rollout);

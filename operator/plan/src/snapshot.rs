@@ -171,12 +171,13 @@ impl<'a> Snapshot<'a> {
         self.routed().filter(|p| !p.stays())
     }
 
-    /// How many pods may be made, by P3. Those whose node dies or is lost do not count: they are as good as gone, and their replacements come at once.
+    /// How many pods may be made, by P3. Those whose node dies or is shut down do not count: they are as good as gone, and their replacements come at once. (So many
+    /// of them at most as there may be pods: one that tolerates every taint is made on such a node again and again.)
     pub(crate) fn room(&self) -> i64 {
         let app = &self.observed.app;
+        let most = app.replicas.saturating_add(app.max_surge);
         let doomed = self.live.iter().filter(|p| matches!(p.node.fate, NodeFate::Dying | NodeFate::ShutDown));
-        i64::from(app.replicas.saturating_add(app.max_surge)) - i64::from(self.total())
-            + i64::from(count(doomed))
+        i64::from(most) - i64::from(self.total()) + i64::from(count(doomed).min(most))
     }
 
     /// All pods there are or will be, of all revisions: what P3 bounds by replicas + maxSurge.

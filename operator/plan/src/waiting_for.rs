@@ -42,10 +42,11 @@ pub(crate) fn sentence(
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(no_pods(snapshot).filter(|said| !parts.contains(said)));
     parts.extend(drains(snapshot));
-    if parts.is_empty() {
+    let leaving = node_drain::sentence(snapshot);
+    if parts.is_empty() && leaving.is_none() {
         parts.extend(new_pods(snapshot));
     }
-    parts.extend(node_drain::sentence(snapshot));
+    parts.extend(leaving);
     if parts.is_empty() {
         parts.extend(rest(snapshot, draft, course));
     }

@@ -174,7 +174,7 @@ impl Run {
             Event::DrainByHand(_) => {}
             Event::Cordon(node) if world.nodes[*node] == NodeFate::Stays => {
                 world.nodes[*node] = NodeFate::Emptied;
-                world.deeds.edits += world.app.replicas;
+                world.deeds.edits += 1;
             }
             Event::Uncordon(node) if world.nodes[*node] == NodeFate::Emptied => {
                 world.nodes[*node] = NodeFate::Stays;

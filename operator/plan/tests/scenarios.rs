@@ -62,6 +62,8 @@ enum Step {
     /// `kubectl cordon`, as `kubectl drain` begins: the first node or the second.
     Cordon(usize),
     Uncordon(usize),
+    /// Wait until no pod of the app lives on a node, at most 120 s.
+    UntilEmpty(usize),
     /// A spot instance is taken back, in so many seconds.
     SpotNotice(usize, i64),
     /// Somebody says that a node is shut down.
@@ -252,6 +254,11 @@ fn take(world: &mut World, step: &Step) -> String {
         Step::Uncordon(node) => {
             world.nodes[*node] = NodeFate::Stays;
             format!("kubectl uncordon node{}", node + 1)
+        }
+        Step::UntilEmpty(node) => {
+            let empty = |w: &World| !w.pods.iter().any(|p| p.lives() && p.on(*node));
+            assert!(pass_until(world, empty), "never empty: {}", world.transcript.join("\n"));
+            format!("until node{} is empty", node + 1)
         }
         Step::SpotNotice(node, seconds) => {
             world.spot_notice(*node, *seconds);

@@ -39,8 +39,8 @@ pub struct Lease {
 
 /// The durations of an election, under client-go's names.
 ///
-/// The defaults, one by one. A leader that dies is followed after `lease` (15 s, as everywhere in Kubernetes). Three renewals may fail in a row
-/// before `renew_deadline` (7 s) ends the term. What remains, 8 s, is longer than a request is waited for, so that the last one of a leader that hears
+/// The defaults, one by one. A leader that dies is followed after `lease` (15 s, as everywhere in Kubernetes). A renewal may fail, or have no
+/// answer, before `renew_deadline` (7 s) ends the term. What remains, 8 s, is longer than a request is waited for, so that the last one of a leader that hears
 /// nothing more has been given up before another leads; and clocks may differ in rate by a factor of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {

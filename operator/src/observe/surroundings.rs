@@ -137,8 +137,9 @@ pub(crate) fn surroundings(
     };
     if let (Some(first), true) = (foreign_budgets.first(), children::budget(app).is_some()) {
         let message = format!(
-            "PodDisruptionBudget {first} covers this app's pods, and two on one pod make every eviction fail: ours steps aside, so an eviction \
-             may end a pod that was not drained; remove {first}, or set spec.disruption to Allow"
+            "PodDisruptionBudget {first} covers this app's pods, and two on one pod make every eviction fail: ours ({}) steps aside, so an eviction \
+             may end a pod that was not drained; remove {first}, or set spec.disruption to Allow",
+            names::pdb_name(&app.name)
         );
         warnings.push(Warning { reason: Reason::ForeignDisruptionBudget, message });
     }

@@ -78,6 +78,11 @@ impl Pod {
         self.deleted_at.is_some()
     }
 
+    /// It was given this node.
+    pub(crate) fn on(&self, node: usize) -> bool {
+        self.node as usize == node && self.homeless_since.is_none()
+    }
+
     /// A ReplicaSet counts it.
     pub(crate) fn lives(&self) -> bool {
         !self.terminating() && self.containers != Containers::Finished
@@ -295,11 +300,7 @@ impl World {
 
     /// Somebody has shut a node down, and says so. What ran there is lost; its pods are still listed.
     pub(crate) fn out_of_service(&mut self, node: usize) {
-        for pod in self
-            .pods
-            .iter_mut()
-            .filter(|p| p.node as usize == node && p.homeless_since.is_none() && p.lives())
-        {
+        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.lives()) {
             let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
             self.ledger.unpromised += u32::try_from(had).expect("few");
             pod.readiness = Readiness::Lost(self.now);
