@@ -129,7 +129,7 @@ async fn step(
     }
 
     // Report: status, Events, metrics. A plan that met a surprise may have called the app settled too early: the next one, in
-    // a moment, reports. The actions that failed are told as well, since they may have had their effect.
+    // a moment, reports. All that was planned is handed on, tried or not: of a pod that was to be cut and is gone, nobody knows.
     let premature = plan.report.phase == Phase::Serving && !matches!(executed.outcome, Ok(Outcome::Done));
     let told = match premature {
         true => Ok(None),

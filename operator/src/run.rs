@@ -177,7 +177,7 @@ pub(crate) async fn run_on(
                 }
                 // What is said to pods stops as well, before another may say something else.
                 talking.sources.probes.silence();
-                // None listens where no lease was asked for.
+                // Nobody listens where the term ended meanwhile.
                 let _sole = settled.send(ended);
             };
             let (_why, ()) = tokio::join!(tokio::time::timeout(STOP_WITHIN + RELEASE_WITHIN, campaign), ended);
@@ -210,7 +210,7 @@ async fn campaign_once(
     }
 }
 
-/// The loop: one plan at a time for each app, a bounded number of apps at once.
+/// The loop: one reconcile at a time for each app, a bounded number of apps at once.
 async fn work(
     operator: Arc<Operator>,
     apps: Index<Decoded<GracefulApp>>,
@@ -264,7 +264,7 @@ async fn work(
                 let (id, next) = match ended {
                     Ok((id, next)) => (id, next),
                     Err(error) => {
-                        error!("a plan died: {error}");
+                        error!("reconciling an app died: {error}");
                         (error.id(), AFTER_DEATH)
                     }
                 };

@@ -98,7 +98,7 @@ pub enum Action {
         reason: DrainReason,
         /// Since when; kept when a drain is only given a new number.
         since: Timestamp,
-        /// When its ReplicaSet is to take it.
+        /// Its place in the order in which its ReplicaSet takes pods.
         cost: DeletionCost,
     },
     /// Remove the EndpointSlices that keep a lingering pod reachable on its node, and the annotation that names them.

@@ -4,7 +4,7 @@
 //! in order and keeps the [`Conversation`]s going; after anything fails or anything is heard it observes and plans again.
 //!
 //! Read [`plan`] first: it is the table of contents. `rollout` keeps the budget (P3), `drains` says when a pod may go (P1, P7), `retire` has
-//! the last look before the kill, `busy` what needs no drain, `dialogue` what a pod is told and has answered; `stall`, `status` and `waiting_for` say
+//! the last look before the kill, `busy` in what nothing runs, `dialogue` what a pod is told and has answered; `stall`, `status` and `waiting_for` say
 //! what people are told (P8).
 mod action;
 mod astray;
@@ -48,7 +48,7 @@ pub use observed::{
     Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
-pub use waiting_for::LONGEST_SENTENCE;
+pub use waiting_for::{LONGEST_SENTENCE, way_out};
 
 use draft::Draft;
 use snapshot::Snapshot;

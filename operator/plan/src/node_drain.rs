@@ -16,8 +16,8 @@ use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
 use crate::waiting_for::new_pod;
 
-/// Pods whose node dies or is lost, whatever the budget says (an exception to P3): what the first accepted from now on would die with them, and the
-/// others are gone.
+/// Pods whose node is dying or shut down, whatever the budget says (an exception to P3): what the first accepted from now on would die with them, and in the
+/// others nothing runs.
 pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in snapshot.on_going_nodes() {
         match (pod.node.fate, needs_no_drain(snapshot, pod)) {
@@ -30,7 +30,7 @@ pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Drains what the budget allows of the pods whose node leaves, before all other drains; the idlest first.
+/// Drains what the budget allows of the pods whose node is emptied, before all other drains; the idlest first.
 pub(crate) fn empty(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
     let mut pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
     pods.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
@@ -80,25 +80,39 @@ pub(crate) fn is_under_way(snapshot: &Snapshot<'_>) -> bool {
     snapshot.on_going_nodes().next().is_some() || snapshot.live.iter().any(|p| drains(&p))
 }
 
-/// WAITING-FOR's part: pods that have yet to leave their nodes.
-pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> Option<String> {
+/// WAITING-FOR's parts: pods that have yet to leave their nodes, what keeps their replacement from serving, and nodes that are dying or shut down.
+pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Option<Vec<String>> {
     let app = &snapshot.observed.app;
     if app.deletion != Deletion::No {
         return None;
     }
-    let pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
-    let (have, each) = match pods.len() {
-        0 => return None,
-        1 => ("1 pod has".to_owned(), ""),
-        n => (format!("{n} pods have"), "each "),
+    let on = |fate| snapshot.live.iter().copied().filter(move |p: &&Pod| p.node.fate == fate);
+    let mut parts = Vec::new();
+    let emptied: Vec<_> = on(NodeFate::Emptied).filter(|p| p.routed).collect();
+    let (have, each) = if emptied.len() == 1 {
+        ("1 pod has".to_owned(), "")
+    } else {
+        (format!("{} pods have", emptied.len()), "each ")
     };
-    let how = match app.max_surge {
-        0 => "as far as spec.rollout.maxUnavailable allows".to_owned(),
-        _ => format!("{each}once another serves in its place"),
+    let how = match (app.max_surge, app.max_unavailable) {
+        (0, _) => "as far as spec.rollout.maxUnavailable allows".to_owned(),
+        (_, 0) => format!("{each}once another serves in its place"),
+        _ => "as fast as spec.rollout.maxSurge and maxUnavailable allow".to_owned(),
     };
-    let (nodes, _) = nodes(pods.into_iter());
-    let coming = coming(snapshot).map_or(String::new(), |words| format!("; {words}"));
-    Some(format!("{have} to leave {nodes}, {how}{coming}"))
+    if !emptied.is_empty() {
+        parts.push(format!("{have} to leave {}, {how}", nodes(emptied.into_iter()).0));
+    }
+    for (fate, what) in [
+        (NodeFate::Dying, "about to be shut down: its pods drain, and are replaced elsewhere"),
+        (NodeFate::ShutDown, "shut down (node.kubernetes.io/out-of-service): its pods are replaced"),
+    ] {
+        let names: BTreeSet<_> = on(fate).filter_map(|p| p.node.name.as_deref()).collect();
+        parts.extend(names.into_iter().map(|name| format!("node {name} is {what}")));
+    }
+    if !parts.is_empty() {
+        parts.extend(coming(snapshot));
+    }
+    (!parts.is_empty()).then_some(parts)
 }
 
 /// What keeps the first replacement from serving, of whichever revision it is.
@@ -118,8 +132,11 @@ pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let (are, their) = if one { ("is", "its") } else { ("are", "their") };
     let pods = match count(dying()) {
         0 => return None,
-        1 => "1 pod of this app accepts no new work and finishes what it can".to_owned(),
-        n => format!("{n} pods of this app accept no new work and finish what they can"),
+        1 => "1 pod of this app is unrouted at once: it takes no new clients, and finishes what it can"
+            .to_owned(),
+        n => format!(
+            "{n} pods of this app are unrouted at once: they take no new clients, and finish what they can"
+        ),
     };
     let message = format!("{nodes} {are} about to be shut down (as a taint says): {their} {pods}");
     Some(Warning { reason: Reason::NodeDies, message })

@@ -5,6 +5,7 @@ use graceful_api::Signal;
 use graceful_api::conditions::Reason;
 use jiff::Timestamp;
 
+use crate::busy::nothing_runs;
 use crate::contact::InFlight;
 use crate::observed::{Containers, Pod, Readiness, Warning};
 use crate::snapshot::{Snapshot, after};
@@ -64,7 +65,7 @@ pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// We end a pod only after its drain was marked, and then with nothing known in flight, handed over to its own drain, or cut and marked so. (A spare
+/// We end a pod after its drain was marked, with nothing known in flight, handed over to its own drain, or cut and marked so; or unmarked where nothing runs in it. (A spare
 /// that a ReplicaSet takes back was never Ready.)
 fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let busy = snapshot.answer(pod).is_some_and(|a| a.in_flight.total > 0);
@@ -72,7 +73,7 @@ fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
         Some(_) if !pod.routed => !busy || snapshot.policy(pod).signal == Signal::Sigterm,
         Some(_) | None => pod.readiness == Readiness::Never && !busy,
     };
-    may_run(pod) && pod.cut.is_none() && !ours
+    may_run(pod) && !nothing_runs(pod) && pod.cut.is_none() && !ours
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::snapshot::{Snapshot, after, count};
 pub(crate) struct Course<'a> {
     /// The revision that new pods are made of; none where there is nothing yet that Kubernetes would take.
     pub(crate) growth: Option<&'a RevisionHash>,
-    /// Pods of other revisions are to be replaced.
+    /// Pods of other revisions are replaced, where there are any: no pause, and there is something to replace them by.
     pub(crate) rolling: bool,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
 }
 
 /// A ReplicaSet with fewer replicas than running pods is about to choose among them, and it does not know who is busy. (Its controller was away
-/// while a spare started, or somebody scaled the Deployment.) One that it is to take is none of them (`Snapshot::leaving`). The choice is taken back; what is too much then drains like any other pod.
+/// while a spare started, or somebody scaled the Deployment.) One that it is to take is none of them (`Snapshot.to_be_taken`). The choice is taken back; what is too much then drains like any other pod.
 pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
         let running = count(snapshot.live.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
@@ -121,7 +121,7 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
             let epoch = draft.epochs.next_for(snapshot, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }
-        // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While a node is emptied, none of it.
+        // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While replacements come first, none of it.
         let share = if node_drain::comes_first(snapshot) { 0 } else { newcomers_share(app) };
         need = need.min(i64::from(share) - revision.map_or(0, |r| snapshot.staying_of(r)));
         room -= grow_serving(snapshot, draft, serving, room - need.max(0));
@@ -161,7 +161,8 @@ fn newcomers_share(app: &App) -> u32 {
 fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, room: i64) -> i64 {
     let app = &snapshot.observed.app;
     // What may be missing for the new revision's sake (all of maxUnavailable without surge, one pod with it) is not made again.
-    // While a node is emptied nothing is, with surge: what leaves there waits for what serves in its place.
+    // While replacements come first (`node_drain::comes_first`), nothing may be missing where there is a surge: what is on such a node waits for what serves in
+    // its place.
     let spent = match app.max_surge {
         0 => app.max_unavailable,
         _ if node_drain::comes_first(snapshot) => 0,

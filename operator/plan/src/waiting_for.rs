@@ -3,16 +3,18 @@
 use graceful_api::{PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::action::Proof;
 use crate::astray::words;
 use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
 use crate::node_drain;
-use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict};
+use crate::observed::{Backoff, Child, Containers, Deletion, Pod, Readiness, TemplateVerdict};
 use crate::others::{self, whole_seconds};
+use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, superseded_pods};
-use crate::snapshot::{Snapshot, count, seconds};
+use crate::snapshot::{Snapshot, after, count, seconds};
 use crate::stall::{Stall, backoffs};
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
@@ -42,11 +44,15 @@ pub(crate) fn sentence(
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(no_pods(snapshot).filter(|said| !parts.contains(said)));
     parts.extend(drains(snapshot));
-    let leaving = node_drain::sentence(snapshot);
+    let leaving = node_drain::sentences(snapshot);
     if parts.is_empty() && leaving.is_none() {
         parts.extend(new_pods(snapshot));
     }
-    parts.extend(leaving);
+    for part in leaving.into_iter().flatten() {
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
     if parts.is_empty() {
         parts.extend(rest(snapshot, draft, course));
     }
@@ -101,13 +107,25 @@ fn drain(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
     let mut held = String::new();
     if progress(snapshot, pod) == Progress::Held {
         held = format!(", past its deadline of {} s and held", snapshot.policy(pod).deadline_seconds);
-        help.push(format!(
-            "wait, or `kubectl -n {} delete pod {}` to let it end within its grace period",
-            snapshot.observed.app.namespace, pod.name
-        ));
+        help.extend(way_out(&snapshot.observed.app.namespace, pod));
     }
     let colon = if help.is_empty() { "" } else { ": " };
     format!("{}{others}: {what}{restarted}, draining for {age}{held}{colon}{}", pod.name, help.join("; "))
+}
+
+/// What a person can do about a held pod. Of one on a silent node nobody knows, and a delete would only hang.
+pub fn way_out(namespace: &str, pod: &Pod) -> Option<String> {
+    if pod.node.is_silent() {
+        return None;
+    }
+    if waits_in_a_volume(pod) {
+        let why = "its container has crashed, and what it accepted may be in its volume";
+        return Some(format!("{why}: let it start again; deleting the pod loses what an emptyDir holds"));
+    }
+    let (name, grace) = (&pod.name, pod.grace_seconds);
+    Some(format!(
+        "wait, or `kubectl -n {namespace} delete pod {name}`: it then has its grace period of {grace} s to finish"
+    ))
 }
 
 fn times(n: u32) -> String {
@@ -147,6 +165,15 @@ fn ended_by_others(snapshot: &Snapshot<'_>) -> Option<String> {
 }
 
 fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
+    match progress(snapshot, pod) {
+        Progress::MayEnd(Proof::NotRunning) => {
+            return "nothing runs in it, so that it needs no drain".to_owned();
+        }
+        Progress::MayEnd(Proof::NeverWorked { .. }) => {
+            return "no pod of its revision ever worked, so that it needs no drain".to_owned();
+        }
+        Progress::MayEnd(_) | Progress::Busy | Progress::Held => {}
+    }
     let Some(answer) = snapshot.answer(pod) else {
         return "not heard yet".to_owned();
     };
@@ -157,7 +184,13 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         }
         PodState::Lingering => ", lingering",
         PodState::Draining if count.total == 0 && snapshot.policy(pod).signal == Signal::Http => {
-            ", but it has not confirmed this drain yet"
+            match answer.protocol {
+                Some(said) if Some(said.epoch) == pod.epoch && said.accepting => {
+                    ", and it is about to stop accepting"
+                }
+                Some(said) if Some(said.epoch) == pod.epoch => ", but it has to be told once more",
+                Some(_) | None => ", but it has not confirmed this drain yet",
+            }
         }
         PodState::Draining if count.total == 0 => {
             return format!(
@@ -240,14 +273,20 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
         (None, Some(trouble), _) if pod.unschedulable.is_some() && room_helps(snapshot, trouble) => {
             format!(
                 "{name}: not Ready: {trouble}; {}",
-                what_makes_room(snapshot, snapshot.observed.app.surge_timeout_seconds)
+                what_makes_room(
+                    snapshot,
+                    pod.unschedulable.map(|at| after(at, snapshot.observed.app.surge_timeout_seconds))
+                )
             )
         }
         (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),
         (None, None, _) if pod.node.is_silent() => format!(
             "{name}: not Ready: its node is not Ready; if the node is lost for good, remove it from the cluster"
         ),
-        (None, None, _) => format!("{name}: not Ready yet"),
+        (None, None, _) => match pod.readiness {
+            Readiness::Lost(since) => format!("{name}: not Ready any more, since {}", whole_seconds(since)),
+            Readiness::Never | Readiness::Ready(_) => format!("{name}: not Ready yet"),
+        },
     }
 }
 
@@ -259,10 +298,17 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
         let gone = snapshot.observed.revisions.is_empty()
             && around.service == Child::AsWanted
             && around.budget == Child::AsWanted;
-        let what = if gone {
-            "its finalizer is being removed"
-        } else {
-            "its Deployments, its Service and its PodDisruptionBudget are being removed"
+        let what = match app.deletion {
+            Deletion::Orphan => {
+                "its PodDisruptionBudget and its finalizer are being removed; its Deployments, pods and Service stay"
+            }
+            Deletion::No | Deletion::Drain if gone => "its finalizer is being removed",
+            Deletion::No | Deletion::Drain if !snapshot.live.is_empty() => {
+                "its pods are about to drain; nothing is removed before they have ended"
+            }
+            Deletion::No | Deletion::Drain => {
+                "what it had is being removed: Deployments, Service, PodDisruptionBudget"
+            }
         };
         return Some(what.to_owned());
     }
@@ -286,16 +332,18 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     }
     let here = count(snapshot.routed().filter(|p| !snapshot.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
-    let (pods, are) = if missing == 1 { ("pod", "is") } else { ("pods", "are") };
+    let (pods, have) = if missing == 1 { ("pod", "has") } else { ("pods", "have") };
     if missing > 0 {
         let lost = count(snapshot.live.iter().filter(|p| p.node.is_silent()));
         let lost = match lost {
             0 => String::new(),
             n => {
-                format!("; {n} on nodes that are not Ready hold their places until they are known to be gone")
+                format!(
+                    "; they wait for room: {n} on nodes that are not Ready still count, until they are known to be gone"
+                )
             }
         };
-        return Some(format!("{missing} {pods} of revision {} {are} being made{lost}", app.update));
+        return Some(format!("{missing} {pods} of revision {} {have} yet to be made{lost}", app.update));
     }
     // Replicas without a pod, mostly, that are taken back; or a choice that is under way.
     let more = snapshot.total().checked_sub(app.replicas).filter(|more| *more > 0)?;
@@ -324,7 +372,7 @@ pub(crate) fn no_room(snapshot: &Snapshot<'_>, words: &str) -> String {
 /// Room helps against a quota, and against nothing else that refuses a pod.
 fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
     if words.contains("exceeded quota") {
-        return what_makes_room(snapshot, 0);
+        return what_makes_room(snapshot, None);
     }
     "change the policy or webhook that refuses it; it is tried again by itself".to_owned()
 }
@@ -335,8 +383,8 @@ fn room_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
         || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
 }
 
-/// `patience`: an autoscaler may bring a node in that time.
-fn what_makes_room(snapshot: &Snapshot<'_>, patience: u32) -> String {
+/// `from`: an autoscaler may bring a node until then.
+fn what_makes_room(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
     let app = &snapshot.observed.app;
     if superseded_pods(snapshot) == 0 || app.max_surge == 0 {
         return "make room".to_owned();
@@ -344,8 +392,15 @@ fn what_makes_room(snapshot: &Snapshot<'_>, patience: u32) -> String {
     if app.max_unavailable == 0 {
         return "make room, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes room for a new one".to_owned();
     }
-    let when = if patience == 0 { String::new() } else { format!("after {patience} s ") };
-    format!("{when}one serving pod at a time makes room for a new one, as spec.rollout.maxUnavailable allows")
+    match from.filter(|at| !snapshot.clock.past(*at)) {
+        Some(at) => format!(
+            "at {} (surgeTimeoutSeconds) one serving pod makes room for it by itself",
+            whole_seconds(at)
+        ),
+        None => {
+            "one serving pod at a time makes room by itself, as spec.rollout.maxUnavailable allows".to_owned()
+        }
+    }
 }
 
 /// The exact command that fences the first of the user's own Services.

@@ -135,7 +135,7 @@ async fn where_a_wrong_choice_would_lose_something_a_slow_api_server_is_waited_f
     stage.change(&template("1"));
     stage
         .until("Held, with what was measured", CALM, |s| {
-            says(s, "Held", "too slow to retire safely. A dry run of the scale took 0.7 s")
+            says(s, "Held", "too slow to end it safely. A dry run of the scale took 0.7 s")
         })
         .await;
     assert_eq!(stage.deletions(), 0);

@@ -336,7 +336,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The pod waits, and what was measured is told.
 fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Outcome {
     let message = format!(
-        "pod {} may be ended and is kept: the API server is too slow to retire safely. A dry run of the scale took {:.1} s, and a scale more than {:.1} s after \
+        "pod {} may be ended and is kept: the API server is too slow to end it safely. A dry run of the scale took {:.1} s, and a scale more than {:.1} s after \
          the DELETE could cost a busy pod",
         what.pod.name,
         took.as_secs_f64(),

@@ -78,8 +78,10 @@ impl Campaign {
                     return format!("no renewal of the lease came through within {deadline:?}");
                 }
                 Step::Lost(Lost::Taken) => {
-                    let holder = self.elector.holder().map_or("nobody", |holder| holder.0.as_str());
-                    return format!("the lease is held by {holder} now");
+                    return match self.elector.holder() {
+                        Some(holder) => format!("another operator holds the lease now: {}", holder.0),
+                        None => "somebody deleted or released the lease".to_owned(),
+                    };
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! No request that changes anything leaves this process while it does not lead. Dry runs neither: they are asked by who would then do it.
+//! No request that changes anything leaves this process while it does not lead. No dry run either: only the leader would act on its answer.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Service<Request<Body>> for Fence {
     }
 }
 
-/// Has the API server itself give the request up after so long, webhooks included, and say in whose midst.
+/// Has the API server itself give the request up after so long, webhooks included, and name the one that it was waiting for.
 fn bound(uri: &mut Uri, within: Duration) {
     let joint = if uri.query().is_some() { '&' } else { '?' };
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);

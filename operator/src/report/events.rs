@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
 use graceful_plan::{
-    ConditionReport, Containers, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report,
+    ConditionReport, Containers, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report, way_out,
 };
 
 use super::left::Left;
@@ -179,12 +179,13 @@ fn held(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happ
     for pod in held {
         if told.held.insert(pod.uid.clone()) {
             let DrainingPodReport { pod: name, uid, in_flight, since, deadline, .. } = pod;
+            let its = observed.pods.iter().find(|p| p.uid == *uid);
+            let help = its.and_then(|pod| way_out(&observed.app.namespace, pod));
             let note = format!(
-                "pod {name} is past its deadline of {} s and held{}: wait, or `kubectl -n {} delete pod {name}` to let it end within its grace \
-                 period",
+                "pod {name} is past its deadline of {} s and held{}{}",
                 deadline.duration_since(*since).as_secs(),
                 had(", with ", *in_flight),
-                observed.app.namespace
+                help.map_or(String::new(), |help| format!(": {help}"))
             );
             found.push(Happening::warning("DrainHeld", note).of(name, uid));
         }

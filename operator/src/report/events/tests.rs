@@ -138,8 +138,8 @@ fn each_pod_that_is_held_has_an_event_of_its_own() {
     let young = NOW - 10;
     let both = |second| vec![draining("a", 0), draining("b", second)];
     let first = tell(told, &seen(both(young), &[("a", 3), ("b", 1)]), "DrainHeld");
-    let words = "pod a is past its deadline of 60 s and held, with 3 in flight: wait, or `kubectl -n apps delete pod a` to let it end within \
-                 its grace period";
+    let words = "pod a is past its deadline of 60 s and held, with 3 in flight: wait, or `kubectl -n apps delete pod a`: it then has its grace \
+                 period of 30 s to finish";
     assert_eq!(first, [(Some("a".to_owned()), words.to_owned())]);
     assert_eq!(about(told, &seen(both(young), &[("a", 2), ("b", 1)]), "DrainHeld"), [].into(), "once");
     let second = seen(both(0), &[("a", 2), ("b", 1)]);
