@@ -119,10 +119,10 @@ struct Nodes {
     /// something of them has run.
     #[arg(long, env = "GRACEFUL_NODE_DRAIN", default_value_t = true, action = ArgAction::Set)]
     node_drain: bool,
-    /// A node leaves when it is cordoned.
+    /// A node is emptied when it is cordoned.
     #[arg(long, env = "GRACEFUL_NODE_DRAIN_ON_CORDON", default_value_t = true, action = ArgAction::Set)]
     node_drain_on_cordon: bool,
-    /// A node leaves when it has one of these taints: keys, with commas between.
+    /// A node is emptied when it has one of these taints: keys, with commas between.
     #[arg(long, env = "GRACEFUL_NODE_DRAIN_TAINTS", value_delimiter = ',', default_values_t = TAINTS.map(str::to_owned))]
     node_drain_taints: Vec<String>,
     /// A node dies soon, whatever is done, when it has one of these taints.

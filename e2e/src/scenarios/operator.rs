@@ -48,7 +48,7 @@ pub(super) async fn operator_killed_during_rollouts(scene: &Scene) -> anyhow::Re
     Ok(())
 }
 
-/// Deletes the leader's pod without grace, and waits until another leads: for the lease, since nobody released it.
+/// Deletes the leader's pod without grace, and waits until another leads. Its kubelet may still let it release the lease; `leader` sends SIGKILL.
 async fn kill(scene: &Scene) -> anyhow::Result<()> {
     let old = leader::holder(scene).await?;
     let pods: Api<Pod> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);

@@ -14,11 +14,11 @@ use crate::index::Index;
 /// Which nodes go, as the chart's `nodeDrain` says it. Taints are named by their keys; their values and effects do not matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeDrain {
-    /// A node leaves when it is cordoned.
+    /// A node is emptied when it is cordoned.
     pub on_cordon: bool,
-    /// It leaves when it has one of these taints.
+    /// It is emptied when it has one of these taints.
     pub taints: BTreeSet<String>,
-    /// It dies soon when it has one of these.
+    /// It is dying when it has one of these.
     pub urgent_taints: BTreeSet<String>,
 }
 
