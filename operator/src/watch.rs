@@ -29,7 +29,7 @@ use crate::concern::{Concerns, by_app, by_budget_selector, by_service_selector, 
 use crate::decode::{Decoded, Lenient};
 use crate::error::chain;
 use crate::index::{Groups, Index};
-use crate::observe::{NodeDrain, Nodes, Stores, node_state as state, orphaning};
+use crate::observe::{NodeDrain, Nodes, Stores, node_state, orphaning};
 use crate::operator::Operator;
 use crate::probe::Trigger;
 use crate::pulse::Pulse;
@@ -219,15 +219,13 @@ impl Asks {
             }
         }
     }
-}
 
-impl Asks {
     /// A node that goes or stays, or is heard or not heard any more, asks for the apps of its pods. All else about it (a heartbeat a minute) concerns nobody.
     fn of_nodes(self, pods: Index<Decoded<Pod>>, drain: Arc<NodeDrain>) -> impl Fn(Told<'_, Decoded<Node>>) {
         move |told| {
             let node = match told {
                 Told::Applied { before: Some(before), now }
-                    if state(before, &drain) == state(now, &drain) =>
+                    if node_state(before, &drain) == node_state(now, &drain) =>
                 {
                     return;
                 }

@@ -1,11 +1,10 @@
 //! Nodes that go. These run alone: a cordon concerns the pods of all tests.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use graceful_api::DrainReason;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::harness::app::AppSpec;
@@ -93,11 +92,9 @@ async fn node(scene: &Scene) -> anyhow::Result<String> {
 }
 
 async fn pods_on(scene: &Scene, node: &str) -> anyhow::Result<usize> {
-    let mut by_node: BTreeMap<String, usize> = BTreeMap::new();
-    for pod in scene.pods().await?.into_iter().filter(|p| p.metadata.deletion_timestamp.is_none()) {
-        *by_node.entry(pod.spec.and_then(|s| s.node_name).unwrap_or_default()).or_default() += 1;
-    }
-    Ok(by_node.remove(node).unwrap_or_default())
+    let there = |pod: &&Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
+    let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
+    Ok(scene.pods().await?.iter().filter(there).filter(stays).count())
 }
 
 /// Whatever became of the test, the others get their node back.

@@ -56,7 +56,8 @@ impl Brake {
             true => self.counted_to.unwrap_or(now).saturating_add(PAUSE).unwrap_or(Timestamp::MAX),
             false => now,
         };
-        self.stopped.then(|| Backoff { cause: BackoffCause::NoProgress,
+        self.stopped.then(|| Backoff {
+            cause: BackoffCause::NoProgress,
             message: format!(
                 "about {} pods were ended for this spec, though there were never more than {} at a time, so something keeps making pods that have to go; until \
                  that stops, one is ended every {} s. Who else writes to its Deployments, what evicts its pods?",

@@ -11,7 +11,7 @@ use graceful_api::conditions::Reason;
 use crate::draft::Draft;
 use crate::drains::needs_no_drain;
 use crate::observed::{Deletion, NodeFate, Pod, Readiness, Warning};
-use crate::rollout::{Course, known_in_flight, still_serving, unroute};
+use crate::rollout::{Course, idlest_first, still_serving, unroute};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
 use crate::waiting_for::new_pod;
@@ -33,7 +33,7 @@ pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Drains what the budget allows of the pods whose node is emptied, before all other drains; the idlest first.
 pub(crate) fn empty(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
     let mut pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
-    pods.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
+    idlest_first(snapshot, &mut pods);
     let mut kept = false;
     for pod in pods {
         let cost = i64::from(snapshot.takes_work(pod));
@@ -71,48 +71,53 @@ pub(crate) fn comes_first(snapshot: &Snapshot<'_>) -> bool {
 
 /// The drain was for a node that stays after all: its pod goes back to work, and what was made in its place is too much.
 pub(crate) fn is_called_off(pod: &Pod) -> bool {
-    pod.stays() && pod.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain)
+    pod.stays() && drains_for_its_node(pod)
 }
 
 /// Some node with pods of the app goes.
 pub(crate) fn is_under_way(snapshot: &Snapshot<'_>) -> bool {
-    let drains = |p: &&&Pod| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain);
-    snapshot.on_going_nodes().next().is_some() || snapshot.live.iter().any(|p| drains(&p))
+    snapshot.on_going_nodes().next().is_some() || snapshot.live.iter().any(|p| drains_for_its_node(p))
 }
 
-/// WAITING-FOR's parts: pods that have yet to leave their nodes, what keeps their replacement from serving, and nodes that are dying or shut down.
-pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Option<Vec<String>> {
-    let app = &snapshot.observed.app;
-    if app.deletion != Deletion::No {
-        return None;
-    }
-    let on = |fate| snapshot.live.iter().copied().filter(move |p: &&Pod| p.node.fate == fate);
+fn drains_for_its_node(pod: &Pod) -> bool {
+    pod.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain)
+}
+
+/// WAITING-FOR's parts: pods that have yet to leave their nodes, nodes that are dying or shut down, and what keeps a replacement from serving.
+pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Vec<String> {
     let mut parts = Vec::new();
-    let emptied: Vec<_> = on(NodeFate::Emptied).filter(|p| p.routed).collect();
-    let (have, each) = if emptied.len() == 1 {
-        ("1 pod has".to_owned(), "")
-    } else {
-        (format!("{} pods have", emptied.len()), "each ")
+    if snapshot.observed.app.deletion != Deletion::No {
+        return parts;
+    }
+    parts.extend(yet_to_leave(snapshot));
+    for (fate, what) in [
+        (NodeFate::Dying, "about to be shut down: its pods drain, and are replaced elsewhere"),
+        (NodeFate::ShutDown, "shut down (node.kubernetes.io/out-of-service): its pods are replaced"),
+    ] {
+        let on = snapshot.live.iter().filter(|p| p.node.fate == fate);
+        let names: BTreeSet<_> = on.filter_map(|p| p.node.name.as_deref()).collect();
+        parts.extend(names.into_iter().map(|name| format!("node {name} is {what}")));
+    }
+    if !parts.is_empty() {
+        parts.extend(coming(snapshot));
+    }
+    parts
+}
+
+fn yet_to_leave(snapshot: &Snapshot<'_>) -> Option<String> {
+    let app = &snapshot.observed.app;
+    let pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
+    let (have, each) = match pods.len() {
+        0 => return None,
+        1 => ("1 pod has".to_owned(), ""),
+        n => (format!("{n} pods have"), "each "),
     };
     let how = match (app.max_surge, app.max_unavailable) {
         (0, _) => "as far as spec.rollout.maxUnavailable allows".to_owned(),
         (_, 0) => format!("{each}once another serves in its place"),
         _ => "as fast as spec.rollout.maxSurge and maxUnavailable allow".to_owned(),
     };
-    if !emptied.is_empty() {
-        parts.push(format!("{have} to leave {}, {how}", nodes(emptied.into_iter()).0));
-    }
-    for (fate, what) in [
-        (NodeFate::Dying, "about to be shut down: its pods drain, and are replaced elsewhere"),
-        (NodeFate::ShutDown, "shut down (node.kubernetes.io/out-of-service): its pods are replaced"),
-    ] {
-        let names: BTreeSet<_> = on(fate).filter_map(|p| p.node.name.as_deref()).collect();
-        parts.extend(names.into_iter().map(|name| format!("node {name} is {what}")));
-    }
-    if !parts.is_empty() {
-        parts.extend(coming(snapshot));
-    }
-    (!parts.is_empty()).then_some(parts)
+    Some(format!("{have} to leave {}, {how}", nodes(pods.into_iter()).0))
 }
 
 /// What keeps the first replacement from serving, of whichever revision it is.

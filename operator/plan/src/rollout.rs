@@ -256,7 +256,7 @@ fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
         .routed()
         .filter(|p| p.stays() && snapshot.superseded(p) && needs_no_drain(snapshot, p).is_none())
         .collect();
-    old.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
+    idlest_first(snapshot, &mut old);
     for pod in old {
         let cost = i64::from(snapshot.takes_work(pod));
         // One that was never Ready goes where its revision can spare it, and nowhere else: it may be there to replace what serves.
@@ -331,8 +331,13 @@ fn all_fresh(snapshot: &Snapshot<'_>, draft: &mut Draft, candidates: &[&Pod]) ->
     })
 }
 
+/// In the order in which they are taken out of service: first what takes no work, then the idlest, then the oldest.
+pub(crate) fn idlest_first(snapshot: &Snapshot<'_>, pods: &mut [&Pod]) {
+    pods.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
+}
+
 /// Unknown is busy: it ranks last.
-pub(crate) fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
+fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
     let contact = snapshot.contact(pod).filter(|c| c.error.is_none());
     contact.and_then(|c| c.answer.as_ref()).map_or(u64::MAX, |a| a.in_flight.total)
 }

@@ -45,10 +45,10 @@ pub(crate) fn sentence(
     parts.extend(no_pods(snapshot).filter(|said| !parts.contains(said)));
     parts.extend(drains(snapshot));
     let leaving = node_drain::sentences(snapshot);
-    if parts.is_empty() && leaving.is_none() {
+    if parts.is_empty() && leaving.is_empty() {
         parts.extend(new_pods(snapshot));
     }
-    for part in leaving.into_iter().flatten() {
+    for part in leaving {
         if !parts.contains(&part) {
             parts.push(part);
         }

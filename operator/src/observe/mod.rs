@@ -58,8 +58,6 @@ pub(crate) struct Observation {
     pub(crate) local_services: Vec<String>,
     /// The EndpointSlices of ours that keep lingering pods reachable.
     pub(crate) lingering: BTreeMap<PodUid, Vec<String>>,
-    /// The node of each pod, by the pod's name.
-    pub(crate) nodes: BTreeMap<String, String>,
     /// Pods with the app's label that no Deployment in the view owns: it lost its label or is gone, or they are not the app's.
     pub(crate) strangers: Vec<graceful_plan::Pod>,
     /// How each pod that has finished was ended, where Kubernetes says it.
@@ -198,10 +196,6 @@ pub(crate) async fn observe(
             .iter()
             .filter_map(|(p, _)| Some((pods::uid(p), p.annotations().get(names::LINGERING)?)))
             .map(|(uid, slices)| (uid, slices.split(',').map(str::to_owned).collect()))
-            .collect(),
-        nodes: pods
-            .iter()
-            .filter_map(|(p, _)| Some((p.name_any(), p.spec.as_ref()?.node_name.clone()?)))
             .collect(),
         strangers: view
             .pods

@@ -115,10 +115,11 @@ fn draining_pod(seen: &Observation, report: &DrainingPodReport) -> DrainingPod {
         last_contact,
         error,
     } = report;
+    let found = seen.observed.pods.iter().find(|p| p.name == *pod);
     DrainingPod {
         pod: pod.clone(),
-        revision: seen.observed.pods.iter().find(|p| p.name == *pod).map(|p| p.revision.0.clone()),
-        node: seen.nodes.get(pod).cloned(),
+        revision: found.map(|p| p.revision.0.clone()),
+        node: found.and_then(|p| p.node.name.clone()),
         reason: *reason,
         state: *state,
         in_flight: in_flight.map(count),

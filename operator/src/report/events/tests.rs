@@ -113,7 +113,6 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         versions: BTreeMap::new(),
         local_services: Vec::new(),
         lingering: BTreeMap::new(),
-        nodes: BTreeMap::new(),
         deployments: BTreeMap::new(),
         strangers: Vec::new(),
         endings: BTreeMap::new(),
