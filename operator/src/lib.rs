@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod api_faults;
 mod app_ref;
+mod clock;
 mod concern;
 mod contest;
 mod decode;

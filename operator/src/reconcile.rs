@@ -17,7 +17,7 @@ use crate::decode::Decoded;
 use crate::error::{Error, chain};
 use crate::execute::{GROWN_OLD, Outcome, Scene, execute};
 use crate::memory::AppMemory;
-use crate::observe::{Trust, observe};
+use crate::observe::{Newest, Trust, newest, observe};
 use crate::operator::Operator;
 use crate::report::{report, report_invalid, report_stalled};
 use crate::requeue::{Due, Execution, Fault, RESTING};
@@ -84,6 +84,16 @@ async fn step(
     assert!(!app.annotations().contains_key("test/panic"), "a test wants a panic");
 
     // Observe: reads, from memory or live. An invalid spec is told, nothing is touched, and what is said to pods goes on.
+    let read;
+    let newest = newest(sources, app, requeue.longest(), writes, sightings).await;
+    let app = match newest.map_err(|error| Failure { error, reading: true })? {
+        Newest::AsKnown => app,
+        Newest::Read(app) => {
+            read = app;
+            &*read
+        }
+        Newest::Gone => return Ok(requeue.idle(None)), // the watch says so as well, sooner or later
+    };
     let orphaned = operator.memory.orphaned(&app.uid().unwrap_or_default());
     let trust = Trust { orphaned, watches_for: requeue.longest() };
     let seen = observe(sources, app, trust, writes, sightings).await;
@@ -96,7 +106,7 @@ async fn step(
     };
 
     // Plan: pure.
-    let mut plan = graceful_plan::plan(&seen.observed, Timestamp::now());
+    let mut plan = graceful_plan::plan(&seen.observed, sources.clock.now());
 
     // Converse: what is said to which pod from now on; their answers come by themselves.
     sources.probes.converse(app_ref, &plan.conversations, &seen.targets);
@@ -143,7 +153,8 @@ async fn step(
         Outcome::LookAgain(GROWN_OLD) => Execution::GrewOld,
         Outcome::Refused(_) | Outcome::LookAgain(_) => Execution::Surprised,
     };
-    let until = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    let until =
+        |at: Timestamp| Duration::try_from(at.duration_since(sources.clock.now())).unwrap_or_default();
     let due = Due { plan: plan.wake_at.map(until), retry: writes.next_retry(), report: told? };
     Ok(requeue.planned(execution, due, rand::random_range(0.7..1.0)))
 }

@@ -79,10 +79,10 @@ impl Refusals {
     }
 
     /// What the last write met, while that is worth telling.
-    pub(crate) fn of(&self, of: &Of) -> Option<Backoff> {
+    pub(crate) fn of(&self, of: &Of, now: Timestamp) -> Option<Backoff> {
         let refused = self.0.get(of).filter(|r| !r.passed && r.at.elapsed() < r.pause() + TOLD)?;
         let left = refused.pause().saturating_sub(refused.at.elapsed());
-        let until = Timestamp::now().saturating_add(SignedDuration::try_from(left).unwrap_or_default());
+        let until = now.saturating_add(SignedDuration::try_from(left).unwrap_or_default());
         Some(Backoff {
             cause: refused.kind,
             message: refused.message.clone(),
@@ -134,7 +134,7 @@ mod tests {
         };
         assert_eq!([0; 3].map(|_| pause(&mut refusals)), [5, 10, 20]);
         refusals.cleared(&deployment());
-        assert_eq!(refusals.of(&deployment()), None, "it is told no more");
+        assert_eq!(refusals.of(&deployment(), Timestamp::UNIX_EPOCH), None, "it is told no more");
         assert_eq!(pause(&mut refusals), 40, "one write is taken and the other refused, by turns");
         for _ in 0..40 {
             assert!(pause(&mut refusals) <= 60);

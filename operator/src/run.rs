@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::app_ref::AppRef;
+use crate::clock::{Clock, heard_by};
 use crate::decode::Decoded;
 use crate::error::CALL_DEADLINE;
 use crate::index::Index;
@@ -64,10 +65,10 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + 'st
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
     info!(server = %config.cluster_url, listen = %settings.listen, "the operator starts");
     let watching = client(config.clone(), None)?;
-    let writing = client(config.clone(), Some(CALL_DEADLINE + Duration::from_secs(3)))?;
+    let calling = client(config.clone(), Some(CALL_DEADLINE + Duration::from_secs(3)))?;
     // On connections of its own: a renewal must not queue behind other calls.
     let renewing = client(config, Some(CALL_DEADLINE))?;
-    run_with(&watching, writing, renewing, listener, settings, stop).await?;
+    run_with(watching, calling, renewing, listener, settings, stop).await?;
     info!("the operator has stopped");
     Ok(())
 }
@@ -87,45 +88,63 @@ fn client(mut config: Config, read_timeout: Option<Duration>) -> anyhow::Result<
 /// # Errors
 /// When a part without which it would be blind or mute has ended, or leadership is lost: it is to be started anew.
 pub async fn run_with(
-    watching: &Client,
+    watching: Client,
     calling: Client,
     renewing: Client,
     listener: TcpListener,
     settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let clock = Clock::default();
+    let heard = |client| heard_by(&clock, client);
     let Settings { instance, lease, .. } = &settings;
-    let campaign = lease.clone().map(|lease| Campaign::new(renewing, lease, instance.as_deref()));
-    run_on(watching, calling, campaign, listener, settings, Asker::default(), stop).await
+    let campaign = lease.clone().map(|lease| Campaign::new(heard(renewing), lease, instance.as_deref()));
+    let means = Means {
+        watching: heard(watching),
+        calling: heard(calling),
+        campaign,
+        asker: Asker::default(),
+        clock: clock.clone(),
+    };
+    run_on(means, listener, settings, stop).await
 }
 
-/// The same with an asker that tests may let reach loopback.
+/// What the operator reaches the world by; tests have others.
+pub(crate) struct Means {
+    pub(crate) watching: Client,
+    pub(crate) calling: Client,
+    pub(crate) campaign: Option<Campaign>,
+    pub(crate) asker: Asker,
+    /// Set by what the clients hear.
+    pub(crate) clock: Clock,
+}
+
 pub(crate) async fn run_on(
-    watching: &Client,
-    calling: Client,
-    campaign: Option<Campaign>,
+    means: Means,
     listener: TcpListener,
     settings: Settings,
-    asker: Asker,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let Means { watching, calling, campaign, asker, clock } = means;
     let leadership = campaign.as_ref().map(Campaign::leadership).unwrap_or_default();
     let calling = fenced(calling, leadership.clone());
     let asker = asker.led_by(leadership.clone());
     let metrics = Arc::new(Metrics::new(leadership.clone()));
     let (trigger, triggered) = Trigger::new();
-    let follows = Follows::new(watching, settings.node_drain);
+    let follows = Follows::new(&watching, settings.node_drain);
     metrics.follow(follows.apps());
     let operator = Arc::new(Operator {
         reporter: Reporter {
             recorder: Recorder::new(calling.clone(), settings.instance),
             client: calling.clone(),
             metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
         },
         sources: Sources {
             client: calling,
             stores: follows.stores(),
-            probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics)),
+            probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics), clock.clone()),
+            clock,
         },
         memory: Memory::new(campaign.is_some()),
         pulse: Arc::default(),
@@ -230,6 +249,7 @@ async fn work(
     if !stand_by(&operator, &mut triggered, &mut stopped).await {
         return;
     }
+    operator.sources.clock.begin_to_use();
     let mut schedule = Schedule::default();
     // Of those that asked while this operator stood by, nothing was kept: all are looked at.
     for app in apps.all() {

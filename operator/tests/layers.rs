@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// From the top down. Whoever adds a module says here what it stands on.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "run",
     "watch",
     "reconcile",
@@ -28,6 +28,7 @@ const ORDER: [&str; 23] = [
     "pulse",
     "index",
     "decode",
+    "clock",
     "app_ref",
 ];
 
@@ -83,5 +84,21 @@ fn imports_point_down() -> io::Result<()> {
         "modules that are gone: {:?}",
         ORDER.iter().filter(|m| !seen.contains(**m)).collect::<Vec<_>>()
     );
+    Ok(())
+}
+
+/// Decisions are made by `clock`, which nobody sets. What reads the clock of the day writes it down for people, or has no other.
+#[test]
+fn the_clock_of_the_day_decides_nothing() -> io::Result<()> {
+    let may = ["clock.rs", "telemetry/metrics.rs", "report/recorder.rs", "leader/campaign.rs", "decode.rs"];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in files(&src)? {
+        let name = file.strip_prefix(&src).unwrap_or(&file).to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file)?;
+        let production = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let test = ["tests", "api_faults", "hostile", "fuzzing"].iter().any(|part| name.contains(part));
+        let reads = production.lines().filter(|line| line.contains("Timestamp::now()")).count();
+        assert!(test || may.contains(&name.as_str()) || reads == 0, "{name} reads the clock of the day");
+    }
     Ok(())
 }

@@ -1,12 +1,15 @@
 //! Two operators and one lease: whichever dies, is stopped or loses it, the other goes on, and nothing is lost between them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::scenarios::{Limits, Stage, spec, template};
+use super::cluster::alive;
+use super::scenarios::{CALM, Limits, Stage, node, spec, template};
+use crate::clock::Clock;
 use crate::leader::Timing;
 
 /// A twentieth of what they are, in the proportions of the defaults.
@@ -31,7 +34,7 @@ impl Two {
     async fn keep(&mut self, stage: &Stage) {
         for (n, one) in self.all.iter_mut().enumerate() {
             if one.as_ref().is_none_or(|(operator, _)| operator.is_finished()) {
-                *one = Some(stage.elected(&format!("operator-{n}"), fast()).await);
+                *one = Some(stage.elected(&format!("operator-{n}"), fast(), Clock::default()).await);
             }
         }
     }
@@ -84,5 +87,115 @@ async fn nothing_is_lost_while_leadership_changes_hands() {
         two.keep(&stage).await;
         stage.until("a rollout", limits(3), |s| s.settled(&next, 3)).await;
     }
+    stage.lost_nothing();
+}
+
+/// A deadline is the same moment for both, whatever time their nodes have: nothing is cut early, and nothing is kept for an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_an_hour_apart_move_no_deadline() {
+    for (seed, hours) in [(32, 1), (33, -1)] {
+        let mut stage = Stage::bare(seed, 0);
+        let mut spec = spec(1);
+        spec["drain"] = json!({"lingerSeconds": 0, "deadlineSeconds": 5, "onDeadline": "Terminate"});
+        let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp", "metadata": {"name": "tasks"}, "spec": spec});
+        stage.world.write(|w| w.create("gracefulapps", "apps", app).unwrap());
+        let (first, stop) = stage.elected("operator-0", fast(), Clock::default()).await;
+        stage.until("a pod", CALM, |s| s.settled("0", 1)).await;
+        let _task = stage.hold_a_task();
+        stage.change(&template("1"));
+        let draining = |s: &Stage| {
+            let since = |p: &Value| !p["metadata"]["annotations"]["graceful.dev/drain-since"].is_null();
+            s.world.list("pods").iter().any(|p| alive(p) && since(p))
+        };
+        stage.until("a drain", CALM, draining).await;
+        let began = Instant::now();
+        stop.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        let now = Timestamp::now() + SignedDuration::from_hours(hours);
+        let (second, _stop) = stage.elected("operator-1", fast(), Clock::of(now)).await;
+        stage.until("the cut", CALM, |s| !draining(s)).await;
+        second.abort();
+        // An answer's date is in whole seconds.
+        let after = began.elapsed();
+        assert!(after > Duration::from_millis(3500), "cut {after:?} after it began, of 5 s");
+        assert!(after < Duration::from_secs(15), "cut {after:?} after it began, of 5 s");
+    }
+}
+
+/// The standby's watch of one kind is dead without a word as it takes over: what it would do by it is not done.
+struct Handover {
+    stage: Stage,
+    first: One,
+    second: One,
+}
+
+impl Handover {
+    async fn of(seed: u64, replicas: u32, blind_to: &'static str) -> Self {
+        let mut stage = Stage::bare(seed, 0);
+        stage.world.write(|w| w.create("nodes", "", node("n2")).unwrap());
+        let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+            "metadata": {"name": "tasks"}, "spec": spec(replicas)});
+        stage.world.write(|w| w.create("gracefulapps", "apps", app).unwrap());
+        let first = stage.elected("operator-0", fast(), Clock::default()).await;
+        stage.until("the first pods", CALM, |s| s.settled("0", u64::from(replicas))).await;
+        let dice = stage.dice.of_one();
+        let second = stage.elected_with("operator-1", fast(), Clock::default(), &dice).await;
+        tokio::time::sleep(Duration::from_millis(200)).await; // it has listed all by then
+        dice.go_blind(blind_to);
+        Self { stage, first, second }
+    }
+
+    /// The first is stopped; what the second has made of it two seconds after it leads.
+    async fn done(self) -> (Stage, One) {
+        let Self { mut stage, first: (operator, stop), second } = self;
+        stop.send(()).unwrap();
+        operator.await.unwrap().unwrap();
+        stage.until("the other leads", CALM, |s| Two::leader(s) == Some(1)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        (stage, second)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_went_under_another_leader_is_not_made_again() {
+    let mut handover = Handover::of(34, 1, "gracefulapps").await;
+    handover.stage.delete();
+    handover.stage.until("nothing is left", CALM, Stage::nothing_left).await;
+    let (stage, (second, _stop)) = handover.done().await;
+    second.abort();
+    assert!(stage.nothing_left(), "{:?}", stage.world.list("deployments"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_that_changed_under_another_leader_is_not_rolled_back() {
+    let mut handover = Handover::of(35, 2, "gracefulapps").await;
+    handover.stage.change(&template("1"));
+    handover.stage.until("the rollout", CALM, |s| s.settled("1", 2)).await;
+    let (stage, (second, _stop)) = handover.done().await;
+    second.abort();
+    assert!(stage.settled("1", 2), "{:?}", stage.world.list("pods"));
+    stage.lost_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_drains_for_its_node_is_not_put_back_by_the_next_leader() {
+    let mut handover = Handover::of(36, 1, "nodes").await;
+    let task = handover.stage.hold_a_task();
+    handover.stage.world.write(|w| {
+        let cordon = |node: &mut Value| {
+            node["spec"]["unschedulable"] = json!(true);
+            Ok(())
+        };
+        w.edit(&("nodes".to_owned(), String::new(), "n1".to_owned()), &json!({}), cordon).unwrap();
+    });
+    let drains = |s: &Stage| {
+        let reason = |p: &Value| p["metadata"]["annotations"]["graceful.dev/drain-reason"] == "NodeDrain";
+        s.world.list("pods").iter().any(|p| alive(p) && reason(p))
+    };
+    handover.stage.until("it drains", CALM, drains).await;
+    let (stage, (second, _stop)) = handover.done().await;
+    second.abort();
+    assert!(drains(&stage), "{:?}", stage.world.list("pods"));
+    drop(task);
     stage.lost_nothing();
 }

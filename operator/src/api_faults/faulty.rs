@@ -19,6 +19,8 @@ pub(super) struct Dice {
     rng: Arc<Mutex<StdRng>>,
     /// Of a hundred calls, so many go wrong.
     percent: Arc<AtomicU32>,
+    /// Watches of this kind hear nothing more, and do not end: a connection that is dead without a word.
+    blind: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Dice {
@@ -26,7 +28,21 @@ impl Dice {
         Self {
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             percent: Arc::new(AtomicU32::new(percent)),
+            blind: Arc::default(),
         }
+    }
+
+    /// For one operator, which may go blind alone.
+    pub(super) fn of_one(&self) -> Self {
+        Self { blind: Arc::default(), ..self.clone() }
+    }
+
+    pub(super) fn go_blind(&self, to: &'static str) {
+        *self.blind.lock().unwrap() = Some(to);
+    }
+
+    pub(super) fn is_blind(&self, to: &str) -> bool {
+        *self.blind.lock().unwrap() == Some(to)
     }
 
     /// From now on nothing goes wrong.

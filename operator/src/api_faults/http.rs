@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use futures::stream;
+use http::header::DATE;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -270,6 +271,10 @@ fn watch(world: &World, target: Target, dice: Dice) -> Answer {
     let state = (world.clone(), target, from, dice);
     let events = stream::unfold(state, |(world, target, mut seen, mut dice)| async move {
         loop {
+            if dice.is_blind(&target.plural) {
+                world.changed().await;
+                continue;
+            }
             let next = {
                 let objects = world.open();
                 objects.log.iter().find(|(v, plural, _)| *v > seen && *plural == target.plural).cloned()
@@ -296,12 +301,20 @@ fn watch(world: &World, target: Target, dice: Dice) -> Answer {
             return Some((Ok(Frame::data(line)), (world, target, seen, dice)));
         }
     });
-    Response::new(StreamBody::new(events).boxed_unsync())
+    dated(StreamBody::new(events).boxed_unsync())
 }
 
 fn reply(code: StatusCode, body: &Value) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())).boxed_unsync());
+    let mut answer = dated(Full::new(Bytes::from(body.to_string())).boxed_unsync());
     *answer.status_mut() = code;
+    answer
+}
+
+/// Every API server says what time it has.
+fn dated(body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+    let mut answer = Response::new(body);
+    let now = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&jiff::Timestamp::now());
+    answer.headers_mut().insert(DATE, now.unwrap().parse().unwrap());
     answer
 }
 

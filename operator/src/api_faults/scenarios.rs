@@ -15,14 +15,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::cluster::{ADMIN, Cluster, Ledger, Processes, alive, ready};
 use super::faulty::{Dice, client};
 use super::world::{World, merge};
+use crate::clock::{Clock, heard_by};
 use crate::leader::{Campaign, Lease, Timing};
 use crate::observe::NodeDrain;
 use crate::probe::Asker;
-use crate::run::{Settings, run_on};
+use crate::run::{Means, Settings, run_on};
 
 pub(super) struct Stage {
     pub(super) world: World,
-    dice: Dice,
+    pub(super) dice: Dice,
     pub(super) ledger: Arc<Ledger>,
     processes: Processes,
     _played: JoinSet<()>,
@@ -81,21 +82,34 @@ impl Stage {
         (self.operator, self.port) = (Some(operator), Some(port));
     }
 
-    /// One of several operators that elect a leader. It stops when it is told to.
+    /// One of several operators that elect a leader, on a node whose clock says this. It stops when it is told to.
     pub(super) async fn elected(
         &self,
         name: &str,
         timing: Timing,
+        clock: Clock,
     ) -> (JoinHandle<anyhow::Result<()>>, oneshot::Sender<()>) {
-        let (watching, calling) = (client(&self.world, &self.dice), client(&self.world, &self.dice));
+        self.elected_with(name, timing, clock, &self.dice).await
+    }
+
+    /// The same, with a luck of its own.
+    pub(super) async fn elected_with(
+        &self,
+        name: &str,
+        timing: Timing,
+        clock: Clock,
+        dice: &Dice,
+    ) -> (JoinHandle<anyhow::Result<()>>, oneshot::Sender<()>) {
+        let client = || heard_by(&clock, client(&self.world, dice));
         let lease = Lease { namespace: "apps".to_owned(), name: "operator".to_owned(), timing };
-        let campaign = Campaign::new(client(&self.world, &self.dice), lease, Some(name));
+        let campaign = Some(Campaign::new(client(), lease, Some(name)));
+        let (watching, calling) = (client(), client());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let settings = Settings {
             listen,
             instance: None,
-            node_drain: None,
+            node_drain: Some(NodeDrain::default()),
             namespaces: ["apps".to_owned()].into(),
             lease: None,
         };
@@ -103,7 +117,8 @@ impl Stage {
         let operator = tokio::spawn(async move {
             let asker = Asker::that_reaches_loopback();
             let stopped = async { drop(stopped.await) };
-            run_on(&watching, calling, Some(campaign), listener, settings, asker, stopped).await
+            let means = Means { watching, calling, campaign, asker, clock };
+            run_on(means, listener, settings, stopped).await
         });
         (operator, stop)
     }
@@ -264,7 +279,10 @@ pub(super) struct Limits {
 pub(super) const CALM: Limits = Limits { serving: 0, pods: u64::MAX, kills: false };
 
 async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
-    let (watching, calling) = (client(world, dice), client(world, dice));
+    let clock = Clock::default();
+    let client = || heard_by(&clock, client(world, dice));
+    let (watching, calling, asker) = (client(), client(), Asker::that_reaches_loopback());
+    let means = Means { watching, calling, campaign: None, asker, clock };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap();
     let operator = tokio::spawn(async move {
@@ -278,9 +296,7 @@ async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
             namespaces,
             lease: None,
         };
-        run_on(&watching, calling, None, listener, settings, Asker::that_reaches_loopback(), never)
-            .await
-            .unwrap();
+        run_on(means, listener, settings, never).await.unwrap();
     });
     (operator, port)
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graceful_api::{RevisionHash, names};
+use graceful_api::{DrainReason, RevisionHash, names};
 use graceful_plan::retire::unroutes_in_time;
-use graceful_plan::{DeletionCost, DrainMark, Epoch, PodRef};
+use graceful_plan::{DeletionCost, DrainMark, Epoch, NodeFate, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -64,7 +64,19 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
     };
+    if node_goes(scene, pod).await? {
+        return Ok(Outcome::LookAgain("its node goes all the same"));
+    }
     patch(scene, pod, Some(&version), &json!({(names::SERVING_LABEL): names::SERVING}), &annotations).await
+}
+
+/// Whether a pod that drains for its node, which is said to stay now, was drained rightly: the watch may be late, and would send clients to a node that dies.
+async fn node_goes(scene: &Scene<'_>, pod: &PodRef) -> Result<bool, Error> {
+    let seen = scene.seen.observed.pods.iter().find(|p| p.uid == pod.uid);
+    let for_its_node = seen.filter(|p| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain));
+    let Some(name) = for_its_node.and_then(|p| p.node.name.as_deref()) else { return Ok(false) };
+    let node = scene.sources.stores.nodes.read(&scene.sources.client, name).await?;
+    Ok(node.fate != NodeFate::Stays)
 }
 
 async fn patch(

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use graceful_api::{RevisionHash, names};
 use graceful_plan::retire::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_scale_first};
 use graceful_plan::{BackoffCause, PodRef, PodUid, Proof};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -167,7 +166,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
 fn stands(scene: &Scene<'_>, what: &Retirement<'_>) -> bool {
     let Some(policy) = scene.seen.policy(what.revision) else { return false };
     let contacts = scene.sources.probes.contacts([&what.pod.uid].into_iter());
-    retire::still_stands(what.proof, contacts.get(&what.pod.uid), policy, Timestamp::now())
+    retire::still_stands(what.proof, contacts.get(&what.pod.uid), policy, scene.sources.clock.now())
 }
 
 /// Its work has come back, or is known no more.
@@ -243,7 +242,7 @@ async fn scale_first(
     // The ReplicaSet may take any of them: what each has said must stand just now.
     let contacts = scene.sources.probes.contacts(as_well.iter().map(|(uid, _)| uid));
     let stand = |(uid, proof): &&(PodUid, Proof)| {
-        retire::still_stands(*proof, contacts.get(uid), policy, Timestamp::now())
+        retire::still_stands(*proof, contacts.get(uid), policy, scene.sources.clock.now())
     };
     let as_well: Vec<_> = as_well.iter().filter(stand).cloned().collect();
     if !may_scale_first(&pod.uid, proof, &as_well, policy, &pods) {

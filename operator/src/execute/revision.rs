@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use graceful_api::{RevisionHash, Validated, children, names};
 use graceful_plan::{BackoffCause, TemplateVerdict};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -161,7 +160,7 @@ pub(super) async fn mark_proven(scene: &mut Scene<'_>, revision: &RevisionHash) 
 
 /// Any write will do: the Deployment controller looks again at what has changed.
 pub(super) async fn nudge(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
-    annotate(scene, revision, names::NUDGED, Timestamp::now().to_string()).await
+    annotate(scene, revision, names::NUDGED, scene.sources.clock.now().to_string()).await
 }
 
 /// One annotation, tried dry first: an admission that changes the pod template of whatever passes would make a native rollout of our write, and

@@ -12,7 +12,8 @@ use kube::{Api, Client};
 use tracing::{info, warn};
 
 use super::elector::{Elector, Identity, Lost, Record, Step, Version};
-use super::{Leadership, Lease, Term, clock};
+use super::{Leadership, Lease, Term};
+use crate::clock::since_boot;
 use crate::error::chain;
 
 /// One process' candidacy.
@@ -69,7 +70,7 @@ impl Campaign {
 
     async fn stand(&mut self) -> String {
         loop {
-            match self.elector.step(clock::now()) {
+            match self.elector.step(since_boot()) {
                 Step::Wait(left) => tokio::time::sleep(left).await,
                 Step::Read => self.read().await,
                 Step::Write(version) => self.write(version).await,
@@ -88,13 +89,13 @@ impl Campaign {
     }
 
     async fn read(&mut self) {
-        self.elector.asks(clock::now());
+        self.elector.asks(since_boot());
         let answer = self.within(self.api.get_opt(&self.lease.name)).await;
         match answer {
             Ok(object) => {
                 self.hears();
                 let before = self.elector.holder().cloned();
-                self.elector.saw(object.as_ref().and_then(record), clock::now());
+                self.elector.saw(object.as_ref().and_then(record), since_boot());
                 self.object = object;
                 let holder = self.elector.holder().cloned();
                 if let Some(holder) =
@@ -111,7 +112,7 @@ impl Campaign {
     async fn write(&mut self, version: Option<Version>) {
         let before = self.elector.holder().cloned();
         let object = self.written(Some(&self.elector.identity().0), version.as_ref());
-        let sent = clock::now();
+        let sent = since_boot();
         self.elector.asks(sent);
         let answer = match version {
             None => self.within(self.api.create(&PostParams::default(), &object)).await,
@@ -132,9 +133,9 @@ impl Campaign {
             return self.cannot("write the lease", "the answer does not name this process");
         };
         let began = self.elector.until().is_none();
-        self.elector.wrote(record, sent, clock::now());
+        self.elector.wrote(record, sent, since_boot());
         self.object = Some(written);
-        if let Some(until) = self.elector.until().filter(|until| clock::now() < *until) {
+        if let Some(until) = self.elector.until().filter(|until| since_boot() < *until) {
             self.term.extend(until);
             if began {
                 let identity = &self.elector.identity().0;

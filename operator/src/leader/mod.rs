@@ -13,7 +13,6 @@
 //! carry preconditions either way.
 
 mod campaign;
-mod clock;
 mod elector;
 mod fence;
 
@@ -25,6 +24,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::campaign::Campaign;
 pub(crate) use self::fence::fenced;
+use crate::clock::since_boot;
 
 /// Which Lease decides who leads, and how fast.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Leadership {
     pub(crate) fn held(&self) -> bool {
         match self {
             Self::Sole => true,
-            Self::Elected(term) => term.lasts(clock::now()),
+            Self::Elected(term) => term.lasts(since_boot()),
         }
     }
 
@@ -118,7 +118,7 @@ impl Leadership {
 /// Until when this process leads, on its own clock. Over for good once it is over: the process that lost it ends.
 #[derive(Debug, Default)]
 pub(crate) struct Term {
-    /// Nanoseconds of [`clock::now`]; 0 is never.
+    /// Nanoseconds of [`since_boot`]; 0 is never.
     until: AtomicU64,
     begun: watch::Sender<bool>,
 }

@@ -91,7 +91,7 @@ proptest! {
         }
         if let Ok(object) = serde_json::from_value::<Pod>(object) {
             for container in [Some("web"), Some("none"), None] {
-                let parsed = pods::parse(&object, container, |_| graceful_plan::Node::default());
+                let parsed = pods::parse(&object, container, |_| graceful_plan::Node::default(), jiff::Timestamp::now());
                 prop_assert_eq!(parsed.terminating, object.metadata.deletion_timestamp.is_some());
             }
         }

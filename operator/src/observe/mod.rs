@@ -10,15 +10,15 @@ mod surroundings;
 mod trouble;
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use graceful_api::{FieldError, GracefulApp, Policy, RevisionHash, Validated, names};
+use graceful_api::{DrainReason, FieldError, GracefulApp, Policy, RevisionHash, Validated, names};
 use graceful_plan::{
-    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, Observed, PodRef, PodUid,
-    Readiness, Rejections,
+    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodRef,
+    PodUid, Readiness, Rejections,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -36,8 +36,10 @@ pub(crate) use self::surroundings::WantedChildren;
 use self::surroundings::{of_a_deleted, surroundings};
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
+pub(crate) use self::view::{Newest, newest};
 use self::view::{View, list, view};
 use crate::app_ref::AppRef;
+use crate::clock::Clock;
 use crate::decode::Decoded;
 use crate::error::{Error, call};
 use crate::probe::{Probes, Target};
@@ -71,6 +73,7 @@ pub(crate) struct Sources {
     pub(crate) client: Client,
     pub(crate) stores: Stores,
     pub(crate) probes: Probes,
+    pub(crate) clock: Clock,
 }
 
 /// What observing remembers of one app between two looks.
@@ -78,6 +81,8 @@ pub(crate) struct Sources {
 pub(crate) struct Sightings {
     /// When the last live view was taken, or this memory began.
     viewed_live: Option<Instant>,
+    /// The newest GracefulApp that was read live: a watch that shows an older one is behind.
+    newest: Option<Desired>,
     /// Pods of a node whose clock is ahead: since when they are Ready by that clock, and since when we know.
     ready_ahead: HashMap<PodUid, (Timestamp, Timestamp)>,
     /// Pods that ended before they were ever Ready.
@@ -88,6 +93,16 @@ pub(crate) struct Sightings {
     absences: Absences,
     /// When the namespace was last read for whether it goes.
     namespace_read: Option<Instant>,
+}
+
+/// How new a GracefulApp is: its generation, and whether it goes.
+type Desired = (Option<i64>, bool);
+
+impl Sightings {
+    /// A watch can go blind without a word.
+    fn distrust_watches(&self, trust: Duration) -> bool {
+        self.viewed_live.is_some_and(|at| at.elapsed() >= trust)
+    }
 }
 
 /// What is known beside the objects.
@@ -127,6 +142,7 @@ pub(crate) async fn observe(
     let (name, namespace, uid) =
         (app.name_any(), app.namespace().unwrap_or_default(), app.uid().unwrap_or_default());
     let view = view(sources, app, watches_for, writes, sightings).await?;
+    let now = sources.clock.now();
     let unreadable = view.unreadable(&uid);
     if !unreadable.is_empty() {
         return Ok(Err(unreadable));
@@ -140,16 +156,16 @@ pub(crate) async fn observe(
     let valid = valid.ok();
     let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
     let (surroundings, wanted) = match (&valid, deletion) {
-        (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, writes),
+        (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, writes, now),
         _ => {
-            let around = of_a_deleted(&name, &uid, &view, &objects, writes);
+            let around = of_a_deleted(&name, &uid, &view, &objects, writes, now);
             (around, WantedChildren::default())
         }
     };
     let app_ref = AppRef::from_obj(&**app);
     let mut parsed: Vec<_> = pods
         .iter()
-        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| sources.stores.nodes.of(n)))
+        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| sources.stores.nodes.of(n), now))
         .collect();
     let targets: BTreeMap<_, _> =
         pods.iter().filter_map(|(pod, owner)| target(&sources.probes, &app_ref, pod, owner)).collect();
@@ -157,26 +173,29 @@ pub(crate) async fn observe(
     for pod in parsed.iter().filter(|p| {
         matches!(p.containers, Containers::Running | Containers::HalfCrashed) && !targets.contains_key(&p.uid)
     }) {
-        contacts.insert(pod.uid.clone(), unaskable(pod));
+        contacts.insert(pod.uid.clone(), unaskable(pod, now));
+    }
+    if view.live {
+        look_again_at_nodes(sources, &mut parsed).await?;
     }
     for pod in &mut parsed {
-        pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()));
+        pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()), now);
     }
-    ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, Timestamp::now());
+    ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, now);
     writes.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
-    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &writes.refusals)).collect();
-    sightings.lags.look(&mut revisions, Timestamp::now());
+    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &writes.refusals, now)).collect();
+    sightings.lags.look(&mut revisions, now);
     let mut observed = Observed {
-        app: resolved(app, valid.as_ref(), deletion, writes.refusals.of(&Of::Finalizer)),
-        absent: sightings.absences.look(&revisions, &parsed, Timestamp::now()),
+        app: resolved(app, valid.as_ref(), deletion, writes.refusals.of(&Of::Finalizer, now)),
+        absent: sightings.absences.look(&revisions, &parsed, now),
         revisions,
         contacts,
-        rejected: sightings.rejections.look(&parsed, Timestamp::now()),
+        rejected: sightings.rejections.look(&parsed, now),
         pods: parsed,
         surroundings,
     };
-    observed.surroundings.brake = writes.brake.look(&observed, Timestamp::now());
-    if deletion == Deletion::No && suspects_its_namespace(&observed, writes, sightings) {
+    observed.surroundings.brake = writes.brake.look(&observed, now);
+    if deletion == Deletion::No && suspects_its_namespace(&observed, writes, sightings, now) {
         sightings.namespace_read = Some(Instant::now());
         // Asked for the report alone: without an answer it stays as it was.
         writes.namespace_terminating =
@@ -201,11 +220,28 @@ pub(crate) async fn observe(
             .pods
             .iter()
             .filter(|p| owner(p, &ours).is_none())
-            .map(|p| pods::parse(p, None, |n| sources.stores.nodes.of(n)))
+            .map(|p| pods::parse(p, None, |n| sources.stores.nodes.of(n), now))
             .collect(),
         endings: view.pods.iter().filter_map(|p| Some((pods::uid(p), ending(p)?))).collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
     }))
+}
+
+/// Whether pods that drain for their node are put back, and those of a node that is shut down are ended, does not follow from what a late watch shows of it.
+async fn look_again_at_nodes(sources: &Sources, pods: &mut [graceful_plan::Pod]) -> Result<(), Error> {
+    let in_doubt = |p: &graceful_plan::Pod| {
+        let for_its_node = p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain);
+        (for_its_node && p.node.fate == NodeFate::Stays) || p.node.fate == NodeFate::ShutDown
+    };
+    let names: BTreeSet<_> =
+        pods.iter().filter(|p| in_doubt(p)).filter_map(|p| p.node.name.clone()).collect();
+    for name in names {
+        let node = sources.stores.nodes.read(&sources.client, &name).await?;
+        for pod in pods.iter_mut().filter(|p| p.node.name.as_ref() == Some(&name)) {
+            pod.node = node.clone();
+        }
+    }
+    Ok(())
 }
 
 /// A node's clock may be hours ahead: what is Ready from then on is Ready since we first saw it so.
@@ -287,7 +323,14 @@ pub(crate) async fn look(
     });
     let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
     let found = found.filter(|p| pods::uid(p) == pod.uid && belongs(&p.metadata));
-    Ok(Look { pod: found.map(|p| live(sources, &p, &ours)), others })
+    let mut found = found.map(|p| live(sources, &p, &ours));
+    if let Some((pod, _)) = &mut found
+        && pod.node.fate == NodeFate::ShutDown
+        && let Some(name) = pod.node.name.clone()
+    {
+        pod.node = sources.stores.nodes.read(&sources.client, &name).await?;
+    }
+    Ok(Look { pod: found, others })
 }
 
 fn pods_api(sources: &Sources, app: &GracefulApp) -> Api<Decoded<Pod>> {
@@ -300,7 +343,7 @@ fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
 
 fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
     let node = |name: &str| sources.stores.nodes.of(name);
-    (pods::parse(pod, container(ours), node), pod.resource_version().unwrap_or_default())
+    (pods::parse(pod, container(ours), node, sources.clock.now()), pod.resource_version().unwrap_or_default())
 }
 
 impl Observation {
@@ -314,7 +357,8 @@ impl Observation {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn parse_pod(json: &[u8]) {
     if let Ok(pod) = serde_json::from_slice::<Pod>(json) {
-        let _parsed = pods::parse(&pod, Some("web"), |_| graceful_plan::Node::default());
+        let _parsed =
+            pods::parse(&pod, Some("web"), |_| graceful_plan::Node::default(), Timestamp::UNIX_EPOCH);
     }
 }
 
@@ -327,10 +371,10 @@ fn container(owner: &Ours) -> Option<&str> {
 }
 
 /// What stands in the book's place for a pod that runs and must not or cannot be asked: unknown, so busy, and said.
-fn unaskable(pod: &graceful_plan::Pod) -> Contact {
+fn unaskable(pod: &graceful_plan::Pod, now: Timestamp) -> Contact {
     let message = "it cannot be asked: its Deployment's annotation graceful.dev/policy cannot be read, or its address is no pod's own";
     let error = ContactError { message: message.to_owned(), since: pod.created };
-    let asked = Some(Timestamp::now());
+    let asked = Some(now);
     Contact { asked, asking_since: Some(pod.created), error: Some(error), ..Contact::default() }
 }
 
@@ -373,11 +417,16 @@ pub(crate) fn orphaning(app: &GracefulApp) -> bool {
 
 /// A namespace that goes ends its pods first; our own object may be told minutes later. Pods that somebody ends and pods that cannot be made are
 /// how it shows.
-fn suspects_its_namespace(observed: &Observed, writes: &Writes, sightings: &Sightings) -> bool {
+fn suspects_its_namespace(
+    observed: &Observed,
+    writes: &Writes,
+    sightings: &Sightings,
+    now: Timestamp,
+) -> bool {
     let ended = observed.pods.iter().any(|p| p.terminating && p.routed);
     let failing = observed.revisions.iter().any(|r| r.replica_failure.is_some());
     // Of one that goes, a ReplicaSet makes no pod, and after our restart nobody says why.
-    let old = |r: &graceful_plan::Revision| Timestamp::now().duration_since(r.created) > UNMADE;
+    let old = |r: &graceful_plan::Revision| now.duration_since(r.created) > UNMADE;
     let lives = |r: &graceful_plan::Revision| {
         observed.pods.iter().filter(|p| p.lives() && p.revision == r.hash).count()
     };
@@ -449,7 +498,12 @@ mod tests {
         let ready = |since: &str| {
             let pod = json!({"metadata": {"name": "a", "uid": "u"}, "spec": {"containers": []}, "status": {"startTime": "2026-01-01T00:00:00Z",
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]}});
-            vec![pods::parse(&serde_json::from_value(pod).unwrap(), None, |_| graceful_plan::Node::default())]
+            vec![pods::parse(
+                &serde_json::from_value(pod).unwrap(),
+                None,
+                |_| graceful_plan::Node::default(),
+                Timestamp::now(),
+            )]
         };
         let at = |minute: i64| {
             "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_mins(minute)

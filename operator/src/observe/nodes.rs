@@ -6,9 +6,10 @@ use std::sync::Arc;
 use graceful_api::names;
 use graceful_plan::{Kubelet, Node, NodeFate};
 use k8s_openapi::api::core::v1::Node as NodeObject;
-use kube::ResourceExt;
+use kube::{Api, Client, ResourceExt};
 
 use crate::decode::Decoded;
+use crate::error::{Error, call};
 use crate::index::Index;
 
 /// Which nodes go, as the chart's `nodeDrain` says it. Taints are named by their keys; their values and effects do not matter.
@@ -30,7 +31,7 @@ pub const TAINTS: [&str; 3] =
 pub const URGENT_TAINTS: [&str; 2] =
     ["aws-node-termination-handler/spot-itn", "cloud.google.com/impending-node-termination"];
 
-/// Kubernetes' own, by which a person says that a node is shut down and does not come back by itself.
+/// Kubernetes' own, by which a person says that a node is shut down and does not come back by itself; to be taken off when it does.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl Default for NodeDrain {
@@ -41,16 +42,18 @@ impl Default for NodeDrain {
 }
 
 impl NodeDrain {
-    fn fate(&self, node: &NodeObject) -> NodeFate {
+    fn fate(&self, node: &NodeObject, kubelet: Kubelet) -> NodeFate {
         let spec = node.spec.as_ref();
         let taints = || spec.and_then(|s| s.taints.as_ref()).into_iter().flatten().map(|t| t.key.as_str());
         let kept = node.annotations().get(names::KEEP).is_some_and(|keep| keep == "true");
         let cordoned = self.on_cordon && spec.and_then(|s| s.unschedulable) == Some(true);
-        if taints().any(|key| key == OUT_OF_SERVICE) {
+        // Kubernetes goes by it on a node that is not Ready alone. One whose kubelet is heard runs: it was put on too early, or was not taken off.
+        let out_of_service = taints().any(|key| key == OUT_OF_SERVICE);
+        if out_of_service && kubelet == Kubelet::Silent {
             NodeFate::ShutDown
         } else if taints().any(|key| self.urgent_taints.contains(key)) {
             NodeFate::Dying
-        } else if !kept && (cordoned || taints().any(|key| self.taints.contains(key))) {
+        } else if !kept && (cordoned || out_of_service || taints().any(|key| self.taints.contains(key))) {
             NodeFate::Emptied
         } else {
             NodeFate::Stays
@@ -81,28 +84,37 @@ impl Nodes {
         }
     }
 
+    /// The node of this name, read just now: before what a watch shows of it ends a pod, or puts one back.
+    pub(crate) async fn read(&self, client: &Client, name: &str) -> Result<Node, Error> {
+        let Some((_, drain)) = &self.seen else { return Ok(self.of(name)) };
+        let api: Api<NodeObject> = Api::all(client.clone());
+        let found = call("read a node", api.get_opt(name)).await?;
+        Ok(found.map_or_else(|| absent(name.to_owned()), |node| state(&node, drain)))
+    }
+
     /// The node of this name. One that is not there is not heard: the word of its agent on a pod is then worthless.
     pub(crate) fn of(&self, name: &str) -> Node {
         let name = name.to_owned();
         match &self.seen {
             None => Node { name: Some(name), kubelet: Kubelet::Unread, fate: NodeFate::Stays },
             Some((index, drain)) => match index.get("", &name) {
-                None => Node { name: Some(name), kubelet: Kubelet::Silent, fate: NodeFate::Stays },
+                None => absent(name),
                 Some(node) => state(&node, drain),
             },
         }
     }
 }
 
+fn absent(name: String) -> Node {
+    Node { name: Some(name), kubelet: Kubelet::Silent, fate: NodeFate::Stays }
+}
+
 /// What the operator goes by of a node: where this has not changed, nothing has.
 pub(crate) fn state(node: &NodeObject, drain: &NodeDrain) -> Node {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-    Node {
-        name: Some(node.name_any()),
-        kubelet: if ready { Kubelet::Heard } else { Kubelet::Silent },
-        fate: drain.fate(node),
-    }
+    let kubelet = if ready { Kubelet::Heard } else { Kubelet::Silent };
+    Node { name: Some(node.name_any()), kubelet, fate: drain.fate(node, kubelet) }
 }
 
 #[cfg(test)]
@@ -131,6 +143,15 @@ mod tests {
         assert_eq!(of(tainted("gpu")), NodeFate::Stays);
         assert_eq!(of(tainted("aws-node-termination-handler/spot-itn")), NodeFate::Dying);
         assert_eq!(of(tainted("node.kubernetes.io/out-of-service")), NodeFate::ShutDown);
+    }
+
+    /// Put on before the machine was off, or left on after its repair: what runs there is drained, and not given up.
+    #[test]
+    fn a_node_that_is_heard_is_not_shut_down() {
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        let node = json!({"metadata": {"name": "n"}, "spec": tainted("node.kubernetes.io/out-of-service"), "status": ready});
+        let fate = state(&serde_json::from_value(node).unwrap(), &NodeDrain::default()).fate;
+        assert_eq!(fate, NodeFate::Emptied);
     }
 
     #[test]

@@ -14,7 +14,12 @@ use super::trouble::trouble;
 const SAME_MOMENT: SignedDuration = SignedDuration::from_secs(1);
 
 /// Parses a pod. `container` is the one that is asked for its in-flight count; none if its revision's policy cannot be read.
-pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node: impl Fn(&str) -> Node) -> Pod {
+pub(crate) fn parse(
+    pod: &PodObject,
+    container: Option<&str>,
+    node: impl Fn(&str) -> Node,
+    now: Timestamp,
+) -> Pod {
     let node_name = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
     Pod {
@@ -25,7 +30,7 @@ pub(crate) fn parse(pod: &PodObject, container: Option<&str>, node: impl Fn(&str
         terminating: pod.metadata.deletion_timestamp.is_some(),
         routed: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(epoch),
-        drain: drain_mark(pod),
+        drain: drain_mark(pod, now),
         cheapest: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
         bridged: annotation(pod, names::LINGERING).is_some(),
         cut: annotation(pod, names::CUT).map(|tasks| CutMark { tasks: tasks.parse().ok() }),
@@ -88,11 +93,11 @@ fn epoch(text: &str) -> Option<Epoch> {
 
 /// None also where its time is none that we could have written: before the pod was made or tomorrow, give or take clocks that differ by hours.
 /// Such a pod is one that lost its label without a drain: put back, and drained anew if it must go.
-fn drain_mark(pod: &PodObject) -> Option<DrainMark> {
+fn drain_mark(pod: &PodObject, now: Timestamp) -> Option<DrainMark> {
     const CLOCKS: SignedDuration = SignedDuration::from_hours(24);
     let since: Timestamp = annotation(pod, names::DRAIN_SINCE)?.parse().ok()?;
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-    let sane = since.duration_since(created) > -CLOCKS && since.duration_since(Timestamp::now()) < CLOCKS;
+    let sane = since.duration_since(created) > -CLOCKS && since.duration_since(now) < CLOCKS;
     let reason = DrainReason::parse(annotation(pod, names::DRAIN_REASON)?)?;
     sane.then_some(DrainMark { reason, since })
 }

@@ -32,7 +32,7 @@ impl Ours {
         })
     }
 
-    pub(crate) fn parse(&self, app: Option<&Validated>, refusals: &Refusals) -> Revision {
+    pub(crate) fn parse(&self, app: Option<&Validated>, refusals: &Refusals, now: Timestamp) -> Revision {
         Revision {
             hash: self.hash.clone(),
             name: self.object.name_any(),
@@ -43,8 +43,8 @@ impl Ours {
             replica_failure: replica_failure(&self.object).filter(|f| !f.ending).map(|f| f.failure),
             end_failure: replica_failure(&self.object).filter(|f| f.ending).map(|f| f.failure),
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
-            backoff: refusals.of(&Of::Deployment(self.hash.clone())),
-            unannotated: refusals.of(&Of::Annotations(self.hash.clone())),
+            backoff: refusals.of(&Of::Deployment(self.hash.clone()), now),
+            unannotated: refusals.of(&Of::Annotations(self.hash.clone()), now),
             followed: followed(&self.object),
             lag: None,
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
@@ -113,7 +113,11 @@ mod tests {
                     "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
             }))
             .unwrap();
-            let revision = Ours::of(&Arc::new(object), "u").unwrap().parse(None, &Refusals::default());
+            let revision = Ours::of(&Arc::new(object), "u").unwrap().parse(
+                None,
+                &Refusals::default(),
+                Timestamp::UNIX_EPOCH,
+            );
             (revision.replica_failure.is_some(), revision.end_failure.is_some())
         };
         assert_eq!((failing("FailedCreate"), failing("FailedDelete")), ((true, false), (false, true)));
@@ -141,7 +145,11 @@ mod tests {
                 "spec": {"selector": {}, "template": {}},
             }))
             .unwrap();
-            Ours::of(&Arc::new(object), "u").unwrap().parse(Some(&app), &Refusals::default())
+            Ours::of(&Arc::new(object), "u").unwrap().parse(
+                Some(&app),
+                &Refusals::default(),
+                Timestamp::UNIX_EPOCH,
+            )
         };
         assert_eq!(revision("{\"fromTheFuture\": 1}").policy, CAUTIOUS);
         assert!(!revision("garbled").policy_current, "the update revision's is written anew");

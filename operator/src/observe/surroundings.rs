@@ -38,6 +38,7 @@ pub(crate) fn surroundings(
     ours: &[Ours],
     pods: &[&Pod],
     writes: &Writes,
+    now: Timestamp,
 ) -> (Surroundings, WantedChildren) {
     let mut warnings = warnings(app, ours);
     warnings.extend(of_others(app, view));
@@ -94,7 +95,7 @@ pub(crate) fn surroundings(
                 cannot_be(if wanted.is_some() { "written" } else { "removed" }, kind, name, refusal);
             match refusal.kind {
                 BackoffCause::TooSlow => {
-                    late_children.push(Backoff { cause: refusal.kind, message, until: soon(left) });
+                    late_children.push(Backoff { cause: refusal.kind, message, until: soon(left, now) });
                 }
                 BackoffCause::Refused | BackoffCause::NotFollowed | BackoffCause::NoProgress => {
                     warnings.push(Warning { reason: Reason::Refused, message });
@@ -153,13 +154,14 @@ pub(crate) fn of_a_deleted(
     view: &View,
     pods: &[&Pod],
     writes: &Writes,
+    now: Timestamp,
 ) -> Surroundings {
     let mut late_children = Vec::new();
     let mut gone = |kind: &str, name: &str, standing| {
         let Standing::Ours(child, _) = standing else { return Child::AsWanted };
         if let (true, Some((refusal, left))) = (child != Child::AsWanted, refused(writes, kind, None)) {
             let message = cannot_be("removed", kind, name, refusal);
-            late_children.push(Backoff { cause: refusal.kind, message, until: soon(left) });
+            late_children.push(Backoff { cause: refusal.kind, message, until: soon(left, now) });
         }
         child
     };
@@ -195,9 +197,9 @@ fn cannot_be(what: &str, kind: &str, name: &str, refusal: &ChildRefusal) -> Stri
     format!("{kind} {name} cannot be {what}: {}", refusal.why)
 }
 
-fn soon(left: Option<Duration>) -> Timestamp {
+fn soon(left: Option<Duration>, now: Timestamp) -> Timestamp {
     let left = SignedDuration::try_from(left.unwrap_or_default()).unwrap_or_default();
-    Timestamp::now().saturating_add(left).unwrap_or(Timestamp::MAX)
+    now.saturating_add(left).unwrap_or(Timestamp::MAX)
 }
 
 fn verdict(app: &Validated, view: &View, ours: &[Ours], writes: &Writes) -> TemplateVerdict {

@@ -49,6 +49,8 @@ pub(crate) struct View {
     pub(crate) services: Vec<Arc<Service>>,
     /// Likewise.
     pub(crate) budgets: Vec<Arc<PodDisruptionBudget>>,
+    /// Read just now, and not from the watches.
+    pub(super) live: bool,
     /// Deployments that cannot be read: their uid of the app, and what to say of them.
     unreadable: Vec<(Option<String>, FieldError)>,
 }
@@ -57,6 +59,38 @@ pub(crate) struct View {
 /// a live view costs the API server four calls.
 const WATCH_LAG: Duration = Duration::from_millis(20);
 const WATCH_LOOKS: u32 = 5;
+
+/// The app itself, where the next look is to be a live one.
+pub(crate) enum Newest {
+    /// The watch is trusted.
+    AsKnown,
+    /// Read just now.
+    Read(Box<Decoded<GracefulApp>>),
+    /// It is gone, or another has its name.
+    Gone,
+}
+
+/// What follows from a spec that is no more may be as wrong as what follows from pods that are no more: after another operator has led, a deleted app
+/// would be made once again.
+pub(crate) async fn newest(
+    sources: &Sources,
+    app: &GracefulApp,
+    trust: Duration,
+    writes: &Writes,
+    sightings: &mut Sightings,
+) -> Result<Newest, Error> {
+    let desired = |app: &GracefulApp| (app.metadata.generation, app.metadata.deletion_timestamp.is_some());
+    let behind = sightings.newest > Some(desired(app));
+    if !behind && !writes.look_live && !sightings.distrust_watches(trust) {
+        return Ok(Newest::AsKnown);
+    }
+    let api: Api<Decoded<GracefulApp>> =
+        Api::namespaced(sources.client.clone(), &app.namespace().unwrap_or_default());
+    let found = call("read the GracefulApp", api.get_opt(&app.name_any())).await?;
+    let same = found.filter(|found| found.uid() == app.uid());
+    sightings.newest = same.as_ref().map(|found| desired(found));
+    Ok(same.map_or(Newest::Gone, |found| Newest::Read(Box::new(found))))
+}
 
 /// A view that shows our own last writes. From memory wherever that does, so that an app at rest costs the API server nothing; live after a
 /// surprise, and whenever the last live view is older than `trust`, since a watch can go blind without a word.
@@ -77,8 +111,8 @@ pub(super) async fn view(
         looks += 1;
         sleep(WATCH_LAG).await;
     };
-    let fresh = sightings.viewed_live.get_or_insert_with(Instant::now).elapsed() < trust;
-    if current && fresh && !writes.look_live {
+    sightings.viewed_live.get_or_insert_with(Instant::now);
+    if current && !sightings.distrust_watches(trust) && !writes.look_live {
         return Ok(remembered);
     }
     let live = View::live(&sources.client, &sources.stores, app).await?;
@@ -114,7 +148,8 @@ impl View {
             call("read the PodDisruptionBudget", budget.get_opt(&budget_name)),
         )?;
         let (service, budget) = (service.map(Arc::new), budget.map(Arc::new));
-        Ok(Self::of(stores, app, &shared(deployments), &shared(pods), service, budget))
+        let view = Self::of(stores, app, &shared(deployments), &shared(pods), service, budget);
+        Ok(Self { live: true, ..view })
     }
 
     fn of(
@@ -140,6 +175,7 @@ impl View {
         });
         let readable = deployments.iter().filter(|d| d.fault().is_none());
         Self {
+            live: false,
             unreadable: unreadable.collect(),
             deployments: readable.map(|d| d.shared()).collect(),
             pods: pods.iter().map(|p| p.shared()).collect(),

@@ -27,7 +27,7 @@ const BREATH: Duration = Duration::from_millis(20);
 const LONGEST_BREATH: Duration = Duration::from_millis(250);
 
 /// Before it is held.
-pub(crate) fn begin(book: &Book, target: &Target, conversation: Conversation) {
+pub(crate) fn begin(book: &Book, target: &Target, conversation: Conversation, now: Timestamp) {
     let Target { policy, uid, container_id, .. } = target;
     // Zeros are counted in a row; a gap that could hide work ends it.
     let longest_gap = 2 * (policy.poll_interval() + policy.timeout()) + Duration::from_secs(1);
@@ -36,7 +36,7 @@ pub(crate) fn begin(book: &Book, target: &Target, conversation: Conversation) {
         if let Some(id) = container_id {
             pod.runs_as(id);
         }
-        pod.begin(conversation, longest_gap, Timestamp::now());
+        pod.begin(conversation, longest_gap, now);
     });
 }
 

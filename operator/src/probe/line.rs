@@ -8,7 +8,6 @@ use bytes::Bytes;
 use graceful_api::{InFlightPolicy, Question as Language};
 use graceful_plan::{Epoch, News, PodUid, Reading, Request};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::book::Book;
@@ -17,6 +16,7 @@ use super::http::{Asker, Question, Reply};
 use super::parse::Hearing;
 use super::places::{Places, Standing};
 use crate::app_ref::AppRef;
+use crate::clock::Clock;
 use crate::telemetry::Metrics;
 
 /// How long a pod is asked to hold its answer until something changes. Long enough that an idle wait costs nothing, short enough that
@@ -43,6 +43,7 @@ pub(crate) struct Line {
     pub(crate) target: Target,
     pub(crate) asker: Asker,
     pub(crate) book: Book,
+    pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) places: Places,
     /// Where its quick questions queue.
@@ -151,7 +152,7 @@ impl Line {
 
     /// Into the book and the metrics.
     fn note(&self, request: Request, word: Result<Word, AskError>) -> Result<Word, AskError> {
-        let (uid, now) = (&self.target.uid, Timestamp::now());
+        let (uid, now) = (&self.target.uid, self.clock.now());
         match word {
             Ok(mut word) => {
                 self.metrics.asked("ok");

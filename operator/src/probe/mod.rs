@@ -39,6 +39,7 @@ use self::pace::Pace;
 use self::places::{AllPlaces, Places, Standing};
 pub(crate) use self::trigger::{Trigger, Triggered};
 use crate::app_ref::AppRef;
+use crate::clock::Clock;
 use crate::telemetry::Metrics;
 
 /// All conversations of this operator.
@@ -49,6 +50,7 @@ pub(crate) struct Probes {
     trigger: Trigger,
     metrics: Arc<Metrics>,
     places: AllPlaces,
+    clock: Clock,
     apps: Mutex<HashMap<AppRef, Lines>>,
 }
 
@@ -73,10 +75,10 @@ impl Drop for Open {
 }
 
 impl Probes {
-    pub(crate) fn new(asker: Asker, trigger: Trigger, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(asker: Asker, trigger: Trigger, metrics: Arc<Metrics>, clock: Clock) -> Self {
         let (book, pace) = (Book::default(), Pace::default());
         let places = AllPlaces::of_this_process();
-        Self { asker, book, pace, trigger, metrics, places, apps: Mutex::default() }
+        Self { asker, book, pace, trigger, metrics, places, clock, apps: Mutex::default() }
     }
 
     /// The address, if a pod may be asked there.
@@ -115,11 +117,12 @@ impl Probes {
             if lines.open.contains_key(uid) {
                 continue;
             }
-            conversation::begin(&self.book, target, *conversation);
+            conversation::begin(&self.book, target, *conversation, self.clock.now());
             let line = Line {
                 target: target.clone(),
                 asker: self.asker.clone(),
                 book: self.book.clone(),
+                clock: self.clock.clone(),
                 metrics: Arc::clone(&self.metrics),
                 places: lines.places.clone(),
                 standing: Standing::Answers,

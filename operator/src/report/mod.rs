@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use graceful_api::conditions::Reason;
 use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, Phase, names};
 use graceful_plan::{Action, Deletion, Report};
-use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -23,6 +22,7 @@ use self::events::happenings;
 use self::events::{Happening, Told};
 pub(crate) use self::recorder::Recorder;
 use crate::app_ref::AppRef;
+use crate::clock::Clock;
 use crate::decode::Decoded;
 use crate::error::{Error, call, chain};
 use crate::observe::Observation;
@@ -46,6 +46,7 @@ pub(crate) struct Reporter {
     pub(crate) client: Client,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
+    pub(crate) clock: Clock,
 }
 
 /// What was told of one app so far.
@@ -95,7 +96,7 @@ pub(crate) async fn report(
     let written = if gone(seen) {
         Ok(None)
     } else {
-        let status = status::status(app, seen, report, &reported.cuts, Timestamp::now());
+        let status = status::status(app, seen, report, &reported.cuts, reporter.clock.now());
         write(&reporter.client, app, status, reported).await
     };
     // Nothing can be created in a namespace that goes, Events least of all; what is there can still be written to.
@@ -130,7 +131,7 @@ pub(crate) async fn report_stalled(
         reported.invalid = Some(message.to_owned());
     }
     reporter.metrics.stalled(&AppRef::from_obj(app));
-    let status = status::stalled(app, reason, message, Timestamp::now());
+    let status = status::stalled(app, reason, message, reporter.clock.now());
     write(&reporter.client, app, status, reported).await
 }
 

@@ -7,7 +7,8 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::*;
-use crate::leader::{Term, clock};
+use crate::clock::since_boot;
+use crate::leader::Term;
 
 /// An API server that has a pod, and what it was asked.
 fn server() -> (Client, Arc<Mutex<Vec<String>>>) {
@@ -36,7 +37,7 @@ async fn nothing_is_written_before_the_term_and_after_it() {
     pods.get("x").await.unwrap();
     assert_eq!(asked.lock().unwrap().drain(..).collect::<Vec<_>>(), ["GET /api/v1/namespaces/apps/pods/x"]);
 
-    term.extend(clock::now() + Duration::from_secs(60));
+    term.extend(since_boot() + Duration::from_secs(60));
     patch().await.unwrap();
     pods.delete("x", &DeleteParams::default()).await.unwrap();
     let sent = asked.lock().unwrap().drain(..).collect::<Vec<_>>();
@@ -46,7 +47,7 @@ async fn nothing_is_written_before_the_term_and_after_it() {
         "the API server gives up before us: {sent:?}"
     );
 
-    term.extend(clock::now());
+    term.extend(since_boot());
     assert!(matches!(patch().await, Err(crate::Error::NotLeading { .. })));
     assert!(asked.lock().unwrap().is_empty());
 }

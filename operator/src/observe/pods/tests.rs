@@ -19,7 +19,7 @@ fn object(status: &Value) -> PodObject {
 }
 
 fn parsed(status: &Value) -> Pod {
-    parse(&object(status), Some("web"), |_| Node::default())
+    parse(&object(status), Some("web"), |_| Node::default(), Timestamp::now())
 }
 
 fn with_container(state: &Value) -> Containers {
@@ -34,7 +34,10 @@ fn silence_about_the_container_is_not_idleness() {
     assert_eq!(parsed(&taken_up).containers, Containers::Unknown);
     assert_eq!(parsed(&json!({})).containers, Containers::NeverStarted, "its kubelet has not even seen it");
     assert_eq!(with_container(&json!({})), Containers::Unknown);
-    assert_eq!(parse(&object(&taken_up), None, |_| Node::default()).containers, Containers::Unknown);
+    assert_eq!(
+        parse(&object(&taken_up), None, |_| Node::default(), Timestamp::now()).containers,
+        Containers::Unknown
+    );
 }
 
 #[test]
@@ -57,7 +60,7 @@ fn a_crash_loses_what_no_volume_holds() {
             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         }]}));
         pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
-        parse(&pod, Some("web"), |_| Node::default()).containers
+        parse(&pod, Some("web"), |_| Node::default(), Timestamp::now()).containers
     };
     let read_only = json!([{"name": "c", "configMap": {"name": "c"}}, {"name": "t", "projected": {}}]);
     assert_eq!(crashed(read_only), Containers::CrashedEmpty);
@@ -69,7 +72,8 @@ fn a_crash_loses_what_no_volume_holds() {
 fn a_pod_without_a_node_runs_nowhere() {
     let mut pod = object(&json!({"phase": "Pending"}));
     pod.spec.as_mut().unwrap().node_name = None;
-    let parsed = parse(&pod, Some("web"), |_| Node { kubelet: Kubelet::Silent, ..Node::default() });
+    let parsed =
+        parse(&pod, Some("web"), |_| Node { kubelet: Kubelet::Silent, ..Node::default() }, Timestamp::now());
     assert_eq!((parsed.containers, parsed.node.is_heard()), (Containers::NeverStarted, true));
 }
 
@@ -104,7 +108,7 @@ fn the_drain_is_read_from_the_pod_or_not_at_all() {
     let mut annotate = |pairs: &[(&str, &str)]| {
         let map = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         pod.metadata.annotations = Some(map);
-        parse(&pod, None, |_| Node::default())
+        parse(&pod, None, |_| Node::default(), Timestamp::now())
     };
     let marked = annotate(&[
         (names::DRAIN_EPOCH, "7"),
@@ -128,7 +132,12 @@ fn a_pod_that_cannot_be_read_may_be_busy_and_does_not_serve() {
     let decoded = crate::decode::decode::<PodObject>(&pod.to_string());
     assert!(decoded.fault().is_some());
     assert!(belongs_to(&decoded.metadata, "tasks-abc", "abc"));
-    let pod = parse(&decoded, Some("web"), |_| Node { kubelet: Kubelet::Silent, ..Node::default() });
+    let pod = parse(
+        &decoded,
+        Some("web"),
+        |_| Node { kubelet: Kubelet::Silent, ..Node::default() },
+        Timestamp::now(),
+    );
     assert_eq!(pod.containers, Containers::Unknown);
     assert!(matches!(pod.readiness, Readiness::Lost(_)));
     assert!(pod.trouble.unwrap().contains("cannot read this pod"));
@@ -184,7 +193,8 @@ fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Co
     };
     pod["spec"]["containers"] = json!(names(ordinary, None));
     pod["spec"]["initContainers"] = json!(names(sidecars, Some("Always")));
-    parse(&serde_json::from_value(pod).unwrap(), Some("web"), |_| Node::default()).containers
+    parse(&serde_json::from_value(pod).unwrap(), Some("web"), |_| Node::default(), Timestamp::now())
+        .containers
 }
 
 #[test]

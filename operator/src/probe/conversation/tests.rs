@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::app_ref::AppRef;
+use crate::clock::Clock;
 use crate::probe::book::Book;
 use crate::probe::places::{AllPlaces, Places};
 use crate::probe::{Asker, Target, Triggered};
@@ -92,6 +93,7 @@ impl Scene {
             container_id: None,
         };
         let line = Line {
+            clock: Clock::default(),
             target,
             asker: Asker::that_reaches_loopback(),
             book: self.book.clone(),
@@ -99,7 +101,7 @@ impl Scene {
             places: self.places.clone(),
             standing: Standing::Answers,
         };
-        begin(&self.book, &line.target, conversation);
+        begin(&self.book, &line.target, conversation, Timestamp::now());
         self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::default()));
     }
 
