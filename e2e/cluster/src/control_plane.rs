@@ -1,6 +1,8 @@
 //! etcd, the API server, the controller manager and the scheduler: plain processes of the host.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,7 +19,23 @@ pub(crate) const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-
 /// Starts those of etcd and the API server that don't run.
 pub(crate) fn start_api(artifacts: &Artifacts) -> anyhow::Result<()> {
     start(artifacts, "etcd", etcd())?;
+    fs::write(audit_policy(), AUDITED).context("write the audit policy")?;
     start(artifacts, "kube-apiserver", api_server())
+}
+
+/// Who wrote what, and when it took effect, of our operators alone: what a test of two of them goes by.
+const AUDITED: &str = r#"apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: ["system:serviceaccount:graceful-system:graceful-operator"]
+  verbs: [create, update, patch, delete]
+- level: None
+"#;
+
+fn audit_policy() -> PathBuf {
+    run("audit-policy.yaml")
 }
 
 /// Waits until the API server serves, then starts those of the other two that don't run.
@@ -100,6 +118,10 @@ fn api_server() -> Vec<String> {
         &pki("proxy-client-cert-file", "front-client.crt"),
         &pki("proxy-client-key-file", "front-client.key"),
         "--enable-aggregator-routing=true",
+        &format!("--audit-policy-file={}", audit_policy().display()),
+        &format!("--audit-log-path={}", run("audit.log").display()),
+        "--audit-log-maxsize=64",
+        "--audit-log-maxbackup=1",
         "--profiling=false",
     ])
 }

@@ -2,6 +2,7 @@
 //! this machine, so their processes are seen in its /proc.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use graceful_process::{Signal, signal};
@@ -29,13 +30,31 @@ pub fn operator_of(pod: &str) -> anyhow::Result<u32> {
     Ok(found[0])
 }
 
+/// Where the API server of our own cluster writes down what operators wrote.
+pub fn audit_log() -> anyhow::Result<PathBuf> {
+    let of = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let servers = pids().filter(|pid| comm(*pid) == "kube-apiserver").map(|pid| of(&pid));
+    let mut paths = servers.filter_map(|line| {
+        line.split('\0').find_map(|word| word.strip_prefix("--audit-log-path=")).map(PathBuf::from)
+    });
+    paths.next().context("no API server with an audit log runs on this machine")
+}
+
 /// The processes of this name with this variable, which no other pod's process shares.
 fn processes(name: &str, variable: &[u8]) -> anyhow::Result<Vec<u32>> {
     let is_it = |pid: &u32| {
-        let named = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        named && environment.split(|byte| *byte == 0).any(|found| found == variable)
+        comm(*pid) == name && environment.split(|byte| *byte == 0).any(|found| found == variable)
     };
-    let entries = fs::read_dir("/proc")?.flatten();
-    Ok(entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(is_it).collect())
+    Ok(pids().filter(is_it).collect())
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
+}
+
+fn comm(pid: u32) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.trim().to_owned()
 }

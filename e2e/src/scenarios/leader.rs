@@ -1,5 +1,6 @@
 //! Two operators, one leader: it is stopped, killed and paused past its lease while rollouts go on. Alone, since all apps share it.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -9,9 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, ResourceExt};
+use serde_json::Value;
 
 use crate::harness::app::AppSpec;
-use crate::harness::crash::operator_of;
+use crate::harness::crash::{audit_log, operator_of};
 use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
 use crate::harness::{STARTS, charts, load};
@@ -75,14 +77,14 @@ async fn handed_over(scene: &Scene, signal: Signal, within: Duration) -> anyhow:
     Ok(took)
 }
 
-/// Pauses the leader until another leads and works, lets it go on, and counts what it still did: each action that took effect is a line in its log.
+/// Pauses the leader until another leads and works, lets it go on, and counts what it still did: by the API server's own record of what took effect.
 async fn paused(scene: &Scene) -> anyhow::Result<usize> {
     let old = holder(scene).await?;
     let pod = pod_of(&old).to_owned();
     let pid = operator_of(&pod)?;
     let before = restarts(scene, &pod).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let started = Instant::now();
+    let (started, stopped) = (Instant::now(), Timestamp::now());
     graceful_process::signal(Signal::SIGSTOP, &[pid])?;
     let followed = followed(scene, &old, started, AFTER_SIGKILL).await;
     if followed.is_ok() {
@@ -100,17 +102,34 @@ async fn paused(scene: &Scene) -> anyhow::Result<usize> {
     let previous = LogParams { previous: true, timestamps: true, ..LogParams::default() };
     let log = pods(scene).logs(&pod, &previous).await.context("the old leader's log")?;
     ensure!(log.contains("leadership is lost"), "it did not say that it lost: {log}");
-    let since = |line: &&str| {
-        let (time, _) = line.split_once(' ').unwrap_or_default();
-        time.parse::<Timestamp>().is_ok_and(|time| time >= resumed)
-    };
-    let effective: Vec<_> =
-        log.lines().filter(since).filter(|l| l.contains("graceful_operator::execute")).collect();
+    let record = fs::read_to_string(audit_log()?).context("the API server's record")?;
+    let written = |from, until| written(&record, &pod, from, until);
+    // A record without what it did as leader would show nothing of afterwards either.
+    ensure!(!written(Timestamp::UNIX_EPOCH, stopped)?.is_empty(), "the record has none of its writes");
+    let effective = written(resumed, Timestamp::now())?;
     for line in &effective {
         scene.say(&format!("after the loss: {line}"));
     }
     scene.say(&format!("paused {pod}: another led after {} ms", took.as_millis()));
     Ok(effective.len())
+}
+
+/// What an operator changed in this time. The Lease is no part of it: who holds that is decided by its own version.
+fn written(record: &str, pod: &str, from: Timestamp, until: Timestamp) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for line in record.lines() {
+        let event: Value = serde_json::from_str(line)?;
+        let word = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let took_effect = event["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
+        let uri = word("/requestURI");
+        let by = word("/user/extra/authentication.kubernetes.io~1pod-name/0");
+        let at: Timestamp = word("/stageTimestamp").parse()?;
+        let changes = !uri.contains("dryRun=") && word("/objectRef/resource") != "leases";
+        if took_effect && by == pod && changes && (from..until).contains(&at) {
+            found.push(format!("{at} {} {uri}", word("/verb")));
+        }
+    }
+    Ok(found)
 }
 
 /// Since then, until another than this one leads.

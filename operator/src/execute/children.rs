@@ -208,11 +208,14 @@ where
         return Ok(Outcome::Done);
     }
     let uid = found.meta().uid.clone().unwrap_or_default();
-    let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: None };
+    // Exactly what was seen: should this come late, another leader may want it, and have said so.
+    let resource_version = found.meta().resource_version.clone();
+    let preconditions = Preconditions { uid: Some(uid.clone()), resource_version };
     let params = DeleteParams::background().preconditions(preconditions);
     match call("remove a child", api.delete(name, &params)).await {
         Ok(_) => scene.writes.written.removed(kind, name, &uid),
-        Err(error) if error.not_found() || error.conflict() => {}
+        Err(error) if error.not_found() => {}
+        Err(error) if error.conflict() => return Ok(CHANGED),
         Err(error) => return refused(scene, word, None, error),
     }
     scene.writes.refused_children.remove(word);

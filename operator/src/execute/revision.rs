@@ -175,7 +175,7 @@ async fn annotate(
         return Ok(CHANGED);
     };
     let (name, asked) = (deployment.name_any(), Some(value.clone()));
-    let patch = json!({"metadata": {
+    let mut patch = json!({"metadata": {
         "uid": deployment.metadata.uid,
         "annotations": {(key): value},
     }});
@@ -188,6 +188,8 @@ async fn annotate(
         if tried.spec.template != deployment.spec.template {
             return Ok(None);
         }
+        // Exactly what was tried: should this come late, another leader may have written to it.
+        patch["metadata"]["resourceVersion"] = json!(tried.metadata.resource_version);
         call("annotate a Deployment", api.patch(&name, &params, &Patch::Merge(&patch))).await.map(Some)
     };
     let why = match patched.await {
