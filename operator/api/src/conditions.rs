@@ -62,6 +62,8 @@ pub enum Reason {
     NodeDraining,
     /// A node with pods of the app dies soon, whatever is done: they accept nothing more.
     NodeDies,
+    /// Pods stay on a node that is cordoned or marked by an autoscaler.
+    NodeKept,
     /// Pods that others ended (a delete, an eviction) finish their work.
     EndedByOthers,
     /// A pod is past its deadline and is held (`onDeadline: Hold`).
@@ -124,6 +126,7 @@ impl Reason {
             Self::Draining => "Draining",
             Self::NodeDraining => "NodeDraining",
             Self::NodeDies => "NodeDies",
+            Self::NodeKept => "NodeKept",
             Self::EndedByOthers => "EndedByOthers",
             Self::DeadlineHeld => "DeadlineHeld",
             Self::ControlPlaneSlow => "ControlPlaneSlow",

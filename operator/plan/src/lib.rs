@@ -44,8 +44,9 @@ pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use lag::Lags;
 pub use observed::{
-    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, Kubelet,
-    Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict, Warning,
+    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, KeptBy,
+    Kubelet, Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict,
+    Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::{LONGEST_SENTENCE, way_out};

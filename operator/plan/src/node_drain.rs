@@ -10,7 +10,7 @@ use graceful_api::conditions::Reason;
 
 use crate::draft::Draft;
 use crate::drains::needs_no_drain;
-use crate::observed::{Deletion, NodeFate, Pod, Readiness, Warning};
+use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
 use crate::rollout::{Course, idlest_first, still_serving, unroute};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
@@ -25,7 +25,7 @@ pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
                 draft.retire(snapshot, pod, proof);
             }
             (NodeFate::Dying, None) => unroute(snapshot, draft, pod, DrainReason::NodeDrain),
-            (NodeFate::Stays | NodeFate::Emptied | NodeFate::ShutDown, _) => {}
+            (NodeFate::Stays | NodeFate::Kept(_) | NodeFate::Emptied | NodeFate::ShutDown, _) => {}
         }
     }
 }
@@ -145,6 +145,38 @@ pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     };
     let message = format!("{nodes} {are} about to be shut down (as a taint says): {their} {pods}");
     Some(Warning { reason: Reason::NodeDies, message })
+}
+
+/// Why pods stay on a node that others want empty: an eviction of them may wait for long.
+pub(crate) fn kept(snapshot: &Snapshot<'_>) -> Option<Warning> {
+    let on = |by: KeptBy| snapshot.live.iter().copied().filter(move |p| p.node.fate == NodeFate::Kept(by));
+    let said = |by: KeptBy| {
+        let first = on(by).next()?;
+        let (nodes, one) = nodes(on(by));
+        let (are, it) = if one { ("is", "it") } else { ("are", "them") };
+        Some(match by {
+            KeptBy::Annotation => format!(
+                "{nodes} {are} to be emptied, and the annotation graceful.dev/keep on {it} says that pods stay: with `disruption: Hold`, `kubectl drain` waits until it is taken off"
+            ),
+            KeptBy::Chart => format!(
+                "{nodes} {are} cordoned, and pods stay, since the chart's nodeDrain.onCordon is false: with `disruption: Hold`, `kubectl drain` waits until they are gone for another reason"
+            ),
+            KeptBy::Toleration => {
+                let others = match count(on(by)) {
+                    1 => String::new(),
+                    n => format!(" (and {} more)", n - 1),
+                };
+                format!(
+                    "pod {}{others} was put on a node that is to be emptied, and stays: what replaces it might be put there as well; spec.template tolerates the node's taint",
+                    first.name
+                )
+            }
+        })
+    };
+    let parts: Vec<_> =
+        [KeptBy::Annotation, KeptBy::Chart, KeptBy::Toleration].into_iter().filter_map(said).collect();
+    let message = parts.join("; ");
+    (!message.is_empty()).then_some(Warning { reason: Reason::NodeKept, message })
 }
 
 /// As in "node a" and "nodes a, b"; and whether it is one.

@@ -254,9 +254,9 @@ impl Pod {
         !self.terminating && self.containers != Containers::Finished
     }
 
-    /// Its node does not go.
+    /// Its node does not go, or is not to be emptied of it.
     pub fn stays(&self) -> bool {
-        self.node.fate == NodeFate::Stays
+        matches!(self.node.fate, NodeFate::Stays | NodeFate::Kept(_))
     }
 
     /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
@@ -306,12 +306,25 @@ pub enum NodeFate {
     /// It stays, as far as is known.
     #[default]
     Stays,
+    /// It would be emptied, and its pods stay all the same.
+    Kept(KeptBy),
     /// It is being emptied: it is cordoned, or an autoscaler has marked it. Its pods are replaced elsewhere, and drained.
     Emptied,
     /// It dies soon, whatever we do: a spot instance that is taken back. What its pods accepted from now on would die with it.
     Dying,
     /// Somebody says that it is shut down (the taint `node.kubernetes.io/out-of-service`): nothing runs there.
     ShutDown,
+}
+
+/// Why pods stay on a node that would be emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptBy {
+    /// The annotation `graceful.dev/keep` on the node.
+    Annotation,
+    /// It is cordoned, and the chart's `nodeDrain.onCordon` is false.
+    Chart,
+    /// The scheduler put the pod there after the node began to go: it tolerates that, and its replacement might be put there as well, without end.
+    Toleration,
 }
 
 /// Why and since when a pod drains.

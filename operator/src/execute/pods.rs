@@ -76,7 +76,7 @@ async fn node_goes(scene: &Scene<'_>, pod: &PodRef) -> Result<bool, Error> {
     let for_its_node = seen.filter(|p| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain));
     let Some(name) = for_its_node.and_then(|p| p.node.name.as_deref()) else { return Ok(false) };
     let node = scene.sources.stores.nodes.read(&scene.sources.client, name).await?;
-    Ok(node.fate != NodeFate::Stays)
+    Ok(!matches!(node.fate, NodeFate::Stays | NodeFate::Kept(_)))
 }
 
 async fn patch(

@@ -27,6 +27,7 @@ use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
+use self::nodes::Departures;
 pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
 pub(crate) use self::nodes::{Nodes, state as node_state};
 pub(crate) use self::pods::condition;
@@ -83,6 +84,8 @@ pub(crate) struct Sightings {
     viewed_live: Option<Instant>,
     /// The newest GracefulApp that was read live: a watch that shows an older one is behind.
     newest: Option<Desired>,
+    /// Nodes that go.
+    departures: Departures,
     /// Pods of a node whose clock is ahead: since when they are Ready by that clock, and since when we know.
     ready_ahead: HashMap<PodUid, (Timestamp, Timestamp)>,
     /// Pods that ended before they were ever Ready.
@@ -178,6 +181,7 @@ pub(crate) async fn observe(
     if view.live {
         look_again_at_nodes(sources, &mut parsed).await?;
     }
+    sightings.departures.look(&mut parsed, |name| sources.stores.nodes.of(name).fate, now);
     for pod in &mut parsed {
         pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()), now);
     }
@@ -231,7 +235,7 @@ pub(crate) async fn observe(
 async fn look_again_at_nodes(sources: &Sources, pods: &mut [graceful_plan::Pod]) -> Result<(), Error> {
     let in_doubt = |p: &graceful_plan::Pod| {
         let for_its_node = p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain);
-        (for_its_node && p.node.fate == NodeFate::Stays) || p.node.fate == NodeFate::ShutDown
+        (for_its_node && p.stays()) || p.node.fate == NodeFate::ShutDown
     };
     let names: BTreeSet<_> =
         pods.iter().filter(|p| in_doubt(p)).filter_map(|p| p.node.name.clone()).collect();

@@ -1,10 +1,11 @@
 //! What is known of nodes: whether their kubelets are heard, and whether they go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graceful_api::names;
-use graceful_plan::{Kubelet, Node, NodeFate};
+use graceful_plan::{KeptBy, Kubelet, Node, NodeFate, Pod};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::{Api, Client, ResourceExt};
 
@@ -46,15 +47,20 @@ impl NodeDrain {
         let spec = node.spec.as_ref();
         let taints = || spec.and_then(|s| s.taints.as_ref()).into_iter().flatten().map(|t| t.key.as_str());
         let kept = node.annotations().get(names::KEEP).is_some_and(|keep| keep == "true");
-        let cordoned = self.on_cordon && spec.and_then(|s| s.unschedulable) == Some(true);
+        let cordoned = spec.and_then(|s| s.unschedulable) == Some(true);
         // Kubernetes goes by it on a node that is not Ready alone. One whose kubelet is heard runs: it was put on too early, or was not taken off.
         let out_of_service = taints().any(|key| key == OUT_OF_SERVICE);
         if out_of_service && kubelet == Kubelet::Silent {
             NodeFate::ShutDown
         } else if taints().any(|key| self.urgent_taints.contains(key)) {
             NodeFate::Dying
-        } else if !kept && (cordoned || out_of_service || taints().any(|key| self.taints.contains(key))) {
-            NodeFate::Emptied
+        } else if self.on_cordon && cordoned
+            || out_of_service
+            || taints().any(|key| self.taints.contains(key))
+        {
+            if kept { NodeFate::Kept(KeptBy::Annotation) } else { NodeFate::Emptied }
+        } else if cordoned {
+            NodeFate::Kept(KeptBy::Chart)
         } else {
             NodeFate::Stays
         }
@@ -117,6 +123,28 @@ pub(crate) fn state(node: &NodeObject, drain: &NodeDrain) -> Node {
     Node { name: Some(node.name_any()), kubelet, fate: drain.fate(node, kubelet) }
 }
 
+/// Since when the nodes of one app go, as far as this operator has seen it.
+#[derive(Debug, Default)]
+pub(crate) struct Departures(HashMap<String, Timestamp>);
+
+/// A scheduler that has not heard of a cordon may put a pod there for so long, and clocks differ.
+const UNHEARD: SignedDuration = SignedDuration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+impl Departures {
+    /// Pods that were put on a node after it began to go stay there: their replacements might be put there as well, without end.
+    pub(super) fn look(&mut self, pods: &mut [Pod], fate: impl Fn(&str) -> NodeFate, now: Timestamp) {
+        let goes = |fate| matches!(fate, NodeFate::Emptied | NodeFate::Dying);
+        self.0.retain(|name, _| goes(fate(name)));
+        for pod in pods.iter_mut().filter(|p| goes(p.node.fate)) {
+            let Some(name) = pod.node.name.clone() else { continue };
+            let since = *self.0.entry(name).or_insert(now);
+            if pod.created.duration_since(since) > UNHEARD {
+                pod.node.fate = NodeFate::Kept(KeptBy::Toleration);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -157,11 +185,15 @@ mod tests {
     #[test]
     fn a_cordon_may_mean_nothing_and_a_node_may_be_kept() {
         let by_taints = NodeDrain { on_cordon: false, ..NodeDrain::default() };
-        assert_eq!(fate(&by_taints, &json!({}), &json!({"unschedulable": true})), NodeFate::Stays);
+        assert_eq!(
+            fate(&by_taints, &json!({}), &json!({"unschedulable": true})),
+            NodeFate::Kept(KeptBy::Chart)
+        );
         assert_eq!(fate(&by_taints, &json!({}), &tainted("karpenter.sh/disrupted")), NodeFate::Emptied);
         let kept = |spec: Value| fate(&NodeDrain::default(), &json!({"graceful.dev/keep": "true"}), &spec);
-        assert_eq!(kept(json!({"unschedulable": true})), NodeFate::Stays);
-        assert_eq!(kept(tainted("karpenter.sh/disrupted")), NodeFate::Stays);
+        assert_eq!(kept(json!({})), NodeFate::Stays);
+        assert_eq!(kept(json!({"unschedulable": true})), NodeFate::Kept(KeptBy::Annotation));
+        assert_eq!(kept(tainted("karpenter.sh/disrupted")), NodeFate::Kept(KeptBy::Annotation));
         assert_eq!(
             kept(tainted("aws-node-termination-handler/spot-itn")),
             NodeFate::Dying,

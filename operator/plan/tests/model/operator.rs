@@ -159,7 +159,7 @@ impl World {
                 && accepts(p)
         };
         // What dies with its node is not relied on, and not kept.
-        let lasts = |p: &&graceful_plan::Pod| matches!(p.node.fate, NodeFate::Stays | NodeFate::Emptied);
+        let lasts = |p: &&graceful_plan::Pod| p.stays() || p.node.fate == NodeFate::Emptied;
         let serving = seen.pods.iter().filter(serves).filter(lasts).count();
         let unrouted = plan.actions.iter().filter(|a| match a {
             Action::Unroute { pod, reason, .. } => {
