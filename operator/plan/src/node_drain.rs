@@ -98,9 +98,13 @@ pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Vec<String> {
         let names: BTreeSet<_> = on.filter_map(|p| p.node.name.as_deref()).collect();
         parts.extend(names.into_iter().map(|name| format!("node {name} is {what}")));
     }
-    if !parts.is_empty() {
-        parts.extend(coming(snapshot));
-    }
+    // Where all of them drain, for an hour perhaps, only what is wrong with the others.
+    let all_drain = parts.is_empty() && snapshot.draining().any(drains_for_its_node);
+    parts.extend(
+        coming(snapshot)
+            .filter(|p| !parts.is_empty() || (all_drain && p.trouble.is_some()))
+            .map(|pod| new_pod(snapshot, pod, "")),
+    );
     parts
 }
 
@@ -120,14 +124,14 @@ fn yet_to_leave(snapshot: &Snapshot<'_>) -> Option<String> {
     Some(format!("{have} to leave {}, {how}", nodes(pods.into_iter()).0))
 }
 
-/// What keeps the first replacement from serving, of whichever revision it is.
-fn coming(snapshot: &Snapshot<'_>) -> Option<String> {
+/// The first replacement that does not serve yet, of whichever revision it is.
+fn coming<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod> {
     let mut new: Vec<_> = snapshot
         .routed()
         .filter(|p| p.stays() && !snapshot.takes_work(p) && p.readiness == Readiness::Never)
         .collect();
     new.sort_by_key(|p| (p.created, &p.name));
-    new.first().map(|pod| new_pod(snapshot, pod, ""))
+    new.first().copied()
 }
 
 /// The Warning condition's part.

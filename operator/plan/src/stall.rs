@@ -92,7 +92,7 @@ fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
     if let Some(failure) = &update.replica_failure {
         let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
         if snapshot.clock.past(overdue) {
-            let message = waiting_for::no_room(snapshot, &failure.message);
+            let message = waiting_for::no_room(snapshot, snapshot.update(), &failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
         }
     }

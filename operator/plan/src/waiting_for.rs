@@ -1,6 +1,6 @@
 //! WAITING-FOR: the sentence that says what is waited for, and what a person can do about it (P8).
 
-use graceful_api::{PodState, Signal};
+use graceful_api::{PodState, RevisionHash, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Proof;
@@ -9,8 +9,9 @@ use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
+use crate::expendable::superseded;
 use crate::node_drain;
-use crate::observed::{Backoff, Child, Containers, Deletion, Pod, Readiness, TemplateVerdict};
+use crate::observed::{Backoff, Child, Containers, Deletion, Pod, Readiness, Revision, TemplateVerdict};
 use crate::others::{self, whole_seconds};
 use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, superseded_pods};
@@ -359,14 +360,20 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
 }
 
 fn no_pods(snapshot: &Snapshot<'_>) -> Option<String> {
-    let app = &snapshot.observed.app;
-    let failure = snapshot.revision(&app.update)?.replica_failure.as_ref()?;
-    (app.deletion == Deletion::No).then(|| no_room(snapshot, &failure.message))
+    if snapshot.observed.app.deletion != Deletion::No {
+        return None;
+    }
+    let update = snapshot.revision(snapshot.update());
+    // A superseded one as well, where its pods are replaced: on a node that goes, in a rollout that is paused or stuck.
+    let lacks = |r: &&Revision| r.replicas > snapshot.live_of(&r.hash);
+    let others = || superseded(snapshot).filter(lacks).find(|r| r.replica_failure.is_some());
+    let revision = update.filter(|r| r.replica_failure.is_some()).or_else(others)?;
+    Some(no_room(snapshot, &revision.hash, &revision.replica_failure.as_ref()?.message))
 }
 
 /// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
-pub(crate) fn no_room(snapshot: &Snapshot<'_>, words: &str) -> String {
-    format!("no pod of revision {} can be made: {words}; {}", snapshot.update(), what_helps(snapshot, words))
+pub(crate) fn no_room(snapshot: &Snapshot<'_>, revision: &RevisionHash, words: &str) -> String {
+    format!("no pod of revision {revision} can be made: {words}; {}", what_helps(snapshot, words))
 }
 
 /// Room helps against a quota, and against nothing else that refuses a pod.
