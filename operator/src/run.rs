@@ -25,7 +25,7 @@ use crate::leader::{Campaign, Lease, fenced};
 use crate::memory::Memory;
 use crate::observe::{NodeDrain, Sources};
 use crate::operator::Operator;
-use crate::probe::{Asker, Probes, Trigger, Triggered};
+use crate::probe::{Asker, MARKS, Pace, Probes, Trigger, Triggered};
 use crate::reconcile::reconcile;
 use crate::report::{Recorder, Reporter};
 use crate::schedule::{Next, Schedule};
@@ -145,6 +145,7 @@ pub(crate) async fn run_on(
             stores: follows.stores(),
             probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics), clock.clone()),
             clock,
+            mark_pace: Pace::of(MARKS),
         },
         memory: Memory::new(campaign.is_some()),
         pulse: Arc::default(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{BackoffCause, Brake, TemplateVerdict};
+use graceful_plan::{BackoffCause, Brake, PodUid, TemplateVerdict};
 
 use crate::contest::Contest;
 use crate::refusals::Refusals;
@@ -34,9 +34,14 @@ pub(crate) struct Writes {
     pub(crate) brake: Brake,
     /// The last write to a pod that took longer than a spare can be let wait for.
     pub(crate) slow_pod_write: Option<Held<Duration>>,
+    /// When pods were last marked for evictions and autoscalers.
+    marked: HashMap<PodUid, Instant>,
     /// The API server said that the namespace goes.
     pub(crate) namespace_terminating: bool,
 }
+
+/// A pod whose work comes and goes is marked that often at most.
+const MARK_RESTS: Duration = Duration::from_secs(10);
 
 /// How long it counts that a pod was slow to write to: a webhook's delays come and go.
 const SLOW_FOR: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
@@ -51,6 +56,21 @@ pub(crate) struct ChildRefusal {
 }
 
 impl Writes {
+    pub(crate) fn marked(&mut self, pod: &PodUid) {
+        self.marked.insert(pod.clone(), Instant::now());
+    }
+
+    /// How long its mark is left alone.
+    pub(crate) fn mark_rests(&self, pod: &PodUid) -> Option<Duration> {
+        MARK_RESTS.checked_sub(self.marked.get(pod)?.elapsed())
+    }
+
+    /// Drops what concerns pods that are gone.
+    pub(crate) fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool) {
+        self.marked.retain(|uid, _| there(uid));
+        self.refusals.keep_pods(there);
+    }
+
     /// How long a write to a pod takes, by one that was just tried and by those of before; none where it is not taken.
     pub(crate) fn pod_write(&self, just_now: Option<Duration>) -> Option<Duration> {
         let slow = self.slow_pod_write.as_ref().filter(|slow| slow.remaining(SLOW_FOR).is_some());

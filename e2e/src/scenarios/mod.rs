@@ -5,6 +5,7 @@ mod control;
 mod deadline;
 mod deletion;
 mod durable;
+mod evictions;
 mod foreign;
 mod guarded;
 mod leader;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
     scenarios![
         mess::evicted_pod_counts_for_nothing,
         mess::policy_engine_that_mutates,
+        evictions::held_while_busy,
         rollout::max_surge_zero,
         rollout::tasks_longer_than_the_grace_period,
         rollout::rollout,

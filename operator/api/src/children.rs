@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use crate::inject;
+use crate::marks;
 use crate::names;
 use crate::spec::{Disruption, ServiceTemplate, ServiceType};
 use crate::validated::Validated;
@@ -94,20 +95,21 @@ pub fn service(app: &Validated) -> Option<Service> {
 }
 
 /// The budget that makes evictions wait for the operator, unless the app allows them. Unready pods are held as well:
-/// one may be busy.
-pub fn pdb(app: &Validated) -> Option<PodDisruptionBudget> {
+/// one may be busy. `all_marked`: each pod says whether it is busy, so that those alone can be held that are.
+pub fn pdb(app: &Validated, all_marked: bool) -> Option<PodDisruptionBudget> {
+    let mut held = pod_labels(app);
+    if app.disruption == Disruption::HoldWhileBusy && all_marked {
+        held.insert(marks::BUSY_LABEL.to_owned(), marks::BUSY.to_owned());
+    }
     match app.disruption {
         Disruption::Allow => None,
-        Disruption::Hold => Some(PodDisruptionBudget {
+        Disruption::Hold | Disruption::HoldWhileBusy => Some(PodDisruptionBudget {
             metadata: metadata(app, names::pdb_name(&app.name)),
             spec: Some(PodDisruptionBudgetSpec {
                 max_unavailable: Some(IntOrString::Int(0)),
                 // The default, written out: with AlwaysAllow, set by somebody else, unready pods could be evicted.
                 unhealthy_pod_eviction_policy: Some("IfHealthyBudget".to_owned()),
-                selector: Some(LabelSelector {
-                    match_labels: Some(pod_labels(app)),
-                    ..LabelSelector::default()
-                }),
+                selector: Some(LabelSelector { match_labels: Some(held), ..LabelSelector::default() }),
                 ..PodDisruptionBudgetSpec::default()
             }),
             status: None,
@@ -165,7 +167,7 @@ mod tests {
         let children = [
             deployment(&app, 3),
             serde_json::to_value(service(&app)).unwrap(),
-            serde_json::to_value(pdb(&app)).unwrap(),
+            serde_json::to_value(pdb(&app, true)).unwrap(),
         ];
         for child in children {
             assert_eq!(child["metadata"].get("ownerReferences"), None);
@@ -213,13 +215,19 @@ mod tests {
     #[test]
     fn the_budget_holds_all_pods_unless_disruption_is_allowed() {
         let mut spec = spec();
-        let held = serde_json::to_value(pdb(&tasks(&spec)).unwrap()).unwrap();
+        let held = serde_json::to_value(pdb(&tasks(&spec), true).unwrap()).unwrap();
         assert_eq!(
             held["spec"],
             json!({"maxUnavailable": 0, "unhealthyPodEvictionPolicy": "IfHealthyBudget",
                 "selector": {"matchLabels": {"graceful.dev/app": "tasks"}}})
         );
+        spec["disruption"] = json!("HoldWhileBusy");
+        let selector = |all_marked| {
+            pdb(&tasks(&spec), all_marked).unwrap().spec.unwrap().selector.unwrap().match_labels.unwrap()
+        };
+        assert_eq!(selector(true)["graceful.dev/busy"], "true");
+        assert!(!selector(false).contains_key("graceful.dev/busy"), "a pod without a mark may be busy");
         spec["disruption"] = json!("Allow");
-        assert_eq!(pdb(&tasks(&spec)), None);
+        assert_eq!(pdb(&tasks(&spec), true), None);
     }
 }

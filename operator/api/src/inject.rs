@@ -1,13 +1,13 @@
 //! The pod template of a revision's Deployment: the user's, and what the operator adds to it.
 //!
-//! Raw JSON in, raw JSON out. What is added: three labels, two env variables, a preStop hook where a container has none,
+//! Raw JSON in, raw JSON out. What is added: three labels, with `disruption: HoldWhileBusy` the marks of a busy pod, two env variables, a preStop hook where a container has none,
 //! and the grace period if the template has none. Nothing else changes, and nothing of the user's is overridden.
 
 use serde_json::{Map, Value, json};
 
-use crate::names;
-use crate::spec::PreStop;
+use crate::spec::{Disruption, PreStop};
 use crate::validated::Validated;
+use crate::{marks, names};
 
 /// The user's template with what new pods need.
 pub fn pod_template(app: &Validated) -> Value {
@@ -17,7 +17,16 @@ pub fn pod_template(app: &Validated) -> Value {
             labels.insert(names::APP_LABEL.to_owned(), json!(app.name));
             labels.insert(names::REVISION_LABEL.to_owned(), json!(app.revision));
             labels.insert(names::SERVING_LABEL.to_owned(), json!(names::SERVING));
+            if app.disruption == Disruption::HoldWhileBusy {
+                labels.insert(marks::BUSY_LABEL.to_owned(), json!(marks::BUSY));
+            }
         });
+        if app.disruption == Disruption::HoldWhileBusy {
+            edit_object(metadata, "annotations", |annotations| {
+                let ours = marks::ours(|key| annotations.get(key).and_then(Value::as_str));
+                annotations.extend(marks::annotations(&ours, true));
+            });
+        }
     });
     edit_object(&mut template, "spec", |spec| {
         if spec.get(GRACE).is_none_or(Value::is_null) {

@@ -7,6 +7,7 @@ pub mod children;
 pub mod conditions;
 pub mod crd;
 pub mod inject;
+pub mod marks;
 pub mod metric;
 pub mod names;
 pub mod policy;

@@ -263,6 +263,8 @@ pub enum Disruption {
     /// Wait for the operator to drain.
     #[default]
     Hold,
+    /// Wait where the pod is busy, or cannot be asked. One that is known to be idle is ended, and drains itself what came in meanwhile.
+    HoldWhileBusy,
     /// End the pod; it drains itself within its grace period.
     Allow,
 }

@@ -113,6 +113,13 @@ pub enum Action {
         /// The resumption's number.
         epoch: Epoch,
     },
+    /// Say to evictions and autoscalers whether the pod is to be waited for.
+    Mark {
+        /// The pod.
+        pod: PodRef,
+        /// It is not known to be idle.
+        busy: bool,
+    },
     /// End a pod: live look, `retire::check`, the scale tried dry, DELETE with uid and resourceVersion, and at once the scale.
     Retire {
         /// The pod.
@@ -148,9 +155,10 @@ impl Action {
     fn touches(&self) -> (Option<&PodRef>, Option<&RevisionHash>) {
         match self {
             Self::Retire { pod, revision, .. } => (Some(pod), Some(revision)),
-            Self::Unroute { pod, .. } | Self::PutBack { pod, .. } | Self::EndLinger { pod } => {
-                (Some(pod), None)
-            }
+            Self::Unroute { pod, .. }
+            | Self::PutBack { pod, .. }
+            | Self::EndLinger { pod }
+            | Self::Mark { pod, .. } => (Some(pod), None),
             Self::ScaleUp { revision, .. } | Self::ScaleDown { revision, .. } => (None, Some(revision)),
             Self::AddFinalizer
             | Self::ReleaseFinalizer

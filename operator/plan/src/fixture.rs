@@ -6,7 +6,7 @@ use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use jiff::Timestamp;
 
 use crate::observed::{
-    App, Containers, Deletion, Node, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
+    App, Containers, Deletion, Mark, Node, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
 };
 
 /// One that serves, of revision r.
@@ -22,6 +22,8 @@ pub(crate) fn serving(name: &str) -> Pod {
         drain: None,
         cheapest: false,
         bridged: false,
+        mark: Mark::Unclear,
+        mark_rests_until: None,
         cut: None,
         ends_since: None,
         grace_ends: None,
@@ -56,6 +58,7 @@ pub(crate) fn app(replicas: u32, policy: DrainPolicy) -> App {
         surge_timeout_seconds: 120,
         paused: false,
         revision_history_limit: 2,
+        hold_while_busy: false,
         deletion: Deletion::No,
         finalizer: true,
         unclaimed: None,

@@ -21,6 +21,7 @@ mod expendable;
 mod fixture;
 mod futile;
 mod lag;
+mod marks;
 mod node_drain;
 mod observed;
 mod others;
@@ -45,7 +46,7 @@ pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use lag::Lags;
 pub use observed::{
     App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, KeptBy,
-    Kubelet, Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict,
+    Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict,
     Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
@@ -59,7 +60,7 @@ use snapshot::Snapshot;
 /// # Flow
 /// Take a snapshot; then, in this order: revisions whose pods come to nothing are stopped; children that follow the spec; spares that go; replicas that a
 /// ReplicaSet would choose among; pods whose label and word differ; superseded pods that need no drain; warm pods put back and new pods made; lingers and drains
-/// that are over; pods on nodes that go; drains that the budget allows; history. Last, who is spoken to and what people are told.
+/// that are over; pods on nodes that go; drains that the budget allows; history; which pods an eviction waits for. Last, who is spoken to and what people are told.
 ///
 /// # Guarantees
 /// The same view and moment give the same plan. A view that is as the spec says gives no actions (P6). Every [`Action::Retire`] rests on a
@@ -90,6 +91,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
             drains::end_drained(&snapshot, &mut draft);
             rollout::shrink(&snapshot, &mut draft, &course);
             upkeep::history(&snapshot, &mut draft);
+            marks::keep(&snapshot, &mut draft);
         }
         Deletion::Drain => teardown::drain(&snapshot, &mut draft),
         Deletion::Orphan => teardown::orphan(&snapshot, &mut draft),

@@ -91,6 +91,8 @@ pub struct App {
     pub paused: bool,
     /// How many emptied Deployments are kept.
     pub revision_history_limit: u32,
+    /// `disruption: HoldWhileBusy`: evictions wait for pods alone that are marked as busy.
+    pub hold_while_busy: bool,
     /// Whether the GracefulApp is being deleted, and what is to become of its children.
     pub deletion: Deletion,
     /// Our finalizer is on the GracefulApp.
@@ -226,6 +228,10 @@ pub struct Pod {
     pub cheapest: bool,
     /// EndpointSlices of ours keep it reachable on its node, for Services with `externalTrafficPolicy: Local`.
     pub bridged: bool,
+    /// What it says to evictions and autoscalers.
+    pub mark: Mark,
+    /// It was marked not long ago, and is left alone until then.
+    pub mark_rests_until: Option<Timestamp>,
     /// It is, or was about to be, ended at its deadline, from its annotation.
     pub cut: Option<CutMark>,
     /// Since when it is terminating.
@@ -263,6 +269,18 @@ impl Pod {
     pub fn has_begun(&self) -> bool {
         self.lives() && self.containers != Containers::NeverStarted
     }
+}
+
+/// Whether an eviction waits for a pod under `disruption: HoldWhileBusy`: our label, and what autoscalers go by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// It waits, and autoscalers leave the pod alone.
+    Busy,
+    /// It does not wait.
+    Idle,
+    /// Neither as a whole: the pod was made otherwise, or somebody changed it.
+    #[default]
+    Unclear,
 }
 
 /// The node of a pod. One without a node is the scheduler's: it runs nowhere.

@@ -5,7 +5,7 @@
 mod model;
 
 use graceful_api::{OnDeadline, Signal};
-use graceful_plan::{Deletion, NodeFate, TemplateVerdict};
+use graceful_plan::{Deletion, Mark, NodeFate, TemplateVerdict};
 use model::{Behaviour, Deeds, Faults, Ledger, World};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -39,6 +39,7 @@ struct Run {
     terminate: bool,
     /// The pods' grace is as long as a drain may take, as the operator's own is.
     patient: bool,
+    hold_while_busy: bool,
     task_seconds: u32,
     faults: Faults,
     events: Vec<(u32, Event)>,
@@ -96,10 +97,12 @@ fn run() -> impl Strategy<Value = Run> {
         },
     );
     let signal = prop_oneof![3 => Just(Signal::Http), 1 => Just(Signal::Sigterm)];
-    let shape = (any::<u64>(), 1u32..5, 0u32..3, 0u32..2, signal, any::<bool>(), any::<bool>(), 3u32..40);
+    let ways = (any::<bool>(), any::<bool>(), any::<bool>());
+    let shape = (any::<u64>(), 1u32..5, 0u32..3, 0u32..2, signal, ways, 3u32..40);
     (shape, faults, prop::collection::vec((prop_oneof![0u32..4, 0u32..25], event()), 1..12)).prop_map(
         |(shape, faults, events)| {
-            let (seed, replicas, surge, unavailable, signal, terminate, patient, task_seconds) = shape;
+            let (seed, replicas, surge, unavailable, signal, ways, task_seconds) = shape;
+            let (terminate, patient, hold_while_busy) = ways;
             Run {
                 seed,
                 replicas,
@@ -108,6 +111,7 @@ fn run() -> impl Strategy<Value = Run> {
                 signal,
                 terminate,
                 patient,
+                hold_while_busy,
                 // An app that only knows SIGTERM finishes inside its grace period what slips in after the quiet zero.
                 task_seconds: if signal == Signal::Sigterm { 2 } else { task_seconds },
                 faults,
@@ -126,6 +130,7 @@ impl Run {
         world.app.max_unavailable = self.unavailable;
         world.app.policy.signal = self.signal;
         world.local = self.patient;
+        world.app.hold_while_busy = self.hold_while_busy;
         world.app.policy.deadline_seconds = 20;
         if self.patient {
             world.grace_seconds = 40;
@@ -264,6 +269,8 @@ proptest! {
         prop_assert_eq!(live.len(), world.app.replicas as usize);
         prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.routed));
         prop_assert!(live.iter().all(|p| !p.bridged), "a serving pod has slices of a lingering one");
+        let idle = live.iter().all(|p| p.mark == Mark::Idle);
+        prop_assert!(!run.hold_while_busy || idle, "an idle pod is waited for\n{}", tail(&world));
         let takes_work = |p: &&&model::Pod| p.process.as_ref().is_some_and(|p| !p.closed && p.lingers_until.is_none());
         prop_assert_eq!(live.iter().filter(takes_work).count(), live.len(), "a serving pod takes no work");
         let old = world.deployments.iter().filter(|(hash, d)| **hash != world.app.update && d.replicas > 0);

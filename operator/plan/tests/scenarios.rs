@@ -36,6 +36,7 @@ struct Given {
     task_seconds: Option<u32>,
     grace_seconds: Option<u32>,
     local: bool,
+    hold_while_busy: bool,
 }
 
 #[derive(Deserialize)]
@@ -343,8 +344,10 @@ impl Given {
             task_seconds,
             grace_seconds,
             local,
+            hold_while_busy,
         } = self;
         world.local = *local;
+        world.app.hold_while_busy = *hold_while_busy;
         let app = &mut world.app;
         let set = |to: &mut u32, from: &Option<u32>| {
             if let Some(value) = from {

@@ -160,3 +160,38 @@ async fn a_node_that_is_cordoned_is_emptied() {
         .await;
     stage.lost_nothing();
 }
+
+/// The budget is narrowed to busy pods only once each pod says whether it is one: until then it holds all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_for_busy_pods_waits_for_their_marks() {
+    let mut stage = Stage::settled_with(58, spec(2)).await;
+    let narrow = |s: &Stage| {
+        let budget = &s.world.list("poddisruptionbudgets")[0];
+        !budget["spec"]["selector"]["matchLabels"]["graceful.dev/busy"].is_null()
+    };
+    let annotation = |pod: &Value, key: &str| pod["metadata"]["annotations"][key].clone();
+    assert!(!narrow(&stage), "Hold holds all pods");
+    stage.change(&json!({"spec": {"disruption": "HoldWhileBusy"}}));
+    let idle = |p: &Value| {
+        p["metadata"]["labels"]["graceful.dev/busy"].is_null()
+            && annotation(p, "cluster-autoscaler.kubernetes.io/safe-to-evict") == "true"
+            && annotation(p, "karpenter.sh/do-not-disrupt").is_null()
+    };
+    let done = |s: &Stage| {
+        let pods = s.world.list("pods");
+        let marked = pods.iter().all(|p| !annotation(p, "graceful.dev/autoscaler-annotations").is_null());
+        assert!(marked || !narrow(s), "a pod without a mark may be evicted");
+        narrow(s) && pods.iter().all(idle)
+    };
+    stage.until("idle pods are let go", CALM, done).await;
+    // A new revision's are born busy.
+    stage.change(&template("1"));
+    let born = |s: &Stage| {
+        s.world.list("pods").iter().any(|p| {
+            p["metadata"]["labels"]["try"] == "1" && p["metadata"]["labels"]["graceful.dev/busy"] == "true"
+        })
+    };
+    stage.until("a pod of the new revision", CALM, born).await;
+    stage.until("the rollout", CALM, |s| s.settled("1", 2) && s.world.list("pods").iter().all(idle)).await;
+    stage.lost_nothing();
+}

@@ -174,6 +174,7 @@ fn nothing_follows_from(action: &Action) -> bool {
         | Action::SyncBudget
         | Action::SyncPolicy { .. }
         | Action::MarkProven { .. }
+        | Action::Mark { .. }
         | Action::Nudge { .. } => true,
         Action::AddFinalizer
         | Action::ReleaseFinalizer
@@ -228,6 +229,7 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
         Action::EndLinger { pod } => linger::end(scene, pod).await,
+        Action::Mark { pod, busy } => pods::mark(scene, pod, *busy).await,
         Action::MarkProven { revision } => revision::mark_proven(scene, revision).await,
         Action::Nudge { revision } => revision::nudge(scene, revision).await,
         Action::Retire { pod, revision, replicas, proof, as_well } => {
@@ -255,6 +257,7 @@ fn kind(action: &Action) -> &'static str {
         Action::Unroute { .. } => "Unroute",
         Action::PutBack { .. } => "PutBack",
         Action::EndLinger { .. } => "EndLinger",
+        Action::Mark { .. } => "Mark",
         Action::Retire { .. } => "Retire",
     }
 }
@@ -293,6 +296,9 @@ fn words(action: &Action) -> String {
         }
         Action::PutBack { pod, epoch } => format!("put pod {} back to serving in epoch {epoch}", pod.name),
         Action::EndLinger { pod } => format!("removed the EndpointSlices of pod {}", pod.name),
+        Action::Mark { pod, busy } => {
+            format!("marked pod {} as {}", pod.name, if *busy { "busy" } else { "idle" })
+        }
         Action::Retire { pod, proof, .. } => format!("ended pod {}: {proof:?}", pod.name),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graceful_api::{DrainReason, RevisionHash, names};
+use graceful_api::{DrainReason, RevisionHash, marks, names};
 use graceful_plan::retire::unroutes_in_time;
 use graceful_plan::{DeletionCost, DrainMark, Epoch, NodeFate, PodRef};
 use k8s_openapi::api::core::v1::Pod;
@@ -77,6 +77,20 @@ async fn node_goes(scene: &Scene<'_>, pod: &PodRef) -> Result<bool, Error> {
     let Some(name) = for_its_node.and_then(|p| p.node.name.as_deref()) else { return Ok(false) };
     let node = scene.sources.stores.nodes.read(&scene.sources.client, name).await?;
     Ok(!matches!(node.fate, NodeFate::Stays | NodeFate::Kept(_)))
+}
+
+/// Says to evictions and autoscalers whether it is to be waited for.
+pub(super) async fn mark(scene: &mut Scene<'_>, pod: &PodRef, busy: bool) -> Result<Outcome, Error> {
+    let (Some(version), Some(ours)) =
+        (scene.seen.versions.get(&pod.uid).cloned(), scene.seen.autoscaler_annotations.get(&pod.uid))
+    else {
+        return Ok(CHANGED);
+    };
+    let label = busy.then_some(marks::BUSY);
+    let annotations = Value::Object(marks::annotations(ours, busy));
+    scene.sources.mark_pace.turn().await;
+    scene.writes.marked(&pod.uid);
+    patch(scene, pod, Some(&version), &json!({(marks::BUSY_LABEL): label}), &annotations).await
 }
 
 async fn patch(

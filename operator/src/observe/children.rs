@@ -163,8 +163,8 @@ pub(crate) fn service(app: &Validated) -> Option<Wanted> {
 }
 
 /// The app's PodDisruptionBudget, if it wants one.
-pub(crate) fn budget(app: &Validated) -> Option<Wanted> {
-    graceful_api::children::pdb(app).as_ref().map(Wanted::new)
+pub(crate) fn budget(app: &Validated, all_marked: bool) -> Option<Wanted> {
+    graceful_api::children::pdb(app, all_marked).as_ref().map(Wanted::new)
 }
 
 #[cfg(test)]

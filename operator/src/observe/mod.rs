@@ -15,7 +15,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use graceful_api::{DrainReason, FieldError, GracefulApp, Policy, RevisionHash, Validated, names};
+use graceful_api::marks::AutoscalerAnnotation;
+use graceful_api::{
+    Disruption, DrainReason, FieldError, GracefulApp, Policy, RevisionHash, Validated, names,
+};
 use graceful_plan::{
     Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodRef,
     PodUid, Readiness, Rejections,
@@ -43,7 +46,7 @@ use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::decode::Decoded;
 use crate::error::{Error, call};
-use crate::probe::{Probes, Target};
+use crate::probe::{Pace, Probes, Target};
 use crate::refusals::Of;
 use crate::writes::Writes;
 
@@ -57,6 +60,8 @@ pub(crate) struct Observation {
     pub(crate) targets: BTreeMap<PodUid, Target>,
     /// The resourceVersion that each pod was seen at.
     pub(crate) versions: BTreeMap<PodUid, String>,
+    /// The autoscalers' annotations that are ours to write on each pod.
+    pub(crate) autoscaler_annotations: BTreeMap<PodUid, Vec<AutoscalerAnnotation>>,
     /// Services with `externalTrafficPolicy: Local` that route to the app's serving pods.
     pub(crate) local_services: Vec<String>,
     /// The EndpointSlices of ours that keep lingering pods reachable.
@@ -75,6 +80,8 @@ pub(crate) struct Sources {
     pub(crate) stores: Stores,
     pub(crate) probes: Probes,
     pub(crate) clock: Clock,
+    /// Marks on pods, of all apps.
+    pub(crate) mark_pace: Pace,
 }
 
 /// What observing remembers of one app between two looks.
@@ -184,9 +191,10 @@ pub(crate) async fn observe(
     sightings.departures.look(&mut parsed, |name| sources.stores.nodes.of(name).fate, now);
     for pod in &mut parsed {
         pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()), now);
+        pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));
     }
     ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, now);
-    writes.refusals.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
+    writes.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
     let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &writes.refusals, now)).collect();
     sightings.lags.look(&mut revisions, now);
     let mut observed = Observed {
@@ -214,6 +222,10 @@ pub(crate) async fn observe(
         wanted,
         targets,
         versions,
+        autoscaler_annotations: pods
+            .iter()
+            .map(|(p, _)| (pods::uid(p), pods::autoscaler_annotations(p)))
+            .collect(),
         local_services: local_services(&view, &pods),
         lingering: pods
             .iter()
@@ -246,6 +258,10 @@ async fn look_again_at_nodes(sources: &Sources, pods: &mut [graceful_plan::Pod])
         }
     }
     Ok(())
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// A node's clock may be hours ahead: what is Ready from then on is Ready since we first saw it so.
@@ -467,6 +483,7 @@ fn resolved(
             surge_timeout_seconds: valid.surge_timeout_seconds,
             paused: valid.paused,
             revision_history_limit: valid.revision_history_limit,
+            hold_while_busy: valid.disruption == Disruption::HoldWhileBusy,
             deletion,
             finalizer,
             unclaimed,
@@ -484,6 +501,7 @@ fn resolved(
             surge_timeout_seconds: u32::MAX,
             paused: false,
             revision_history_limit: 0,
+            hold_while_busy: false,
             deletion,
             finalizer,
             unclaimed,

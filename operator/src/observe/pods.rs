@@ -1,7 +1,8 @@
 //! A pod object as the planner sees it. Each judgement here leans towards "may be busy".
 
-use graceful_api::{DrainReason, RevisionHash, names};
-use graceful_plan::{Containers, CutMark, DrainMark, Epoch, Node, Pod, PodUid, Readiness};
+use graceful_api::marks::AutoscalerAnnotation;
+use graceful_api::{DrainReason, RevisionHash, marks, names};
+use graceful_plan::{Containers, CutMark, DrainMark, Epoch, Mark, Node, Pod, PodUid, Readiness};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -33,6 +34,8 @@ pub(crate) fn parse(
         drain: drain_mark(pod, now),
         cheapest: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
         bridged: annotation(pod, names::LINGERING).is_some(),
+        mark: mark(pod),
+        mark_rests_until: None,
         cut: annotation(pod, names::CUT).map(|tasks| CutMark { tasks: tasks.parse().ok() }),
         ends_since: ends_since(&pod.metadata),
         grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
@@ -44,6 +47,28 @@ pub(crate) fn parse(
         trouble: trouble(pod),
         backoff: None,
     }
+}
+
+/// What it says to evictions and autoscalers, where the operator has written that or made it so.
+pub(super) fn mark(pod: &PodObject) -> Mark {
+    if annotation(pod, marks::OURS).is_none() {
+        return Mark::Unclear;
+    }
+    let busy = label(pod, marks::BUSY_LABEL) == Some(marks::BUSY);
+    let in_step = autoscaler_annotations(pod).iter().all(|a| {
+        let value = annotation(pod, a.key);
+        if busy { value == Some(a.busy) } else { value == a.idle }
+    });
+    match (in_step, busy) {
+        (false, _) => Mark::Unclear,
+        (true, true) => Mark::Busy,
+        (true, false) => Mark::Idle,
+    }
+}
+
+/// Those of the autoscalers' annotations that are ours to write.
+pub(super) fn autoscaler_annotations(pod: &PodObject) -> Vec<AutoscalerAnnotation> {
+    marks::ours(|key| annotation(pod, key))
 }
 
 /// The API server writes when the grace period will be over, and how long it is; not when the deletion began.

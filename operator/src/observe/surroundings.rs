@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
-use graceful_plan::{Backoff, BackoffCause, Child, Surroundings, TemplateVerdict, Warning};
+use graceful_plan::{Backoff, BackoffCause, Child, Mark, Surroundings, TemplateVerdict, Warning};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -17,6 +17,7 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 
 use super::children::{self, Standing, Wanted};
+use super::pods::mark;
 use super::revisions::Ours;
 use super::view::View;
 use crate::writes::{ChildRefusal, REFUSAL_HOLDS, Writes};
@@ -45,10 +46,12 @@ pub(crate) fn surroundings(
     warnings.extend(let_go(app, view));
     let labels = pod_labels(app, pods);
     let foreign_budgets = foreign_budgets(app, view, &labels);
+    let all_marked =
+        pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some() || mark(pod) != Mark::Unclear);
     let mut wanted = WantedChildren {
         service: children::service(app),
         // Two budgets on one pod make the eviction API fail outright: ours steps aside.
-        budget: children::budget(app).filter(|_| foreign_budgets.is_empty()),
+        budget: children::budget(app, all_marked).filter(|_| foreign_budgets.is_empty()),
     };
     let (service, budget) =
         (there(&view.services, &app.name), there(&view.budgets, &names::pdb_name(&app.name)));
@@ -136,7 +139,7 @@ pub(crate) fn surroundings(
         warnings: Vec::new(),
         late_children: Vec::new(),
     };
-    if let (Some(first), true) = (foreign_budgets.first(), children::budget(app).is_some()) {
+    if let (Some(first), true) = (foreign_budgets.first(), children::budget(app, all_marked).is_some()) {
         let message = format!(
             "PodDisruptionBudget {first} covers this app's pods, and two on one pod make every eviction fail: ours ({}) steps aside, so an eviction \
              may end a pod that was not drained; remove {first}, or set spec.disruption to Allow",

@@ -35,7 +35,7 @@ use self::book::Book;
 pub(crate) use self::http::Asker;
 use self::line::Line;
 pub(crate) use self::line::Target;
-use self::pace::Pace;
+pub(crate) use self::pace::{MARKS, Pace};
 use self::places::{AllPlaces, Places, Standing};
 pub(crate) use self::trigger::{Trigger, Triggered};
 use crate::app_ref::AppRef;
@@ -76,7 +76,7 @@ impl Drop for Open {
 
 impl Probes {
     pub(crate) fn new(asker: Asker, trigger: Trigger, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        let (book, pace) = (Book::default(), Pace::default());
+        let (book, pace) = (Book::default(), Pace::of(pace::SURVEYS));
         let places = AllPlaces::of_this_process();
         Self { asker, book, pace, trigger, metrics, places, clock, apps: Mutex::default() }
     }

@@ -1,4 +1,4 @@
-//! The global rate cap on questions that no decision waits for.
+//! A global rate cap: of questions that no decision waits for, and of marks on pods.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,28 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 /// Fifty a second: a thousand serving pods are surveyed within the half minute, at a cost nobody sees.
-const SPACING: Duration = Duration::from_millis(20);
+pub(crate) const SURVEYS: Duration = Duration::from_millis(20);
+
+/// Ten a second: each is a write.
+pub(crate) const MARKS: Duration = Duration::from_millis(100);
 
 /// Hands out turns, one after the other.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pace(Arc<Mutex<Option<Instant>>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    spacing: Duration,
+    last: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Pace {
-    /// Waits for this question's turn.
+    pub(crate) fn of(spacing: Duration) -> Self {
+        Self { spacing, last: Arc::default() }
+    }
+
+    /// Waits for one's turn.
     pub(crate) async fn turn(&self) {
-        let mut last = self.0.lock().await;
+        let mut last = self.last.lock().await;
         let now = Instant::now();
-        let turn = last.map_or(now, |last| now.max(last + SPACING));
+        let turn = last.map_or(now, |last| now.max(last + self.spacing));
         // Held while waiting: turns are given in the order they are asked for, and one that is given up costs nothing.
         sleep_until(turn).await;
         *last = Some(turn);
@@ -31,10 +41,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn turns_are_spaced() {
-        let (pace, start) = (Pace::default(), Instant::now());
+        let (pace, start) = (Pace::of(SURVEYS), Instant::now());
         for _ in 0..51 {
             pace.turn().await;
         }
-        assert_eq!(start.elapsed(), 50 * SPACING);
+        assert_eq!(start.elapsed(), 50 * SURVEYS);
     }
 }

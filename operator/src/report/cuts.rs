@@ -95,7 +95,7 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 #[cfg(test)]
 mod tests {
     use graceful_api::RevisionHash;
-    use graceful_plan::{Containers, CutMark, Epoch, Node, PodRef, Readiness};
+    use graceful_plan::{Containers, CutMark, Epoch, Mark, Node, PodRef, Readiness};
     use jiff::Timestamp;
 
     use super::*;
@@ -112,6 +112,8 @@ mod tests {
             drain: None,
             cheapest: false,
             bridged: false,
+            mark: Mark::Unclear,
+            mark_rests_until: None,
             cut: cut.map(|n| CutMark { tasks: Some(n) }),
             ends_since: None,
             grace_ends: None,

@@ -84,6 +84,25 @@ fn what_the_user_wrote_is_never_overridden_and_unknown_fields_stay() {
     assert_eq!(pod_template(&app), expected);
 }
 
+/// From birth, since it may be busy before anybody has asked it.
+#[test]
+fn a_pod_that_is_held_while_busy_is_born_busy() {
+    let app = validated(&json!({
+        "disruption": "HoldWhileBusy",
+        "template": {
+            "metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "false"}},
+            "spec": {"containers": [{"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 9808}]}]},
+        },
+    }));
+    let metadata = &pod_template(&app)["metadata"];
+    assert_eq!(metadata["labels"]["graceful.dev/busy"], "true");
+    assert_eq!(
+        metadata["annotations"],
+        json!({"karpenter.sh/do-not-disrupt": "false", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+            "graceful.dev/autoscaler-annotations": "cluster-autoscaler.kubernetes.io/safe-to-evict"})
+    );
+}
+
 #[test]
 fn a_sidecar_that_is_asked_gets_the_command() {
     let app = validated(&json!({

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, RevisionHash};
 use graceful_plan::{
-    Containers, CutMark, DrainMark, Epoch, Failure, Node, NodeFate, Observed, PodUid, Readiness, Revision,
-    TemplateVerdict,
+    Containers, CutMark, DrainMark, Epoch, Failure, Mark, Node, NodeFate, Observed, PodUid, Readiness,
+    Revision, TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -57,6 +57,9 @@ pub(crate) struct Pod {
     /// It was Ready with the label once: clients may have it in their tables.
     pub(crate) was_routed: bool,
     pub(crate) bridged: bool,
+    pub(crate) mark: Mark,
+    /// The operator has just written it.
+    pub(crate) mark_rests_until: Option<Timestamp>,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) drain: Option<DrainMark>,
     /// Its deletion cost.
@@ -102,6 +105,8 @@ impl Pod {
             routed: self.routed,
             cheapest: self.cost == i32::MIN,
             bridged: self.bridged,
+            mark: self.mark,
+            mark_rests_until: self.mark_rests_until,
             epoch: self.epoch,
             drain: self.drain,
             cut: self.cut.map(|tasks| CutMark { tasks: Some(tasks) }),
@@ -237,6 +242,8 @@ impl World {
             routed: true,
             was_routed: false,
             bridged: false,
+            mark: Mark::Busy,
+            mark_rests_until: None,
             epoch: None,
             drain: None,
             cost: 0,

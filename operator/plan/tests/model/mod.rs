@@ -182,6 +182,7 @@ impl World {
             surge_timeout_seconds: 120,
             paused: false,
             revision_history_limit: 2,
+            hold_while_busy: false,
             deletion: Deletion::No,
             finalizer: false,
             unclaimed: None,

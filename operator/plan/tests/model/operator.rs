@@ -4,7 +4,7 @@ use graceful_api::RevisionHash;
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
     Absences, Action, Answer, Backoff, BackoffCause, Brake, Child, Containers, Conversation, DeletionCost,
-    DrainMark, Lags, NodeFate, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request,
+    DrainMark, Lags, Mark, NodeFate, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request,
     TemplateVerdict, plan,
 };
 
@@ -15,6 +15,9 @@ use super::kubernetes::{Deployment, Snapshot};
 /// after 2, 4, 8 … seconds.
 const MOST_PATCHES: usize = 9;
 const WINDOW: i64 = 30;
+
+/// After a mark was written.
+const REST: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// Between two zeros of a quiet run: pods are asked each second, and what is lost fails.
 const LONGEST_GAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(7);
@@ -275,6 +278,15 @@ impl World {
                 let i = self.precondition(view, &pod)?;
                 self.pods[i].bridged = false;
                 self.pods[i].version += 1;
+            }
+            Action::Mark { pod, busy } => {
+                self.writable(&pod)?;
+                let i = self.precondition(view, &pod)?;
+                let until = self.now.saturating_add(REST).expect("soon");
+                let found = &mut self.pods[i];
+                found.mark = if busy { Mark::Busy } else { Mark::Idle };
+                found.mark_rests_until = Some(until);
+                found.version += 1;
             }
             Action::PutBack { pod, epoch } => {
                 self.writable(&pod)?;
@@ -577,6 +589,8 @@ fn words(action: &Action) -> String {
             format!("unroute {} for {reason}, epoch {epoch}", pod.name)
         }
         Action::EndLinger { pod } => format!("end the linger of {}", pod.name),
+        Action::Mark { pod, busy: true } => format!("mark {} as busy", pod.name),
+        Action::Mark { pod, busy: false } => format!("mark {} as idle", pod.name),
         Action::PutBack { pod, epoch } => format!("put {} back, epoch {epoch}", pod.name),
         Action::Retire { pod, replicas, proof, .. } => {
             let proof = match proof {

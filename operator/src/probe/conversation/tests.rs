@@ -102,7 +102,7 @@ impl Scene {
             standing: Standing::Answers,
         };
         begin(&self.book, &line.target, conversation, Timestamp::now());
-        self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::default()));
+        self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::of(Duration::ZERO)));
     }
 
     /// Reads the book at each trigger until it says so.

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{
-    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Node, Readiness, Revision,
+    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Mark, Node, Readiness, Revision,
     Surroundings, plan,
 };
 use jiff::Timestamp;
@@ -30,6 +30,8 @@ fn pod(name: &str) -> Pod {
         drain: None,
         cheapest: false,
         bridged: false,
+        mark: Mark::Unclear,
+        mark_rests_until: None,
         cut: None,
         ends_since: None,
         grace_ends: None,
@@ -94,6 +96,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
             surge_timeout_seconds: 120,
             paused: false,
             revision_history_limit: 2,
+            hold_while_busy: false,
             deletion: Deletion::No,
             finalizer: true,
             unclaimed: None,
@@ -111,6 +114,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         wanted: WantedChildren::default(),
         targets: BTreeMap::new(),
         versions: BTreeMap::new(),
+        autoscaler_annotations: BTreeMap::new(),
         local_services: Vec::new(),
         lingering: BTreeMap::new(),
         deployments: BTreeMap::new(),

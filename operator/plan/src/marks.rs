@@ -1,0 +1,120 @@
+//! `disruption: HoldWhileBusy`: which pods carry the mark that keeps an eviction waiting. The PodDisruptionBudget selects those alone.
+//!
+//! # Guarantees
+//! A pod is marked from birth, and for as long as it is not known to be idle: one that cannot be asked counts as busy (P7). Of a pod that drains the mark stays.
+//!
+//! # Caveats
+//! A pod that was idle when it was asked may be busy a moment later, and is marked again when that is heard, within half a minute. What is evicted in between
+//! drains itself in its grace period (P2).
+
+use jiff::SignedDuration;
+
+use crate::action::Action;
+use crate::draft::{Draft, pod_ref};
+use crate::observed::{Mark, Pod};
+use crate::snapshot::Snapshot;
+
+/// How old the word may be that a pod is idle: serving pods are asked each half minute.
+const HEARD_LATELY: SignedDuration = SignedDuration::from_secs(90);
+
+/// So many in a plan: an app of thousands of pods has other things to do as well.
+const A_PLAN: usize = 5;
+
+/// What remains is for the next plan.
+const SOON: SignedDuration = SignedDuration::from_secs(1);
+
+pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    if !snapshot.observed.app.hold_while_busy {
+        return;
+    }
+    let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
+    let wrong = |p: &&&Pod| wanted(snapshot, p).is_some_and(|mark| mark != p.mark);
+    let mut wrong: Vec<_> = snapshot
+        .live
+        .iter()
+        .filter(wrong)
+        .filter(|p| !snapshot.backs_off(p.backoff.as_ref()) && !rests(p))
+        .collect();
+    // To protect is urgent; to let go is not.
+    wrong.sort_by_key(|p| (wanted(snapshot, p) == Some(Mark::Idle), &p.name));
+    if wrong.len() > A_PLAN {
+        snapshot.clock.again_in(SOON);
+    }
+    for pod in wrong.into_iter().take(A_PLAN) {
+        let busy = wanted(snapshot, pod) == Some(Mark::Busy);
+        draft.act(Action::Mark { pod: pod_ref(pod), busy });
+    }
+}
+
+/// None: nothing was heard of it yet, and what it says may stand as long.
+fn wanted(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Mark> {
+    let contact = snapshot.contact(pod);
+    let answer = contact.and_then(|c| c.answer.as_ref());
+    let failing = contact.is_some_and(|c| c.error.is_some() || c.several);
+    let lately = |at: jiff::Timestamp| !snapshot.clock.past(at.saturating_add(HEARD_LATELY).unwrap_or(at));
+    match answer {
+        Some(answer) if !failing && answer.in_flight.total == 0 && lately(answer.at) => {
+            pod.routed.then_some(Mark::Idle)
+        }
+        None if !failing && pod.mark != Mark::Unclear => None,
+        Some(_) | None => Some(Mark::Busy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::Signal;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::contact::{Answer, Contact, ContactError, InFlight};
+    use crate::fixture;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn heard(total: u64) -> Contact {
+        let in_flight = InFlight { total, ..InFlight::default() };
+        Contact {
+            answer: Some(Answer { at: at(100), in_flight, protocol: None, scheduled: None }),
+            ..Contact::default()
+        }
+    }
+
+    fn marked(pod: Pod, contact: Contact, now: i64) -> Option<bool> {
+        let mut app = fixture::app(1, fixture::policy(Signal::Http));
+        app.hold_while_busy = true;
+        let mut observed = fixture::observed(app);
+        observed.contacts = [(pod.uid.clone(), contact)].into();
+        observed.pods = vec![pod];
+        let snapshot = Snapshot::take(&observed, at(now));
+        let mut draft = Draft::new(&snapshot);
+        keep(&snapshot, &mut draft);
+        draft.actions.iter().find_map(|action| match action {
+            Action::Mark { busy, .. } => Some(*busy),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_pod_is_marked_unless_it_is_known_to_be_idle() {
+        let born = || Pod { mark: Mark::Busy, ..fixture::serving("a") };
+        let idle = || Pod { mark: Mark::Idle, ..fixture::serving("a") };
+        assert_eq!(marked(born(), Contact::default(), 100), None, "not asked yet");
+        assert_eq!(marked(born(), heard(0), 101), Some(false));
+        assert_eq!(marked(idle(), heard(0), 101), None, "no more writes");
+        assert_eq!(marked(idle(), heard(2), 101), Some(true));
+        assert_eq!(marked(idle(), heard(0), 191), Some(true), "it was not heard for long");
+        let error = ContactError { message: "no answer".to_owned(), since: at(100) };
+        let failing = Contact { error: Some(error), ..heard(0) };
+        assert_eq!(marked(idle(), failing, 101), Some(true), "unknown is busy");
+        assert_eq!(marked(idle(), Contact::default(), 100), None, "a restarted operator asks first");
+        let stripped = Pod { mark: Mark::Unclear, ..fixture::serving("a") };
+        assert_eq!(marked(stripped, Contact::default(), 100), Some(true), "half a mark protects from half");
+        let draining = Pod { routed: false, ..born() };
+        assert_eq!(marked(draining, heard(0), 101), None, "it is about to be ended");
+        let lately = Pod { mark_rests_until: Some(at(110)), ..idle() };
+        assert_eq!(marked(lately, heard(2), 101), None, "one write in ten seconds");
+    }
+}
