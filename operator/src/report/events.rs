@@ -112,7 +112,7 @@ fn rollouts(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<
     if (made || rolling) && !told.rolling {
         told.rolling = true;
         // An app's first revision is told when it serves: that it was asked for, its GracefulApp says.
-        if now.revisions.len() > 1 {
+        if now.revisions.iter().any(|r| r.hash != *update) {
             found.push(Happening::normal("RolloutStarted", format!("rolling out revision {update}")));
         }
     }
@@ -154,7 +154,7 @@ fn drains(before: &Report, now: &Report, seen: &Observation, found: &mut Vec<Hap
     for pod in before.pods.iter().filter(|p| !among(&now.pods, &p.uid)) {
         let DrainingPodReport { pod: name, uid, in_flight, .. } = pod;
         let serves = seen.observed.pods.iter().any(|p| p.uid == *uid && p.routed && !p.terminating);
-        let stranger = seen.strangers.iter().any(|p| p.uid == *uid && p.lives());
+        let stranger = seen.strangers.iter().any(|p| p.uid == *uid && p.is_counted());
         let (reason, note) = if serves {
             ("DrainCancelled", format!("pod {name} is back in service"))
         } else if stranger {
@@ -170,7 +170,7 @@ fn drains(before: &Report, now: &Report, seen: &Observation, found: &mut Vec<Hap
 /// be idle by now.
 fn held(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
     let unasked = |pod: &DrainingPodReport| {
-        let asked = observed.contacts.get(&pod.uid).is_some_and(|c| c.asked.is_some());
+        let asked = observed.contacts.get(&pod.uid).is_some_and(|c| c.tried_at.is_some());
         let answers = |p: &Pod| matches!(p.containers, Containers::Running | Containers::HalfCrashed);
         !asked && observed.pods.iter().any(|p| p.uid == pod.uid && answers(p))
     };

@@ -80,7 +80,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
     let contacts = in_flight.iter().map(|(name, total)| {
         let in_flight = InFlight { total: *total, ..InFlight::default() };
         let answer = Some(Answer { at: at(NOW - 1), in_flight, protocol: None, scheduled: None });
-        (PodUid::from(*name), Contact { answer, asked: Some(at(NOW - 1)), ..Contact::default() })
+        (PodUid::from(*name), Contact { answer, tried_at: Some(at(NOW - 1)), ..Contact::default() })
     });
     let observed = Observed {
         app: App {
@@ -317,9 +317,12 @@ fn a_rollout_is_told_as_it_begins_and_as_it_ends() {
     second.observed.app.update = v2.clone();
     second.observed.app.replicas = 1;
     second.observed.pods[1].revision = v2.clone();
+    let mut not_made_yet = seen(vec![pod("a")], &[("a", 0)]);
+    not_made_yet.observed.app.update = v2.clone();
+    assert_eq!(reasons(told, &not_made_yet), ["RolloutStarted"], "before its Deployment is there");
     let newer = Revision { hash: v2, replicas: 1, ..second.observed.revisions[0].clone() };
     second.observed.revisions.push(newer);
-    assert_eq!(reasons(told, &second), ["RolloutStarted"]);
+    assert_eq!(reasons(told, &second), [""; 0]);
     second.observed.pods.remove(0);
     second.observed.revisions[0].replicas = 0;
     assert_eq!(reasons(told, &second), ["RolloutFinished"]);
