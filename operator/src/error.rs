@@ -48,7 +48,7 @@ pub enum Error {
     },
 }
 
-/// The fence's answer to a request that would change something.
+/// The answer to a request that would change something, from a client that does not lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this operator does not lead")]
 pub(crate) struct NotLeading;

@@ -53,13 +53,13 @@ struct Election {
     #[arg(long, env = "GRACEFUL_LEASE", value_parser = lease)]
     lease: Option<(String, String)>,
     /// Seconds after which a leader that is heard no more is followed by another.
-    #[arg(long, env = "GRACEFUL_LEASE_DURATION", default_value_t = Timing::default().lease.as_secs())]
+    #[arg(long, env = "GRACEFUL_LEASE_DURATION", default_value_t = Timing::default().lease_duration.as_secs())]
     lease_duration: u64,
     /// Seconds without a good renewal after which a leader stops.
     #[arg(long, env = "GRACEFUL_RENEW_DEADLINE", default_value_t = Timing::default().renew_deadline.as_secs())]
     renew_deadline: u64,
     /// Seconds between two renewals.
-    #[arg(long, env = "GRACEFUL_RETRY_PERIOD", default_value_t = Timing::default().renew_every.as_secs())]
+    #[arg(long, env = "GRACEFUL_RETRY_PERIOD", default_value_t = Timing::default().retry_period.as_secs())]
     retry_period: u64,
 }
 
@@ -69,9 +69,9 @@ impl Election {
         let (namespace, name) = lease?;
         let seconds = Duration::from_secs;
         let timing = Timing {
-            lease: seconds(lease_duration),
+            lease_duration: seconds(lease_duration),
             renew_deadline: seconds(renew_deadline),
-            renew_every: seconds(retry_period),
+            retry_period: seconds(retry_period),
             ..Timing::default()
         };
         Some(Lease { namespace, name, timing })

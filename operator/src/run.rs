@@ -21,7 +21,7 @@ use crate::clock::{Clock, heard_by};
 use crate::decode::Decoded;
 use crate::error::CALL_DEADLINE;
 use crate::index::Index;
-use crate::leader::{Campaign, Lease, fenced};
+use crate::leader::{Campaign, Lease, leading};
 use crate::memory::Memory;
 use crate::observe::{NodeDrain, Sources};
 use crate::operator::Operator;
@@ -127,7 +127,7 @@ pub(crate) async fn run_on(
 ) -> anyhow::Result<()> {
     let Means { watching, calling, campaign, asker, clock } = means;
     let leadership = campaign.as_ref().map(Campaign::leadership).unwrap_or_default();
-    let calling = fenced(calling, leadership.clone());
+    let calling = leading(calling, leadership.clone());
     let asker = asker.led_by(leadership.clone());
     let metrics = Arc::new(Metrics::new(leadership.clone()));
     let (trigger, triggered) = Trigger::new();
@@ -169,8 +169,8 @@ pub(crate) async fn run_on(
     let talking = Arc::clone(&operator);
     let work = work(operator, apps, triggered, listed, ready, stopped);
     tokio::pin!(work);
-    let (settled, settles) = oneshot::channel();
-    let campaign = campaign_once(all_listed, campaign, settles);
+    let (work_ended, hears_work_ended) = oneshot::channel();
+    let campaign = campaign_when_listed(all_listed, campaign, hears_work_ended);
     tokio::pin!(campaign);
     tokio::select! {
         // First: nothing that another part says is to be done once another operator leads.
@@ -198,7 +198,7 @@ pub(crate) async fn run_on(
                 // What is said to pods stops as well, before another may say something else.
                 talking.sources.probes.silence();
                 // Nobody listens where the term ended meanwhile.
-                let _sole = settled.send(ended);
+                let _lost = work_ended.send(ended);
             };
             let (_why, ()) = tokio::join!(tokio::time::timeout(STOP_WITHIN + RELEASE_WITHIN, campaign), ended);
             Ok(())
@@ -211,20 +211,20 @@ const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Stands for election once all is listed, since a leader that is still blind would only keep others from leading. Says why leadership is lost;
 /// without a lease it never is.
-async fn campaign_once(
+async fn campaign_when_listed(
     listed: impl Future<Output = ()>,
     campaign: Option<Campaign>,
-    mut settles: oneshot::Receiver<bool>,
+    mut hears_work_ended: oneshot::Receiver<bool>,
 ) -> Option<String> {
-    let settled = async |settles: &mut oneshot::Receiver<bool>| settles.await.unwrap_or(false);
+    let work_ended = async |hears: &mut oneshot::Receiver<bool>| hears.await.unwrap_or(false);
     tokio::select! {
         () = listed => {}
-        _ = settled(&mut settles) => return None,
+        _ = work_ended(&mut hears_work_ended) => return None,
     }
     match campaign {
-        Some(campaign) => campaign.run(settled(&mut settles)).await,
+        Some(campaign) => campaign.run(work_ended(&mut hears_work_ended)).await,
         None => {
-            settled(&mut settles).await;
+            work_ended(&mut hears_work_ended).await;
             None
         }
     }

@@ -150,7 +150,7 @@ pub enum DrainReason {
     Rollout,
     /// Fewer replicas are wanted.
     ScaleDown,
-    /// Its node goes: it is cordoned, or a taint says so.
+    /// Its node goes: it is cordoned, or a taint says so; or it makes way for the pods of one that goes.
     NodeDrain,
     /// The GracefulApp is being deleted.
     Delete,

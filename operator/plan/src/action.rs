@@ -102,7 +102,7 @@ pub enum Action {
         cost: DeletionCost,
     },
     /// Remove the EndpointSlices that keep a lingering pod reachable on its node, and the annotation that names them.
-    EndLinger {
+    Unbridge {
         /// The pod.
         pod: PodRef,
     },
@@ -157,7 +157,7 @@ impl Action {
             Self::Retire { pod, revision, .. } => (Some(pod), Some(revision)),
             Self::Unroute { pod, .. }
             | Self::PutBack { pod, .. }
-            | Self::EndLinger { pod }
+            | Self::Unbridge { pod }
             | Self::Mark { pod, .. } => (Some(pod), None),
             Self::ScaleUp { revision, .. } | Self::ScaleDown { revision, .. } => (None, Some(revision)),
             Self::AddFinalizer

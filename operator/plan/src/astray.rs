@@ -4,6 +4,7 @@ use graceful_api::conditions::Reason;
 
 use crate::contact::{Contact, Way};
 use crate::observed::{Pod, Warning};
+use crate::others::and_more;
 use crate::snapshot::Snapshot;
 
 /// Whether a pod may be given a new epoch now.
@@ -34,10 +35,7 @@ pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let wrong = |p: &&Pod| Some((p.name.clone(), words(snapshot.contact(p)?)?));
     let mut found = snapshot.live.iter().filter_map(wrong);
     let (pod, why) = found.next()?;
-    let others = match found.count() {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
+    let others = and_more(found.count());
     let message = format!("{pod}{others}: {why} (docs/protocol.md)");
     Some(Warning { reason: Reason::ProtocolBroken, message })
 }

@@ -46,7 +46,8 @@ impl Brake {
         let scaled = self.replicas.abs_diff(app.replicas);
         self.level = self.level.saturating_sub(scaled.saturating_mul(TIMES));
         self.replicas = app.replicas;
-        let living = u32::try_from(observed.pods.iter().filter(|p| p.lives()).count()).unwrap_or(u32::MAX);
+        let living =
+            u32::try_from(observed.pods.iter().filter(|p| p.is_counted()).count()).unwrap_or(u32::MAX);
         self.most = self.most.max(living).max(app.replicas.saturating_add(app.max_surge));
         self.pass(now);
         let may = self.most.saturating_mul(TIMES).saturating_add(MORE);

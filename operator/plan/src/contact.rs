@@ -11,8 +11,8 @@ pub struct Contact {
     /// The last valid answer; kept when later attempts fail, with its age.
     pub answer: Option<Answer>,
     /// When the last attempt ended, well or not.
-    pub asked: Option<Timestamp>,
-    /// Since when the pod has been in `Conversation::Ask`, while it is: a later `asked` was made for that, whether it was answered or not.
+    pub tried_at: Option<Timestamp>,
+    /// Since when the pod has been in `Conversation::Ask`, while it is: a later `tried_at` was for that, whether it was answered or not.
     pub asking_since: Option<Timestamp>,
     /// What the last attempt met, where it failed; cleared by a valid answer.
     pub error: Option<ContactError>,

@@ -16,7 +16,7 @@ const MANY: usize = 20;
 /// A conversation for each pod that can hold one.
 pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
     let live = snapshot.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(snapshot, draft, p)?)));
-    // What others end is told with its count while it ends. Many at once (a namespace that goes) are asked as rarely as serving ones.
+    // Pods that others end are asked while they end, since STATUS reports their counts. Many at once (a namespace that goes) are asked as rarely as serving ones.
     let ended: Vec<_> = ended_by_others(snapshot).collect();
     let how = if ended.len() > MANY { Conversation::Survey } else { Conversation::Ask };
     live.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()

@@ -126,7 +126,7 @@ impl Dialogue {
                 .as_ref()
                 .is_some_and(|a| (a.in_flight, a.protocol, a.scheduled) == (in_flight, protocol, scheduled));
         contact.answer = Some(Answer { at: now, in_flight, protocol, scheduled });
-        contact.asked = Some(now);
+        contact.tried_at = Some(now);
         contact.error = None;
         match self.told {
             Some(Conversation::Drain { epoch, .. }) => {
@@ -148,7 +148,7 @@ impl Dialogue {
 
     /// The pod said that nothing has changed since its last answer.
     pub fn unchanged(&mut self, now: Timestamp) -> News {
-        self.contact.asked = Some(now);
+        self.contact.tried_at = Some(now);
         if let Some(answer) = &mut self.contact.answer {
             answer.at = now;
             self.contact.error = None;
@@ -165,7 +165,7 @@ impl Dialogue {
         let since = contact.error.as_ref().map_or(now, |e| e.since);
         let same = contact.error.as_ref().is_some_and(|e| e.message == message);
         contact.error = Some(ContactError { message, since });
-        contact.asked = Some(now);
+        contact.tried_at = Some(now);
         contact.quiet = None;
         if same { News::Same } else { News::Changed }
     }

@@ -40,6 +40,23 @@ impl Draft {
     /// Ends a pod, and says whether it is to be counted as one that goes, whether or not this plan does it. At most one a Deployment and plan: the second would scale from a number that the first
     /// has changed. The next plan, milliseconds later, takes the next.
     pub(crate) fn retire(&mut self, snapshot: &Snapshot<'_>, pod: &Pod, proof: Proof) -> bool {
+        let reason = match snapshot.observed.app.deletion {
+            Deletion::No if !pod.stays() => DrainReason::NodeDrain,
+            Deletion::No if snapshot.superseded(pod) => DrainReason::Rollout,
+            Deletion::No => DrainReason::ScaleDown,
+            Deletion::Drain | Deletion::Orphan => DrainReason::Delete,
+        };
+        self.retire_for(snapshot, pod, proof, reason)
+    }
+
+    /// The same for this reason, which is told where the pod is taken out of service first.
+    pub(crate) fn retire_for(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        pod: &Pod,
+        proof: Proof,
+        reason: DrainReason,
+    ) -> bool {
         let Some(revision) = snapshot.revision(&pod.revision) else {
             return false; // its Deployment is gone: the garbage collector has it
         };
@@ -53,12 +70,6 @@ impl Draft {
         }
         // It may start, or become Ready, after its DELETE: clients are not to be sent to it then.
         if pod.routed && (may_start(pod) || matches!(proof, Proof::NeverWorked { .. })) {
-            let reason = match snapshot.observed.app.deletion {
-                Deletion::No if !pod.stays() => DrainReason::NodeDrain,
-                Deletion::No if snapshot.superseded(pod) => DrainReason::Rollout,
-                Deletion::No => DrainReason::ScaleDown,
-                Deletion::Drain | Deletion::Orphan => DrainReason::Delete,
-            };
             let epoch = self.epochs.next_for(snapshot, pod);
             self.act(Action::Unroute {
                 pod: pod_ref(pod),

@@ -133,9 +133,13 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
 
 /// Its linger is not over. One that accepts for longer is late, and lingers no more.
 fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let policy = snapshot.policy(pod);
-    let over = |mark: DrainMark| snapshot.clock.past(after(mark.since, policy.linger_seconds));
-    policy.signal == Signal::Http && pod.drain.is_some_and(|mark| !over(mark))
+    snapshot.policy(pod).signal == Signal::Http
+        && pod.drain.is_some_and(|mark| !linger_is_over(snapshot, pod, mark))
+}
+
+/// By the time that it was given. (An app that speaks the protocol says itself when it has latched.)
+pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, mark: DrainMark) -> bool {
+    snapshot.clock.past(after(mark.since, snapshot.policy(pod).linger_seconds))
 }
 
 fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
@@ -157,7 +161,7 @@ fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: Drain
 /// A restarted operator asks once more before it cuts: the pod may be idle by now, and if not, the count of what is cut should be known. A pod
 /// that cannot even be asked is cut a little later.
 fn unasked(snapshot: &Snapshot<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
-    let asked = snapshot.contact(pod).is_some_and(|c| c.asked.is_some());
+    let asked = snapshot.contact(pod).is_some_and(|c| c.tried_at.is_some());
     let late = pod.drain.is_none_or(|mark| snapshot.clock.past(last_word(mark, policy)));
     !asked && !late
 }
@@ -206,7 +210,7 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         p.terminating && p.routed && p.containers != Containers::Finished && p.readiness == Readiness::Never
     };
     let ending = snapshot.observed.pods.iter().filter(ends);
-    for pod in ending.chain(to_be_taken(snapshot)) {
+    for pod in ending.chain(spares_not_taken(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
         if snapshot.backs_off(pod.backoff.as_ref()) || futile::stopped(snapshot, &pod.revision) {
             continue;
@@ -218,7 +222,7 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 /// Spares that have no replica in their Deployment, and that their ReplicaSet has not taken yet. It may hear of it late.
-fn to_be_taken<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+fn spares_not_taken<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     snapshot.observed.revisions.iter().flat_map(|revision| {
         let mut spares: Vec<_> =
             snapshot.routed().filter(|p| p.revision == revision.hash && may_start(p)).collect();
@@ -236,17 +240,13 @@ pub(crate) fn may_start(pod: &Pod) -> bool {
 
 /// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable by EndpointSlices of ours until it latches or serves again; where it
 /// cannot latch, or ends, until its linger is over.
-pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let there = |p: &&Pod| p.bridged && p.containers != Containers::Finished;
     for pod in snapshot.observed.pods.iter().filter(there) {
         let over = match (pod.routed, pod.drain, snapshot.policy(pod)) {
             // Ended by somebody in its linger, and it answers no more.
             _ if pod.terminating && !matches!(pod.readiness, Readiness::Ready(_)) => true,
-            (false, Some(mark), policy)
-                if pod.terminating && snapshot.clock.past(after(mark.since, policy.linger_seconds)) =>
-            {
-                true
-            }
+            (false, Some(mark), _) if pod.terminating && linger_is_over(snapshot, pod, mark) => true,
             (true, ..) | (false, None, _) => true,
             // One that never latches would go on to be sent clients, and never be idle.
             (false, Some(mark), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
@@ -254,10 +254,10 @@ pub(crate) fn end_lingers(snapshot: &Snapshot<'_>, draft: &mut Draft) {
                 let end = after(mark.since, linger_seconds.saturating_add(LATCHES_WITHIN));
                 snapshot.clock.past(end) || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
-            (false, Some(mark), policy) => snapshot.clock.past(after(mark.since, policy.linger_seconds)),
+            (false, Some(mark), _) => linger_is_over(snapshot, pod, mark),
         };
         if over && !snapshot.backs_off(pod.backoff.as_ref()) {
-            draft.act(Action::EndLinger { pod: pod_ref(pod) });
+            draft.act(Action::Unbridge { pod: pod_ref(pod) });
         }
     }
 }
@@ -272,10 +272,11 @@ fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     }
 }
 
-/// Returns to service pods that are labelled serving and were drained by somebody else, and pods that lost the label without a drain.
+/// Returns to service: pods that are labelled and that somebody else closed; pods that are labelled and marked as draining (somebody put the label on one of
+/// ours: that calls its drain off); pods that lost the label without a drain. Neither of the last two takes work meanwhile.
 ///
-/// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was drained by nobody: it warms up, and says itself
-/// when it takes work. Both do not count meanwhile.
+/// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was closed by nobody: it warms up, and says itself when it takes
+/// work.
 pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in &snapshot.live {
         let astray = if pod.routed {
@@ -352,7 +353,7 @@ mod tests {
         let protocol = Some(Protocol { epoch: Epoch(epoch), accepting, resumable: true });
         Contact {
             answer: Some(Answer { at: at(4), in_flight, protocol, scheduled: None }),
-            asked: Some(at(4)),
+            tried_at: Some(at(4)),
             acknowledged: Some(Epoch(epoch)),
             ..Contact::default()
         }

@@ -83,7 +83,7 @@ impl Absences {
             if seen != asked.seen {
                 *asked = Asked { seen, ..Asked::default() };
             }
-            let missing = revision.replicas > count(all().filter(|p| p.lives()));
+            let missing = revision.replicas > count(all().filter(|p| p.is_counted()));
             if !missing || revision.replica_failure.is_some() || !revision.followed {
                 asked.since = None;
             } else if revision.replicas > asked.replicas || asked.since.is_none() {
@@ -140,7 +140,7 @@ fn until(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp> {
 
 fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
     let rejected = snapshot.observed.rejected.get(hash)?;
-    let works = |p: &Pod| p.lives() && p.containers == Containers::Running && p.created > rejected.last;
+    let works = |p: &Pod| p.is_counted() && p.containers == Containers::Running && p.created > rejected.last;
     let many = rejected.pods > snapshot.observed.app.replicas.saturating_add(MANY);
     (many && !snapshot.pods_of(hash).any(works)).then_some(rejected)
 }

@@ -87,7 +87,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
             drains::repair(&snapshot, &mut draft);
             let clearing = rollout::clear_away(&snapshot, &mut draft, &course);
             rollout::grow(&snapshot, &mut draft, &course, clearing);
-            drains::end_lingers(&snapshot, &mut draft);
+            drains::unbridge(&snapshot, &mut draft);
             drains::end_drained(&snapshot, &mut draft);
             rollout::shrink(&snapshot, &mut draft, &course);
             upkeep::history(&snapshot, &mut draft);

@@ -11,6 +11,7 @@ use graceful_api::conditions::Reason;
 use crate::draft::Draft;
 use crate::drains::needs_no_drain;
 use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
+use crate::others::and_more;
 use crate::rollout::{Course, idlest_first, still_serving, unroute};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
@@ -59,7 +60,7 @@ fn make_way(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
     }
     let new = snapshot.routed().filter(|p| !snapshot.superseded(p));
     if let Some((pod, proof)) = new.filter_map(|p| Some((p, needs_no_drain(snapshot, p)?))).next() {
-        draft.retire(snapshot, pod, proof);
+        draft.retire_for(snapshot, pod, proof, DrainReason::NodeDrain);
     }
 }
 
@@ -166,10 +167,7 @@ pub(crate) fn kept(snapshot: &Snapshot<'_>) -> Option<Warning> {
                 "{nodes} {are} cordoned, and pods stay, since the chart's nodeDrain.onCordon is false: with `disruption: Hold`, `kubectl drain` waits until they are gone for another reason"
             ),
             KeptBy::Toleration => {
-                let others = match count(on(by)) {
-                    1 => String::new(),
-                    n => format!(" (and {} more)", n - 1),
-                };
+                let others = and_more(on(by).count() - 1);
                 format!(
                     "pod {}{others} was put on a node that is to be emptied, and stays: what replaces it might be put there as well; spec.template tolerates the node's taint",
                     first.name

@@ -89,7 +89,7 @@ pub struct App {
     pub surge_timeout_seconds: u32,
     /// No drain for a rollout starts.
     pub paused: bool,
-    /// How many emptied Deployments are kept.
+    /// How many Deployments without replicas and pods are kept.
     pub revision_history_limit: u32,
     /// `disruption: HoldWhileBusy`: evictions wait for pods alone that are marked as busy.
     pub hold_while_busy: bool,
@@ -140,7 +140,8 @@ pub struct Revision {
     pub unannotated: Option<Backoff>,
     /// Its controller has taken up the last change of it.
     pub followed: bool,
-    /// Its controller has not taken it up for too long ([`Lags`](crate::Lags)): none of its pods is taken out of service or ended.
+    /// Its controller has not taken it up for too long ([`Lags`](crate::Lags)): none of its pods is ended, and none taken
+    /// out of service but spares, those of a dying node, and all at a deletion.
     pub lag: Option<Backoff>,
     /// When something was last written to it, so that its controllers look at it again.
     pub nudged: Option<Timestamp>,
@@ -256,7 +257,7 @@ pub struct Pod {
 
 impl Pod {
     /// Its ReplicaSet counts it: neither terminating nor finished. The record of an evicted pod stays, and counts for nothing anywhere.
-    pub fn lives(&self) -> bool {
+    pub fn is_counted(&self) -> bool {
         !self.terminating && self.containers != Containers::Finished
     }
 
@@ -267,7 +268,7 @@ impl Pod {
 
     /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
     pub fn has_begun(&self) -> bool {
-        self.lives() && self.containers != Containers::NeverStarted
+        self.is_counted() && self.containers != Containers::NeverStarted
     }
 }
 

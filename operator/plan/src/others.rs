@@ -37,10 +37,7 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     }
     slow.sort_by_key(|(since, pod)| (*since, &pod.name));
     let (since, pod) = slow.first()?;
-    let others = match slow.len() - 1 {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
+    let others = and_more(slow.len() - 1);
     let since = whole_seconds(*since);
     let what = match (pod.node.is_silent(), pod.grace_ends) {
         (true, _) => {
@@ -59,6 +56,15 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
 
 fn may_run(pod: &Pod) -> bool {
     matches!(pod.containers, Containers::Running | Containers::HalfCrashed | Containers::Unknown)
+}
+
+/// Behind the name of the one pod that is told of.
+pub(crate) fn and_more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => " (and 1 more pod)".to_owned(),
+        n => format!(" (and {n} more pods)"),
+    }
 }
 
 pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
@@ -162,7 +168,7 @@ mod tests {
         let swallows = "tasks-v1-1: ending since 1970-01-01T00:00:00Z: it finishes its work, or does not handle SIGTERM (as a shell that is \
                         process 1); it may go on until 1970-01-08T00:00:00Z";
         assert_eq!(said(60, |_| ()), (swallows.to_owned(), Some(80)));
-        assert!(said(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more): "));
+        assert!(said(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more pod): "));
         assert!(said(60, |p| p.node.kubelet = Kubelet::Silent).0.contains("remove it from the cluster"));
         assert_eq!(
             said(600, |p| p.containers = Containers::Finished),

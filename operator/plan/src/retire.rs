@@ -25,7 +25,7 @@ pub enum Verdict {
     Void(&'static str),
 }
 
-/// Decides on a live look: the pod as it is just now, and how many others of its Deployment its ReplicaSet counts (`Pod::lives`). `replicas` is
+/// Decides on a live look: the pod as it is just now, and how many others of its Deployment its ReplicaSet counts (`Pod::is_counted`). `replicas` is
 /// what the plan saw.
 ///
 /// # Flow
@@ -104,16 +104,16 @@ pub fn may_scale_first(
         let its = as_well.iter().find(|(uid, _)| *uid == p.uid).map(|(_, proof)| *proof);
         its.or((p.uid == *pod).then_some(proof))
     };
-    let expendable =
+    let loses_nothing =
         |p: &Pod| proof_of(p).is_some_and(|proof| holds(p, proof) && needs_no_delete_of_ours(p, proof));
     // The drain protocol demands it, and signal Sigterm is just that.
     let drains_itself = matches!(policy.signal, Signal::Http | Signal::Sigterm);
     let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_)) && p.containers == Containers::Running;
     let safe_sibling = |p: &Pod| drains_itself && ready(p) && p.grace_seconds >= policy.deadline_seconds;
     let (mut target, others): (Vec<_>, Vec<_>) =
-        live.iter().filter(|p| p.lives()).partition(|p| p.uid == *pod);
-    target.pop().is_some_and(expendable)
-        && (others.iter().all(|p| expendable(p)) || others.iter().all(|p| safe_sibling(p)))
+        live.iter().filter(|p| p.is_counted()).partition(|p| p.uid == *pod);
+    target.pop().is_some_and(loses_nothing)
+        && (others.iter().all(|p| loses_nothing(p)) || others.iter().all(|p| safe_sibling(p)))
 }
 
 /// A ReplicaSet's DELETE has the pod's own grace, and counts nothing that it cuts.

@@ -327,7 +327,7 @@ fn all_fresh(snapshot: &Snapshot<'_>, draft: &mut Draft, candidates: &[&Pod]) ->
     candidates.iter().filter(|p| snapshot.serves(p) && !snapshot.not_accepting(p)).all(|p| {
         let contact = snapshot.contact(p);
         let since = contact.and_then(|c| c.asking_since);
-        since.is_some() && contact.and_then(|c| c.asked) >= since
+        since.is_some() && contact.and_then(|c| c.tried_at) >= since
     })
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Snapshot<'a> {
 
 impl<'a> Snapshot<'a> {
     pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
-        let mut live: Vec<_> = observed.pods.iter().filter(|p| p.lives()).collect();
+        let mut live: Vec<_> = observed.pods.iter().filter(|p| p.is_counted()).collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
         let mut to_be_taken = Vec::new();
         for revision in &observed.revisions {

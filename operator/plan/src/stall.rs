@@ -164,7 +164,7 @@ mod tests {
         let answer = crate::Answer { at: Timestamp::UNIX_EPOCH, in_flight, protocol: None, scheduled: None };
         crate::Contact {
             answer: Some(answer),
-            asked: Some(Timestamp::UNIX_EPOCH),
+            tried_at: Some(Timestamp::UNIX_EPOCH),
             ..crate::Contact::default()
         }
     }

@@ -91,7 +91,7 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
 /// and a restarted operator must not report a rollout that is not there.
 fn all_here(snapshot: &Snapshot<'_>) -> bool {
     let here = snapshot.live.iter().filter(|p| !snapshot.superseded(p) && snapshot.serves(p)).filter(|p| {
-        let asked = snapshot.contact(p).and_then(|c| c.asked).is_some();
+        let asked = snapshot.contact(p).and_then(|c| c.tried_at).is_some();
         !asked || snapshot.takes_work(p)
     });
     count(here) >= snapshot.observed.app.replicas

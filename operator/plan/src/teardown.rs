@@ -4,11 +4,11 @@ use graceful_api::DrainReason;
 
 use crate::action::Action;
 use crate::draft::Draft;
-use crate::drains;
+use crate::drains::{self, linger_is_over};
 use crate::futile;
-use crate::observed::{Child, DrainMark, Pod};
+use crate::observed::{Child, Pod};
 use crate::rollout::{self, unroute};
-use crate::snapshot::{Snapshot, after};
+use crate::snapshot::Snapshot;
 use crate::upkeep;
 
 /// Every pod drains, then the children go, then the finalizer.
@@ -33,7 +33,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             unroute(snapshot, draft, pod, DrainReason::Delete);
         }
     }
-    drains::end_lingers(snapshot, draft);
+    drains::unbridge(snapshot, draft);
     drains::end_drained(snapshot, draft);
     close_door(snapshot, draft);
     for revision in &snapshot.observed.revisions {
@@ -51,10 +51,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Once no pod is routed to, and none lingers any more, the Service goes, ahead of the other children: a spare that its ReplicaSet makes all the same, while
 /// nobody looks perhaps, finds no clients.
 fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let lingers = |p: &Pod| {
-        let over = |mark: DrainMark| after(mark.since, snapshot.policy(p).linger_seconds);
-        p.bridged || p.drain.is_none_or(|mark| !snapshot.clock.past(over(mark)))
-    };
+    let lingers = |p: &Pod| p.bridged || p.drain.is_none_or(|mark| !linger_is_over(snapshot, p, mark));
     let closed = snapshot.routed().next().is_none() && !snapshot.draining().any(lingers);
     if closed
         && !children_back_off(snapshot)

@@ -59,18 +59,18 @@ pub(crate) fn nudge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Emptied Deployments beyond the limit, the oldest first.
+/// Deployments without replicas and pods beyond the limit, the oldest first.
 pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let mut emptied: Vec<_> = snapshot
+    let mut without_pods: Vec<_> = snapshot
         .observed
         .revisions
         .iter()
-        .filter(|r| r.hash != *snapshot.update() && empty(snapshot, r))
+        .filter(|r| r.hash != *snapshot.update() && has_no_pods(snapshot, r))
         .collect();
-    emptied.sort_by_key(|r| (r.created, &r.hash));
+    without_pods.sort_by_key(|r| (r.created, &r.hash));
     let limit = usize::try_from(snapshot.observed.app.revision_history_limit).unwrap_or(usize::MAX);
-    let surplus = emptied.len().saturating_sub(limit);
-    for revision in emptied.into_iter().take(surplus) {
+    let surplus = without_pods.len().saturating_sub(limit);
+    for revision in without_pods.into_iter().take(surplus) {
         if snapshot.backs_off(revision.unannotated.as_ref()) {
             continue;
         }
@@ -79,6 +79,6 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 /// No pod left, not even a terminating one: it would be collected with its ReplicaSet. The record of a finished one holds up nothing.
-fn empty(snapshot: &Snapshot<'_>, revision: &Revision) -> bool {
+fn has_no_pods(snapshot: &Snapshot<'_>, revision: &Revision) -> bool {
     revision.replicas == 0 && snapshot.pods_of(&revision.hash).all(|p| p.containers == Containers::Finished)
 }

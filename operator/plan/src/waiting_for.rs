@@ -12,7 +12,7 @@ use crate::drains::{Progress, progress, state};
 use crate::expendable::superseded;
 use crate::node_drain;
 use crate::observed::{Backoff, Child, Containers, Deletion, Pod, Readiness, Revision, TemplateVerdict};
-use crate::others::{self, whole_seconds};
+use crate::others::{self, and_more, whole_seconds};
 use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, superseded_pods};
 use crate::snapshot::{Snapshot, after, count, seconds};
@@ -68,15 +68,6 @@ fn drains(snapshot: &Snapshot<'_>) -> Option<String> {
     let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
     let pod = pods.iter().find(held).or(pods.first())?;
     Some(drain(snapshot, pod, &and_more(pods.len() - 1)))
-}
-
-/// Behind the name of the one pod that is told of.
-fn and_more(others: usize) -> String {
-    match others {
-        0 => String::new(),
-        1 => " (and 1 more pod)".to_owned(),
-        n => format!(" (and {n} more pods)"),
-    }
 }
 
 /// The facts first, and what a person can do last.
@@ -245,7 +236,7 @@ fn new_pods(snapshot: &Snapshot<'_>) -> Option<String> {
         snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
     if superseded_pods(snapshot) == 0 {
         // One that is about to be asked for the first time keeps nothing waiting.
-        pods.retain(|p| !snapshot.serves(p) || snapshot.contact(p).is_some_and(|c| c.asked.is_some()));
+        pods.retain(|p| !snapshot.serves(p) || snapshot.contact(p).is_some_and(|c| c.tried_at.is_some()));
     }
     pods.sort_by_key(|p| (p.created, &p.name));
     let first = pods.first()?;

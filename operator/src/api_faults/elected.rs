@@ -16,9 +16,9 @@ use crate::leader::Timing;
 /// A twentieth of what they are, in the proportions of the defaults.
 fn fast() -> Timing {
     Timing {
-        lease: Duration::from_millis(750),
+        lease_duration: Duration::from_millis(750),
         renew_deadline: Duration::from_millis(350),
-        renew_every: Duration::from_millis(100),
+        retry_period: Duration::from_millis(100),
         look_every: Duration::from_millis(25),
     }
 }

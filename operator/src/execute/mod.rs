@@ -7,9 +7,9 @@
 //! Nothing is branched on here but Void and refusals: after anything unexpected the app is observed and planned again. 404 on a delete is
 //! success; 409 is "look again". What is refused is remembered, and left alone for a while ([`crate::refusals`]).
 
+mod bridge;
 mod children;
 mod finalizer;
-mod linger;
 mod pods;
 mod retire;
 mod revision;
@@ -185,7 +185,7 @@ fn nothing_follows_from(action: &Action) -> bool {
         | Action::ScaleDown { .. }
         | Action::Unroute { .. }
         | Action::PutBack { .. }
-        | Action::EndLinger { .. }
+        | Action::Unbridge { .. }
         | Action::Retire { .. } => false,
     }
 }
@@ -228,7 +228,7 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
             pods::unroute(scene, pod, *epoch, mark, *cost).await
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
-        Action::EndLinger { pod } => linger::end(scene, pod).await,
+        Action::Unbridge { pod } => bridge::end(scene, pod).await,
         Action::Mark { pod, busy } => pods::mark(scene, pod, *busy).await,
         Action::MarkProven { revision } => revision::mark_proven(scene, revision).await,
         Action::Nudge { revision } => revision::nudge(scene, revision).await,
@@ -256,7 +256,7 @@ fn kind(action: &Action) -> &'static str {
         Action::ScaleDown { .. } => "ScaleDown",
         Action::Unroute { .. } => "Unroute",
         Action::PutBack { .. } => "PutBack",
-        Action::EndLinger { .. } => "EndLinger",
+        Action::Unbridge { .. } => "Unbridge",
         Action::Mark { .. } => "Mark",
         Action::Retire { .. } => "Retire",
     }
@@ -281,7 +281,7 @@ fn words(action: &Action) -> String {
             )
         }
         Action::DeleteRevision { revision } => {
-            format!("deleted the emptied Deployment of revision {revision}")
+            format!("deleted the Deployment of revision {revision}, which has no pods left")
         }
         Action::ScaleUp { revision, from, to } => {
             format!("scaled revision {revision} up from {from} to {to}")
@@ -295,7 +295,7 @@ fn words(action: &Action) -> String {
             format!("took pod {} out of service in epoch {epoch} for {reason}", pod.name)
         }
         Action::PutBack { pod, epoch } => format!("put pod {} back to serving in epoch {epoch}", pod.name),
-        Action::EndLinger { pod } => format!("removed the EndpointSlices of pod {}", pod.name),
+        Action::Unbridge { pod } => format!("removed the EndpointSlices of pod {}", pod.name),
         Action::Mark { pod, busy } => {
             format!("marked pod {} as {}", pod.name, if *busy { "busy" } else { "idle" })
         }

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{CHANGED, Outcome, Scene, linger, timed};
+use super::{CHANGED, Outcome, Scene, bridge, timed};
 use crate::error::{Error, call};
 use crate::refusals::Of;
 use crate::writes::Held;
@@ -44,7 +44,7 @@ pub(super) async fn unroute(
     if cost == DeletionCost::Lowest {
         return patch(scene, pod, None, &json!({(names::SERVING_LABEL): null}), &annotations).await;
     }
-    match linger::begin(scene, pod, &version).await? {
+    match bridge::begin(scene, pod, &version).await? {
         Ok(version) => {
             patch(scene, pod, Some(&version), &json!({(names::SERVING_LABEL): null}), &annotations).await
         }

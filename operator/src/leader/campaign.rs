@@ -51,7 +51,7 @@ impl Campaign {
             tokio::pin!(stand);
             tokio::select! {
                 lost = &mut stand => Err(lost),
-                settled = stop => Ok(settled),
+                work_ended = stop => Ok(work_ended),
             }
         };
         self.term.end();
@@ -182,7 +182,7 @@ impl Campaign {
             spec: Some(LeaseSpec {
                 // Empty and not absent, as client-go releases.
                 holder_identity: Some(holder.unwrap_or_default().to_owned()),
-                lease_duration_seconds: Some(seconds(self.lease.timing.lease)),
+                lease_duration_seconds: Some(seconds(self.lease.timing.lease_duration)),
                 acquire_time: acquired,
                 renew_time: Some(now),
                 lease_transitions: Some(transitions),

@@ -118,7 +118,7 @@ impl Elector {
             return Step::Lost(lost.clone());
         }
         let every = match self.renewed {
-            Some(_) => self.timing.renew_every,
+            Some(_) => self.timing.retry_period,
             None => self.timing.look_every,
         };
         let Some(seen) = &self.seen else { return self.paced(every, now, Step::Read) };
@@ -128,7 +128,9 @@ impl Elector {
         }
         match &seen.record {
             // Somebody deleted it, perhaps under a leader that does not know yet. A process that never saw it cannot tell that from a first install.
-            None if self.known && now < seen.since + self.timing.lease => self.paced(every, now, Step::Read),
+            None if self.known && now < seen.since + self.timing.lease_duration => {
+                self.paced(every, now, Step::Read)
+            }
             None => self.paced(every, now, Step::Write(None)),
             // Our own name without a term: a write of ours whose answer was lost. When it was done is not known, so it is written once more.
             Some(record) if record.holder.as_ref() == Some(&self.identity) => match self.renewed {
@@ -139,7 +141,7 @@ impl Elector {
                 let free = match record.holder {
                     None => seen.since,
                     // What its holder promised, whatever we would have asked for ourselves.
-                    Some(_) => seen.since + record.lease.max(self.timing.lease),
+                    Some(_) => seen.since + record.lease.max(self.timing.lease_duration),
                 };
                 if now >= free && self.fresh(now) {
                     Step::Write(Some(record.version.clone()))

@@ -2,19 +2,19 @@
 //!
 //! # Flow
 //! [`campaign`](campaign::campaign) keeps the Lease as the [`Elector`](elector::Elector) says, and extends the [`Term`] with each renewal → [`Leadership::held`]
-//! compares the term's end with the clock → the [`fence`](fence::fenced) and the conversations with pods ask it as they send.
+//! compares the term's end with the clock → the [`client`](client::leading) and the conversations with pods ask it as they send.
 //!
 //! # Guarantees
 //! Two processes never believe that they lead at the same moment, as long as one's clock runs less than leaseDuration / renewDeadline times as fast as
 //! the other's. What time it is on either does not matter: the Lease's own times are for people.
 //!
 //! # Caveats
-//! A lease does not fence: a process may be paused between the question and the send, and a request may be on its way for long. Destructive calls
+//! A lease does not stop what is already on its way: a process may be paused between the question and the send, and a request may be on its way for long. Destructive calls
 //! carry preconditions either way.
 
 mod campaign;
+mod client;
 mod elector;
-mod fence;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub(crate) use self::campaign::Campaign;
-pub(crate) use self::fence::fenced;
+pub(crate) use self::client::leading;
 use crate::clock::since_boot;
 
 /// Which Lease decides who leads, and how fast.
@@ -37,19 +37,19 @@ pub struct Lease {
     pub timing: Timing,
 }
 
-/// The durations of an election, under client-go's names.
+/// The durations of an election, under client-go's names where that has one.
 ///
-/// The defaults, one by one. A leader that dies is followed after `lease` (15 s, as everywhere in Kubernetes). A renewal may fail, or have no
+/// The defaults, one by one. A leader that dies is followed after `lease_duration` (15 s, as everywhere in Kubernetes). A renewal may fail, or have no
 /// answer, before `renew_deadline` (7 s) ends the term. What remains, 8 s, is longer than a request is waited for, so that the last one of a leader that hears
 /// nothing more has been given up before another leads; and clocks may differ in rate by a factor of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// A standby takes over once the record has not changed for so long.
-    pub lease: Duration,
+    pub lease_duration: Duration,
     /// The leader stops so long after it sent its last good renewal.
     pub renew_deadline: Duration,
     /// The leader renews that often.
-    pub renew_every: Duration,
+    pub retry_period: Duration,
     /// A standby looks that often: how late it notices that the lease was released.
     pub look_every: Duration,
 }
@@ -57,9 +57,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(15),
+            lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(7),
-            renew_every: Duration::from_secs(2),
+            retry_period: Duration::from_secs(2),
             look_every: Duration::from_millis(500),
         }
     }
@@ -71,15 +71,15 @@ impl Timing {
     /// # Errors
     /// Which two contradict each other.
     pub(crate) fn check(&self, request: Duration) -> Result<(), String> {
-        let Self { lease, renew_deadline, renew_every, look_every } = *self;
-        if renew_every.is_zero() || look_every.is_zero() || renew_deadline < 2 * renew_every {
+        let Self { lease_duration, renew_deadline, retry_period, look_every } = *self;
+        if retry_period.is_zero() || look_every.is_zero() || renew_deadline < 2 * retry_period {
             return Err(format!(
-                "renew-deadline ({renew_deadline:?}) must leave room for two renewals, one each {renew_every:?}"
+                "renew-deadline ({renew_deadline:?}) must be at least twice retry-period ({retry_period:?})"
             ));
         }
-        if lease <= renew_deadline + request {
+        if lease_duration <= renew_deadline + request {
             return Err(format!(
-                "lease-duration ({lease:?}) must be longer than renew-deadline ({renew_deadline:?}) and the {request:?} that a request may take"
+                "lease-duration ({lease_duration:?}) must be longer than renew-deadline ({renew_deadline:?}) and the {request:?} that a request may take"
             ));
         }
         Ok(())

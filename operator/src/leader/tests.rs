@@ -4,7 +4,7 @@ use super::*;
 fn the_default_durations_leave_room_for_a_request() {
     assert_eq!(Timing::default().check(Duration::from_secs(7)), Ok(()));
     assert!(Timing::default().check(Duration::from_secs(8)).is_err());
-    let hasty = Timing { renew_every: Duration::from_secs(4), ..Timing::default() };
+    let hasty = Timing { retry_period: Duration::from_secs(4), ..Timing::default() };
     assert!(hasty.check(Duration::from_secs(1)).is_err());
 }
 

@@ -394,8 +394,7 @@ fn container(owner: &Ours) -> Option<&str> {
 fn unaskable(pod: &graceful_plan::Pod, now: Timestamp) -> Contact {
     let message = "it cannot be asked: its Deployment's annotation graceful.dev/policy cannot be read, or its address is no pod's own";
     let error = ContactError { message: message.to_owned(), since: pod.created };
-    let asked = Some(now);
-    Contact { asked, asking_since: Some(pod.created), error: Some(error), ..Contact::default() }
+    Contact { tried_at: Some(now), asking_since: Some(pod.created), error: Some(error), ..Contact::default() }
 }
 
 /// Where and how a pod is asked: at its own IP, in its own revision's language.
@@ -448,7 +447,7 @@ fn suspects_its_namespace(
     // Of one that goes, a ReplicaSet makes no pod, and after our restart nobody says why.
     let old = |r: &graceful_plan::Revision| now.duration_since(r.created) > UNMADE;
     let lives = |r: &graceful_plan::Revision| {
-        observed.pods.iter().filter(|p| p.lives() && p.revision == r.hash).count()
+        observed.pods.iter().filter(|p| p.is_counted() && p.revision == r.hash).count()
     };
     let unmade = observed.revisions.iter().any(|r| old(r) && lives(r) < r.replicas as usize);
     let lately = sightings.namespace_read.is_some_and(|at| at.elapsed() < NAMESPACE_READ_EVERY);

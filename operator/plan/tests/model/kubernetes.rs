@@ -87,7 +87,7 @@ impl Pod {
     }
 
     /// A ReplicaSet counts it.
-    pub(crate) fn lives(&self) -> bool {
+    pub(crate) fn is_counted(&self) -> bool {
         !self.terminating() && self.containers != Containers::Finished
     }
 
@@ -178,7 +178,7 @@ impl World {
             self.deployments.iter().map(|(h, d)| (h.clone(), d.of_its_replica_set)).collect();
         for (hash, replicas) in wanted {
             let active: Vec<usize> = (0..self.pods.len())
-                .filter(|i| self.pods[*i].revision == hash && self.pods[*i].lives())
+                .filter(|i| self.pods[*i].revision == hash && self.pods[*i].is_counted())
                 .collect();
             let have = u32::try_from(active.len()).expect("few");
             let failing = self.deployments.get_mut(&hash).expect("it is there");
@@ -269,7 +269,7 @@ impl World {
     /// The kubelet evicts a pod, or its node shuts down: what it had is lost, and its record stays.
     pub(crate) fn evict(&mut self, nth: usize) {
         let now = self.now;
-        let mut living: Vec<_> = self.pods.iter_mut().filter(|p| p.lives()).collect();
+        let mut living: Vec<_> = self.pods.iter_mut().filter(|p| p.is_counted()).collect();
         let count = living.len().max(1);
         let Some(pod) = living.get_mut(nth % count) else {
             return;
@@ -307,7 +307,7 @@ impl World {
 
     /// Somebody has shut a node down, and says so. What ran there is lost; its pods are still listed.
     pub(crate) fn out_of_service(&mut self, node: usize) {
-        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.lives()) {
+        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.is_counted()) {
             let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
             self.ledger.unpromised += u32::try_from(had).expect("few");
             pod.readiness = Readiness::Lost(self.now);

@@ -185,13 +185,14 @@ impl World {
                 Action::CreateRevision { replicas, .. } => *replicas,
                 // Replicas that only say what is there make nothing.
                 Action::ScaleUp { revision, from, to } => {
-                    let there = seen.pods.iter().filter(|p| p.lives() && p.revision == *revision).count();
+                    let there =
+                        seen.pods.iter().filter(|p| p.is_counted() && p.revision == *revision).count();
                     to.saturating_sub((*from).max(u32::try_from(there).expect("few")))
                 }
                 _ => 0,
             })
             .sum();
-        let live = seen.pods.iter().filter(|p| p.lives()).filter(lasts).count();
+        let live = seen.pods.iter().filter(|p| p.is_counted()).filter(lasts).count();
         let ceiling = (app.replicas + app.max_surge) as usize;
         if made > 0 && live + made as usize > ceiling {
             self.violate(&format!("P3: {made} pods made beside {live} with a ceiling of {ceiling}"));
@@ -273,7 +274,7 @@ impl World {
                 found.version += 1;
                 self.patched(&pod.uid);
             }
-            Action::EndLinger { pod } => {
+            Action::Unbridge { pod } => {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
                 self.pods[i].bridged = false;
@@ -357,7 +358,7 @@ impl World {
     ) -> Result<(), Undone> {
         let live = self.live(revision);
         let found = live.iter().find(|p| p.uid == pod.uid);
-        let others = live.iter().filter(|p| p.lives() && p.uid != pod.uid).count();
+        let others = live.iter().filter(|p| p.is_counted() && p.uid != pod.uid).count();
         let others = u32::try_from(others).expect("few");
         let Verdict::Go { scale_to, grace_seconds } = retire::check(found, proof, replicas, others) else {
             return Err(Stopped);
@@ -588,7 +589,7 @@ fn words(action: &Action) -> String {
         Action::Unroute { pod, epoch, reason, .. } => {
             format!("unroute {} for {reason}, epoch {epoch}", pod.name)
         }
-        Action::EndLinger { pod } => format!("end the linger of {}", pod.name),
+        Action::Unbridge { pod } => format!("end the linger of {}", pod.name),
         Action::Mark { pod, busy: true } => format!("mark {} as busy", pod.name),
         Action::Mark { pod, busy: false } => format!("mark {} as idle", pod.name),
         Action::PutBack { pod, epoch } => format!("put {} back, epoch {epoch}", pod.name),

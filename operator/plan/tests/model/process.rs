@@ -130,7 +130,7 @@ impl World {
             let behaviour = self.behaviour(&self.pods[i].revision);
             let restart = self.random.chance(self.faults.restart);
             self.run(i, behaviour);
-            if restart && self.pods[i].process.is_some() && self.pods[i].lives() {
+            if restart && self.pods[i].process.is_some() && self.pods[i].is_counted() {
                 self.crash_container(i);
             }
             self.work(i);
@@ -143,7 +143,7 @@ impl World {
         let taken = self.pods.iter().filter(|p| p.homeless_since.is_none()).count();
         let mut free = self.places.map_or(usize::MAX, |places| places.saturating_sub(taken));
         let stay: Vec<_> = (0_u32..).zip(self.nodes).filter(|(_, fate)| *fate == NodeFate::Stays).collect();
-        for pod in self.pods.iter_mut().filter(|p| p.homeless_since.is_some() && p.lives()) {
+        for pod in self.pods.iter_mut().filter(|p| p.homeless_since.is_some() && p.is_counted()) {
             let by_turns = stay.iter().find(|(node, _)| *node == pod.node).or(stay.first());
             if let Some((node, _)) = by_turns.filter(|_| free > 0) {
                 free -= 1;
@@ -157,7 +157,7 @@ impl World {
     fn run(&mut self, i: usize, behaviour: Behaviour) {
         let now = self.now;
         let pod = &mut self.pods[i];
-        if !pod.lives() || pod.homeless_since.is_some() || pod.starts_at.is_some_and(|at| at > now) {
+        if !pod.is_counted() || pod.homeless_since.is_some() || pod.starts_at.is_some_and(|at| at > now) {
             return;
         }
         let age = now.duration_since(pod.created).as_secs();

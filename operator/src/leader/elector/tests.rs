@@ -14,7 +14,7 @@ fn elector(name: &str) -> Elector {
 
 fn record(version: u64, holder: Option<&str>) -> Record {
     let holder = holder.map(|name| Identity(name.to_owned()));
-    Record { version: Version(version.to_string()), holder, lease: Timing::default().lease }
+    Record { version: Version(version.to_string()), holder, lease: Timing::default().lease_duration }
 }
 
 fn version(version: u64) -> Option<Version> {
@@ -316,7 +316,7 @@ impl World {
     fn puts(&mut self, holder: Option<Identity>) -> Record {
         self.versions += 1;
         let version = Version(self.versions.to_string());
-        let record = Record { version, holder, lease: Timing::default().lease };
+        let record = Record { version, holder, lease: Timing::default().lease_duration };
         self.record = Some(record.clone());
         record
     }

@@ -326,7 +326,7 @@ async fn a_page_of_megabytes_is_read() {
         let (metric, when_absent) = ("jobs_running".parse().unwrap(), graceful_api::WhenAbsent::Busy);
         scene.language = Language::Prometheus { metric, when_absent };
         scene.say(Conversation::Ask);
-        let contact = scene.until("a word", |c| c.asked.is_some()).await;
+        let contact = scene.until("a word", |c| c.tried_at.is_some()).await;
         match (contact.answer, contact.error, found) {
             (Some(answer), None, Ok(found)) => assert_eq!(answer.in_flight.total, found),
             (None, Some(error), Err(why)) => assert!(error.message.contains(why), "{error:?}"),

@@ -26,7 +26,7 @@ fn server() -> (Client, Arc<Mutex<Vec<String>>>) {
 async fn nothing_is_written_before_the_term_and_after_it() {
     let (client, asked) = server();
     let term = Arc::new(Term::default());
-    let pods: Api<Pod> = Api::default_namespaced(fenced(client, Leadership::Elected(Arc::clone(&term))));
+    let pods: Api<Pod> = Api::default_namespaced(leading(client, Leadership::Elected(Arc::clone(&term))));
     let change = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
     let params = PatchParams::default();
     let patch = || crate::error::call("patch a pod", pods.patch("x", &params, &change));

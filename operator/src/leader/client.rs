@@ -13,19 +13,19 @@ use tower::{BoxError, Service};
 use super::Leadership;
 use crate::error::{ANSWER_WITHIN, NotLeading};
 
-/// The same client behind the fence.
-pub(crate) fn fenced(client: Client, leadership: Leadership) -> Client {
+/// The same client, which writes while this process leads, and only then.
+pub(crate) fn leading(client: Client, leadership: Leadership) -> Client {
     let namespace = client.default_namespace().to_owned();
-    Client::new(Fence { client, leadership }, namespace)
+    Client::new(Leading { client, leadership }, namespace)
 }
 
 /// Asks as the request is handed on, and not as it is made.
-struct Fence {
+struct Leading {
     client: Client,
     leadership: Leadership,
 }
 
-impl Service<Request<Body>> for Fence {
+impl Service<Request<Body>> for Leading {
     type Response = Response<Body>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
