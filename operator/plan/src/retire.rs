@@ -119,7 +119,9 @@ pub fn may_scale_first(
 /// A ReplicaSet's DELETE has the pod's own grace, and counts nothing that it cuts.
 fn needs_no_delete_of_ours(pod: &Pod, proof: Proof) -> bool {
     match proof {
-        Proof::Idle { .. } | Proof::Quiet { .. } | Proof::HandedOver { .. } | Proof::NotRunning => true,
+        Proof::Idle { .. } | Proof::Quiet { .. } | Proof::HandedOver { .. } => true,
+        // A crashed one runs again before a ReplicaSet that follows late has taken it, and clients are sent to it.
+        Proof::NotRunning => !pod.routed,
         Proof::NeverWorked { grace_seconds } => pod.grace_seconds >= grace_seconds,
         Proof::Cut { .. } => false,
     }
@@ -217,6 +219,10 @@ mod tests {
         assert!(!may(IDLE, &idle, long, &both), "it was put back meanwhile");
         let cut = Proof::Cut { epoch: EPOCH, tasks: Some(2) };
         assert!(!may(cut, &[], short, &both), "a ReplicaSet counts nothing that it cuts");
+        let crashed = Pod { containers: Containers::CrashedEmpty, ..serving("a") };
+        let gone = Pod { routed: false, ..crashed.clone() };
+        assert!(!may(Proof::NotRunning, &[], short, &[crashed, serving("b")]), "it may run again, and is routed to");
+        assert!(may(Proof::NotRunning, &[], short, &[gone, serving("b")]));
         let evicted = Pod { containers: Containers::Finished, ..serving("b") };
         assert!(may(IDLE, &[], long, &[draining("a"), evicted]), "a finished pod counts for nothing");
     }
