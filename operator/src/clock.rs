@@ -9,18 +9,15 @@
 //! it follows at one part in a hundred.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt};
 use http::header::DATE;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request};
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::client::Body;
 use nix::time::{ClockId, clock_gettime};
-use tower::{BoxError, Service};
 
 /// Since the machine started. `std::time::Instant` stands still in suspend: a leader that wakes would believe in a term that is long over.
 pub(crate) fn since_boot() -> Duration {
@@ -102,35 +99,18 @@ fn less(time: Timestamp, by: Duration) -> Timestamp {
 
 /// The same client, whose answers set the clock.
 pub(crate) fn heard_by(clock: &Clock, client: Client) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    Client::new(Heard { client, clock: clock.clone() }, namespace)
-}
-
-struct Heard {
-    client: Client,
-    clock: Clock,
-}
-
-impl Service<Request<Body>> for Heard {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(())) // the client waits by itself
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, clock) = (self.client.clone(), self.clock.clone());
+    let (namespace, clock) = (client.default_namespace().to_owned(), clock.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, clock) = (client.clone(), clock.clone());
         async move {
             let answer = client.send(request).await?;
             if let Some(date) = answer.headers().get(DATE).and_then(date) {
                 clock.hear(date, since_boot());
             }
-            Ok(answer)
+            Ok::<_, kube::Error>(answer)
         }
-        .boxed()
-    }
+    });
+    Client::new(service, namespace)
 }
 
 /// As HTTP has it (`Sun, 06 Nov 1994 08:49:37 GMT`).

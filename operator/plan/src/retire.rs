@@ -221,7 +221,10 @@ mod tests {
         assert!(!may(cut, &[], short, &both), "a ReplicaSet counts nothing that it cuts");
         let crashed = Pod { containers: Containers::CrashedEmpty, ..serving("a") };
         let gone = Pod { routed: false, ..crashed.clone() };
-        assert!(!may(Proof::NotRunning, &[], short, &[crashed, serving("b")]), "it may run again, and is routed to");
+        assert!(
+            !may(Proof::NotRunning, &[], short, &[crashed, serving("b")]),
+            "it may run again, and is routed to"
+        );
         assert!(may(Proof::NotRunning, &[], short, &[gone, serving("b")]));
         let evicted = Pod { containers: Containers::Finished, ..serving("b") };
         assert!(may(IDLE, &[], long, &[draining("a"), evicted]), "a finished pod counts for nothing");

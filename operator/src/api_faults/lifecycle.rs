@@ -172,18 +172,22 @@ async fn a_budget_for_busy_pods_waits_for_their_marks() {
     let annotation = |pod: &Value, key: &str| pod["metadata"]["annotations"][key].clone();
     assert!(!narrow(&stage), "Hold holds all pods");
     stage.change(&json!({"spec": {"disruption": "HoldWhileBusy"}}));
-    let idle = |p: &Value| {
-        p["metadata"]["labels"]["graceful.dev/busy"].is_null()
-            && annotation(p, "cluster-autoscaler.kubernetes.io/safe-to-evict") == "true"
-            && annotation(p, "karpenter.sh/do-not-disrupt").is_null()
+    let in_step = |p: &Value| {
+        let (evict, disrupt) = if p["metadata"]["labels"]["graceful.dev/busy"].is_null() {
+            (json!("true"), Value::Null)
+        } else {
+            (json!("false"), json!("true"))
+        };
+        annotation(p, "cluster-autoscaler.kubernetes.io/safe-to-evict") == evict
+            && annotation(p, "karpenter.sh/do-not-disrupt") == disrupt
     };
     let done = |s: &Stage| {
         let pods = s.world.list("pods");
         let marked = pods.iter().all(|p| !annotation(p, "graceful.dev/autoscaler-annotations").is_null());
         assert!(marked || !narrow(s), "a pod without a mark may be evicted");
-        narrow(s) && pods.iter().all(idle)
+        narrow(s) && pods.iter().all(in_step)
     };
-    stage.until("idle pods are let go", CALM, done).await;
+    stage.until("each pod says whether it is busy", CALM, done).await;
     // A new revision's are born busy.
     stage.change(&template("1"));
     let born = |s: &Stage| {
@@ -192,6 +196,6 @@ async fn a_budget_for_busy_pods_waits_for_their_marks() {
         })
     };
     stage.until("a pod of the new revision", CALM, born).await;
-    stage.until("the rollout", CALM, |s| s.settled("1", 2) && s.world.list("pods").iter().all(idle)).await;
+    stage.until("the rollout", CALM, |s| s.settled("1", 2) && narrow(s)).await;
     stage.lost_nothing();
 }
