@@ -77,6 +77,8 @@ pub fn all() -> Vec<Scenario> {
         operator::operator_killed_during_rollouts(alone),
         nodes::node_drained(alone),
         nodes::node_uncordoned_half_way(alone),
+        nodes::node_kept_then_drained_by_an_operator_that_was_away(alone),
+        nodes::node_that_dies_soon(alone),
         operator::helm_upgrade_restarts_nobody(alone),
         leader::leader(alone, kills),
         operator::without_an_operator_pods_serve(alone),

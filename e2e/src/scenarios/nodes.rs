@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use graceful_api::DrainReason;
+use graceful_api::{DrainReason, GracefulAppStatus, Phase, names};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::harness::app::AppSpec;
+use crate::harness::charts;
 use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, load};
 
@@ -74,11 +75,113 @@ async fn called_off(scene: &Scene, node: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A node that is kept is left alone, and it is said. While no operator runs an eviction waits, and goes on when one is back.
+pub(super) async fn node_kept_then_drained_by_an_operator_that_was_away(scene: &Scene) -> anyhow::Result<()> {
+    let node = node(scene).await?;
+    let result = kept_then_drained(scene, &node).await;
+    let back = charts::scale(&scene.world, charts::REPLICAS).await;
+    let keep = format!("{}-", names::KEEP);
+    let annotated = scene.world.kubectl(&["annotate", "node", &node, &keep]).await.map(drop);
+    returned(scene, &node, result.and(back).and(annotated)).await
+}
+
+async fn kept_then_drained(scene: &Scene, node: &str) -> anyhow::Result<()> {
+    let (given, _, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world)).await?;
+    given.load(load::usual()).await?;
+    let before = pods_on(scene, node).await?;
+    let keep = format!("{}=true", names::KEEP);
+    let world = &scene.world;
+    scene
+        .step(format!("when {node} is to be kept"), world.kubectl(&["annotate", "node", node, &keep]))
+        .await?;
+    scene.step(format!("when {node} is cordoned all the same"), world.kubectl(&["cordon", node])).await?;
+    then.status("it says that the node is kept", SAID, |s| has_reason(s, "NodeKept")).await?;
+    let drains = scene.app().await?.status.is_some_and(|s| s.draining_replicas > 0);
+    ensure!(!drains && pods_on(scene, node).await? == before, "a pod left a node that is kept");
+    scene.step("when the operator is at 0 replicas", charts::scale(world, 0)).await?;
+    let keep = format!("{}-", names::KEEP);
+    scene
+        .step(format!("when {node} is kept no more"), world.kubectl(&["annotate", "node", node, &keep]))
+        .await?;
+    let drain = kubectl_drain(scene, node);
+    tokio::pin!(drain);
+    tokio::select! {
+        ended = &mut drain => anyhow::bail!("kubectl drain did not wait for the operator: {ended:?}"),
+        () = tokio::time::sleep(AWAY) => {}
+    }
+    ensure!(pods_on(scene, node).await? == before, "a pod was evicted while no operator was there");
+    scene.step("when the operator is back", charts::scale(world, charts::REPLICAS)).await?;
+    let took = drain.await?;
+    scene.say(&format!(
+        "kubectl_drain_seconds={:.1}, the operator away for {AWAY:?} of it",
+        took.as_secs_f64()
+    ));
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+/// A spot instance that is taken back: its pods take no new clients from then on, budget or not, and finish what they have.
+pub(super) async fn node_that_dies_soon(scene: &Scene) -> anyhow::Result<()> {
+    let node = node(scene).await?;
+    let result = dies_soon(scene, &node).await;
+    let taint = format!("{SPOT}-");
+    let untainted = scene.world.kubectl(&["taint", "node", &node, &taint]).await.map(drop);
+    returned(scene, &node, result.and(untainted)).await
+}
+
+async fn dies_soon(scene: &Scene, node: &str) -> anyhow::Result<()> {
+    let (given, _, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world).replicas(4)).await?;
+    given.load(load::usual()).await?;
+    let there = pods_on(scene, node).await?;
+    ensure!(there > 1, "{there} pods are on {node}: one would prove nothing about the budget");
+    // The exception to P3.
+    scene.observer.expect(None);
+    let taint = format!("{SPOT}=soon:NoSchedule");
+    scene
+        .step(
+            format!("when {node} gets a spot notice"),
+            scene.world.kubectl(&["taint", "node", node, &taint]),
+        )
+        .await?;
+    let noticed = Instant::now();
+    then.pods("all its pods are out of service", SAID, |pods| {
+        let serving = pods.iter().filter(|p| is_on(p, node) && p.labels().contains_key(names::SERVING_LABEL));
+        ensure!(serving.count() == 0, "some still serve");
+        Ok(())
+    })
+    .await?;
+    scene.say(&format!("{there} pods were out of service after {} ms", noticed.elapsed().as_millis()));
+    then.status("it says that the node dies", SAID, |s| has_reason(s, "NodeDies")).await?;
+    then.status("all serve elsewhere", ROLLS, |s| s.phase == Some(Phase::Serving) && s.serving_replicas == 4)
+        .await?;
+    let left = pods_on(scene, node).await?;
+    ensure!(left == 0, "{left} pods are left on {node}");
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
+/// AWS' node termination handler's, one of the chart's `urgentTaints`.
+const SPOT: &str = "aws-node-termination-handler/spot-itn";
+
+/// A node's change is seen at once, and a status is written at most once in 2 s.
+const SAID: Duration = Duration::from_secs(10);
+
+/// Two tries of `kubectl drain`, and more.
+const AWAY: Duration = Duration::from_secs(12);
+
+fn has_reason(status: &GracefulAppStatus, reason: &str) -> bool {
+    status.conditions.iter().any(|c| c.reason == reason && c.status == "True")
+}
+
 /// The real one, of the pods of apps alone: the tests' own pods stay.
 async fn kubectl_drain(scene: &Scene, node: &str) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let timeout = format!("--timeout={}s", ROLLS.as_secs());
-    let selector = format!("--pod-selector={}", graceful_api::names::APP_LABEL);
+    let selector = format!("--pod-selector={}", names::APP_LABEL);
     let drain = ["drain", node, &selector, "--delete-emptydir-data", "--ignore-daemonsets", &timeout];
     scene.step(format!("when kubectl drains {node}"), scene.world.kubectl(&drain)).await?;
     Ok(begun.elapsed())
@@ -92,9 +195,12 @@ async fn node(scene: &Scene) -> anyhow::Result<String> {
 }
 
 async fn pods_on(scene: &Scene, node: &str) -> anyhow::Result<usize> {
-    let there = |pod: &&Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
     let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
-    Ok(scene.pods().await?.iter().filter(there).filter(stays).count())
+    Ok(scene.pods().await?.iter().filter(|pod| is_on(pod, node)).filter(stays).count())
+}
+
+fn is_on(pod: &Pod, node: &str) -> bool {
+    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node)
 }
 
 /// Whatever became of the test, the others get their node back.
