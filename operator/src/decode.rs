@@ -277,6 +277,7 @@ impl Lenient for Service {
             selector: spec.selector,
             publish_not_ready_addresses: spec.publish_not_ready_addresses,
             external_traffic_policy: spec.external_traffic_policy,
+            internal_traffic_policy: spec.internal_traffic_policy,
             type_: spec.type_,
             ..ServiceSpec::default()
         });

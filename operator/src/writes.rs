@@ -36,12 +36,18 @@ pub(crate) struct Writes {
     pub(crate) slow_pod_write: Option<Held<Duration>>,
     /// When pods were last marked for evictions and autoscalers.
     marked: HashMap<PodUid, Instant>,
+    /// When pods were put back whose label or marks somebody else had changed.
+    put_right: HashMap<PodUid, Vec<Instant>>,
     /// The API server said that the namespace goes.
     pub(crate) namespace_terminating: bool,
 }
 
 /// A pod whose work comes and goes is marked that often at most.
 const MARK_RESTS: Duration = Duration::from_secs(10);
+
+/// A person or two may err about a label.
+const FREELY: usize = 3;
+const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// How long it counts that a pod was slow to write to: a webhook's delays come and go.
 const SLOW_FOR: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
@@ -65,9 +71,18 @@ impl Writes {
         MARK_RESTS.checked_sub(self.marked.get(pod)?.elapsed())
     }
 
+    /// A pod was put back whose label or marks somebody else had changed. Whether that has become a contest: so often within a minute.
+    pub(crate) fn is_contested(&mut self, pod: &PodUid) -> bool {
+        let times = self.put_right.entry(pod.clone()).or_default();
+        times.retain(|at| at.elapsed() < A_MINUTE);
+        times.push(Instant::now());
+        times.len() > FREELY
+    }
+
     /// Drops what concerns pods that are gone.
     pub(crate) fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool) {
         self.marked.retain(|uid, _| there(uid));
+        self.put_right.retain(|uid, _| there(uid));
         self.refusals.keep_pods(there);
     }
 

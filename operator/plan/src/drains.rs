@@ -241,9 +241,10 @@ pub(crate) fn may_start(pod: &Pod) -> bool {
 /// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable by EndpointSlices of ours until it latches or serves again; where it
 /// cannot latch, or ends, until its linger is over.
 pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let there = |p: &&Pod| p.bridged && p.containers != Containers::Finished;
-    for pod in snapshot.observed.pods.iter().filter(there) {
+    for pod in snapshot.observed.pods.iter().filter(|p| p.bridged) {
         let over = match (pod.routed, pod.drain, snapshot.policy(pod)) {
+            // Its address is free, and another pod may get it, while the record stays.
+            _ if pod.containers == Containers::Finished => true,
             // Ended by somebody in its linger, and it answers no more.
             _ if pod.terminating && !matches!(pod.readiness, Readiness::Ready(_)) => true,
             (false, Some(mark), _) if pod.terminating && linger_is_over(snapshot, pod, mark) => true,

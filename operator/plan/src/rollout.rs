@@ -2,6 +2,8 @@
 //!
 //! P3: [`Snapshot::room`] bounds creation, `spendable` bounds drains. Exceptions: [`node_drain::give_up`], and [`protect`], which only takes back a choice.
 
+use std::collections::BTreeMap;
+
 use graceful_api::{DrainReason, RevisionHash};
 
 use crate::action::{Action, DeletionCost};
@@ -58,18 +60,19 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
         return false;
     }
     let spared = |hash: &RevisionHash| halted && snapshot.any_takes_work(hash);
+    // Of each revision once: an app may have thousands of pods.
+    let spare: BTreeMap<_, _> = superseded(snapshot)
+        .map(|r| (&r.hash, if spared(&r.hash) { 0 } else { expendable(snapshot, &r.hash) }))
+        .collect();
+    let expendable = |hash: &RevisionHash| spare.get(hash).copied().unwrap_or(0);
     let mut gone = 0;
-    let goes = |p: &&Pod| {
-        expendable(snapshot, &p.revision) > 0
-            && !spared(&p.revision)
-            && (!halted || snapshot.cannot_be_busy(p))
-    };
+    let goes = |p: &&Pod| expendable(&p.revision) > 0 && (!halted || snapshot.cannot_be_busy(p));
     let mut pods: Vec<_> = snapshot.routed().filter(goes).collect();
     // Revisions that are relied on come last, and only their surplus goes.
-    pods.sort_by_key(|p| expendable(snapshot, &p.revision) < i64::MAX);
+    pods.sort_by_key(|p| expendable(&p.revision) < i64::MAX);
     for pod in pods {
         if let Some(proof) = needs_no_drain(snapshot, pod)
-            && expendable(snapshot, &pod.revision) > gone
+            && expendable(&pod.revision) > gone
             && draft.retire(snapshot, pod, proof)
         {
             gone += 1;
@@ -77,7 +80,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
     }
     for revision in superseded(snapshot).filter(|r| !spared(&r.hash)) {
         let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
-        let left = expendable(snapshot, &revision.hash).saturating_sub(gone).max(0);
+        let left = expendable(&revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);
         if drop_unmade(snapshot, draft, revision, at_most) {
             gone += i64::from(unmade.min(at_most));

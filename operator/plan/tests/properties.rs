@@ -243,7 +243,7 @@ fn tail(world: &World) -> String {
 }
 
 /// The same runs on every machine, so that a failure is the change's and not the day's. To look further, change it and `cases`.
-const SEED: u64 = 20_261_122;
+const SEED: u64 = 106;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, rng_seed: RngSeed::Fixed(SEED), ..ProptestConfig::default() })]

@@ -113,3 +113,42 @@ async fn a_fight_with_another_controller_is_bounded_and_said() {
         })
         .await;
 }
+
+/// A controller that is sure of its label: each of its writes would be answered at once by one of ours, without end and without a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_label_that_is_written_back_each_time_is_left_alone_for_a_while_and_said() {
+    let mut stage = Stage::settled_with(59, spec(2)).await;
+    let world = stage.world.clone();
+    let meddler = tokio::spawn(async move {
+        loop {
+            for pod in world.list("pods") {
+                let labelled = pod["metadata"]["labels"]["graceful.dev/serving"] == "true";
+                let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+                if labelled {
+                    let key = ("pods".to_owned(), "apps".to_owned(), name);
+                    let _gone = world.write(|w| {
+                        w.edit(&key, &json!({}), |pod| {
+                            pod["metadata"]["labels"].as_object_mut().unwrap().remove("graceful.dev/serving");
+                            Ok(())
+                        })
+                    });
+                }
+            }
+            world.changed().await;
+        }
+    });
+    let said = |s: &Stage| {
+        let app = s.app().unwrap_or_default();
+        condition(&app, "Stalled")["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("somebody else writes the label"))
+    };
+    stage.until("it is said", CALM, said).await;
+    let written = |s: &Stage| s.world.open().log.iter().filter(|(_, plural, _)| plural == "pods").count();
+    let before = written(&stage);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let more = written(&stage) - before;
+    assert!(more < 20, "{more} writes in 4 s");
+    meddler.abort();
+    stage.until("all serve", CALM, |s| s.settled("0", 2)).await;
+}

@@ -98,6 +98,9 @@ async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
 /// No surprise: what is remembered of the cluster is as good as before, and what was asked is known now.
 const ANSWERED: Outcome = Outcome::LookAgain("the dry run has answered");
 
+/// Nothing has changed, and nothing was done.
+const LATER: Outcome = Outcome::LookAgain("pods of other apps are marked first");
+
 /// What a conflict means, wherever it comes from.
 const CHANGED: Outcome = Outcome::LookAgain("it was changed meanwhile");
 
@@ -159,7 +162,8 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
                 }
             }
             (Ok(Outcome::LookAgain(_)) | Err(_), _) => {
-                scene.writes.look_live |= this.as_ref().ok() != Some(&ANSWERED);
+                let as_before = matches!(&this, Ok(outcome) if [ANSWERED, LATER].contains(outcome));
+                scene.writes.look_live |= !as_before;
                 return Executed { done, outcome: outcome.and(this) };
             }
         }

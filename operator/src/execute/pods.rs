@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use graceful_api::{DrainReason, RevisionHash, marks, names};
 use graceful_plan::retire::unroutes_in_time;
-use graceful_plan::{DeletionCost, DrainMark, Epoch, NodeFate, PodRef};
+use graceful_plan::{BackoffCause, DeletionCost, DrainMark, Epoch, NodeFate, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{CHANGED, Outcome, Scene, bridge, timed};
+use super::{CHANGED, LATER, Outcome, Scene, bridge, timed};
 use crate::error::{Error, call};
 use crate::refusals::Of;
 use crate::writes::Held;
@@ -67,7 +67,22 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
     if node_goes(scene, pod).await? {
         return Ok(Outcome::LookAgain("its node goes all the same"));
     }
-    patch(scene, pod, Some(&version), &json!({(names::SERVING_LABEL): names::SERVING}), &annotations).await
+    // Labelled though it drains, or without the label though it does not: neither is our doing.
+    let seen = scene.seen.observed.pods.iter().find(|p| p.uid == pod.uid);
+    let others = seen.is_some_and(|p| p.routed == p.drain.is_some());
+    let label = json!({(names::SERVING_LABEL): names::SERVING});
+    let outcome = patch(scene, pod, Some(&version), &label, &annotations).await?;
+    if outcome == Outcome::Done && others && scene.writes.is_contested(&pod.uid) {
+        let message = format!(
+            "somebody else writes the label {} or the drain annotations of pod {}, and they were put right time and again: find out who, and have it leave \
+             them to the operator",
+            names::SERVING_LABEL,
+            pod.name
+        );
+        scene.writes.refusals.note(Of::Pod(pod.uid.clone()), BackoffCause::Refused, message.clone());
+        return Ok(Outcome::Refused(message));
+    }
+    Ok(outcome)
 }
 
 /// Whether a pod that drains for its node, which is said to stay now, was drained rightly: the watch may be late, and would send clients to a node that dies.
@@ -88,7 +103,9 @@ pub(super) async fn mark(scene: &mut Scene<'_>, pod: &PodRef, busy: bool) -> Res
     };
     let label = busy.then_some(marks::BUSY);
     let annotations = Value::Object(marks::annotations(ours, busy));
-    scene.sources.mark_pace.turn().await;
+    if !scene.sources.mark_pace.try_turn() {
+        return Ok(LATER);
+    }
     scene.writes.marked(&pod.uid);
     patch(scene, pod, Some(&version), &json!({(marks::BUSY_LABEL): label}), &annotations).await
 }

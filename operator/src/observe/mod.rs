@@ -286,7 +286,11 @@ fn ready_by_our_clock(
 fn local_services(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
     let local = |service: &&Arc<Service>| {
         let spec = service.spec.as_ref();
-        spec.and_then(|s| s.external_traffic_policy.as_deref()) == Some("Local")
+        let local = |policy: Option<&String>| policy.is_some_and(|policy| policy == "Local");
+        let stays_on_its_node = spec.is_some_and(|s| {
+            local(s.external_traffic_policy.as_ref()) || local(s.internal_traffic_policy.as_ref())
+        });
+        stays_on_its_node
             && spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()).is_some_and(|selector| {
                 let carries = |pod: &Pod| selector.iter().all(|(k, v)| pod.labels().get(k) == Some(v));
                 selector.contains_key(names::SERVING_LABEL) && pods.iter().any(|(pod, _)| carries(pod))

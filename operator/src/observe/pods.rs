@@ -157,8 +157,7 @@ fn never_was(ready: &PodCondition, since: Timestamp, started: Timestamp) -> bool
 
 /// All containers that last: ordinary ones and native sidecars. An init container or one added for debugging accepts no work.
 fn containers(pod: &PodObject, container: Option<&str>) -> Containers {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    if matches!(phase, Some("Failed" | "Succeeded")) {
+    if has_finished(pod) {
         return Containers::Finished;
     }
     if pod.spec.as_ref().is_none_or(|s| s.node_name.is_none()) {
@@ -191,6 +190,12 @@ fn containers(pod: &PodObject, container: Option<&str>) -> Containers {
         (true, true) => Containers::CrashedEmpty,
         (true, false) => Containers::Crashed,
     }
+}
+
+/// Nothing in it will run again.
+pub(super) fn has_finished(pod: &PodObject) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// What the kubelet says of one container.

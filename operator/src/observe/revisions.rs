@@ -85,7 +85,11 @@ struct ReplicaFailure {
 fn replica_failure(deployment: &Deployment) -> Option<ReplicaFailure> {
     let is = |text: &Option<String>, word: &str| text.as_deref() == Some(word);
     let conditions = deployment.status.as_ref()?.conditions.iter().flatten();
-    let failure = conditions.into_iter().find(|c| is(&c.type_, "ReplicaFailure") && is(&c.status, "True"))?;
+    // Without a ReplicaSet (a quota on those, a webhook) there is none to say that it fails: its Deployment does, in another condition.
+    let failure = conditions.into_iter().find(|c| {
+        (is(&c.type_, "ReplicaFailure") && is(&c.status, "True"))
+            || (is(&c.type_, "Progressing") && is(&c.reason, "ReplicaSetCreateError"))
+    })?;
     Some(ReplicaFailure {
         ending: is(&failure.reason, "FailedDelete"),
         failure: Failure {

@@ -17,7 +17,7 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 
 use super::children::{self, Standing, Wanted};
-use super::pods::mark;
+use super::pods::{has_finished, mark};
 use super::revisions::Ours;
 use super::view::View;
 use crate::writes::{ChildRefusal, REFUSAL_HOLDS, Writes};
@@ -46,8 +46,10 @@ pub(crate) fn surroundings(
     warnings.extend(let_go(app, view));
     let labels = pod_labels(app, pods);
     let foreign_budgets = foreign_budgets(app, view, &labels);
-    let all_marked =
-        pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some() || mark(pod) != Mark::Unclear);
+    let all_marked = pods
+        .iter()
+        .filter(|pod| !has_finished(pod))
+        .all(|pod| pod.metadata.deletion_timestamp.is_some() || mark(pod) != Mark::Unclear);
     let mut wanted = WantedChildren {
         service: children::service(app),
         // Two budgets on one pod make the eviction API fail outright: ours steps aside.
@@ -287,9 +289,10 @@ fn pod_labels(app: &Validated, pods: &[&Pod]) -> BTreeSet<Labels> {
     labels_of(pods).chain([to_come]).collect()
 }
 
-/// Of pods that are there, without those that come and go with each.
+/// Of pods that are there, without those that come and go with each. The record of one that has finished is none: no client is sent to it, and no eviction
+/// asks for it.
 fn labels_of(pods: &[&Pod]) -> impl Iterator<Item = Labels> {
-    pods.iter().map(|pod| {
+    pods.iter().filter(|pod| !has_finished(pod)).map(|pod| {
         let mut labels = pod.labels().clone();
         labels.remove(names::SERVING_LABEL);
         labels.remove("pod-template-hash");

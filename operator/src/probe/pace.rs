@@ -35,9 +35,31 @@ impl Pace {
     }
 }
 
+impl Pace {
+    /// One's turn, if it is now: what can be done later waits for nobody.
+    pub(crate) fn try_turn(&self) -> bool {
+        let Ok(mut last) = self.last.try_lock() else { return false };
+        let now = Instant::now();
+        let turn = last.is_none_or(|last| last + self.spacing <= now);
+        if turn {
+            *last = Some(now);
+        }
+        turn
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_is_not_now_is_none() {
+        let pace = Pace::of(MARKS);
+        assert!(pace.try_turn());
+        assert!(!pace.try_turn());
+        tokio::time::advance(MARKS).await;
+        assert!(pace.try_turn());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn turns_are_spaced() {

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use graceful_api::{Cut, GracefulAppStatus};
 use graceful_plan::{Action, Pod, PodUid, Proof};
+use jiff::{SignedDuration, Timestamp};
 
 use super::LATELY;
 use super::events::Happening;
@@ -33,6 +34,8 @@ pub(super) struct Cuts {
     lately: BTreeMap<PodUid, Instant>,
     /// Tried in the last plan: name, and count where it is known.
     tried: BTreeMap<PodUid, (String, Option<u64>)>,
+    /// Ended without a count, with a grace period to finish whatever it was at: name, and when that is over.
+    with_grace: BTreeMap<PodUid, (String, Option<Timestamp>)>,
 }
 
 impl Cuts {
@@ -50,6 +53,7 @@ impl Cuts {
         status: Option<&GracefulAppStatus>,
         pods: &[Pod],
         tried: &[Action],
+        now: Timestamp,
     ) -> Vec<Happening> {
         if self.total.is_none() {
             self.total = Some(status.map(|s| s.cut).unwrap_or_default());
@@ -61,6 +65,7 @@ impl Cuts {
         found.retain(|uid, _| !there(uid)); // gone already
         let marked = pods.iter().filter(|p| p.terminating);
         found.extend(marked.filter_map(|p| Some((p.uid.clone(), (p.name.clone(), p.cut?.tasks)))));
+        found.extend(self.killed(pods, now));
         let mut happened = Vec::new();
         for (uid, (name, tasks)) in found {
             let known = self.lately.insert(uid.clone(), Instant::now()).is_some();
@@ -79,9 +84,37 @@ impl Cuts {
         self.ending.retain(there);
         self.lately.retain(|_, at| at.elapsed() < LATELY);
         self.tried = tried.iter().filter_map(cut).collect();
+        for action in tried {
+            if let Action::Retire { pod, proof: Proof::NeverWorked { .. }, .. } = action {
+                self.with_grace.entry(pod.uid.clone()).or_insert_with(|| (pod.name.clone(), None));
+            }
+        }
         happened
     }
+
+    /// Pods of a revision that never worked are asked nothing. One that was there until its grace period was over was killed, whatever it was at; one that
+    /// went before has finished.
+    fn killed(&mut self, pods: &[Pod], now: Timestamp) -> Vec<(PodUid, (String, Option<u64>))> {
+        let mut killed = Vec::new();
+        self.with_grace.retain(|uid, (name, over)| match pods.iter().find(|p| p.uid == *uid) {
+            Some(pod) if pod.terminating => {
+                *over = pod.grace_ends;
+                true
+            }
+            Some(_) => false, // it was not ended
+            None => {
+                if over.is_some_and(|over| over.duration_since(now) <= WATCH_LAG) {
+                    killed.push((uid.clone(), (name.clone(), None)));
+                }
+                false
+            }
+        });
+        killed
+    }
 }
+
+/// A kill comes at the end of the grace period, and is seen a moment later; clocks differ by as much.
+const WATCH_LAG: SignedDuration = SignedDuration::from_secs(1);
 
 fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
     match action {
@@ -94,11 +127,9 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use graceful_api::RevisionHash;
     use graceful_plan::{Containers, CutMark, Epoch, Mark, Node, PodRef, Readiness};
-    use jiff::Timestamp;
-
-    use super::*;
 
     fn pod(uid: &str, terminating: bool, cut: Option<u64>) -> Pod {
         Pod {
@@ -141,7 +172,7 @@ mod tests {
     fn a_cut_counts_once_whether_or_not_its_answer_came() {
         let mut cuts = Cuts::default();
         let mut look = |pods: &[Pod], tried: &[Action]| {
-            let told = cuts.count(None, pods, tried).len();
+            let told = cuts.count(None, pods, tried, Timestamp::UNIX_EPOCH).len();
             (cuts.total().pods, cuts.total().tasks, told)
         };
         assert_eq!(look(&[pod("a", false, None)], &[tried("a", 3)]), (0, 0, 0), "nothing is known yet");
@@ -160,10 +191,34 @@ mod tests {
         assert_eq!(look(&[], &[]), (2, 6, 0));
     }
 
+    /// A pull consumer that was never Ready, under `onDeadline: Terminate`: nobody knows what it had, and that it was cut is counted.
+    #[test]
+    fn what_is_killed_at_the_end_of_its_grace_period_is_cut() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let ended = |uid: &str| Action::Retire {
+            pod: PodRef { name: uid.to_owned(), uid: PodUid::from(uid) },
+            revision: RevisionHash::from("v1"),
+            replicas: 1,
+            proof: Proof::NeverWorked { grace_seconds: 120 },
+            as_well: Vec::new(),
+        };
+        let ending = |uid: &str| Pod { grace_ends: Some(at(120)), ..pod(uid, true, None) };
+        let mut cuts = Cuts::default();
+        let mut look = |pods: &[Pod], tried: &[Action], now: i64| {
+            let told = cuts.count(None, pods, tried, at(now)).len();
+            (cuts.total().pods, cuts.total().tasks, told)
+        };
+        look(&[pod("a", false, None), pod("b", false, None)], &[ended("a"), ended("b")], 0);
+        assert_eq!(look(&[ending("a"), ending("b")], &[], 1), (0, 0, 0));
+        assert_eq!(look(&[ending("a")], &[], 60), (0, 0, 0), "b has finished by itself");
+        assert_eq!(look(&[], &[], 121), (1, 0, 1), "a was killed");
+        assert_eq!(look(&[], &[], 122), (1, 0, 0));
+    }
+
     #[test]
     fn a_successor_counts_what_still_ends_and_is_not_in_status() {
         let mut before = Cuts::default();
-        before.count(None, &[pod("a", true, Some(3))], &[]);
+        before.count(None, &[pod("a", true, Some(3))], &[], Timestamp::UNIX_EPOCH);
         let status = GracefulAppStatus {
             cut: before.total(),
             cut_ending: before.ending().map(|uid| uid.0.clone()).collect(),
@@ -171,9 +226,10 @@ mod tests {
         };
         assert_eq!(status.cut_ending, ["a"]);
         let mut after = Cuts::default();
-        let happened = after.count(Some(&status), &[pod("a", true, Some(3)), pod("b", true, Some(2))], &[]);
+        let ending = [pod("a", true, Some(3)), pod("b", true, Some(2))];
+        let happened = after.count(Some(&status), &ending, &[], Timestamp::UNIX_EPOCH);
         assert_eq!((after.total().pods, after.total().tasks, happened.len()), (2, 5, 1));
-        after.count(Some(&status), &[], &[]);
+        after.count(Some(&status), &[], &[], Timestamp::UNIX_EPOCH);
         assert_eq!(after.ending().count(), 0, "status does not grow with the years");
     }
 }

@@ -84,7 +84,8 @@ pub(crate) async fn report(
 ) -> Result<Option<Duration>, Error> {
     let app_ref = AppRef::from_obj(app);
     reported.invalid = None; // the same mistake once more is a new one
-    let mut happened = reported.cuts.count(app.status.as_ref(), &seen.observed.pods, tried);
+    let mut happened =
+        reported.cuts.count(app.status.as_ref(), &seen.observed.pods, tried, reporter.clock.now());
     if !happened.is_empty() {
         reported.written = None; // the one figure that cannot be observed again is written at once
     }
