@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::{DrainPolicy, RevisionHash, Signal};
+use graceful_api::{DrainPolicy, DrainReason, RevisionHash, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::busy::nothing_runs;
@@ -143,6 +143,12 @@ impl<'a> Snapshot<'a> {
     /// Pods that finish their work.
     pub(crate) fn draining(&self) -> impl Iterator<Item = &'a Pod> {
         self.live.iter().copied().filter(|p| !p.routed)
+    }
+
+    /// For the report: those, and the drained ones that their ReplicaSet is told to take. They are there until it has, and it may be kept from that.
+    pub(crate) fn still_draining(&self) -> impl Iterator<Item = &'a Pod> {
+        let drained = |p: &&Pod| !p.routed && p.drain.is_some_and(|mark| mark.reason != DrainReason::Spare);
+        self.draining().chain(self.to_be_taken.iter().copied().filter(drained))
     }
 
     /// Pods that are, or are to be, routed to.

@@ -35,7 +35,7 @@ pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>
         waiting_for,
         serving: snapshot.serving(),
         updated: count(snapshot.live.iter().filter(|p| snapshot.serves(p) && !snapshot.superseded(p))),
-        draining: count(snapshot.draining()),
+        draining: count(snapshot.still_draining()),
         in_flight: drained.iter().filter_map(|p| p.in_flight).map(|f| f.total).fold(0, u64::saturating_add),
         current_revision: snapshot
             .serving_revision()
@@ -107,7 +107,7 @@ fn conditions(
     let app = &snapshot.observed.app;
     let serving = snapshot.serving();
     let enough = serving >= app.replicas.saturating_sub(app.max_unavailable);
-    let draining = count(snapshot.draining());
+    let draining = count(snapshot.still_draining());
     let pods = if serving == 1 { "pod serves" } else { "pods serve" };
     let (why, busy) = match phase {
         Phase::Serving => (Reason::AsDesired, false),
@@ -197,7 +197,7 @@ fn revisions(snapshot: &Snapshot<'_>) -> Vec<RevisionReport> {
 }
 
 fn draining_pods(snapshot: &Snapshot<'_>) -> Vec<DrainingPodReport> {
-    let mut pods: Vec<_> = snapshot.draining().filter_map(|p| draining_pod(snapshot, p)).collect();
+    let mut pods: Vec<_> = snapshot.still_draining().filter_map(|p| draining_pod(snapshot, p)).collect();
     pods.sort_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
     pods
 }

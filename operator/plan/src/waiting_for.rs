@@ -63,7 +63,7 @@ pub(crate) fn sentence(
 
 /// The drain that is nearest to trouble, and how many others there are.
 fn drains(snapshot: &Snapshot<'_>) -> Option<String> {
-    let mut pods: Vec<_> = snapshot.draining().filter(|p| p.drain.is_some()).collect();
+    let mut pods: Vec<_> = snapshot.still_draining().filter(|p| p.drain.is_some()).collect();
     pods.sort_by_key(|p| (p.drain.map(|d| d.since), &p.name));
     let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
     let pod = pods.iter().find(held).or(pods.first())?;
