@@ -96,7 +96,7 @@ async fn kept_then_drained(scene: &Scene, node: &str) -> anyhow::Result<()> {
         .step(format!("when {node} is to be kept"), world.kubectl(&["annotate", "node", node, &keep]))
         .await?;
     scene.step(format!("when {node} is cordoned all the same"), world.kubectl(&["cordon", node])).await?;
-    then.status("it says that the node is kept", SAID, |s| has_reason(s, "NodeKept")).await?;
+    then.status("it says that the node is kept", SAID, |s| warns(s, "graceful.dev/keep")).await?;
     let drains = scene.app().await?.status.is_some_and(|s| s.draining_replicas > 0);
     ensure!(!drains && pods_on(scene, node).await? == before, "a pod left a node that is kept");
     scene.step("when the operator is at 0 replicas", charts::scale(world, 0)).await?;
@@ -154,7 +154,7 @@ async fn dies_soon(scene: &Scene, node: &str) -> anyhow::Result<()> {
     })
     .await?;
     scene.say(&format!("{there} pods were out of service after {} ms", noticed.elapsed().as_millis()));
-    then.status("it says that the node dies", SAID, |s| has_reason(s, "NodeDies")).await?;
+    then.status("it says that the node dies", SAID, |s| warns(s, "about to be shut down")).await?;
     then.status("all serve elsewhere", ROLLS, |s| s.phase == Some(Phase::Serving) && s.serving_replicas == 4)
         .await?;
     let left = pods_on(scene, node).await?;
@@ -173,8 +173,9 @@ const SAID: Duration = Duration::from_secs(10);
 /// Two tries of `kubectl drain`, and more.
 const AWAY: Duration = Duration::from_secs(12);
 
-fn has_reason(status: &GracefulAppStatus, reason: &str) -> bool {
-    status.conditions.iter().any(|c| c.reason == reason && c.status == "True")
+/// Among whatever else it warns of.
+fn warns(status: &GracefulAppStatus, of: &str) -> bool {
+    status.conditions.iter().any(|c| c.type_ == "Warning" && c.status == "True" && c.message.contains(of))
 }
 
 /// The real one, of the pods of apps alone: the tests' own pods stay.
