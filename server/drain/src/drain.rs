@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+#[cfg(feature = "tokens")]
+use tracing::error;
 use tracing::info;
 use uuid::Uuid;
 
 use crate::core::{Conflict, Core, Ticket, Work};
 use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
 use crate::status::{DrainStatus, PROTOCOL, Scheduled, SharedQueue, State};
+#[cfg(feature = "tokens")]
+use crate::tokens::Keys;
 
 /// How a pod drains; the defaults are what the operator's own defaults expect.
 #[derive(Debug, Clone)]
@@ -28,6 +32,10 @@ pub struct Settings {
     pub farewell_spread: Duration,
     /// What a refused client is told to wait, in seconds (`Retry-After`).
     pub retry_after_seconds: u32,
+    /// The public keys of who may drain this pod. None: anyone who reaches the admin port may. `from_env` reads `GRACEFUL_DRAIN_KEYS`, which the operator
+    /// sets; a text there that has no usable key is one that no token passes, since somebody meant to close the door.
+    #[cfg(feature = "tokens")]
+    pub keys: Option<Keys>,
 }
 
 impl Default for Settings {
@@ -37,16 +45,42 @@ impl Default for Settings {
             linger: Duration::from_secs(3),
             farewell_spread: Duration::from_secs(1),
             retry_after_seconds: 1,
+            #[cfg(feature = "tokens")]
+            keys: None,
         }
     }
 }
 
 impl Settings {
-    /// The defaults, with the pod's uid from `GRACEFUL_POD_UID`.
+    /// The defaults, with the pod's uid from `GRACEFUL_POD_UID` and the keys from `GRACEFUL_DRAIN_KEYS`.
     #[must_use]
     pub fn from_env() -> Self {
-        Self { pod_uid: std::env::var("GRACEFUL_POD_UID").unwrap_or_default(), ..Self::default() }
+        Self {
+            pod_uid: std::env::var("GRACEFUL_POD_UID").unwrap_or_default(),
+            #[cfg(feature = "tokens")]
+            keys: std::env::var("GRACEFUL_DRAIN_KEYS").ok().and_then(|text| keys(&text)),
+            ..Self::default()
+        }
     }
+
+    fn verifies(&self) -> bool {
+        #[cfg(feature = "tokens")]
+        return self.keys.is_some();
+        #[cfg(not(feature = "tokens"))]
+        false
+    }
+}
+
+/// An empty variable is as good as none: so a template switches off what the operator would add.
+#[cfg(feature = "tokens")]
+fn keys(text: &str) -> Option<Keys> {
+    if text.trim().is_empty() {
+        return None;
+    }
+    Some(Keys::from_jwk_set(text).unwrap_or_else(|error| {
+        error!("GRACEFUL_DRAIN_KEYS cannot be used, and every PUT and DELETE /drain from outside is refused: {error}");
+        Keys::default()
+    }))
 }
 
 /// New work came after the latch had closed.
@@ -209,6 +243,7 @@ impl Drain {
             connections: core.connections(),
             oldest_seconds: core.oldest(now).as_secs(),
             resumable: !core.terminating(),
+            verifies: self.0.settings.verifies(),
             scheduled: core.scheduled(),
             shared: core.shared_queued().map(|queued| SharedQueue { queued }),
         })

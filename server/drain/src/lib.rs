@@ -47,6 +47,9 @@
 //!   queue that counts for itself tells [`Drain::set_tasks`] before the request's guard is let go.
 //! - Whatever else brings work (a message queue, a timer) asks [`Drain::try_task`] before it takes any.
 //!
+//! - Where `GRACEFUL_DRAIN_KEYS` is set, as the operator sets it, `PUT` and `DELETE` need a token of the operator's, unless they come over loopback
+//!   ([`Settings::keys`]).
+//!
 //! # Caveats
 //! - It speaks for one process. Several processes in a pod (prefork, workers) need one that answers for all.
 //! - CPU-bound work on the async threads starves the admin port, and an unanswered question reads as busy: use
@@ -54,6 +57,11 @@
 //! - HTTP/1 only ([`serve`]); the gate itself works under any server.
 //! - What was handed to the kernel's socket buffer counts as sent, as everywhere.
 
+#[cfg(not(feature = "tokens"))]
+#[path = "anyone.rs"]
+mod caller;
+#[cfg(feature = "tokens")]
+mod caller;
 mod core;
 mod drain;
 mod gate;
@@ -64,6 +72,8 @@ mod serve;
 mod signal;
 mod sockets;
 mod status;
+#[cfg(feature = "tokens")]
+mod tokens;
 
 pub use crate::core::Conflict;
 pub use drain::{Drain, Refused, Settings};
@@ -74,3 +84,5 @@ pub use serve::{Exit, serve};
 pub use signal::Signals;
 pub use sockets::{SERVICE_RESTART, closing_frame};
 pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, Scheduled, SharedQueue, State};
+#[cfg(feature = "tokens")]
+pub use tokens::{Keys, KeysError};

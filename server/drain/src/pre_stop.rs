@@ -65,6 +65,10 @@ pub async fn pre_stop(port: u16, linger: Duration) -> Result<DrainStatus, PreSto
                 info!(epoch, in_flight = status.in_flight.total(), "starting the drain: nobody has yet");
                 // None: someone else was quicker with that epoch. The next poll tells who.
                 let Some(started) = ask(address, || start(epoch, linger)).await? else { continue };
+                if started.is_idle() {
+                    // Without a linger it may be so at once, and a poll for news of it would find none.
+                    return Ok(started);
+                }
                 started
             }
             State::Lingering | State::Draining | State::Idle | State::Terminating => status,

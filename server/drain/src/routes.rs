@@ -1,5 +1,7 @@
 //! `/drain` over HTTP: the routes of the admin port.
 
+#[cfg(not(feature = "tokens"))]
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,9 +13,12 @@ use axum::routing::{delete, get, put};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::caller::{Action, Caller};
 use crate::core::Conflict;
 use crate::drain::Drain;
 use crate::status::{DrainStatus, EPOCH_LIMIT};
+#[cfg(feature = "tokens")]
+use crate::tokens::Refusal;
 
 /// The longest a poll is held. A held poll costs one task; five minutes is well past what any client asks for, and
 /// short enough that connections left behind by a dead client don't pile up.
@@ -36,7 +41,8 @@ impl Drain {
         Router::new().route("/drain", get(show)).with_state(self.clone())
     }
 
-    /// `PUT` and `DELETE /drain` alone, so that a layer that checks who asks can be put on them.
+    /// `PUT` and `DELETE /drain` alone, so that a layer of your own that checks who asks can be put on them. Where the operator's keys are known
+    /// ([`Settings::keys`](crate::Settings::keys)), its tokens are checked here either way.
     pub fn write_routes(&self) -> Router {
         Router::new()
             .route("/drain", put(start))
@@ -65,17 +71,25 @@ async fn show(State(drain): State<Drain>, headers: HeaderMap) -> Response {
     response
 }
 
-async fn start(State(drain): State<Drain>, body: Bytes) -> Result<Response, Problem> {
+async fn start(State(drain): State<Drain>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
+    let grant = caller.grant(&drain, Action::Drain)?;
     let body: Value = serde_json::from_slice(&body).map_err(|error| Problem {
         status: StatusCode::BAD_REQUEST,
         field: None,
+        challenge: None,
         detail: format!("the body is not JSON ({error}); send {{\"epoch\": 7, \"lingerSeconds\": 3}}"),
     })?;
     if !body.is_object() {
         let detail = "the body is not a JSON object; send {\"epoch\": 7, \"lingerSeconds\": 3}".to_owned();
-        return Err(Problem { status: StatusCode::UNPROCESSABLE_ENTITY, field: None, detail });
+        return Err(Problem {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            field: None,
+            challenge: None,
+            detail,
+        });
     }
     let epoch = valid_epoch(body.get("epoch").and_then(Value::as_u64), body.get("epoch"))?;
+    grant.covers(epoch)?;
     let linger = match body.get("lingerSeconds") {
         None => drain.settings().linger,
         Some(given) => match given.as_u64().filter(|seconds| *seconds <= LONGEST_LINGER) {
@@ -90,10 +104,16 @@ async fn start(State(drain): State<Drain>, body: Bytes) -> Result<Response, Prob
     Ok(answer(StatusCode::ACCEPTED, &status))
 }
 
-async fn resume(State(drain): State<Drain>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+async fn resume(
+    State(drain): State<Drain>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let grant = caller.grant(&drain, Action::Resume)?;
     let query = query.unwrap_or_default();
     let given = query.split('&').find_map(|pair| pair.strip_prefix("epoch="));
     let epoch = valid_epoch(given.and_then(|text| text.parse().ok()), given.map(Value::from).as_ref())?;
+    grant.covers(epoch)?;
     let status = drain.resume(epoch).map_err(Problem::from)?;
     Ok(answer(StatusCode::OK, &status))
 }
@@ -142,13 +162,44 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 struct Problem {
     status: StatusCode,
     field: Option<&'static str>,
+    /// `WWW-Authenticate`, for a 401.
+    challenge: Option<String>,
     detail: String,
 }
 
 impl Problem {
     fn field(field: &'static str, must: &str) -> Self {
         let detail = format!("{field} {must}");
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, field: Some(field), detail }
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, field: Some(field), challenge: None, detail }
+    }
+}
+
+#[cfg(feature = "tokens")]
+impl From<Refusal> for Problem {
+    /// RFC 6750 §3: no error code where no token was given. The description is there for clients that read no bodies, as the operator.
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        let challenge = match refusal {
+            Refusal::Missing => "Bearer realm=\"drain\"".to_owned(),
+            _ => format!(
+                "Bearer realm=\"drain\", error=\"invalid_token\", error_description=\"{}\"",
+                quotable(&detail)
+            ),
+        };
+        Self { status: StatusCode::UNAUTHORIZED, field: refusal.claim(), challenge: Some(challenge), detail }
+    }
+}
+
+/// What may stand between quotes in a header: ids may be anything that an environment can hold.
+#[cfg(feature = "tokens")]
+fn quotable(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, ' '..='~') && c != '"' && c != '\\' { c } else { '?' }).collect()
+}
+
+#[cfg(not(feature = "tokens"))]
+impl From<Infallible> for Problem {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
@@ -158,18 +209,23 @@ impl From<Conflict> for Problem {
             Conflict::Stale { .. } => Some("epoch"),
             Conflict::Terminating => None,
         };
-        Self { status: StatusCode::CONFLICT, field, detail: conflict.to_string() }
+        Self { status: StatusCode::CONFLICT, field, challenge: None, detail: conflict.to_string() }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, field, detail } = self;
+        let Self { status, field, challenge, detail } = self;
         let title = status.canonical_reason();
         let mut body = json!({"title": title, "status": status.as_u16(), "detail": detail});
         if let Some(field) = field {
             body["field"] = Value::from(field);
         }
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (status, kind, body.to_string()).into_response();
+        if let Some(challenge) = challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 }

@@ -108,6 +108,9 @@ pub struct DrainStatus {
     pub oldest_seconds: u64,
     /// Whether `DELETE /drain` can still bring the pod back.
     pub resumable: bool,
+    /// `PUT` and `DELETE` need a token of the operator's. Left out where they do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verifies: bool,
     /// Those of the queued tasks that wait for a time of their own, if there are any. For information: they are in flight
     /// like the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
