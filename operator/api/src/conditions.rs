@@ -106,6 +106,8 @@ pub enum Reason {
     ProbeFailsWhileDraining,
     /// What a pod answers contradicts the drain protocol.
     ProtocolBroken,
+    /// A pod refuses our token: it cannot be told to drain, and is ended once its zero has held.
+    TokenRefused,
     /// A pod is still there a minute after its end began.
     EndsSlowly,
     /// The operator failed on this app by a fault of its own, and tries again slowly; the message is for a bug report.
@@ -148,6 +150,7 @@ impl Reason {
             Self::GraceTooShort => "GraceTooShort",
             Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",
             Self::ProtocolBroken => "ProtocolBroken",
+            Self::TokenRefused => "TokenRefused",
             Self::EndsSlowly => "EndsSlowly",
             Self::OperatorFault => "OperatorFault",
             Self::SeveralWarnings => "SeveralWarnings",

@@ -196,6 +196,14 @@ pub enum Proof {
         /// The drain's number.
         epoch: Epoch,
     },
+    /// As `Quiet`, of a pod that refuses to be told (401). What slips in after the last zero meets its SIGTERM, and has this grace: at least its drain's
+    /// deadline.
+    Untold {
+        /// The drain's number.
+        epoch: Epoch,
+        /// For the DELETE.
+        grace_seconds: u32,
+    },
     /// Signal Sigterm at its deadline: the app's own drain inside its grace period is the drain.
     HandedOver {
         /// The drain's number.

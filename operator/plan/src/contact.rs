@@ -29,6 +29,9 @@ pub struct Contact {
     pub acknowledged: Option<Epoch>,
     /// It goes another way than it is told.
     pub astray: Option<Astray>,
+    /// It refuses to be told (401), since when and in which words: it verifies who drains it, and takes no token of ours. What it answers otherwise is as
+    /// good as ever.
+    pub refused: Option<ContactError>,
     /// Boot ids come back: several processes answer, and each speaks for itself alone.
     pub several: bool,
 }
@@ -99,6 +102,8 @@ impl Contact {
     /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
     pub(crate) fn begins_anew(&mut self) {
         (self.highest, self.closed_since, self.acknowledged) = (None, None, None);
+        // It may know other keys.
+        self.refused = None;
     }
 
     /// From when on the pod may be given a new epoch; none where at once. One that goes astray time and again is told less and less often.

@@ -170,6 +170,22 @@ impl Dialogue {
         if same { News::Same } else { News::Changed }
     }
 
+    /// The pod refuses to be told (401). It is not told again before something changes: the plan goes another way with it.
+    pub fn refused(&mut self, why: String, now: Timestamp) -> News {
+        self.obeys = false;
+        let contact = &mut self.contact;
+        let since = contact.refused.as_ref().map_or(now, |r| r.since);
+        let same = contact.refused.as_ref().is_some_and(|r| r.message == why);
+        contact.refused = Some(ContactError { message: why, since });
+        contact.asked = Some(now);
+        if same { News::Same } else { News::Changed }
+    }
+
+    /// We have other keys than when it refused: it is worth telling again.
+    pub fn forgive(&mut self) {
+        self.contact.refused = None;
+    }
+
     /// The container that is asked runs under this id now. Another one than before is a restart, where no boot id says so itself.
     pub fn runs_as(&mut self, container_id: &str) {
         let replaced = self.container_id.as_deref().is_some_and(|known| known != container_id);
@@ -332,6 +348,25 @@ mod tests {
         assert_eq!(dialogue.contact.acknowledged, Some(Epoch(1)));
         dialogue.failed("late".to_owned(), at(4));
         assert_eq!(dialogue.request(), PUT, "the failure may hide a restart");
+    }
+
+    #[test]
+    fn a_refusal_stands_until_another_process_speaks_or_we_have_other_keys() {
+        let mut dialogue = Dialogue::default();
+        hear(&mut dialogue, 0, Some("a"), 0);
+        dialogue.begin(DRAIN, GAP, at(0));
+        assert_eq!(dialogue.refused("unknown key".to_owned(), at(1)), News::Changed);
+        assert_eq!(dialogue.refused("unknown key".to_owned(), at(2)), News::Same);
+        dialogue.begin(Conversation::Quiet { epoch: Epoch(1) }, GAP, at(2));
+        hear(&mut dialogue, 0, Some("a"), 3);
+        dialogue.failed("late".to_owned(), at(4));
+        let refused = dialogue.contact.refused.clone().unwrap();
+        assert_eq!((refused.message.as_str(), refused.since), ("unknown key", at(1)));
+        hear(&mut dialogue, 0, Some("b"), 5);
+        assert_eq!(dialogue.contact.refused, None, "its own environment may be another");
+        dialogue.refused("unknown key".to_owned(), at(6));
+        dialogue.forgive();
+        assert_eq!(dialogue.contact.refused, None);
     }
 
     /// After a 409 the pod is asked for its own view: that it has seen the epoch is not that it drains.

@@ -13,6 +13,7 @@ use crate::futile;
 use crate::observed::{Containers, DrainMark, Epoch, NodeFate, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
+use crate::untold;
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
 pub(crate) const QUIET_READS: u32 = 3;
@@ -47,6 +48,7 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     };
     let policy = snapshot.policy(pod);
     let proof = match policy.signal {
+        _ if untold::refuses(snapshot, pod) => Proof::Untold { epoch, grace_seconds: patience(pod, policy) },
         Signal::Http => Proof::Idle { epoch },
         Signal::Sigterm | Signal::None => Proof::Quiet { epoch },
     };
@@ -66,14 +68,18 @@ pub(crate) fn needs_no_drain(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof
 /// would fill the surge and block its own fix. For what serves nobody this asks for less than a confirmed zero, so it asks for more elsewhere:
 /// the kubelet is heard, and nothing that publishes unready addresses selects it (`Snapshot::never_worked`).
 fn of_what_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
-    let policy = snapshot.policy(pod);
+    let grace_seconds = patience(pod, snapshot.policy(pod));
+    (pod.node.is_heard() && snapshot.never_worked(&pod.revision))
+        .then_some(Proof::NeverWorked { grace_seconds })
+}
+
+/// The grace of a pod that may be at work when its SIGTERM comes: what its drain would have had.
+fn patience(pod: &Pod, policy: DrainPolicy) -> u32 {
     let patience = match policy.on_deadline {
         OnDeadline::Hold => MAX_DEADLINE_SECONDS,
         OnDeadline::Terminate => policy.deadline_seconds,
     };
-    let grace_seconds = pod.grace_seconds.max(patience);
-    (pod.node.is_heard() && snapshot.never_worked(&pod.revision))
-        .then_some(Proof::NeverWorked { grace_seconds })
+    pod.grace_seconds.max(patience)
 }
 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
@@ -86,6 +92,10 @@ fn stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, clock: &
     match proof {
         Proof::Idle { epoch } => contact.is_some_and(|c| idle(c, epoch)),
         Proof::Quiet { epoch } => contact.is_some_and(|c| quiet(c, epoch, policy, clock)),
+        // Other keys of ours, or another process of its: it is told, and its latch is the better proof.
+        Proof::Untold { epoch, .. } => {
+            contact.is_some_and(|c| c.refused.is_some() && quiet(c, epoch, policy, clock))
+        }
         Proof::HandedOver { .. } | Proof::Cut { .. } | Proof::NotRunning | Proof::NeverWorked { .. } => true,
     }
 }
@@ -118,7 +128,11 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
     if matches!(
         progress(snapshot, pod),
         Progress::MayEnd(
-            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::NotRunning | Proof::NeverWorked { .. }
+            Proof::Idle { .. }
+                | Proof::Quiet { .. }
+                | Proof::Untold { .. }
+                | Proof::NotRunning
+                | Proof::NeverWorked { .. }
         )
     ) {
         return PodState::Idle;
@@ -307,7 +321,7 @@ mod tests {
     use graceful_api::RevisionHash;
 
     use super::*;
-    use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
+    use crate::contact::{Answer, Contact, ContactError, InFlight, Protocol, Quiet};
     use crate::fixture;
     use crate::observed::{Containers, Kubelet, Observed, PodUid, Readiness, Revision};
 
@@ -533,5 +547,31 @@ mod tests {
         let handed_over = Progress::MayEnd(Proof::HandedOver { epoch: EPOCH });
         assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, busy(), 60), handed_over);
         assert_eq!(judged(Signal::None, OnDeadline::Hold, busy(), 60), Progress::Held);
+    }
+
+    /// A key that is lost makes no pod undrainable; and it costs the latch, so that its zero must hold and its end is patient.
+    #[test]
+    fn a_pod_that_refuses_to_be_told_goes_by_a_quiet_zero_with_all_its_grace() {
+        let refusing = |contact: Contact| {
+            let why = ContactError { message: "401".to_owned(), since: at(1) };
+            Contact { refused: Some(why), acknowledged: None, ..contact }
+        };
+        let judge = |on_deadline, contact, now| judged(Signal::Http, on_deadline, contact, now);
+        let untold = |grace_seconds| Progress::MayEnd(Proof::Untold { epoch: EPOCH, grace_seconds });
+        let (hold, terminate) = (OnDeadline::Hold, OnDeadline::Terminate);
+        assert_eq!(judge(hold, refusing(zeros(3, 5, 10)), 12), untold(MAX_DEADLINE_SECONDS));
+        assert_eq!(judge(terminate, refusing(zeros(3, 5, 10)), 12), untold(90), "no less than its own");
+        assert_eq!(judge(hold, refusing(zeros(1, 10, 10)), 12), Progress::Busy, "a lone zero");
+        assert_eq!(judge(hold, refusing(said(0, 7, false)), 12), Progress::Busy, "an older operator's latch");
+        assert_eq!(judge(hold, zeros(3, 5, 10), 12), Progress::Busy, "one that can be told is told");
+        assert_eq!(judge(hold, refusing(said(3, 0, true)), 61), Progress::Held);
+        assert!(matches!(
+            judge(terminate, refusing(said(3, 0, true)), 61),
+            Progress::MayEnd(Proof::Cut { .. })
+        ));
+        let policy = fixture::policy(Signal::Http);
+        let proof = Proof::Untold { epoch: EPOCH, grace_seconds: 90 };
+        assert!(still_stands(proof, Some(&refusing(zeros(3, 5, 10))), policy, at(12)));
+        assert!(!still_stands(proof, Some(&zeros(3, 5, 10)), policy, at(12)), "our keys are back");
     }
 }

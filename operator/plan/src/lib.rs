@@ -32,6 +32,7 @@ mod snapshot;
 mod stall;
 mod status;
 mod teardown;
+mod untold;
 mod upkeep;
 mod waiting_for;
 

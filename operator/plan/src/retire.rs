@@ -55,7 +55,7 @@ pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> V
         return Verdict::Void("the pod is not what the plan saw");
     }
     let grace_seconds = match proof {
-        Proof::NeverWorked { grace_seconds } => Some(grace_seconds),
+        Proof::NeverWorked { grace_seconds } | Proof::Untold { grace_seconds, .. } => Some(grace_seconds),
         Proof::Idle { .. }
         | Proof::Quiet { .. }
         | Proof::HandedOver { .. }
@@ -67,7 +67,10 @@ pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> V
 
 fn holds(found: &Pod, proof: Proof) -> bool {
     match proof {
-        Proof::Idle { epoch } | Proof::Quiet { epoch } | Proof::Cut { epoch, .. } => drains_in(found, epoch),
+        Proof::Idle { epoch }
+        | Proof::Quiet { epoch }
+        | Proof::Untold { epoch, .. }
+        | Proof::Cut { epoch, .. } => drains_in(found, epoch),
         Proof::HandedOver { epoch } => drains_in(found, epoch) && !waits_in_a_volume(found),
         Proof::NotRunning => nothing_runs(found),
         Proof::NeverWorked { .. } => found.node.is_heard() && found.readiness == Readiness::Never,
@@ -122,7 +125,9 @@ fn needs_no_delete_of_ours(pod: &Pod, proof: Proof) -> bool {
         Proof::Idle { .. } | Proof::Quiet { .. } | Proof::HandedOver { .. } => true,
         // A crashed one runs again before a ReplicaSet that follows late has taken it, and clients are sent to it.
         Proof::NotRunning => !pod.routed,
-        Proof::NeverWorked { grace_seconds } => pod.grace_seconds >= grace_seconds,
+        Proof::NeverWorked { grace_seconds } | Proof::Untold { grace_seconds, .. } => {
+            pod.grace_seconds >= grace_seconds
+        }
         Proof::Cut { .. } => false,
     }
 }

@@ -14,6 +14,7 @@ use crate::futile::may_make;
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
 use crate::snapshot::{Snapshot, after, count};
+use crate::untold;
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -200,6 +201,8 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
         // On a node that is gone or silent nobody knows whether it comes back.
         .filter(|p| p.node.is_heard())
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
+        // One that closed before it refused could not be told to open again.
+        .filter(|p| !untold::refuses(snapshot, p))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
     pods

@@ -11,6 +11,7 @@ use crate::contact::{Answer, Contact};
 use crate::observed::{
     Backoff, Containers, Epoch, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict,
 };
+use crate::untold;
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {
@@ -67,8 +68,10 @@ impl<'a> Snapshot<'a> {
         pod.revision != *self.update()
     }
 
+    /// How the pod is drained: as its revision says, but for one that refuses to be told. Its admission cannot be closed, so that its zero must hold.
     pub(crate) fn policy(&self, pod: &Pod) -> DrainPolicy {
-        self.revision(&pod.revision).map_or(self.observed.app.policy, |r| r.policy)
+        let policy = self.revision(&pod.revision).map_or(self.observed.app.policy, |r| r.policy);
+        if untold::refuses(self, pod) { untold::by_quiet(policy) } else { policy }
     }
 
     pub(crate) fn contact(&self, pod: &Pod) -> Option<&'a Contact> {

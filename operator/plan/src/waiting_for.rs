@@ -17,6 +17,7 @@ use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, superseded_pods};
 use crate::snapshot::{Snapshot, after, count, seconds};
 use crate::stall::{Stall, backoffs};
+use crate::untold;
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
 /// the rest.
@@ -96,6 +97,7 @@ fn drain(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
         None => String::new(),
     };
     help.extend(contact.and_then(words).map(str::to_owned));
+    help.extend(untold::words(snapshot, pod));
     let mut held = String::new();
     if progress(snapshot, pod) == Progress::Held {
         held = format!(", past its deadline of {} s and held", snapshot.policy(pod).deadline_seconds);

@@ -61,6 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Behaviour::WarmsUpRefusing),
         1 => Just(Behaviour::ClockEpoch),
         1 => Just(Behaviour::NeverReopens),
+        1 => Just(Behaviour::KnowsNoKey),
     ];
     prop_oneof![
         6 => (0u8..3, behaviour).prop_map(|(n, b)| Event::Template(n, b)),

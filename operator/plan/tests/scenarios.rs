@@ -103,6 +103,7 @@ enum Pods {
     WarmsUpRefusing,
     ClockEpoch,
     NeverReopens,
+    KnowsNoKey,
 }
 
 #[test]
@@ -197,6 +198,7 @@ fn take(world: &mut World, step: &Step) -> String {
                     (Behaviour::WarmsUpRefusing, ", which says accepting: false for 20 s")
                 }
                 Pods::ClockEpoch => (Behaviour::ClockEpoch, ", whose epoch is a clock"),
+                Pods::KnowsNoKey => (Behaviour::KnowsNoKey, ", whose pods verify and know none of our keys"),
                 Pods::NeverReopens => (Behaviour::NeverReopens, ", which stays closed when it is resumed"),
             };
             world.surroundings.template = graceful_plan::TemplateVerdict::Unknown;

@@ -438,7 +438,7 @@ impl World {
 
     fn note(&mut self, proof: Proof) {
         match proof {
-            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::HandedOver { .. } => {
+            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::Untold { .. } | Proof::HandedOver { .. } => {
                 self.deeds.proven_idle += 1;
             }
             Proof::Cut { .. } => self.deeds.cut += 1,
@@ -456,7 +456,11 @@ impl World {
         let broken = match proof {
             Proof::Idle { .. } if pod.busy() => Some("it is busy"),
             Proof::Idle { .. } if open => Some("it still accepts"),
-            Proof::Quiet { .. } if lately => Some("it was busy a moment ago"),
+            Proof::Quiet { .. } | Proof::Untold { .. } if lately => Some("it was busy a moment ago"),
+            Proof::Untold { .. } if !self.refuses(i) => Some("it could have been told"),
+            Proof::Untold { grace_seconds, .. } if grace_seconds < self.app.policy.deadline_seconds => {
+                Some("it has less than its deadline for what slips in")
+            }
             Proof::NotRunning if pod.busy() => Some("it is busy"),
             // Its kubelet may start it after the DELETE, and where no other endpoint is left clients are sent to it.
             Proof::NotRunning | Proof::NeverWorked { .. }
@@ -504,6 +508,11 @@ impl World {
                 self.unheard(&uid, "no answer in 2 s");
             } else if taken {
                 self.heard(i, &uid, request);
+            } else if self.refuses(i) {
+                // Asked once more, whether it is the pod that is meant.
+                self.heard(i, &uid, Request::Status);
+                let why = "401: the token's key is not known".to_owned();
+                self.dialogues.entry(uid.clone()).or_default().refused(why, self.now);
             } else {
                 // The pod's own view says which epoch it has seen.
                 self.unheard(&uid, "409");
@@ -516,9 +525,12 @@ impl World {
         self.dialogues.entry(uid.clone()).or_default().failed(message.to_owned(), self.now);
     }
 
-    /// False is a 409. A language other than Graceful has no word for either.
+    /// False is a 409, or a 401 of one that refuses. A language other than Graceful has no word for either.
     fn say(&mut self, i: usize, request: Request) -> bool {
         let (now, graceful) = (self.now, self.graceful(i));
+        if graceful && request != Request::Status && self.refuses(i) {
+            return false;
+        }
         let Some(process) = self.pods[i].process.as_mut().filter(|_| graceful) else {
             return true;
         };
@@ -527,6 +539,10 @@ impl World {
             Request::Resume { epoch } => process.resume(epoch),
             Request::Status => true,
         }
+    }
+
+    fn refuses(&self, i: usize) -> bool {
+        self.behaviour(&self.pods[i].revision) == super::Behaviour::KnowsNoKey
     }
 
     fn graceful(&self, i: usize) -> bool {
@@ -597,6 +613,9 @@ fn words(action: &Action) -> String {
             let proof = match proof {
                 Proof::Idle { epoch } => format!("idle in epoch {epoch}"),
                 Proof::Quiet { epoch } => format!("quiet in epoch {epoch}"),
+                Proof::Untold { epoch, grace_seconds } => {
+                    format!("quiet in epoch {epoch}, since it refuses to be told, grace {grace_seconds} s")
+                }
                 Proof::HandedOver { epoch } => format!("its own drain takes over from epoch {epoch}"),
                 Proof::Cut { epoch, tasks } => match tasks {
                     Some(n) => format!("cut with {n} in flight, epoch {epoch}"),

@@ -39,6 +39,8 @@ pub(crate) enum Behaviour {
     ClockEpoch,
     /// Takes the epoch of a resumption, and stays closed.
     NeverReopens,
+    /// Verifies who drains it, and knows none of our keys: 401.
+    KnowsNoKey,
 }
 
 /// How long a `WarmsUpRefusing` takes no work.
@@ -179,7 +181,8 @@ impl World {
                 | Behaviour::SideCrash
                 | Behaviour::WarmsUpRefusing
                 | Behaviour::ClockEpoch
-                | Behaviour::NeverReopens,
+                | Behaviour::NeverReopens
+                | Behaviour::KnowsNoKey,
                 _,
             ) => match pod.readiness {
                 Readiness::Ready(since) => (Containers::Running, Readiness::Ready(since)),
