@@ -201,8 +201,7 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
         // On a node that is gone or silent nobody knows whether it comes back.
         .filter(|p| p.node.is_heard())
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
-        // One that closed before it refused could not be told to open again.
-        .filter(|p| !untold::refuses(snapshot, p))
+        .filter(|p| !untold::stays_closed(snapshot, p))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
     pods

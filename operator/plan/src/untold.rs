@@ -15,6 +15,12 @@ pub(crate) fn refuses(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     snapshot.contact(pod).is_some_and(|c| c.refused.is_some())
 }
 
+/// It closed before it refused (a key was lost meanwhile), and cannot be told to open again.
+pub(crate) fn stays_closed(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let said = snapshot.answer(pod).and_then(|a| a.protocol);
+    refuses(snapshot, pod) && said.is_some_and(|p| !p.accepting)
+}
+
 /// The policy of one that does. A signal that tells nobody anything is left as it is.
 pub(crate) fn by_quiet(policy: DrainPolicy) -> DrainPolicy {
     let signal = match policy.signal {

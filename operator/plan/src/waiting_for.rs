@@ -260,7 +260,9 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
             format!("{name}: Available, but its in-flight count cannot be read: {}", error.message)
         }
         (Some(_), _, None) if snapshot.answer(pod).is_some() => {
-            let why = snapshot.contact(pod).and_then(words).map_or(String::new(), |why| format!(": {why}"));
+            let why = snapshot.contact(pod).and_then(words).map(str::to_owned);
+            let why =
+                why.or_else(|| untold::words(snapshot, pod)).map_or(String::new(), |why| format!(": {why}"));
             format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
