@@ -15,6 +15,7 @@ mod execute;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod index;
+mod keys;
 mod leader;
 mod memory;
 mod observe;
@@ -33,6 +34,7 @@ mod writes;
 mod written;
 
 pub use error::Error;
+pub use keys::{KeySecret, rotate};
 pub use leader::{Lease, Timing};
 pub use observe::{NodeDrain, TAINTS, URGENT_TAINTS};
-pub use run::{Settings, run, run_with};
+pub use run::{Settings, Tokens, run, run_with};

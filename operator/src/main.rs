@@ -1,11 +1,11 @@
-//! `operator run` and `operator crd`.
+//! `operator run`, `operator rotate-key` and `operator crd`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use graceful_operator::{Lease, NodeDrain, Settings, TAINTS, Timing, URGENT_TAINTS};
+use graceful_operator::{KeySecret, Lease, NodeDrain, Settings, TAINTS, Timing, Tokens, URGENT_TAINTS};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -21,6 +21,9 @@ struct Args {
 enum Command {
     /// Run the operator, until SIGTERM.
     Run(Box<Run>),
+    /// Rotate the keys that drains are signed with: the next one becomes the current one, and a new next one is made. Pods go on as they are. In the
+    /// cluster: `kubectl -n graceful-system exec deploy/graceful-operator -- /operator rotate-key`.
+    RotateKey(Rotate),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -44,13 +47,46 @@ struct Run {
     namespaces: Vec<String>,
     #[command(flatten)]
     election: Election,
+    #[command(flatten)]
+    keys: Keys,
+}
+
+/// What drains are signed with.
+#[derive(clap::Args)]
+struct Keys {
+    /// NAMESPACE/NAME of the Secret with the keys that drains are signed with; it must be there, and is filled where it is empty. Without, pods are told
+    /// without a token, which those that verify refuse.
+    #[arg(long, env = "GRACEFUL_TOKEN_SECRET", value_parser = secret)]
+    token_secret: Option<KeySecret>,
+    /// Give the public keys to new revisions' pods, so that they verify who drains them.
+    #[arg(long, env = "GRACEFUL_TOKEN_VERIFY", default_value_t = true, action = ArgAction::Set)]
+    token_verify: bool,
+}
+
+impl Keys {
+    fn settings(self) -> Option<Tokens> {
+        let Self { token_secret, token_verify: verify } = self;
+        token_secret.map(|secret| Tokens { secret, verify })
+    }
+}
+
+/// Whose keys.
+#[derive(clap::Args)]
+struct Rotate {
+    /// NAMESPACE/NAME of the Secret with the keys.
+    #[arg(long, env = "GRACEFUL_TOKEN_SECRET", value_parser = secret)]
+    token_secret: KeySecret,
+}
+
+fn secret(text: &str) -> Result<KeySecret, String> {
+    place(text).map(|(namespace, name)| KeySecret { namespace, name })
 }
 
 /// Which one of several operators leads.
 #[derive(clap::Args)]
 struct Election {
     /// NAMESPACE/NAME of the Lease by which one of several operators leads; without, this is the only one.
-    #[arg(long, env = "GRACEFUL_LEASE", value_parser = lease)]
+    #[arg(long, env = "GRACEFUL_LEASE", value_parser = place)]
     lease: Option<(String, String)>,
     /// Seconds after which a leader that is heard no more is followed by another.
     #[arg(long, env = "GRACEFUL_LEASE_DURATION", default_value_t = Timing::default().lease_duration.as_secs())]
@@ -78,7 +114,7 @@ impl Election {
     }
 }
 
-fn lease(text: &str) -> Result<(String, String), String> {
+fn place(text: &str) -> Result<(String, String), String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok((namespace.to_owned(), name.to_owned()))
@@ -100,14 +136,20 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Run(run) => {
-            let Run { listen, log_format, instance, nodes, namespaces, election } = *run;
+            let Run { listen, log_format, instance, nodes, namespaces, election, keys } = *run;
             log(log_format);
-            let (node_drain, lease) = (nodes.settings(), election.settings());
-            let settings = Settings { listen, instance, node_drain, namespaces: named(namespaces), lease };
+            let (node_drain, lease, tokens) = (nodes.settings(), election.settings(), keys.settings());
+            let namespaces = named(namespaces);
+            let settings = Settings { listen, instance, node_drain, namespaces, lease, tokens };
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
                 .block_on(graceful_operator::run(settings, stop_signal()?))
+        }
+        Command::RotateKey(Rotate { token_secret }) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            println!("rotated: {}", runtime.block_on(graceful_operator::rotate(token_secret))?);
+            Ok(())
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::clock::{Clock, heard_by};
 use crate::decode::Decoded;
 use crate::error::CALL_DEADLINE;
 use crate::index::Index;
+use crate::keys::{Keep, KeySecret, Keyring, in_use, keep};
 use crate::leader::{Campaign, Lease, leading};
 use crate::memory::Memory;
 use crate::observe::{NodeDrain, Sources};
@@ -45,6 +46,17 @@ pub struct Settings {
     pub namespaces: BTreeSet<String>,
     /// The Lease by which one of several operators leads. None: this is the only one.
     pub lease: Option<Lease>,
+    /// What drains are signed with. None: pods are told without a token.
+    pub tokens: Option<Tokens>,
+}
+
+/// Drain tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Where the keys are kept.
+    pub secret: KeySecret,
+    /// New revisions' pods are to verify. Without, only those that have keys already are sent tokens: what comes before a return to an operator without.
+    pub verify: bool,
 }
 
 /// How long a stop waits for the calls that are under way: each is one API call with its own deadline, nearly always milliseconds. A crash
@@ -132,6 +144,8 @@ pub(crate) async fn run_on(
     let metrics = Arc::new(Metrics::new(leadership.clone()));
     let (trigger, triggered) = Trigger::new();
     let follows = Follows::new(&watching, settings.node_drain);
+    let keyring = Keyring::new(settings.tokens.as_ref().is_some_and(|tokens| tokens.verify));
+    let signing = calling.clone();
     metrics.follow(follows.apps());
     let operator = Arc::new(Operator {
         reporter: Reporter {
@@ -143,7 +157,14 @@ pub(crate) async fn run_on(
         sources: Sources {
             client: calling,
             stores: follows.stores(),
-            probes: Probes::new(asker, trigger.clone(), Arc::clone(&metrics), clock.clone()),
+            probes: Probes::new(
+                asker,
+                keyring.clone(),
+                trigger.clone(),
+                Arc::clone(&metrics),
+                clock.clone(),
+            ),
+            keyring: keyring.clone(),
             clock,
             mark_pace: Pace::of(MARKS),
         },
@@ -165,9 +186,15 @@ pub(crate) async fn run_on(
     for watch in follows.drive(&operator, &trigger) {
         tasks.spawn(watch);
     }
+    let (tried, keys_tried) = tokio::sync::watch::channel(settings.tokens.is_none());
+    if let Some(Tokens { secret, .. }) = settings.tokens {
+        let leadership = operator.leadership.clone();
+        let keys = Keep { place: secret, client: signing, keyring, leadership, tried };
+        tasks.spawn(keep_keys(keys, Arc::clone(&operator)));
+    }
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let talking = Arc::clone(&operator);
-    let work = work(operator, apps, triggered, listed, ready, stopped);
+    let work = work(operator, apps, triggered, (listed, keys_tried), ready, stopped);
     tokio::pin!(work);
     let (work_ended, hears_work_ended) = oneshot::channel();
     let campaign = campaign_when_listed(all_listed, campaign, hears_work_ended);
@@ -206,6 +233,16 @@ pub(crate) async fn run_on(
     }
 }
 
+/// Which keys are in use, the stores say; what refused the old ones is told again.
+async fn keep_keys(keys: Keep, operator: Arc<Operator>) {
+    let stores = &operator.sources.stores;
+    let named = || {
+        let (deployments, pods) = (stores.deployments.all(), stores.pods.all());
+        in_use(deployments.iter().map(|d| &***d), pods.iter().map(|p| &***p))
+    };
+    keep(keys, named, || operator.sources.probes.forgive()).await;
+}
+
 /// For a release that the API server does not answer; without it the lease runs out by itself.
 const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -235,7 +272,7 @@ async fn work(
     operator: Arc<Operator>,
     apps: Index<Decoded<GracefulApp>>,
     mut triggered: Triggered,
-    listed: impl Future<Output = ()>,
+    (listed, mut keys_tried): (impl Future<Output = ()>, tokio::sync::watch::Receiver<bool>),
     ready: Arc<AtomicBool>,
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) {
@@ -249,6 +286,11 @@ async fn work(
     let object = |app: &AppRef| apps.get(app.namespace.as_deref().unwrap_or_default(), &app.name);
     if !stand_by(&operator, &mut triggered, &mut stopped).await {
         return;
+    }
+    // Or the first plan might make a revision without keys, or tell a pod without a token. Milliseconds, and a call's deadline at most.
+    tokio::select! {
+        _ = keys_tried.wait_for(|tried| *tried) => {}
+        _ = stopped.wait_for(|stop| *stop) => return,
     }
     operator.sources.clock.begin_to_use();
     let mut schedule = Schedule::default();

@@ -23,6 +23,7 @@ const ORDER: [&str; 24] = [
     "refusals",
     "contest",
     "concern",
+    "keys",
     "leader",
     "error",
     "pulse",

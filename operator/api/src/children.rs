@@ -21,7 +21,9 @@ use crate::validated::Validated;
 ///
 /// Its template is written once and never changes, so that the Deployment controller never rolls anything: the strategy
 /// only says what would happen if somebody got past the admission policy (one pod at a time).
-pub fn deployment(app: &Validated, replicas: u32) -> Value {
+///
+/// `drain_keys`: see [`inject::pod_template`].
+pub fn deployment(app: &Validated, replicas: u32, drain_keys: Option<&str>) -> Value {
     let selector = BTreeMap::from([
         (names::APP_LABEL, app.name.as_str()),
         (names::REVISION_LABEL, app.revision.as_str()),
@@ -50,7 +52,7 @@ pub fn deployment(app: &Validated, replicas: u32) -> Value {
             "revisionHistoryLimit": 0,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": selector},
-            "template": inject::pod_template(app),
+            "template": inject::pod_template(app, drain_keys),
         },
     })
 }
@@ -165,7 +167,7 @@ mod tests {
     fn no_child_is_owned_so_that_no_garbage_collector_kills_a_busy_pod() {
         let app = tasks(&spec());
         let children = [
-            deployment(&app, 3),
+            deployment(&app, 3, None),
             serde_json::to_value(service(&app)).unwrap(),
             serde_json::to_value(pdb(&app, true)).unwrap(),
         ];
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn a_deployment_selects_its_revision_whether_serving_or_not() {
         let app = tasks(&spec());
-        let deployment = deployment(&app, 2);
+        let deployment = deployment(&app, 2, None);
         assert_eq!(deployment["metadata"]["name"], format!("tasks-{}", app.revision));
         assert_eq!(deployment["spec"]["replicas"], 2);
         assert_eq!(

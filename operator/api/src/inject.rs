@@ -1,6 +1,7 @@
 //! The pod template of a revision's Deployment: the user's, and what the operator adds to it.
 //!
-//! Raw JSON in, raw JSON out. What is added: three labels, with `disruption: HoldWhileBusy` the marks of a busy pod, two env variables, a preStop hook where a container has none,
+//! Raw JSON in, raw JSON out. What is added: three labels, with `disruption: HoldWhileBusy` the marks of a busy pod, two env variables and a third where drains
+//! need a token, a preStop hook where a container has none,
 //! and the grace period if the template has none. Nothing else changes, and nothing of the user's is overridden.
 
 use serde_json::{Map, Value, json};
@@ -9,8 +10,8 @@ use crate::spec::{Disruption, PreStop};
 use crate::validated::Validated;
 use crate::{marks, names};
 
-/// The user's template with what new pods need.
-pub fn pod_template(app: &Validated) -> Value {
+/// The user's template with what new pods need. `drain_keys`: the public keys of who may drain them, if they are to ask.
+pub fn pod_template(app: &Validated, drain_keys: Option<&str>) -> Value {
     let mut template = app.template.0.as_object().cloned().unwrap_or_default();
     edit_object(&mut template, "metadata", |metadata| {
         edit_object(metadata, "labels", |labels| {
@@ -33,14 +34,14 @@ pub fn pod_template(app: &Validated) -> Value {
             spec.insert(GRACE.to_owned(), json!(app.grace_seconds));
         }
         each_object(spec, "containers", |container| {
-            add_env(container);
+            add_env(container, drain_keys);
             add_hook(container, app);
         });
         // A native sidecar outlives the main containers, so that it needs no time for endpoints to propagate: it gets
         // the hook only where it is the one that is asked.
         each_object(spec, "initContainers", |container| {
             if is_sidecar(container) {
-                add_env(container);
+                add_env(container, drain_keys);
                 if is_in_flight_container(container, app) {
                     add_hook(container, app);
                 }
@@ -53,7 +54,8 @@ pub fn pod_template(app: &Validated) -> Value {
 /// What running pods of this revision got at their creation and the spec now wants otherwise, as sentences: the grace
 /// period and hooks are baked into a pod. `written` is the template in the revision's Deployment.
 pub fn baked_in_differences(app: &Validated, written: &Value) -> Vec<String> {
-    let wanted = pod_template(app);
+    // Keys are no part of the spec: those that pods know stay theirs for life.
+    let wanted = pod_template(app, None);
     let mut differences = Vec::new();
     let (has, wants) = (&written["spec"][GRACE], &wanted["spec"][GRACE]);
     // What the user wrote in the template is part of the revision's hash: it cannot differ, and compared with what is stored it would only show
@@ -99,17 +101,16 @@ fn is_in_flight_container(container: &Map<String, Value>, app: &Validated) -> bo
 }
 
 /// Ours come first, so that the user's own variables can refer to them; a name that is there already is the user's.
-fn add_env(container: &mut Map<String, Value>) {
+fn add_env(container: &mut Map<String, Value>, drain_keys: Option<&str>) {
     let theirs = match container.remove("env") {
         Some(Value::Array(list)) => list,
         _ => Vec::new(),
     };
-    let ours = [(names::POD_NAME_ENV, "metadata.name"), (names::POD_UID_ENV, "metadata.uid")];
-    let mut env: Vec<_> = ours
-        .into_iter()
-        .filter(|(name, _)| !theirs.iter().any(|variable| variable["name"] == *name))
-        .map(|(name, path)| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}))
-        .collect();
+    let ours = [(names::POD_NAME_ENV, "metadata.name"), (names::POD_UID_ENV, "metadata.uid")]
+        .map(|(name, path)| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}));
+    let keys = drain_keys.map(|keys| json!({"name": names::DRAIN_KEYS_ENV, "value": keys}));
+    let given = |ours: &Value| theirs.iter().any(|theirs| theirs["name"] == ours["name"]);
+    let mut env: Vec<_> = ours.into_iter().chain(keys).filter(|variable| !given(variable)).collect();
     env.extend(theirs);
     container.insert("env".to_owned(), Value::Array(env));
 }

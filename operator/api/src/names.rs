@@ -72,6 +72,9 @@ pub const POD_NAME_ENV: &str = "GRACEFUL_POD_NAME";
 /// Env variable in every container: its pod's uid.
 pub const POD_UID_ENV: &str = "GRACEFUL_POD_UID";
 
+/// Env variable in every container: the public keys of who may drain the pod, a JWK Set (`docs/protocol.md`, "Tokens").
+pub const DRAIN_KEYS_ENV: &str = "GRACEFUL_DRAIN_KEYS";
+
 /// The longest name an app may have. `<app>-<revision>-<replicaset>-<pod>` is then at most 37 + 1 + 8 + 1 + 10 + 1 + 5 = 63
 /// characters, so that pod names are never truncated and every name fits in a label's value.
 pub const MAX_APP_NAME: usize = 37;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use graceful_drain::{Drain, Settings};
+use graceful_drain::{Drain, Keys, Settings};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -207,7 +207,11 @@ impl Cluster {
     async fn start(&self, pod: &Value, uid: String) {
         let address = fresh_address();
         let listener = TcpListener::bind((address, ADMIN)).await.unwrap();
-        let drain = Drain::new(Settings { pod_uid: uid.clone(), ..Settings::default() });
+        // As from its environment.
+        let env = pod["spec"]["containers"][0]["env"].as_array().into_iter().flatten();
+        let keys = env.filter(|v| v["name"] == "GRACEFUL_DRAIN_KEYS").find_map(|v| v["value"].as_str());
+        let keys = keys.map(|set| Keys::from_jwk_set(set).unwrap());
+        let drain = Drain::new(Settings { pod_uid: uid.clone(), keys, ..Settings::default() });
         let mut port = JoinSet::new();
         let routes = drain.routes();
         port.spawn(async move { axum::serve(listener, routes).await.unwrap() });

@@ -14,4 +14,5 @@ mod lifecycle;
 mod mess;
 mod one_alone;
 mod scenarios;
+mod tokens;
 mod world;

@@ -19,7 +19,7 @@ use crate::clock::{Clock, heard_by};
 use crate::leader::{Campaign, Lease, Timing};
 use crate::observe::NodeDrain;
 use crate::probe::Asker;
-use crate::run::{Means, Settings, run_on};
+use crate::run::{Means, Settings, Tokens, run_on};
 
 pub(super) struct Stage {
     pub(super) world: World,
@@ -30,6 +30,8 @@ pub(super) struct Stage {
     operator: Option<JoinHandle<()>>,
     /// Where it tells its metrics.
     port: Option<SocketAddr>,
+    /// Its keys.
+    pub(super) tokens: Option<Tokens>,
 }
 
 impl Drop for Stage {
@@ -48,7 +50,7 @@ impl Stage {
         });
         let (processes, mut played) = (Processes::default(), JoinSet::new());
         played.spawn(Cluster::play(world.clone(), dice.clone(), Arc::clone(&ledger), Arc::clone(&processes)));
-        Self { world, dice, ledger, processes, _played: played, operator: None, port: None }
+        Self { world, dice, ledger, processes, _played: played, operator: None, port: None, tokens: None }
     }
 
     /// An app, and an operator.
@@ -78,7 +80,7 @@ impl Stage {
     /// The process is gone between any two instructions; a new one takes over.
     pub(super) async fn kill_the_operator(&mut self) {
         self.operator.iter().for_each(JoinHandle::abort);
-        let (operator, port) = start(&self.world, &self.dice).await;
+        let (operator, port) = start(&self.world, &self.dice, self.tokens.clone()).await;
         (self.operator, self.port) = (Some(operator), Some(port));
     }
 
@@ -107,6 +109,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let settings = Settings {
+            tokens: None,
             listen,
             instance: None,
             node_drain: Some(NodeDrain::default()),
@@ -278,7 +281,7 @@ pub(super) struct Limits {
 /// Where a scenario is about something else than P3.
 pub(super) const CALM: Limits = Limits { serving: 0, pods: u64::MAX, kills: false };
 
-async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
+async fn start(world: &World, dice: &Dice, tokens: Option<Tokens>) -> (JoinHandle<()>, SocketAddr) {
     let clock = Clock::default();
     let client = || heard_by(&clock, client(world, dice));
     let (watching, calling, asker) = (client(), client(), Asker::that_reaches_loopback());
@@ -290,6 +293,7 @@ async fn start(world: &World, dice: &Dice) -> (JoinHandle<()>, SocketAddr) {
         // The app that another operator runs is in none of these.
         let namespaces = ["apps".to_owned(), "many".to_owned()].into();
         let settings = Settings {
+            tokens,
             listen: listener.local_addr().unwrap(),
             instance: None,
             node_drain: Some(NodeDrain::default()),

@@ -24,7 +24,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
-    let asked = children::deployment(&app, 0);
+    let asked = children::deployment(&app, 0, scene.sources.keyring.public_halves().as_deref());
     let verdict = match post(scene, &asked, Post::DryRun).await {
         Ok(tried) => match taken_off(&tried, &asked).or(taken_off_pods(scene, &asked).await) {
             Some(why) => TemplateVerdict::Refused(why),
@@ -87,7 +87,7 @@ pub(super) async fn create(
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
-    let asked = children::deployment(&app, replicas);
+    let asked = children::deployment(&app, replicas, scene.sources.keyring.public_halves().as_deref());
     match post(scene, &asked, Post::Create).await {
         Ok(made) => {
             let Some(why) = taken_off(&made, &asked) else {

@@ -46,6 +46,7 @@ use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::decode::Decoded;
 use crate::error::{Error, call};
+use crate::keys::Keyring;
 use crate::probe::{Pace, Probes, Target};
 use crate::refusals::Of;
 use crate::writes::Writes;
@@ -82,6 +83,8 @@ pub(crate) struct Sources {
     pub(crate) clock: Clock,
     /// Marks on pods, of all apps.
     pub(crate) mark_pace: Pace,
+    /// What drains are signed with, and what new revisions' pods are given of it.
+    pub(crate) keyring: Keyring,
 }
 
 /// What observing remembers of one app between two looks.
@@ -417,6 +420,7 @@ fn target(probes: &Probes, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(Pod
         uid: uid.clone(),
         address,
         container_id: pods::container_id(pod, &policy.container),
+        keys: Arc::clone(&owner.keys),
         policy,
     };
     Some((uid, target))

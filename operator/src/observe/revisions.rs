@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 
+use crate::keys::{KeyId, named_by};
 use crate::refusals::{Of, Refusals};
 
 /// One Deployment of ours.
@@ -16,6 +17,8 @@ pub(crate) struct Ours {
     pub(crate) hash: RevisionHash,
     /// None where the annotation is missing or garbled: its pods are not asked, hence busy.
     pub(crate) policy: Option<Policy>,
+    /// The keys that the container which is asked was given.
+    pub(crate) keys: Arc<[KeyId]>,
 }
 
 impl Ours {
@@ -25,10 +28,15 @@ impl Ours {
         let label = |key| object.labels().get(key).map_or("", String::as_str);
         let name = names::deployment_name(label(names::APP_LABEL), label(names::REVISION_LABEL));
         let carries = object.annotations().get(names::APP_UID).map(String::as_str) == Some(app_uid);
-        (carries && object.name_any() == name).then(|| Self {
-            hash: RevisionHash(object.labels().get(names::REVISION_LABEL).cloned().unwrap_or_default()),
-            policy: policy.and_then(|text| Policy::from_annotation(text).ok()),
-            object: Arc::clone(object),
+        (carries && object.name_any() == name).then(|| {
+            let policy = policy.and_then(|text| Policy::from_annotation(text).ok());
+            let asked = policy.as_ref().map(|p| p.in_flight.container.as_str());
+            Self {
+                hash: RevisionHash(object.labels().get(names::REVISION_LABEL).cloned().unwrap_or_default()),
+                keys: asked.map(|container| named_by(object, container)).unwrap_or_default().into(),
+                policy,
+                object: Arc::clone(object),
+            }
         })
     }
 

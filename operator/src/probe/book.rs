@@ -23,6 +23,12 @@ impl Book {
         work(dialogues.entry(pod.clone()).or_default())
     }
 
+    /// Whoever refused to be told may be told again.
+    pub(crate) fn forgive(&self) {
+        let mut dialogues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        dialogues.values_mut().for_each(Dialogue::forgive);
+    }
+
     /// Forgets the pod.
     pub(crate) fn forget(&self, pod: &PodUid) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(pod);

@@ -67,6 +67,13 @@ pub(crate) enum AskError {
     WrongPod { found: String },
     #[error("the pod refuses the epoch (409): it has seen a higher one, or is terminating")]
     Conflict,
+    #[error("401: {}", challenge.as_deref().unwrap_or("without a word"))]
+    Unauthorized {
+        /// Its own words.
+        challenge: Option<String>,
+    },
+    #[error("the pod was restarted while it was told something; it is told again")]
+    AnotherProcess,
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
 }
@@ -94,6 +101,8 @@ impl AskError {
             Self::NotACount { .. } => "not_a_count",
             Self::WrongPod { .. } => "wrong_pod",
             Self::Conflict => "conflict",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::AnotherProcess => "another_process",
             Self::NotLeading(_) => "not_leading",
         }
     }

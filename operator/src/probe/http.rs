@@ -15,6 +15,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::net::TcpStream;
 
 use super::address::permitted;
@@ -24,6 +26,9 @@ use crate::leader::Leadership;
 
 /// What a connection may hold of an answer that nobody has read yet, its head included.
 const BUFFER: usize = 64 * 1024;
+
+/// RFC 9110 §5.6.7.
+const HTTP_DATE: DateTimeParser = DateTimeParser::new();
 
 /// What takes an answer's body while it comes in.
 pub(crate) trait Sink: Send {
@@ -52,6 +57,10 @@ pub(crate) struct Question<'a> {
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) etag: Option<HeaderValue>,
+    /// By the pod's own clock.
+    pub(crate) date: Option<Timestamp>,
+    /// Why it refuses, where it does: `WWW-Authenticate`.
+    pub(crate) challenge: Option<String>,
     /// HTTP said where the body ends. Without, it ended with the connection, and may have been cut.
     pub(crate) framed: bool,
 }
@@ -125,7 +134,14 @@ async fn exchange(
         if parts.status.is_success() {
             pour(&place, &path, body, sink).await?;
         }
-        Ok(Reply { status: parts.status, etag: parts.headers.get(header::ETAG).cloned(), framed })
+        let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        Ok(Reply {
+            status: parts.status,
+            etag: parts.headers.get(header::ETAG).cloned(),
+            date: text(header::DATE).and_then(|date| HTTP_DATE.parse_timestamp(date).ok()),
+            challenge: text(header::WWW_AUTHENTICATE).map(words),
+            framed,
+        })
     };
     // The connection must be driven for the answer to come; it may end first, with the answer's last bytes still to be read.
     tokio::pin!(answer);
@@ -180,6 +196,12 @@ fn refuse_the_unreadable(path: &str, status: StatusCode, headers: &HeaderMap) ->
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// What a challenge says to a person, if it does (RFC 6750 §3): all else of it is the same each time.
+fn words(challenge: &str) -> String {
+    let described = challenge.split_once("error_description=\"").and_then(|(_, rest)| rest.split_once('"'));
+    excerpt(described.map_or(challenge, |(words, _)| words))
 }
 
 fn transport(place: &str, error: &hyper::Error) -> AskError {

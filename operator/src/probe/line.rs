@@ -17,6 +17,7 @@ use super::parse::Hearing;
 use super::places::{Places, Standing};
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
+use crate::keys::{Claims, KeyId, Keyring};
 use crate::telemetry::Metrics;
 
 /// How long a pod is asked to hold its answer until something changes. Long enough that an idle wait costs nothing, short enough that
@@ -35,6 +36,8 @@ pub(crate) struct Target {
     pub(crate) policy: InFlightPolicy,
     /// The id of the container that is asked.
     pub(crate) container_id: Option<String>,
+    /// The keys that it was given, by their ids: a token by one of them is one that it can verify.
+    pub(crate) keys: Arc<[KeyId]>,
 }
 
 /// What one conversation needs to ask and to write down.
@@ -42,6 +45,7 @@ pub(crate) struct Target {
 pub(crate) struct Line {
     pub(crate) target: Target,
     pub(crate) asker: Asker,
+    pub(crate) keyring: Keyring,
     pub(crate) book: Book,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -56,8 +60,13 @@ pub(crate) struct Word {
     /// None: nothing has changed since the tag that was sent.
     pub(crate) reading: Option<Reading>,
     pub(crate) etag: Option<HeaderValue>,
+    /// When it was said, by the pod's own clock.
+    date: Option<Timestamp>,
     pub(crate) news: News,
 }
+
+/// How long a token holds, by the pod's own clock: the request follows at once, within the longest time-out of a question. (A pod takes it for another minute.)
+const TOKEN_LIFE: i64 = 60;
 
 impl Line {
     /// Sends one request and notes what came of it.
@@ -71,12 +80,12 @@ impl Line {
                 let body = json!({"epoch": epoch.0, "lingerSeconds": linger_seconds}).to_string();
                 let mut headers = HeaderMap::new();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                let word = self.quick(Method::PUT, self.path(), headers, body.into()).await;
+                let word = self.tell(request, epoch, Method::PUT, self.path(), headers, body.into()).await;
                 self.or_status(request, word).await
             }
             Request::Resume { epoch } => {
-                let word =
-                    self.quick(Method::DELETE, &self.resumption(epoch), HeaderMap::new(), Bytes::new()).await;
+                let (path, headers) = (self.resumption(epoch), HeaderMap::new());
+                let word = self.tell(request, epoch, Method::DELETE, &path, headers, Bytes::new()).await;
                 self.or_status(request, word).await
             }
         }
@@ -86,6 +95,49 @@ impl Line {
         let path = self.path();
         let joint = if path.contains('?') { '&' } else { '?' };
         format!("{path}{joint}epoch={epoch}")
+    }
+
+    /// Tells a pod something, with a token if it names a key of ours. A token is for one process: who it is, and what time it is there, is asked just before.
+    /// A refusal counts only from the very process that the token was for; another one is told again.
+    async fn tell(
+        &self,
+        request: Request,
+        epoch: Epoch,
+        method: Method,
+        path: &str,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Word, AskError> {
+        let mut known = None;
+        if self.keyring.knows(&self.target.keys) {
+            let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await?;
+            let token = self.token(&word, action(request), epoch);
+            known = word.reading.and_then(|r| r.boot_id);
+            let bearer = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+            headers.extend(bearer.map(|bearer| (header::AUTHORIZATION, bearer)));
+        }
+        let told = self.quick(method, path, headers, body).await;
+        if !matches!(told, Err(AskError::Unauthorized { .. })) {
+            return told;
+        }
+        // Whoever said so may be another pod by now, at the address of the one that is meant.
+        let word = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
+        let word = self.note(Request::Status, word)?;
+        let speaks = word.reading.and_then(|r| r.boot_id);
+        if known.is_some() && known != speaks { Err(AskError::AnotherProcess) } else { told }
+    }
+
+    fn token(&self, word: &Word, action: &'static str, epoch: Epoch) -> Option<String> {
+        let boot_id = word.reading.as_ref()?.boot_id.as_ref()?;
+        let there = word.date.unwrap_or_else(Timestamp::now);
+        let claims = Claims {
+            pod_uid: &self.target.uid.0,
+            boot_id,
+            action,
+            epoch: epoch.0,
+            expires: there.as_second().saturating_add(TOKEN_LIFE),
+        };
+        self.keyring.sign(&self.target.keys, &claims)
     }
 
     /// Tell when something has changed since this tag; at once where so many pods are watched that no descriptor is left for it.
@@ -137,17 +189,19 @@ impl Line {
         let conditional = headers.contains_key(header::IF_NONE_MATCH);
         let Target { policy, uid, .. } = &self.target;
         let mut hearing = Hearing::new(&policy.question, uid);
+        let told = method != Method::GET;
         let question = Question { method, address, path, headers, body, deadline };
-        let Reply { status, etag, framed } = self.asker.ask(question, &mut hearing).await?;
+        let Reply { status, etag, date, challenge, framed } = self.asker.ask(question, &mut hearing).await?;
         let reading = match status {
             StatusCode::NOT_MODIFIED if conditional => None,
             StatusCode::OK | StatusCode::ACCEPTED => Some(hearing.reading(framed)?),
             StatusCode::CONFLICT if policy.question == Language::Graceful => return Err(AskError::Conflict),
+            StatusCode::UNAUTHORIZED if told => return Err(AskError::Unauthorized { challenge }),
             other => {
                 return Err(AskError::Status { path: self.path().to_owned(), code: other.as_u16() });
             }
         };
-        Ok(Word { reading, etag, news: News::Same })
+        Ok(Word { reading, etag, date, news: News::Same })
     }
 
     /// Into the book and the metrics.
@@ -164,7 +218,10 @@ impl Line {
             }
             Err(error) => {
                 self.metrics.asked(error.class());
-                let news = self.book.with(uid, |pod| pod.failed(error.to_string(), now));
+                let news = self.book.with(uid, |pod| match error {
+                    AskError::Unauthorized { .. } => pod.refused(error.to_string(), now),
+                    _ => pod.failed(error.to_string(), now),
+                });
                 if news == News::Changed {
                     let Target { app, pod, .. } = &self.target;
                     tracing::info!(%app, pod, class = error.class(), "no valid in-flight answer: {error}");
@@ -172,5 +229,13 @@ impl Line {
                 Err(error)
             }
         }
+    }
+}
+
+/// The word for it in a token.
+fn action(request: Request) -> &'static str {
+    match request {
+        Request::Resume { .. } => "resume",
+        Request::Drain { .. } | Request::Status => "drain",
     }
 }

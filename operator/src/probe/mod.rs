@@ -40,11 +40,13 @@ use self::places::{AllPlaces, Places, Standing};
 pub(crate) use self::trigger::{Trigger, Triggered};
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
+use crate::keys::Keyring;
 use crate::telemetry::Metrics;
 
 /// All conversations of this operator.
 pub(crate) struct Probes {
     asker: Asker,
+    keyring: Keyring,
     book: Book,
     pace: Pace,
     trigger: Trigger,
@@ -75,10 +77,16 @@ impl Drop for Open {
 }
 
 impl Probes {
-    pub(crate) fn new(asker: Asker, trigger: Trigger, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    pub(crate) fn new(
+        asker: Asker,
+        keyring: Keyring,
+        trigger: Trigger,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
         let (book, pace) = (Book::default(), Pace::of(pace::SURVEYS));
         let places = AllPlaces::of_this_process();
-        Self { asker, book, pace, trigger, metrics, places, clock, apps: Mutex::default() }
+        Self { asker, keyring, book, pace, trigger, metrics, places, clock, apps: Mutex::default() }
     }
 
     /// The address, if a pod may be asked there.
@@ -121,6 +129,7 @@ impl Probes {
             let line = Line {
                 target: target.clone(),
                 asker: self.asker.clone(),
+                keyring: self.keyring.clone(),
                 book: self.book.clone(),
                 clock: self.clock.clone(),
                 metrics: Arc::clone(&self.metrics),
@@ -136,6 +145,13 @@ impl Probes {
             lines.known.insert(uid.clone());
             lines.open.insert(uid.clone(), open);
         }
+    }
+
+    /// We have other keys: pods that refused are told again.
+    pub(crate) fn forgive(&self) {
+        let apps: Vec<_> = self.apps.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        self.book.forgive();
+        apps.iter().for_each(|app| self.trigger.pull(app));
     }
 
     /// Ends the conversation with a pod that has been ended: it would only be told that nobody listens.

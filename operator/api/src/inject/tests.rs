@@ -30,7 +30,7 @@ fn a_plain_template_gets_labels_env_hook_and_grace() {
     }));
     let [name, uid] = env();
     assert_eq!(
-        pod_template(&app),
+        pod_template(&app, None),
         json!({
             "metadata": {"labels": {
                 "graceful.dev/app": "tasks",
@@ -81,7 +81,25 @@ fn what_the_user_wrote_is_never_overridden_and_unknown_fields_stay() {
     }
     expected["spec"]["initContainers"][1]["env"] = json!([name, uid]);
     expected["spec"]["containers"][0]["env"] = json!([name, {"name": "GRACEFUL_POD_UID", "value": "mine"}]);
-    assert_eq!(pod_template(&app), expected);
+    assert_eq!(pod_template(&app, None), expected);
+}
+
+/// In every container, since the one that is asked may become another without a new revision; and no reason to say that anything differs, or to restart
+/// anything (P5).
+#[test]
+fn keys_are_an_env_variable_and_no_part_of_the_revision() {
+    let keys = r#"{"keys":[]}"#;
+    let containers = json!([
+        {"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 9808}]},
+        {"name": "off", "image": "y:1", "env": [{"name": "GRACEFUL_DRAIN_KEYS", "value": ""}]},
+    ]);
+    let app = validated(&json!({"template": {"spec": {"containers": containers}}}));
+    let written = pod_template(&app, Some(keys));
+    let env = |n: usize| written["spec"]["containers"][n]["env"].as_array().unwrap().clone();
+    assert_eq!(env(0).last(), Some(&json!({"name": "GRACEFUL_DRAIN_KEYS", "value": keys})));
+    assert_eq!(env(1).len(), 3, "what is there already is the user's");
+    assert_eq!(env(1).last(), Some(&json!({"name": "GRACEFUL_DRAIN_KEYS", "value": ""})));
+    assert_eq!(baked_in_differences(&app, &written), [""; 0]);
 }
 
 /// From birth, since it may be busy before anybody has asked it.
@@ -113,7 +131,7 @@ fn a_sidecar_that_is_asked_gets_the_command() {
             "containers": [{"name": "web", "image": "x:1"}],
         }},
     }));
-    let template = pod_template(&app);
+    let template = pod_template(&app, None);
     let command = &template["spec"]["initContainers"][0]["lifecycle"]["preStop"]["exec"]["command"];
     assert_eq!(command, &json!(["/agent", "wait"]));
     assert_eq!(template["spec"]["containers"][0].get("lifecycle"), None, "no sleep for a linger of 0");
@@ -125,7 +143,7 @@ fn pre_stop_none_leaves_hooks_alone() {
         json!([{"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 1}]}]);
     let app =
         validated(&json!({"drain": {"preStop": "None"}, "template": {"spec": {"containers": containers}}}));
-    assert_eq!(pod_template(&app)["spec"]["containers"][0].get("lifecycle"), None);
+    assert_eq!(pod_template(&app, None)["spec"]["containers"][0].get("lifecycle"), None);
 }
 
 #[test]
@@ -135,7 +153,7 @@ fn what_the_api_server_fills_in_is_no_difference() {
          "lifecycle": {"preStop": {"httpGet": {"path": "/bye", "port": 80}}}},
         {"name": "logs", "image": "y:1", "lifecycle": {"preStop": {"exec": {}}}},
     ]}}}));
-    let mut written = pod_template(&app);
+    let mut written = pod_template(&app, None);
     let hook = &mut written["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"];
     hook["scheme"] = json!("HTTP");
     assert_eq!(baked_in_differences(&app, &written), Vec::<String>::new());
@@ -150,7 +168,7 @@ fn what_is_baked_into_running_pods_and_differs_is_said() {
     let after =
         validated(&json!({"template": template, "drain": {"deadlineSeconds": 20, "lingerSeconds": 5}}));
     assert_eq!(before.revision, after.revision);
-    let written = pod_template(&before);
+    let written = pod_template(&before, None);
     assert_eq!(baked_in_differences(&before, &written), Vec::<String>::new());
     assert_eq!(
         baked_in_differences(&after, &written),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::routing::any;
 use graceful_api::InFlightPolicy;
-use graceful_drain::{Drain, Settings};
+use graceful_drain::{Drain, Keys, Settings};
 use graceful_plan::{Contact, PodUid, Restarted};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
+use crate::keys::{KeyId, Keyring, Ring, ids};
 use crate::probe::book::Book;
 use crate::probe::places::{AllPlaces, Places};
 use crate::probe::{Asker, Target, Triggered};
@@ -31,6 +32,8 @@ struct Scene {
     address: SocketAddr,
     places: Places,
     language: Language,
+    keyring: Keyring,
+    named: Arc<[KeyId]>,
 }
 
 fn pod() -> PodUid {
@@ -55,6 +58,8 @@ impl Scene {
             address,
             places: Places::of_app(&AllPlaces::of_this_process()),
             language: Language::Graceful,
+            keyring: Keyring::default(),
+            named: Arc::default(),
         };
         scene.serve(listener, routes);
         scene
@@ -91,11 +96,13 @@ impl Scene {
             address,
             policy,
             container_id: None,
+            keys: self.named.clone(),
         };
         let line = Line {
             clock: Clock::default(),
             target,
             asker: Asker::that_reaches_loopback(),
+            keyring: self.keyring.clone(),
             book: self.book.clone(),
             metrics: Arc::new(Metrics::new(crate::leader::Leadership::Sole)),
             places: self.places.clone(),
@@ -333,4 +340,162 @@ async fn a_page_of_megabytes_is_read() {
             met => panic!("{met:?}"),
         }
     }
+}
+
+/// A pod that was given the public halves of this ring.
+fn verifying(ring: &Ring) -> Drain {
+    let keys = Some(Keys::from_jwk_set(&ring.public_halves()).unwrap());
+    Drain::new(Settings { pod_uid: pod().0, keys, ..Settings::default() })
+}
+
+impl Scene {
+    /// The operator holds the first ring, and the pod names the keys of the second.
+    fn signs(&mut self, held: &Ring, named: &Ring) {
+        self.keyring = Keyring::of(held.clone());
+        self.named = ids(&named.public_halves()).into();
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_verifies_is_told_with_a_token_and_resumed_with_another() {
+    let ring = Ring::random(&mut rand::rng());
+    let drain = verifying(&ring);
+    let mut scene = Scene::with(&drain).await;
+    scene.signs(&ring, &ring);
+    scene.say(DRAIN);
+    let contact = scene.until("that it is idle", idle_in(7)).await;
+    assert_eq!((contact.acknowledged, contact.refused), (Some(Epoch(7)), None));
+    scene.talk.shutdown().await;
+    scene.say(Conversation::Resume { epoch: Epoch(8) });
+    let accepts = |c: &Contact| c.answer.as_ref().and_then(|a| a.protocol).is_some_and(|p| p.accepting);
+    scene.until("that it accepts", accepts).await;
+}
+
+#[tokio::test]
+async fn a_pod_of_before_the_last_rotation_is_told_all_the_same() {
+    let first = Ring::random(&mut rand::rng());
+    let drain = verifying(&first);
+    let mut scene = Scene::with(&drain).await;
+    let now = Timestamp::now();
+    scene.signs(&first.rotated(&mut rand::rng(), now).rotated(&mut rand::rng(), now), &first);
+    scene.say(DRAIN);
+    scene.until("that it is idle", idle_in(7)).await;
+}
+
+#[tokio::test]
+async fn a_restarted_app_is_told_with_a_token_for_its_new_process() {
+    let ring = Ring::random(&mut rand::rng());
+    let (drain, again) = (verifying(&ring), verifying(&ring));
+    let task = drain.try_task().unwrap();
+    let mut scene = Scene::with(&drain).await;
+    scene.signs(&ring, &ring);
+    scene.say(DRAIN);
+    scene.until("that it drains", |c| c.answer.as_ref().is_some_and(|a| a.in_flight.total == 1)).await;
+    scene.restart(&again).await;
+    let contact = scene.until("that the new process drains", idle_in(7)).await;
+    assert_eq!(contact.refused, None);
+    drop(task);
+}
+
+/// A lost key, and an operator without any: both are refused, and say so in the pod's own words.
+#[tokio::test]
+async fn a_pod_that_knows_no_key_of_ours_refuses_and_is_heard_all_the_same() {
+    let (lost, ours) = (Ring::random(&mut rand::rng()), Ring::random(&mut rand::rng()));
+    let drain = verifying(&lost);
+    let mut scene = Scene::with(&drain).await;
+    scene.signs(&ours, &lost);
+    scene.say(DRAIN);
+    let contact = scene.until("a refusal", |c| c.refused.is_some()).await;
+    assert!(contact.refused.unwrap().message.starts_with("401: Bearer realm"));
+    assert!(contact.answer.is_some() && contact.error.is_none(), "it answers");
+    // It names a key of ours, and does not know it after all.
+    let mut scene = Scene::with(&drain).await;
+    scene.signs(&ours, &ours);
+    scene.say(DRAIN);
+    let contact = scene.until("a refusal", |c| c.refused.is_some()).await;
+    assert!(contact.refused.unwrap().message.starts_with("401: this pod does not know that key; it knows "));
+    assert_eq!(drain.status().epoch, 0);
+    scene.talk.shutdown().await;
+    scene.say(Conversation::Quiet { epoch: Epoch(7) });
+    scene.until("two zeros", |c| c.quiet.is_some_and(|q| q.reads == 2)).await;
+}
+
+/// It gets no token, and asks for none.
+#[tokio::test]
+async fn a_pod_that_names_no_key_is_told_as_ever() {
+    let ring = Ring::random(&mut rand::rng());
+    let drain = app();
+    let mut scene = Scene::with(&drain).await;
+    scene.keyring = Keyring::of(ring);
+    scene.say(DRAIN);
+    scene.until("that it is idle", idle_in(7)).await;
+}
+
+/// What a server of another make says: its uid, its boot id by the number of the question, its own `Date`, and a 401 to what is told it without being
+/// satisfied by `takes`.
+async fn told(
+    boot: fn(u64) -> &'static str,
+    uid: fn(u64) -> &'static str,
+    date: &'static str,
+    takes: fn(&serde_json::Value) -> bool,
+) -> Contact {
+    let ring = Ring::random(&mut rand::rng());
+    let asked = Arc::new(AtomicU64::new(0));
+    let answer = move |method: Method, headers: HeaderMap| async move {
+        let n = asked.fetch_add(1, Ordering::Relaxed);
+        let claims = headers.get("authorization").map(|token| {
+            use base64::Engine as _;
+            let payload = token.to_str().unwrap().split('.').nth(1).unwrap().to_owned();
+            let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+            serde_json::from_slice(&payload).unwrap()
+        });
+        let refused = method != Method::GET && !claims.is_some_and(|claims| takes(&claims));
+        let status = if refused { StatusCode::UNAUTHORIZED } else { ok(&method) };
+        let body = serde_json::json!({
+            "protocol": "v1", "podUid": uid(n), "bootId": boot(n), "accepting": false, "epoch": 7, "inFlight": {"total": 0},
+        });
+        (status, [("date", date)], body.to_string())
+    };
+    let mut scene = Scene::of(Router::new().route("/drain", any(answer))).await;
+    scene.signs(&ring, &ring);
+    scene.say(DRAIN);
+    sleep(Duration::from_millis(1500)).await;
+    scene.book.contacts([&pod()].into_iter()).remove(&pod()).unwrap()
+}
+
+/// Five hours ahead, or two years behind: skew refuses nobody.
+#[tokio::test]
+async fn a_token_expires_by_the_pod_s_own_clock() {
+    let takes = |claims: &serde_json::Value| claims["exp"] == 1_800_000_060;
+    let contact = told(|_| "b", |_| "u-1", "Fri, 15 Jan 2027 08:00:00 GMT", takes).await;
+    assert_eq!((contact.acknowledged, contact.refused), (Some(Epoch(7)), None));
+    let contact = told(
+        |_| "b",
+        |_| "u-1",
+        "nonsense",
+        |claims| {
+            let ours = Timestamp::now().as_second() + 60;
+            claims["exp"].as_i64().is_some_and(|exp| (exp - ours).abs() < 5)
+        },
+    )
+    .await;
+    assert_eq!(contact.acknowledged, Some(Epoch(7)), "without a date, ours has to do");
+}
+
+/// GET, PUT, GET: it was restarted after the first, so that its refusal says nothing of our key.
+#[tokio::test]
+async fn a_refusal_of_a_token_for_a_process_that_is_gone_counts_for_nothing() {
+    let date = "Fri, 15 Jan 2027 08:00:00 GMT";
+    let boot = |n| if n == 0 { "a" } else { "b" };
+    let contact = told(boot, |_| "u-1", date, |claims| claims["boot"] == "b").await;
+    assert_eq!((contact.acknowledged, contact.refused), (Some(Epoch(7)), None));
+}
+
+#[tokio::test]
+async fn a_stranger_s_refusal_at_the_pod_s_address_counts_for_nothing() {
+    let date = "Fri, 15 Jan 2027 08:00:00 GMT";
+    let uid = |n| if n == 0 { "u-1" } else { "u-2" };
+    let contact = told(|_| "b", uid, date, |_| false).await;
+    assert_eq!(contact.refused, None);
+    assert!(contact.error.unwrap().message.contains("u-2"));
 }

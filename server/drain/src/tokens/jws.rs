@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Keys, Refusal};
 
-/// A token has some 450 characters; a pod's uid and boot id are the longest things in it.
+/// A token has some 380 characters; a pod's uid and boot id are the longest things in it.
 const LONGEST: usize = 4096;
 
 #[derive(Deserialize)]

@@ -61,7 +61,7 @@ pub(crate) enum Refusal {
     Malformed(&'static str),
     #[error("the token's alg must be EdDSA, and it may name no critical header")]
     Algorithm,
-    #[error("this pod does not know the key that the token names; it knows {known}")]
+    #[error("this pod does not know that key; it knows {known}")]
     UnknownKey { known: String },
     #[error("the signature is not of this token and its key")]
     Signature,

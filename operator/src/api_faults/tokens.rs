@@ -1,0 +1,153 @@
+//! The keys that drains are signed with: made once by whoever is first, rotated without a restart, and lost without a pod that cannot be drained.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::faulty::{Dice, client};
+use super::scenarios::{CALM, Limits, Stage, spec, template};
+use super::world::{Key, World};
+use crate::keys::{KeySecret, Ring, Store};
+use crate::run::Tokens;
+
+fn place() -> KeySecret {
+    KeySecret { namespace: "system".to_owned(), name: "drain-keys".to_owned() }
+}
+
+fn key() -> Key {
+    let KeySecret { namespace, name } = place();
+    ("secrets".to_owned(), namespace, name)
+}
+
+/// As the chart makes it.
+fn empty_secret(world: &World) {
+    world.write(|w| w.create("secrets", "system", json!({"metadata": {"name": "drain-keys"}})).unwrap());
+}
+
+fn entries(world: &World) -> BTreeSet<String> {
+    let secret = world.open().all[&key()].clone();
+    secret["data"].as_object().into_iter().flatten().map(|(entry, _)| entry.clone()).collect()
+}
+
+/// Many operators find it empty in the same moment, and their writes fail, or succeed without a word. All hold the same keys in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_that_race_to_make_the_keys_hold_the_same_ones() {
+    for seed in 1..=20 {
+        let (world, dice) = (World::default(), Dice::new(seed, 20));
+        empty_secret(&world);
+        let one = || {
+            let store = Store::new(client(&world, &dice), place());
+            tokio::spawn(async move {
+                loop {
+                    if let Ok(ring) = store.read_or_fill(None).await {
+                        return ring;
+                    }
+                }
+            })
+        };
+        let rings = futures::future::join_all((0..4).map(|_| one())).await;
+        let rings: Vec<Ring> = rings.into_iter().map(Result::unwrap).collect();
+        assert!(rings.iter().all(|ring| *ring == rings[0]), "seed {seed}: {rings:?}");
+        assert_eq!(entries(&world), ["current".to_owned(), "next".to_owned()].into());
+    }
+}
+
+/// What a process held is written back where somebody emptied the Secret, and what it cannot read is left as it is.
+#[tokio::test]
+async fn an_emptied_secret_is_filled_from_memory_and_a_garbled_one_is_left() {
+    let (world, dice) = (World::default(), Dice::new(1, 0));
+    empty_secret(&world);
+    let store = Store::new(client(&world, &dice), place());
+    let ring = store.read_or_fill(None).await.unwrap();
+    let set = |data: Value| {
+        world.write(|w| {
+            w.edit(&key(), &json!({}), |secret| {
+                secret["data"] = data;
+                Ok(())
+            })
+            .unwrap();
+        });
+    };
+    set(json!({}));
+    assert_eq!(store.read_or_fill(Some(&ring)).await.unwrap(), ring);
+    assert_eq!(store.read_or_fill(None).await.unwrap(), ring);
+    set(json!({"current": "bm9uc2Vuc2U="}));
+    let version = world.open().version();
+    let why = store.read_or_fill(Some(&ring)).await.unwrap_err().to_string();
+    assert!(why.contains("system/drain-keys") && why.contains("current"), "{why}");
+    assert_eq!(world.open().version(), version, "nothing was written");
+}
+
+async fn stage(seed: u64, percent: u32) -> Stage {
+    let mut stage = Stage::bare(seed, percent);
+    empty_secret(&stage.world);
+    stage.tokens = Some(Tokens { secret: place(), verify: true });
+    stage.begin(spec(3)).await;
+    stage
+}
+
+/// The ids that the pods of this template were given.
+fn given(stage: &Stage, try_: &str) -> BTreeSet<String> {
+    let pods = stage.world.list("pods");
+    let of = pods.iter().filter(|p| p["metadata"]["labels"]["try"] == try_);
+    of.flat_map(|p| p["spec"]["containers"][0]["env"].as_array().unwrap().clone())
+        .filter(|v| v["name"] == "GRACEFUL_DRAIN_KEYS")
+        .flat_map(|v| crate::keys::ids(v["value"].as_str().unwrap()))
+        .map(|id| id.0)
+        .collect()
+}
+
+/// P1, P3 and P5, with pods that verify, calls that fail, and an operator that dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_verify_are_drained_over_a_rotation_and_none_is_restarted() {
+    let mut stage = stage(41, 8).await;
+    let limits = |serving| Limits { serving, pods: 4, kills: true };
+    stage.until("the first three pods", limits(0), |s| s.settled("0", 3)).await;
+    let first = given(&stage, "0");
+    assert_eq!(first.len(), 2, "each is given the same two");
+    let pods = stage.world.list("pods").len();
+    let store = Store::new(client(&stage.world, &Dice::new(1, 0)), place());
+    for _ in 0..2 {
+        let now = jiff::Timestamp::now();
+        store.change(|found| Ok(found.unwrap().rotated(&mut rand::rng(), now))).await.unwrap();
+    }
+    stage.kill_the_operator().await;
+    assert_eq!(stage.world.list("pods").len(), pods);
+    stage.change(&template("1"));
+    stage.until("a rollout", limits(3), |s| s.settled("1", 3)).await;
+    assert!(given(&stage, "1").is_disjoint(&first), "new pods are given new keys");
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    stage.until("two fewer", limits(1), |s| s.settled("1", 1)).await;
+    stage.lost_nothing();
+    assert_eq!(entries(&stage.world).len(), 4, "a Deployment at 0 names the first two");
+}
+
+/// The key is lost: nobody can latch the pods of before. They go by their quiet zero, said in a Warning; nothing is lost, and the next ones are told again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_whose_keys_are_lost_can_be_drained_and_it_is_said() {
+    let mut stage = stage(42, 0).await;
+    stage.until("the first three pods", CALM, |s| s.settled("0", 3)).await;
+    stage.change(&json!({"spec": {"drain": {"quietSeconds": 1}}}));
+    stage.world.write(|w| {
+        w.edit(&key(), &json!({}), |secret| {
+            secret["data"] = json!({});
+            Ok(())
+        })
+        .unwrap();
+    });
+    stage.kill_the_operator().await;
+    stage.change(&template("1"));
+    let limits = Limits { serving: 3, pods: 4, kills: false };
+    let warned = |s: &Stage| {
+        let app = s.app().unwrap_or_default();
+        let conditions = app["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["reason"] == "TokenRefused" && c["status"] == "True")
+    };
+    stage.until("the Warning", limits, warned).await;
+    stage.until("the rollout", limits, |s| s.settled("1", 3)).await;
+    stage.lost_nothing();
+    stage.change(&template("2"));
+    stage.until("a rollout with the new keys", limits, |s| s.settled("2", 3)).await;
+    assert!(!warned(&stage));
+    stage.lost_nothing();
+}

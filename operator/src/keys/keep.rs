@@ -1,0 +1,102 @@
+//! Keeps the [`Keyring`] as the Secret is, while this operator leads, and the Secret free of keys that nobody names.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::Keyring;
+use super::ring::{KeyId, Ring};
+use super::secret::{KeySecret, SecretError, Store};
+use crate::error::chain;
+use crate::leader::Leadership;
+
+/// How soon a rotation is taken up. Nothing hastens it: the keys of before sign as well as the new ones.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How soon it is tried again after a failure: new revisions wait for nothing, and those made meanwhile do not verify.
+const TRY_EVERY: Duration = Duration::from_secs(5);
+
+/// What nobody names is no danger, only clutter.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// What keeping them takes.
+pub(crate) struct Keep {
+    pub(crate) place: KeySecret,
+    /// Behind the fence: only the leader writes.
+    pub(crate) client: Client,
+    pub(crate) keyring: Keyring,
+    pub(crate) leadership: Leadership,
+    /// Told once the first attempt is over, however it ended: plans begin then.
+    pub(crate) tried: watch::Sender<bool>,
+}
+
+/// Never ends. `named` says which keys are in use, if that can be said; `renewed` is called as other keys are held than before.
+pub(crate) async fn keep(
+    keep: Keep,
+    named: impl Fn() -> Option<BTreeSet<KeyId>> + Send,
+    renewed: impl Fn() + Send,
+) {
+    let Keep { place, client, keyring, leadership, tried } = keep;
+    leadership.gained().await;
+    let store = Store::new(client, place);
+    let (mut said, mut pruned) = (None, Instant::now());
+    loop {
+        let held = keyring.ring();
+        let pause = match store.read_or_fill(held.as_deref()).await {
+            Ok(ring) => {
+                said = None;
+                take(&keyring, ring, &renewed);
+                LOOK_EVERY
+            }
+            Err(error) => {
+                say(&mut said, &error);
+                TRY_EVERY
+            }
+        };
+        tried.send_replace(true);
+        if pruned.elapsed() >= PRUNE_EVERY && keyring.ring().is_some() {
+            pruned = Instant::now();
+            if let Some(named) = named() {
+                match prune(&store, &named).await {
+                    Ok(ring) => take(&keyring, ring, &renewed),
+                    Err(error) => say(&mut said, &error),
+                }
+            }
+        }
+        sleep(pause).await;
+    }
+}
+
+async fn prune(store: &Store, named: &BTreeSet<KeyId>) -> Result<Ring, SecretError> {
+    store
+        .change(|found| match found {
+            Some(ring) => Ok(ring.pruned(named, Timestamp::now())),
+            // The next look fills it.
+            None => Err(store.empty()),
+        })
+        .await
+}
+
+fn take(keyring: &Keyring, ring: Ring, renewed: &impl Fn()) {
+    let words = ring.words();
+    if keyring.hold(ring) {
+        info!("drains are signed with the keys in the Secret: {words}");
+        renewed();
+    }
+}
+
+/// Once for each other failure.
+fn say(said: &mut Option<String>, error: &SecretError) {
+    let words = chain(error);
+    if said.as_ref() != Some(&words) {
+        warn!(
+            "no drain keys for now, so that pods which verify drains are ended by their zero alone and new revisions do not verify: {words}"
+        );
+    }
+    *said = Some(words);
+}

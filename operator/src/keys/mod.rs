@@ -1,0 +1,82 @@
+//! The keys that drains are signed with: made once, kept in a Secret, their public halves given to each new revision's pods.
+//!
+//! # Flow
+//! [`keep`] reads the Secret once this operator leads, and fills it where it is empty → the [`Keyring`] holds what it read → `execute` writes the public
+//! halves into a new revision's template, `probe` signs what it tells each pod with a key that the pod names.
+//!
+//! # Guarantees
+//! Two operators never hold different keys for long: all writes carry the resourceVersion that was read, and what is there is taken before anything is
+//! made. A private half lives while any Deployment, at 0 replicas included, names its id ([`in_use`]).
+//!
+//! # Caveats
+//! Without the Secret, or while it cannot be read, pods are told without a token, and new revisions get no keys: an operator that cannot sign must not
+//! lock itself out.
+
+mod in_use;
+mod keep;
+mod ring;
+mod secret;
+mod token;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub(crate) use self::in_use::{in_use, named_by};
+pub(crate) use self::keep::{Keep, keep};
+#[cfg(test)]
+pub(crate) use self::ring::ids;
+pub(crate) use self::ring::{KeyId, Ring};
+#[cfg(test)]
+pub(crate) use self::secret::Store;
+pub use self::secret::{KeySecret, rotate};
+pub(crate) use self::token::Claims;
+
+/// The keys of now, shared by all who need them. Empty until they are read, and for good where there are none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keyring {
+    ring: Arc<RwLock<Option<Arc<Ring>>>>,
+    /// New revisions' pods are to verify.
+    gives: bool,
+}
+
+impl Keyring {
+    /// `gives`: whether new revisions' pods get the public halves. Without, tokens go on being signed for those that have them.
+    pub(crate) fn new(gives: bool) -> Self {
+        Self { gives, ..Self::default() }
+    }
+
+    /// One that holds these, and gives them.
+    #[cfg(test)]
+    pub(crate) fn of(ring: Ring) -> Self {
+        let keyring = Self::new(true);
+        keyring.hold(ring);
+        keyring
+    }
+
+    /// All of it.
+    pub(crate) fn ring(&self) -> Option<Arc<Ring>> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes these keys, and says whether they are others than before.
+    fn hold(&self, ring: Ring) -> bool {
+        let mut held = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let news = held.as_deref() != Some(&ring);
+        *held = Some(Arc::new(ring));
+        news
+    }
+
+    /// What a new revision's pods are given, if anything.
+    pub(crate) fn public_halves(&self) -> Option<String> {
+        self.gives.then(|| self.ring()).flatten().map(|ring| ring.public_halves())
+    }
+
+    /// A token by a key that the pod names. None where there is no such key.
+    pub(crate) fn sign(&self, named: &[KeyId], claims: &Claims<'_>) -> Option<String> {
+        self.ring()?.known(named).map(|key| token::sign(key, claims))
+    }
+
+    /// Whether a token could be made for a pod that names these.
+    pub(crate) fn knows(&self, named: &[KeyId]) -> bool {
+        !named.is_empty() && self.ring().is_some_and(|ring| ring.known(named).is_some())
+    }
+}
