@@ -11,6 +11,10 @@
 {{- .Values.serviceAccount.name | default (include "graceful.name" .) -}}
 {{- end -}}
 
+{{- define "graceful.tokenSecret" -}}
+{{- include "graceful.name" . }}-drain-keys
+{{- end -}}
+
 {{- define "graceful.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
