@@ -15,9 +15,11 @@ mod nodes;
 mod operator;
 mod page;
 mod resume;
+mod rights;
 mod rollout;
 mod scale;
 mod sockets;
+mod tokens;
 
 use crate::harness::runner::Scenario;
 
@@ -83,5 +85,8 @@ pub fn all() -> Vec<Scenario> {
         leader::leader(alone, kills),
         operator::without_an_operator_pods_serve(alone),
         guarded::guarded_until_the_label_is_gone(alone),
+        tokens::only_the_operator_drains(alone),
+        tokens::lost_keys_hold_nobody(alone),
+        rights::each_right_is_needed(alone),
     ]
 }

@@ -1,0 +1,220 @@
+//! None of the chart's rights is superfluous: each rule is taken away in turn, and something fails for it. Alone, and long: the operator is started anew for
+//! each.
+//!
+//! # Flow
+//! No operator → the Lease, the keys and one rule are taken away → an operator, and an app that lives through all that it does → the operator's log has the
+//! API server's word that it may not, on a resource of that rule → the rule is given back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::harness::app::{AppSpec, NAME};
+use crate::harness::scene::Scene;
+use crate::harness::wait::eventually;
+use crate::harness::{ROLLS, charts};
+
+/// The chart's name for both roles and for the Lease.
+const CHART: &str = "graceful-operator";
+
+/// How long one part of the app's life may wait for what will never come. A denial is met within a second or two of the part that needs it.
+const PART: Duration = Duration::from_secs(30);
+
+/// One rule of one of the two roles.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    Cluster(usize),
+    Own(usize),
+}
+
+pub(super) async fn each_right_is_needed(scene: &Scene) -> anyhow::Result<()> {
+    let (cluster, own) = (cluster(scene).get(CHART).await?, own(scene).get(CHART).await?);
+    let result = each(scene, &cluster, &own).await;
+    // Whatever came of it, the other tests need all of them.
+    given_back(scene, &cluster, &own).await?;
+    scene.step("and the operators are back", charts::scale(&scene.world, charts::REPLICAS)).await?;
+    result
+}
+
+async fn each(scene: &Scene, cluster: &ClusterRole, own: &Role) -> anyhow::Result<()> {
+    let of_cluster = cluster.rules.iter().flatten().enumerate().map(|(n, rule)| (Rule::Cluster(n), rule));
+    let of_own = own.rules.iter().flatten().enumerate().map(|(n, rule)| (Rule::Own(n), rule));
+    let (mut superfluous, mut tried) = (Vec::new(), 0);
+    for (which, rule) in of_cluster.chain(of_own) {
+        let words = words(rule);
+        let denied =
+            scene.step(format!("when it may not {words}"), without(scene, cluster, own, which, rule));
+        match denied.await? {
+            Some(line) => scene.say(&format!("rights: without {words}: {line}")),
+            None => superfluous.push(words),
+        }
+        tried += 1;
+    }
+    scene.say(&format!("rights: rules={tried} superfluous={}", superfluous.len()));
+    ensure!(superfluous.is_empty(), "nothing fails without: {}", superfluous.join("; "));
+    Ok(())
+}
+
+/// What the operator says that it may not do; none where an app lives its whole life without.
+async fn without(
+    scene: &Scene,
+    cluster: &ClusterRole,
+    own: &Role,
+    which: Rule,
+    rule: &PolicyRule,
+) -> anyhow::Result<Option<String>> {
+    charts::scale(&scene.world, 0).await?;
+    anew(scene).await?;
+    taken_away(scene, cluster, own, which).await?;
+    // Not waited for: without some rules it never becomes ready.
+    scene.world.kubectl(&["-n", charts::NAMESPACE, "scale", charts::OPERATOR, "--replicas=1"]).await?;
+    let denied = lives_through_all(scene, rule).await;
+    given_back(scene, cluster, own).await?;
+    charts::scale(&scene.world, 0).await?;
+    charts::scale(&scene.world, 1).await?;
+    scene.observer.expect(None);
+    scene
+        .api::<graceful_api::GracefulApp>()
+        .delete(NAME, &DeleteParams::default())
+        .await
+        .map(drop)
+        .or_else(absent)?;
+    eventually("the app is gone", ROLLS, || gone(scene)).await?;
+    denied
+}
+
+/// An app with all that the operator makes for one, through a rollout and to its end; each part ends at the first denial.
+async fn lives_through_all(scene: &Scene, rule: &PolicyRule) -> anyhow::Result<Option<String>> {
+    let service = json!({"type": "NodePort", "externalTrafficPolicy": "Local",
+        "ports": [{"name": "http", "port": 80, "targetPort": "http"}]});
+    let spec = AppSpec::tasks(&scene.world).replicas(2).set("/service", service);
+    scene.apply(spec.clone()).await?;
+    if let Some(line) = denied_until(scene, rule, || scene.settled()).await? {
+        return Ok(Some(line));
+    }
+    scene.apply(spec.env("MARK", "again")).await?;
+    if let Some(line) = denied_until(scene, rule, || scene.settled()).await? {
+        return Ok(Some(line));
+    }
+    scene.observer.expect(None);
+    scene.api::<graceful_api::GracefulApp>().delete(NAME, &DeleteParams::default()).await?;
+    if let Some(line) = denied_until(scene, rule, || gone(scene)).await? {
+        return Ok(Some(line));
+    }
+    denied(scene, rule).await
+}
+
+/// The first denial, while this has not come.
+async fn denied_until<F>(
+    scene: &Scene,
+    rule: &PolicyRule,
+    mut come: impl FnMut() -> F,
+) -> anyhow::Result<Option<String>>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let begun = Instant::now();
+    while begun.elapsed() < PART {
+        if let Some(line) = denied(scene, rule).await? {
+            return Ok(Some(line));
+        }
+        if come().await.is_ok() {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(None)
+}
+
+/// The API server's word, in the operator's log: `User "…" cannot patch resource "pods" in API group "" …`.
+async fn denied(scene: &Scene, rule: &PolicyRule) -> anyhow::Result<Option<String>> {
+    let pods: Api<Pod> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);
+    let list = pods.list(&ListParams::default().labels(charts::OPERATOR_PODS)).await?;
+    for pod in list.items {
+        // Not started yet.
+        let Ok(log) = pods.logs(&pod.name_any(), &LogParams::default()).await else { continue };
+        let of_rule = |line: &&str| {
+            let resources = rule.resources.iter().flatten();
+            line.contains("forbidden")
+                && resources.into_iter().any(|r| {
+                    line.contains(&format!("resource \"{r}\""))
+                        || line.contains(&format!("resource \\\"{r}\\\""))
+                })
+        };
+        if let Some(line) = log.lines().find(of_rule) {
+            return Ok(Some(line.chars().take(300).collect()));
+        }
+    }
+    Ok(None)
+}
+
+/// As on the first day: the Lease is to be made, and the keys.
+async fn anew(scene: &Scene) -> anyhow::Result<()> {
+    let leases: Api<Lease> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);
+    leases.delete(CHART, &DeleteParams::default()).await.map(drop).or_else(absent)?;
+    let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);
+    let emptied = Patch::Merge(json!({"data": null}));
+    secrets.patch(&format!("{CHART}-drain-keys"), &PatchParams::default(), &emptied).await?;
+    Ok(())
+}
+
+async fn taken_away(scene: &Scene, all: &ClusterRole, own_all: &Role, which: Rule) -> anyhow::Result<()> {
+    match which {
+        Rule::Cluster(n) => {
+            let mut role = cluster(scene).get(CHART).await?;
+            role.rules = all.rules.clone();
+            role.rules.as_mut().context("no rules")?.remove(n);
+            cluster(scene).replace(CHART, &PostParams::default(), &role).await?;
+        }
+        Rule::Own(n) => {
+            let mut role = own(scene).get(CHART).await?;
+            role.rules = own_all.rules.clone();
+            role.rules.as_mut().context("no rules")?.remove(n);
+            own(scene).replace(CHART, &PostParams::default(), &role).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn given_back(scene: &Scene, all: &ClusterRole, own_all: &Role) -> anyhow::Result<()> {
+    let mut role = cluster(scene).get(CHART).await?;
+    role.rules.clone_from(&all.rules);
+    cluster(scene).replace(CHART, &PostParams::default(), &role).await?;
+    let mut role = own(scene).get(CHART).await?;
+    role.rules.clone_from(&own_all.rules);
+    own(scene).replace(CHART, &PostParams::default(), &role).await?;
+    Ok(())
+}
+
+async fn gone(scene: &Scene) -> anyhow::Result<()> {
+    let app = scene.api::<graceful_api::GracefulApp>().get_opt(NAME).await?;
+    ensure!(app.is_none(), "it is still there");
+    ensure!(scene.pods().await?.is_empty(), "some of its pods are still there");
+    Ok(())
+}
+
+fn absent(error: kube::Error) -> kube::Result<()> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        other => Err(other),
+    }
+}
+
+fn words(rule: &PolicyRule) -> String {
+    let resources = rule.resources.as_deref().unwrap_or_default().join(", ");
+    format!("{} {resources}", rule.verbs.join(", "))
+}
+
+fn cluster(scene: &Scene) -> Api<ClusterRole> {
+    Api::all(scene.client.clone())
+}
+
+fn own(scene: &Scene) -> Api<Role> {
+    Api::namespaced(scene.client.clone(), charts::NAMESPACE)
+}
