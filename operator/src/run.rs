@@ -157,15 +157,9 @@ pub(crate) async fn run_on(
         sources: Sources {
             client: calling,
             stores: follows.stores(),
-            probes: Probes::new(
-                asker,
-                keyring.clone(),
-                trigger.clone(),
-                Arc::clone(&metrics),
-                clock.clone(),
-            ),
+            probes: Probes::new(asker, keyring.clone(), trigger.clone(), Arc::clone(&metrics), clock.clone()),
             keyring: keyring.clone(),
-            clock,
+            clock: clock.clone(),
             mark_pace: Pace::of(MARKS),
         },
         memory: Memory::new(campaign.is_some()),
@@ -189,7 +183,7 @@ pub(crate) async fn run_on(
     let (tried, keys_tried) = tokio::sync::watch::channel(settings.tokens.is_none());
     if let Some(Tokens { secret, .. }) = settings.tokens {
         let leadership = operator.leadership.clone();
-        let keys = Keep { place: secret, client: signing, keyring, leadership, tried };
+        let keys = Keep { place: secret, client: signing, keyring, leadership, clock, tried };
         tasks.spawn(keep_keys(keys, Arc::clone(&operator)));
     }
     let (stopping, stopped) = tokio::sync::watch::channel(false);

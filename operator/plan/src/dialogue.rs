@@ -177,7 +177,7 @@ impl Dialogue {
         let since = contact.refused.as_ref().map_or(now, |r| r.since);
         let same = contact.refused.as_ref().is_some_and(|r| r.message == why);
         contact.refused = Some(ContactError { message: why, since });
-        contact.asked = Some(now);
+        contact.tried_at = Some(now);
         if same { News::Same } else { News::Changed }
     }
 

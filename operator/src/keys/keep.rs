@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::Keyring;
 use super::ring::{KeyId, Ring};
 use super::secret::{KeySecret, SecretError, Store};
+use crate::clock::Clock;
 use crate::error::chain;
 use crate::leader::Leadership;
 
@@ -27,10 +28,11 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// What keeping them takes.
 pub(crate) struct Keep {
     pub(crate) place: KeySecret,
-    /// Behind the fence: only the leader writes.
+    /// One that writes only while this process leads.
     pub(crate) client: Client,
     pub(crate) keyring: Keyring,
     pub(crate) leadership: Leadership,
+    pub(crate) clock: Clock,
     /// Told once the first attempt is over, however it ended: plans begin then.
     pub(crate) tried: watch::Sender<bool>,
 }
@@ -41,7 +43,7 @@ pub(crate) async fn keep(
     named: impl Fn() -> Option<BTreeSet<KeyId>> + Send,
     renewed: impl Fn() + Send,
 ) {
-    let Keep { place, client, keyring, leadership, tried } = keep;
+    let Keep { place, client, keyring, leadership, clock, tried } = keep;
     leadership.gained().await;
     let store = Store::new(client, place);
     let (mut said, mut pruned) = (None, Instant::now());
@@ -62,7 +64,7 @@ pub(crate) async fn keep(
         if pruned.elapsed() >= PRUNE_EVERY && keyring.ring().is_some() {
             pruned = Instant::now();
             if let Some(named) = named() {
-                match prune(&store, &named).await {
+                match prune(&store, &named, clock.now()).await {
                     Ok(ring) => take(&keyring, ring, &renewed),
                     Err(error) => say(&mut said, &error),
                 }
@@ -72,10 +74,10 @@ pub(crate) async fn keep(
     }
 }
 
-async fn prune(store: &Store, named: &BTreeSet<KeyId>) -> Result<Ring, SecretError> {
+async fn prune(store: &Store, named: &BTreeSet<KeyId>, now: Timestamp) -> Result<Ring, SecretError> {
     store
         .change(|found| match found {
-            Some(ring) => Ok(ring.pruned(named, Timestamp::now())),
+            Some(ring) => Ok(ring.pruned(named, now)),
             // The next look fills it.
             None => Err(store.empty()),
         })

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use graceful_api::{InFlightPolicy, Question as Language};
 use graceful_plan::{Epoch, News, PodUid, Reading, Request};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::book::Book;
@@ -129,7 +130,7 @@ impl Line {
 
     fn token(&self, word: &Word, action: &'static str, epoch: Epoch) -> Option<String> {
         let boot_id = word.reading.as_ref()?.boot_id.as_ref()?;
-        let there = word.date.unwrap_or_else(Timestamp::now);
+        let there = word.date.unwrap_or_else(|| self.clock.now());
         let claims = Claims {
             pod_uid: &self.target.uid.0,
             boot_id,

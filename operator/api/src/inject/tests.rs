@@ -112,7 +112,7 @@ fn a_pod_that_is_held_while_busy_is_born_busy() {
             "spec": {"containers": [{"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 9808}]}]},
         },
     }));
-    let metadata = &pod_template(&app)["metadata"];
+    let metadata = &pod_template(&app, None)["metadata"];
     assert_eq!(metadata["labels"]["graceful.dev/busy"], "true");
     assert_eq!(
         metadata["annotations"],
