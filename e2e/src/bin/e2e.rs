@@ -108,7 +108,14 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     }
     let chosen: Vec<_> = scenarios::all()
         .into_iter()
-        .filter(|s| filter.as_ref().is_none_or(|f| s.name.contains(f.as_str())))
+        .filter(|s| match &filter {
+            Some(filter) => s.name.contains(filter.as_str()),
+            None if s.is_long() => {
+                println!("left out {}: it takes many minutes; `cargo xtask e2e {}` runs it", s.name, s.name);
+                false
+            }
+            None => true,
+        })
         .collect();
     anyhow::ensure!(!chosen.is_empty(), "no scenario's name contains {filter:?}");
     println!("e2e: {} scenarios, {jobs} side by side, seed {seed}", chosen.len());

@@ -19,6 +19,8 @@ use super::world::World;
 
 /// No scenario takes half of it on an idle machine.
 const LONGEST: Duration = Duration::from_secs(420);
+/// But for those that are run by name alone.
+const LONGEST_BY_NAME: Duration = Duration::from_secs(1800);
 /// A namespace with a GracefulApp in it must not hang: its finalizer lets go at once.
 const NAMESPACES_GONE: Duration = Duration::from_secs(90);
 
@@ -43,11 +45,19 @@ const KILLS: &str = "kills";
 const BROWSER: &str = "browser";
 /// It asks the nodes' own ports from this machine.
 const NODE_PORTS: &str = "node_ports";
+/// It takes many minutes, and says the same until somebody changes what it is about: run by its name alone.
+const LONG: &str = "long";
 
 impl Scenario {
+    /// Run where it is asked for by name, and else left out and named.
+    pub fn is_long(&self) -> bool {
+        self.tags.contains(&LONG)
+    }
+
     /// Why it cannot run here.
     fn impossible(&self, world: &World) -> Option<&'static str> {
-        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS, BROWSER, NODE_PORTS].contains(tag)) {
+        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS, BROWSER, NODE_PORTS, LONG].contains(tag))
+        {
             Some(_) => Some("its tags are not what we know"),
             None if self.tags.contains(&POSTGRES) && matches!(world.databases, Databases::None) => {
                 Some("it needs a PostgreSQL that pods reach: give --postgres-url")
@@ -104,9 +114,10 @@ async fn one(world: &World, scenario: Scenario) -> Finished {
     let begun = Instant::now();
     let (figures, error) = match Scene::new(world, scenario.name).await {
         Ok(scene) => {
-            let result = match timeout(LONGEST, (scenario.run)(&scene)).await {
+            let longest = if scenario.is_long() { LONGEST_BY_NAME } else { LONGEST };
+            let result = match timeout(longest, (scenario.run)(&scene)).await {
                 Ok(result) => result,
-                Err(_) => Err(anyhow!("not over after {} s", LONGEST.as_secs())),
+                Err(_) => Err(anyhow!("not over after {} s", longest.as_secs())),
             };
             let figures = scene.figures().clone();
             (figures, finish(&scene, result).await.err())

@@ -87,6 +87,6 @@ pub fn all() -> Vec<Scenario> {
         guarded::guarded_until_the_label_is_gone(alone),
         tokens::only_the_operator_drains(alone),
         tokens::lost_keys_hold_nobody(alone),
-        rights::each_right_is_needed(alone),
+        rights::each_right_is_needed(alone, long),
     ]
 }

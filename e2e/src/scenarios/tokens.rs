@@ -54,7 +54,7 @@ pub(super) async fn lost_keys_hold_nobody(scene: &Scene) -> anyhow::Result<()> {
     lost?;
     when.template_changes("after the loss").await?;
     then.status("it warns of refused tokens", ROLLS, |s| {
-        s.conditions.iter().any(|c| c.reason == "TokenRefused" && c.status == "True")
+        s.conditions.iter().any(|c| c.type_ == "Warning" && c.message.contains("refuses our token"))
     })
     .await?;
     then.rolled_out().await?;
