@@ -15,7 +15,7 @@ use crate::status::{InFlight, Scheduled, State};
 enum Admission {
     Open,
     /// Still open, but the end is known: the time at which the latch closes.
-    Closing(Instant),
+    Lingering(Instant),
     Latched,
 }
 
@@ -114,11 +114,11 @@ impl Core {
     /// when it closed just now.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         match self.admission {
-            Admission::Closing(at) if now >= at => {
+            Admission::Lingering(at) if now >= at => {
                 self.admission = Admission::Latched;
                 true
             }
-            Admission::Open | Admission::Closing(_) | Admission::Latched => false,
+            Admission::Open | Admission::Lingering(_) | Admission::Latched => false,
         }
     }
 
@@ -126,7 +126,7 @@ impl Core {
     pub(crate) fn admit(&mut self, work: Work, now: Instant) -> Option<Ticket> {
         self.advance(now);
         match self.admission {
-            Admission::Open | Admission::Closing(_) => Some(self.count(work, now)),
+            Admission::Open | Admission::Lingering(_) => Some(self.count(work, now)),
             Admission::Latched => None,
         }
     }
@@ -197,22 +197,22 @@ impl Core {
         self.connections -= 1;
     }
 
-    /// `PUT /drain`.
-    pub(crate) fn drain(&mut self, epoch: u64, linger: Duration, now: Instant) -> Result<(), Conflict> {
+    /// `PUT /drain`. Says whether this is a new epoch, and not a retry.
+    pub(crate) fn drain(&mut self, epoch: u64, linger: Duration, now: Instant) -> Result<bool, Conflict> {
         self.advance(now);
         if epoch == self.epoch && self.epoch_of == EpochOf::Drain {
-            return Ok(());
+            return Ok(false);
         }
         self.take_epoch(epoch, EpochOf::Drain)?;
         self.admission = match self.admission {
-            Admission::Open => closing(now, linger),
+            Admission::Open => lingering(now, linger),
             // A newer epoch may lengthen a linger but never cut short what an older one promised; past SIGTERM the
             // grace period is running, and nothing is lengthened.
-            Admission::Closing(at) if self.terminating => Admission::Closing(at),
-            Admission::Closing(at) => Admission::Closing(at.max(now + linger)),
+            Admission::Lingering(at) if self.terminating => Admission::Lingering(at),
+            Admission::Lingering(at) => Admission::Lingering(at.max(now + linger)),
             Admission::Latched => Admission::Latched,
         };
-        Ok(())
+        Ok(true)
     }
 
     /// `DELETE /drain`.
@@ -244,9 +244,9 @@ impl Core {
         self.advance(now);
         self.terminating = true;
         self.admission = match self.admission {
-            Admission::Open => closing(now, linger),
-            Admission::Closing(_) if linger.is_zero() => Admission::Latched,
-            Admission::Closing(at) => Admission::Closing(at.min(now + linger)),
+            Admission::Open => lingering(now, linger),
+            Admission::Lingering(_) if linger.is_zero() => Admission::Latched,
+            Admission::Lingering(at) => Admission::Lingering(at.min(now + linger)),
             Admission::Latched => Admission::Latched,
         };
     }
@@ -257,7 +257,7 @@ impl Core {
         }
         match self.admission {
             Admission::Open => State::Serving,
-            Admission::Closing(_) => State::Lingering,
+            Admission::Lingering(_) => State::Lingering,
             Admission::Latched if self.in_flight().total() == 0 => State::Idle,
             Admission::Latched => State::Draining,
         }
@@ -296,7 +296,7 @@ impl Core {
 
     pub(crate) fn latches_at(&self) -> Option<Instant> {
         match self.admission {
-            Admission::Closing(at) => Some(at),
+            Admission::Lingering(at) => Some(at),
             Admission::Open | Admission::Latched => None,
         }
     }
@@ -323,8 +323,8 @@ impl Core {
     }
 }
 
-fn closing(now: Instant, linger: Duration) -> Admission {
-    if linger.is_zero() { Admission::Latched } else { Admission::Closing(now + linger) }
+fn lingering(now: Instant, linger: Duration) -> Admission {
+    if linger.is_zero() { Admission::Latched } else { Admission::Lingering(now + linger) }
 }
 
 #[cfg(test)]

@@ -196,18 +196,16 @@ impl Drain {
         ConnectionGuard::new(self.clone())
     }
 
-    /// Starts to drain in `epoch`: open for `linger` more, then latched. The same epoch again changes nothing.
+    /// Starts to drain in `epoch`: at least for `linger` more where it is open (not past SIGTERM), then latched; a closed latch stays closed. The same epoch
+    /// again changes nothing.
     ///
     /// # Errors
     /// [`Conflict`] when the epoch is at or below any other one seen.
     pub fn start(&self, epoch: u64, linger: Duration) -> Result<DrainStatus, Conflict> {
-        let outcome = self.change(|core, now| {
-            let before = core.state();
-            core.drain(epoch, linger, now).map(|()| (before, core.state()))
-        });
-        let (before, after) = outcome?;
-        if before != after {
-            info!(epoch, linger_seconds = linger.as_secs_f32(), state = after.as_str(), "drain starts");
+        let (new, state) =
+            self.change(|core, now| core.drain(epoch, linger, now).map(|new| (new, core.state())))?;
+        if new {
+            info!(epoch, linger_seconds = linger.as_secs_f32(), state = state.as_str(), "drain starts");
         }
         Ok(self.status())
     }
@@ -276,7 +274,7 @@ impl Drain {
     }
 
     /// Waits until SIGTERM has come and the pod is idle: the time to say farewell.
-    pub async fn closing(&self) {
+    pub async fn farewell_time(&self) {
         self.watch(&self.0.turned, || {
             self.look(
                 |core, _| if core.terminating() && core.idle() { Ok(()) } else { Err(core.latches_at()) },

@@ -118,7 +118,7 @@ impl Farewell {
 
     /// Waits for the time to send the last frame and close with 1012 (service restart).
     pub async fn told(&self) {
-        self.drain.closing().await;
+        self.drain.farewell_time().await;
         tokio::time::sleep(self.delay).await;
     }
 }

@@ -108,7 +108,7 @@ pub async fn serve(
     );
 
     let orderly = async {
-        drain.closing().await;
+        drain.farewell_time().await;
         info!(connections = drain.status().connections, "nothing in flight: closing");
         let limit = drain.settings().farewell_spread + CLOSE_HANDSHAKE;
         if timeout(limit, drain.disconnected()).await.is_err() {

@@ -165,7 +165,7 @@ impl Hub {
         };
         tokio::select! {
             () = turns => {}
-            () = drain.closing() => {}
+            () = drain.farewell_time() => {}
         }
         self.last_look().await;
         turn.send_modify(|turn| turn.closing = true);
