@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
+use graceful_api::{GracefulAppStatus, Phase, RevisionHash};
 use graceful_plan::{
     ConditionReport, Containers, DrainingPodReport, InFlight, Observed, Pod, PodUid, Report, way_out,
 };
@@ -59,6 +59,16 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// A rollout that a former leader has told of is not begun again by this one.
+    pub(super) fn goes_on_from(&mut self, status: Option<&GracefulAppStatus>, update: &RevisionHash) {
+        let told = status.is_some_and(|s| {
+            s.update_revision.as_deref() == Some(update.as_str())
+                && s.current_revision != s.update_revision
+                && s.phase != Some(Phase::Serving)
+        });
+        self.rolling |= self.last.is_none() && told;
+    }
+
     /// To be sent with the next report.
     pub(super) fn note(&mut self, happening: Happening) {
         self.noted.push(happening);

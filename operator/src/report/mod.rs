@@ -90,6 +90,7 @@ pub(crate) async fn report(
         reported.written = None; // the one figure that cannot be observed again is written at once
     }
     happened.extend(left::left(&reporter.client, app, seen, &mut reported.told).await);
+    reported.told.goes_on_from(app.status.as_ref(), &seen.observed.app.update);
     happened.extend(happenings(&mut reported.told, report, seen));
     let ended = happened.iter().filter(|h| h.is(others::ENDED_BY_OTHERS)).count();
     reporter.metrics.reported(&app_ref, report, serving_in_flight(seen), reported.cuts.total(), ended);

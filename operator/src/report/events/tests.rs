@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use graceful_api::{DrainPolicy, DrainReason, OnDeadline, RevisionHash, Signal};
+use graceful_api::{DrainPolicy, DrainReason, OnDeadline, Signal};
 use graceful_plan::{
     Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Mark, Node, Readiness, Revision,
     Surroundings, plan,
@@ -323,6 +323,16 @@ fn a_rollout_is_told_as_it_begins_and_as_it_ends() {
     let newer = Revision { hash: v2, replicas: 1, ..second.observed.revisions[0].clone() };
     second.observed.revisions.push(newer);
     assert_eq!(reasons(told, &second), [""; 0]);
+    // Another leader takes over.
+    let told = &mut Told::default();
+    let status = GracefulAppStatus {
+        phase: Some(Phase::Rolling),
+        current_revision: Some("v1".to_owned()),
+        update_revision: Some("v2".to_owned()),
+        ..GracefulAppStatus::default()
+    };
+    told.goes_on_from(Some(&status), &second.observed.app.update);
+    assert_eq!(reasons(told, &second), [""; 0], "it was told");
     second.observed.pods.remove(0);
     second.observed.revisions[0].replicas = 0;
     assert_eq!(reasons(told, &second), ["RolloutFinished"]);
