@@ -57,6 +57,9 @@ pub(super) async fn lost_keys_hold_nobody(scene: &Scene) -> anyhow::Result<()> {
         s.conditions.iter().any(|c| c.type_ == "Warning" && c.message.contains("refuses our token"))
     })
     .await?;
+    // Clients that keep their connections would not let it go quiet: docs/operating.md says so.
+    let load = scene.load().await?;
+    scene.step("when its clients let go", load.stop(true)).await?;
     then.rolled_out().await?;
     when.template_changes("with the new keys").await?;
     then.rolled_out().await?;
