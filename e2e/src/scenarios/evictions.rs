@@ -14,8 +14,8 @@ use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
 use crate::harness::{ROLLS, load};
 
-/// A serving pod is asked twice a minute, and marked by what it says.
-const MARKED: Duration = Duration::from_secs(60);
+/// A serving pod is asked twice a minute, and marked by what it says. Twice that, and the last task, on a machine that is busy.
+const MARKED: Duration = Duration::from_secs(120);
 
 /// An API server of a machine that is busy.
 const ANSWERED: Duration = Duration::from_secs(3);
