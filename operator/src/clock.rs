@@ -97,6 +97,11 @@ fn less(time: Timestamp, by: Duration) -> Timestamp {
     time.saturating_sub(by).unwrap_or(Timestamp::MIN)
 }
 
+/// So much later.
+pub(crate) fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
 /// The same client, whose answers set the clock.
 pub(crate) fn heard_by(clock: &Clock, client: Client) -> Client {
     let (namespace, clock) = (client.default_namespace().to_owned(), clock.clone());

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use graceful_api::RevisionHash;
 use graceful_plan::{Backoff, BackoffCause, PodUid};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+
+use crate::clock::later;
 
 /// What is written to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,12 +84,7 @@ impl Refusals {
     pub(crate) fn of(&self, of: &Of, now: Timestamp) -> Option<Backoff> {
         let refused = self.0.get(of).filter(|r| !r.passed && r.at.elapsed() < r.pause() + TOLD)?;
         let left = refused.pause().saturating_sub(refused.at.elapsed());
-        let until = now.saturating_add(SignedDuration::try_from(left).unwrap_or_default());
-        Some(Backoff {
-            cause: refused.kind,
-            message: refused.message.clone(),
-            until: until.unwrap_or(Timestamp::MAX),
-        })
+        Some(Backoff { cause: refused.kind, message: refused.message.clone(), until: later(now, left) })
     }
 
     /// A write to it was refused not long ago.

@@ -88,7 +88,7 @@ pub enum Action {
         to: u32,
     },
     /// One patch with uid and resourceVersion: epoch, reason and since on the annotations, the serving label off, deletion cost to `cost`.
-    /// Before it, where a Service has `externalTrafficPolicy: Local`, an EndpointSlice that keeps the pod reachable on its node.
+    /// Before it, where a Service has a traffic policy `Local`, an EndpointSlice that keeps the pod reachable on its node.
     Unroute {
         /// The pod.
         pod: PodRef,

@@ -252,7 +252,7 @@ pub(crate) fn may_start(pod: &Pod) -> bool {
     pod.containers == Containers::NeverStarted
 }
 
-/// A pod that lingers behind a Service with `externalTrafficPolicy: Local` is kept reachable by EndpointSlices of ours until it latches or serves again; where it
+/// A pod that lingers behind a Service with a traffic policy `Local` is kept reachable by EndpointSlices of ours until it latches or serves again; where it
 /// cannot latch, or ends, until its linger is over.
 pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in snapshot.observed.pods.iter().filter(|p| p.bridged) {

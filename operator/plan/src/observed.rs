@@ -227,7 +227,7 @@ pub struct Pod {
     pub drain: Option<DrainMark>,
     /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to take this one.
     pub cheapest: bool,
-    /// EndpointSlices of ours keep it reachable on its node, for Services with `externalTrafficPolicy: Local`.
+    /// EndpointSlices of ours keep it reachable on its node, for Services with a traffic policy `Local`.
     pub bridged: bool,
     /// What it says to evictions and autoscalers.
     pub mark: Mark,
@@ -263,7 +263,7 @@ impl Pod {
 
     /// Its node does not go, or is not to be emptied of it.
     pub fn stays(&self) -> bool {
-        matches!(self.node.fate, NodeFate::Stays | NodeFate::Kept(_))
+        self.node.fate.stays()
     }
 
     /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
@@ -333,6 +333,13 @@ pub enum NodeFate {
     Dying,
     /// Somebody says that it is shut down (the taint `node.kubernetes.io/out-of-service`): nothing runs there.
     ShutDown,
+}
+
+impl NodeFate {
+    /// Pods stay there, as far as is known.
+    pub fn stays(self) -> bool {
+        matches!(self, Self::Stays | Self::Kept(_))
+    }
 }
 
 /// Why pods stay on a node that would be emptied.

@@ -8,6 +8,7 @@ use graceful_api::conditions::Reason;
 use graceful_api::{DrainPolicy, Signal};
 
 use crate::observed::{Pod, Warning};
+use crate::others::and_more;
 use crate::snapshot::Snapshot;
 
 /// Whether the pod was told, and refused it.
@@ -43,10 +44,7 @@ pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let refusal = |p: &&Pod| Some((p.name.clone(), snapshot.contact(p)?.refused.as_ref()?.message.clone()));
     let mut found = snapshot.live.iter().filter_map(refusal);
     let (pod, why) = found.next()?;
-    let others = match found.count() {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
+    let others = and_more(found.count());
     let message = format!(
         "{pod}{others}: it refuses our token ({why}): its admission cannot be closed before it ends, so that it goes by its zero alone; {REMEDY}"
     );

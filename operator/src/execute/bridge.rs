@@ -1,4 +1,4 @@
-//! Behind a Service with `externalTrafficPolicy: Local` a node answers only with pods of its own. A pod whose serving label goes would be gone from
+//! Behind a Service with a traffic policy `Local`, external or internal, a node answers only with pods of its own. A pod whose serving label goes would be gone from
 //! there at once, though clients (a load balancer) learn of it seconds later. So it gets an EndpointSlice of ours first.
 //!
 //! # Flow

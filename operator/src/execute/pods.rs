@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use graceful_api::{DrainReason, RevisionHash, marks, names};
 use graceful_plan::retire::unroutes_in_time;
-use graceful_plan::{BackoffCause, DeletionCost, DrainMark, Epoch, NodeFate, PodRef};
+use graceful_plan::{BackoffCause, DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -68,8 +68,7 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
         return Ok(Outcome::LookAgain("its node goes all the same"));
     }
     // Labelled though it drains, or without the label though it does not: neither is our doing.
-    let seen = scene.seen.observed.pods.iter().find(|p| p.uid == pod.uid);
-    let others = seen.is_some_and(|p| p.routed == p.drain.is_some());
+    let others = scene.seen.pod(&pod.uid).is_some_and(|p| p.routed == p.drain.is_some());
     let label = json!({(names::SERVING_LABEL): names::SERVING});
     let outcome = patch(scene, pod, Some(&version), &label, &annotations).await?;
     if outcome == Outcome::Done && others && scene.writes.is_contested(&pod.uid) {
@@ -87,11 +86,13 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
 
 /// Whether a pod that drains for its node, which is said to stay now, was drained rightly: the watch may be late, and would send clients to a node that dies.
 async fn node_goes(scene: &Scene<'_>, pod: &PodRef) -> Result<bool, Error> {
-    let seen = scene.seen.observed.pods.iter().find(|p| p.uid == pod.uid);
-    let for_its_node = seen.filter(|p| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain));
+    let for_its_node = scene
+        .seen
+        .pod(&pod.uid)
+        .filter(|p| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain));
     let Some(name) = for_its_node.and_then(|p| p.node.name.as_deref()) else { return Ok(false) };
     let node = scene.sources.stores.nodes.read(&scene.sources.client, name).await?;
-    Ok(!matches!(node.fate, NodeFate::Stays | NodeFate::Kept(_)))
+    Ok(!node.fate.stays())
 }
 
 /// Says to evictions and autoscalers whether it is to be waited for.
@@ -178,7 +179,7 @@ fn lost_label(scene: &mut Scene<'_>, pod: &PodRef, what: &str) -> Result<Outcome
 }
 
 fn revision_of(scene: &Scene<'_>, pod: &PodRef) -> Option<RevisionHash> {
-    scene.seen.observed.pods.iter().find(|p| p.uid == pod.uid).map(|p| p.revision.clone())
+    scene.seen.pod(&pod.uid).map(|p| p.revision.clone())
 }
 
 /// Each value as it was written, and none where it was taken away.

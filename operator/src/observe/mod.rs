@@ -25,7 +25,7 @@ use graceful_plan::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceSpec};
 use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 
@@ -43,7 +43,7 @@ pub(crate) use self::view::Stores;
 pub(crate) use self::view::{Newest, newest};
 use self::view::{View, list, view};
 use crate::app_ref::AppRef;
-use crate::clock::Clock;
+use crate::clock::{Clock, later};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
 use crate::keys::Keyring;
@@ -61,9 +61,9 @@ pub(crate) struct Observation {
     pub(crate) targets: BTreeMap<PodUid, Target>,
     /// The resourceVersion that each pod was seen at.
     pub(crate) versions: BTreeMap<PodUid, String>,
-    /// The autoscalers' annotations that are ours to write on each pod.
+    /// The autoscalers' annotations that are ours to write on each pod, where any are to be written.
     pub(crate) autoscaler_annotations: BTreeMap<PodUid, Vec<AutoscalerAnnotation>>,
-    /// Services with `externalTrafficPolicy: Local` that route to the app's serving pods.
+    /// Services that send clients to pods on their own node alone (a traffic policy `Local`), and route to the app's serving pods.
     pub(crate) local_services: Vec<String>,
     /// The EndpointSlices of ours that keep lingering pods reachable.
     pub(crate) lingering: BTreeMap<PodUid, Vec<String>>,
@@ -217,6 +217,9 @@ pub(crate) async fn observe(
             namespace_terminates(&sources.client, &namespace).await.unwrap_or(false);
         observed.surroundings.namespace_terminating = writes.namespace_terminating;
     }
+    let marked = pods.iter().filter(|_| observed.app.hold_while_busy);
+    let autoscaler_annotations =
+        marked.map(|(p, _)| (pods::uid(p), pods::autoscaler_annotations(p))).collect();
     let versions =
         pods.iter().map(|(p, _)| (pods::uid(p), p.resource_version().unwrap_or_default())).collect();
     Ok(Ok(Observation {
@@ -225,10 +228,7 @@ pub(crate) async fn observe(
         wanted,
         targets,
         versions,
-        autoscaler_annotations: pods
-            .iter()
-            .map(|(p, _)| (pods::uid(p), pods::autoscaler_annotations(p)))
-            .collect(),
+        autoscaler_annotations,
         local_services: local_services(&view, &pods),
         lingering: pods
             .iter()
@@ -263,10 +263,6 @@ async fn look_again_at_nodes(sources: &Sources, pods: &mut [graceful_plan::Pod])
     Ok(())
 }
 
-fn later(now: Timestamp, by: Duration) -> Timestamp {
-    now.saturating_add(by).unwrap_or(Timestamp::MAX)
-}
-
 /// A node's clock may be hours ahead: what is Ready from then on is Ready since we first saw it so.
 fn ready_by_our_clock(
     pods: &mut [graceful_plan::Pod],
@@ -289,11 +285,11 @@ fn ready_by_our_clock(
 fn local_services(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
     let local = |service: &&Arc<Service>| {
         let spec = service.spec.as_ref();
-        let local = |policy: Option<&String>| policy.is_some_and(|policy| policy == "Local");
-        let stays_on_its_node = spec.is_some_and(|s| {
-            local(s.external_traffic_policy.as_ref()) || local(s.internal_traffic_policy.as_ref())
-        });
-        stays_on_its_node
+        let policies = |s: &ServiceSpec| {
+            let each = [&s.external_traffic_policy, &s.internal_traffic_policy];
+            each.into_iter().flatten().any(|policy| policy == "Local")
+        };
+        spec.is_some_and(policies)
             && spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()).is_some_and(|selector| {
                 let carries = |pod: &Pod| selector.iter().all(|(k, v)| pod.labels().get(k) == Some(v));
                 selector.contains_key(names::SERVING_LABEL) && pods.iter().any(|(pod, _)| carries(pod))
@@ -374,6 +370,11 @@ fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, Strin
 }
 
 impl Observation {
+    /// This pod, as the planner was given it.
+    pub(crate) fn pod(&self, uid: &PodUid) -> Option<&graceful_plan::Pod> {
+        self.observed.pods.iter().find(|p| p.uid == *uid)
+    }
+
     /// How a revision's pods are drained.
     pub(crate) fn policy(&self, revision: &RevisionHash) -> Option<graceful_api::DrainPolicy> {
         self.observed.revisions.iter().find(|r| r.hash == *revision).map(|r| r.policy)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
 use graceful_plan::{Backoff, BackoffCause, Child, Mark, Surroundings, TemplateVerdict, Warning};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -20,6 +20,7 @@ use super::children::{self, Standing, Wanted};
 use super::pods::{has_finished, mark};
 use super::revisions::Ours;
 use super::view::View;
+use crate::clock::later;
 use crate::writes::{ChildRefusal, REFUSAL_HOLDS, Writes};
 
 /// The labels of one pod, or of the template.
@@ -203,8 +204,7 @@ fn cannot_be(what: &str, kind: &str, name: &str, refusal: &ChildRefusal) -> Stri
 }
 
 fn soon(left: Option<Duration>, now: Timestamp) -> Timestamp {
-    let left = SignedDuration::try_from(left.unwrap_or_default()).unwrap_or_default();
-    now.saturating_add(left).unwrap_or(Timestamp::MAX)
+    later(now, left.unwrap_or_default())
 }
 
 fn verdict(app: &Validated, view: &View, ours: &[Ours], writes: &Writes) -> TemplateVerdict {
