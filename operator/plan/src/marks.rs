@@ -18,6 +18,9 @@ use crate::snapshot::Snapshot;
 /// some minutes.
 const HEARD_LATELY: SignedDuration = SignedDuration::from_mins(10);
 
+/// A pod that has just come into service has no clients yet, and will have some: it is known to be idle once it says so this much later.
+const NEWCOMER: SignedDuration = SignedDuration::from_secs(10);
+
 /// So many in a plan: an app of thousands of pods has other things to do as well.
 const A_PLAN: usize = 5;
 
@@ -48,14 +51,21 @@ pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// None: nothing was heard of it yet, and what it says may stand as long.
+/// None: nothing was heard of it yet, or it has just come into service, and what it says may stand as long.
 fn wanted(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Mark> {
     let contact = snapshot.contact(pod);
     let answer = contact.and_then(|c| c.answer.as_ref());
     let failing = contact.is_some_and(|c| c.error.is_some() || c.several);
     let lately = |at: jiff::Timestamp| !snapshot.clock.past(at.saturating_add(HEARD_LATELY).unwrap_or(at));
+    let in_service = |at| {
+        let available = snapshot.available_from(pod);
+        available.and_then(|from| from.checked_add(NEWCOMER).ok()).is_some_and(|known| at >= known)
+    };
     match answer {
         Some(answer) if !failing && answer.in_flight.total == 0 && lately(answer.at) => {
+            if pod.mark != Mark::Unclear && !in_service(answer.at) {
+                return None;
+            }
             pod.routed.then_some(Mark::Idle)
         }
         None if !failing && pod.mark != Mark::Unclear => None,
@@ -71,6 +81,7 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact, ContactError, InFlight};
     use crate::fixture;
+    use crate::observed::Readiness;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -104,6 +115,8 @@ mod tests {
         let born = || Pod { mark: Mark::Busy, ..fixture::serving("a") };
         let idle = || Pod { mark: Mark::Idle, ..fixture::serving("a") };
         assert_eq!(marked(born(), Contact::default(), 100), None, "not asked yet");
+        let newcomer = Pod { readiness: Readiness::Ready(at(95)), ..born() };
+        assert_eq!(marked(newcomer, heard(0), 101), None, "clients are on their way");
         assert_eq!(marked(born(), heard(0), 101), Some(false));
         assert_eq!(marked(idle(), heard(0), 101), None, "no more writes");
         assert_eq!(marked(idle(), heard(2), 101), Some(true));
