@@ -291,7 +291,7 @@ fn version(pod: &Value) -> u64 {
     pod["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
-fn key(object: &Value) -> Key {
+pub(super) fn key(object: &Value) -> Key {
     ("pods".to_owned(), "apps".to_owned(), text(&object["metadata"]["name"]))
 }
 

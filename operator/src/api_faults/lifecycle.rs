@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cluster::key;
 use super::scenarios::{CALM, Stage, node, spec, template};
 
 pub(super) fn condition<'a>(app: &'a Value, kind: &str) -> &'a Value {
@@ -198,4 +199,20 @@ async fn a_budget_for_busy_pods_waits_for_their_marks() {
     stage.until("a pod of the new revision", CALM, born).await;
     stage.until("the rollout", CALM, |s| s.settled("1", 2) && narrow(s)).await;
     stage.lost_nothing();
+    // Where a mark cannot be written, a pod may be busy without it.
+    let pods = stage.world.list("pods");
+    stage.world.write(|w| {
+        w.admission.refuses_pods = true;
+        let as_if_idle = |pod: &mut Value| {
+            let metadata = &mut pod["metadata"];
+            metadata["labels"].as_object_mut().unwrap().remove("graceful.dev/busy");
+            metadata["annotations"].as_object_mut().unwrap().remove("karpenter.sh/do-not-disrupt");
+            metadata["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] = json!("true");
+            Ok(())
+        };
+        for pod in pods {
+            let _ended_meanwhile = w.edit(&key(&pod), &json!({}), as_if_idle);
+        }
+    });
+    stage.until("the budget to hold all pods", CALM, |s| !narrow(s)).await;
 }

@@ -17,10 +17,11 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 
 use super::children::{self, Standing, Wanted};
-use super::pods::{has_finished, mark};
+use super::pods::{has_finished, mark, uid};
 use super::revisions::Ours;
 use super::view::View;
 use crate::clock::later;
+use crate::refusals::Of;
 use crate::writes::{ChildRefusal, REFUSAL_HOLDS, Writes};
 
 /// The labels of one pod, or of the template.
@@ -47,10 +48,11 @@ pub(crate) fn surroundings(
     warnings.extend(let_go(app, view));
     let labels = pod_labels(app, pods);
     let foreign_budgets = foreign_budgets(app, view, &labels);
-    let all_marked = pods
-        .iter()
-        .filter(|pod| !has_finished(pod))
-        .all(|pod| pod.metadata.deletion_timestamp.is_some() || mark(pod) != Mark::Unclear);
+    // Where writes to a pod are refused, its mark may be another than it should be.
+    let not_to_be_written = |pod: &Pod| writes.refusals.of(&Of::Pod(uid(pod)), now).is_some();
+    let all_marked = pods.iter().filter(|pod| !has_finished(pod)).all(|pod| {
+        pod.metadata.deletion_timestamp.is_some() || (mark(pod) != Mark::Unclear && !not_to_be_written(pod))
+    });
     let mut wanted = WantedChildren {
         service: children::service(app),
         // Two budgets on one pod make the eviction API fail outright: ours steps aside.
