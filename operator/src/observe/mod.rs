@@ -191,7 +191,15 @@ pub(crate) async fn observe(
     if view.live {
         look_again_at_nodes(sources, &mut parsed).await?;
     }
-    sightings.departures.look(&mut parsed, |name| sources.stores.nodes.of(name).fate, now);
+    let nodes = &sources.stores.nodes;
+    let tolerating: BTreeSet<_> =
+        pods.iter().filter(|(p, _)| nodes.may_take(p)).map(|(p, _)| pods::uid(p)).collect();
+    sightings.departures.look(
+        &mut parsed,
+        |name| nodes.of(name).fate,
+        |pod| tolerating.contains(&pod.uid),
+        now,
+    );
     for pod in &mut parsed {
         pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()), now);
         pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));

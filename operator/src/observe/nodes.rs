@@ -6,7 +6,7 @@ use std::sync::Arc;
 use graceful_api::names;
 use graceful_plan::{KeptBy, Kubelet, Node, NodeFate, Pod};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod as PodObject, Taint};
 use kube::{Api, Client, ResourceExt};
 
 use crate::decode::Decoded;
@@ -90,6 +90,13 @@ impl Nodes {
         }
     }
 
+    /// Whether the scheduler may put the pod on its node, whatever is said of that by now. Not where nodes are not read.
+    pub(super) fn may_take(&self, pod: &PodObject) -> bool {
+        let name = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
+        let node = self.seen.as_ref().zip(name).and_then(|((index, _), name)| index.get("", name));
+        node.is_some_and(|node| tolerates(pod, &node))
+    }
+
     /// The node of this name, read just now: before what a watch shows of it ends a pod, or puts one back.
     pub(crate) async fn read(&self, client: &Client, name: &str) -> Result<Node, Error> {
         let Some((_, drain)) = &self.seen else { return Ok(self.of(name)) };
@@ -130,15 +137,44 @@ pub(crate) struct Departures(HashMap<String, Timestamp>);
 /// A scheduler that has not heard of a cordon may put a pod there for so long, and clocks differ.
 const UNHEARD: SignedDuration = SignedDuration::from_secs(if cfg!(test) { 1 } else { 10 });
 
+/// What Kubernetes puts on a cordoned node.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Whether the scheduler may put the pod on the node all the same: it tolerates each taint that would keep it away.
+pub(super) fn tolerates(pod: &PodObject, node: &NodeObject) -> bool {
+    let tolerations = || pod.spec.as_ref().and_then(|s| s.tolerations.as_ref()).into_iter().flatten();
+    let spec = node.spec.as_ref();
+    let tolerated = |taint: &Taint| {
+        tolerations().any(|t| {
+            t.key.as_deref().is_none_or(|key| key.is_empty() || key == taint.key)
+                && t.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect)
+                && (t.operator.as_deref() == Some("Exists")
+                    || t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default())
+        })
+    };
+    let cordon = Taint { key: UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+    let cordoned = spec.and_then(|s| s.unschedulable) == Some(true);
+    let taints = spec.and_then(|s| s.taints.as_ref()).into_iter().flatten();
+    taints.chain(Some(&cordon).filter(|_| cordoned)).filter(|t| t.effect != "PreferNoSchedule").all(tolerated)
+}
+
 impl Departures {
-    /// Pods that were put on a node after it began to go stay there: their replacements might be put there as well, without end.
-    pub(super) fn look(&mut self, pods: &mut [Pod], fate: impl Fn(&str) -> NodeFate, now: Timestamp) {
+    /// Pods that were put on a node after it began to go stay there: their replacements might be put there as well, without end. Of a pod that tolerates whatever
+    /// keeps others away that is known at once.
+    pub(super) fn look(
+        &mut self,
+        pods: &mut [Pod],
+        fate: impl Fn(&str) -> NodeFate,
+        tolerates: impl Fn(&Pod) -> bool,
+        now: Timestamp,
+    ) {
         let goes = |fate| matches!(fate, NodeFate::Emptied | NodeFate::Dying);
         self.0.retain(|name, _| goes(fate(name)));
         for pod in pods.iter_mut().filter(|p| goes(p.node.fate)) {
             let Some(name) = pod.node.name.clone() else { continue };
             let since = *self.0.entry(name).or_insert(now);
-            if pod.created.duration_since(since) > UNHEARD {
+            let unheard = if tolerates(pod) { SignedDuration::ZERO } else { UNHEARD };
+            if pod.created.duration_since(since) > unheard {
                 pod.node.fate = NodeFate::Kept(KeptBy::Toleration);
             }
         }
@@ -149,6 +185,7 @@ impl Departures {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::pods::parse;
     use super::*;
 
     fn fate(drain: &NodeDrain, annotations: &Value, spec: &Value) -> NodeFate {
@@ -199,6 +236,51 @@ mod tests {
             NodeFate::Dying,
             "it dies all the same"
         );
+    }
+
+    #[test]
+    fn a_pod_is_put_on_a_tainted_node_where_it_tolerates_every_taint() {
+        let node: NodeObject = serde_json::from_value(json!({"spec": {"unschedulable": true, "taints": [
+            {"key": "spot", "value": "soon", "effect": "NoSchedule"}, {"key": "slow", "effect": "PreferNoSchedule"}]}}))
+        .unwrap();
+        let may = |tolerations: Value| {
+            tolerates(
+                &serde_json::from_value(json!({"spec": {"containers": [], "tolerations": tolerations}}))
+                    .unwrap(),
+                &node,
+            )
+        };
+        let cordon = json!({"key": UNSCHEDULABLE, "operator": "Exists", "effect": "NoSchedule"});
+        assert!(may(json!([{"operator": "Exists"}])));
+        assert!(may(json!([cordon, {"key": "spot", "operator": "Exists"}])));
+        assert!(may(json!([cordon, {"key": "spot", "value": "soon"}])));
+        assert!(!may(json!([cordon, {"key": "spot", "value": "never"}])));
+        assert!(!may(json!([cordon, {"key": "spot", "operator": "Exists", "effect": "NoExecute"}])));
+        assert!(!may(json!([cordon])));
+        assert!(!may(json!([{"key": "spot", "operator": "Exists"}])), "the cordon keeps it away");
+    }
+
+    /// A burst of replacements that each drain at once is one, and not as many as fit into the time in which a scheduler may not have heard.
+    #[test]
+    fn a_replacement_that_tolerates_the_taint_stays_at_once() {
+        let second = |n: i64| Timestamp::from_second(n).unwrap();
+        let dying =
+            |_: &str| Node { name: Some("n".to_owned()), kubelet: Kubelet::Heard, fate: NodeFate::Dying };
+        let on = |created: i64| {
+            let metadata = json!({"creationTimestamp": second(created).to_string()});
+            let pod = json!({"metadata": metadata, "spec": {"containers": [], "nodeName": "n"}});
+            parse(&serde_json::from_value(pod).unwrap(), None, dying, second(created))
+        };
+        let fates = |tolerates: bool| {
+            let mut departures = Departures::default();
+            departures.look(&mut [], |_| NodeFate::Dying, |_| tolerates, second(100));
+            let mut pods = [on(90), on(101)];
+            departures.look(&mut pods[..1], |_| NodeFate::Dying, |_| tolerates, second(100));
+            departures.look(&mut pods, |_| NodeFate::Dying, |_| tolerates, second(101));
+            pods.map(|p| p.node.fate)
+        };
+        assert_eq!(fates(true), [NodeFate::Dying, NodeFate::Kept(KeptBy::Toleration)]);
+        assert_eq!(fates(false), [NodeFate::Dying, NodeFate::Dying], "its scheduler may not have heard");
     }
 
     #[test]
