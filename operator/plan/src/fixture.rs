@@ -76,6 +76,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         policy_current: true,
         replica_failure: None,
         end_failure: None,
+        has_no_replica_set: false,
         proven: true,
         backoff: None,
         unannotated: None,

@@ -47,7 +47,9 @@ impl Lags {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
         for revision in revisions {
             let lag = self.0.entry(revision.hash.clone()).or_default();
-            lag.unfollowed = (!revision.followed).then(|| lag.unfollowed.unwrap_or(now));
+            // One that has none to follow it says why in words of its own.
+            let late = !revision.followed && !revision.has_no_replica_set;
+            lag.unfollowed = late.then(|| lag.unfollowed.unwrap_or(now));
             let failure = revision.replica_failure.as_ref().or(revision.end_failure.as_ref());
             lag.failing = failure.map(|_| lag.failing.unwrap_or(now));
             revision.nudge = lag.asks_for_a_nudge(revision.nudged, now);

@@ -132,6 +132,8 @@ pub struct Revision {
     pub replica_failure: Option<Failure>,
     /// The same where it cannot end them (a policy): a spare of it stays.
     pub end_failure: Option<Failure>,
+    /// Its ReplicaSet itself cannot be made, as `replica_failure` says: no room among pods would help that.
+    pub has_no_replica_set: bool,
     /// A pod of it was Ready, or gave a valid answer, at some time: written on its Deployment, so that a restarted operator knows.
     pub proven: bool,
     /// Why its Deployment is not scaled for now, and so none of its pods ended: what the last scale met.

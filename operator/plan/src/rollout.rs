@@ -246,7 +246,8 @@ fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
 /// Ready: more room would not help it.
 fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let patience = snapshot.observed.app.surge_timeout_seconds;
-    let refused = snapshot.revision(snapshot.update()).is_some_and(|r| r.replica_failure.is_some());
+    let update = snapshot.revision(snapshot.update());
+    let refused = update.is_some_and(|r| r.replica_failure.is_some() && !r.has_no_replica_set);
     let mut new = snapshot.routed().filter(|p| !snapshot.superseded(p));
     let given_up = |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.past(after(since, patience)));
     refused || new.any(given_up)

@@ -368,12 +368,20 @@ fn no_pods(snapshot: &Snapshot<'_>) -> Option<String> {
 
 /// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
 pub(crate) fn no_room(snapshot: &Snapshot<'_>, revision: &RevisionHash, words: &str) -> String {
-    format!("no pod of revision {revision} can be made: {words}; {}", what_helps(snapshot, words))
+    let no_replica_set = snapshot.revision(revision).is_some_and(|r| r.has_no_replica_set);
+    let helps = if no_replica_set && words.contains(EXCEEDED_QUOTA) {
+        "raise that quota, or delete what it counts; it is tried again by itself".to_owned()
+    } else {
+        what_helps(snapshot, words)
+    };
+    format!("no pod of revision {revision} can be made: {words}; {helps}")
 }
+
+const EXCEEDED_QUOTA: &str = "exceeded quota";
 
 /// Room helps against a quota, and against nothing else that refuses a pod.
 fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
-    if words.contains("exceeded quota") {
+    if words.contains(EXCEEDED_QUOTA) {
         return what_makes_room(snapshot, None);
     }
     "change the policy or webhook that refuses it; it is tried again by itself".to_owned()

@@ -73,6 +73,8 @@ enum Step {
     RefuseScales(u32),
     /// Writes of ReplicaSets take so many seconds.
     SlowReplicaSets(u32),
+    /// A quota leaves no room for another ReplicaSet, or does again.
+    FullOfReplicaSets(bool),
     /// Calls take 2 s for so many seconds.
     SlowApi(u32),
     NamespaceTerminates,
@@ -278,6 +280,11 @@ fn take(world: &mut World, step: &Step) -> String {
         Step::SlowReplicaSets(seconds) => {
             world.replica_sets_take = i64::from(*seconds);
             format!("writes of ReplicaSets take {seconds} s")
+        }
+        Step::FullOfReplicaSets(full) => {
+            world.replica_sets_full = full.then_some(world.now);
+            let what = if *full { "no room for another ReplicaSet" } else { "room for ReplicaSets again" };
+            format!("a quota: {what}")
         }
         Step::SlowApi(seconds) => {
             world.slow_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));

@@ -50,6 +50,7 @@ impl Ours {
             policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
             replica_failure: replica_failure(&self.object).filter(|f| !f.ending).map(|f| f.failure),
             end_failure: replica_failure(&self.object).filter(|f| f.ending).map(|f| f.failure),
+            has_no_replica_set: replica_failure(&self.object).is_some_and(|f| f.no_replica_set),
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
             backoff: refusals.of(&Of::Deployment(self.hash.clone()), now),
             unannotated: refusals.of(&Of::Annotations(self.hash.clone()), now),
@@ -87,6 +88,8 @@ pub(crate) fn followed(deployment: &Deployment) -> bool {
 struct ReplicaFailure {
     /// It could not end pods, or else could not make them.
     ending: bool,
+    /// There is none: its Deployment could not make it.
+    no_replica_set: bool,
     failure: Failure,
 }
 
@@ -100,6 +103,7 @@ fn replica_failure(deployment: &Deployment) -> Option<ReplicaFailure> {
     })?;
     Some(ReplicaFailure {
         ending: is(&failure.reason, "FailedDelete"),
+        no_replica_set: is(&failure.reason, "ReplicaSetCreateError"),
         failure: Failure {
             message: failure.message.clone().unwrap_or_default(),
             since: failure.last_transition_time.as_ref()?.0,
@@ -133,6 +137,21 @@ mod tests {
             (revision.replica_failure.is_some(), revision.end_failure.is_some())
         };
         assert_eq!((failing("FailedCreate"), failing("FailedDelete")), ((true, false), (false, true)));
+    }
+
+    #[test]
+    fn a_deployment_says_that_it_has_no_replica_set() {
+        let object: Deployment = serde_json::from_value(json!({
+            "metadata": {"name": "tasks-abc", "annotations": {(names::APP_UID): "u"},
+                "labels": {(names::APP_LABEL): "tasks", (names::REVISION_LABEL): "abc"}},
+            "spec": {"selector": {}, "template": {}},
+            "status": {"conditions": [{"type": "Progressing", "status": "False", "reason": "ReplicaSetCreateError",
+                "message": "exceeded quota", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        }))
+        .unwrap();
+        let ours = Ours::of(&Arc::new(object), "u").unwrap();
+        let revision = ours.parse(None, &Refusals::default(), Timestamp::UNIX_EPOCH);
+        assert!(revision.has_no_replica_set && revision.replica_failure.is_some());
     }
 
     /// P1, P7: the app of now may cut at a deadline; pods of a revision whose policy cannot be read never agreed to that.

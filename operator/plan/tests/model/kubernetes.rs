@@ -162,8 +162,12 @@ impl World {
             let away = i64::try_from(self.random.next() % 6).expect("few");
             self.deployments_followed = self.now + SignedDuration::from_secs(away);
         }
-        let (now, take) = (self.now, self.replica_sets_take);
+        let (now, take, full) = (self.now, self.replica_sets_take, self.replica_sets_full);
         for deployment in self.deployments.values_mut() {
+            if full.is_some_and(|since| deployment.created >= since) {
+                deployment.failing.get_or_insert(now);
+                continue;
+            }
             if deployment.says.0 != deployment.replicas {
                 (deployment.says, deployment.given_up) = ((deployment.replicas, now), false);
                 deployment.tries.0 = now;
@@ -174,8 +178,12 @@ impl World {
                 deployment.of_its_replica_set = deployment.replicas;
             }
         }
-        let wanted: Vec<_> =
-            self.deployments.iter().map(|(h, d)| (h.clone(), d.of_its_replica_set)).collect();
+        let wanted: Vec<_> = self
+            .deployments
+            .iter()
+            .filter(|(_, d)| !self.lacks_replica_set(d))
+            .map(|(h, d)| (h.clone(), d.of_its_replica_set))
+            .collect();
         for (hash, replicas) in wanted {
             let active: Vec<usize> = (0..self.pods.len())
                 .filter(|i| self.pods[*i].revision == hash && self.pods[*i].is_counted())
@@ -331,6 +339,11 @@ impl World {
         }
     }
 
+    /// It came when a quota left no room for another ReplicaSet.
+    fn lacks_replica_set(&self, deployment: &Deployment) -> bool {
+        self.replica_sets_full.is_some_and(|since| deployment.created >= since)
+    }
+
     /// What is there now.
     pub(crate) fn observe(&self) -> Snapshot {
         let revision = |(hash, d): (&RevisionHash, &Deployment)| Revision {
@@ -341,10 +354,14 @@ impl World {
             policy: d.policy,
             policy_current: *hash != self.app.update || d.policy == self.app.policy,
             replica_failure: d.failing.map(|since| Failure {
-                message: "pods \"x\" is forbidden: exceeded quota: pods".to_owned(),
+                message: match self.lacks_replica_set(d) {
+                    false => "pods \"x\" is forbidden: exceeded quota: pods".to_owned(),
+                    true => "Failed to create new replica set \"x\": exceeded quota: replicasets".to_owned(),
+                },
                 since,
             }),
             end_failure: None,
+            has_no_replica_set: d.failing.is_some() && self.lacks_replica_set(d),
             proven: d.proven,
             backoff: None,
             unannotated: None,

@@ -103,6 +103,8 @@ pub(crate) struct World {
     controller_back: Timestamp,
     /// How many seconds a webhook on ReplicaSets takes.
     pub(crate) replica_sets_take: i64,
+    /// Since when a quota leaves no room for another ReplicaSet.
+    pub(crate) replica_sets_full: Option<Timestamp>,
     /// When ReplicaSets are told what their Deployments say.
     pub(crate) deployments_followed: Timestamp,
     random: Random,
@@ -228,6 +230,7 @@ impl World {
             names: 0,
             controller_back: now,
             replica_sets_take: 0,
+            replica_sets_full: None,
             deployments_followed: now,
             random: Random(seed),
         }

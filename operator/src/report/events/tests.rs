@@ -69,6 +69,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         policy_current: true,
         replica_failure: None,
         end_failure: None,
+        has_no_replica_set: false,
         proven: true,
         backoff: None,
         unannotated: None,
