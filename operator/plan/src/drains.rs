@@ -48,7 +48,9 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     };
     let policy = snapshot.policy(pod);
     let proof = match policy.signal {
-        _ if untold::refuses(snapshot, pod) => Proof::Untold { epoch, grace_seconds: patience(pod, policy) },
+        _ if untold::refuses(snapshot, pod) => {
+            Proof::Untold { epoch, grace_seconds: longest_grace(pod, policy) }
+        }
         Signal::Http => Proof::Idle { epoch },
         Signal::Sigterm | Signal::None => Proof::Quiet { epoch },
     };
@@ -68,18 +70,18 @@ pub(crate) fn needs_no_drain(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof
 /// would fill the surge and block its own fix. For what serves nobody this asks for less than a confirmed zero, so it asks for more elsewhere:
 /// the kubelet is heard, and nothing that publishes unready addresses selects it (`Snapshot::never_worked`).
 fn of_what_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
-    let grace_seconds = patience(pod, snapshot.policy(pod));
+    let grace_seconds = longest_grace(pod, snapshot.policy(pod));
     (pod.node.is_heard() && snapshot.never_worked(&pod.revision))
         .then_some(Proof::NeverWorked { grace_seconds })
 }
 
 /// The grace of a pod that may be at work when its SIGTERM comes: what its drain would have had.
-fn patience(pod: &Pod, policy: DrainPolicy) -> u32 {
-    let patience = match policy.on_deadline {
+pub(crate) fn longest_grace(pod: &Pod, policy: DrainPolicy) -> u32 {
+    let deadline = match policy.on_deadline {
         OnDeadline::Hold => MAX_DEADLINE_SECONDS,
         OnDeadline::Terminate => policy.deadline_seconds,
     };
-    pod.grace_seconds.max(patience)
+    pod.grace_seconds.max(deadline)
 }
 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.

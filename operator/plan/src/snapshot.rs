@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::busy::nothing_runs;
 use crate::clock::Clock;
 use crate::contact::{Answer, Contact};
+use crate::drains::longest_grace;
 use crate::observed::{
     Backoff, Containers, Epoch, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict,
 };
@@ -39,7 +40,15 @@ impl<'a> Snapshot<'a> {
                     && p.containers != Containers::NeverStarted
                     && !ready(p)
             });
-            let is_next = |p: &&Pod| p.revision == revision.hash && p.cheapest && !(before_it && ready(p));
+            // It is ended with the grace of its template. That is too short for one that may have pulled work without any Service.
+            let may_pull = |p: &Pod| {
+                let unheard = observed.contacts.get(&p.uid).is_none_or(|c| c.answer.is_none());
+                !revision.proven && unheard && p.readiness == Readiness::Never && !nothing_runs(p)
+            };
+            let in_time = |p: &Pod| !may_pull(p) || p.grace_seconds >= longest_grace(p, revision.policy);
+            let is_next = |p: &&Pod| {
+                p.revision == revision.hash && p.cheapest && !(before_it && ready(p)) && in_time(p)
+            };
             to_be_taken.extend(live.extract_if(.., |p| is_next(p)).take(to_go));
         }
         Self { observed, clock: Clock::at(now), live, to_be_taken }

@@ -151,9 +151,12 @@ impl World {
         let app = &seen.app;
         // What the operator cannot know of older pods it need not; a pod of the update revision must have said that it takes work.
         let accepts = |p: &graceful_plan::Pod| {
-            let said = seen.contacts.get(&p.uid).and_then(|c| c.answer.as_ref());
-            p.revision != app.update
-                || said.is_some_and(|a| a.protocol.is_none_or(|s| s.accepting && p.epoch <= Some(s.epoch)))
+            let contact = seen.contacts.get(&p.uid);
+            let said = contact.and_then(|c| c.answer.as_ref());
+            // One that refuses our token was told no epoch.
+            let untold = contact.is_some_and(|c| c.refused.is_some());
+            let as_told = |s: graceful_plan::Protocol| s.accepting && (untold || p.epoch <= Some(s.epoch));
+            p.revision != app.update || said.is_some_and(|a| a.protocol.is_none_or(as_told))
         };
         let serves = |p: &&graceful_plan::Pod| {
             !p.terminating
