@@ -2,9 +2,10 @@
 //! however much else there is.
 //!
 //! # Guarantees
-//! A list that is under way changes nothing until it is whole. An object is in one group at most.
+//! A list that is under way changes nothing until it is whole. An object is in one group at most. Where each namespace is watched by itself, a list of one leaves
+//! the others as they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::{Resource, ResourceExt};
@@ -27,6 +28,15 @@ struct Shelves<K> {
     now: Namespaces<K>,
     /// A list that is under way.
     coming: Namespaces<K>,
+    /// Of these no list was whole yet.
+    unlisted: BTreeSet<Scope>,
+}
+
+/// What one watch shows: one namespace, or everything.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    All,
+    Namespace(String),
 }
 
 type Namespaces<K> = HashMap<String, Shelf<K>>;
@@ -54,8 +64,10 @@ impl<K> Default for Shelf<K> {
 }
 
 impl<K: Resource> Index<K> {
-    pub(crate) fn new(groups: Groups<K>) -> Self {
-        let shelves = RwLock::new(Shelves { now: HashMap::new(), coming: HashMap::new() });
+    /// `scopes`: what the watches that fill it show, one each.
+    pub(crate) fn new(groups: Groups<K>, scopes: &[Scope]) -> Self {
+        let unlisted = scopes.iter().cloned().collect();
+        let shelves = RwLock::new(Shelves { now: HashMap::new(), coming: HashMap::new(), unlisted });
         Self(Arc::new(Shared { groups, shelves, listed: watch::Sender::new(false) }))
     }
 
@@ -79,8 +91,12 @@ impl<K: Resource> Index<K> {
     }
 
     /// A list begins.
-    pub(crate) fn begin(&self) {
-        self.write().coming.clear();
+    pub(crate) fn begin(&self, scope: &Scope) {
+        let coming = &mut self.write().coming;
+        match scope {
+            Scope::All => coming.clear(),
+            Scope::Namespace(namespace) => drop(coming.remove(namespace)),
+        }
     }
 
     /// One object of the list. One that has not changed keeps its place in memory. Returns the object there was and the one listed.
@@ -100,14 +116,22 @@ impl<K: Resource> Index<K> {
     }
 
     /// The list is whole: what is not in it is gone.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn finish(&self, scope: &Scope) {
         let mut shelves = self.write();
-        shelves.now = std::mem::take(&mut shelves.coming);
+        match scope {
+            Scope::All => shelves.now = std::mem::take(&mut shelves.coming),
+            Scope::Namespace(namespace) => match shelves.coming.remove(namespace) {
+                Some(shelf) => drop(shelves.now.insert(namespace.clone(), shelf)),
+                None => drop(shelves.now.remove(namespace)),
+            },
+        }
+        shelves.unlisted.remove(scope);
+        let all = shelves.unlisted.is_empty();
         drop(shelves);
-        self.0.listed.send_replace(true);
+        self.0.listed.send_replace(all);
     }
 
-    /// Waits for the first whole list.
+    /// Waits for the first whole list of each watch.
     pub(crate) async fn listed(&self) {
         // The sender lives as long as this index does.
         let mut listed = self.0.listed.subscribe();

@@ -143,7 +143,7 @@ pub(crate) async fn run_on(
     let asker = asker.led_by(leadership.clone());
     let metrics = Arc::new(Metrics::new(leadership.clone()));
     let (trigger, triggered) = Trigger::new();
-    let follows = Follows::new(&watching, settings.node_drain);
+    let follows = Follows::new(&watching, &settings.namespaces, settings.node_drain);
     let keyring = Keyring::new(settings.tokens.as_ref().is_some_and(|tokens| tokens.verify));
     let signing = calling.clone();
     metrics.follow(follows.apps());

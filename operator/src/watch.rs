@@ -5,20 +5,21 @@
 //! concern.
 //!
 //! # Caveats
-//! No shared streams: kube 5's can lose a delete. One watcher a kind, with its own index; what it tells goes into a channel. A watch that
-//! breaks is taken up again with back-off.
+//! No shared streams: kube 5's can lose a delete. One watcher a kind, with its own index; what it tells goes into a channel. Where the operator runs the
+//! apps of named namespaces alone, one a kind and namespace, so that a Role in each is all that it needs. A watch that breaks is taken up again with back-off.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
+use futures::stream::{BoxStream, select_all};
+use futures::{FutureExt, Stream, StreamExt};
 use graceful_api::{GracefulApp, names};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -28,7 +29,7 @@ use crate::app_ref::AppRef;
 use crate::concern::{Concerns, by_app, by_budget_selector, by_service_selector, covered, selected};
 use crate::decode::{Decoded, Lenient};
 use crate::error::chain;
-use crate::index::{Groups, Index};
+use crate::index::{Groups, Index, Scope};
 use crate::observe::{NodeDrain, Nodes, Stores, node_state, orphaning};
 use crate::operator::Operator;
 use crate::probe::Trigger;
@@ -37,10 +38,10 @@ use crate::pulse::Pulse;
 /// A future that never ends by itself.
 pub(crate) type Watch = BoxFuture<'static, ()>;
 
-/// One kind's index, and the stream that fills it once it is driven.
+/// One kind's index, and the stream that fills it once it is driven: of one watch, or of one for each namespace.
 struct Follow<K> {
     index: Index<Decoded<K>>,
-    stream: BoxStream<'static, watcher::Result<Event<Decoded<K>>>>,
+    stream: BoxStream<'static, (Scope, watcher::Result<Event<Decoded<K>>>)>,
 }
 
 /// All of them.
@@ -65,17 +66,21 @@ enum Told<'a, K> {
 const PAGE: u32 = 100;
 
 impl Follows {
-    /// Without `node_drain` no node is read.
-    pub(crate) fn new(client: &Client, node_drain: Option<NodeDrain>) -> Self {
+    /// Of these namespaces; of all, where none is named. Without `node_drain` no node is read.
+    pub(crate) fn new(client: &Client, namespaces: &BTreeSet<String>, node_drain: Option<NodeDrain>) -> Self {
         let all = || watcher::Config::default().page_size(PAGE);
         let ours = || all().labels(names::APP_LABEL);
+        let scopes = scopes(namespaces);
         Self {
-            apps: follow(client, all(), |_| Vec::new()),
-            deployments: follow(client, ours(), by_app),
-            pods: follow(client, ours(), by_app),
-            services: follow(client, all(), by_service_selector),
-            budgets: follow(client, all(), by_budget_selector),
-            nodes: node_drain.map(|drain| (follow(client, all(), |_| Vec::new()), Arc::new(drain))),
+            apps: follow(client, &scopes, &all(), |_| Vec::new()),
+            deployments: follow(client, &scopes, &ours(), by_app),
+            pods: follow(client, &scopes, &ours(), by_app),
+            services: follow(client, &scopes, &all(), by_service_selector),
+            budgets: follow(client, &scopes, &all(), by_budget_selector),
+            nodes: node_drain.map(|drain| {
+                let nodes = watcher(Api::<Decoded<Node>>::all(client.clone()), all());
+                (followed(vec![(Scope::All, nodes)], |_| Vec::new()), Arc::new(drain))
+            }),
             concerns: Arc::default(),
         }
     }
@@ -268,19 +273,49 @@ fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Told<'_, Decoded<G
     }
 }
 
-fn follow<K>(client: &Client, config: watcher::Config, groups: Groups<Decoded<K>>) -> Follow<K>
+fn scopes(namespaces: &BTreeSet<String>) -> Vec<Scope> {
+    match namespaces.is_empty() {
+        true => vec![Scope::All],
+        false => namespaces.iter().cloned().map(Scope::Namespace).collect(),
+    }
+}
+
+fn follow<K>(
+    client: &Client,
+    scopes: &[Scope],
+    config: &watcher::Config,
+    groups: Groups<Decoded<K>>,
+) -> Follow<K>
 where
-    K: Lenient + Debug + Send + Sync + 'static,
+    K: Lenient + Resource<Scope = NamespaceResourceScope> + Debug + Send + Sync + 'static,
 {
-    let stream = watcher(Api::<Decoded<K>>::all(client.clone()), config).default_backoff();
-    Follow { index: Index::new(groups), stream: stream.boxed() }
+    let watch = |scope: &Scope| {
+        let api: Api<Decoded<K>> = match scope {
+            Scope::All => Api::all(client.clone()),
+            Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        };
+        (scope.clone(), watcher(api, config.clone()))
+    };
+    followed(scopes.iter().map(watch).collect(), groups)
+}
+
+fn followed<K, W>(watches: Vec<(Scope, W)>, groups: Groups<Decoded<K>>) -> Follow<K>
+where
+    K: Lenient + Send + Sync + 'static,
+    W: Stream<Item = watcher::Result<Event<Decoded<K>>>> + Send + 'static,
+{
+    let scopes: Vec<_> = watches.iter().map(|(scope, _)| scope.clone()).collect();
+    let streams = watches
+        .into_iter()
+        .map(|(scope, watch)| watch.default_backoff().map(move |event| (scope.clone(), event)).boxed());
+    Follow { index: Index::new(groups, &scopes), stream: select_all(streams).boxed() }
 }
 
 impl<K: Lenient + Send + Sync + 'static> Follow<K> {
     fn drive(self, tell: impl Fn(Told<'_, Decoded<K>>) + Send + 'static) -> Watch {
         let Self { index, mut stream } = self;
         async move {
-            while let Some(event) = stream.next().await {
+            while let Some((scope, event)) = stream.next().await {
                 match event {
                     Ok(Event::Apply(object)) => {
                         let (before, now) = index.apply(object);
@@ -291,18 +326,22 @@ impl<K: Lenient + Send + Sync + 'static> Follow<K> {
                         index.remove(&object);
                         tell(Told::Deleted(&object));
                     }
-                    Ok(Event::Init) => index.begin(),
+                    Ok(Event::Init) => index.begin(&scope),
                     Ok(Event::InitApply(object)) => {
                         let (before, now) = index.list(object);
                         say_unreadable(before.as_deref(), &now);
                     }
                     Ok(Event::InitDone) => {
-                        index.finish();
+                        index.finish(&scope);
                         tell(Told::Listed);
                     }
                     Err(error) => {
+                        let place = match &scope {
+                            Scope::All => String::new(),
+                            Scope::Namespace(namespace) => format!(" in namespace {namespace}"),
+                        };
                         warn!(
-                            "the watch of {} broke and is taken up again: {}",
+                            "the watch of {}{place} broke and is taken up again: {}",
                             K::plural(&()),
                             chain(&error)
                         );

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::run::root;
-use crate::{admission, guard, kustomize};
+use crate::{admission, guard, kustomize, rights};
 
 pub(crate) const OPERATOR: &str = "charts/graceful-operator";
 const CRDS: &str = "charts/graceful-crds";
@@ -84,6 +84,7 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     least_privilege(&chart)?;
     admission::check(server)?;
     kustomize::check::check(server).context("kustomize")?;
+    rights::check(server).context("the roles of an operator of some namespaces")?;
     guard::check(server)
 }
 

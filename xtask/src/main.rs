@@ -14,6 +14,7 @@ mod images;
 mod kills;
 mod kustomize;
 mod python;
+mod rights;
 mod run;
 mod test;
 

@@ -54,7 +54,7 @@ spec:
   policyName: {{ include "graceful.name" .root }}-{{ .name }}
   validationActions: [Deny]
   {{- $selector := deepCopy .root.Values.admissionPolicy.namespaceSelector }}
-  {{- with .root.Values.namespaces }}
+  {{- with .root.Values.watchNamespaces }}
   {{- $named := dict "key" "kubernetes.io/metadata.name" "operator" "In" "values" . }}
   {{- $selector = set $selector "matchExpressions" (append ($selector.matchExpressions | default list) $named) }}
   {{- end }}

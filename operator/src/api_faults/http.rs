@@ -99,6 +99,11 @@ impl Target {
 /// Answers one request.
 pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) -> Answer {
     let target = Target::of(&request);
+    // A Role in each namespace gives no right to ask for all.
+    let namespaced = !matches!(target.plural.as_str(), "nodes" | "namespaces");
+    if world.open().has_roles_alone && namespaced && target.namespace.is_empty() {
+        return refuse(403, "Forbidden");
+    }
     if target.watches() {
         return watch(world, target, dice);
     }

@@ -125,6 +125,7 @@ async fn a_deployment_that_cannot_be_read_stops_its_app_with_a_word() {
     stage.lost_nothing();
 }
 
+/// Keeps P7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_cannot_be_read_is_busy() {
     let mut stage = Stage::settled_with(24, spec(2)).await;
@@ -202,17 +203,20 @@ async fn what_an_app_costs_does_not_grow_with_the_number_of_apps() {
     assert!(each(listed_of_many, many) < 1.3 * each(listed_of_few, few));
 }
 
-/// Two operators in one cluster: each runs the apps of its own namespaces.
+/// Two operators in one cluster: each runs the apps of its own namespaces, and needs no right beyond them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_apps_of_another_operator_are_left_alone() {
     let mut stage = Stage::bare(51, 0);
     stage.world.write(|w| {
+        w.has_roles_alone = true;
         let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
             "metadata": {"name": "theirs"}, "spec": spec(1)});
         w.create("gracefulapps", "another", app).unwrap();
     });
     stage.begin(spec(1)).await;
     stage.until("our app serves", CALM, |s| s.settled("0", 1)).await;
+    stage.change(&template("1"));
+    stage.until("our app's rollout", CALM, |s| s.settled("1", 1)).await;
     let apps = stage.world.list("gracefulapps");
     let theirs = apps.iter().find(|app| app["metadata"]["name"] == "theirs").unwrap();
     assert!(theirs["status"].is_null() && theirs["metadata"]["finalizers"].is_null(), "{theirs}");

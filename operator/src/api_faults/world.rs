@@ -21,6 +21,8 @@ pub(super) struct Objects {
     /// version, plural, event.
     pub(super) log: Vec<(u64, String, Value)>,
     pub(super) admission: Admission,
+    /// The operator has rights in namespaces, and of what has none may read nodes.
+    pub(super) has_roles_alone: bool,
     /// Requests that were answered, watches apart.
     pub(super) calls: u64,
     /// Removals of Services that were denied.

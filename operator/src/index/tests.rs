@@ -11,7 +11,7 @@ fn pod(namespace: &str, name: &str, labels: &[&str], version: u32) -> Pod {
 }
 
 fn index() -> Index<Pod> {
-    Index::new(|pod| pod.labels().iter().map(|(k, v)| format!("{k}={v}")).collect())
+    Index::new(|pod| pod.labels().iter().map(|(k, v)| format!("{k}={v}")).collect(), &[Scope::All])
 }
 
 fn names(pods: &[Arc<Pod>]) -> Vec<String> {
@@ -53,14 +53,35 @@ fn a_list_changes_nothing_until_it_is_whole() {
     index.apply(pod("n", "a", &["app=x"], 1));
     index.apply(pod("n", "b", &["app=x"], 1));
     let kept = index.get("n", "a").unwrap();
-    index.begin();
+    index.begin(&Scope::All);
     index.list(pod("n", "a", &["app=x"], 1));
     assert_eq!(names(&index.group("n", "app=x")), ["a", "b"]);
     // A list that broke off: another begins.
-    index.begin();
+    index.begin(&Scope::All);
     index.list(pod("n", "a", &["app=x"], 1));
     index.list(pod("n", "c", &["app=x"], 2));
-    index.finish();
+    index.finish(&Scope::All);
     assert_eq!(names(&index.group("n", "app=x")), ["a", "c"]);
     assert!(Arc::ptr_eq(&kept, &index.get("n", "a").unwrap()), "what has not changed is not held twice");
+}
+
+#[test]
+fn a_list_of_one_namespace_leaves_the_others_as_they_are() {
+    let scopes = ["a", "b"].map(|namespace| Scope::Namespace(namespace.to_owned()));
+    let index = Index::new(|_| Vec::new(), &scopes);
+    let ready = || *index.0.listed.borrow();
+    for (scope, namespace) in scopes.iter().zip(["a", "b"]) {
+        assert!(!ready(), "{namespace} has yet to be listed");
+        index.begin(scope);
+        index.list(pod(namespace, "x", &[], 1));
+        index.finish(scope);
+    }
+    assert!(ready());
+    // Both at once: the one that is begun anew does not throw away what the other has shown so far.
+    index.begin(&scopes[0]);
+    index.list(pod("a", "y", &[], 2));
+    index.begin(&scopes[1]);
+    index.finish(&scopes[1]);
+    index.finish(&scopes[0]);
+    assert_eq!((names(&index.within("a")), names(&index.within("b"))), (vec!["y".to_owned()], vec![]));
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::decode::decode;
+use crate::index::Scope;
 
 const INTRO: &str = "# What the operator tells Prometheus\n\n\
     `GET /metrics` on port 8080, OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds. A metric about an app has\n\
@@ -158,10 +159,10 @@ fn of_an_app_that_is_not_planned_the_phase_alone_is_told() {
     assert_eq!(value("graceful_app_ended_by_others_total", "known", "").as_deref(), Some("1"), "{text}");
 }
 
-/// P8 tells of what is there: a namespace that was deleted kept its gauges for as long as the operator ran.
+/// P8: what is told of is there. A namespace that was deleted kept its gauges for as long as the operator ran.
 #[test]
 fn an_app_that_is_gone_has_no_series_whoever_told_of_it_last() {
-    let index = Index::new(|_| Vec::new());
+    let index = Index::new(|_| Vec::new(), &[Scope::All]);
     let decoded = |app: &GracefulApp| decode::<GracefulApp>(&serde_json::to_string(app).unwrap());
     let metrics = Metrics::new(Leadership::Sole);
     metrics.follow(index.clone());
@@ -181,7 +182,7 @@ fn an_app_that_is_gone_has_no_series_whoever_told_of_it_last() {
         "{text}"
     );
     // A list without it, after a watch that was away while it went.
-    index.begin();
-    index.finish();
+    index.begin(&Scope::All);
+    index.finish(&Scope::All);
     assert!(!metrics.text().contains("stays"));
 }
