@@ -5,12 +5,13 @@ use std::process::Stdio;
 
 use anyhow::{Context, bail};
 
-use crate::kustomize;
 use crate::run::{cargo, root};
+use crate::{kustomize, promises};
 
 /// Writes all generated files.
 pub(crate) fn write_all() -> anyhow::Result<()> {
-    for (path, content) in generated().into_iter().chain([openapi()?]) {
+    for (path, content) in generated().into_iter().chain([("docs/promises.md", promises::page()), openapi()?])
+    {
         let path = root().join(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -13,6 +13,7 @@ mod guard;
 mod images;
 mod kills;
 mod kustomize;
+mod promises;
 mod python;
 mod rights;
 mod run;

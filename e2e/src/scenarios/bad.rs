@@ -18,24 +18,24 @@ const SAID: Duration = Duration::from_secs(60);
 /// A correction is surged at once: no back-off and no deadline of the bad revision holds it up.
 const CORRECTED: Duration = Duration::from_secs(60);
 
-/// An image that cannot be pulled.
+/// P6, P8: an image that cannot be pulled.
 pub(super) async fn bad_image_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
     bad_then_good(scene, |app| app.image("graceful/nowhere:dev"), &["ImagePull", "ErrImage"]).await
 }
 
-/// A container that exits at once.
+/// P6, P8: a container that exits at once.
 pub(super) async fn crash_loop_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
     // The server refuses a range that runs backwards, and exits.
     bad_then_good(scene, |app| app.task_seconds("8-2"), &["CrashLoopBackOff", "Error"]).await
 }
 
-/// A misspelt field, which Kubernetes alone can know: the dry run names it.
+/// P8: a misspelt field, which Kubernetes alone can know: the dry run names it.
 pub(super) async fn unknown_field_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
     let misspelt = |app: AppSpec| app.set("/template/spec/containers/0/imagePulPolicy", "Always");
     bad_then_good(scene, misspelt, &["imagePulPolicy"]).await
 }
 
-/// A value that Kubernetes refuses: its own words are said.
+/// P8: a value that Kubernetes refuses: its own words are said.
 pub(super) async fn refused_template_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
     let refused = |app: AppSpec| app.set("/template/spec/containers/0/terminationMessagePolicy", "Nowhere");
     bad_then_good(scene, refused, &["terminationMessagePolicy"]).await

@@ -7,7 +7,7 @@ use crate::harness::app::AppSpec;
 use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, load};
 
-/// Hold: it waits on and says so, and nothing is lost.
+/// P1, P8: hold: it waits on and says so, and nothing is lost.
 pub(super) async fn deadline_hold(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given
@@ -24,7 +24,7 @@ pub(super) async fn deadline_hold(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Terminate: the pod is deleted at its deadline, and what is cut is counted: at least as many as the ledger misses.
+/// P1, P8: terminate: the pod is deleted at its deadline, and what is cut is counted: at least as many as the ledger misses.
 pub(super) async fn deadline_terminate(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     let spec = AppSpec::tasks(&scene.world).replicas(2).task_seconds("15-18");

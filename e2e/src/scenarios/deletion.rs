@@ -12,12 +12,12 @@ use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
 use crate::harness::{ROLLS, STARTS, load};
 
-/// `kubectl delete`.
+/// P1: `kubectl delete`.
 pub(super) async fn deletion_in_the_background(scene: &Scene) -> anyhow::Result<()> {
     deletion(scene, PropagationPolicy::Background).await
 }
 
-/// Argo CD's default: with ownerReferences the garbage collector would kill the pods at once.
+/// P1: Argo CD's default: with ownerReferences the garbage collector would kill the pods at once.
 pub(super) async fn deletion_in_the_foreground(scene: &Scene) -> anyhow::Result<()> {
     deletion(scene, PropagationPolicy::Foreground).await
 }

@@ -32,7 +32,7 @@ pub(super) async fn sqlite_container_killed_under_load(scene: &Scene) -> anyhow:
     Ok(())
 }
 
-/// The same to a pod that drains: it is not idle before the tasks of its first process have ended in its second.
+/// P1, P7: the same to a pod that drains: it is not idle before the tasks of its first process have ended in its second.
 pub(super) async fn sqlite_container_killed_in_mid_drain(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).replicas(2).task_seconds("8-10")).await?;

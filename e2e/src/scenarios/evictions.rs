@@ -23,7 +23,7 @@ const ANSWERED: Duration = Duration::from_secs(3);
 /// More than a task takes, so that whoever is evicted can finish.
 const GRACE: u32 = 30;
 
-/// Autoscalers see which pods are busy; an eviction of one waits, and one of an idle pod does not.
+/// P2: autoscalers see which pods are busy; an eviction of one waits, and one of an idle pod does not.
 pub(super) async fn held_while_busy(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     let spec = AppSpec::tasks(&scene.world).replicas(2).set("/disruption", "HoldWhileBusy").grace(GRACE);

@@ -17,7 +17,7 @@ use crate::wire::LoadSpec;
 /// The app's whole program.
 const PROGRAM: &str = include_str!("../../assets/foreign.py");
 
-/// Drained by its own queue length and SIGTERM, then replaced by the task server in one step: each pod is asked in the
+/// P1: drained by its own queue length and SIGTERM, then replaced by the task server in one step: each pod is asked in the
 /// language of its own revision.
 pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();

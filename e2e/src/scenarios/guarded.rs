@@ -17,7 +17,7 @@ use crate::harness::{ROLLS, STARTS, charts, load};
 /// A ReplicaSet that was scaled or deleted would have ended pods within a second.
 const WOULD_SHOW: Duration = Duration::from_secs(5);
 
-/// Under load, with tasks that the grace period would cut: every way to end the pods of a child is refused, and none ends.
+/// P1: under load, with tasks that the grace period would cut: every way to end the pods of a child is refused, and none ends.
 pub(super) async fn children_are_guarded(scene: &Scene) -> anyhow::Result<()> {
     let (given, _, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).task_seconds("8-12")).await?;

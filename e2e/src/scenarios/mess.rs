@@ -35,7 +35,7 @@ class Fill(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(('', 8099), Fill).serve_forever()
 ";
 
-/// The record of an evicted pod stays, and must count for nothing: in scaling, in a rollout, in a deletion.
+/// P1, P6: the record of an evicted pod stays, and must count for nothing: in scaling, in a rollout, in a deletion.
 pub(super) async fn evicted_pod_counts_for_nothing(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     let mut spec = AppSpec::tasks(&scene.world).replicas(2);
@@ -96,7 +96,7 @@ pub(super) async fn evicted_pod_counts_for_nothing(scene: &Scene) -> anyhow::Res
     .await
 }
 
-/// The count is in a container that crashes again and again; the worker beside it is busy, and knows nothing of drains.
+/// P1, P7: the count is in a container that crashes again and again; the worker beside it is busy, and knows nothing of drains.
 pub(super) async fn side_container_crashes_beside_a_busy_worker(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     let mut spec = AppSpec::tasks(&scene.world).replicas(2).task_seconds("12-15");
@@ -169,7 +169,7 @@ pub(super) async fn revision_that_never_worked_then_its_correction(scene: &Scene
     Ok(())
 }
 
-/// A policy engine that adds an annotation to the pod template of each Deployment that is written: no write of ours carries it in.
+/// P1, P6: a policy engine that adds an annotation to the pod template of each Deployment that is written: no write of ours carries it in.
 pub(super) async fn policy_engine_that_mutates(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).replicas(2)).await?;
@@ -202,7 +202,7 @@ pub(super) async fn policy_engine_that_mutates(scene: &Scene) -> anyhow::Result<
     installed.remove_after(scene, judged.await).await
 }
 
-/// A change freeze: no Deployment may be scaled. Nothing is ended that could not be taken back; after it all goes on by itself.
+/// P1, P8: a change freeze: no Deployment may be scaled. Nothing is ended that could not be taken back; after it all goes on by itself.
 pub(super) async fn change_freeze_on_scales(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world)).await?;

@@ -12,7 +12,7 @@ use crate::harness::charts;
 use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, load};
 
-/// `kubectl drain` of a node with busy pods of two apps, one of them in mid-rollout: it ends by itself, and nothing is lost.
+/// P1, P3: `kubectl drain` of a node with busy pods of two apps, one of them in mid-rollout: it ends by itself, and nothing is lost.
 pub(super) async fn node_drained(scene: &Scene) -> anyhow::Result<()> {
     let node = node(scene).await?;
     let other =
@@ -46,7 +46,7 @@ async fn both_drained(scene: &Scene, other: &Scene, node: &str) -> anyhow::Resul
     other.check_promises().await
 }
 
-/// A node that is uncordoned half-way keeps its pods: those that drain go back to work, and what was made in their place goes.
+/// P6: a node that is uncordoned half-way keeps its pods: those that drain go back to work, and what was made in their place goes.
 pub(super) async fn node_uncordoned_half_way(scene: &Scene) -> anyhow::Result<()> {
     let node = node(scene).await?;
     let result = called_off(scene, &node).await;
@@ -75,7 +75,7 @@ async fn called_off(scene: &Scene, node: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A node that is kept is left alone, and it is said. While no operator runs an eviction waits, and goes on when one is back.
+/// P4, P8: a node that is kept is left alone, and it is said. While no operator runs an eviction waits, and goes on when one is back.
 pub(super) async fn node_kept_then_drained_by_an_operator_that_was_away(scene: &Scene) -> anyhow::Result<()> {
     let node = node(scene).await?;
     let result = kept_then_drained(scene, &node).await;
@@ -122,7 +122,7 @@ async fn kept_then_drained(scene: &Scene, node: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A spot instance that is taken back: its pods take no new clients from then on, budget or not, and finish what they have.
+/// P3, P8: a spot instance that is taken back: its pods take no new clients from then on, budget or not, and finish what they have.
 pub(super) async fn node_that_dies_soon(scene: &Scene) -> anyhow::Result<()> {
     let node = node(scene).await?;
     let result = dies_soon(scene, &node).await;

@@ -20,7 +20,7 @@ const KILLS: u32 = 10;
 /// Between kills: from the middle of a reconcile to several drains later.
 const MOMENTS_MS: std::ops::Range<u64> = 200..5_000;
 
-/// Killed without grace at seeded moments, again and again, while rollouts go on: nothing is lost and it ends right.
+/// P1: killed without grace at seeded moments, again and again, while rollouts go on: nothing is lost and it ends right.
 pub(super) async fn operator_killed_during_rollouts(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world)).await?;

@@ -8,7 +8,7 @@ use crate::harness::app::AppSpec;
 use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, load};
 
-/// A new revision replaces the old one; clients notice nothing, and every accepted task finishes.
+/// P1, P3: a new revision replaces the old one; clients notice nothing, and every accepted task finishes.
 pub(super) async fn rollout(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world)).await?;
@@ -19,7 +19,7 @@ pub(super) async fn rollout(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No grace period of 6 s could save tasks of 12–15 s: only a pod that is deleted when it is idle does.
+/// P1: no grace period of 6 s could save tasks of 12–15 s: only a pod that is deleted when it is idle does.
 pub(super) async fn tasks_longer_than_the_grace_period(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given
@@ -32,7 +32,7 @@ pub(super) async fn tasks_longer_than_the_grace_period(scene: &Scene) -> anyhow:
     Ok(())
 }
 
-/// Without room for a surge an old pod goes first, and no more than one at a time.
+/// P3: without room for a surge an old pod goes first, and no more than one at a time.
 pub(super) async fn max_surge_zero(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).rollout("maxSurge", 0).rollout("maxUnavailable", 1)).await?;
@@ -43,7 +43,7 @@ pub(super) async fn max_surge_zero(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A third template arrives while the second is being rolled out: three revisions at once, and the newest wins.
+/// P1, P3: a third template arrives while the second is being rolled out: three revisions at once, and the newest wins.
 pub(super) async fn change_in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).task_seconds("5-8")).await?;
@@ -59,7 +59,7 @@ pub(super) async fn change_in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Back to the first template in mid-rollout: its pods that still drain are warm, and return to serving as they are.
+/// P1: back to the first template in mid-rollout: its pods that still drain are warm, and return to serving as they are.
 pub(super) async fn back_to_the_first_template(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     // Long tasks keep the drained pods alive until the rollback comes.

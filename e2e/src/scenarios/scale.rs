@@ -14,7 +14,7 @@ use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, STARTS, load};
 use crate::wire::LoadSpec;
 
-/// The idle pod is the oldest: a ReplicaSet left to itself would take one of the two that are busy.
+/// P1: the idle pod is the oldest: a ReplicaSet left to itself would take one of the two that are busy.
 pub(super) async fn scale_down_takes_the_idle_pod(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).replicas(1).task_seconds("15-20")).await?;
@@ -57,7 +57,7 @@ async fn in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `kubectl scale` in mid-rollout: fewer replicas and the new template, and nothing lost on the way.
+/// P1, P3: `kubectl scale` in mid-rollout: fewer replicas and the new template, and nothing lost on the way.
 pub(super) async fn kubectl_scale_in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
     let (.., then) = scene.steps();
     in_mid_rollout(scene).await?;
@@ -73,7 +73,7 @@ pub(super) async fn kubectl_scale_in_mid_rollout(scene: &Scene) -> anyhow::Resul
     Ok(())
 }
 
-/// A HorizontalPodAutoscaler writes the scale subresource in mid-rollout: its maximum is below what is there.
+/// P1, P3: A HorizontalPodAutoscaler writes the scale subresource in mid-rollout: its maximum is below what is there.
 pub(super) async fn autoscaler_scales_in_mid_rollout(scene: &Scene) -> anyhow::Result<()> {
     let (.., then) = scene.steps();
     in_mid_rollout(scene).await?;
@@ -99,7 +99,7 @@ pub(super) async fn autoscaler_scales_in_mid_rollout(scene: &Scene) -> anyhow::R
     Ok(())
 }
 
-/// To zero and back: the last pod drains too, and new ones serve again.
+/// P1: to zero and back: the last pod drains too, and new ones serve again.
 pub(super) async fn to_zero_and_back(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world).replicas(2)).await?;

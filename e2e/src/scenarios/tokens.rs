@@ -14,7 +14,7 @@ use crate::harness::{ROLLS, charts, load};
 /// As the chart names it.
 const SECRET: &str = "graceful-operator-drain-keys";
 
-/// Whoever is not the operator gets a 401, before and after keys are rotated; the operator drains as ever, and no pod restarts for it.
+/// P1, P5: whoever is not the operator gets a 401, before and after keys are rotated; the operator drains as ever, and no pod restarts for it.
 pub(super) async fn only_the_operator_drains(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world)).await?;
@@ -37,7 +37,7 @@ pub(super) async fn only_the_operator_drains(scene: &Scene) -> anyhow::Result<()
     Ok(())
 }
 
-/// The keys are lost: pods of before refuse what is signed with the new ones. It is said, and they go by their quiet zero.
+/// P1, P8: the keys are lost: pods of before refuse what is signed with the new ones. It is said, and they go by their quiet zero.
 pub(super) async fn lost_keys_hold_nobody(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     // Nobody can close their admission: what slips in drains itself, for which the hook needs its time.

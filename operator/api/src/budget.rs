@@ -87,6 +87,7 @@ mod tests {
         (budget.surge, budget.unavailable)
     }
 
+    /// Keeps P3.
     #[test]
     fn surge_rounds_up_and_unavailable_down() {
         assert_eq!(resolved(3, &percent("25%"), &percent("25%")), (1, 0));
@@ -95,6 +96,7 @@ mod tests {
         assert_eq!(resolved(3, &percent("150%"), &IntOrString::Int(2)), (5, 2));
     }
 
+    /// Keeps P3.
     #[test]
     fn both_rounded_to_nothing_means_one_unavailable() {
         assert_eq!(resolved(3, &IntOrString::Int(0), &percent("10%")), (0, 1));

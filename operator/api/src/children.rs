@@ -163,6 +163,7 @@ mod tests {
         })
     }
 
+    /// Keeps P1.
     #[test]
     fn no_child_is_owned_so_that_no_garbage_collector_kills_a_busy_pod() {
         let app = tasks(&spec());

@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// Golden: Deployments in users' clusters carry exactly this text. It stays so where `whenAbsent` is not used (P5).
+    /// P5: golden: Deployments in users' clusters carry exactly this text. It stays so where `whenAbsent` is not used (P5).
     #[test]
     fn an_annotation_written_today_is_read_by_every_later_version() {
         let text = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Sigterm","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;

@@ -97,7 +97,7 @@ mod tests {
         RevisionHash::of(&Template(value)).0
     }
 
-    /// Golden: a change here would roll every app of every user when the operator is upgraded (P5).
+    /// P5: golden: a change here would roll every app of every user when the operator is upgraded (P5).
     #[test]
     fn an_operator_upgrade_renames_no_revision() {
         let template = json!({

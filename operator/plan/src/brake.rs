@@ -101,6 +101,7 @@ mod tests {
         fixture::observed(fixture::app(replicas, fixture::policy(graceful_api::Signal::Http)))
     }
 
+    /// Keeps P6, P8.
     #[test]
     fn an_app_that_gets_nowhere_goes_on_slowly() {
         let (mut brake, seen) = (Brake::default(), app(3));

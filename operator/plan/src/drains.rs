@@ -381,6 +381,7 @@ mod tests {
         Contact { quiet: Some(quiet), ..said(0, 0, true) }
     }
 
+    /// Keeps P1, P7.
     #[test]
     fn idle_is_one_answer_that_says_all_of_it() {
         let judge = |contact| judged(Signal::Http, OnDeadline::Hold, contact, 10);
@@ -391,7 +392,7 @@ mod tests {
         assert_eq!(judge(Contact::default()), Progress::Busy, "silence");
     }
 
-    /// A process that keeps its epoch over a restart says at once what its predecessor would have said, and has lost what that one had.
+    /// P1, P7: a process that keeps its epoch over a restart says at once what its predecessor would have said, and has lost what that one had.
     #[test]
     fn a_restarted_process_is_idle_only_once_it_was_told() {
         let untold = Contact { acknowledged: None, ..said(0, 7, false) };
@@ -400,6 +401,7 @@ mod tests {
         assert_eq!(judged(Signal::Http, OnDeadline::Hold, of_another, 10), Progress::Busy);
     }
 
+    /// Keeps P7.
     #[test]
     fn one_of_several_processes_does_not_speak_for_the_pod() {
         let several = Contact { several: true, ..said(0, 7, false) };
@@ -453,6 +455,7 @@ mod tests {
         assert_eq!((from(0), from(30)), (at(10), at(40)));
     }
 
+    /// Keeps P7.
     #[test]
     fn a_lone_zero_is_not_idle() {
         let judge = |contact| judged(Signal::Sigterm, OnDeadline::Hold, contact, 12);
@@ -462,6 +465,7 @@ mod tests {
         assert_eq!(judge(zeros(3, 5, 10)), Progress::MayEnd(Proof::Quiet { epoch: EPOCH }));
     }
 
+    /// Keeps P1.
     #[test]
     fn work_that_waits_in_a_volume_for_its_next_start_is_not_handed_over() {
         let judge = |container| {
@@ -523,11 +527,13 @@ mod tests {
         assert_eq!(last_word(mark, policy), Timestamp::MAX);
     }
 
+    /// Keeps P7.
     #[test]
     fn an_old_quiet_is_not_a_quiet() {
         assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, zeros(9, 5, 20), 40), Progress::Busy);
     }
 
+    /// Keeps P1.
     #[test]
     fn a_restarted_operator_asks_once_more_before_it_cuts() {
         let unheard = |now| judged(Signal::Http, OnDeadline::Terminate, Contact::default(), now);

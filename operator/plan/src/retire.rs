@@ -167,6 +167,7 @@ mod tests {
         DrainPolicy { signal, linger_seconds: 3, quiet_seconds: 5, deadline_seconds, on_deadline }
     }
 
+    /// Keeps P1.
     #[test]
     fn a_pod_that_was_put_back_is_never_deleted() {
         let go = Verdict::Go { scale_to: 2, grace_seconds: None };
@@ -177,6 +178,7 @@ mod tests {
         assert!(matches!(check(None, IDLE, 3, 2), Verdict::Void(_)));
     }
 
+    /// Keeps P1.
     #[test]
     fn replicas_never_fall_below_the_pods_that_live_on() {
         let scale_to = |replicas, others| match check(Some(&draining("a")), IDLE, replicas, others) {
@@ -204,6 +206,7 @@ mod tests {
         assert!(matches!(check(Some(&lost), proof, 1, 0), Verdict::Void(_)), "nobody hears its kubelet");
     }
 
+    /// Keeps P1.
     #[test]
     fn a_scale_comes_first_only_where_a_wrong_choice_loses_nothing() {
         let may = |proof, as_well: &[(PodUid, Proof)], policy, live: &[Pod]| {

@@ -53,7 +53,7 @@ impl Drop for Two {
     }
 }
 
-/// P1 and P3 over a hand-over in the midst of each rollout, by a stop and by a death in turns.
+/// P1, P3: a hand-over in the midst of each rollout, by a stop and by a death in turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_leadership_changes_hands() {
     let mut stage = Stage::bare(31, 4);

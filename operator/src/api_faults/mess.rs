@@ -114,7 +114,7 @@ async fn pods_that_may_not_be_written_are_left_alone() {
     stage.lost_nothing();
 }
 
-/// P6 with two seconds a call: it gets there, kills nobody busy and does not loop.
+/// P6: with two seconds a call it gets there, kills nobody busy and does not loop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_that_takes_long_gets_there() {
     let mut stage = Stage::settled_with(36, spec(2)).await;

@@ -324,7 +324,6 @@ pub(super) fn template(try_: &str) -> Value {
     json!({"spec": {"template": {"metadata": {"labels": {"try": try_}}}}})
 }
 
-/// P1, P3 and P6: rollouts, a rollback in their midst, scaling, and a deletion, while calls fail, lie and linger, and the operator dies.
 async fn faults(seed: u64) {
     let mut stage = Stage::set(seed, 12, spec(3)).await;
     let limits = |serving, pods| Limits { serving, pods, kills: true };
@@ -360,6 +359,7 @@ async fn faults(seed: u64) {
     stage.lost_nothing();
 }
 
+/// P1, P3, P6: rollouts, a rollback in their midst, scaling, and a deletion, while calls fail, lie and linger, and the operator dies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_calls_fail_and_the_operator_dies() {
     // Side by side: they mostly wait.

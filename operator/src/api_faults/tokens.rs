@@ -97,7 +97,7 @@ fn given(stage: &Stage, try_: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// P1, P3 and P5, with pods that verify, calls that fail, and an operator that dies.
+/// P1, P3, P5: pods that verify, calls that fail, and an operator that dies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_that_verify_are_drained_over_a_rotation_and_none_is_restarted() {
     let mut stage = stage(41, 8).await;

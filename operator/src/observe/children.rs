@@ -195,6 +195,7 @@ mod tests {
         Standing::Ours(child, Vec::new())
     }
 
+    /// Keeps P6.
     #[test]
     fn defaults_of_the_api_server_are_no_difference() {
         let wanted = Wanted::new(&service(&json!({"ports": [{"port": 80}], "selector": {"a": "b"}})));

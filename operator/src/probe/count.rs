@@ -53,6 +53,7 @@ mod tests {
         assert_eq!(from_float("x", -0.0).unwrap(), 0);
     }
 
+    /// Keeps P7.
     #[test]
     fn anything_else_is_busy() {
         for value in [

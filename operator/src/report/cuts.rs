@@ -168,6 +168,7 @@ mod tests {
         }
     }
 
+    /// Keeps P8.
     #[test]
     fn a_cut_counts_once_whether_or_not_its_answer_came() {
         let mut cuts = Cuts::default();

@@ -32,7 +32,7 @@ async fn call(app: &Router, path: &str) -> Response {
     app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()
 }
 
-/// Threads race through the gate while another drains and resumes, and one watches: an answer that says idle, seen
+/// P1, P7: threads race through the gate while another drains and resumes, and one watches: an answer that says idle, seen
 /// while something admitted runs, is the loss that this crate exists to prevent. `running` is raised after admission
 /// and lowered before the guard goes, so that a count above zero is always of guarded work.
 #[test]
@@ -87,6 +87,7 @@ fn idle_is_never_reported_while_something_admitted_runs() {
     assert_eq!(drain.status().in_flight, InFlight::default(), "all were counted out");
 }
 
+/// Keeps P1.
 #[tokio::test]
 async fn a_request_counts_until_its_body_has_ended() {
     let drain = drain();

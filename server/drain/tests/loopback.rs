@@ -78,6 +78,7 @@ async fn a_session_that_panics_is_counted_out() {
     drain.disconnected().await;
 }
 
+/// Keeps P1.
 #[tokio::test]
 async fn sockets_outlive_the_drain_and_are_told_at_the_end() {
     let drain = drain();
@@ -122,6 +123,7 @@ async fn farewells_are_spread() {
     assert!(last - first > Duration::from_millis(100), "{first:?} to {last:?}");
 }
 
+/// Keeps P2.
 #[tokio::test]
 async fn pre_stop_starts_the_drain_and_returns_when_idle() {
     let drain = drain();

@@ -97,6 +97,7 @@ async fn epochs_only_go_up() {
     assert!(body["detail"].as_str().unwrap().contains("9007199254740991"), "{body}");
 }
 
+/// Keeps P2.
 #[tokio::test]
 async fn sigterm_cannot_be_resumed() {
     let (drain, routes) = pod();

@@ -19,6 +19,7 @@ fn env() -> [Value; 2] {
         .map(|(name, path)| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}))
 }
 
+/// Keeps P2, P4.
 #[test]
 fn a_plain_template_gets_labels_env_hook_and_grace() {
     let app = validated(&json!({
@@ -84,7 +85,7 @@ fn what_the_user_wrote_is_never_overridden_and_unknown_fields_stay() {
     assert_eq!(pod_template(&app, None), expected);
 }
 
-/// In every container, since the one that is asked may become another without a new revision; and no reason to say that anything differs, or to restart
+/// P5: in every container, since the one that is asked may become another without a new revision; and no reason to say that anything differs, or to restart
 /// anything (P5).
 #[test]
 fn keys_are_an_env_variable_and_no_part_of_the_revision() {
@@ -102,7 +103,7 @@ fn keys_are_an_env_variable_and_no_part_of_the_revision() {
     assert_eq!(baked_in_differences(&app, &written), [""; 0]);
 }
 
-/// From birth, since it may be busy before anybody has asked it.
+/// P7: from birth, since it may be busy before anybody has asked it.
 #[test]
 fn a_pod_that_is_held_while_busy_is_born_busy() {
     let app = validated(&json!({
@@ -159,6 +160,7 @@ fn what_the_api_server_fills_in_is_no_difference() {
     assert_eq!(baked_in_differences(&app, &written), Vec::<String>::new());
 }
 
+/// Keeps P8.
 #[test]
 fn what_is_baked_into_running_pods_and_differs_is_said() {
     let template = json!({"spec": {"containers": [

@@ -360,7 +360,7 @@ fn weather() -> impl Strategy<Value = Weather> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// P1's ground: whatever the network, the scheduler and the clocks do, two never lead at once; and once all is calm, one does.
+    /// P1: whatever the network, the scheduler and the clocks do, two never lead at once; and once all is calm, one does.
     #[test]
     fn two_never_lead_and_one_will(
         clocks in prop::collection::vec((prop_oneof![Just(1_000_u64), Just(2_100_u64), 1_000..2_100_u64], 0..10_000_000_u64), 2..=3),

@@ -28,6 +28,7 @@ fn with_container(state: &Value) -> Containers {
     parsed(&json!({"phase": "Running", "containerStatuses": [status]})).containers
 }
 
+/// Keeps P7.
 #[test]
 fn silence_about_the_container_is_not_idleness() {
     let taken_up = json!({"startTime": "2026-01-01T00:00:02Z"});
@@ -125,6 +126,7 @@ fn the_drain_is_read_from_the_pod_or_not_at_all() {
     }
 }
 
+/// Keeps P7.
 #[test]
 fn a_pod_that_cannot_be_read_may_be_busy_and_does_not_serve() {
     let mut pod = serde_json::to_value(object(&json!({"phase": "Pending"}))).unwrap();

@@ -120,6 +120,7 @@ async fn nobody_there_is_refused() {
     assert_eq!(class(address).await, "refused");
 }
 
+/// Keeps P7.
 #[tokio::test]
 async fn silence_meets_the_deadline() {
     let address = serving(|stream| async move {

@@ -71,6 +71,7 @@ fn a_total_below_its_parts_is_busy() {
     assert_eq!(class(&status(|s| s["inFlight"]["total"] = json!(0))), "not_protocol");
 }
 
+/// Keeps P7.
 #[test]
 fn what_is_no_drain_status_is_busy() {
     for body in ["", "NaN", "{", "<html>", "\u{0}"] {
@@ -120,7 +121,7 @@ fn metric(body: &[u8]) -> Result<Reading, AskError> {
 }
 
 proptest! {
-    /// Whatever a pod sends, it is either a count below 2^53 or an error.
+    /// P7: whatever a pod sends, it is either a count below 2^53 or an error.
     #[test]
     fn hostile_bytes_are_read_without_a_panic(body in proptest::collection::vec(any::<u8>(), 0..512)) {
         for reading in [graceful(&body, &uid()), json_pointer(&body, "/n"), metric(&body)].into_iter().flatten() {
@@ -135,7 +136,7 @@ proptest! {
         }
     }
 
-    /// A status of a pod with three in flight, cut or with one byte changed, is never zero.
+    /// P7: a status of a pod with three in flight, cut or with one byte changed, is never zero.
     #[test]
     fn a_damaged_status_is_never_zero(at in 0usize..400, cut: bool, byte: u8) {
         let mut body = status(|_| ());

@@ -72,6 +72,7 @@ fn an_absent_metric_is_zero_only_on_a_page_that_is_surely_whole() {
     assert_eq!(zero("up 1\n# EOF\n", false), Ok(0));
 }
 
+/// Keeps P7.
 #[test]
 fn what_is_not_a_count_is_busy() {
     for value in ["NaN", "+Inf", "-Inf", "-1", "0.5", "1e308"] {
@@ -148,7 +149,7 @@ proptest! {
 }
 
 proptest! {
-    /// A page of a pod with seven in flight, cut or with one byte changed, is seven, another count, or an error; never zero.
+    /// P7: a page of a pod with seven in flight, cut or with one byte changed, is seven, another count, or an error; never zero.
     #[test]
     fn a_damaged_page_is_never_zero(at in 0usize..200, cut: bool, byte: u8, framed: bool, zero: bool) {
         const BUSY: &[u8] = b"up 1\nqueue_length{state=\"running\"} 7\nqueue_length{state=\"queued\"} 12\nhttp_seconds_sum 0.5\n";

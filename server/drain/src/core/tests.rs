@@ -11,6 +11,7 @@ fn core() -> (Core, impl Fn(f64) -> Instant) {
     (Core::new(), move |seconds| start + Duration::from_secs_f64(seconds))
 }
 
+/// Keeps P7.
 #[test]
 fn a_lone_zero_is_not_idle() {
     let (mut core, at) = core();
@@ -22,6 +23,7 @@ fn a_lone_zero_is_not_idle() {
     assert_eq!((core.idle(), core.state()), (true, State::Idle));
 }
 
+/// Keeps P1.
 #[test]
 fn the_latch_is_on_time_without_a_timer() {
     let (mut core, at) = core();
@@ -31,6 +33,7 @@ fn the_latch_is_on_time_without_a_timer() {
     assert_eq!(core.state(), State::Draining);
 }
 
+/// Keeps P1.
 #[test]
 fn past_the_latch_only_what_is_counted_can_count_more() {
     let (mut core, at) = core();
@@ -56,6 +59,7 @@ fn the_same_epoch_changes_nothing_and_an_older_one_is_refused() {
     assert_eq!(core.resume(7, at(1.0)), Err(Conflict::Stale { asked: 7, seen: 7 }));
 }
 
+/// Keeps P1.
 #[test]
 fn a_late_drain_cannot_undo_a_resume() {
     let (mut core, at) = core();
@@ -89,6 +93,7 @@ fn a_newer_epoch_keeps_the_latch_closed_and_never_shortens_a_linger() {
     assert_eq!((core.accepting(), core.epoch()), (false, 4), "a closed door is not opened again");
 }
 
+/// Keeps P2.
 #[test]
 fn sigterm_is_final() {
     let (mut core, at) = core();
@@ -98,6 +103,7 @@ fn sigterm_is_final() {
     assert_eq!((core.state(), core.accepting()), (State::Terminating, false), "an idle pod lingers no more");
 }
 
+/// Keeps P2.
 #[test]
 fn sigterm_lingers_unless_the_door_is_closed_already() {
     let (mut core, at) = core();
