@@ -64,7 +64,8 @@ pub trait Kind: Send + Sync + 'static {
 
     /// One attempt. It is dropped at its next `.await` when its time is over, when its task was taken over by another
     /// pod, and a few seconds after a client cancelled it; [`Running::cancelled`] tells beforehand. A panic is a failure
-    /// like any other. What blocks a thread belongs on [`tokio::task::spawn_blocking`].
+    /// like any other. What blocks a thread belongs on [`tokio::task::spawn_blocking`], with a clone of `task`: until the
+    /// last clone is dropped the attempt is in flight, and the next one is not begun.
     fn run(
         &self,
         input: Self::Input,

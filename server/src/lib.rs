@@ -30,6 +30,7 @@ pub mod run;
 pub mod runner;
 pub mod running;
 pub mod sleep;
+mod tally;
 pub mod trace;
 mod volume;
 

@@ -108,6 +108,7 @@ pub struct Metrics {
     finished: Family<Label, Counter>,
     retries: Counter,
     lost: Counter,
+    overrunning: Family<KindLabel, Gauge>,
     refused: Family<Label, Counter>,
     reports: Family<Label, Counter>,
     trouble: Family<Label, Counter>,
@@ -135,6 +136,7 @@ impl Default for Metrics {
             finished: Family::default(),
             retries: Counter::default(),
             lost: Counter::default(),
+            overrunning: Family::default(),
             refused: Family::default(),
             reports: Family::default(),
             trouble: Family::default(),
@@ -156,6 +158,16 @@ impl Default for Metrics {
     }
 }
 
+/// Work that runs on after its attempt is over.
+#[derive(Debug)]
+pub struct Overrunning(Gauge);
+
+impl Drop for Overrunning {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Metrics {
     fn register(&self, to: &mut Registry) {
         let Self { accepted, finished, retries, lost, waited, ran, .. } = self;
@@ -167,6 +179,9 @@ impl Metrics {
         to.register_with_unit("task_wait", help, Unit::Seconds, waited.clone());
         let help = "Time that an attempt ran, by kind";
         to.register_with_unit("task_duration", help, Unit::Seconds, ran.clone());
+
+        let help = "Attempts that are over and whose work still runs, on a thread of its own or without an await, by kind";
+        to.register("task_attempts_overrunning", help, self.overrunning.clone());
 
         let Self { refused, reports, trouble, slow_clients, .. } = self;
         to.register("requests_refused", "Submits and sockets refused, by reason", refused.clone());
@@ -215,6 +230,14 @@ impl Metrics {
     /// An attempt began, so long after its task was due.
     pub fn started(&self, kind: &str, waited: Duration) {
         self.waited.get_or_create(&[("kind", kind.to_owned())]).observe(waited.as_secs_f64());
+    }
+
+    /// An attempt is over, and its work runs on until the guard is dropped.
+    #[must_use]
+    pub fn overrunning(&self, kind: &str) -> Overrunning {
+        let gauge = self.overrunning.get_or_create(&[("kind", kind.to_owned())]).clone();
+        gauge.inc();
+        Overrunning(gauge)
     }
 
     /// An attempt ended, however it did.

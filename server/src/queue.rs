@@ -14,12 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use graceful_drain::{Drain, RequestGuard, Scheduled, TaskGuard};
+use graceful_drain::{Drain, RequestGuard, TaskGuard};
 use graceful_store::{
-    Counts, Delayed, Hold, NewTask, OpenError, Owned, StoreError, StoreSettings, Submitted, TaskStore,
-    Unavailable, postgres, sqlite,
+    Counts, Hold, NewTask, OpenError, StoreError, StoreSettings, Submitted, TaskStore, Unavailable, postgres,
+    sqlite,
 };
-use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -28,6 +27,7 @@ use uuid::Uuid;
 use crate::config::Engine;
 use crate::metrics::Metrics;
 use crate::pauses::{self, Pauses};
+use crate::tally::Tally;
 use crate::volume;
 
 /// A store that was well for so long starts again with the first pause.
@@ -39,6 +39,7 @@ pub type Opener = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn TaskStore>, 
 /// The durable queue, whether it can be reached just now or not.
 #[derive(Debug)]
 pub struct Queue {
+    tally: Arc<Tally>,
     current: watch::Sender<Option<Arc<dyn TaskStore>>>,
     damaged: Notify,
     ready: AtomicBool,
@@ -55,11 +56,9 @@ impl Queue {
         drain: Drain,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let counts = drain.clone();
-        settings.owned = Arc::new(move |Owned { queued, running, delayed }| {
-            counts.set_scheduled(delayed.and_then(scheduled));
-            counts.set_tasks(queued, running);
-        });
+        let tally = Tally::new(drain.clone());
+        let counts = tally.clone();
+        settings.owned = Arc::new(move |owned| counts.owned(owned));
         let shared = match &engine {
             Engine::Sqlite(folder) => {
                 info!(folder = %folder.display(), "the queue is in a file of this process's own");
@@ -81,10 +80,10 @@ impl Queue {
                 })
             })
         });
-        Self::keep(opener, shared, drain, metrics, unknown)
+        Self::keep_with(opener, shared, drain, metrics, unknown, tally)
     }
 
-    /// Like [`Queue::open`], of any store.
+    /// Like [`Queue::open`], of any store. What it owns is not in the drain's counts.
     #[must_use]
     pub fn keep(
         open: Opener,
@@ -93,7 +92,20 @@ impl Queue {
         metrics: Arc<Metrics>,
         unknown: Option<TaskGuard>,
     ) -> Arc<Self> {
+        let tally = Tally::new(drain.clone());
+        Self::keep_with(open, shared, drain, metrics, unknown, tally)
+    }
+
+    fn keep_with(
+        open: Opener,
+        shared: bool,
+        drain: Drain,
+        metrics: Arc<Metrics>,
+        unknown: Option<TaskGuard>,
+        tally: Arc<Tally>,
+    ) -> Arc<Self> {
         let queue = Arc::new(Self {
+            tally,
             current: watch::Sender::new(None),
             damaged: Notify::new(),
             ready: AtomicBool::new(false),
@@ -148,6 +160,11 @@ impl Queue {
         self.ready.load(Ordering::Relaxed)
     }
 
+    /// Where attempts that run are counted.
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
     /// Whether tasks that wait are the cluster's, and not this process's own.
     #[must_use]
     pub fn shared(&self) -> bool {
@@ -183,11 +200,6 @@ impl Queue {
             }
         }
     }
-}
-
-/// A time that no calendar has is not told.
-fn scheduled(Delayed { tasks, next }: Delayed) -> Option<Scheduled> {
-    Some(Scheduled { tasks, next: Timestamp::from_millisecond(next).ok()? })
 }
 
 /// A file that is damaged must be let go of, so that a sound one can take its place. A shared database is mended where it

@@ -14,7 +14,8 @@ use crate::trace::Traceparent;
 /// Progress goes to disk and to all who watch; what is longer belongs elsewhere, with a link to it here.
 const LONGEST_PROGRESS: usize = 16 * 1024;
 
-/// One attempt at one task, from inside. Clones are the same attempt: move one to a blocking thread.
+/// One attempt at one task, from inside. Clones are the same attempt: move one to a blocking thread. The attempt is in
+/// flight, with its place and its lease, until the last of them is dropped.
 #[derive(Debug, Clone)]
 pub struct Running(Arc<Attempt>);
 
@@ -24,6 +25,7 @@ struct Attempt {
     max_attempts: u16,
     client_id: Option<String>,
     parent: Option<Traceparent>,
+    /// Its receivers learn by its drop that nothing of the attempt runs any more.
     progress: watch::Sender<Option<String>>,
     cancel: CancellationToken,
 }

@@ -7,7 +7,7 @@
 mod pod;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceExt;
+use uuid::Uuid;
 
 /// Does what its input says.
 #[derive(Clone, Default)]
@@ -274,6 +275,80 @@ async fn work_on_a_blocking_thread_is_told_when_its_time_is_over() {
     let id = pod.put("blocking", "null").await;
     assert_eq!(pod.ended(id).await.error.as_deref(), Some("timed out after 0.05 s"));
     timeout(TIMEOUT, blocking.0.acquire()).await.expect("the thread comes back").unwrap().forget();
+}
+
+/// Blocks a thread that hears nothing, until the test lets it go.
+#[derive(Clone, Default)]
+struct Deaf {
+    let_go: Arc<AtomicBool>,
+    threads: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Kind for Deaf {
+    const NAME: &'static str = "deaf";
+    type Input = ();
+    type Output = u16;
+
+    async fn run(&self, (): (), task: &Running) -> Result<u16, Failure> {
+        let (task, deaf) = (task.clone(), self.clone());
+        Ok(tokio::task::spawn_blocking(move || {
+            let threads = deaf.threads.fetch_add(1, Ordering::SeqCst) + 1;
+            deaf.most.fetch_max(threads, Ordering::SeqCst);
+            while !deaf.let_go.load(Ordering::SeqCst) {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            deaf.threads.fetch_sub(1, Ordering::SeqCst);
+            task.attempt()
+        })
+        .await?)
+    }
+}
+
+/// A pod with one place whose task's time is over, and whose thread runs on.
+async fn overrun() -> (Pod, Deaf, Uuid) {
+    let deaf = Deaf::default();
+    let defaults =
+        Defaults { timeout: Duration::from_millis(50), max_attempts: 3, keep: Duration::from_secs(60) };
+    let pod = Plan { defaults, concurrency: 1, ..Plan::of(deaf.clone()) }.pod().await;
+    let id = pod.put("deaf", "null").await;
+    pod.told("graceful_server_task_attempts_overrunning{kind=\"deaf\"} 1").await;
+    (pod, deaf, id)
+}
+
+#[tokio::test]
+async fn work_that_outlives_its_time_is_in_flight_until_it_ends() {
+    let (pod, deaf, id) = overrun().await;
+    pod.drain.start(1, Duration::ZERO).unwrap();
+    let status = pod.drain.status();
+    assert_eq!((status.state, status.in_flight.running), (Draining, 1), "a thread that runs is in flight");
+    let task = pod.in_state(id, State::Running).await;
+    assert_eq!(task.attempt, 1, "no other attempt begins beside it");
+    deaf.let_go.store(true, Ordering::SeqCst);
+    let task = pod.ended(id).await;
+    assert_eq!((task.state, task.attempt), (State::Succeeded, 2), "then comes the next one");
+    assert_eq!(task.error.as_deref(), Some("timed out after 0.05 s"));
+    assert_eq!(deaf.most.load(Ordering::SeqCst), 1, "two attempts never ran at once");
+    timeout(TIMEOUT, pod.drain.idle()).await.expect("the pod is idle once all threads have ended");
+    pod.told("graceful_server_task_attempts_overrunning{kind=\"deaf\"} 0").await;
+}
+
+#[tokio::test]
+async fn work_that_lost_its_task_is_in_flight_until_it_ends() {
+    let deaf = Deaf::default();
+    let pod = Plan { concurrency: 1, ..Plan::of(deaf.clone()) }.pod().await;
+    let id = pod.put("deaf", "null").await;
+    pod.in_state(id, State::Running).await;
+    let theirs = Lease { id, attempt: 1 };
+    pod.queue.store().unwrap().complete(theirs, Outcome::Succeeded("1".to_owned())).await.unwrap();
+    pod.told("graceful_server_task_attempts_overrunning{kind=\"deaf\"} 1").await;
+    let waits = pod.put("deaf", "null").await;
+    let in_flight = pod.drain.status().in_flight;
+    assert_eq!((in_flight.running, in_flight.queued), (1, 1), "it has its place, and the next one waits");
+    deaf.let_go.store(true, Ordering::SeqCst);
+    assert_eq!(pod.ended(waits).await.state, State::Succeeded);
+    assert_eq!(deaf.most.load(Ordering::SeqCst), 1);
+    timeout(TIMEOUT, pod.drain.wait_until(|status| status.in_flight.total() == 0)).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! One attempt at one task: its handler, what ends it, and how the end is told.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::FutureExt;
 use graceful_store::{Claim, Completion, Held, Outcome, State};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info, warn};
@@ -21,6 +23,8 @@ use crate::trace::{self, Traceparent};
 
 /// How long a handler may take to clean up once its task was cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Work that runs on after its attempt is over is named so often.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 /// Progress is written at most so often: four times a second looks live, and costs the disk nothing.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// What a handler may give back. It is kept with the task, and read with each look at it, a hundred at a time in a list:
@@ -42,13 +46,26 @@ impl Runner {
 
     async fn run_attempt(&self, claim: Claim, parent: Option<Traceparent>) {
         let entered = self.leases.enter(&claim);
+        let mut alive = self.queue.tally().attempt();
         self.hint(&claim, What::Started { attempt: claim.lease.attempt });
         // A kind that is not ours makes no series of its own.
         let kind = self.kinds.find(&claim.kind).map_or("unknown", |_| claim.kind.as_str());
         self.metrics.started(kind, claim.waited);
         debug!(task_id = %claim.lease.id, attempt = claim.lease.attempt, "started");
         let started = Instant::now();
-        let ended = self.handle(&claim, &entered, parent).await;
+        let (progress, mut latest) = watch::channel(None);
+        let ended = self.handle(&claim, &entered, parent, progress, &mut latest).await;
+        {
+            let mut outlasted = pin!(self.outlast(kind, latest));
+            tokio::select! {
+                () = &mut outlasted => {}
+                () = entered.stop.lost.cancelled() => {
+                    alive.orphaned();
+                    outlasted.await;
+                }
+            }
+        }
+        drop(alive);
         let ran = started.elapsed();
         self.metrics.ran(kind, ran);
         let completion = match ended {
@@ -62,7 +79,14 @@ impl Runner {
     }
 
     /// None when the task was lost.
-    async fn handle(&self, claim: &Claim, entered: &Entered, parent: Option<Traceparent>) -> Option<Outcome> {
+    async fn handle(
+        &self,
+        claim: &Claim,
+        entered: &Entered,
+        parent: Option<Traceparent>,
+        progress: watch::Sender<Option<String>>,
+        latest: &mut watch::Receiver<Option<String>>,
+    ) -> Option<Outcome> {
         let Some(kind) = self.kinds.find(&claim.kind) else {
             let error = format!("this server has no kind `{}`", claim.kind);
             return Some(Outcome::Failed { error, retry: None });
@@ -70,7 +94,6 @@ impl Runner {
         let handler_stop = CancellationToken::new();
         // However this ends: what still runs on a blocking thread is told.
         let _stop_at_the_end = handler_stop.clone().drop_guard();
-        let (progress, latest) = watch::channel(None);
         let running = Running::new(claim, parent, progress, handler_stop.clone());
         let handler: JoinHandle<_> = tokio::spawn(kind.run(claim.input.clone(), running).in_current_span());
         let mut handler = AbortOnDropHandle::new(handler);
@@ -88,7 +111,7 @@ impl Runner {
     }
 
     /// Writes progress down as it comes; never ends.
-    async fn pass_on(&self, claim: &Claim, stop: &Stop, mut latest: watch::Receiver<Option<String>>) {
+    async fn pass_on(&self, claim: &Claim, stop: &Stop, latest: &mut watch::Receiver<Option<String>>) {
         while latest.changed().await.is_ok() {
             let Some(progress) = latest.borrow_and_update().clone() else { continue };
             if let Ok(store) = self.queue.store() {
@@ -104,6 +127,29 @@ impl Runner {
         }
         // The handler has let go of its end; its result is on the way.
         std::future::pending::<()>().await;
+    }
+
+    /// Waits until the last [`Running`] of the attempt is gone, and `progress` with it: a thread that has one may still do
+    /// what the next attempt would do again. Until then the attempt keeps its place, its lease and its count in flight. A
+    /// thread cannot be stopped from outside, so one that never ends holds them for ever; it is counted and named.
+    async fn outlast(&self, kind: &str, mut progress: watch::Receiver<Option<String>>) {
+        let mut gone = pin!(async { while progress.changed().await.is_ok() {} });
+        if gone.as_mut().now_or_never().is_some() {
+            return;
+        }
+        let _counted = self.metrics.overrunning(kind);
+        let over = Instant::now();
+        let mut look = interval_at(over + CANCEL_GRACE, SAID_EVERY);
+        loop {
+            tokio::select! {
+                () = &mut gone => return,
+                _ = look.tick() => warn!(
+                    kind,
+                    over_seconds = over.elapsed().as_secs(),
+                    "the attempt is over and its work still runs; it keeps its place, and the pod is not idle"
+                ),
+            }
+        }
     }
 
     /// Reported first, then written down: at least once. Until then it keeps its place and its lease.

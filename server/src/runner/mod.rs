@@ -10,6 +10,7 @@
 //! # Guarantees
 //! - A task keeps its place, its lease and its count in flight until its end is written down: a collector or a disk that
 //!   is down slows the pod, fills the queue and so turns new work away, rather than piling up in memory.
+//! - An attempt keeps its place and its count while anything of it runs, also when its time is over or its task lost.
 //! - Of a shared queue a pod claims only while it serves; what a claim brings after that goes back at once.
 //! - Its own queue it works off to the end, draining or not.
 

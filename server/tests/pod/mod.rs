@@ -193,6 +193,20 @@ impl Pod {
         self.task(id, |task| task.state == state).await
     }
 
+    /// Waits until `/metrics` has this line.
+    pub(crate) async fn told(&self, line: &str) {
+        let asking = async {
+            loop {
+                let text = self.metrics.text(&self.drain, None);
+                if text.lines().any(|one| one == line) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(TIMEOUT, asking).await.unwrap_or_else(|_| panic!("/metrics never says {line}"));
+    }
+
     pub(crate) async fn running(&self, tasks: u64) {
         let wanted = self.drain.wait_until(|status| status.in_flight.running == tasks);
         timeout(TIMEOUT, wanted).await.expect("comes to it in time");
