@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use graceful_drain::{Drain, Exit, Settings, Signals, serve};
+use graceful_drain::{Bounds, Drain, Exit, Settings, Signals, raise_descriptor_limit, serve_within};
 use graceful_store::StoreSettings;
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::{self, Api};
 use crate::config::{Cli, Command, LogFormat, PreStop, ReportUrl, Run};
@@ -105,6 +105,7 @@ impl Server {
         let engine = flags.engine().unwrap_or_else(|error| error.exit());
         // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
         let signals = Signals::install().context("cannot listen for signals")?;
+        let bounds = connections(&flags);
         let (public, admin) =
             (listen("port", flags.port).await?, listen("admin-port", flags.admin_port).await?);
 
@@ -128,18 +129,36 @@ impl Server {
             boot_id = drain.boot_id(),
             pod_uid = drain.settings().pod_uid,
             kinds = kinds.names().join(","),
+            connections = bounds.connections(),
             "serving; see /docs"
         );
         let defaults = defaults(&flags);
         let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics };
         let admin_app = api::admin(&api);
-        let exit = serve((public, api::public(api)), (admin, admin_app), drain, signals).await;
+        let exit = serve_within(bounds, (public, api::public(api)), (admin, admin_app), drain, signals).await;
         match exit {
             Exit::Drained => runner.settled().await,
             Exit::Aborted { .. } => runner.hand_back().await,
         }
         Ok(exit)
     }
+}
+
+/// As many as the flag says, if the process may have descriptors for them.
+fn connections(flags: &Run) -> Bounds {
+    let descriptors = raise_descriptor_limit().inspect_err(|error| {
+        warn!(%error, "cannot raise the limit of open files; going on with the one there is");
+    });
+    let bounds = Bounds::at_most(flags.max_connections.get());
+    if bounds.connections() < flags.max_connections.get() {
+        warn!(
+            max_connections = flags.max_connections,
+            connections = bounds.connections(),
+            descriptors = descriptors.ok(),
+            "the hard limit of open files (ulimit -Hn) does not allow --max-connections; there will be fewer"
+        );
+    }
+    bounds
 }
 
 fn listening(flags: &Run) -> HubSettings {

@@ -63,9 +63,11 @@ mod caller;
 #[cfg(feature = "tokens")]
 mod caller;
 mod core;
+mod descriptors;
 mod drain;
 mod gate;
 mod guard;
+mod listener;
 mod pre_stop;
 mod routes;
 mod serve;
@@ -76,11 +78,12 @@ mod status;
 mod tokens;
 
 pub use crate::core::Conflict;
+pub use descriptors::raise_descriptor_limit;
 pub use drain::{Drain, Refused, Settings};
 pub use gate::{Gate, Gated};
 pub use guard::{ConnectionGuard, Farewell, RequestGuard, TaskGuard};
 pub use pre_stop::{PreStopError, pre_stop};
-pub use serve::{Exit, serve};
+pub use serve::{Bounds, Exit, serve, serve_within};
 pub use signal::Signals;
 pub use sockets::{SERVICE_RESTART, closing_frame};
 pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, Scheduled, SharedQueue, State};

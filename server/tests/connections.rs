@@ -1,0 +1,117 @@
+//! Those who connect and say nothing shut nobody out, however few descriptors there are.
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests may panic, and clippy does not see that helpers are part of them"
+)]
+
+mod child;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use child::{Folder, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Far beyond what anything here takes, on a loaded machine too.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A server in a shell with these limits of open files.
+async fn limited(soft: u32, hard: u32, args: &[&str]) -> (Server, Folder) {
+    let folder = Folder::new();
+    let program = script(&folder, soft, hard);
+    let data = folder.0.join("data");
+    let args = [&["--data", data.to_str().unwrap()], args].concat();
+    (Server::launch(&program, &args, &[]).await, folder)
+}
+
+fn script(folder: &Folder, soft: u32, hard: u32) -> PathBuf {
+    let path = folder.0.join("server.sh");
+    let server = env!("CARGO_BIN_EXE_server");
+    let text = format!("#!/bin/sh\nulimit -Sn {soft} && ulimit -Hn {hard} && exec {server} \"$@\"\n");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+async fn connect(port: u16, connections: usize) -> Vec<TcpStream> {
+    let mut open = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        open.push(timeout(TIMEOUT, TcpStream::connect(("127.0.0.1", port))).await.unwrap().unwrap());
+    }
+    open
+}
+
+/// Asks on a connection that stays open; the status line.
+async fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    let mut piece = [0; 1024];
+    while !answer.ends_with("ok\n") {
+        let read = timeout(TIMEOUT, stream.read(&mut piece)).await.expect("an answer in time").unwrap();
+        assert_ne!(read, 0, "closed after {answer:?}");
+        answer.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+    }
+    answer.lines().next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn idle_connections_silence_neither_port() {
+    let (mut server, _folder) = limited(128, 128, &["--linger-seconds", "0", "--task-seconds", "0"]).await;
+    let public = connect(server.public, 400).await;
+    let admin = connect(server.admin, 400).await;
+    // Half a head: it is the connection's first, and no request yet.
+    let mut slow = connect(server.public, 100).await;
+    for stream in &mut slow {
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nX-").await;
+    }
+    let status = server.status().await;
+    assert_eq!(status["state"], "Serving", "{status}");
+    server.submit().await;
+    server.signal("TERM");
+    assert_eq!(server.exit().await, 0);
+    assert_eq!(server.logged("as many connections are open as may be").len(), 2, "said once for each port");
+    drop((public, admin, slow));
+}
+
+#[tokio::test]
+async fn a_soft_limit_is_raised_to_the_hard_one() {
+    let (server, _folder) = limited(64, 4096, &[]).await;
+    let mut open = connect(server.public, 300).await;
+    for stream in &mut open {
+        assert_eq!(ask(stream).await, "HTTP/1.1 200 OK");
+    }
+    for stream in &mut open {
+        assert_eq!(ask(stream).await, "HTTP/1.1 200 OK", "none was closed: there is room for all");
+    }
+    let said = server.logged("the hard limit of open files");
+    assert_eq!(said[0]["connections"], 3840, "4096 less the rest");
+}
+
+#[tokio::test]
+async fn the_admin_port_answers_when_tasks_have_taken_all_descriptors() {
+    let args = ["--task-seconds", "600", "--max-connections", "16"];
+    let (server, _folder) = limited(96, 96, &args).await;
+    // From outside: what a task would open in the process itself.
+    let pid = server.pid();
+    let folder = format!("/proc/{pid}/fd");
+    let taken = |folder: &str| std::fs::read_dir(folder).unwrap().count();
+    assert!(taken(&folder) >= 10, "the admin port keeps some from the start");
+    let lowered = std::process::Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--nofile={0}:{0}", highest(pid) + 1)])
+        .status()
+        .unwrap();
+    assert!(lowered.success(), "prlimit(1) of util-linux");
+    let mut held = connect(server.public, 4).await;
+    let status = server.status().await;
+    assert_eq!(status["state"], "Serving", "{status}");
+    held.clear();
+}
+
+/// The highest descriptor that a process has open: with a limit just above it and no holes below, it can open no other.
+fn highest(pid: u32) -> u64 {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).max().unwrap()
+}
