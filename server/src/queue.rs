@@ -7,6 +7,7 @@
 //! # Guarantees
 //! - What the store owns is in the drain's counts before anyone can use the store.
 //! - While a file that is there could not be opened yet, the pod is not idle: nobody knows what is in it.
+//! - SIGTERM ends the process also when the queue cannot be opened.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use graceful_drain::{Drain, RequestGuard, TaskGuard};
+use graceful_drain::{Drain, RequestGuard, State, TaskGuard};
 use graceful_store::{
-    Counts, Hold, NewTask, OpenError, StoreError, StoreSettings, Submitted, TaskStore, Unavailable, postgres,
-    sqlite,
+    Counts, Hold, NewTask, OpenError, Owned, StoreError, StoreSettings, Submitted, TaskStore, Unavailable,
+    postgres, sqlite,
 };
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -32,6 +34,9 @@ use crate::volume;
 
 /// A store that was well for so long starts again with the first pause.
 const WELL: Duration = Duration::from_secs(30);
+
+/// Long enough for a predecessor's lock to go, and short beside any grace period.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 /// Makes a store.
 pub type Opener = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn TaskStore>, OpenError>> + Send + Sync>;
@@ -112,6 +117,8 @@ impl Queue {
             shared,
             metrics,
         });
+        let unknown = Arc::new(Mutex::new(unknown));
+        tokio::spawn(let_the_process_end(queue.clone(), drain.clone(), unknown.clone()));
         let keeper = Keeper { queue: queue.clone(), open, drain, said: None };
         tokio::spawn(keeper.keep(unknown));
         queue
@@ -229,6 +236,25 @@ fn sqlite_file(folder: &Path) -> std::path::PathBuf {
     folder.join("tasks.db")
 }
 
+/// After SIGTERM, a queue that stays closed holds the process for [`LAST_CHANCE`] at most. What is in the file was on disk
+/// before, and is there for the next process that opens it; waiting for it would only end in a SIGKILL.
+async fn let_the_process_end(queue: Arc<Queue>, drain: Drain, unknown: Arc<Mutex<Option<TaskGuard>>>) {
+    drain.wait_until(|status| status.state == State::Terminating && !status.accepting).await;
+    let mut current = queue.watch();
+    while timeout(LAST_CHANCE, current.wait_for(Option::is_some)).await.is_ok() {
+        let _ = current.wait_for(Option::is_none).await;
+    }
+    let guard = unknown.lock().take();
+    let Owned { queued, running, .. } = queue.tally.forsake();
+    if guard.is_some() || queued + running > 0 {
+        error!(
+            queued,
+            running,
+            "the queue cannot be opened and the process is to end; what is in the file waits there for the next start"
+        );
+    }
+}
+
 /// Keeps a queue open.
 struct Keeper {
     queue: Arc<Queue>,
@@ -239,7 +265,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(mut self, mut unknown: Option<TaskGuard>) {
+    async fn keep(mut self, unknown: Arc<Mutex<Option<TaskGuard>>>) {
         let mut pauses = Pauses::up_to(pauses::LONGEST);
         loop {
             match (self.open)().await {
@@ -247,7 +273,7 @@ impl Keeper {
                     info!(stream = store.stream(), "the queue is open");
                     self.said = None;
                     // Its tasks are in the drain's counts by now.
-                    drop(unknown.take());
+                    drop(unknown.lock().take());
                     let opened = Instant::now();
                     self.queue.current.send_replace(Some(store.clone()));
                     self.queue.ready.store(true, Ordering::Relaxed);

@@ -53,6 +53,13 @@ impl Tally {
         self.change(|counts| counts.owned = owned);
     }
 
+    /// What the queue counted is left to another process: this one cannot reach it any more, and is to end.
+    pub(crate) fn forsake(&self) -> Owned {
+        let mut left = Owned::default();
+        self.change(|counts| left = std::mem::take(&mut counts.owned));
+        left
+    }
+
     pub(crate) fn attempt(self: &Arc<Self>) -> Alive {
         self.change(|counts| counts.alive += 1);
         Alive { tally: self.clone(), orphaned: false }

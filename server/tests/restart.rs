@@ -39,6 +39,31 @@ async fn what_was_accepted_is_finished_after_a_sigkill_and_the_attempt_counts() 
 }
 
 #[tokio::test]
+async fn a_server_that_could_not_open_its_file_ends_all_the_same() {
+    let program = Path::new(env!("CARGO_BIN_EXE_server"));
+    let data = Folder::new();
+    let args = ["--data", data.0.to_str().unwrap(), "--task-seconds", "600", "--linger-seconds", "0"];
+    let first = Server::start_on(&data, &args[2..]).await;
+    first.submit().await;
+    let mut second = Server::spawn(program, &args, &[]).await;
+    let status = second.status().await;
+    assert_ne!(status["inFlight"]["total"], 0, "nobody knows what is in the file: {status}");
+    second.signal("TERM");
+    assert_eq!(second.exit().await, 0);
+    assert_eq!(second.logged("the queue cannot be opened and the process is to end").len(), 1);
+    first.kill().await;
+
+    let file = rusqlite::Connection::open(data.0.join("tasks.db")).unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    let mut older = Server::spawn(program, &args, &[]).await;
+    older.signal("TERM");
+    assert_eq!(older.exit().await, 0);
+    let said = older.logged("cannot open the queue");
+    let trouble = said[0]["trouble"].as_str().unwrap();
+    assert!(trouble.contains("schema version 99") && trouble.contains("run a newer server"), "{trouble}");
+}
+
+#[tokio::test]
 async fn what_the_file_holds_is_in_flight_from_the_first_answer_on() {
     let data = Folder::new();
     let first = Server::start_on(&data, &["--task-seconds", "600", "--concurrency", "1"]).await;
