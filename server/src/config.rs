@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use graceful_store::MOST_INTERRUPTIONS;
+
 use crate::events::limits::Limits;
 use crate::events::origin::Origins;
 
@@ -64,15 +66,21 @@ pub struct Run {
     /// Tasks that may wait. Past it a submit is answered 429 with Retry-After. They wait on disk, so there may be many.
     #[arg(long, env = "GRACEFUL_QUEUE_CAPACITY", default_value = "100000")]
     pub queue_capacity: NonZeroU64,
-    /// How long a task that has ended is remembered.
+    /// How long a task that has ended is remembered, unless it is dead.
     #[arg(long, env = "GRACEFUL_KEEP_FINISHED_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub keep_finished_seconds: u64,
+    /// How long a dead letter is remembered, so that someone can look at it and try it again: two weeks outlast a holiday.
+    #[arg(long, env = "GRACEFUL_KEEP_DEAD_SECONDS", default_value = "1209600", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    pub keep_dead_seconds: u64,
     /// How long the record of how tasks ended is kept, for clients that come back and want what they missed.
     #[arg(long, env = "GRACEFUL_KEEP_EVENTS_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub keep_events_seconds: u64,
-    /// How often a task is started before it is given up, unless it says so itself. A crash of the process counts.
+    /// How often a task may fail before it is given up, unless it says so itself.
     #[arg(long, env = "GRACEFUL_MAX_ATTEMPTS", default_value = "10")]
     pub max_attempts: NonZeroU16,
+    /// How often processes may die while they run a task before it is given up. From the third time on it runs alone.
+    #[arg(long, env = "GRACEFUL_MAX_INTERRUPTIONS", default_value_t = MOST_INTERRUPTIONS)]
+    pub max_interruptions: NonZeroU16,
     /// How long one attempt at a task may take, unless the task says so itself. An hour: long enough for any that the
     /// operator would wait for, and one that hangs does not keep its place for ever.
     #[arg(long, env = "GRACEFUL_TASK_TIMEOUT_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..=604_800))]

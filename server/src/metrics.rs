@@ -250,6 +250,11 @@ impl Metrics {
         self.finished.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
+    /// Tasks were found dead whose processes had died too often.
+    pub fn dead_letters(&self, letters: u64) {
+        self.finished.get_or_create(&[("outcome", Ended::Dead.as_str())]).inc_by(letters);
+    }
+
     /// An attempt failed, and there will be another.
     pub fn retried(&self) {
         self.retries.inc();

@@ -53,7 +53,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue that is opened in the background, and counts in `drain`. (`settings.owned` is set here.)
+    /// A queue that is opened in the background, and counts in `drain`. (`settings.owned` and `settings.letters` are set here.)
     #[must_use]
     pub fn open(
         engine: Engine,
@@ -64,6 +64,11 @@ impl Queue {
         let tally = Tally::new(drain.clone());
         let counts = tally.clone();
         settings.owned = Arc::new(move |owned| counts.owned(owned));
+        let told = metrics.clone();
+        settings.letters = Arc::new(move |letters| {
+            told.dead_letters(letters);
+            warn!(letters, "tasks are dead letters: their processes died too often while they ran");
+        });
         let shared = match &engine {
             Engine::Sqlite(folder) => {
                 info!(folder = %folder.display(), "the queue is in a file of this process's own");
@@ -363,6 +368,7 @@ impl Defaults {
             timeout: Some(timeout),
             max_attempts,
             keep,
+            keep_dead: None,
             idempotency: None,
             trace: None,
         }

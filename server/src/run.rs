@@ -181,8 +181,11 @@ fn store_settings(flags: &Run, kinds: &Kinds) -> StoreSettings {
         capacity: flags.queue_capacity.get(),
         kinds: kinds.names(),
         keep_events: Duration::from_secs(flags.keep_events_seconds),
-        // The queue puts the drain's counts here.
+        max_interruptions: flags.max_interruptions.get(),
+        keep_dead: Duration::from_secs(flags.keep_dead_seconds),
+        // The queue puts the drain's counts here, and the metrics.
         owned: Arc::new(|_| {}),
+        letters: Arc::new(|_| {}),
     }
 }
 

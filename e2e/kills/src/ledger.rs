@@ -73,10 +73,11 @@ impl Ledger {
     pub(crate) fn started(&mut self, life: Life, task: Uuid, attempt: u64, now: Instant) {
         self.running.entry(life).or_default().insert(task, attempt);
         if let Some(orphan) = self.orphans.remove(&task) {
-            if attempt == orphan.attempt + 1 {
-                self.counts.pick_ups.push(now.duration_since(orphan.killed));
-            } else {
+            if attempt != orphan.attempt + 1 {
                 self.counts.unseen += 1;
+            } else if orphan.attempt == 1 {
+                // The first interruption alone is followed by an attempt at once; further ones have a pause.
+                self.counts.pick_ups.push(now.duration_since(orphan.killed));
             }
         }
     }

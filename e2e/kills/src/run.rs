@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<bool> {
         args.extend(common.map(str::to_owned));
         args.extend(["--linger-seconds", "0", "--report-url", &report_url].map(str::to_owned));
         // A task that was running in so many kills in a row is given up as one that kills its process; not here.
-        args.extend(["--max-attempts", "1000"].map(str::to_owned));
+        args.extend(["--max-interruptions", "1000"].map(str::to_owned));
         let env = [
             ("GRACEFUL_POD_NAME", format!("kills-{number}")),
             ("GRACEFUL_POD_UID", format!("kills-{number}")),

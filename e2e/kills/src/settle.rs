@@ -10,8 +10,9 @@ use uuid::Uuid;
 use crate::Shared;
 use crate::server::Place;
 
-/// Tasks take 0.3 s, leases 6 s. Without any news for so long, what is missing is lost.
-const SILENCE: Duration = Duration::from_secs(20);
+/// Tasks take 0.3 s, leases 6 s, and one that was interrupted many times waits up to five minutes. Without any news for so
+/// long, what is missing is lost.
+const SILENCE: Duration = Duration::from_secs(330);
 /// Questions at a time.
 const ASKED_AT_ONCE: usize = 16;
 const AGAIN: Duration = Duration::from_millis(100);

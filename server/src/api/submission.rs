@@ -65,14 +65,15 @@ pub(crate) struct NewTaskBody<'a> {
     /// How long one attempt may take; without it, what the server was started with.
     #[schema(minimum = 0.001, maximum = 604800)]
     timeout_seconds: Option<f64>,
-    /// How often it may be started: an attempt that fails, or whose pod dies, is followed by another. Without it, what
-    /// the server was started with.
+    /// How often it may be started: an attempt that fails is followed by another. One whose pod dies costs none of these.
+    /// Without it, what the server was started with.
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 100)]
     max_attempts: Option<f64>,
     /// Whose it is: events of one's own tasks can be asked for.
     #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     client_id: Option<String>,
-    /// How long it is remembered once it has ended. Without it, what the server was started with.
+    /// How long it is remembered once it has ended. Without it, what the server was started with: an hour, and two weeks
+    /// when it is dead, unless the server was told otherwise.
     #[schema(minimum = 0, maximum = 7776000)]
     keep_seconds: Option<f64>,
 }
@@ -146,7 +147,10 @@ pub(crate) fn read(
     task.client_id = client_id;
     task.delay = Duration::from_secs_f64(delay).max(wait);
     task.timeout = timeout.map(Duration::from_secs_f64).or(task.timeout);
-    task.keep = keep.map_or(task.keep, Duration::from_secs_f64);
+    let keep = keep.map(Duration::from_secs_f64);
+    task.keep = keep.unwrap_or(task.keep);
+    // Who says how long has a reason, however the task ends.
+    task.keep_dead = keep;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
     {
         task.priority = priority.map_or(task.priority, |priority| priority as i16);

@@ -141,6 +141,7 @@ impl<'a> Task<'a> {
             timeout,
             max_attempts,
             keep: _,
+            keep_dead: _,
             idempotency: _,
             trace: _,
         } = task;

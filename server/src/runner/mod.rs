@@ -3,6 +3,7 @@
 //! - [`mod@attempt`]: one attempt at one task, from its claim to its end
 //! - [`leases`]: which attempts run; renews them and tells them to stop
 //! - [`backoff`]: how long a failed task waits
+//! - [`suspects`]: those that may have killed their processes run alone
 //!
 //! # Flow
 //! A free place → claim → the handler runs → its end is reported (`--report-url`) → and written down → the place is free.
@@ -20,7 +21,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use graceful_drain::{Drain, State};
 use graceful_store::{Claim, Outcome, TaskStore};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -35,6 +36,7 @@ use crate::report::Reporter;
 mod attempt;
 pub mod backoff;
 mod leases;
+mod suspects;
 
 use leases::Leases;
 
@@ -54,6 +56,8 @@ pub struct Runner {
     metrics: Arc<Metrics>,
     leases: Arc<Leases>,
     attempts: TaskTracker,
+    /// A task is to run alone: nothing is claimed beside it.
+    alone: watch::Sender<bool>,
 }
 
 impl Runner {
@@ -69,19 +73,25 @@ impl Runner {
     ) -> Arc<Self> {
         let leases = Leases::new(drain.clone());
         let attempts = TaskTracker::new();
-        Arc::new(Self { queue, kinds, drain, hub, reporter, metrics, leases, attempts })
+        let alone = watch::Sender::new(false);
+        Arc::new(Self { queue, kinds, drain, hub, reporter, metrics, leases, attempts, alone })
     }
 
     /// Runs tasks, `concurrency` at a time, for as long as the process lives.
     pub fn start(self: &Arc<Self>, concurrency: usize) {
-        let places = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
-        tokio::spawn(self.clone().work(places));
+        // As many as the largest semaphore and the widest request for all of it allow.
+        let all = u32::try_from(concurrency.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let places = Arc::new(Semaphore::new(all as usize));
+        tokio::spawn(self.clone().work(places.clone()));
+        tokio::spawn(self.clone().run_suspects(places, all));
         tokio::spawn(self.leases.clone().keep(self.queue.clone()));
     }
 
     async fn work(self: Arc<Self>, places: Arc<Semaphore>) {
         let mut pauses = Pauses::up_to(pauses::LONGEST);
+        let mut alone = self.alone.subscribe();
         loop {
+            let _ = alone.wait_for(|alone| !alone).await;
             let Ok(mut free) = places.clone().acquire_owned().await else { return };
             let store = self.queue.opened().await;
             self.may_claim(&store).await;
@@ -92,6 +102,7 @@ impl Runner {
             let claimed = tokio::select! {
                 claimed = store.claim(free.num_permits()) => claimed,
                 () = self.must_stop(&store) => continue,
+                () = async { let _ = alone.wait_for(|alone| *alone).await; } => continue,
             };
             self.queue.noticed(&claimed);
             match claimed {

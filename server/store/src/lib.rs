@@ -11,8 +11,9 @@
 //! - **Fenced**: of all attempts at a task one ends it. [`TaskStore::complete`] and [`TaskStore::renew`] answer
 //!   `Lost` to an attempt that is no longer the task's own, and change nothing.
 //! - **Recovered**: the tasks of a process that died are queued again: as SQLite's file is opened, and in PostgreSQL
-//!   when the lease is over (within 10 s of the death). A dead attempt counts: a task that kills its process ends in
-//!   [`State::Dead`] like one that fails.
+//!   when the lease is over (within 10 s of the death). An attempt that was interrupted so costs none of those that the
+//!   task may fail; interruptions are counted apart, and after ten of them the task is [`State::Dead`].
+//! - **Kept apart**: a task that was interrupted three times is claimed by [`TaskStore::claim_suspect`] alone.
 //! - **Counted without a hole**: [`Owned`] is told in the same step that changes it, before any caller learns of the
 //!   change, so that a count of zero is a zero.
 //! - **Numbered without a gap**: events are numbered 1, 2, 3 … in the order in which they can be read: who has seen
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 pub mod error;
 pub mod event;
+mod interruption;
 mod page;
 pub mod postgres;
 mod room;
@@ -40,6 +42,7 @@ pub mod task;
 
 pub use error::{OpenError, StoreError, Unavailable};
 pub use event::{Event, Events};
+pub use interruption::MOST as MOST_INTERRUPTIONS;
 pub use task::{
     Cancelled, Claim, Completion, Counts, Cursor, Delayed, Filter, Held, Hold, Idempotency, Lease, Millis,
     NewTask, Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
@@ -57,9 +60,19 @@ pub struct StoreSettings {
     pub kinds: Vec<String>,
     /// Events are kept this long.
     pub keep_events: Duration,
+    /// Interruptions after which a task is a dead letter: [`MOST_INTERRUPTIONS`], unless somebody knows better.
+    pub max_interruptions: u16,
+    /// How long dead letters are kept whose task does not say.
+    pub keep_dead: Duration,
     /// Told how much this process owns, each time that changes.
     pub owned: OwnedWatch,
+    /// Told how many tasks have become dead letters since their processes died too often, by whoever finds them dead.
+    /// Those that an attempt ends are its caller's to count ([`Completion`]).
+    pub letters: LettersWatch,
 }
+
+/// Called with a number above 0.
+pub type LettersWatch = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Called under the store's own order, so it must be quick and must not call back.
 pub type OwnedWatch = Arc<dyn Fn(Owned) + Send + Sync>;
@@ -71,8 +84,14 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError>;
 
     /// Takes up to `most` tasks to run, of those that are due the highest priority first, then the oldest. Waits until
-    /// there is at least one.
+    /// there is at least one. Those that have to run alone are not among them.
     async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError>;
+
+    /// Whether a task is due that was interrupted so often that it has to run alone.
+    async fn suspect_is_due(&self) -> Result<bool, StoreError>;
+
+    /// Takes one such task, if one is due; the caller runs nothing beside it.
+    async fn claim_suspect(&self) -> Result<Option<Claim>, StoreError>;
 
     /// Keeps claimed tasks; to be called every [`TaskStore::renew_every`] for all that run. The answers are in the order
     /// of the leases.

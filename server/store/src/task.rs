@@ -84,10 +84,12 @@ pub struct NewTask {
     pub delay: Duration,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
-    /// How often it may be started.
+    /// How often it may be started. An attempt whose process dies costs none.
     pub max_attempts: u16,
     /// How long it is remembered once it has ended.
     pub keep: Duration,
+    /// How long, if it is dead then. None: as the queue's settings say.
+    pub keep_dead: Option<Duration>,
     /// Makes a repeated submission the same task.
     pub idempotency: Option<Idempotency>,
     /// W3C `traceparent` of the request that brought it.
@@ -147,7 +149,7 @@ pub struct Claim {
     pub client_id: Option<String>,
     /// How long this attempt may take.
     pub timeout: Option<Duration>,
-    /// How often it may be started.
+    /// How often it may be started; each attempt that was interrupted has added one.
     pub max_attempts: u16,
     /// When it was handed in.
     pub created: Millis,
@@ -243,7 +245,7 @@ pub struct TaskRecord {
     pub priority: i16,
     /// Attempts started so far.
     pub attempt: u16,
-    /// How often it may be started.
+    /// How often it may be started; each attempt that was interrupted has added one.
     pub max_attempts: u16,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,

@@ -139,7 +139,10 @@ pub(crate) fn store_settings(capacity: u64, kinds: Vec<String>) -> StoreSettings
         capacity,
         kinds,
         keep_events: Duration::from_secs(3600),
+        max_interruptions: graceful_store::MOST_INTERRUPTIONS.get(),
+        keep_dead: Duration::from_secs(3600),
         owned: Arc::new(|_| {}),
+        letters: Arc::new(|_| {}),
     }
 }
 

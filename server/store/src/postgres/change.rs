@@ -91,7 +91,7 @@ impl Changes {
                     "UPDATE graceful_tasks SET state = 'queued', cancel = false, owner = NULL, due = ",
                     now!(),
                     ", max_attempts = least(attempt + granted, 65535), started = NULL, ended = NULL, forget = NULL, \
-                     progress = NULL WHERE id = $1 RETURNING ",
+                     progress = NULL, interrupted = 0 WHERE id = $1 RETURNING ",
                     record_columns!()
                 ));
                 Retried::Now(Box::new(record(&task.bind(id).fetch_one(&mut *transaction).await?)?))

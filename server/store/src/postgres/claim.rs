@@ -23,6 +23,7 @@ use super::record::{millis, now, number, span};
 use super::running::Running;
 use super::signals::Signals;
 use crate::error::StoreError;
+use crate::interruption::SUSPECT;
 use crate::task::{Claim, Lease, Millis, Outcome};
 
 /// How often to look without having been told to: a hint may be lost.
@@ -33,6 +34,38 @@ const CONTENDED: Duration = Duration::from_millis(20);
 
 /// Between attempts to release.
 const RELEASE_AGAIN: Duration = Duration::from_millis(500);
+
+/// Leases what is due of one line, in this order.
+macro_rules! lease {
+    ($line:literal, $order:literal) => {
+        concat!(
+            "WITH line AS MATERIALIZED ( \
+                SELECT id, coalesce(greatest(started, due), due) AS since FROM graceful_tasks \
+                WHERE state = 'queued' AND due <= ",
+            now!(),
+            " AND kind = ANY($1) AND ",
+            $line,
+            " ORDER BY ",
+            $order,
+            " LIMIT $2 FOR UPDATE SKIP LOCKED \
+             ) UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
+            now!(),
+            ", lease_until = (date_part('epoch', clock_timestamp()) * 1000)::bigint + $4, progress = NULL \
+             FROM line WHERE t.id = line.id \
+             RETURNING t.id, t.attempt, t.kind, t.input, t.client_id, t.timeout, t.max_attempts, t.created, t.priority, \
+             t.due, t.started - line.since AS waited, t.trace"
+        )
+    };
+}
+
+/// What is claimed.
+#[derive(Debug, Clone, Copy)]
+enum Line {
+    /// Up to so many of those that run beside others.
+    Ordinary(usize),
+    /// One of those that run alone.
+    Suspects,
+}
 
 #[derive(Debug)]
 pub(super) struct Claimer {
@@ -48,6 +81,32 @@ pub(super) struct Claimer {
 }
 
 impl Claimer {
+    /// Whether a task is due that has to run alone, of a kind that we can run.
+    pub(super) async fn suspect_is_due(&self) -> Result<bool, StoreError> {
+        self.database
+            .within(CALL_TIMEOUT, async {
+                let mut lane = self.database.work.lane().await?;
+                let due = sqlx::query_scalar(concat!(
+                    "SELECT EXISTS (SELECT FROM graceful_tasks WHERE state = 'queued' AND interrupted > 0 \
+                     AND interrupted >= $2 AND due <= ",
+                    now!(),
+                    " AND kind = ANY($1))"
+                ))
+                .bind(&self.kinds)
+                .bind(i32::from(SUSPECT))
+                .fetch_one(&mut *lane)
+                .await?;
+                lane.keep();
+                Ok(due)
+            })
+            .await
+    }
+
+    /// One of those that have to run alone, if one is due.
+    pub(super) async fn claim_suspect(self: &Arc<Self>) -> Result<Option<Claim>, StoreError> {
+        Ok(self.take(Line::Suspects).await?.pop())
+    }
+
     pub(super) async fn claim(self: &Arc<Self>, most: usize) -> Result<Vec<Claim>, StoreError> {
         if most == 0 {
             return Ok(Vec::new());
@@ -55,7 +114,7 @@ impl Claimer {
         let mut claimable = self.signals.claimable();
         loop {
             claimable.mark_unchanged();
-            let claims = self.take(most).await?;
+            let claims = self.take(Line::Ordinary(most)).await?;
             if !claims.is_empty() {
                 return Ok(claims);
             }
@@ -72,7 +131,7 @@ impl Claimer {
 
     /// What is due now. The database is asked in a task of its own: a caller who goes away does not cut a transaction
     /// in two, and what it would have got is released.
-    async fn take(self: &Arc<Self>, most: usize) -> Result<Vec<Claim>, StoreError> {
+    async fn take(self: &Arc<Self>, line: Line) -> Result<Vec<Claim>, StoreError> {
         let asking = self.running.ask();
         let (reply, answer) = oneshot::channel();
         let claimer = self.clone();
@@ -81,7 +140,7 @@ impl Claimer {
                 return;
             }
             let claimed =
-                claimer.database.within(CALL_TIMEOUT, claimer.lease_due(most)).await.map(|claims| {
+                claimer.database.within(CALL_TIMEOUT, claimer.lease_due(line)).await.map(|claims| {
                     let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
                     asking.settle(&leases);
                     Delivery { claimer: claimer.clone(), claims }
@@ -101,9 +160,10 @@ impl Claimer {
                 let due = sqlx::query_scalar(concat!(
                     "SELECT min(due) - ",
                     now!(),
-                    " FROM graceful_tasks WHERE state = 'queued' AND kind = ANY($1)"
+                    " FROM graceful_tasks WHERE state = 'queued' AND kind = ANY($1) AND interrupted < $2"
                 ))
                 .bind(&self.kinds)
+                .bind(i32::from(SUSPECT))
                 .fetch_one(&mut *lane)
                 .await?;
                 lane.keep();
@@ -139,10 +199,10 @@ impl Claimer {
         }
     }
 
-    async fn lease_due(&self, most: usize) -> sqlx::Result<Vec<Claim>> {
+    async fn lease_due(&self, line: Line) -> sqlx::Result<Vec<Claim>> {
         let mut lane = self.database.work.lane().await?;
         let mut transaction = lane.begin().await?;
-        let mut rows = self.lease(&mut transaction, most).await?;
+        let mut rows = self.lease(&mut transaction, line).await?;
         transaction.commit().await?;
         lane.keep();
         let order = |row: &PgRow| -> sqlx::Result<_> {
@@ -156,26 +216,19 @@ impl Claimer {
     }
 
     /// Whoever else claims at this moment skips these, and takes the next.
-    async fn lease(&self, connection: &mut PgConnection, most: usize) -> sqlx::Result<Vec<PgRow>> {
-        query(concat!(
-            "WITH line AS MATERIALIZED ( \
-                SELECT id, coalesce(greatest(started, due), due) AS since FROM graceful_tasks \
-                WHERE state = 'queued' AND due <= ",
-            now!(),
-            " AND kind = ANY($1) ORDER BY priority DESC, due, id LIMIT $2 FOR UPDATE SKIP LOCKED \
-             ) UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
-            now!(),
-            ", lease_until = (date_part('epoch', clock_timestamp()) * 1000)::bigint + $4, progress = NULL \
-             FROM line WHERE t.id = line.id \
-             RETURNING t.id, t.attempt, t.kind, t.input, t.client_id, t.timeout, t.max_attempts, t.created, t.priority, \
-             t.due, t.started - line.since AS waited, t.trace"
-        ))
-        .bind(&self.kinds)
-        .bind(i64::try_from(most).unwrap_or(i64::MAX))
-        .bind(&self.owner)
-        .bind(millis(LEASE))
-        .fetch_all(connection)
-        .await
+    async fn lease(&self, connection: &mut PgConnection, line: Line) -> sqlx::Result<Vec<PgRow>> {
+        let (statement, most) = match line {
+            Line::Ordinary(most) => (lease!("interrupted < $5", "priority DESC, due, id"), most),
+            Line::Suspects => (lease!("interrupted > 0 AND interrupted >= $5", "due, id"), 1),
+        };
+        query(statement)
+            .bind(&self.kinds)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .bind(&self.owner)
+            .bind(millis(LEASE))
+            .bind(i32::from(SUSPECT))
+            .fetch_all(connection)
+            .await
     }
 }
 

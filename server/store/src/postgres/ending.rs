@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row, query};
@@ -76,6 +77,8 @@ struct Writer {
     signals: Arc<Signals>,
     running: Arc<Running>,
     owner: String,
+    /// How long dead letters are kept whose task does not say.
+    keep_dead: Duration,
 }
 
 impl Endings {
@@ -85,9 +88,10 @@ impl Endings {
         signals: Arc<Signals>,
         running: Arc<Running>,
         owner: String,
+        keep_dead: Duration,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, ended) = mpsc::unbounded_channel();
-        let writer = Writer { database, signals, running: running.clone(), owner };
+        let writer = Writer { database, signals, running: running.clone(), owner, keep_dead };
         (Self { running, queue }, writer.run(ended))
     }
 
@@ -225,9 +229,9 @@ impl Writer {
             " + d.wait ELSE t.due END, \
                 ended = CASE WHEN d.next = 'queued' THEN NULL ELSE ",
             now!(),
-            " END, forget = CASE WHEN d.next = 'queued' THEN NULL ELSE ",
+            " END, forget = CASE d.next WHEN 'queued' THEN NULL ELSE ",
             now!(),
-            " + t.keep END, lease_until = NULL, output = d.output, error = coalesce(d.error, t.error) \
+            " + CASE d.next WHEN 'dead' THEN coalesce(t.keep_dead, $8) ELSE t.keep END END, lease_until = NULL, output = d.output, error = coalesce(d.error, t.error) \
              FROM decided d WHERE t.id = d.id AND t.state = 'running' \
              RETURNING d.place, t.id, t.kind, t.client_id, t.state, t.attempt, t.error, t.ended"
         ))
@@ -238,6 +242,7 @@ impl Writer {
         .bind(outputs)
         .bind(errors)
         .bind(waits)
+        .bind(millis(self.keep_dead))
         .fetch_all(connection)
         .await
     }

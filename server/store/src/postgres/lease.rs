@@ -1,6 +1,7 @@
 //! Leases that run: renewed, reported on, and taken from those who are silent.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use super::ending::append;
 use super::record::{ended, millis, number, state, text};
 use super::running::Running;
 use super::signals::Signals;
+use crate::LettersWatch;
 use crate::error::StoreError;
+use crate::interruption;
 use crate::task::{Held, Lease, Millis, State};
 
 /// A task whose owner was silent for so long is anybody's.
@@ -41,6 +44,28 @@ pub(super) struct Leases {
     pub(super) signals: Arc<Signals>,
     pub(super) running: Arc<Running>,
     pub(super) owner: String,
+    /// How long dead letters are kept whose task does not say.
+    pub(super) keep_dead: Duration,
+    pub(super) max_interruptions: u16,
+    pub(super) letters: Letters,
+}
+
+/// What became of the tasks of those who are silent.
+struct Reaped {
+    /// Some wait again.
+    again: bool,
+    /// So many are dead letters now.
+    letters: u64,
+    head: Option<u64>,
+}
+
+/// Who is told of dead letters that are made here.
+pub(super) struct Letters(pub(super) LettersWatch);
+
+impl fmt::Debug for Letters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Letters")
+    }
 }
 
 impl Leases {
@@ -122,7 +147,11 @@ impl Leases {
     /// `then` is the server's time as a probe saw it, not the time at which this statement runs: one that hung in a
     /// server that stood still would else find all leases over, before their owners can renew them.
     pub(super) async fn reap(&self, then: Millis) -> Result<(), StoreError> {
-        let (again, head) = self.database.within(CALL_TIMEOUT, self.reap_silent(then)).await?;
+        let Reaped { again, letters, head } =
+            self.database.within(CALL_TIMEOUT, self.reap_silent(then)).await?;
+        if letters > 0 {
+            (self.letters.0)(letters);
+        }
         if let Some(head) = head {
             self.signals.log_grew(head);
         }
@@ -132,7 +161,7 @@ impl Leases {
         Ok(())
     }
 
-    async fn reap_silent(&self, then: Millis) -> sqlx::Result<(bool, Option<u64>)> {
+    async fn reap_silent(&self, then: Millis) -> sqlx::Result<Reaped> {
         let mut lane = self.database.work.lane().await?;
         let mut transaction = lane.begin().await?;
         let rows = query(concat!(
@@ -140,31 +169,38 @@ impl Leases {
                 SELECT id FROM graceful_tasks WHERE state = 'running' AND lease_until < $1 \
                 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED \
              ) UPDATE graceful_tasks t SET \
-                state = CASE WHEN t.cancel THEN 'cancelled' WHEN t.attempt < t.max_attempts THEN 'queued' ELSE 'dead' END, \
-                ended = CASE WHEN t.cancel OR t.attempt >= t.max_attempts THEN ",
+                state = CASE WHEN t.cancel THEN 'cancelled' WHEN t.interrupted + 1 < $3 THEN 'queued' ELSE 'dead' END, \
+                interrupted = t.interrupted + 1, max_attempts = least(t.max_attempts + 1, 65535), \
+                due = CASE WHEN t.interrupted > 0 THEN ",
             clock!(),
-            " END, forget = CASE WHEN t.cancel OR t.attempt >= t.max_attempts THEN ",
+            " + ($4::bigint[])[least(t.interrupted + 1, cardinality($4::bigint[]))] ELSE t.due END, ended = CASE WHEN t.cancel OR t.interrupted + 1 >= $3 THEN ",
             clock!(),
-            " + t.keep END, error = 'the process that ran attempt ' || t.attempt || ' fell silent', \
+            " END, forget = CASE WHEN t.cancel OR t.interrupted + 1 >= $3 THEN ",
+            clock!(),
+            " + CASE WHEN t.cancel THEN t.keep ELSE coalesce(t.keep_dead, $5) END END, error = 'the process that ran attempt ' || t.attempt || ' fell silent', \
                 owner = NULL, lease_until = NULL \
              FROM silent WHERE t.id = silent.id AND t.state = 'running' AND t.lease_until < $1 \
              RETURNING t.id, t.kind, t.client_id, t.state, t.attempt, t.error, t.ended"
         ))
         .bind(then)
         .bind(REAPED)
+        .bind(i32::from(self.max_interruptions))
+        .bind((1..=interruption::PAUSES).map(|times| millis(interruption::pause(times))).collect::<Vec<_>>())
+        .bind(millis(self.keep_dead))
         .fetch_all(&mut *transaction)
         .await?;
         let mut endings = Vec::new();
-        let mut again = false;
+        let (mut again, mut letters) = (false, 0);
         for row in &rows {
             let (id, now): (Uuid, _) = (row.try_get("id")?, state(row, "state")?);
             info!(task_id = %id, state = %now, "its process fell silent");
             again |= now == State::Queued;
+            letters += u64::from(now == State::Dead);
             endings.extend(ended(row)?);
         }
         let head = append(&mut transaction, &endings).await?;
         transaction.commit().await?;
         lane.keep();
-        Ok((again, head))
+        Ok(Reaped { again, letters, head })
     }
 }

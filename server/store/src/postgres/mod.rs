@@ -72,7 +72,7 @@ use self::claim::Claimer;
 use self::database::{CALL_TIMEOUT, Database, answer};
 use self::ending::Endings;
 use self::hints::{Channel, Hint};
-use self::lease::{Leases, RENEW};
+use self::lease::{Leases, Letters, RENEW};
 use self::pulse::Pulse;
 use self::running::Running;
 use self::signals::Signals;
@@ -138,18 +138,23 @@ fn assemble(
     signals: Arc<Signals>,
     given: mpsc::UnboundedReceiver<Hint>,
 ) -> PostgresStore {
-    let StoreSettings { owner, capacity, kinds, keep_events, owned } = settings;
+    let StoreSettings { owner, capacity, kinds, keep_events, max_interruptions, keep_dead, owned, letters } =
+        settings;
     let database = Arc::new(Database::new(&options));
     let running = Running::new(owned);
     let census = Arc::new(Census::new(database.clone(), capacity));
     let (submissions, inserting) = Submissions::new(database.clone(), signals.clone(), census.clone());
-    let (endings, ending) = Endings::new(database.clone(), signals.clone(), running.clone(), owner.clone());
+    let (endings, ending) =
+        Endings::new(database.clone(), signals.clone(), running.clone(), owner.clone(), keep_dead);
     let endings = Arc::new(endings);
     let leases = Arc::new(Leases {
         database: database.clone(),
         signals: signals.clone(),
         running: running.clone(),
         owner: owner.clone(),
+        keep_dead,
+        max_interruptions,
+        letters: Letters(letters),
     });
     let claimer = Arc::new(Claimer {
         database: database.clone(),
@@ -199,6 +204,14 @@ impl TaskStore for PostgresStore {
 
     async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError> {
         self.claimer.claim(most).await
+    }
+
+    async fn suspect_is_due(&self) -> Result<bool, StoreError> {
+        self.claimer.suspect_is_due().await
+    }
+
+    async fn claim_suspect(&self) -> Result<Option<Claim>, StoreError> {
+        self.claimer.claim_suspect().await
     }
 
     async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {

@@ -13,7 +13,7 @@ use super::failure::not_opened;
 use crate::error::OpenError;
 
 /// The migrations that this code knows; each takes the schema from the version before it.
-const MIGRATIONS: [&str; 1] = [FIRST];
+const MIGRATIONS: [&str; 2] = [FIRST, INTERRUPTIONS];
 
 /// The lowest version a server must know to work with what [`MIGRATIONS`] make.
 const LEAST: i64 = 1;
@@ -87,6 +87,13 @@ CREATE TABLE graceful_schema (
     least bigint NOT NULL
 );
 INSERT INTO graceful_schema (version, least) VALUES (0, 0);
+";
+
+/// `interrupted`: processes that fell silent while they ran it, since it was last handed in; a server of before adds none.
+/// `keep_dead`: how long it is remembered as a dead letter; NULL as the server says that ends it.
+const INTERRUPTIONS: &str = "
+ALTER TABLE graceful_tasks ADD COLUMN interrupted integer NOT NULL DEFAULT 0, ADD COLUMN keep_dead bigint;
+CREATE INDEX graceful_tasks_suspects ON graceful_tasks (due, id) WHERE state = 'queued' AND interrupted > 0;
 ";
 
 /// Makes what is missing; the name of this queue's numbering.

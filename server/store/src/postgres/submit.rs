@@ -237,20 +237,21 @@ async fn insert_new(connection: &mut PgConnection, tasks: &[&NewTask]) -> sqlx::
     let attempts: Vec<_> = tasks.iter().map(|task| i32::from(task.max_attempts.max(1))).collect();
     let delays: Vec<_> = tasks.iter().map(|task| millis(task.delay)).collect();
     let keeps: Vec<_> = tasks.iter().map(|task| millis(task.keep)).collect();
+    let keeps_dead: Vec<_> = tasks.iter().map(|task| task.keep_dead.map(millis)).collect();
     let timeouts: Vec<_> = tasks.iter().map(|task| task.timeout.map(millis)).collect();
     let fingerprints: Vec<_> =
         tasks.iter().map(|task| task.idempotency.as_ref().map(|own| own.fingerprint.as_slice())).collect();
     sqlx::query_scalar(concat!(
         "INSERT INTO graceful_tasks (id, state, priority, attempt, max_attempts, granted, created, due, keep, timeout, \
-         kind, client_id, trace, key, fingerprint, input) \
+         kind, client_id, trace, key, fingerprint, input, keep_dead) \
          SELECT id, 'queued', priority, 0, attempts, attempts, ",
         now!(),
         ", ",
         now!(),
-        " + delay, keep, timeout, kind, client_id, trace, key, fingerprint, input \
+        " + delay, keep, timeout, kind, client_id, trace, key, fingerprint, input, keep_dead \
          FROM UNNEST($1::uuid[], $2::smallint[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
-         $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[]) \
-         AS new (id, priority, attempts, delay, keep, timeout, kind, client_id, trace, key, fingerprint, input) \
+         $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::bigint[]) \
+         AS new (id, priority, attempts, delay, keep, timeout, kind, client_id, trace, key, fingerprint, input, keep_dead) \
          ON CONFLICT DO NOTHING RETURNING id"
     ))
     .bind(ids)
@@ -265,6 +266,7 @@ async fn insert_new(connection: &mut PgConnection, tasks: &[&NewTask]) -> sqlx::
     .bind(column(|task| task.idempotency.as_ref().map(|own| text(own.key.clone()))))
     .bind(fingerprints)
     .bind(column(|task| Some(text(task.input.clone()))))
+    .bind(keeps_dead)
     .fetch_all(connection)
     .await
 }

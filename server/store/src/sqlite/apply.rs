@@ -5,9 +5,11 @@ use uuid::Uuid;
 
 use super::clock::millis;
 use super::fault::{Fault, first_write};
-use super::ledger::{Ledger, Place};
+use super::ledger::{Ledger, Line, Place};
 use super::row::{RECORD, SHORT, STANDING, Standing, code, record};
+use super::writer::Limits;
 use crate::error::StoreError;
+use crate::interruption;
 use crate::task::{
     Cancelled, Completion, Held, Lease, Millis, NewTask, Outcome, Retried, State, Submitted, TaskRecord,
 };
@@ -22,6 +24,7 @@ pub(super) struct Tables<'a> {
     pub(super) head: &'a mut u64,
     /// Running tasks that someone wants to stop.
     pub(super) stop: &'a mut Vec<Uuid>,
+    pub(super) limits: Limits,
 }
 
 impl Tables<'_> {
@@ -37,8 +40,8 @@ impl Tables<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO tasks (id, state, priority, attempt, max_attempts, granted, cancel, created, due, keep,
-                     timeout, kind, client, trace, key, fingerprint, input)
-                 VALUES (?1, 0, ?2, 0, ?3, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                     timeout, kind, client, trace, key, fingerprint, input, keep_dead)
+                 VALUES (?1, 0, ?2, 0, ?3, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?
             .execute(params![
                 task.id.as_bytes(),
@@ -54,6 +57,7 @@ impl Tables<'_> {
                 task.idempotency.as_ref().map(|own| own.key.as_str()),
                 task.idempotency.as_ref().map(|own| own.fingerprint.as_slice()),
                 (task.input.len() <= SHORT).then_some(task.input.as_str()),
+                task.keep_dead.map(millis),
             ])
             .map_err(first_write)?;
         if task.input.len() > SHORT {
@@ -61,7 +65,7 @@ impl Tables<'_> {
                 .prepare_cached("INSERT INTO inputs VALUES (?1, ?2)")?
                 .execute(params![task.id.as_bytes(), task.input])?;
         }
-        self.ledger.step(None, Some(Place::Waiting { priority: task.priority, due }));
+        self.ledger.step(None, Some(Place::Waiting { line: Line::Priority(task.priority), due }));
         Ok(Submitted::New)
     }
 
@@ -151,12 +155,13 @@ impl Tables<'_> {
         self.connection
             .prepare_cached(
                 "UPDATE tasks SET state = 0, cancel = 0, due = ?2, max_attempts = ?3, started = NULL, ended = NULL,
-                     forget = NULL, progress = NULL
+                     forget = NULL, progress = NULL, interrupted = 0
                  WHERE id = ?1",
             )?
             .execute(params![id.as_bytes(), self.now, task.attempt.saturating_add(task.granted)])
             .map_err(first_write)?;
-        self.ledger.step(task.place(), Some(Place::Waiting { priority: task.priority, due: self.now }));
+        let line = Line::Priority(task.priority);
+        self.ledger.step(task.place(), Some(Place::Waiting { line, due: self.now }));
         Ok(Retried::Now(self.record(id)?))
     }
 
@@ -168,7 +173,7 @@ impl Tables<'_> {
             )?
             .execute([id.as_bytes()])
             .map_err(first_write)?;
-        self.ledger.step(task.place(), Some(Place::Waiting { priority: task.priority, due: task.due }));
+        self.ledger.step(task.place(), Some(Place::Waiting { line: task.line(), due: task.due }));
         Ok(State::Queued)
     }
 
@@ -184,7 +189,34 @@ impl Tables<'_> {
             .prepare_cached("UPDATE tasks SET state = 0, due = ?2, error = ?3 WHERE id = ?1")?
             .execute(params![id.as_bytes(), due, error])
             .map_err(first_write)?;
-        self.ledger.step(task.place(), Some(Place::Waiting { priority: task.priority, due }));
+        self.ledger.step(task.place(), Some(Place::Waiting { line: task.line(), due }));
+        Ok(State::Queued)
+    }
+
+    /// In line for another attempt, after its process died. That attempt costs none of those that it may fail.
+    pub(super) fn queue_interrupted(
+        &mut self,
+        id: Uuid,
+        task: &Standing,
+        error: &str,
+    ) -> Result<State, Fault> {
+        let interrupted = task.interrupted.saturating_add(1);
+        let pause = interruption::pause(interrupted);
+        let due = if pause.is_zero() { task.due } else { self.now.saturating_add(millis(pause)) };
+        self.connection
+            .prepare_cached(
+                "UPDATE tasks SET state = 0, due = ?2, error = ?3, interrupted = ?4, max_attempts = ?5 WHERE id = ?1",
+            )?
+            .execute(params![
+                id.as_bytes(),
+                due,
+                error,
+                interrupted,
+                task.max_attempts.saturating_add(1)
+            ])
+            .map_err(first_write)?;
+        let line = Line::of(task.priority, interrupted);
+        self.ledger.step(task.place(), Some(Place::Waiting { line, due }));
         Ok(State::Queued)
     }
 
@@ -197,6 +229,10 @@ impl Tables<'_> {
         output: Option<&str>,
         error: Option<&str>,
     ) -> Result<State, Fault> {
+        let keep = match state {
+            State::Dead => task.keep_dead.unwrap_or(self.limits.keep_dead),
+            State::Succeeded | State::Cancelled | State::Queued | State::Running => task.keep,
+        };
         self.connection
             .prepare_cached(
                 "UPDATE tasks SET state = ?2, ended = ?3, forget = ?4, output = ?5, error = coalesce(?6, error)
@@ -206,7 +242,7 @@ impl Tables<'_> {
                 id.as_bytes(),
                 code(state),
                 self.now,
-                self.now.saturating_add(task.keep),
+                self.now.saturating_add(keep),
                 output,
                 error
             ])

@@ -15,6 +15,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Command {
     Submit(Box<NewTask>, Hold, Reply<Submitted>),
     Claim(usize, Reply<Delivery>),
+    /// One of those that run alone, if one is due.
+    Suspect(Reply<Delivery>),
     Progress(Lease, String, Reply<Held>),
     Complete(Lease, Outcome, Reply<Completion>),
     Cancel(Uuid, Reply<Cancelled>),
@@ -33,7 +35,9 @@ impl Command {
     pub(super) fn refuse(self, failure: &Failure) {
         match self {
             Self::Submit(_, hold, reply) => answer(reply, Err(failure.error()), hold)(None),
-            Self::Claim(_, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
+            Self::Claim(_, reply) | Self::Suspect(reply) => {
+                answer(reply, Err(failure.error()), Hold::default())(None);
+            }
             Self::Progress(_, _, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::Complete(_, _, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::Cancel(_, reply) => answer(reply, Err(failure.error()), Hold::default())(None),

@@ -2,14 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use crate::interruption::SUSPECT;
 use crate::task::{Counts, Delayed, Millis, Owned};
 
 /// Where a task counts; those that ended well or were cancelled count nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    Waiting { priority: i16, due: Millis },
+    Waiting { line: Line, due: Millis },
     Running,
     Dead,
+}
+
+/// Which line it waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Line {
+    /// Of those that run alone.
+    Suspects,
+    Priority(i16),
+}
+
+impl Line {
+    pub(super) fn of(priority: i16, interrupted: u16) -> Self {
+        if interrupted < SUSPECT { Self::Priority(priority) } else { Self::Suspects }
+    }
 }
 
 /// A task's step from one place to another.
@@ -19,7 +34,7 @@ struct Step {
     to: Option<Place>,
 }
 
-/// One priority's line.
+/// One line.
 #[derive(Debug, Default)]
 struct Lane {
     due: u64,
@@ -32,7 +47,7 @@ struct Lane {
 pub(super) struct Ledger {
     /// All that is due by then is in `Lane::due`; never decreases.
     now: Millis,
-    lanes: BTreeMap<i16, Lane>,
+    lanes: BTreeMap<Line, Lane>,
     due: u64,
     delayed: u64,
     running: u64,
@@ -82,12 +97,12 @@ impl Ledger {
 
     fn count(&mut self, from: Option<Place>, to: Option<Place>) {
         match to {
-            Some(Place::Waiting { priority, due }) if due <= self.now => {
-                self.lanes.entry(priority).or_default().due += 1;
+            Some(Place::Waiting { line, due }) if due <= self.now => {
+                self.lanes.entry(line).or_default().due += 1;
                 self.due += 1;
             }
-            Some(Place::Waiting { priority, due }) => {
-                *self.lanes.entry(priority).or_default().later.entry(due).or_default() += 1;
+            Some(Place::Waiting { line, due }) => {
+                *self.lanes.entry(line).or_default().later.entry(due).or_default() += 1;
                 self.delayed += 1;
             }
             Some(Place::Running) => self.running += 1,
@@ -95,15 +110,15 @@ impl Ledger {
             None => {}
         }
         match from {
-            Some(Place::Waiting { priority, due }) => self.leave_line(priority, due),
+            Some(Place::Waiting { line, due }) => self.leave_line(line, due),
             Some(Place::Running) => self.running = self.running.saturating_sub(1),
             Some(Place::Dead) => self.dead = self.dead.saturating_sub(1),
             None => {}
         }
     }
 
-    fn leave_line(&mut self, priority: i16, due: Millis) {
-        let Some(lane) = self.lanes.get_mut(&priority) else { return };
+    fn leave_line(&mut self, line: Line, due: Millis) {
+        let Some(lane) = self.lanes.get_mut(&line) else { return };
         if due <= self.now {
             lane.due = lane.due.saturating_sub(1);
             self.due = self.due.saturating_sub(1);
@@ -115,13 +130,21 @@ impl Ledger {
             self.delayed -= 1;
         }
         if lane.due == 0 && lane.later.is_empty() {
-            self.lanes.remove(&priority);
+            self.lanes.remove(&line);
         }
     }
 
     /// The highest priority that has a task that is due.
     pub(super) fn first_lane(&self) -> Option<i16> {
-        self.lanes.iter().rev().find(|(_, lane)| lane.due > 0).map(|(priority, _)| *priority)
+        self.lanes.iter().rev().filter(|(_, lane)| lane.due > 0).find_map(|(line, _)| match line {
+            Line::Priority(priority) => Some(*priority),
+            Line::Suspects => None,
+        })
+    }
+
+    /// Whether one that runs alone is due.
+    pub(super) fn suspect_is_due(&self) -> bool {
+        self.lanes.get(&Line::Suspects).is_some_and(|lane| lane.due > 0)
     }
 
     /// When the next task becomes due.
@@ -152,7 +175,20 @@ mod tests {
     use super::*;
 
     fn waiting(priority: i16, due: Millis) -> Option<Place> {
-        Some(Place::Waiting { priority, due })
+        Some(Place::Waiting { line: Line::Priority(priority), due })
+    }
+
+    #[test]
+    fn those_that_run_alone_are_in_no_priority() {
+        let suspect = |due| Some(Place::Waiting { line: Line::of(5, SUSPECT), due });
+        let mut ledger = Ledger::default();
+        ledger.advance(10);
+        ledger.step(None, suspect(20));
+        ledger.step(None, waiting(-3, 5));
+        assert_eq!((ledger.first_lane(), ledger.suspect_is_due(), ledger.queued()), (Some(-3), false, 2));
+        ledger.step(waiting(-3, 5), None);
+        ledger.advance(20);
+        assert_eq!((ledger.first_lane(), ledger.suspect_is_due(), ledger.queued()), (None, true, 1));
     }
 
     #[test]

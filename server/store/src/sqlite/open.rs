@@ -8,17 +8,18 @@ use rusqlite::Connection;
 use tracing::{info, warn};
 
 use super::apply::Tables;
+use super::claims::Adopted;
 use super::clock::{Clock, millis};
 use super::fault::{Failure, Fault, kind};
 use super::file::OwnFile;
-use super::ledger::{Ledger, Place};
+use super::ledger::{Ledger, Line, Place};
 use super::reader::Reader;
 use super::schema::{self, Content};
 use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
-use crate::StoreSettings;
 use crate::error::{OpenError, Unavailable};
 use crate::room::Room;
+use crate::{OwnedWatch, StoreSettings};
 
 /// A file up to this long is checked from end to end (about 0.1 s); of a longer one only what is read to open it: the
 /// schema, the line of live tasks, the dead letters' index, the ends of the events.
@@ -49,8 +50,18 @@ fn open_blocking(folder: &Path, settings: StoreSettings) -> Result<Arc<SqliteSto
     let mut clock = Clock::default();
     let now = clock.now();
     let (mut ledger, mut head) = load(&connection, now).map_err(explain)?;
-    adopt(&mut connection, &mut ledger, &mut head, now).map_err(|failure| explained(&path, failure))?;
-    start(Opened { file, connection, clock, ledger, head }, settings, stream)
+    let limits = Limits {
+        capacity: settings.capacity,
+        keep_events: millis(settings.keep_events),
+        keep_dead: millis(settings.keep_dead),
+        max_interruptions: settings.max_interruptions,
+    };
+    let letters = adopt(&mut connection, &mut ledger, &mut head, now, limits)
+        .map_err(|failure| explained(&path, failure))?;
+    if letters > 0 {
+        (settings.letters)(letters);
+    }
+    start(Opened { file, connection, clock, ledger, head }, limits, settings.owned, stream)
 }
 
 /// Sees whose file it is and whether it is sound, and makes the tables where there are none.
@@ -60,13 +71,12 @@ fn prepare(connection: &mut Connection, file: &OwnFile) -> Result<(), OpenError>
     let corrupt = |detail: String| OpenError::Corrupt { path: path.to_owned(), detail };
     match schema::content(connection).map_err(explain)? {
         Content::Fresh => schema::create(connection).map_err(explain)?,
-        Content::Ours => {
-            let length = std::fs::metadata(path).map_or(0, |file| file.len());
-            if length <= CHECKED
-                && let Some(fault) = schema::check(connection).map_err(explain)?
-            {
-                return Err(corrupt(fault));
-            }
+        Content::Ours => sound(connection, path)?,
+        Content::Older(version) => {
+            // What is damaged is left as it is.
+            sound(connection, path)?;
+            schema::migrate(connection, version).map_err(explain)?;
+            info!(from = version, to = schema::VERSION, "the queue's tables are brought up to date");
         }
         Content::Newer(found) => return Err(OpenError::TooNew { found, known: schema::VERSION }),
         Content::Foreign => return Err(corrupt("it holds other tables than a queue's".to_owned())),
@@ -80,16 +90,27 @@ fn prepare(connection: &mut Connection, file: &OwnFile) -> Result<(), OpenError>
     Ok(())
 }
 
+fn sound(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let length = std::fs::metadata(path).map_or(0, |file| file.len());
+    if length > CHECKED {
+        return Ok(());
+    }
+    match schema::check(connection).map_err(|error| explained(path, Failure::from(error)))? {
+        None => Ok(()),
+        Some(detail) => Err(OpenError::Corrupt { path: path.to_owned(), detail }),
+    }
+}
+
 /// Counts what is in the file.
 fn load(connection: &Connection, now: i64) -> rusqlite::Result<(Ledger, u64)> {
     let mut ledger = Ledger::default();
     ledger.advance(now);
-    let mut live =
-        connection.prepare("SELECT state, priority, due FROM tasks INDEXED BY line WHERE state < 2")?;
+    let mut live = connection
+        .prepare("SELECT state, priority, due, interrupted FROM tasks INDEXED BY line WHERE state < 2")?;
     let mut rows = live.query([])?;
     while let Some(row) = rows.next()? {
         let place = match row.get::<_, i64>(0)? {
-            0 => Place::Waiting { priority: row.get(1)?, due: row.get(2)? },
+            0 => Place::Waiting { line: Line::of(row.get(1)?, row.get(3)?), due: row.get(2)? },
             _ => Place::Running,
         };
         ledger.step(None, Some(place));
@@ -108,15 +129,22 @@ fn load(connection: &Connection, now: i64) -> rusqlite::Result<(Ledger, u64)> {
     Ok((ledger, head))
 }
 
-/// What was running when the last process ended.
-fn adopt(connection: &mut Connection, ledger: &mut Ledger, head: &mut u64, now: i64) -> Result<(), Failure> {
+/// What was running when the last process ended; how many of it became dead letters.
+fn adopt(
+    connection: &mut Connection,
+    ledger: &mut Ledger,
+    head: &mut u64,
+    now: i64,
+    limits: Limits,
+) -> Result<u64, Failure> {
     if ledger.owned().running == 0 {
-        return Ok(());
+        return Ok(0);
     }
     let transaction = connection.transaction()?;
     let mut stop = Vec::new();
-    let mut tables = Tables { connection: &transaction, ledger: &mut *ledger, now, head, stop: &mut stop };
-    let adopted = match tables.adopt_orphans() {
+    let mut tables =
+        Tables { connection: &transaction, ledger: &mut *ledger, now, head, stop: &mut stop, limits };
+    let Adopted { orphans, letters } = match tables.adopt_orphans() {
         Ok(adopted) => adopted,
         Err(Fault::Batch(failure)) => return Err(failure),
         Err(Fault::Alone(error)) => {
@@ -125,12 +153,21 @@ fn adopt(connection: &mut Connection, ledger: &mut Ledger, head: &mut u64, now: 
     };
     transaction.commit()?;
     ledger.keep();
-    info!(orphans = adopted, "tasks of a process that ended wait again");
-    Ok(())
+    info!(
+        orphans,
+        dead = letters,
+        "tasks of a process that ended wait again, but for those that are dead letters"
+    );
+    Ok(letters)
 }
 
 /// Starts the threads. The counts have been told before the first call can come.
-fn start(opened: Opened, settings: StoreSettings, stream: String) -> Result<Arc<SqliteStore>, OpenError> {
+fn start(
+    opened: Opened,
+    limits: Limits,
+    owned: OwnedWatch,
+    stream: String,
+) -> Result<Arc<SqliteStore>, OpenError> {
     let path = opened.file.path().to_owned();
     let shared = Arc::new(Shared::new());
     let (commands, inbox) = channel();
@@ -141,9 +178,8 @@ fn start(opened: Opened, settings: StoreSettings, stream: String) -> Result<Arc<
     };
     let (lookups, first) = reader("queue-lookups")?;
     let (lists, second) = reader("queue-lists")?;
-    let limits = Limits { capacity: settings.capacity, keep_events: millis(settings.keep_events) };
     let inbox = (commands.clone(), inbox);
-    let writer = Writer::new(opened, limits, settings.owned, Arc::clone(&shared), inbox);
+    let writer = Writer::new(opened, limits, owned, Arc::clone(&shared), inbox);
     let third = std::thread::Builder::new()
         .name("queue-writer".to_owned())
         .spawn(move || writer.run())

@@ -4,7 +4,7 @@ use rusqlite::Row;
 use uuid::Uuid;
 
 use super::clock::span;
-use super::ledger::Place;
+use super::ledger::{Line, Place};
 use crate::event::Event;
 use crate::task::{Millis, State, TaskRecord};
 
@@ -18,8 +18,7 @@ pub(super) const RECORD: &str = "id, state, priority, attempt, max_attempts, can
 pub(super) const SHORT: usize = 512;
 
 /// What [`Standing::read`] reads.
-pub(super) const STANDING: &str =
-    "state, priority, attempt, max_attempts, granted, cancel, due, keep, kind, client";
+pub(super) const STANDING: &str = "state, priority, attempt, max_attempts, granted, cancel, due, keep, kind, client, interrupted, keep_dead";
 
 /// What [`event`] reads.
 pub(super) const EVENT: &str = "number, at, task, state, attempt, kind, client, error";
@@ -82,6 +81,9 @@ pub(super) struct Standing {
     pub(super) keep: Millis,
     pub(super) kind: String,
     pub(super) client_id: Option<String>,
+    /// Processes that died while they ran it.
+    pub(super) interrupted: u16,
+    pub(super) keep_dead: Option<Millis>,
 }
 
 impl Standing {
@@ -97,12 +99,18 @@ impl Standing {
             keep: row.get(7)?,
             kind: row.get(8)?,
             client_id: row.get(9)?,
+            interrupted: row.get(10)?,
+            keep_dead: row.get(11)?,
         })
+    }
+
+    pub(super) fn line(&self) -> Line {
+        Line::of(self.priority, self.interrupted)
     }
 
     pub(super) fn place(&self) -> Option<Place> {
         match self.state {
-            State::Queued => Some(Place::Waiting { priority: self.priority, due: self.due }),
+            State::Queued => Some(Place::Waiting { line: self.line(), due: self.due }),
             State::Running => Some(Place::Running),
             State::Dead => Some(Place::Dead),
             State::Succeeded | State::Cancelled => None,

@@ -10,8 +10,12 @@ use uuid::Uuid;
 /// `grcf`: says whose file this is.
 const APPLICATION: i64 = 0x6772_6366;
 
+/// What each version of the tables is made of: the first, and the steps from one to the next. A step is never changed once
+/// it was released, since files that have taken it do not take it again; `tests/sqlite/versions` has one file of each.
+const STEPS: [&str; 2] = [FIRST, INTERRUPTIONS];
+
 /// What this code reads and writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// A write-ahead log of so many pages (8 MiB) is written back and begun again: overwriting a log syncs several times
 /// faster than growing one, and a checkpoint each few hundred commits is small beside them.
@@ -26,7 +30,7 @@ const BUSY: Duration = Duration::from_millis(500);
 /// `state`: 0 queued, 1 running, 2 succeeded, 3 dead, 4 cancelled. Times and spans are in milliseconds.
 /// `line` is the order of claims, and has the running ones at its end so that they are found after a crash.
 /// A long input is in `inputs`: each change of a row writes all of it.
-const TABLES: &str = "
+const FIRST: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 CREATE TABLE tasks (
     id BLOB PRIMARY KEY,
@@ -71,11 +75,21 @@ CREATE TABLE events (
 ) STRICT;
 ";
 
+/// `interrupted`: processes that died while they ran it, since it was last handed in. `keep_dead`: how long it is remembered as
+/// a dead letter. A task of before is kept as long as the default says.
+const INTERRUPTIONS: &str = "
+ALTER TABLE tasks ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN keep_dead INTEGER;
+CREATE INDEX suspects ON tasks (due, id) WHERE state = 0 AND interrupted > 0;
+";
+
 /// What a file is, before anything is read from it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Fresh,
     Ours,
+    /// Made by an older server, which knew so many of the steps.
+    Older(i64),
     Newer(i64),
     Foreign,
 }
@@ -119,6 +133,7 @@ pub(super) fn content(connection: &Connection) -> rusqlite::Result<Content> {
         (0, 0) if tables == 0 => Content::Fresh,
         (APPLICATION, version) if version > VERSION => Content::Newer(version),
         (APPLICATION, VERSION) => Content::Ours,
+        (APPLICATION, version) if version > 0 => Content::Older(version),
         _ => Content::Foreign,
     })
 }
@@ -126,13 +141,27 @@ pub(super) fn content(connection: &Connection) -> rusqlite::Result<Content> {
 /// Makes the tables; all or nothing.
 pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    transaction.execute_batch(TABLES)?;
+    step_up(&transaction, 0)?;
     // Short and random, for it is in every event's token; 48 bits are enough for the queues one client ever meets.
     let stream = &Uuid::new_v4().simple().to_string()[..12];
     transaction.execute("INSERT INTO meta VALUES ('stream', ?1)", [stream])?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
+}
+
+/// Brings an older server's tables up to date, where they are; all or nothing.
+pub(super) fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    step_up(&transaction, from)?;
+    transaction.commit()
+}
+
+fn step_up(connection: &Connection, from: i64) -> rusqlite::Result<()> {
+    let from = usize::try_from(from).unwrap_or(0);
+    for step in STEPS.iter().skip(from) {
+        connection.execute_batch(step)?;
+    }
+    connection.pragma_update(None, "user_version", VERSION)
 }
 
 /// Reads the whole file; what is wrong with it.

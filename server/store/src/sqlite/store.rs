@@ -1,5 +1,6 @@
 //! [`SqliteStore`]: each call is sent to the thread that owns the connection it needs, and awaited.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -29,6 +30,7 @@ const CHUNKS: usize = 20;
 #[derive(Debug)]
 pub(super) struct Shared {
     counts: Mutex<Counts>,
+    suspect_is_due: AtomicBool,
     head: watch::Sender<u64>,
     pub(super) cancellations: broadcast::Sender<Uuid>,
     damage: OnceLock<String>,
@@ -38,14 +40,16 @@ impl Shared {
     pub(super) fn new() -> Self {
         Self {
             counts: Mutex::default(),
+            suspect_is_due: AtomicBool::new(false),
             head: watch::Sender::new(0),
             cancellations: broadcast::Sender::new(1024),
             damage: OnceLock::new(),
         }
     }
 
-    pub(super) fn tell(&self, counts: Counts, head: u64) {
+    pub(super) fn tell(&self, counts: Counts, suspect_is_due: bool, head: u64) {
         *self.counts.lock() = counts;
+        self.suspect_is_due.store(suspect_is_due, Ordering::Relaxed);
         self.head.send_if_modified(|known| std::mem::replace(known, head) != head);
     }
 
@@ -125,6 +129,17 @@ impl TaskStore for SqliteStore {
             return Ok(Vec::new());
         }
         Ok(self.write(|reply| Command::Claim(most, reply)).await?.take())
+    }
+
+    async fn suspect_is_due(&self) -> Result<bool, StoreError> {
+        match self.shared.damage() {
+            Some(failure) => Err(failure.error()),
+            None => Ok(self.shared.suspect_is_due.load(Ordering::Relaxed)),
+        }
+    }
+
+    async fn claim_suspect(&self) -> Result<Option<Claim>, StoreError> {
+        Ok(self.write(Command::Suspect).await?.take().pop())
     }
 
     async fn renew(&self, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {

@@ -74,6 +74,8 @@ pub(super) struct Writer {
 pub(super) struct Limits {
     pub(super) capacity: u64,
     pub(super) keep_events: Millis,
+    pub(super) keep_dead: Millis,
+    pub(super) max_interruptions: u16,
 }
 
 /// What `open` has found and made.
@@ -166,6 +168,7 @@ impl Writer {
                 | Command::Complete(..)
                 | Command::Cancel(..)
                 | Command::Retry(..)
+                | Command::Suspect(_)
                 | Command::Forget(_) => work.push(command),
             }
         }
@@ -210,13 +213,17 @@ impl Writer {
             now,
             head: &mut self.head,
             stop: &mut outbox.stop,
+            limits: self.limits,
         };
         if failed.is_none() {
             failed = settle(tables.take_back(&self.undelivered)).1;
         }
         for command in work {
             match &failed {
-                None => failed = apply(&mut tables, command, self.limits, &mut outbox.answers),
+                None => {
+                    failed =
+                        apply(&mut tables, command, self.limits, &mut outbox.answers, &mut outbox.claims);
+                }
                 Some(failure) => command.refuse(failure),
             }
         }
@@ -293,7 +300,7 @@ impl Writer {
     }
 
     fn tell_counts(&self) {
-        self.shared.tell(self.ledger.counts(), self.head);
+        self.shared.tell(self.ledger.counts(), self.ledger.suspect_is_due(), self.head);
     }
 
     fn refuse_all(&mut self, work: Vec<Command>, failure: &Failure) {
@@ -313,8 +320,14 @@ fn apply(
     command: Command,
     limits: Limits,
     answers: &mut Vec<Answer>,
+    claims: &mut Vec<(Reply<Delivery>, Vec<Claim>)>,
 ) -> Option<Failure> {
     match command {
+        Command::Suspect(reply) => {
+            let (claim, failure) = settle(tables.claim_suspect());
+            claims.push((reply, claim.unwrap_or_default()));
+            failure
+        }
         Command::Submit(task, hold, reply) => {
             ready(tables.submit(&task, limits.capacity), reply, hold, answers)
         }

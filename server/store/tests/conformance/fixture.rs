@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use graceful_store::{
-    Claim, Completion, Hold, Idempotency, Lease, NewTask, Outcome, Owned, State, StoreError, StoreSettings,
-    Submitted, TaskRecord, TaskStore, Unavailable,
+    Claim, Completion, Hold, Idempotency, Lease, MOST_INTERRUPTIONS, NewTask, Outcome, Owned, State,
+    StoreError, StoreSettings, Submitted, TaskRecord, TaskStore, Unavailable,
 };
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -53,7 +53,10 @@ pub(crate) fn watched() -> (StoreSettings, Told) {
         capacity: 1_000_000,
         kinds: vec!["sleep".to_owned(), "mail".to_owned()],
         keep_events: Duration::from_secs(3600),
+        max_interruptions: MOST_INTERRUPTIONS.get(),
+        keep_dead: Duration::from_secs(3600),
         owned: Arc::new(move |owned| sink.0.lock().unwrap().push(owned)),
+        letters: Arc::new(|_| {}),
     };
     (settings, told)
 }
@@ -70,6 +73,7 @@ pub(crate) fn task() -> NewTask {
         timeout: None,
         max_attempts: 3,
         keep: Duration::from_secs(3600),
+        keep_dead: None,
         idempotency: None,
         trace: None,
     }

@@ -249,6 +249,26 @@ pub(crate) async fn ended_tasks_are_forgotten_after_their_time(fixture: &impl Fi
     submit(&store, NewTask { idempotency: key(&format!("{brief:?}{:?}", done()), b"other"), ..task() }).await;
 }
 
+pub(crate) async fn a_dead_letter_is_kept_for_its_own_time(fixture: &impl Fixture) {
+    let store = fixture.open(settings()).await;
+    let short = || NewTask { keep: Duration::ZERO, ..task() };
+    let (kept, said, done_with) = (
+        submit(&store, short()).await,
+        submit(&store, NewTask { keep_dead: Some(Duration::ZERO), ..short() }).await,
+        submit(&store, short()).await,
+    );
+    for claim in claim(&store, 3).await {
+        let good = claim.lease.id == done_with;
+        let outcome = Outcome::Failed { error: "no".to_owned(), retry: None };
+        complete(&store, claim.lease, if good { done() } else { outcome }).await;
+    }
+    until(&store, "forgotten", async || {
+        store.get(said).await.unwrap().is_none() && store.get(done_with).await.unwrap().is_none()
+    })
+    .await;
+    assert_eq!(get(&store, kept).await.state, State::Dead);
+}
+
 pub(crate) async fn old_events_are_forgotten_and_it_shows(fixture: &impl Fixture) {
     let store = fixture.open(StoreSettings { keep_events: Duration::from_millis(1), ..settings() }).await;
     for _ in 0..5 {

@@ -66,12 +66,14 @@ macro_rules! suite {
             the_head_follows_the_events,
             an_end_is_told_with_all_that_a_client_needs,
             ended_tasks_are_forgotten_after_their_time,
+            a_dead_letter_is_kept_for_its_own_time,
             old_events_are_forgotten_and_it_shows,
         ]);
         $crate::conformance::suite!($fixture, recover: [
             what_was_accepted_is_there_after_a_crash,
-            an_orphan_runs_again_and_its_attempt_counts,
+            an_orphan_runs_again_and_has_all_its_attempts,
             a_task_that_kills_its_process_ends_dead,
+            a_task_that_was_interrupted_often_runs_alone,
             a_dead_processs_attempt_changes_nothing,
             numbers_go_on_after_a_restart,
         ]);

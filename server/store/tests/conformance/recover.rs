@@ -1,6 +1,10 @@
 //! A process dies; nothing that was accepted is lost, and nothing that it did counts twice.
 
-use graceful_store::{Completion, Held, Lease, NewTask, Outcome, Owned, State};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use graceful_store::{Completion, Held, Hold, Lease, NewTask, Outcome, Owned, Retried, State, StoreSettings};
 
 use super::fixture::{
     Fixture, claim, claim_one, complete, done, failed, get, key, nothing_to_claim, settings, submit, task,
@@ -24,9 +28,9 @@ pub(crate) async fn what_was_accepted_is_there_after_a_crash(fixture: &impl Fixt
     nothing_to_claim(&store).await;
 }
 
-pub(crate) async fn an_orphan_runs_again_and_its_attempt_counts(fixture: &impl Fixture) {
+pub(crate) async fn an_orphan_runs_again_and_has_all_its_attempts(fixture: &impl Fixture) {
     let store = fixture.open(settings()).await;
-    let orphan = submit(&store, NewTask { max_attempts: 2, ..task() }).await;
+    let orphan = submit(&store, NewTask { max_attempts: 1, ..task() }).await;
     claim_one(&store).await;
     fixture.crash(store).await;
     let (settings, told) = watched();
@@ -34,17 +38,26 @@ pub(crate) async fn an_orphan_runs_again_and_its_attempt_counts(fixture: &impl F
     let claim = claim_one(&store).await;
     assert_eq!(claim.lease, Lease { id: orphan, attempt: 2 });
     assert_eq!(told.latest(), Owned { running: 1, ..Owned::default() });
+    assert_eq!(claim.max_attempts, 2, "the one that was interrupted cost none");
     assert!(get(&store, orphan).await.error.is_some(), "it is said what became of the first attempt");
-    complete(&store, claim.lease, done()).await;
+    assert_eq!(complete(&store, claim.lease, failed("no")).await, State::Dead);
 }
 
 pub(crate) async fn a_task_that_kills_its_process_ends_dead(fixture: &impl Fixture) {
-    let mut store = fixture.open(settings()).await;
-    let id = submit(&store, NewTask { max_attempts: 2, ..task() }).await;
+    let letters = Arc::new(AtomicU64::new(0));
+    let counting = || {
+        let letters = letters.clone();
+        let letters = Arc::new(move |made| {
+            letters.fetch_add(made, Ordering::SeqCst);
+        });
+        StoreSettings { max_interruptions: 2, letters, ..settings() }
+    };
+    let mut store = fixture.open(counting()).await;
+    let id = submit(&store, NewTask { keep: Duration::ZERO, ..task() }).await;
     for attempt in [1, 2] {
         assert_eq!(claim_one(&store).await.lease, Lease { id, attempt });
         fixture.crash(store).await;
-        store = fixture.open(settings()).await;
+        store = fixture.open(counting()).await;
     }
     until(&store, "dead", async || get(&store, id).await.state == State::Dead).await;
     let found = get(&store, id).await;
@@ -54,6 +67,35 @@ pub(crate) async fn a_task_that_kills_its_process_ends_dead(fixture: &impl Fixtu
     assert_eq!((events[0].task_id, events[0].state, events[0].attempt), (id, State::Dead, 2));
     assert!(events[0].error.is_some());
     nothing_to_claim(&store).await;
+    assert_eq!(letters.load(Ordering::SeqCst), 1, "it is counted as it is made");
+    let again = store.retry(id, Hold::default()).await.unwrap();
+    assert!(matches!(again, Retried::Now(_)), "a dead letter is kept for its own time: {again:?}");
+    assert_eq!(claim_one(&store).await.lease, Lease { id, attempt: 3 });
+    fixture.crash(store).await;
+    let store = fixture.open(counting()).await;
+    assert_eq!(claim_one(&store).await.lease, Lease { id, attempt: 4 }, "its interruptions are forgiven");
+}
+
+pub(crate) async fn a_task_that_was_interrupted_often_runs_alone(fixture: &impl Fixture) {
+    let mut store = fixture.open(settings()).await;
+    let suspect = submit(&store, task()).await;
+    for attempt in 1..=3 {
+        assert_eq!(claim_one(&store).await.lease, Lease { id: suspect, attempt });
+        fixture.crash(store).await;
+        store = fixture.open(settings()).await;
+    }
+    until(&store, "it may run again", async || store.suspect_is_due().await.unwrap()).await;
+    let other = submit(&store, NewTask { priority: -1, ..task() }).await;
+    let beside = claim(&store, 5).await;
+    assert_eq!(beside.iter().map(|claim| claim.lease.id).collect::<Vec<_>>(), [other]);
+    nothing_to_claim(&store).await;
+    let alone = store.claim_suspect().await.unwrap().expect("it is due");
+    assert_eq!(alone.lease, Lease { id: suspect, attempt: 4 });
+    assert_eq!(store.claim_suspect().await.unwrap(), None);
+    assert!(!store.suspect_is_due().await.unwrap());
+    assert_eq!(complete(&store, alone.lease, Outcome::Released).await, State::Queued);
+    assert_eq!(store.claim_suspect().await.unwrap().expect("it is back in its line").lease, alone.lease);
+    assert_eq!(complete(&store, alone.lease, done()).await, State::Succeeded);
 }
 
 pub(crate) async fn a_dead_processs_attempt_changes_nothing(fixture: &impl Fixture) {

@@ -8,6 +8,7 @@ mod disk;
 mod kill;
 mod model;
 mod owner;
+mod versions;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -78,6 +78,7 @@ struct Known {
     cancel_requested: bool,
     key: Option<(u8, u8)>,
     progress: bool,
+    interrupted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -154,7 +155,17 @@ impl Model {
             (task.priority, task.due, task.id)
         });
         for place in places {
-            self.complete(place, How::FailAndRetry { later: false });
+            let task = &mut self.tasks[place];
+            match (task.cancel_requested, task.interrupted) {
+                (true, _) => self.end(place, State::Cancelled),
+                (false, true) => self.end(place, State::Dead),
+                (false, false) => {
+                    task.interrupted = true;
+                    task.max_attempts += 1;
+                    task.state = State::Queued;
+                    task.state
+                }
+            };
         }
     }
 }
@@ -169,7 +180,8 @@ struct Pair {
 
 fn own_settings() -> (StoreSettings, Told) {
     let (settings, told) = watched();
-    (StoreSettings { capacity: CAPACITY, ..settings }, told)
+    // The second interruption is the last, so that none is followed by a pause.
+    (StoreSettings { capacity: CAPACITY, max_interruptions: 2, ..settings }, told)
 }
 
 impl Pair {
@@ -237,6 +249,7 @@ impl Pair {
                     cancel_requested: false,
                     key: name,
                     progress: false,
+                    interrupted: false,
                 });
             }
             other => panic!("{other:?}"),
@@ -328,7 +341,7 @@ impl Pair {
         match (task.state, answer) {
             (State::Dead | State::Cancelled, Retried::Now(found)) => {
                 (task.state, task.later, task.due) = (State::Queued, false, found.due);
-                (task.cancel_requested, task.progress) = (false, false);
+                (task.cancel_requested, task.progress, task.interrupted) = (false, false, false);
                 task.max_attempts = task.attempt + task.granted;
             }
             (State::Queued | State::Running | State::Succeeded, Retried::NotEnded(_)) => {}

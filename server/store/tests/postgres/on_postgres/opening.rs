@@ -33,7 +33,36 @@ async fn a_newer_schema_is_refused_only_when_it_says_so() {
     submit(&store, task()).await;
     SERVER.sql(&name, "UPDATE graceful_schema SET least = 98").unwrap();
     let error = refused(&url).await;
-    assert!(matches!(error, OpenError::TooNew { found: 99, known: 1 }), "{error}");
+    assert!(matches!(error, OpenError::TooNew { found: 99, known: 2 }), "{error}");
+}
+
+/// The tables that a server of each version made, in whose midst the new one's servers begin.
+const VERSIONS: [&str; 1] = [include_str!("../versions/1.sql")];
+
+#[tokio::test]
+async fn the_tables_of_each_released_version_step_up_and_both_work_on_them() {
+    for (version, tables) in VERSIONS.iter().enumerate() {
+        let name = SERVER.create_database().unwrap();
+        SERVER.sql(&name, tables).unwrap();
+        let store = open(&SERVER.url(&name), settings()).await;
+        let first = claim_one(&store).await;
+        assert_eq!(first.kind, "sleep", "what was handed in to version {} is run", version + 1);
+        complete(&store, first.lease, done()).await;
+        // A server of before goes on with its statements while the rollout lasts.
+        let old = tables.lines().find(|line| line.starts_with("INSERT INTO graceful_tasks")).unwrap();
+        SERVER
+            .sql(
+                &name,
+                &old.replace("00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"),
+            )
+            .unwrap();
+        complete(&store, claim_one(&store).await.lease, done()).await;
+        let made = "SELECT string_agg(table_name || '.' || column_name || ' ' || data_type, ',' ORDER BY table_name, column_name) \
+             FROM information_schema.columns WHERE table_schema = 'public'";
+        let fresh = SERVER.create_database().unwrap();
+        drop(open(&SERVER.url(&fresh), settings()).await);
+        assert_eq!(SERVER.sql(&name, made).unwrap(), SERVER.sql(&fresh, made).unwrap());
+    }
 }
 
 #[tokio::test]
