@@ -88,9 +88,10 @@ pub struct Run {
     /// Where each task that ends with an attempt of this server is reported: POST {"taskId","podUid","bootId","outcome"}.
     #[arg(long, env = "GRACEFUL_REPORT_URL")]
     pub report_url: Option<ReportUrl>,
-    /// Connections to the public port that may be open, WebSockets and event streams among them. Past it, connections that
-    /// had no request for a second are closed for newcomers. The hard limit of open files may allow fewer.
-    #[arg(long, env = "GRACEFUL_MAX_CONNECTIONS", default_value = "20480")]
+    /// HTTP connections to the public port that may be open, event streams among them; WebSockets are counted by
+    /// --max-sockets alone. Past it, connections that had no request for a second are closed for newcomers. Each costs up to
+    /// 36 KiB where its client means harm. The hard limit of open files may allow fewer.
+    #[arg(long, env = "GRACEFUL_MAX_CONNECTIONS", default_value = "2048")]
     pub max_connections: NonZeroUsize,
     /// WebSockets and event streams that may be open; past it 503 with Retry-After. 0 sets no limit.
     #[arg(long, env = "GRACEFUL_MAX_SOCKETS", default_value_t = Limits::default().total)]

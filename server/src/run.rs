@@ -129,11 +129,12 @@ impl Server {
             boot_id = drain.boot_id(),
             pod_uid = drain.settings().pod_uid,
             kinds = kinds.names().join(","),
-            connections = bounds.connections(),
+            connections = bounds.all(),
             "serving; see /docs"
         );
         let defaults = defaults(&flags);
-        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics };
+        let rooms = Arc::default();
+        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics, rooms };
         let admin_app = api::admin(&api);
         let exit = serve_within(bounds, (public, api::public(api)), (admin, admin_app), drain, signals).await;
         match exit {
@@ -149,13 +150,17 @@ fn connections(flags: &Run) -> Bounds {
     let descriptors = raise_descriptor_limit().inspect_err(|error| {
         warn!(%error, "cannot raise the limit of open files; going on with the one there is");
     });
-    let bounds = Bounds::at_most(flags.max_connections.get());
-    if bounds.connections() < flags.max_connections.get() {
+    // 0 sets no limit.
+    let sockets = if flags.max_sockets == 0 { usize::MAX } else { flags.max_sockets as usize };
+    let bounds = Bounds::at_most(flags.max_connections.get(), sockets);
+    let wanted = flags.max_connections.get().saturating_add(sockets);
+    if bounds.all() < wanted && sockets != usize::MAX {
         warn!(
             max_connections = flags.max_connections,
-            connections = bounds.connections(),
+            max_sockets = flags.max_sockets,
+            connections = bounds.all(),
             descriptors = descriptors.ok(),
-            "the hard limit of open files (ulimit -Hn) does not allow --max-connections; there will be fewer"
+            "the hard limit of open files (ulimit -Hn) allows fewer connections than --max-connections and --max-sockets"
         );
     }
     bounds

@@ -1,7 +1,8 @@
 //! One listener and its connections: bounded, so that those who connect and say nothing cannot shut others out.
 //!
 //! # Flow
-//! Accept → take a place → serve → the place is free when the socket is closed, upgraded or not. Where no place is free,
+//! Accept → take a place → serve → the place is free when the socket is closed, upgraded or not; one that speaks HTTP has a
+//! second place, which is free when it is upgraded. Where no place is free,
 //! connections that have had no request for a second are closed, and the newcomer waits for one of them; where none comes
 //! free, the newcomer is closed.
 
@@ -34,6 +35,7 @@ use tracing::{debug, info, warn};
 use crate::descriptors::Reserve;
 use crate::drain::Drain;
 use crate::gate::close_if_winding_down;
+use crate::serve::Bounds;
 
 /// How long a connection may take to send a request's head, idle time included: longer than the 60 s that common
 /// proxies and clients keep an idle connection, so that it is they who close it and never a request that meets a
@@ -51,9 +53,10 @@ const KEEP_ALIVE_TAIL: Duration = Duration::from_millis(500);
 #[cfg(target_os = "linux")]
 const UNREAD: Duration = Duration::from_secs(30);
 
-/// Bounds a request's head, and what is buffered of a response that its client does not take: hyper's default is
-/// 400 KiB.
-const BUFFER: usize = 64 * 1024;
+/// Bounds a request's head, and what is buffered of a response that its client does not take. What other servers take of a
+/// head as well (Node: 16 KiB); each of a thousand clients that mean harm costs the double of it, so hyper's 400 KiB would
+/// be too much.
+const BUFFER: usize = 16 * 1024;
 
 /// How long last responses may take from our buffer to the client once nothing is in flight.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -86,12 +89,12 @@ struct Shared {
 }
 
 impl Listener {
-    /// Accepts up to so many connections at a time, until closed. With a reserve, also when the process has no descriptors left.
+    /// Accepts connections within these bounds, until closed. With a reserve, also when the process has no descriptors left.
     pub(crate) fn open(
         listener: TcpListener,
         app: Router,
         drain: Option<Drain>,
-        most: usize,
+        bounds: Bounds,
         reserve: Option<Reserve>,
     ) -> Self {
         let opened = Self { stop: CancellationToken::new(), connections: TaskTracker::new() };
@@ -99,16 +102,21 @@ impl Listener {
         let shared = Shared { app, drain, stop: stop.clone(), crowded: Arc::new(Notify::new()) };
         let door = Door {
             listener,
-            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
-            most,
+            all: Arc::new(Semaphore::new(bounds.all.min(Semaphore::MAX_PERMITS))),
+            http: Arc::new(Semaphore::new(bounds.http.min(Semaphore::MAX_PERMITS))),
+            bounds,
             reserve,
             crowded: shared.crowded.clone(),
             said: None,
         };
         tokio::spawn(async move {
             tokio::select! {
-                () = door.keep(|stream, peer| {
-                    connections.spawn(connection(stream, peer, shared.clone()));
+                () = door.keep(|socket, place, peer| {
+                    let serving = connection(socket, peer, shared.clone());
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(place);
+                    });
                 }) => {}
                 () = stop.cancelled() => {}
             }
@@ -129,8 +137,9 @@ impl Listener {
 /// Lets connections in.
 struct Door {
     listener: TcpListener,
-    places: Arc<Semaphore>,
-    most: usize,
+    all: Arc<Semaphore>,
+    http: Arc<Semaphore>,
+    bounds: Bounds,
     reserve: Option<Reserve>,
     crowded: Arc<Notify>,
     /// The trouble that was logged last, until it is over.
@@ -138,14 +147,15 @@ struct Door {
 }
 
 impl Door {
-    async fn keep(mut self, let_in: impl Fn(Placed, SocketAddr)) {
+    /// `let_in` is given the place as a connection that speaks HTTP, which an upgraded one gives back.
+    async fn keep(mut self, let_in: impl Fn(Placed, OwnedSemaphorePermit, SocketAddr)) {
         loop {
             if let Some(reserve) = &mut self.reserve {
                 reserve.fill();
             }
             match self.listener.accept().await {
                 Ok((stream, peer)) => match self.place().await {
-                    Some(place) => let_in(Placed { stream, _place: place }, peer),
+                    Some((place, http)) => let_in(Placed { stream, _place: place }, http, peer),
                     None => drop(stream),
                 },
                 Err(error) => self.cannot_accept(&error).await,
@@ -153,21 +163,27 @@ impl Door {
         }
     }
 
-    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
+    async fn place(&mut self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        if let (Ok(place), Ok(http)) =
+            (self.all.clone().try_acquire_owned(), self.http.clone().try_acquire_owned())
+        {
             // Not with each place that comes free while they are short: the log would have a line for each.
-            if self.said.is_some() && self.places.available_permits() > self.most / 8 {
+            if self.said.is_some() && self.http.available_permits() > self.bounds.http / 8 {
                 info!("connections are accepted as usual again");
                 self.said = None;
             }
-            return Some(place);
+            return Some((place, http));
         }
         self.say("as many connections are open as may be; idle ones are closed for newcomers", None);
         let making_room = async {
             loop {
                 self.crowded.notify_waiters();
-                if let Ok(place) = timeout(ACCEPT_AGAIN, self.places.clone().acquire_owned()).await {
-                    return place.ok();
+                let both = async {
+                    let place = self.all.clone().acquire_owned().await.ok()?;
+                    Some((place, self.http.clone().acquire_owned().await.ok()?))
+                };
+                if let Ok(places) = timeout(ACCEPT_AGAIN, both).await {
+                    return places;
                 }
             }
         };
@@ -195,7 +211,8 @@ impl Door {
         let error = error.map(tracing::field::display);
         warn!(
             error,
-            most = self.most,
+            most = self.bounds.all,
+            http = self.bounds.http,
             port = self.listener.local_addr().ok().map(|at| at.port()),
             "{trouble}"
         );

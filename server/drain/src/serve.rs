@@ -54,27 +54,34 @@ impl Exit {
 /// How many connections there may be to the public port at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    connections: usize,
+    /// Of all connections.
+    pub(crate) all: usize,
+    /// Of those that speak HTTP.
+    pub(crate) http: usize,
 }
 
 impl Default for Bounds {
     /// As many as the process may have descriptors, less a quarter or 256 (the smaller of both) for all else that it opens.
     fn default() -> Self {
-        Self { connections: descriptors::public_connections() }
+        let all = descriptors::public_connections();
+        Self { all, http: all }
     }
 }
 
 impl Bounds {
-    /// At most so many, and no more than the default.
+    /// At most so many that speak HTTP, and beside them so many upgraded ones; in all no more than the default. An HTTP
+    /// connection takes up to 36 KiB where its client means harm, beside what its handler keeps; an upgraded one what the app
+    /// gives it.
     #[must_use]
-    pub fn at_most(connections: usize) -> Self {
-        Self { connections: connections.min(Self::default().connections) }
+    pub fn at_most(http: usize, upgraded: usize) -> Self {
+        let all = http.saturating_add(upgraded).min(Self::default().all);
+        Self { all, http: http.min(all) }
     }
 
-    /// How many there may be.
+    /// How many there may be in all.
     #[must_use]
-    pub const fn connections(&self) -> usize {
-        self.connections
+    pub const fn all(&self) -> usize {
+        self.all
     }
 }
 
@@ -99,8 +106,9 @@ pub async fn serve_within(
     drain: Drain,
     mut signals: Signals,
 ) -> Exit {
-    let public = Listener::open(public, app, Some(drain.clone()), bounds.connections, None);
-    let admin = Listener::open(admin, admin_app, None, ADMIN, Some(Reserve::default()));
+    let public = Listener::open(public, app, Some(drain.clone()), bounds, None);
+    let admin =
+        Listener::open(admin, admin_app, None, Bounds { all: ADMIN, http: ADMIN }, Some(Reserve::default()));
 
     let first = signals.next().await;
     let linger = match first {

@@ -10,6 +10,7 @@ use graceful_store::StoreError;
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
+use crate::api::rooms::{Room, Rooms};
 use crate::problem::Problem;
 use crate::queue::Queue;
 
@@ -24,14 +25,17 @@ const QUEUE_TIME: Duration = Duration::from_secs(30);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LONGEST_KEY: usize = 255;
 
-/// Reads a body to its end, within bounds.
-pub(crate) async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+/// Reads a body to its end, within bounds, once there is room for all of it. The room is to be kept until the request is
+/// answered.
+pub(crate) async fn body(rooms: &Rooms, headers: &HeaderMap, body: Body) -> Result<(Bytes, Room), Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MOST_BODY as u64) {
         return Err(Problem::too_large(MOST_BODY));
     }
+    let expected = announced.map_or(MOST_BODY, |length| usize::try_from(length).unwrap_or(MOST_BODY));
+    let room = rooms.body(expected).await?;
     match timeout(BODY_TIME, axum::body::to_bytes(body, MOST_BODY)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Ok(bytes)) => Ok((bytes, room)),
         Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
             Err(Problem::too_large(MOST_BODY))
         }
@@ -115,11 +119,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_dawdles_or_never_ends_is_given_up() {
         let silent = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
-        let slow = body(&HeaderMap::new(), silent).await.unwrap_err();
+        let rooms = Rooms::default();
+        let slow = body(&rooms, &HeaderMap::new(), silent).await.unwrap_err();
         assert!(format!("{slow:?}").contains("408"), "{slow:?}");
         let endless =
             Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>("x".repeat(999))));
-        let large = body(&HeaderMap::new(), endless).await.unwrap_err();
+        let large = body(&rooms, &HeaderMap::new(), endless).await.unwrap_err();
         assert!(format!("{large:?}").contains("413"), "{large:?}");
     }
 

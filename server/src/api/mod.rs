@@ -4,7 +4,7 @@
 //!   asked, [`view`] shows a task
 //! - [`overview`]: `/v1/queue` and `/v1/kinds`
 //! - [`seed`]: the routes of the first clients, answer for answer
-//! - [`limits`]: what a request may cost
+//! - [`limits`]: what a request may cost, and [`rooms`], what all may take up together
 //! - [`openapi`]: all of it, described
 //!
 //! What brings work is behind the drain's gate, method by method; reads, cancellation and health answer until the end.
@@ -12,11 +12,12 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use graceful_drain::Drain;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::events::{self, hub::Hub};
 use crate::kind::Kinds;
@@ -24,11 +25,13 @@ use crate::metrics::{Metrics, Refusal};
 use crate::page;
 use crate::problem::Problem;
 use crate::queue::{Defaults, Queue};
+use rooms::Rooms;
 
 pub mod limits;
 mod openapi;
 mod overview;
 mod query;
+pub mod rooms;
 mod seed;
 mod submission;
 mod tasks;
@@ -53,12 +56,16 @@ pub struct Api {
     pub hub: Hub,
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
+    /// What requests may take up in memory.
+    pub rooms: Arc<Rooms>,
 }
 
 /// The public routes.
 pub fn public(api: Api) -> Router {
     let (metrics, queue) = (api.metrics.clone(), api.queue.clone());
-    let description = document(&api.kinds);
+    // Once, and shared by all answers: a copy for each who asks and takes nothing would add up.
+    let description = Bytes::from(serde_json::to_vec(&document(&api.kinds)).unwrap_or_default());
+    let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], description) };
     let gate = api.drain.gate_with(move || {
         metrics.refused(Refusal::Draining);
         Problem::bare(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN).into_response()
@@ -79,7 +86,8 @@ pub fn public(api: Api) -> Router {
         .route("/v1/health", get(seed::health))
         .with_state(Arc::new(api))
         .merge(listening)
-        .merge(SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", description))
+        .route("/openapi.json", get(describe))
+        .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
         .merge(probes(queue))
         .merge(page::routes())
         .fallback(|| async { Problem::bare(StatusCode::NOT_FOUND, "Not Found") })

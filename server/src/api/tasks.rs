@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::api::Api;
 use crate::api::limits;
 use crate::api::query::Listing;
+use crate::api::rooms::Room;
 use crate::api::submission::{self, NewTaskBody, Refused, SubmissionHeaders};
 use crate::api::view::{Task, TaskState};
 use crate::events::hint::{Hint, What};
@@ -82,7 +83,7 @@ pub(crate) async fn submit(
 async fn take(api: &Api, guard: &RequestGuard, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let key = limits::idempotency_key(&parts.headers)?;
-    let body = limits::body(&parts.headers, body).await?;
+    let (body, room) = limits::body(&api.rooms, &parts.headers, body).await?;
     if !body.is_empty() {
         limits::is_json(&parts.headers)?;
     }
@@ -91,18 +92,27 @@ async fn take(api: &Api, guard: &RequestGuard, request: Request) -> Result<Respo
     drop(body);
     api.kinds.check(&task.kind, &task.input)?;
     // The queue keeps the task, the answer tells of it.
-    let told = serde_json::to_vec(&Task::new(&task, now)).unwrap_or_default();
+    let told = room.answer(serde_json::to_vec(&Task::new(&task, now)).unwrap_or_default());
     let id = task.id;
     let (span, parent) = trace::submission(&parts.headers, id, &task.kind);
     task.trace = parent.map(|parent| parent.to_string());
     match accept(api, task, guard).instrument(span).await? {
         None => Ok((StatusCode::ACCEPTED, location(id), [JSON], told).into_response()),
-        Some(known) => Ok(([(REPLAYED, TRUE)], location(known.id), Json(Task::of(&known))).into_response()),
+        Some(known) => {
+            let room = api.rooms.task().await?;
+            Ok(([(REPLAYED, TRUE)], location(known.id), [JSON], written(room, &Task::of(&known)))
+                .into_response())
+        }
     }
 }
 
 const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 pub(crate) const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// An answer in JSON, in the room that was taken for it.
+fn written(room: Room, answer: &impl Serialize) -> Bytes {
+    room.answer(serde_json::to_vec(answer).unwrap_or_default())
+}
 
 /// Where a task is.
 fn location(id: Uuid) -> [(HeaderName, String); 1] {
@@ -156,9 +166,10 @@ pub(crate) async fn accept(
 pub(crate) async fn list(State(api): State<Arc<Api>>, listing: Listing) -> Result<Response, Problem> {
     let store = api.queue.store()?;
     let Listing { filter, after, limit } = listing;
+    let room = api.rooms.list().await?;
     let page = limits::ask(&api.queue, store.list(&filter, after, limit)).await?;
     let tasks = page.tasks.iter().map(Task::of).collect();
-    Ok(Json(TaskList { tasks, next: page.next }).into_response())
+    Ok(([JSON], written(room, &TaskList { tasks, next: page.next })).into_response())
 }
 
 /// Look at a task
@@ -175,8 +186,9 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, listing: Listing) -> Resul
 pub(crate) async fn read(State(api): State<Arc<Api>>, id: TaskId) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|_| Problem::no_task())?;
     let store = api.queue.store()?;
+    let room = api.rooms.task().await?;
     let task = limits::ask(&api.queue, store.get(id)).await?.ok_or(Problem::no_task())?;
-    Ok(Json(Task::of(&task)).into_response())
+    Ok(([JSON], written(room, &Task::of(&task))).into_response())
 }
 
 /// Cancel a task
@@ -195,12 +207,15 @@ pub(crate) async fn read(State(api): State<Arc<Api>>, id: TaskId) -> Result<Resp
 pub(crate) async fn cancel(State(api): State<Arc<Api>>, id: TaskId) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|_| Problem::no_task())?;
     let store = api.queue.store()?;
+    let room = api.rooms.task().await?;
     match limits::ask(&api.queue, store.cancel(id)).await? {
         Cancelled::Now(task) => {
             api.metrics.finished(Ended::Cancelled);
-            Ok(Json(Task::of(&task)).into_response())
+            Ok(([JSON], written(room, &Task::of(&task))).into_response())
         }
-        Cancelled::Asked(task) => Ok((StatusCode::ACCEPTED, Json(Task::of(&task))).into_response()),
+        Cancelled::Asked(task) => {
+            Ok((StatusCode::ACCEPTED, [JSON], written(room, &Task::of(&task))).into_response())
+        }
         Cancelled::TooLate(task) => {
             let state = task.state;
             Err(Problem::wrong_state(format!("task {id} is {state}: it has ended and can't be cancelled")))
@@ -227,8 +242,11 @@ pub(crate) async fn retry(
 ) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|_| Problem::no_task())?;
     let store = api.queue.store()?;
+    let room = api.rooms.task().await?;
     match limits::ask(&api.queue, store.retry(id, Hold::new(guard))).await? {
-        Retried::Now(task) => Ok((StatusCode::ACCEPTED, Json(Task::of(&task))).into_response()),
+        Retried::Now(task) => {
+            Ok((StatusCode::ACCEPTED, [JSON], written(room, &Task::of(&task))).into_response())
+        }
         Retried::NotEnded(task) => {
             let state = task.state;
             Err(Problem::wrong_state(format!(

@@ -19,10 +19,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// At most 6 KiB each, the default total costs less than 100 MiB. A client is a person with some tabs; an address
+    /// At most 6 KiB each, the default total costs about 60 MiB. A client is a person with some tabs; an address
     /// may be a NAT or a node of the cluster, through which many come.
     fn default() -> Self {
-        Self { total: 16_384, per_client: 64, per_address: 4096 }
+        Self { total: 10_240, per_client: 64, per_address: 4096 }
     }
 }
 

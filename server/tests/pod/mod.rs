@@ -127,6 +127,7 @@ impl Plan {
             defaults,
             hub: hub.clone(),
             metrics: metrics.clone(),
+            rooms: Arc::default(),
         };
         let admin = api::admin(&api);
         Pod { drain, queue, hub, metrics, admin, public: api::public(api), defaults, folder }
@@ -151,7 +152,8 @@ pub(crate) fn routes(drain: Drain, queue: Arc<Queue>) -> (Router, Router) {
     let plan = Plan::of(Held::default());
     let (kinds, metrics) = (Arc::new(plan.kinds), Arc::<Metrics>::default());
     let hub = Hub::new(HubSettings::default(), drain.clone(), metrics.clone());
-    let api = Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics };
+    let rooms = Arc::default();
+    let api = Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics, rooms };
     (api::public(api.clone()), api::admin(&api))
 }
 
