@@ -20,6 +20,8 @@ use crate::sleep::Sleep;
 
 /// What a task is that does not say: the seed's.
 pub(crate) const DEFAULT_KIND: &str = Sleep::NAME;
+/// The rule by which a fingerprint was made, which is its first byte. The first version's have none.
+const RAW_TEXT: u8 = 2;
 /// What a task gets as input that was handed in without one.
 const NO_INPUT: &str = "{}";
 
@@ -38,12 +40,12 @@ const FIELDS: [(&str, &str); 9] = [
     ("not_before", "write a time as 2026-11-22T20:48:00Z"),
     ("timeout_seconds", "write a number of seconds from 0.001 to 604800"),
     ("max_attempts", "write a whole number from 1 to 100"),
-    ("client_id", "write a string of 1 to 128 characters without control characters"),
+    ("client_id", "write a string of 1 to 128 characters without control characters and marks of direction"),
     ("keep_seconds", "write a number of seconds from 0 to 7776000"),
 ];
 
 /// A task to do. Everything has a default: `{}` is a task.
-#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Default, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTask, example = json!({"kind": "sleep", "priority": 5, "client_id": "alice", "max_attempts": 3}))]
 pub(crate) struct NewTaskBody<'a> {
@@ -70,7 +72,11 @@ pub(crate) struct NewTaskBody<'a> {
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 100)]
     max_attempts: Option<f64>,
     /// Whose it is: events of one's own tasks can be asked for.
-    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"
+    )]
     client_id: Option<String>,
     /// How long it is remembered once it has ended. Without it, what the server was started with: an hour, and two weeks
     /// when it is dead, unless the server was told otherwise.
@@ -163,13 +169,37 @@ pub(crate) fn read(
 impl NewTaskBody<'_> {
     /// The key with a digest of what came under it: of what was asked for, not of what came of it, since a delay shrinks
     /// and defaults change between a request and its repetition.
+    ///
+    /// The input counts as the text it came as, but for the white space between its parts: read as a `Value` it would lose digits of large numbers, and two inputs that
+    /// cannot be read so would be the same. That was the rule of the first version, whose digests are still stored; ours have
+    /// another length, so that neither can be taken for the other.
     fn under(&self, key: String) -> Idempotency {
-        let fingerprint = Sha256::digest(serde_json::to_vec(self).unwrap_or_default()).to_vec();
-        Idempotency { key, fingerprint }
+        let rest = Self { input: None, ..self.clone() };
+        let mut digest = Sha256::new();
+        digest.update(serde_json::to_vec(&rest).unwrap_or_default());
+        digest.update(compact(self.input.map_or("null", RawValue::get)));
+        let fingerprint = [&[RAW_TEXT][..], &digest.finalize()].concat();
+        let older = Sha256::digest(serde_json::to_vec(self).unwrap_or_default()).to_vec();
+        Idempotency { key, fingerprint, older: Some(older) }
     }
 }
 
-/// Neither white space nor the order of keys makes another input.
+/// JSON without the white space between its parts. What is in a string stays.
+fn compact(json: &str) -> Vec<u8> {
+    let (mut quoted, mut escaped) = (false, false);
+    let kept = json.bytes().filter(|byte| {
+        let inside = quoted;
+        match byte {
+            b'"' if !escaped => quoted = !quoted,
+            _ => {}
+        }
+        escaped = inside && !escaped && *byte == b'\\';
+        inside || !byte.is_ascii_whitespace()
+    });
+    kept.collect()
+}
+
+/// The first version's rule: neither white space nor the order of keys makes another input.
 fn parsed<S: Serializer>(input: &Option<&RawValue>, to: S) -> Result<S::Ok, S::Error> {
     input.and_then(|input| serde_json::from_str(input.get()).ok()).map(sorted).serialize(to)
 }
@@ -262,6 +292,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn another_input_is_another_submission_however_it_reads() {
+        let under = |input: &str| {
+            let body = format!(r#"{{"input": {input}}}"#);
+            serde_json::from_str::<NewTaskBody<'_>>(&body).unwrap().under("k".to_owned())
+        };
+        for (one, other) in [
+            (r#"{"n": 9007199254740993.1}"#, r#"{"n": 9007199254740993.2}"#),
+            (r#"{"n": 123456789012345678901234567890}"#, r#"{"n": 123456789012345678901234567891}"#),
+            (r#"{"text": "\ud800 one"}"#, r#"{"text": "\ud800 other"}"#),
+        ] {
+            assert_ne!(under(one).fingerprint, under(other).fingerprint, "{one}");
+            assert_eq!(under(one), under(one));
+            assert_eq!(under(one).fingerprint, under(&one.replace(": ", " :\n\t")).fingerprint);
+            assert_eq!(under(one).older, under(other).older, "the first version took them for the same");
+        }
+        assert_ne!(under(r#"{"a": "b  \" c"}"#).fingerprint, under(r#"{"a": "b \" c"}"#).fingerprint);
+        assert_ne!(under("{}").fingerprint.len(), under("{}").older.unwrap().len());
+    }
 
     // Bites where serde_json keeps the order of keys, as it does when the whole workspace is built at once.
     #[test]

@@ -48,8 +48,9 @@ pub(crate) struct TaskList<'a> {
 /// It is on disk before the answer comes, and is then done whatever happens to the pod.
 ///
 /// With an `Idempotency-Key`, a submission can be repeated when its answer was lost: the same key with the same
-/// content is the same task, told with 200 and `Idempotency-Replayed: true`, for as long as the task is remembered. With
-/// SQLite each pod has its own keys, so a repetition must reach the same pod; pods that share PostgreSQL share the keys.
+/// content (the input letter for letter, but for white space) is the same task, told with 200 and
+/// `Idempotency-Replayed: true`, for as long as the task is remembered. With SQLite each pod has its own keys, so a
+/// repetition must reach the same pod; pods that share PostgreSQL share the keys.
 #[utoipa::path(post, path = "/v1/tasks", operation_id = "submit_task", tag = "tasks",
     request_body(content = NewTaskBody, description = "The task; `{}` is one."),
     params(SubmissionHeaders),
@@ -153,7 +154,7 @@ pub(crate) async fn accept(
             description = "In one of these states, separated by commas; without it, in any."),
         ("kind" = Option<String>, Query, description = "Of this kind."),
         ("client_id" = Option<String>, Query, description = "Of this client.",
-            min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$"),
+            min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"),
         ("limit" = Option<u16>, Query, description = "At most so many; 50 without it. A page of large tasks has fewer: go by `next`.", minimum = 1, maximum = 100),
         ("cursor" = Option<Uuid>, Query, description = "The `next` of the page before."),
     ),

@@ -103,6 +103,15 @@ pub struct Idempotency {
     pub key: String,
     /// A digest of what was submitted under it: the same key with other content is a mistake.
     pub fingerprint: Vec<u8>,
+    /// The digest that an older version made of it, for what that version stored.
+    pub older: Option<Vec<u8>>,
+}
+
+impl Idempotency {
+    /// Whether the content is that which was stored under this digest, by this version or an older one.
+    pub(crate) fn is(&self, stored: &[u8]) -> bool {
+        stored == self.fingerprint || self.older.as_deref() == Some(stored)
+    }
 }
 
 /// Something to let go once a submission is decided: the guard of the request that brought it.

@@ -281,7 +281,7 @@ async fn holders(connection: &mut PgConnection, keys: &[String]) -> sqlx::Result
 
 fn submitted_before(row: &PgRow, own: &Idempotency) -> sqlx::Result<Submitted> {
     let known = record(row)?;
-    Ok(if row.try_get::<&[u8], _>("fingerprint")? == own.fingerprint {
+    Ok(if own.is(row.try_get("fingerprint")?) {
         Submitted::Known(Box::new(known))
     } else {
         Submitted::KeyReused { id: known.id }

@@ -78,7 +78,7 @@ impl Tables<'_> {
             .query_row([&own.key], |row| Ok((record(row)?, row.get::<_, Vec<u8>>(17)?)))
             .optional()?;
         Ok(found.map(|(task, fingerprint)| {
-            if fingerprint == own.fingerprint {
+            if own.is(&fingerprint) {
                 Submitted::Known(Box::new(task))
             } else {
                 Submitted::KeyReused { id: task.id }

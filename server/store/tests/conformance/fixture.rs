@@ -81,7 +81,7 @@ pub(crate) fn task() -> NewTask {
 
 /// A client's own name for a submission.
 pub(crate) fn key(key: &str, fingerprint: &[u8]) -> Option<Idempotency> {
-    Some(Idempotency { key: key.to_owned(), fingerprint: fingerprint.to_vec() })
+    Some(Idempotency { key: key.to_owned(), fingerprint: fingerprint.to_vec(), older: None })
 }
 
 /// Submits; the task's id.

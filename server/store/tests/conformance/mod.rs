@@ -19,6 +19,7 @@ macro_rules! suite {
             a_task_is_there_once_it_is_accepted,
             the_same_key_is_the_same_task,
             a_key_with_other_content_is_refused,
+            a_key_that_an_older_version_stored_is_known,
             one_key_submitted_at_once_is_one_task,
             a_full_queue_says_so,
             a_hold_is_let_go_only_once_the_task_is_counted,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use graceful_store::{Hold, NewTask, State, StoreError, StoreSettings, Submitted};
+use graceful_store::{Hold, Idempotency, NewTask, State, StoreError, StoreSettings, Submitted};
 
 use super::fixture::{
     Fixture, claim, claim_one, complete, done, get, key, settings, submit, task, until, watched,
@@ -60,6 +60,18 @@ pub(crate) async fn a_key_with_other_content_is_refused(fixture: &impl Fixture) 
     assert_eq!(store.submit(other, Hold::default()).await.unwrap(), Submitted::KeyReused { id });
     assert_eq!(store.get(refused).await.unwrap(), None);
     submit(&store, NewTask { idempotency: key("another", b"b"), ..task() }).await;
+}
+
+pub(crate) async fn a_key_that_an_older_version_stored_is_known(fixture: &impl Fixture) {
+    let store = fixture.open(settings()).await;
+    let id = submit(&store, NewTask { idempotency: key("k", b"old rule"), ..task() }).await;
+    let again = |older: &[u8]| {
+        let own = key("k", b"new rule").map(|own| Idempotency { older: Some(older.to_vec()), ..own });
+        store.submit(NewTask { idempotency: own, ..task() }, Hold::default())
+    };
+    let known = again(b"old rule").await.unwrap();
+    assert!(matches!(&known, Submitted::Known(found) if found.id == id), "{known:?}");
+    assert_eq!(again(b"other").await.unwrap(), Submitted::KeyReused { id });
 }
 
 pub(crate) async fn one_key_submitted_at_once_is_one_task(fixture: &impl Fixture) {
