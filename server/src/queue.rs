@@ -9,6 +9,7 @@
 //! - While a file that is there could not be opened yet, the pod is not idle: nobody knows what is in it.
 //! - SIGTERM ends the process also when the queue cannot be opened.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,9 @@ const WELL: Duration = Duration::from_secs(30);
 /// Long enough for a predecessor's lock to go, and short beside any grace period.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
 
+/// What lasts is logged again so often.
+const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
+
 /// Makes a store.
 pub type Opener = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn TaskStore>, OpenError>> + Send + Sync>;
 
@@ -50,6 +54,8 @@ pub struct Queue {
     ready: AtomicBool,
     shared: bool,
     metrics: Arc<Metrics>,
+    /// When each kind of trouble was logged last.
+    complained: Mutex<HashMap<Unavailable, Instant>>,
 }
 
 impl Queue {
@@ -121,6 +127,7 @@ impl Queue {
             ready: AtomicBool::new(false),
             shared,
             metrics,
+            complained: Mutex::default(),
         });
         let unknown = Arc::new(Mutex::new(unknown));
         tokio::spawn(let_the_process_end(queue.clone(), drain.clone(), unknown.clone()));
@@ -203,10 +210,26 @@ impl Queue {
         answer
     }
 
+    /// Logs the first of each kind of trouble, and then one a minute: an outage has thousands. (That it is closed, and why, is
+    /// said by its keeper.)
+    fn complain(&self, error: &StoreError) {
+        let StoreError::Unavailable { why, detail } = error else { return };
+        if *why == Unavailable::Closed {
+            return;
+        }
+        let mut said = self.complained.lock();
+        if said.get(why).is_none_or(|at| at.elapsed() > COMPLAIN_AGAIN) {
+            said.insert(*why, Instant::now());
+            drop(said);
+            warn!(%why, detail, "the queue is unavailable");
+        }
+    }
+
     /// Looks at what a store answered: trouble is counted, and a store that is damaged is closed and opened again.
     pub fn noticed<T>(&self, answer: &Result<T, StoreError>) {
         if let Err(error) = answer {
             self.metrics.queue_trouble(error);
+            self.complain(error);
             if beyond_repair(error, self.shared) {
                 self.damaged.notify_one();
             }

@@ -33,8 +33,11 @@ const PARAMETERS: [&str; 17] = [
 /// - a commit is on disk before it is answered;
 /// - plans are not compiled: ours are small, and compiling one can take longer than a lease's slack;
 /// - nothing takes longer than a caller waits, nor keeps locks for a process that is gone.
-const SESSION: [(&str, &str); 4] = [
+/// - each statement sees what was committed before it: the queue's statements skip what others have locked and look at rows
+///   again, which under a snapshot of the transaction's begin would fail, or see tasks that another pod has taken.
+const SESSION: [(&str, &str); 5] = [
     ("synchronous_commit", "on"),
+    ("default_transaction_isolation", "read committed"),
     ("jit", "off"),
     ("statement_timeout", "10s"),
     ("idle_in_transaction_session_timeout", "10s"),

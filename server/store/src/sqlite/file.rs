@@ -14,6 +14,9 @@ pub(super) struct OwnFile {
     /// Device and inode, once the file is there.
     id: Option<(u64, u64)>,
     _lock: File,
+    /// The queue's file itself, locked as well (flock(2), which SQLite's own locks do not meet): a lock file can be removed.
+    /// It is open as long as SQLite has the file open; to close it earlier would take SQLite's locks away.
+    _file: File,
 }
 
 impl OwnFile {
@@ -29,11 +32,22 @@ impl OwnFile {
             .write(true)
             .open(folder.join("tasks.lock"))
             .map_err(trouble)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, id: None, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Taken { path }),
+        let lock_or_tell = |file: &File| match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Taken { path: path.clone() }),
             Err(TryLockError::Error(source)) => Err(trouble(source)),
-        }
+        };
+        lock_or_tell(&lock)?;
+        // Made if it is missing: SQLite takes an empty file for a new one.
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(trouble)?;
+        lock_or_tell(&file)?;
+        Ok(Self { path, id: None, _lock: lock, _file: file })
     }
 
     /// From now on this is the file.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -23,8 +23,10 @@ use crate::task::{
     Submitted, TaskRecord,
 };
 
-/// Chunks that one call of [`TaskStore::maintain`] forgets at most; the next call goes on.
-const CHUNKS: usize = 20;
+/// How long one call of [`TaskStore::maintain`] forgets; what is left waits for the next, a second later. A chunk takes a few
+/// milliseconds, so that a fifth of the time goes to forgetting where more comes than can be kept, and submissions wait for one
+/// chunk at most. By a number of chunks it once fell behind what can be submitted.
+const FORGETTING: Duration = Duration::from_millis(200);
 
 /// What the threads and the callers both see.
 #[derive(Debug)]
@@ -204,11 +206,8 @@ impl TaskStore for SqliteStore {
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {
-        for _ in 0..CHUNKS {
-            if !self.write(Command::Forget).await? {
-                break;
-            }
-        }
+        let end = Instant::now() + FORGETTING;
+        while self.write(Command::Forget).await? && Instant::now() < end {}
         Ok(())
     }
 

@@ -24,6 +24,18 @@ async fn a_second_process_is_told_whose_it_is() {
 }
 
 #[tokio::test]
+async fn a_lock_file_that_is_removed_lets_nobody_in() {
+    let folder = Folder::new();
+    let store = open(&folder.0, settings()).await;
+    submit(&store, task()).await;
+    std::fs::remove_file(folder.0.join("tasks.lock")).unwrap();
+    let second = sqlite::open(&folder.0, settings()).await.unwrap_err();
+    assert!(matches!(&second, OpenError::Taken { .. }), "{second}");
+    drop(store);
+    claim_one(&open(&folder.0, settings()).await).await;
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_made_is_named() {
     let folder = Folder::new();
     std::fs::write(&folder.0, "a file").unwrap();

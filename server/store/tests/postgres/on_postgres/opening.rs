@@ -99,21 +99,24 @@ async fn a_user_who_may_not_make_tables_works_on_those_that_are_there() {
 }
 
 #[tokio::test]
-async fn commits_are_synced_whatever_the_server_thinks_of_it() {
+async fn commits_are_synced_and_statements_see_the_latest_whatever_the_server_thinks_of_it() {
     let name = SERVER.create_database().unwrap();
     SERVER.sql(&name, &format!("ALTER DATABASE {name} SET synchronous_commit = off")).unwrap();
+    SERVER
+        .sql(&name, &format!("ALTER DATABASE {name} SET default_transaction_isolation = serializable"))
+        .unwrap();
     assert_eq!(SERVER.sql(&name, "SHOW synchronous_commit").unwrap(), "off");
     let store = open(&SERVER.url(&name), settings()).await;
     SERVER
         .sql(
             &name,
             "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-             NEW.trace = current_setting('synchronous_commit'); RETURN NEW; END $$; \
+             NEW.trace = current_setting('synchronous_commit') || ', ' || current_setting('transaction_isolation'); RETURN NEW; END $$; \
              CREATE TRIGGER note BEFORE INSERT ON graceful_tasks FOR EACH ROW EXECUTE FUNCTION note()",
         )
         .unwrap();
     submit(&store, task()).await;
-    assert_eq!(claim_one(&store).await.trace.as_deref(), Some("on"));
+    assert_eq!(claim_one(&store).await.trace.as_deref(), Some("on, read committed"));
 }
 
 #[tokio::test]
