@@ -1,6 +1,7 @@
 //! Flags and environment, parsed once. What can't be used is refused with the flag's name and what to write instead.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU16, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use graceful_store::MOST_INTERRUPTIONS;
 
+use crate::api::visitors::Hosts;
 use crate::events::limits::Limits;
 use crate::events::origin::Origins;
 
@@ -41,6 +43,9 @@ pub enum Command {
 // namespace, and a Service named `graceful` would overwrite ours.
 #[derive(Debug, Clone, Args)]
 pub struct Run {
+    /// Address that both ports listen on: `127.0.0.1` for this machine alone, `::` for all addresses, as the image has it.
+    #[arg(long, env = "GRACEFUL_BIND", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub bind: IpAddr,
     /// Port of the public API.
     #[arg(long, env = "GRACEFUL_LISTEN_PORT", default_value = "8000")]
     pub port: u16,
@@ -103,7 +108,12 @@ pub struct Run {
     /// proxy's: raise it to the total. 0 sets no limit.
     #[arg(long, env = "GRACEFUL_MAX_SOCKETS_PER_IP", default_value_t = Limits::default().per_address)]
     pub max_sockets_per_ip: u32,
-    /// Pages of other sites that may open WebSockets: `https://app.example.com`, several with commas, or `*`.
+    /// Names under which the server may be asked, besides addresses and names without a dot: `tasks.example.com`, several
+    /// with commas, or `*`. Without it, none on loopback, and any where others can reach it.
+    #[arg(long, env = "GRACEFUL_ALLOWED_HOSTS", default_value = "")]
+    pub allowed_hosts: Hosts,
+    /// Pages of other sites that may use the API, WebSockets included: `https://app.example.com`, several with commas, or
+    /// `*`.
     #[arg(long, env = "GRACEFUL_ALLOWED_ORIGINS", default_value = "")]
     pub allowed_origins: Origins,
     /// How long a SIGTERM that nobody announced leaves the door open, while endpoints propagate.
@@ -270,6 +280,8 @@ mod tests {
             (["--report-url", "collector"], "--report-url", "write http://host:port/path"),
             (["--concurrency", "0"], "--concurrency", "zero"),
             (["--allowed-origins", "example.com"], "--allowed-origins", "write https://app.example.com"),
+            (["--allowed-hosts", "https://x.example"], "--allowed-hosts", "write tasks.example.com"),
+            (["--bind", "localhost"], "--bind", "invalid IP address"),
             (["--linger-seconds", "4000"], "--linger-seconds", "0..=3600"),
             (["--store", "redis"], "--store", "sqlite, postgres"),
             (["--url", "mysql://u:secret@h/d"], "--url", "write postgres://"),

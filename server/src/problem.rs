@@ -7,7 +7,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use graceful_store::{StoreError, Unavailable};
 use serde::Serialize;
-use tracing::warn;
 use utoipa::ToSchema;
 
 use crate::kind::{InvalidInput, Unrunnable};
@@ -194,11 +193,20 @@ impl Problem {
         Self { retry_seconds: Some(retry_seconds), ..crowded }
     }
 
-    /// A page of another site, which may not listen.
+    /// The request is for a name that is not this server's.
+    pub(crate) fn foreign_host(host: &str) -> Self {
+        let kind = "tag:graceful.dev,2026:foreign-host";
+        let detail = format!(
+            "Host: {host} is no name of this server; ask by its address, or give the name to --allowed-hosts"
+        );
+        Self::of(StatusCode::MISDIRECTED_REQUEST, kind, "Another server's name", detail).field("Host")
+    }
+
+    /// A page of another site, which may not use this one.
     pub(crate) fn foreign_page(origin: &str) -> Self {
         let kind = "tag:graceful.dev,2026:foreign-page";
         let detail = format!(
-            "Origin: pages of {origin} may not listen here; the server's --allowed-origins says which may"
+            "Origin: pages of {origin} may not use this server; its --allowed-origins says which may"
         );
         Self::of(StatusCode::FORBIDDEN, kind, "A page of another site", detail).field("Origin")
     }
@@ -231,12 +239,8 @@ impl From<StoreError> for Problem {
                 let full = Self::bare(StatusCode::TOO_MANY_REQUESTS, "The queue is full");
                 Self { retry_seconds: Some(FULL_RETRY_SECONDS), ..full }
             }
-            StoreError::Unavailable { why, detail } => {
-                if why != Unavailable::Closed {
-                    warn!(%why, detail, "the queue is unavailable");
-                }
-                Self::unavailable(why.as_str(), said(why))
-            }
+            // The queue logs it: once for an outage, and not once for each who asks in it.
+            StoreError::Unavailable { why, detail: _ } => Self::unavailable(why.as_str(), said(why)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `server run`: binds, wires and serves; returns when the process may exit.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use graceful_store::StoreSettings;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
+use crate::api::visitors::Visitors;
 use crate::api::{self, Api};
 use crate::config::{Cli, Command, LogFormat, PreStop, ReportUrl, Run};
 use crate::events::hub::{Hub, HubSettings};
@@ -106,8 +107,10 @@ impl Server {
         // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
         let signals = Signals::install().context("cannot listen for signals")?;
         let bounds = connections(&flags);
-        let (public, admin) =
-            (listen("port", flags.port).await?, listen("admin-port", flags.admin_port).await?);
+        let (public, admin) = (
+            listen("port", &flags, flags.port).await?,
+            listen("admin-port", &flags, flags.admin_port).await?,
+        );
 
         let linger = Duration::from_secs(flags.linger_seconds);
         let drain = Drain::new(Settings { linger, ..Settings::from_env() });
@@ -134,7 +137,9 @@ impl Server {
         );
         let defaults = defaults(&flags);
         let rooms = Arc::default();
-        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics, rooms };
+        let hosts = flags.allowed_hosts.clone().listening_on(flags.bind);
+        let visitors = Arc::new(Visitors { origins: flags.allowed_origins.clone(), hosts });
+        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics, rooms, visitors };
         let admin_app = api::admin(&api);
         let exit = serve_within(bounds, (public, api::public(api)), (admin, admin_app), drain, signals).await;
         match exit {
@@ -209,14 +214,17 @@ fn reporter(flags: &Run, drain: &Drain, metrics: &Arc<Metrics>) -> anyhow::Resul
     reporter.map(Some).context("--report-url: cannot make an HTTP client")
 }
 
-async fn listen(flag: &str, port: u16) -> anyhow::Result<TcpListener> {
-    bind(port).await.with_context(|| format!("--{flag} {port}: cannot listen; give a free port"))
+async fn listen(flag: &str, flags: &Run, port: u16) -> anyhow::Result<TcpListener> {
+    let bind = flags.bind;
+    bound(bind, port).await.with_context(|| {
+        format!("--{flag} {port}: cannot listen on {bind}; give a free port, or another --bind")
+    })
 }
 
-/// All addresses: IPv6 and IPv4 where the kernel has both, IPv4 where it has no IPv6.
-async fn bind(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+/// All addresses are IPv6 and IPv4 where the kernel has both, IPv4 where it has no IPv6.
+async fn bound(bind: IpAddr, port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind((bind, port)).await {
+        Err(error) if bind == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
         }
         bound => bound,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 /// Puts the counts together for the drain.
 #[derive(Debug)]
-pub struct Tally {
+pub(crate) struct Tally {
     drain: Drain,
     counts: Mutex<Counts>,
 }

@@ -198,7 +198,7 @@ async fn a_task_is_in_flight_until_its_end_is_reported() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_named() {
-    let taken = TcpListener::bind("[::]:0").await.unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let (code, said) = child::run(&["--port", &port, "--admin-port", "0"]).await;
     assert!(code != 0 && said.contains(&format!("--port {port}")), "{code}: {said}");

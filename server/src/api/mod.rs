@@ -5,6 +5,7 @@
 //! - [`overview`]: `/v1/queue` and `/v1/kinds`
 //! - [`seed`]: the routes of the first clients, answer for answer
 //! - [`limits`]: what a request may cost, and [`rooms`], what all may take up together
+//! - [`visitors`]: what pages of other sites may do
 //! - [`openapi`]: all of it, described
 //!
 //! What brings work is behind the drain's gate, method by method; reads, cancellation and health answer until the end.
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use graceful_drain::Drain;
@@ -26,6 +28,7 @@ use crate::page;
 use crate::problem::Problem;
 use crate::queue::{Defaults, Queue};
 use rooms::Rooms;
+use visitors::{Porter, Visitors};
 
 pub mod limits;
 mod openapi;
@@ -36,6 +39,7 @@ mod seed;
 mod submission;
 mod tasks;
 mod view;
+pub mod visitors;
 
 pub use openapi::document;
 
@@ -58,11 +62,14 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// What requests may take up in memory.
     pub rooms: Arc<Rooms>,
+    /// Whose pages may do what.
+    pub visitors: Arc<Visitors>,
 }
 
 /// The public routes.
 pub fn public(api: Api) -> Router {
     let (metrics, queue) = (api.metrics.clone(), api.queue.clone());
+    let admitted = from_fn_with_state(porter(&api), visitors::admit);
     // Once, and shared by all answers: a copy for each who asks and takes nothing would add up.
     let description = Bytes::from(serde_json::to_vec(&document(&api.kinds)).unwrap_or_default());
     let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], description) };
@@ -94,6 +101,11 @@ pub fn public(api: Api) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::bare(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
+        .layer(admitted)
+}
+
+fn porter(api: &Api) -> Porter {
+    Porter { visitors: api.visitors.clone(), metrics: api.metrics.clone() }
 }
 
 /// The admin port's routes.
@@ -103,7 +115,8 @@ pub fn admin(api: &Api) -> Router {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         ([(header::CONTENT_TYPE, kind)], metrics.text(&drain, queue.counts().await.ok()))
     };
-    api.drain.routes().merge(probes(api.queue.clone())).route("/metrics", get(text))
+    let admitted = from_fn_with_state(porter(api), visitors::admit);
+    api.drain.routes().merge(probes(api.queue.clone())).route("/metrics", get(text)).layer(admitted)
 }
 
 /// Ready once the queue was open, and from then on. Both are 200 while draining: a pod that drains lives, and one that

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use graceful_drain::{Drain, Settings};
+use graceful_server::api::visitors::{Hosts, Visitors};
 use graceful_server::api::{self, Api};
 use graceful_server::config::Engine;
 use graceful_server::events::hub::{Hub, HubSettings};
@@ -110,6 +111,7 @@ impl Plan {
         let folder = Folder::new();
         let drain = Drain::new(Settings::default());
         let (kinds, metrics) = (Arc::new(kinds), Arc::new(Metrics::default()));
+        let visitors = Arc::new(Visitors { origins: listening.origins.clone(), hosts: Hosts::default() });
         let hub = Hub::new(listening, drain.clone(), metrics.clone());
         tokio::spawn(hub.clone().attend());
         let settings = StoreSettings { keep_events, ..store_settings(capacity, kinds.names()) };
@@ -128,6 +130,7 @@ impl Plan {
             hub: hub.clone(),
             metrics: metrics.clone(),
             rooms: Arc::default(),
+            visitors,
         };
         let admin = api::admin(&api);
         Pod { drain, queue, hub, metrics, admin, public: api::public(api), defaults, folder }
@@ -152,8 +155,8 @@ pub(crate) fn routes(drain: Drain, queue: Arc<Queue>) -> (Router, Router) {
     let plan = Plan::of(Held::default());
     let (kinds, metrics) = (Arc::new(plan.kinds), Arc::<Metrics>::default());
     let hub = Hub::new(HubSettings::default(), drain.clone(), metrics.clone());
-    let rooms = Arc::default();
-    let api = Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics, rooms };
+    let (rooms, visitors) = (Arc::default(), Arc::default());
+    let api = Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics, rooms, visitors };
     (api::public(api.clone()), api::admin(&api))
 }
 
