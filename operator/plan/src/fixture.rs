@@ -84,6 +84,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         lag: None,
         nudged: None,
         nudge: false,
+        room_until: None,
     }
 }
 

@@ -14,7 +14,7 @@ use graceful_api::RevisionHash;
 /// A controller that is well takes up a change in milliseconds, and behind an API server of two seconds a call in less than this.
 const LATE: SignedDuration = SignedDuration::from_secs(10);
 
-/// How long until it is looked at again, watch events or not.
+/// How long until it is checked again, watch events or not.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// A Deployment controller that has failed fifteen times in a row, which takes a minute and a half, forgets a Deployment until something is written to it.
@@ -25,11 +25,15 @@ const FIRST_NUDGE: SignedDuration = SignedDuration::from_secs(30);
 const NEXT_NUDGE: SignedDuration = SignedDuration::from_secs(60);
 
 /// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then. A write to
-/// its Deployment reaches it: it comes after this part of the time that it has been failing.
-const QUARTER: i32 = 4;
+/// its Deployment reaches it: it comes after a quarter of the time that it has been failing.
+const FAILING_TO_PAUSE: i32 = 4;
 
 /// And at the latest after this.
 const LAST_NUDGE: SignedDuration = SignedDuration::from_secs(300);
+
+/// How long after a pod's end a ReplicaSet that had no room may take its place: the longest pause between two nudges, and half a minute to end the one and make
+/// the other.
+const ROOM_IS_TAKEN_WITHIN: SignedDuration = SignedDuration::from_secs(330);
 
 /// Since when each Deployment has not been followed, and each ReplicaSet could not make or end pods. Kept by whoever executes plans.
 #[derive(Clone, Debug, Default)]
@@ -37,16 +41,25 @@ pub struct Lags(BTreeMap<RevisionHash, Lag>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Lag {
+    replicas: u32,
+    /// When they were last lowered.
+    lowered: Option<Timestamp>,
     unfollowed: Option<Timestamp>,
     failing: Option<Timestamp>,
 }
 
 impl Lags {
-    /// Before each plan: notes on the Deployments which of them are late, and which are to be written to.
+    /// Before each plan: notes on the Deployments which of them are late, which are to be written to, and of which a pod was ended not long ago.
     pub fn look(&mut self, revisions: &mut [Revision], now: Timestamp) {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
         for revision in revisions {
             let lag = self.0.entry(revision.hash.clone()).or_default();
+            if revision.replicas < lag.replicas {
+                lag.lowered = Some(now);
+            }
+            lag.replicas = revision.replicas;
+            let until = |at: Timestamp| at.saturating_add(ROOM_IS_TAKEN_WITHIN).unwrap_or(Timestamp::MAX);
+            revision.room_until = lag.lowered.map(until).filter(|until| now < *until);
             // One that has none to follow it says why in words of its own.
             let late = !revision.followed && !revision.has_no_replica_set;
             lag.unfollowed = late.then(|| lag.unfollowed.unwrap_or(now));
@@ -75,7 +88,7 @@ impl Lag {
         };
         self.unfollowed.is_some_and(|since| due(since, FIRST_NUDGE, NEXT_NUDGE))
             || self.failing.is_some_and(|since| {
-                let pause = (now.duration_since(since) / QUARTER).clamp(FIRST_NUDGE, LAST_NUDGE);
+                let pause = (now.duration_since(since) / FAILING_TO_PAUSE).clamp(FIRST_NUDGE, LAST_NUDGE);
                 due(since, pause, pause)
             })
     }
@@ -139,5 +152,17 @@ mod tests {
         assert_eq!((look(false, 0), look(false, 9), look(false, 10)), (false, false, true));
         assert!(!look(true, 11));
         assert!(!look(false, 12), "counted anew");
+    }
+
+    #[test]
+    fn the_place_of_a_pod_that_was_ended_may_be_taken_for_some_minutes() {
+        let mut lags = Lags::default();
+        let mut look = |replicas, second| {
+            let mut revisions = [Revision { replicas, ..fixture::revision("r") }];
+            lags.look(&mut revisions, Timestamp::from_second(second).unwrap());
+            revisions[0].room_until.map(Timestamp::as_second)
+        };
+        assert_eq!((look(2, 0), look(3, 10), look(2, 20)), (None, None, Some(350)));
+        assert_eq!((look(2, 349), look(2, 350)), (Some(350), None));
     }
 }

@@ -150,6 +150,8 @@ pub struct Revision {
     /// It is time to write to it once more, so that its controllers look.
     pub nudge: bool,
 }
+    /// A pod of it was ended a while ago, and until then another Deployment's that had no room may find the place ([`Lags`](crate::Lags)).
+    pub room_until: Option<Timestamp>,
 
 /// Why something is left alone for now. Its time passes by itself: no event shortens it. Known until a write goes through, or for some seconds past its pause.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -255,6 +255,22 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
 
 /// The rollout's drains.
 ///
+/// Whether a new pod that lacks room gets it without help: a superseded pod drains, or is about to by [`spendable`], or was ended not long ago.
+pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
+    let app = &snapshot.observed.app;
+    if app.paused || app.max_surge == 0 || app.max_unavailable == 0 {
+        return false;
+    }
+    let drains = snapshot.draining().any(|p| p.drain.is_some() && snapshot.superseded(p));
+    let just_ended =
+        |r: &Revision| r.hash != app.update && r.room_until.is_some_and(|until| !snapshot.clock.past(until));
+    let was_ended = snapshot.observed.revisions.iter().any(just_ended);
+    let may_miss = if update_takes_work(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
+    let spare = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);
+    let may_go = |p: &Pod| snapshot.superseded(p) && snapshot.takes_work(p) && may_be_unrouted(snapshot, p);
+    drains || was_ended || (spare && fenced(snapshot) && snapshot.live.iter().any(|p| may_go(p)))
+}
+
 /// Worked example, replicas 3, maxSurge 1, maxUnavailable 0: three old pods count, spendable is 0. The new pod is made (room 1), counts, and
 /// spendable is 1: one old pod starts to drain, and spendable is 0 again. It goes, room is 1, and so on.
 fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::futile;
 use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness};
-use crate::rollout::{fenced, superseded_pods};
+use crate::rollout::{fenced, room_comes, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;
 use crate::waiting_for;
@@ -35,7 +35,19 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
     if let Some(message) = futile::words(snapshot, snapshot.update()) {
         return Some(Stall { reason: Reason::NoProgress, message });
     }
-    failing(snapshot).or_else(|| refused_child(snapshot))
+    let failing = failing(snapshot, false);
+    match failing.is_some() && room_comes(snapshot) {
+        // What would finish by itself is no stall.
+        true => self::failing(snapshot, true),
+        false => failing,
+    }
+    .or_else(|| refused_child(snapshot))
+}
+
+/// What would be a stall, did the room that is lacking not come by itself.
+pub(crate) fn waits_for_room(snapshot: &Snapshot<'_>) -> Option<String> {
+    let failing = failing(snapshot, false).filter(|_| room_comes(snapshot))?;
+    self::failing(snapshot, true).is_none().then_some(failing.message)
 }
 
 /// What is left alone for now, and why; the app's own first.
@@ -81,15 +93,17 @@ fn surplus(snapshot: &Snapshot<'_>) -> bool {
     count(snapshot.routed()) > snapshot.observed.app.replicas
 }
 
-/// The new revision cannot go on without a person.
+/// The new revision has not got on for `progressDeadlineSeconds`, whatever is to come.
 pub(crate) fn is_stuck(snapshot: &Snapshot<'_>) -> bool {
-    failing(snapshot).is_some()
+    failing(snapshot, false).is_some()
 }
 
-/// A new pod that has not taken work for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
-fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
+/// A new pod that has not taken work for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long. Where room comes by itself
+/// ([`room_comes`]), only what lacks something else.
+fn failing(snapshot: &Snapshot<'_>, room_comes: bool) -> Option<Stall> {
     let update = snapshot.revision(snapshot.update())?;
-    if let Some(failure) = &update.replica_failure {
+    let helps = |words: &str| room_comes && !update.has_no_replica_set && waiting_for::lacks_room(words);
+    if let Some(failure) = update.replica_failure.as_ref().filter(|f| !helps(&f.message)) {
         let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
         if snapshot.clock.past(overdue) {
             let message = waiting_for::no_room(snapshot, snapshot.update(), &failure.message);
@@ -97,7 +111,11 @@ fn failing(snapshot: &Snapshot<'_>) -> Option<Stall> {
         }
     }
     let mut found = None;
+    let lacks_room = |p: &Pod| p.unschedulable.is_some();
     for pod in snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)) {
+        if room_comes && lacks_room(pod) {
+            continue;
+        }
         let Some((since, reason)) = failing_since(snapshot, pod) else {
             continue;
         };
@@ -128,11 +146,11 @@ fn failing_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<(Timestamp, Reaso
 
 #[cfg(test)]
 mod tests {
-    use graceful_api::{Phase, Signal};
+    use graceful_api::{DrainReason, Phase, RevisionHash, Signal};
 
     use super::*;
     use crate::fixture::{app, observed, policy, revision, serving};
-    use crate::observed::Revision;
+    use crate::observed::{DrainMark, Epoch, Failure, Revision};
 
     /// What is as the spec says waits for nobody, however slow.
     #[test]
@@ -157,6 +175,32 @@ mod tests {
         assert_eq!(phase(BackoffCause::TooSlow, &["a"]), Phase::Serving);
         assert_eq!(phase(BackoffCause::TooSlow, &["a", "b"]), Phase::Held, "one of them is to go");
         assert_eq!(phase(BackoffCause::Refused, &["a"]), Phase::Stalled, "that needs a person all the same");
+    }
+
+    /// A rollout that would finish by itself is not said to need a person: kstatus and CI would fail it.
+    #[test]
+    fn an_app_that_makes_room_by_itself_is_not_stalled() {
+        let quota = "pods \"x\" is forbidden: exceeded quota: pods";
+        let phase = |max_unavailable, why: &str, old: &[Pod], room_until| {
+            let failure = Failure { message: why.to_owned(), since: Timestamp::UNIX_EPOCH };
+            let old_replicas = u32::try_from(old.len()).unwrap();
+            let old_one = Revision { replicas: old_replicas, room_until, ..revision("o") };
+            let new = Revision { replica_failure: Some(failure), proven: false, ..revision("r") };
+            let pods = old.iter().map(|p| Pod { revision: RevisionHash::from("o"), ..p.clone() }).collect();
+            let app = crate::App { max_unavailable, ..app(2, policy(Signal::Http)) };
+            let seen = crate::Observed { revisions: vec![old_one, new], pods, ..observed(app) };
+            crate::plan(&seen, Timestamp::from_second(700).unwrap()).report.phase
+        };
+        let mark = DrainMark { reason: DrainReason::Rollout, since: Timestamp::from_second(690).unwrap() };
+        let draining = Pod { routed: false, epoch: Some(Epoch(1)), drain: Some(mark), ..serving("b") };
+        let (two, one) = ([serving("a"), serving("b")], [serving("a")]);
+        assert_eq!(phase(1, quota, &two, None), Phase::Rolling, "one of the two is about to make room");
+        assert_eq!(phase(1, quota, &[serving("a"), draining], None), Phase::Rolling, "one makes room");
+        let soon = Timestamp::from_second(701).ok();
+        assert_eq!(phase(1, quota, &one, soon), Phase::Rolling, "room was made, and may be taken yet");
+        assert_eq!(phase(1, quota, &one, None), Phase::Stalled, "others have taken the room");
+        assert_eq!(phase(0, quota, &two, None), Phase::Stalled, "none may be missing");
+        assert_eq!(phase(1, "denied by policy", &two, None), Phase::Stalled, "no room helps against that");
     }
 
     fn answering() -> crate::Contact {

@@ -16,7 +16,7 @@ use crate::others::{self, and_more, whole_seconds};
 use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, superseded_pods};
 use crate::snapshot::{Snapshot, after, count, seconds};
-use crate::stall::{Stall, backoffs};
+use crate::stall::{Stall, backoffs, waits_for_room};
 use crate::untold;
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
@@ -40,6 +40,9 @@ pub(crate) fn sentence(
         return namespace_goes(snapshot);
     }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
+    if stall.is_none() && snapshot.observed.app.deletion == Deletion::No {
+        parts.extend(waits_for_room(snapshot));
+    }
     // A stall has said the others.
     let untold = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();
     parts.extend(backoffs(snapshot).find(untold).map(Backoff::words));
@@ -369,22 +372,25 @@ fn no_pods(snapshot: &Snapshot<'_>) -> Option<String> {
 /// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
 pub(crate) fn no_room(snapshot: &Snapshot<'_>, revision: &RevisionHash, words: &str) -> String {
     let no_replica_set = snapshot.revision(revision).is_some_and(|r| r.has_no_replica_set);
-    let helps = if no_replica_set && words.contains(EXCEEDED_QUOTA) {
-        "raise that quota, or delete what it counts; it is tried again by itself".to_owned()
+    let helps = if no_replica_set && lacks_room(words) {
+        "raise that quota, or delete what it counts; the operator retries by itself".to_owned()
     } else {
         what_helps(snapshot, words)
     };
     format!("no pod of revision {revision} can be made: {words}; {helps}")
 }
 
-const EXCEEDED_QUOTA: &str = "exceeded quota";
-
 /// Room helps against a quota, and against nothing else that refuses a pod.
 fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
-    if words.contains(EXCEEDED_QUOTA) {
+    if lacks_room(words) {
         return what_makes_room(snapshot, None);
     }
-    "change the policy or webhook that refuses it; it is tried again by itself".to_owned()
+    "change the policy or webhook that refuses it; the operator retries by itself".to_owned()
+}
+
+/// Whether what keeps a ReplicaSet from making a pod is a full quota.
+pub(crate) fn lacks_room(words: &str) -> bool {
+    words.contains("exceeded quota")
 }
 
 /// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go.

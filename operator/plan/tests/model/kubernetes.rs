@@ -369,6 +369,7 @@ impl World {
             lag: None,
             nudged: d.nudged,
             nudge: false,
+            room_until: None,
         };
         Snapshot {
             at: self.now,
