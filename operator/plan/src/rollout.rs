@@ -198,8 +198,8 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
         .draining()
         .filter(|p| p.revision == *revision && snapshot.available(p))
         .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.backoff.as_ref()))
-        // On a node that is gone or silent nobody knows whether it comes back.
-        .filter(|p| p.node.is_heard())
+        // On a node that is gone or silent nobody knows whether it comes back. (Where no nodes are read, Ready and Available say as much as of any pod that serves.)
+        .filter(|p| !p.node.is_silent())
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
         .filter(|p| !untold::stays_closed(snapshot, p))
         .collect();

@@ -36,6 +36,7 @@ struct Given {
     task_seconds: Option<u32>,
     grace_seconds: Option<u32>,
     local: bool,
+    nodes_unread: bool,
     hold_while_busy: bool,
 }
 
@@ -353,7 +354,9 @@ impl Given {
             task_seconds,
             grace_seconds,
             local,
+            nodes_unread,
             hold_while_busy,
+        world.nodes_unread = *nodes_unread;
         } = self;
         world.local = *local;
         world.app.hold_while_busy = *hold_while_busy;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, RevisionHash, Signal};
 use graceful_plan::{
-    Containers, CutMark, DrainMark, Epoch, Failure, Mark, Node, NodeFate, Observed, PodUid, Readiness,
-    Revision, TemplateVerdict,
+    Containers, CutMark, DrainMark, Epoch, Failure, Kubelet, Mark, Node, NodeFate, Observed, PodUid,
+    Readiness, Revision, TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -381,7 +381,9 @@ impl World {
                     .iter()
                     .map(|p| {
                         let mut seen = p.seen(self.behaviour(&p.revision), self.grace_seconds);
-                        if p.homeless_since.is_none() {
+                        if p.homeless_since.is_none() && self.nodes_unread {
+                            seen.node.kubelet = Kubelet::Unread;
+                        } else if p.homeless_since.is_none() {
                             seen.node.fate = self.nodes[p.node as usize];
                         }
                         seen

@@ -75,6 +75,8 @@ pub(crate) struct World {
     pub(crate) places: Option<usize>,
     /// What becomes of the two nodes.
     pub(crate) nodes: [NodeFate; 2],
+    /// The operator reads no nodes (`nodeDrain.enabled: false`).
+    pub(crate) nodes_unread: bool,
     /// When one that dies is gone.
     pub(crate) node_dies_at: [Option<Timestamp>; 2],
     /// Scales are refused until then.
@@ -211,6 +213,7 @@ impl World {
             quota: None,
             places: None,
             nodes: [NodeFate::Stays; 2],
+            nodes_unread: false,
             node_dies_at: [None; 2],
             refuses_until: now,
             slow_until: now,
