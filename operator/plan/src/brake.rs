@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::observed::{Backoff, BackoffCause, Deletion, Observed};
+use crate::snapshot::count;
 use graceful_api::RevisionHash;
 
 /// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
@@ -18,8 +19,8 @@ pub struct Brake {
     /// Ended for this spec, less one for each [`PAUSE`] that has passed and [`TIMES`] for each replica that was asked for more or less: an autoscaler may
     /// go up and down as often as it likes, and saves up nothing for a loop to come.
     level: u32,
-    /// The most pods there were for this spec.
-    most: u32,
+    /// The most pods there may have been at a time for this spec: replicas + maxSurge, or what was seen.
+    allowed: u32,
     /// Until when pauses have been taken off the level.
     counted_to: Option<Timestamp>,
     /// It was stopped, and has not come far from it since.
@@ -46,11 +47,10 @@ impl Brake {
         let scaled = self.replicas.abs_diff(app.replicas);
         self.level = self.level.saturating_sub(scaled.saturating_mul(TIMES));
         self.replicas = app.replicas;
-        let living =
-            u32::try_from(observed.pods.iter().filter(|p| p.is_counted()).count()).unwrap_or(u32::MAX);
-        self.most = self.most.max(living).max(app.replicas.saturating_add(app.max_surge));
+        let living = count(observed.pods.iter().filter(|p| p.is_counted()));
+        self.allowed = self.allowed.max(living).max(app.replicas.saturating_add(app.max_surge));
         self.pass(now);
-        let may = self.most.saturating_mul(TIMES).saturating_add(MORE);
+        let may = self.allowed.saturating_mul(TIMES).saturating_add(MORE);
         let holds = self.level >= may;
         self.stopped = holds || (self.stopped && self.level.saturating_add(CALM) > may);
         let until = match holds {
@@ -60,10 +60,10 @@ impl Brake {
         self.stopped.then(|| Backoff {
             cause: BackoffCause::NoProgress,
             message: format!(
-                "about {} pods were ended for this spec, though there were never more than {} at a time, so something keeps making pods that have to go; until \
-                 that stops, one is ended every {} s. Who else writes to its Deployments, what evicts its pods?",
+                "at least {} pods were ended for this spec, which has at most {} at a time, so something keeps making pods that have to go; until that stops, one is \
+                 ended every {} s. Who else writes to its Deployments, what evicts its pods?",
                 may,
-                self.most,
+                self.allowed,
                 PAUSE.as_secs()
             ),
             until,
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!((held.cause, held.until), (BackoffCause::NoProgress, at(31)));
         assert!(
             held.message
-                .starts_with("about 18 pods were ended for this spec, though there were never more than 4 "),
+                .starts_with("at least 18 pods were ended for this spec, which has at most 4 at a time, "),
             "{}",
             held.message
         );
