@@ -149,7 +149,7 @@ async fn step(
     // And when to look again.
     requeue.found(plan.report.phase);
     let execution = match executed.outcome? {
-        Outcome::Done => Execution::Complete,
+        Outcome::Done | Outcome::NotNeeded(_) => Execution::Complete,
         Outcome::LookAgain(GROWN_OLD) => Execution::GrewOld,
         Outcome::Refused(_) | Outcome::LookAgain(_) => Execution::Surprised,
     };

@@ -1,6 +1,7 @@
 //! What the planner answers: acts to do now, conversations to hold, and what to tell people.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use graceful_api::{DrainReason, RevisionHash};
 use jiff::Timestamp;
@@ -224,6 +225,35 @@ pub enum Proof {
         /// For the DELETE.
         grace_seconds: u32,
     },
+}
+
+/// As it follows in brackets after the name of a pod: in the log, and wherever else an end is told.
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle { epoch } => write!(f, "idle in epoch {epoch}"),
+            Self::Quiet { epoch } => write!(f, "quiet in epoch {epoch}"),
+            Self::Untold { epoch, grace_seconds } => {
+                write!(
+                    f,
+                    "quiet in epoch {epoch}, since it refuses the operator's token; grace {grace_seconds} s"
+                )
+            }
+            Self::HandedOver { epoch } => {
+                write!(f, "past its deadline in epoch {epoch}: it drains itself on SIGTERM")
+            }
+            Self::Cut { epoch, tasks: Some(tasks) } => {
+                write!(f, "past its deadline in epoch {epoch}: cut with {tasks} in flight")
+            }
+            Self::Cut { epoch, tasks: None } => {
+                write!(f, "past its deadline in epoch {epoch}: cut, and what it has in flight is not known")
+            }
+            Self::NotRunning => f.write_str("nothing runs in it"),
+            Self::NeverWorked { grace_seconds } => {
+                write!(f, "no pod of its revision ever worked; grace {grace_seconds} s")
+            }
+        }
+    }
 }
 
 /// What is to be said to one pod, and kept up until the plan says otherwise.

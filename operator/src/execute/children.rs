@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use super::{CHANGED, Outcome, Scene};
+use super::{CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::observe::{Wanted, drift, extra_ports, is_of};
 use crate::writes::{ChildRefusal, Held};
@@ -88,7 +88,7 @@ where
             Ok(Outcome::Done)
         }
         Err(error) if error.conflict() => Ok(CHANGED),
-        Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
+        Err(error) if scene.namespace_goes(&error) => Ok(NAMESPACE_GOES),
         Err(error) => refused(scene, word, Some(wanted.fingerprint), error),
     }
 }

@@ -1,11 +1,12 @@
-//! Does what the plan says: each action one idempotent call with preconditions, in order, until one finds things changed.
+//! Does what the plan says: each action one idempotent call with preconditions, in the plan's order.
 //!
 //! # Flow
 //! plan → [`execute`] → what was written is noted in [`Writes`], so that the next view is known to show it.
 //!
 //! # Guarantees
-//! Nothing is branched on here but Void and refusals: after anything unexpected the app is observed and planned again. 404 on a delete is
-//! success; 409 is "look again". What is refused is remembered, and left alone for a while ([`crate::refusals`]).
+//! What is refused, or fails and nothing follows from it, stops only what depends on it. Anything else unexpected ends the plan, and the app is observed and
+//! planned again. 404 on a delete is success; 409 is "look again", but for a scale, which is read and retried at once. What is refused is remembered, and left
+//! alone for a while ([`crate::refusals`]).
 
 mod bridge;
 mod children;
@@ -13,6 +14,7 @@ mod finalizer;
 mod pods;
 mod retire;
 mod revision;
+mod said;
 mod scale;
 
 use std::collections::BTreeMap;
@@ -24,7 +26,7 @@ use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
 use self::retire::Retirement;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::observe::{Observation, Sources};
 use crate::refusals::Of;
 use crate::telemetry::Metrics;
@@ -66,9 +68,13 @@ const UNANSWERED: u32 = 2;
 pub(crate) enum Outcome {
     /// As planned.
     Done,
-    /// Kubernetes refuses it in these words; the others go on without it, and it is tried again when that may have changed.
+    /// It was done; for this reason the rest of the plan is not, and the app is observed again right away.
+    DoneLookAgain(&'static str),
+    /// For this reason it was not done and need not be. The plan goes on as if it was.
+    NotNeeded(&'static str),
+    /// Kubernetes refuses it in these words; the others go on without it, and it is retried when that may have changed.
     Refused(String),
-    /// Things have changed since the plan was made, or it asks for another plan right away.
+    /// It was not done, since things have changed since the plan was made; the app is observed again right away.
     LookAgain(&'static str),
 }
 
@@ -96,10 +102,13 @@ async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
 }
 
 /// No surprise: what is remembered of the cluster is as good as before, and what was asked is known now.
-const ANSWERED: Outcome = Outcome::LookAgain("the dry run has answered");
+const ANSWERED: Outcome = Outcome::DoneLookAgain("what it answered is for the next plan");
 
 /// Nothing has changed, and nothing was done.
 const LATER: Outcome = Outcome::LookAgain("pods of other apps are marked first");
+
+/// All goes with its namespace.
+const NAMESPACE_GOES: Outcome = Outcome::NotNeeded("the namespace is terminating");
 
 /// What a conflict means, wherever it comes from.
 const CHANGED: Outcome = Outcome::LookAgain("it was changed meanwhile");
@@ -151,7 +160,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
         let this = act(scene, action).await;
         tell(scene, action, &this);
         match (&this, nothing_follows_from(action)) {
-            (Ok(Outcome::Done), _) => done.push(action.clone()),
+            (Ok(Outcome::Done | Outcome::NotNeeded(_)), _) => done.push(action.clone()),
             (Ok(Outcome::Refused(_)), _) | (Err(_), true) => {
                 scene.writes.look_live = true;
                 if outcome.is_ok() {
@@ -161,7 +170,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
                     return Executed { done, outcome };
                 }
             }
-            (Ok(Outcome::LookAgain(_)) | Err(_), _) => {
+            (Ok(Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) | Err(_), _) => {
                 let as_before = matches!(&this, Ok(outcome) if [ANSWERED, LATER].contains(outcome));
                 scene.writes.look_live |= !as_before;
                 return Executed { done, outcome: outcome.and(this) };
@@ -171,7 +180,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
     Executed { done, outcome }
 }
 
-/// Whether the other actions of a plan are as right without this one. Its failure is tried again with the whole plan.
+/// Whether the other actions of a plan are as right without this one. It is retried with the whole plan.
 fn nothing_follows_from(action: &Action) -> bool {
     match action {
         Action::SyncService
@@ -197,20 +206,17 @@ fn nothing_follows_from(action: &Action) -> bool {
 /// Into the log and the metrics.
 fn tell(scene: &Scene<'_>, action: &Action, outcome: &Result<Outcome, Error>) {
     let result = match outcome {
-        Ok(Outcome::Done) => "done",
+        Ok(Outcome::Done | Outcome::NotNeeded(_)) => "done",
         Ok(Outcome::Refused(_)) => "refused",
-        Ok(Outcome::LookAgain(_)) => "void",
+        Ok(Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) => "void",
         Err(error) => error.category(),
     };
     scene.metrics.acted(kind(action), result);
     let (app, namespace) = (scene.object.name_any(), scene.namespace());
+    let (action, line) = (kind(action), said::line(action, outcome));
     match outcome {
-        Ok(Outcome::Done) => info!(namespace, app, action = kind(action), "{}", words(action)),
-        Ok(Outcome::Refused(why)) => warn!(namespace, app, action = kind(action), "refused: {why}"),
-        Ok(Outcome::LookAgain(why)) => {
-            info!(namespace, app, action = kind(action), "looking again ({why}): {}", words(action));
-        }
-        Err(error) => warn!(namespace, app, action = kind(action), "{}: {}", words(action), chain(error)),
+        Ok(Outcome::Refused(_)) | Err(_) => warn!(namespace, app, action, "{line}"),
+        Ok(_) => info!(namespace, app, action, "{line}"),
     }
 }
 
@@ -263,46 +269,5 @@ fn kind(action: &Action) -> &'static str {
         Action::Unbridge { .. } => "Unbridge",
         Action::Mark { .. } => "Mark",
         Action::Retire { .. } => "Retire",
-    }
-}
-
-/// One line for the log: what, to whom, in which epoch, and why.
-fn words(action: &Action) -> String {
-    match action {
-        Action::AddFinalizer => "put our finalizer on".to_owned(),
-        Action::ReleaseFinalizer => "took our finalizer off: nothing of ours is left".to_owned(),
-        Action::SyncService => "made the Service as the spec says".to_owned(),
-        Action::SyncBudget => "made the PodDisruptionBudget as wanted".to_owned(),
-        Action::DryRunTemplate { revision } => format!("asked for a dry run of revision {revision}"),
-        Action::CreateRevision { revision, replicas } => {
-            format!("made the Deployment of revision {revision} with {replicas} replicas")
-        }
-        Action::SyncPolicy { revision } => format!("wrote the policy of revision {revision}"),
-        Action::MarkProven { revision } => format!("wrote that revision {revision} has worked"),
-        Action::Nudge { revision } => {
-            format!(
-                "wrote to the Deployment of revision {revision}, so that its controllers look at it again"
-            )
-        }
-        Action::DeleteRevision { revision } => {
-            format!("deleted the Deployment of revision {revision}, which has no pods left")
-        }
-        Action::ScaleUp { revision, from, to } => {
-            format!("scaled revision {revision} up from {from} to {to}")
-        }
-        Action::ScaleDown { revision, from, to } => {
-            format!(
-                "scaled revision {revision} down from {from} to {to}: no pod that has started is behind these replicas"
-            )
-        }
-        Action::Unroute { pod, epoch, reason, .. } => {
-            format!("took pod {} out of service in epoch {epoch} for {reason}", pod.name)
-        }
-        Action::PutBack { pod, epoch } => format!("put pod {} back to serving in epoch {epoch}", pod.name),
-        Action::Unbridge { pod } => format!("removed the EndpointSlices of pod {}", pod.name),
-        Action::Mark { pod, busy } => {
-            format!("marked pod {} as {}", pod.name, if *busy { "busy" } else { "idle" })
-        }
-        Action::Retire { pod, proof, .. } => format!("ended pod {}: {proof:?}", pod.name),
     }
 }

@@ -23,7 +23,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::revision::{deployment, nudge};
 use super::scale::{self, Mode, Seen};
@@ -68,7 +68,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         // Nothing is left to end, and what else there is to do does not depend on it.
         Verdict::Finished => {
             scene.writes.look_live = true;
-            return Ok(Outcome::Done);
+            return Ok(Outcome::NotNeeded("it has finished by itself"));
         }
         Verdict::Void(why) => return Ok(Outcome::LookAgain(why)),
     };
@@ -221,7 +221,7 @@ async fn take_back(
     let message = format!("Deployment {name} was not scaled to {scale_to} after pod {pod} was ended: {why}");
     warn!("{message}");
     scene.writes.refusals.note_late(&Of::Deployment(what.revision.clone()), kind, message);
-    Ok(Outcome::LookAgain("its replica was not taken back"))
+    Ok(Outcome::DoneLookAgain("its replica was not taken back"))
 }
 
 /// For an API server that answers in seconds: the scale first, so that no spare is made, where a wrong choice of the ReplicaSet would lose
@@ -262,9 +262,9 @@ async fn scale_first(
         Ok(scaled) => {
             scale::wrote(scene, revision, &scaled);
             scene.writes.brake.ended();
-            let app = AppRef::from_obj(scene.object);
-            info!(%app, pod = pod.name, "scaled its Deployment down before its end, since the API server is slow");
-            Outcome::Done
+            Outcome::NotNeeded(
+                "its Deployment was scaled down first, since the API server is slow, and its ReplicaSet ends it",
+            )
         }
         Err(error) if error.not_found() || error.conflict() => CHANGED,
         Err(error) => {
@@ -283,7 +283,7 @@ async fn kept_for_its_replica_set(
 ) -> Result<Option<Outcome>, Error> {
     let name = names::deployment_name(&scene.object.name_any(), &what.revision.0);
     let measured = match nudge(scene, what.revision).await? {
-        Outcome::Done => match follows_at_once(scene, &name).await? {
+        Outcome::Done | Outcome::NotNeeded(_) => match follows_at_once(scene, &name).await? {
             Some(true) => return Ok(None),
             Some(false) => {
                 format!(
@@ -298,7 +298,7 @@ async fn kept_for_its_replica_set(
                 "how fast the controller of Deployment {name} notices a change cannot be found out ({why})"
             )
         }
-        undone @ Outcome::LookAgain(_) => return Ok(Some(undone)),
+        undone @ (Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) => return Ok(Some(undone)),
     };
     let write = pod_write.map_or_else(
         || "the API server refuses writes to its pods".to_owned(),

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{PartialObjectMeta, Request};
 use serde_json::{Value, json};
 
-use super::{ANSWERED, CHANGED, Outcome, Scene};
+use super::{ANSWERED, CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::refusals::Of;
 use crate::writes::Held;
@@ -104,7 +104,7 @@ pub(super) async fn create(
             scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
             Ok(CHANGED)
         }
-        Err(error) if scene.namespace_goes(&error) => Ok(Outcome::Done),
+        Err(error) if scene.namespace_goes(&error) => Ok(NAMESPACE_GOES),
         Err(error) => {
             let verdict = TemplateVerdict::Refused(error.backoff().ok_or(error)?.1);
             scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
@@ -218,7 +218,7 @@ async fn annotate(
 /// Exactly the object that was seen without replicas.
 pub(super) async fn delete(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
     let Some(deployment) = deployment(scene, revision) else {
-        return Ok(Outcome::Done);
+        return Ok(Outcome::NotNeeded("it is gone already"));
     };
     let uid = deployment.metadata.uid.clone().unwrap_or_default();
     let preconditions = Preconditions {
