@@ -1,6 +1,7 @@
 //! `operator run`, `operator rotate-key` and `operator crd`.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -141,10 +142,11 @@ fn main() -> anyhow::Result<()> {
             let (node_drain, lease, tokens) = (nodes.settings(), election.settings(), keys.settings());
             let namespaces = named(namespaces);
             let settings = Settings { listen, instance, node_drain, namespaces, lease, tokens };
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?
-                .block_on(graceful_operator::run(settings, stop_signal()?))
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+                // First: as process 1 of a container, a SIGTERM that nobody handles yet is lost.
+                let stop = stop_signal()?;
+                graceful_operator::run(settings, stop).await
+            })
         }
         Command::RotateKey(Rotate { token_secret }) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -157,8 +159,8 @@ fn main() -> anyhow::Result<()> {
 /// Which nodes go.
 #[derive(clap::Args)]
 struct Nodes {
-    /// Look at nodes: whether their kubelets are heard, and whether they go. Without, no node is drained, and its pods count as busy once
-    /// something of them has run.
+    /// Look at nodes: whether their kubelets are heard, and whether they go. Without it no node is read or drained, and a pod counts as busy from
+    /// the moment it has a node.
     #[arg(long, env = "GRACEFUL_NODE_DRAIN", default_value_t = true, action = ArgAction::Set)]
     node_drain: bool,
     /// A node is emptied when it is cordoned.
@@ -189,15 +191,14 @@ fn named(list: Vec<String>) -> BTreeSet<String> {
     list.into_iter().filter(|name| !name.is_empty()).collect()
 }
 
-/// Done at SIGTERM or Ctrl-C. Listened for from the first moment on.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    // Signals need a runtime to be registered with; the future registers at its first poll, before anything is awaited.
-    Ok(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return std::future::pending().await;
-        };
+/// Resolves at SIGTERM or Ctrl-C; both are handled from here on.
+///
+/// # Errors
+/// When a handler cannot be installed.
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -209,9 +210,26 @@ fn log(format: LogFormat) {
     // kube names each reconcile in a span of its own, which our lines say better. RUST_LOG comes last, and wins.
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::new(format!("kube_runtime=warn,kube_client=warn,{wanted}"));
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => logger.with_ansi(false).init(),
         LogFormat::Json => logger.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+
+    /// Were it not handled, it would end this test's process; and it is not lost because nobody waits for it yet.
+    #[tokio::test]
+    async fn a_sigterm_before_anything_waits_for_it_stops_the_operator() {
+        let stop = stop_signal().unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        stop.await;
+        assert!(stop_signal().unwrap().now_or_never().is_none(), "none has come since");
     }
 }
