@@ -1,8 +1,9 @@
 //! The two clocks that decisions are made by, neither of which anybody sets: how long this machine has run, and what time the API server has.
 //!
 //! # Guarantees
-//! The clock of the day is not read. One that jumps on this node moves no deadline, and operators on nodes whose clocks differ by hours agree on each:
-//! both go by the API server's, which also wrote most of what is compared with it.
+//! Decisions are made by two clocks that no user sets: CLOCK_BOOTTIME for terms, and the API server's time for deadlines. The node's wall clock is used only
+//! until the first answer, and for what people read (`tests/layers.rs` lists the places). One that jumps moves no deadline, and operators on nodes whose
+//! clocks differ by hours agree on each: both go by the API server's, which also wrote most of what is compared with it.
 //!
 //! # Caveats
 //! Should the API server's own clock jump just before another operator takes over, deadlines move by as much for that one. While one operator leads they do not:
@@ -45,7 +46,7 @@ const AS_GOOD: SignedDuration = SignedDuration::from_secs(3);
 const RATE: i32 = 100;
 
 impl Default for Clock {
-    /// Before the first answer, the clock of the day is all there is.
+    /// Before the first answer, the node's wall clock is all there is.
     fn default() -> Self {
         Self::of(Timestamp::now())
     }

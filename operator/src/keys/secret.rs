@@ -8,14 +8,15 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use kube::{Api, Client, Config};
 use serde_json::{Map, Value, json};
 
 use super::ring::{Ring, Unreadable};
+use crate::clock::{Clock, heard_by};
 use crate::error::{Error, call};
+use crate::merge::{Mode, merge};
 
 /// Which Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl fmt::Display for KeySecret {
     }
 }
 
-/// Why there are no keys.
+/// Why the Secret could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     #[error(transparent)]
@@ -68,7 +69,7 @@ impl Store {
         .await
     }
 
-    /// Writes what `change` makes of what it finds, until that is what is there; and only where that is another.
+    /// Reads the Secret, applies `change`, and writes the result if it differs; retries when others wrote meanwhile.
     pub(crate) async fn change(
         &self,
         change: impl Fn(Option<&Ring>) -> Result<Ring, SecretError>,
@@ -83,10 +84,7 @@ impl Store {
                 return Ok(wanted);
             }
             let patch = Patch::Merge(patch(&secret, &entries, &wanted.entries()));
-            let params = PatchParams {
-                field_manager: Some(graceful_api::names::FIELD_MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
+            let params = merge(Mode::Real);
             let write = self.api.patch(&self.place.name, &params, &patch);
             match call("write the Secret with the drain keys", write).await {
                 Ok(_) => return Ok(wanted),
@@ -123,14 +121,19 @@ fn patch(secret: &Secret, found: &BTreeMap<String, Vec<u8>>, wanted: &BTreeMap<S
 pub async fn rotate(place: KeySecret) -> anyhow::Result<String> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
-    let store = Store::new(Client::try_from(config)?, place);
-    let rotated = store
+    Ok(rotate_by(Client::try_from(config)?, place).await?.words())
+}
+
+/// When a key is retired is written by the API server's clock, which its age is later compared with: the `Date` of the GET that comes before.
+async fn rotate_by(client: Client, place: KeySecret) -> Result<Ring, SecretError> {
+    let clock = Clock::default();
+    let store = Store::new(heard_by(&clock, client), place);
+    store
         .change(|found| {
             let found = found.ok_or_else(|| store.empty())?;
-            Ok(found.rotated(&mut rand::rng(), Timestamp::now()))
+            Ok(found.rotated(&mut rand::rng(), clock.now()))
         })
-        .await?;
-    Ok(rotated.words())
+        .await
 }
 
 #[cfg(test)]
@@ -138,7 +141,49 @@ mod tests {
     use k8s_openapi::ByteString;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+    use http::{HeaderValue, Request, Response};
+    use jiff::{SignedDuration, Timestamp};
+    use kube::client::Body;
+
     use super::*;
+
+    fn holding(ring: &Ring) -> Secret {
+        Secret {
+            metadata: ObjectMeta {
+                uid: Some("u".to_owned()),
+                resource_version: Some("7".to_owned()),
+                ..ObjectMeta::default()
+            },
+            data: Some(ring.entries().into_iter().map(|(k, v)| (k, ByteString(v))).collect()),
+            ..Secret::default()
+        }
+    }
+
+    /// A node whose clock is wrong must not decide how long a retired key is kept: the operator that prunes goes by the API server's.
+    #[tokio::test]
+    async fn a_key_is_retired_by_the_api_servers_clock() {
+        let first = Ring::random(&mut rand::rng());
+        let secret = holding(&first);
+        // An API server whose clock says 1994.
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let body = serde_json::to_vec(&secret).unwrap();
+            async move {
+                let mut response = Response::new(Body::from(body));
+                let date = HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT");
+                response.headers_mut().insert(http::header::DATE, date);
+                Ok::<_, kube::Error>(response)
+            }
+        });
+        let place = KeySecret { namespace: "graceful-system".to_owned(), name: "keys".to_owned() };
+        let rotated = rotate_by(Client::new(service, "graceful-system"), place).await.unwrap();
+        let retired = Timestamp::from_second(784_111_777).unwrap();
+        let named = std::collections::BTreeSet::new();
+        let retired_keys = |hours| {
+            let later = retired.checked_add(SignedDuration::from_hours(hours)).unwrap();
+            rotated.pruned(&named, later).entries().keys().filter(|entry| entry.starts_with("old.")).count()
+        };
+        assert_eq!((retired_keys(0), retired_keys(2)), (1, 0), "by the wall clock it would live for decades");
+    }
 
     #[test]
     fn a_write_names_what_it_saw_and_leaves_what_is_others() {
@@ -147,15 +192,8 @@ mod tests {
         let pruned = rotated.pruned(&std::collections::BTreeSet::new(), Timestamp::now());
         let mut found = rotated.entries();
         found.insert("note".to_owned(), b"mine".to_vec());
-        let secret = Secret {
-            metadata: ObjectMeta {
-                uid: Some("u".to_owned()),
-                resource_version: Some("7".to_owned()),
-                ..ObjectMeta::default()
-            },
-            data: Some(found.iter().map(|(k, v)| (k.clone(), ByteString(v.clone()))).collect()),
-            ..Secret::default()
-        };
+        let mut secret = holding(&first);
+        secret.data = Some(found.iter().map(|(k, v)| (k.clone(), ByteString(v.clone()))).collect());
         let patch = patch(&secret, &entries(&secret), &pruned.entries());
         assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
         let data = patch["data"].as_object().unwrap();
