@@ -15,8 +15,8 @@ pub(crate) fn named_by(deployment: &Deployment, container: &str) -> Vec<KeyId> {
     all.and_then(value).map(ids).unwrap_or_default()
 }
 
-/// All that any container of any of these Deployments is given. None where a pod is of a revision whose Deployment is not there: what it knows
-/// nobody can say, so that nothing may be forgotten.
+/// All that any container of any of these Deployments is given. None if a pod's Deployment is gone: nobody can say which keys that pod knows, so none may be
+/// dropped.
 pub(crate) fn in_use<'a>(
     deployments: impl Iterator<Item = &'a Deployment>,
     pods: impl Iterator<Item = &'a Pod>,

@@ -16,11 +16,11 @@ use crate::clock::Clock;
 use crate::error::chain;
 use crate::leader::Leadership;
 
-/// How soon a rotation is taken up. Nothing hastens it: the keys of before sign as well as the new ones.
+/// How soon a rotation is taken up. Nothing hastens it: retired keys sign as well as the new ones.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// How soon it is tried again after a failure: new revisions wait for nothing, and those made meanwhile do not verify.
-const TRY_EVERY: Duration = Duration::from_secs(5);
+/// How soon after a failure it is retried: nothing waits for the keys, and revisions made meanwhile do not verify.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// What nobody names is no danger, only clutter.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -56,8 +56,8 @@ pub(crate) async fn keep(
                 LOOK_EVERY
             }
             Err(error) => {
-                say(&mut said, &error);
-                TRY_EVERY
+                say(&mut said, &error, held.is_some());
+                RETRY_EVERY
             }
         };
         tried.send_replace(true);
@@ -66,7 +66,7 @@ pub(crate) async fn keep(
             if let Some(named) = named() {
                 match prune(&store, &named, clock.now()).await {
                     Ok(ring) => take(&keyring, ring, &renewed),
-                    Err(error) => say(&mut said, &error),
+                    Err(error) => say(&mut said, &error, true),
                 }
             }
         }
@@ -93,12 +93,42 @@ fn take(keyring: &Keyring, ring: Ring, renewed: &impl Fn()) {
 }
 
 /// Once for each other failure.
-fn say(said: &mut Option<String>, error: &SecretError) {
-    let words = chain(error);
+fn say(said: &mut Option<String>, error: &SecretError, holds_keys: bool) {
+    let words = warning(error, holds_keys);
     if said.as_ref() != Some(&words) {
-        warn!(
-            "no drain keys for now, so that pods which verify drains are ended by their zero alone and new revisions do not verify: {words}"
-        );
+        warn!("{words}");
     }
     *said = Some(words);
+}
+
+/// Keys that were read once are kept and go on signing, whatever becomes of the Secret.
+fn warning(error: &SecretError, holds_keys: bool) -> String {
+    let words = chain(error);
+    if holds_keys {
+        format!(
+            "cannot read or prune the Secret with the drain keys; still signing with those read before: {words}"
+        )
+    } else {
+        format!(
+            "no drain keys: pods that verify refuse what they are told, and are ended once their in-flight count has stayed 0 for quietSeconds; new \
+             revisions get no keys: {words}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KeySecret;
+    use super::*;
+
+    #[test]
+    fn an_operator_that_has_read_the_keys_once_does_not_say_that_it_has_none() {
+        let place = KeySecret { namespace: "graceful-system".to_owned(), name: "keys".to_owned() };
+        let error = SecretError::Empty { place };
+        assert!(
+            warning(&error, true)
+                .contains("; still signing with those read before: Secret graceful-system/keys")
+        );
+        assert!(warning(&error, false).starts_with("no drain keys: "));
+    }
 }

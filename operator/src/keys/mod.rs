@@ -9,8 +9,9 @@
 //! made. A private half lives while any Deployment, at 0 replicas included, names its id ([`in_use`]).
 //!
 //! # Caveats
-//! Without the Secret, or while it cannot be read, pods are told without a token, and new revisions get no keys: an operator that cannot sign must not
-//! lock itself out.
+//! An operator that has read the keys once holds them, and signs with them, until its process ends, whatever becomes of the Secret. One that starts while the
+//! Secret is not there or cannot be read has none: it tells pods without a token, and new revisions get no keys. An operator that cannot sign must not lock
+//! itself out.
 
 mod in_use;
 mod keep;

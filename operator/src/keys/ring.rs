@@ -55,7 +55,7 @@ impl Key {
 pub(crate) struct Ring {
     current: Key,
     next: Key,
-    /// Those of before, and when each ceased to be `current`; the latest first.
+    /// Retired keys, and when each ceased to be `current`; the latest first.
     old: Vec<(Key, Timestamp)>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Unreadable {
     entry: String,
 }
 
-/// RFC 8037, with `retired` beside it on those of before.
+/// RFC 8037, with `retired` beside it on those that were current once.
 #[derive(Serialize, Deserialize)]
 struct Jwk {
     kty: String,
@@ -130,7 +130,7 @@ impl Ring {
         Self { current: next.clone(), next: Key::random(random), old: old.collect() }
     }
 
-    /// Without the keys of before that nobody names.
+    /// Without the retired keys that nobody names.
     pub(crate) fn pruned(&self, named: &BTreeSet<KeyId>, now: Timestamp) -> Self {
         let lives = |(key, retired): &&(Key, Timestamp)| {
             named.contains(&key.id) || now.duration_since(*retired) < KEPT
@@ -159,10 +159,10 @@ impl Ring {
         serde_json::to_string(&Set { keys }).unwrap_or_default()
     }
 
-    /// For the log: which is current, which is next, and how many of before there are.
+    /// For the log: which is current, which is next, and how many are retired.
     pub(crate) fn words(&self) -> String {
         let Self { current, next, old } = self;
-        format!("current {}, next {}, {} of before", current.id, next.id, old.len())
+        format!("current {}, next {}, {} retired", current.id, next.id, old.len())
     }
 }
 
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_before_lives_while_it_is_named_and_an_hour_longer_than_it_was_used() {
+    fn a_retired_key_lives_while_it_is_named_and_an_hour_longer_than_it_was_used() {
         let first = ring();
         let pod = given(&first);
         let ring = first.rotated(&mut rand::rng(), now()).rotated(&mut rand::rng(), now());
