@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use graceful_cluster::Cluster;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::run::root;
@@ -91,8 +90,7 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
 /// No wildcard, no `exec`, and no Secret but the operator's own: a role that grows one is caught here.
 fn least_privilege(chart: &str) -> anyhow::Result<()> {
     let mut rules = 0;
-    for document in serde_yaml::Deserializer::from_str(chart) {
-        let object = Value::deserialize(document).context("the rendered chart")?;
+    for object in serde_saphyr::from_multiple::<Value>(chart).context("the rendered chart")? {
         if !matches!(object["kind"].as_str(), Some("Role" | "ClusterRole")) {
             continue;
         }

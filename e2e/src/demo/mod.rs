@@ -79,7 +79,7 @@ pub async fn run(world: &World) -> anyhow::Result<bool> {
 fn sample(world: &World) -> anyhow::Result<AppSpec> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/tasks.yaml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let sample: serde_json::Value = serde_yaml::from_str(&text)?;
+    let sample: serde_json::Value = serde_saphyr::from_str(&text)?;
     ensure!(sample["metadata"]["name"] == NAME, "the sample is not called {NAME}");
     Ok(AppSpec(sample["spec"].clone())
         .image(&world.image("server"))

@@ -211,7 +211,7 @@ fn chart_limit() -> anyhow::Result<u64> {
         memory: String,
     }
     let text = include_str!("../../../charts/graceful-operator/values.yaml");
-    let values: Values = serde_yaml::from_str(text).context("the chart's values")?;
+    let values: Values = serde_saphyr::from_str(text).context("the chart's values")?;
     let Values { resources: Resources { limits: Limits { memory } } } = values;
     let mebibytes = memory.strip_suffix("Mi").and_then(|number| number.parse().ok());
     mebibytes.with_context(|| format!("the chart's memory limit {memory} is not in Mi"))

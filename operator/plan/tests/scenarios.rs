@@ -18,7 +18,6 @@ struct Script {
     title: String,
     #[serde(default)]
     given: Given,
-    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
     steps: Vec<Step>,
 }
 
@@ -123,7 +122,7 @@ fn golden_scenarios() {
     for path in scripts {
         let text = std::fs::read_to_string(&path).expect("a script");
         let script: Script =
-            serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let transcript = run(&script);
         let golden = path.with_extension("txt");
         if write_wanted() {

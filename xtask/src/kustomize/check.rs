@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use graceful_api::names::KIND;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{GVK, KEY, KEYS, STRATEGY};
@@ -51,8 +50,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn build(server: &Server, folder: &Path) -> anyhow::Result<Vec<Value>> {
     let built = server.kubectl(&["kustomize", &folder.display().to_string()], None)?.stdout;
-    let documents = serde_yaml::Deserializer::from_str(&built);
-    documents.map(|document| Value::deserialize(document).context("what kustomize wrote")).collect()
+    serde_saphyr::from_multiple(&built).context("what kustomize wrote")
 }
 
 /// Each place that names another object, and one of each list that merges.
@@ -205,7 +203,7 @@ fn by<'a>(list: &'a Value, key: &'a str) -> impl Fn(&str) -> &'a Value {
 fn merges_as_kubernetes_does(server: &Server) -> anyhow::Result<()> {
     let theirs: Value =
         serde_json::from_str(&server.kubectl(&["get", "--raw", "/openapi/v2"], None)?.stdout)?;
-    let ours: Value = serde_yaml::from_str(&super::openapi())?;
+    let ours: Value = serde_saphyr::from_str(&super::openapi())?;
     let [real, known] = [&theirs, &ours].map(|document| {
         let definitions = document["definitions"].as_object().into_iter().flatten();
         let kinds = definitions.filter_map(|(_, schema)| match schema[GVK].as_array()?.as_slice() {

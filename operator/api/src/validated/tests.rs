@@ -62,7 +62,7 @@ fn the_samples_are_valid() {
     let postgres = include_str!("../../../../samples/tasks-postgres.yaml");
     for text in [sqlite, postgres] {
         let (_, text) = text.split_once("---\n").unwrap_or(("", text));
-        let sample: GracefulApp = serde_yaml::from_str(text).unwrap();
+        let sample: GracefulApp = serde_saphyr::from_str(text).unwrap();
         let app = Validated::try_from(&sample).unwrap();
         assert_eq!((app.name.as_str(), app.replicas), ("tasks", 3));
         assert_eq!((app.policy.in_flight.container.as_str(), app.policy.in_flight.port), ("server", 9808));
