@@ -9,7 +9,7 @@
 //! Should the API server's own clock jump just before another operator takes over, deadlines move by as much for that one. While one operator leads they do not:
 //! it follows at one part in a hundred.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::DATE;
@@ -19,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::client::Body;
 use nix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
 
 /// Since the machine started. `std::time::Instant` stands still in suspend: a leader that wakes would believe in a term that is long over.
 pub(crate) fn since_boot() -> Duration {
@@ -61,19 +62,19 @@ impl Clock {
 
     /// For all that is decided, and all that is written down to be compared with it later, by this operator or another.
     pub(crate) fn now(&self) -> Timestamp {
-        let started = self.0.lock().unwrap_or_else(PoisonError::into_inner).started;
+        let started = self.0.lock().started;
         let run = SignedDuration::try_from(since_boot()).unwrap_or(SignedDuration::MAX);
         started.saturating_add(run).unwrap_or(Timestamp::MAX)
     }
 
     /// From now on it does not jump.
     pub(crate) fn begin_to_use(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).in_use = true;
+        self.0.lock().in_use = true;
     }
 
     /// An answer of the API server said what time it is.
     fn hear(&self, date: Timestamp, at: Duration) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).hear(date, at);
+        self.0.lock().hear(date, at);
     }
 }
 

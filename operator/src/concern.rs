@@ -4,12 +4,12 @@
 //! and an app under each pair of its pods' labels: both ways, a look-up of a few pairs finds the few that may match.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 
 use graceful_api::{GracefulApp, names};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Resource, ResourceExt};
+use parking_lot::Mutex;
 
 use crate::app_ref::AppRef;
 use crate::decode::Decoded;
@@ -94,7 +94,7 @@ impl Concerns {
     /// This app's pods have these labels, or will have them. Said before the selectors are looked up: one that comes in between then asks
     /// for another plan.
     pub(crate) fn file(&self, app: &AppRef, pairs: &Pairs) {
-        let mut filed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filed = self.0.lock();
         if filed.pairs.get(app) == Some(pairs) {
             return;
         }
@@ -108,12 +108,12 @@ impl Concerns {
 
     /// The app is gone.
     pub(crate) fn forget(&self, app: &AppRef) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(app);
+        self.0.lock().take(app);
     }
 
     /// The apps of the namespace that have all these pairs among their pods' labels. None if any app may.
     pub(crate) fn of(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Option<Vec<AppRef>> {
-        let filed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let filed = self.0.lock();
         let mut sets: Vec<_> = Vec::new();
         for pair in pairs(selector) {
             match filed.apps.get(&(namespace.to_owned(), pair)) {

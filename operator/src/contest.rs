@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::doubled::doubled;
+
 /// Corrections that are made at once: a person who edits a child twice is no controller.
 const FREE: u32 = 3;
 
@@ -67,7 +69,7 @@ impl Contest {
         let (first, longest) = WAITS;
         match self.times.checked_sub(FREE) {
             None => Duration::ZERO,
-            Some(beyond) => first.saturating_mul(1 << beyond.min(16)).min(longest),
+            Some(beyond) => doubled(first, beyond, longest),
         }
     }
 

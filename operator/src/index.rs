@@ -6,9 +6,10 @@
 //! the others as they are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 /// The groups that an object could be found in: it goes into the one with the fewest members, so that a label that all share does not make
@@ -165,11 +166,11 @@ impl<K: Resource> Index<K> {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Shelves<K>> {
-        self.0.shelves.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.shelves.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Shelves<K>> {
-        self.0.shelves.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.shelves.write()
     }
 }
 

@@ -10,6 +10,8 @@ mod clock;
 mod concern;
 mod contest;
 mod decode;
+mod digest;
+mod doubled;
 mod error;
 mod execute;
 #[cfg(feature = "fuzzing")]

@@ -1,7 +1,9 @@
 //! What this process remembers of each app between two plans, each stage its own part. All of it can be lost: it is found again, or asked for again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::execute::TakenBack;
 use crate::observe::Sightings;
@@ -45,30 +47,26 @@ impl Memory {
             memory.writes.look_live = self.after_another;
             Arc::new(tokio::sync::Mutex::new(memory))
         };
-        Arc::clone(lock(&self.apps).entry(uid.to_owned()).or_insert_with(afresh))
+        Arc::clone(self.apps.lock().entry(uid.to_owned()).or_insert_with(afresh))
     }
 
     /// Drops it with the app.
     pub(crate) fn forget(&self, uid: &str) {
-        lock(&self.apps).remove(uid);
-        lock(&self.orphaned).remove(uid);
+        self.apps.lock().remove(uid);
+        self.orphaned.lock().remove(uid);
     }
 
     /// After a new list of all apps: those that are not in it are gone.
     pub(crate) fn keep_only(&self, uids: &HashSet<String>) {
-        lock(&self.apps).retain(|uid, _| uids.contains(uid));
-        lock(&self.orphaned).retain(|uid| uids.contains(uid));
+        self.apps.lock().retain(|uid, _| uids.contains(uid));
+        self.orphaned.lock().retain(|uid| uids.contains(uid));
     }
 
     pub(crate) fn mark_orphaned(&self, uid: &str) {
-        lock(&self.orphaned).insert(uid.to_owned());
+        self.orphaned.lock().insert(uid.to_owned());
     }
 
     pub(crate) fn orphaned(&self, uid: &str) -> bool {
-        lock(&self.orphaned).contains(uid)
+        self.orphaned.lock().contains(uid)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

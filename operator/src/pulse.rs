@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::app_ref::AppRef;
@@ -42,7 +43,7 @@ impl Default for Pulse {
 impl Pulse {
     /// Somebody asked for a plan of this app.
     pub(crate) fn asked(&self, app: &AppRef) {
-        lock(&self.waiting).entry(app.clone()).or_insert_with(Instant::now);
+        self.waiting.lock().entry(app.clone()).or_insert_with(Instant::now);
     }
 
     /// Its plan, from beginning to end, well or not. Each of its calls that ends is progress.
@@ -51,34 +52,34 @@ impl Pulse {
         struct Running<'a>(&'a Pulse, &'a AppRef);
         impl Drop for Running<'_> {
             fn drop(&mut self) {
-                lock(&self.0.running).remove(self.1);
-                *lock(&self.0.moved) = Instant::now();
+                self.0.running.lock().remove(self.1);
+                *self.0.moved.lock() = Instant::now();
             }
         }
         let now = Instant::now();
         let moved = Arc::new(Mutex::new(now));
-        *lock(&self.moved) = now;
-        lock(&self.waiting).remove(app);
-        lock(&self.running).insert(app.clone(), Arc::clone(&moved));
+        *self.moved.lock() = now;
+        self.waiting.lock().remove(app);
+        self.running.lock().insert(app.clone(), Arc::clone(&moved));
         let _running = Running(self, app);
         MOVING.scope((moved, Arc::clone(&self.moved)), plan).await
     }
 
     /// The app is gone.
     pub(crate) fn forget(&self, app: &AppRef) {
-        lock(&self.waiting).remove(app);
+        self.waiting.lock().remove(app);
     }
 
     /// What is stuck, if anything is.
     pub(crate) fn stuck(&self) -> Option<String> {
         let hangs = |since: &Instant| since.elapsed() > STUCK;
-        if let Some((app, _)) = lock(&self.running).iter().find(|(_, moved)| hangs(&lock(moved))) {
+        if let Some((app, _)) = self.running.lock().iter().find(|(_, moved)| hangs(&moved.lock())) {
             return Some(format!("the plan of {app} does not end"));
         }
-        if !hangs(&lock(&self.moved)) {
+        if !hangs(&self.moved.lock()) {
             return None;
         }
-        let waiting = lock(&self.waiting);
+        let waiting = self.waiting.lock();
         let (app, _) = waiting.iter().find(|(_, since)| hangs(since))?;
         Some(format!("no plan was made of {app} since it was asked for, nor of any other app"))
     }
@@ -88,13 +89,9 @@ impl Pulse {
 pub(crate) fn moved() {
     let _outside_of_a_plan = MOVING.try_with(|(plan, all)| {
         let now = Instant::now();
-        *lock(plan) = now;
-        *lock(all) = now;
+        *plan.lock() = now;
+        *all.lock() = now;
     });
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use graceful_plan::{Backoff, BackoffCause, PodUid};
 use jiff::Timestamp;
 
 use crate::clock::later;
+use crate::doubled::doubled;
 
 /// What is written to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,7 +105,7 @@ impl Refusals {
 impl Refused {
     fn pause(&self) -> Duration {
         let (first, longest) = PAUSE;
-        first.saturating_mul(1 << self.times.min(16)).min(longest)
+        doubled(first, self.times, longest)
     }
 
     /// Long past: the next refusal is a first one. Far longer than a pod takes to come and go, or each round of a loop would be the first.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use graceful_api::Phase;
 
+use crate::doubled::doubled;
+
 /// While work goes on, the longest time between two looks, and between two live views: what a watch that has gone blind could hide is found within it.
 const ACTIVE: Duration = Duration::from_secs(10);
 
@@ -146,10 +148,6 @@ impl Requeue {
             Some(Phase::Serving) | None => RESTING,
         }
     }
-}
-
-fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(longest)
 }
 
 #[cfg(test)]

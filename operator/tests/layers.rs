@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// From the top down. Whoever adds a module says here what it stands on.
-const ORDER: [&str; 25] = [
+const ORDER: [&str; 28] = [
     "run",
     "watch",
     "reconcile",
@@ -31,6 +31,9 @@ const ORDER: [&str; 25] = [
     "decode",
     "clock",
     "app_ref",
+    "doubled",
+    "digest",
+    "merge",
 ];
 
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {

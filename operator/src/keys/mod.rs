@@ -19,7 +19,9 @@ mod ring;
 mod secret;
 mod token;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 pub(crate) use self::in_use::{in_use, named_by};
 pub(crate) use self::keep::{Keep, keep};
@@ -55,12 +57,12 @@ impl Keyring {
 
     /// All of it.
     pub(crate) fn ring(&self) -> Option<Arc<Ring>> {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ring.read().clone()
     }
 
     /// Takes these keys, and says whether they are others than before.
     fn hold(&self, ring: Ring) -> bool {
-        let mut held = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.ring.write();
         let news = held.as_deref() != Some(&ring);
         *held = Some(Arc::new(ring));
         news

@@ -9,7 +9,8 @@ use ed25519_dalek::SigningKey;
 use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use crate::digest::digest;
 
 /// A key's name, derived from its public half: the first 16 hexadecimal digits of its SHA-256. Two keys never share one, and nobody has to keep count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,9 +39,7 @@ impl fmt::Debug for Key {
 
 impl Key {
     fn of(signing: SigningKey) -> Self {
-        let digest = Sha256::digest(signing.verifying_key().as_bytes());
-        let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Self { id: KeyId(id), signing }
+        Self { id: KeyId(digest(signing.verifying_key().as_bytes())), signing }
     }
 
     fn random(random: &mut impl Rng) -> Self {

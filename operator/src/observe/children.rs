@@ -5,7 +5,8 @@ use graceful_plan::Child;
 use kube::Resource;
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+
+use crate::digest::digest;
 
 /// A child as it should be.
 #[derive(Clone, Debug)]
@@ -24,8 +25,7 @@ impl Wanted {
         let mut object = serde_json::to_value(object).unwrap_or_default();
         object["apiVersion"] = Value::from(K::api_version(&()).into_owned());
         object["kind"] = Value::from(K::kind(&()).into_owned());
-        let digest = Sha256::digest(object.to_string().as_bytes());
-        let fingerprint: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = digest(object.to_string().as_bytes());
         object["metadata"]["annotations"][names::APPLIED] = Value::from(fingerprint.as_str());
         Self { object, fingerprint, there: false }
     }

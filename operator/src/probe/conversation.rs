@@ -14,6 +14,7 @@ use super::line::{Line, Target, Word};
 use super::pace::Pace;
 use super::places::Standing;
 use super::trigger::Trigger;
+use crate::doubled::doubled;
 
 /// Serving pods are asked for the report alone: twice a minute tells an operator's dashboard enough.
 const SURVEY_EVERY: Duration = Duration::from_secs(30);
@@ -165,7 +166,8 @@ impl Talk {
     }
 
     async fn pause_after_failure(&mut self) {
-        let factor = 1 << self.failures.min(10);
+        let longest = LONGEST_PAUSE.max(self.poll_interval());
+        let pause = doubled(self.poll_interval(), self.failures, longest);
         self.failures = self.failures.saturating_add(1);
         self.line.standing = self.standing();
         sleep(jittered((self.poll_interval() * factor).min(LONGEST_PAUSE.max(self.poll_interval())))).await;

@@ -23,11 +23,12 @@ mod trigger;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use graceful_plan::{Contact, Conversation, PodUid};
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tracing::error;
 
@@ -106,8 +107,8 @@ impl Probes {
         wanted: &BTreeMap<PodUid, Conversation>,
         targets: &BTreeMap<PodUid, Target>,
     ) {
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = apps.entry(app.clone()).or_insert_with(|| Lines {
+        let mut apps = self.apps.lock();
+        let conversations = apps.entry(app.clone()).or_insert_with(|| Conversations {
             places: Places::of_app(&self.places),
             known: HashSet::new(),
             open: HashMap::new(),
@@ -148,36 +149,36 @@ impl Probes {
     }
 
     /// We have other keys: pods that refused are told again.
-    pub(crate) fn forgive(&self) {
-        let apps: Vec<_> = self.apps.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        self.book.forgive();
+    pub(crate) fn forget_refusals(&self) {
+        let apps: Vec<_> = self.apps.lock().keys().cloned().collect();
+        self.dialogues.forget_refusals();
         apps.iter().for_each(|app| self.trigger.pull(app));
     }
 
     /// Ends the conversation with a pod that has been ended: it would only be told that nobody listens.
     pub(crate) fn stop_asking(&self, app: &AppRef, pod: &PodUid) {
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lines) = apps.get_mut(app) {
-            lines.open.remove(pod);
+        let mut apps = self.apps.lock();
+        if let Some(conversations) = apps.get_mut(app) {
+            conversations.open.remove(pod);
         }
     }
 
     /// Apps that are spoken to and are not among these.
     pub(crate) fn known_beside(&self, apps: &HashSet<AppRef>) -> Vec<AppRef> {
-        let known = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.apps.lock();
         known.keys().filter(|app| !apps.contains(app)).cloned().collect()
     }
 
     /// Ends all conversations: another operator may speak to the pods from now on.
     pub(crate) fn silence(&self) {
-        self.apps.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.apps.lock().clear();
     }
 
     /// Ends all conversations of an app that is gone.
     pub(crate) fn forget(&self, app: &AppRef) {
-        let lines = self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
-        for uid in lines.iter().flat_map(|lines| &lines.known) {
-            self.book.forget(uid);
+        let conversations = self.apps.lock().remove(app);
+        for uid in conversations.iter().flat_map(|conversations| &conversations.known) {
+            self.dialogues.forget(uid);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! How the probes, the watches and the clock ask for a new plan.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::app_ref::AppRef;
@@ -33,7 +34,7 @@ impl Trigger {
 
     /// Plan this app again.
     pub(crate) fn pull(&self, app: &AppRef) {
-        if self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(app.clone()) {
+        if self.asked.lock().insert(app.clone()) {
             // Nobody listens any more: the operator is stopping.
             let _stopping = self.sender.send(app.clone());
         }
@@ -44,7 +45,7 @@ impl Triggered {
     /// The next app that a plan is wanted of. None once nobody can ask.
     pub(crate) async fn recv(&mut self) -> Option<AppRef> {
         let app = self.receiver.recv().await?;
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&app);
+        self.asked.lock().remove(&app);
         Some(app)
     }
 }

@@ -24,6 +24,7 @@ pub(crate) use self::recorder::Recorder;
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::decode::Decoded;
+use crate::doubled::doubled;
 use crate::error::{Error, call, chain};
 use crate::observe::Observation;
 use crate::telemetry::Metrics;
@@ -147,7 +148,7 @@ async fn write(
     if app.status.as_ref() == Some(&status) {
         return Ok(None);
     }
-    let every = WRITE_EVERY.saturating_mul(1 << reported.refused.min(16)).min(REFUSED_EVERY);
+    let every = doubled(WRITE_EVERY, reported.refused, REFUSED_EVERY);
     let begun = *reported.begun.get_or_insert_with(Instant::now);
     let only_begins = app.status.is_none() && status.phase == Some(Phase::Rolling);
     let wait = match reported.written {

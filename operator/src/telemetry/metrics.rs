@@ -1,11 +1,12 @@
 //! The metrics. Labels are bounded: an app's namespace and name, and closed lists of words. No pod, no revision.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use graceful_api::{Cut, GracefulApp, Phase};
 use graceful_plan::Report;
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -203,7 +204,7 @@ impl Metrics {
         cut: Cut,
         ended_by_others: usize,
     ) {
-        lock(&self.told).insert(app.clone());
+        self.told.lock().insert(app.clone());
         let app = label(app);
         let ended_by_others = u64::try_from(ended_by_others).unwrap_or(u64::MAX);
         self.ended_by_others.get_or_create(&app).inc_by(ended_by_others);
@@ -232,7 +233,7 @@ impl Metrics {
     /// Of an app that is not planned (an invalid spec, a fault of ours): its pods are not looked at, and what was told of them last would stand for
     /// as long as that lasts. What is counted stays.
     pub(crate) fn stalled(&self, app: &AppRef) {
-        lock(&self.told).insert(app.clone());
+        self.told.lock().insert(app.clone());
         let app = label(app);
         self.forget_pods(&app);
         self.in_phase(&app, Phase::Stalled);
@@ -251,7 +252,7 @@ impl Metrics {
         let Some(apps) = self.apps.get() else { return };
         let gone_from_it =
             |app: &&AppRef| apps.get(app.namespace.as_deref().unwrap_or_default(), &app.name).is_none();
-        let gone: Vec<_> = lock(&self.told).iter().filter(gone_from_it).cloned().collect();
+        let gone: Vec<_> = self.told.lock().iter().filter(gone_from_it).cloned().collect();
         for app in gone {
             self.forget(&app);
         }
@@ -259,7 +260,7 @@ impl Metrics {
 
     /// Takes the series of an app that is gone away.
     pub(crate) fn forget(&self, app: &AppRef) {
-        lock(&self.told).remove(app);
+        self.told.lock().remove(app);
         let app = label(app);
         self.forget_pods(&app);
         for (_, word) in PHASES {
@@ -284,10 +285,6 @@ impl Metrics {
 
 fn label(app: &AppRef) -> App {
     App { namespace: app.namespace.clone().unwrap_or_default(), name: app.name.clone() }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
