@@ -234,7 +234,7 @@ async fn keep_keys(keys: Keep, operator: Arc<Operator>) {
         let (deployments, pods) = (stores.deployments.all(), stores.pods.all());
         in_use(deployments.iter().map(|d| &***d), pods.iter().map(|p| &***p))
     };
-    keep(keys, named, || operator.sources.probes.forgive()).await;
+    keep(keys, named, || operator.sources.probes.forget_refusals()).await;
 }
 
 /// For a release that the API server does not answer; without it the lease runs out by itself.

@@ -9,7 +9,7 @@ use crate::observed::{Deletion, Pod, PodUid};
 use crate::snapshot::{Epochs, Snapshot};
 
 /// When to plan again for the next pod of a Deployment: one goes in each plan.
-const SOON: SignedDuration = SignedDuration::from_millis(10);
+const NEXT_POD_IN: SignedDuration = SignedDuration::from_millis(10);
 
 /// # Guarantees
 /// A plan acts upon a pod once, and scales a Deployment once. The rules speak in the order of [`plan`](crate::plan()), which is their rank: what one has decided
@@ -89,7 +89,7 @@ impl Draft {
             return true;
         }
         if self.scales(&pod.revision) {
-            snapshot.clock.again_in(SOON);
+            snapshot.clock.again_in(NEXT_POD_IN);
             return true;
         }
         self.act(Action::Retire {

@@ -22,10 +22,10 @@ const HEARD_LATELY: SignedDuration = SignedDuration::from_mins(10);
 const NEWCOMER: SignedDuration = SignedDuration::from_secs(10);
 
 /// So many in a plan: an app of thousands of pods has other things to do as well.
-const A_PLAN: usize = 5;
+const MARKS_PER_PLAN: usize = 5;
 
-/// What remains is for the next plan.
-const SOON: SignedDuration = SignedDuration::from_secs(1);
+/// When what remains is planned.
+const NEXT_MARKS_IN: SignedDuration = SignedDuration::from_secs(1);
 
 pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.hold_while_busy {
@@ -43,9 +43,9 @@ pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     wrong.sort_by_key(|p| (wanted(snapshot, p) == Some(Mark::Idle), &p.name));
     // Not all that are planned are done: the rate of all apps together is bounded.
     if !wrong.is_empty() {
-        snapshot.clock.again_in(SOON);
+        snapshot.clock.again_in(NEXT_MARKS_IN);
     }
-    for pod in wrong.into_iter().take(A_PLAN) {
+    for pod in wrong.into_iter().take(MARKS_PER_PLAN) {
         let busy = wanted(snapshot, pod) == Some(Mark::Busy);
         draft.act(Action::Mark { pod: pod_ref(pod), busy });
     }

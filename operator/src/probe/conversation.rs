@@ -9,10 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 use tokio::time::sleep;
 
-use super::book::Book;
-use super::line::{Line, Target, Word};
+use super::dialogues::Dialogues;
 use super::pace::Pace;
 use super::places::Standing;
+use super::pod_client::{PodAnswer, PodClient, Target};
 use super::trigger::Trigger;
 use crate::doubled::doubled;
 
@@ -28,12 +28,12 @@ const BREATH: Duration = Duration::from_millis(20);
 const LONGEST_BREATH: Duration = Duration::from_millis(250);
 
 /// Before it is held.
-pub(crate) fn begin(book: &Book, target: &Target, conversation: Conversation, now: Timestamp) {
+pub(crate) fn begin(dialogues: &Dialogues, target: &Target, conversation: Conversation, now: Timestamp) {
     let Target { policy, uid, container_id, .. } = target;
     // Zeros are counted in a row; a gap that could hide work ends it.
     let longest_gap = 2 * (policy.poll_interval() + policy.timeout()) + Duration::from_secs(1);
     let longest_gap = SignedDuration::try_from(longest_gap).unwrap_or(SignedDuration::MAX);
-    book.with(uid, |pod| {
+    dialogues.with(uid, |pod| {
         if let Some(id) = container_id {
             pod.runs_as(id);
         }
@@ -42,40 +42,40 @@ pub(crate) fn begin(book: &Book, target: &Target, conversation: Conversation, no
 }
 
 /// Holds the conversation.
-pub(crate) async fn hold(line: Line, conversation: Conversation, trigger: Trigger, pace: Pace) {
-    let failures = u32::from(line.book.with(&line.target.uid, |pod| pod.contact().error.is_some()));
-    let mut talk = Talk { line, trigger, pace, failures };
-    talk.line.standing = talk.standing();
-    let graceful = talk.line.target.policy.question == Language::Graceful;
+pub(crate) async fn hold(client: PodClient, conversation: Conversation, trigger: Trigger, pace: Pace) {
+    let failures = u32::from(client.dialogues.with(&client.target.uid, |pod| pod.contact().error.is_some()));
+    let mut looping = ConversationLoop { client, trigger, pace, failures };
+    looping.client.standing = looping.standing();
+    let graceful = looping.client.target.policy.question == Language::Graceful;
     match conversation {
-        Conversation::Survey => talk.survey().await,
-        Conversation::Ask => talk.ask().await,
-        Conversation::Drain { epoch, .. } if graceful => talk.drain(epoch).await,
-        Conversation::Resume { .. } if graceful => talk.resume().await,
+        Conversation::Survey => looping.survey().await,
+        Conversation::Ask => looping.ask().await,
+        Conversation::Drain { epoch, .. } if graceful => looping.drain(epoch).await,
+        Conversation::Resume { .. } if graceful => looping.resume().await,
         // A language without a word for drain and resume: all that can be done is to listen.
         Conversation::Quiet { .. } | Conversation::Drain { .. } | Conversation::Resume { .. } => {
-            talk.ask().await;
+            looping.ask().await;
         }
     }
 }
 
-struct Talk {
-    line: Line,
+struct ConversationLoop {
+    client: PodClient,
     trigger: Trigger,
     pace: Pace,
     failures: u32,
 }
 
-impl Talk {
+impl ConversationLoop {
     /// Once at once if the pod has never answered, then now and then. Only a changed word wakes the planner.
     async fn survey(mut self) {
-        self.line.standing = Standing::Survey;
-        if self.line.book.with(&self.line.target.uid, |pod| pod.contact().answer.is_some()) {
+        self.client.standing = Standing::Survey;
+        if self.client.dialogues.with(&self.client.target.uid, |pod| pod.contact().answer.is_some()) {
             sleep(jittered(SURVEY_EVERY)).await;
         }
         loop {
             self.pace.turn().await;
-            match self.line.ask(Request::Status).await {
+            match self.client.ask(Request::Status).await {
                 Ok(word) => {
                     self.failures = 0;
                     if word.news == News::Changed {
@@ -94,7 +94,7 @@ impl Talk {
     /// A decision waits for the answer.
     async fn ask(mut self) {
         loop {
-            let answered = self.line.ask(Request::Status).await.is_ok();
+            let answered = self.client.ask(Request::Status).await.is_ok();
             self.wake();
             self.pause(answered).await;
         }
@@ -108,11 +108,11 @@ impl Talk {
         loop {
             let asked = Instant::now();
             let word = match (self.request(), last.as_ref().and_then(|(_, etag)| etag.clone())) {
-                (Request::Status, Some(etag)) => self.line.watch(etag).await,
-                (request, _) => self.line.ask(request).await,
+                (Request::Status, Some(etag)) => self.client.watch(etag).await,
+                (request, _) => self.client.ask(request).await,
             };
             self.wake();
-            let Ok(Word { reading, etag, .. }) = word else {
+            let Ok(PodAnswer { reading, etag, .. }) = word else {
                 last = None;
                 self.pause_after_failure().await;
                 continue;
@@ -143,7 +143,7 @@ impl Talk {
     /// Told until the pod says that it accepts again; then it is a serving pod like any other.
     async fn resume(mut self) {
         loop {
-            let answered = self.line.ask(self.request()).await.is_ok();
+            let answered = self.client.ask(self.request()).await.is_ok();
             self.wake();
             if self.request() == Request::Status {
                 return self.survey().await;
@@ -153,7 +153,7 @@ impl Talk {
     }
 
     fn request(&self) -> Request {
-        self.line.book.with(&self.line.target.uid, |pod| pod.request())
+        self.client.dialogues.with(&self.client.target.uid, |pod| pod.request())
     }
 
     async fn pause(&mut self, answered: bool) {
@@ -169,18 +169,18 @@ impl Talk {
         let longest = LONGEST_PAUSE.max(self.poll_interval());
         let pause = doubled(self.poll_interval(), self.failures, longest);
         self.failures = self.failures.saturating_add(1);
-        self.line.standing = self.standing();
-        sleep(jittered((self.poll_interval() * factor).min(LONGEST_PAUSE.max(self.poll_interval())))).await;
+        self.client.standing = self.standing();
+        sleep(jittered(pause)).await;
     }
 
     fn answered(&mut self) {
         self.failures = 0;
-        self.line.standing = self.standing();
+        self.client.standing = self.standing();
     }
 
     /// A survey stays one; who failed last queues with its like.
     fn standing(&self) -> Standing {
-        match (self.line.standing, self.failures) {
+        match (self.client.standing, self.failures) {
             (Standing::Survey, _) => Standing::Survey,
             (Standing::Answers | Standing::Fails, 0) => Standing::Answers,
             (Standing::Answers | Standing::Fails, _) => Standing::Fails,
@@ -188,11 +188,11 @@ impl Talk {
     }
 
     fn poll_interval(&self) -> Duration {
-        self.line.target.policy.poll_interval()
+        self.client.target.policy.poll_interval()
     }
 
     fn wake(&self) {
-        self.trigger.pull(&self.line.target.app);
+        self.trigger.pull(&self.client.target.app);
     }
 }
 

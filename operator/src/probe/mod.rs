@@ -1,22 +1,22 @@
-//! The dialogue with the pods. The plan says what is to be said to whom; the tasks here say it and write the answers into the [`Book`].
+//! The dialogue with the pods. The plan says what is to be said to whom; the tasks here say it and write the answers into the [`Dialogues`].
 //!
 //! # Flow
-//! plan → [`Probes::converse`] starts, changes and stops one task a pod → each answer goes into the book and pulls the trigger → plan.
+//! plan → [`Probes::converse`] starts, changes and stops one task a pod → each answer goes into its pod's dialogue and pulls the trigger → plan.
 //!
 //! # Guarantees
 //! Unknown is busy: nothing but a valid answer becomes an `Answer`. Only addresses of owned pods are asked ([`address`]), each app has its own
 //! bounded number of open questions, those that fail apart from those that answer ([`places`]), and a failing pod is asked less and less often.
 
 mod address;
-mod book;
 mod conversation;
 mod count;
+mod dialogues;
 mod error;
 mod http;
-mod line;
 mod pace;
 mod parse;
 mod places;
+mod pod_client;
 mod prometheus;
 mod trigger;
 
@@ -32,12 +32,12 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tracing::error;
 
-use self::book::Book;
+use self::dialogues::Dialogues;
 pub(crate) use self::http::Asker;
-use self::line::Line;
-pub(crate) use self::line::Target;
 pub(crate) use self::pace::{MARKS, Pace};
 use self::places::{AllPlaces, Places, Standing};
+use self::pod_client::PodClient;
+pub(crate) use self::pod_client::Target;
 pub(crate) use self::trigger::{Trigger, Triggered};
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
@@ -48,19 +48,19 @@ use crate::telemetry::Metrics;
 pub(crate) struct Probes {
     asker: Asker,
     keyring: Keyring,
-    book: Book,
+    dialogues: Dialogues,
     pace: Pace,
     trigger: Trigger,
     metrics: Arc<Metrics>,
     places: AllPlaces,
     clock: Clock,
-    apps: Mutex<HashMap<AppRef, Lines>>,
+    apps: Mutex<HashMap<AppRef, Conversations>>,
 }
 
 /// One app's conversations.
-struct Lines {
+struct Conversations {
     places: Places,
-    /// Every pod that the book may have a page for.
+    /// Every pod of which a dialogue may be kept.
     known: HashSet<PodUid>,
     open: HashMap<PodUid, Open>,
 }
@@ -85,9 +85,9 @@ impl Probes {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
-        let (book, pace) = (Book::default(), Pace::of(pace::SURVEYS));
+        let (dialogues, pace) = (Dialogues::default(), Pace::of(pace::SURVEYS));
         let places = AllPlaces::of_this_process();
-        Self { asker, keyring, book, pace, trigger, metrics, places, clock, apps: Mutex::default() }
+        Self { asker, keyring, dialogues, pace, trigger, metrics, places, clock, apps: Mutex::default() }
     }
 
     /// The address, if a pod may be asked there.
@@ -97,7 +97,7 @@ impl Probes {
 
     /// What these pods have said.
     pub(crate) fn contacts<'a>(&self, pods: impl Iterator<Item = &'a PodUid>) -> BTreeMap<PodUid, Contact> {
-        self.book.contacts(pods)
+        self.dialogues.contacts(pods)
     }
 
     /// Makes the conversations of one app what the plan wants them to be. A pod without a target (no IP yet) is not spoken to.
@@ -113,38 +113,38 @@ impl Probes {
             known: HashSet::new(),
             open: HashMap::new(),
         });
-        lines.open.retain(|uid, open| {
+        conversations.open.retain(|uid, open| {
             // One that has ended has panicked: they are loops without an end.
             let holds = !open.task.is_finished();
             holds && wanted.get(uid) == Some(&open.conversation) && targets.get(uid) == Some(&open.target)
         });
-        for gone in lines.known.extract_if(|uid| !targets.contains_key(uid)) {
-            self.book.forget(&gone);
+        for gone in conversations.known.extract_if(|uid| !targets.contains_key(uid)) {
+            self.dialogues.forget(&gone);
         }
         for (uid, conversation) in wanted {
             let Some(target) = targets.get(uid) else { continue };
-            if lines.open.contains_key(uid) {
+            if conversations.open.contains_key(uid) {
                 continue;
             }
-            conversation::begin(&self.book, target, *conversation, self.clock.now());
-            let line = Line {
+            conversation::begin(&self.dialogues, target, *conversation, self.clock.now());
+            let client = PodClient {
                 target: target.clone(),
                 asker: self.asker.clone(),
                 keyring: self.keyring.clone(),
-                book: self.book.clone(),
+                dialogues: self.dialogues.clone(),
                 clock: self.clock.clone(),
                 metrics: Arc::clone(&self.metrics),
-                places: lines.places.clone(),
+                places: conversations.places.clone(),
                 standing: Standing::Answers,
             };
-            let talk = conversation::hold(line, *conversation, self.trigger.clone(), self.pace.clone());
+            let talk = conversation::hold(client, *conversation, self.trigger.clone(), self.pace.clone());
             let open = Open {
                 target: target.clone(),
                 conversation: *conversation,
                 task: tokio::spawn(taken_up_again(talk, target.clone(), self.trigger.clone())).abort_handle(),
             };
-            lines.known.insert(uid.clone());
-            lines.open.insert(uid.clone(), open);
+            conversations.known.insert(uid.clone());
+            conversations.open.insert(uid.clone(), open);
         }
     }
 
@@ -202,7 +202,7 @@ pub(crate) fn read(
 /// A conversation that panics is said, and begun anew by the plan that is asked for after a while.
 async fn taken_up_again(talk: impl Future<Output = ()>, target: Target, trigger: Trigger) {
     if AssertUnwindSafe(talk).catch_unwind().await.is_err() {
-        error!(app = %target.app, pod = target.pod, "the conversation with this pod panicked; next try in {AFTER_PANIC:?}");
+        error!(app = %target.app, pod = target.pod, "the conversation with this pod panicked; retrying in {} s", AFTER_PANIC.as_secs());
         tokio::time::sleep(AFTER_PANIC).await;
         trigger.pull(&target.app);
     }

@@ -20,7 +20,7 @@ use graceful_api::{Cut, GracefulAppStatus};
 use graceful_plan::{Action, Pod, PodUid, Proof};
 use jiff::{SignedDuration, Timestamp};
 
-use super::LATELY;
+use super::REMEMBERED_FOR;
 use super::events::Happening;
 
 /// What is remembered of it.
@@ -82,7 +82,7 @@ impl Cuts {
             }
         }
         self.ending.retain(there);
-        self.lately.retain(|_, at| at.elapsed() < LATELY);
+        self.lately.retain(|_, at| at.elapsed() < REMEMBERED_FOR);
         self.tried = tried.iter().filter_map(cut).collect();
         for action in tried {
             if let Action::Retire { pod, proof: Proof::NeverWorked { .. }, .. } = action {

@@ -40,7 +40,7 @@ const FIRST_AFTER: Duration = Duration::from_secs(1);
 const REFUSED_EVERY: Duration = Duration::from_secs(300);
 
 /// Far longer than a watch is behind.
-const LATELY: Duration = Duration::from_secs(300);
+const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
 /// Where it is told.
 pub(crate) struct Reporter {

@@ -14,7 +14,7 @@ use std::time::Instant;
 use graceful_api::RevisionHash;
 use graceful_plan::{Containers, InFlight, Observed, Pod, PodUid, Readiness, Report, nothing_runs};
 
-use super::LATELY;
+use super::REMEMBERED_FOR;
 use super::events::{Happening, had};
 use crate::observe::Observation;
 
@@ -45,7 +45,7 @@ impl Others {
         let observed = &seen.observed;
         let there: HashMap<_, _> = observed.pods.iter().map(|p| (&p.uid, p)).collect();
         let strangers = strangers(seen);
-        self.told.retain(|uid, at| there.contains_key(uid) || at.elapsed() < LATELY);
+        self.told.retain(|uid, at| there.contains_key(uid) || at.elapsed() < REMEMBERED_FOR);
         for pod in &now.ended_by_others {
             let until = match pod.grace_ends {
                 Some(at) => format!("; it has until {at} to finish"),

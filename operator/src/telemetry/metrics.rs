@@ -27,12 +27,12 @@ const NAME: &str = "app_name";
 
 /// One label from a closed list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Word {
+struct ClassLabel {
     class: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Act {
+struct ActionLabels {
     action: &'static str,
     result: &'static str,
 }
@@ -44,7 +44,7 @@ struct App {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct AppWord {
+struct AppLabels {
     app: App,
     key: &'static str,
     value: &'static str,
@@ -56,7 +56,7 @@ impl EncodeLabelSet for App {
     }
 }
 
-impl EncodeLabelSet for AppWord {
+impl EncodeLabelSet for AppLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
         let Self { app, key, value } = self;
         [(NAMESPACE, app.namespace.as_str()), (NAME, app.name.as_str()), (*key, *value)].encode(encoder)
@@ -67,15 +67,15 @@ impl EncodeLabelSet for AppWord {
 pub(crate) struct Metrics {
     registry: Registry,
     reconciles: Counter,
-    reconcile_errors: Family<Word, Counter>,
+    reconcile_errors: Family<ClassLabel, Counter>,
     reconcile_seconds: Histogram,
     last_reconcile: Gauge,
     leading: Gauge,
-    actions: Family<Act, Counter>,
-    questions: Family<Word, Counter>,
-    pods: Family<AppWord, Gauge>,
-    in_flight: Family<AppWord, Gauge>,
-    phase: Family<AppWord, Gauge>,
+    actions: Family<ActionLabels, Counter>,
+    questions: Family<ClassLabel, Counter>,
+    pods: Family<AppLabels, Gauge>,
+    in_flight: Family<AppLabels, Gauge>,
+    phase: Family<AppLabels, Gauge>,
     cut_tasks: Family<App, Gauge>,
     ended_by_others: Family<App, Counter>,
     /// Apps that have gauges, and the index that says which apps there are.
@@ -182,18 +182,18 @@ impl Metrics {
     pub(crate) fn reconciled(&self, took: Duration, error: Option<&'static str>) {
         self.reconciles.inc();
         if let Some(class) = error {
-            self.reconcile_errors.get_or_create(&Word { class }).inc();
+            self.reconcile_errors.get_or_create(&ClassLabel { class }).inc();
         }
         self.reconcile_seconds.observe(took.as_secs_f64());
         self.last_reconcile.set(jiff::Timestamp::now().as_second());
     }
 
     pub(crate) fn acted(&self, action: &'static str, result: &'static str) {
-        self.actions.get_or_create(&Act { action, result }).inc();
+        self.actions.get_or_create(&ActionLabels { action, result }).inc();
     }
 
     pub(crate) fn asked(&self, class: &'static str) {
-        self.questions.get_or_create(&Word { class }).inc();
+        self.questions.get_or_create(&ClassLabel { class }).inc();
     }
 
     pub(crate) fn reported(
@@ -208,8 +208,8 @@ impl Metrics {
         let app = label(app);
         let ended_by_others = u64::try_from(ended_by_others).unwrap_or(u64::MAX);
         self.ended_by_others.get_or_create(&app).inc_by(ended_by_others);
-        let set = |family: &Family<AppWord, Gauge>, key, value, n: u64| {
-            let labels = AppWord { app: app.clone(), key, value };
+        let set = |family: &Family<AppLabels, Gauge>, key, value, n: u64| {
+            let labels = AppLabels { app: app.clone(), key, value };
             family.get_or_create(&labels).set(i64::try_from(n).unwrap_or(i64::MAX));
         };
         let pods = [
@@ -241,7 +241,7 @@ impl Metrics {
 
     fn in_phase(&self, app: &App, now: Phase) {
         for (phase, word) in PHASES {
-            let labels = AppWord { app: app.clone(), key: "phase", value: word };
+            let labels = AppLabels { app: app.clone(), key: "phase", value: word };
             self.phase.get_or_create(&labels).set(i64::from(phase == now));
         }
     }
@@ -264,15 +264,15 @@ impl Metrics {
         let app = label(app);
         self.forget_pods(&app);
         for (_, word) in PHASES {
-            self.phase.remove(&AppWord { app: app.clone(), key: "phase", value: word });
+            self.phase.remove(&AppLabels { app: app.clone(), key: "phase", value: word });
         }
         self.cut_tasks.remove(&app);
         self.ended_by_others.remove(&app);
     }
 
     fn forget_pods(&self, app: &App) {
-        let remove = |family: &Family<AppWord, Gauge>, key, value| {
-            family.remove(&AppWord { app: app.clone(), key, value });
+        let remove = |family: &Family<AppLabels, Gauge>, key, value| {
+            family.remove(&AppLabels { app: app.clone(), key, value });
         };
         for state in STATES {
             remove(&self.pods, "state", state);

@@ -18,13 +18,13 @@ use super::*;
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::keys::{KeyId, Keyring, Ring, ids};
-use crate::probe::book::Book;
+use crate::probe::dialogues::Dialogues;
 use crate::probe::places::{AllPlaces, Places};
 use crate::probe::{Asker, Target, Triggered};
 use crate::telemetry::Metrics;
 
 struct Scene {
-    book: Book,
+    dialogues: Dialogues,
     trigger: Trigger,
     heard: Triggered,
     talk: JoinSet<()>,
@@ -50,7 +50,7 @@ impl Scene {
         let address = listener.local_addr().unwrap();
         let (trigger, heard) = Trigger::new();
         let mut scene = Self {
-            book: Book::default(),
+            dialogues: Dialogues::default(),
             trigger,
             heard,
             talk: JoinSet::new(),
@@ -98,26 +98,28 @@ impl Scene {
             container_id: None,
             keys: self.named.clone(),
         };
-        let line = Line {
+        let client = PodClient {
             clock: Clock::default(),
             target,
             asker: Asker::that_reaches_loopback(),
             keyring: self.keyring.clone(),
-            book: self.book.clone(),
+            dialogues: self.dialogues.clone(),
             metrics: Arc::new(Metrics::new(crate::leader::Leadership::Sole)),
             places: self.places.clone(),
             standing: Standing::Answers,
         };
-        begin(&self.book, &line.target, conversation, Timestamp::now());
-        self.talk.spawn(hold(line, conversation, self.trigger.clone(), Pace::of(Duration::ZERO)));
+        begin(&self.dialogues, &client.target, conversation, Timestamp::now());
+        self.talk.spawn(hold(client, conversation, self.trigger.clone(), Pace::of(Duration::ZERO)));
     }
 
-    /// Reads the book at each trigger until it says so.
+    /// Reads the dialogues at each trigger until it says so.
     async fn until(&mut self, what: &str, said: impl Fn(&Contact) -> bool) -> Contact {
         let search = async {
             loop {
                 self.heard.recv().await.unwrap();
-                if let Some(contact) = self.book.contacts([&pod()].into_iter()).remove(&pod()).filter(&said) {
+                if let Some(contact) =
+                    self.dialogues.contacts([&pod()].into_iter()).remove(&pod()).filter(&said)
+                {
                     return contact;
                 }
             }
@@ -225,7 +227,7 @@ async fn asks_of(odd: fn(&Method, u64) -> Odd, conversation: Conversation) -> (u
     let mut scene = Scene::of(Router::new().route("/drain", any(answer))).await;
     scene.say(conversation);
     sleep(Duration::from_secs(3)).await;
-    let contact = scene.book.contacts([&pod()].into_iter()).remove(&pod()).unwrap();
+    let contact = scene.dialogues.contacts([&pod()].into_iter()).remove(&pod()).unwrap();
     (asked.load(Ordering::Relaxed), contact)
 }
 
@@ -460,7 +462,7 @@ async fn told(
     scene.signs(&ring, &ring);
     scene.say(DRAIN);
     sleep(Duration::from_millis(1500)).await;
-    scene.book.contacts([&pod()].into_iter()).remove(&pod()).unwrap()
+    scene.dialogues.contacts([&pod()].into_iter()).remove(&pod()).unwrap()
 }
 
 /// Five hours ahead, or two years behind: skew refuses nobody.

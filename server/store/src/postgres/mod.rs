@@ -8,7 +8,7 @@
 //!
 //! # Parts
 //! Each is handed what it uses ([`open`] puts them together). [`database`] is asked by all of them; [`signals`] wakes those
-//! who wait; [`running`] counts what this process has; [`census`] counts what waits; [`change`] cancels and retries;
+//! who wait; [`running`] counts what this process has; [`depth`] counts what waits; [`change`] cancels and retries;
 //! [`look`] reads; [`tidy`] is called each second.
 //!
 //! # Guarantees
@@ -34,11 +34,11 @@
 //! file and the system's roots, of which an image made from nothing has none. `sslmode=require` encrypts and checks
 //! nothing.
 
-mod census;
 mod change;
 mod claim;
 mod connections;
 mod database;
+mod depth;
 mod ending;
 mod failure;
 mod hints;
@@ -66,10 +66,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use self::census::Census;
 use self::change::Changes;
 use self::claim::Claimer;
 use self::database::{CALL_TIMEOUT, Database, answer};
+use self::depth::QueueDepth;
 use self::ending::Endings;
 use self::hints::{Channel, Hint};
 use self::lease::{Leases, Letters, RENEW};
@@ -92,7 +92,7 @@ pub struct PostgresStore {
     stream: String,
     database: Arc<Database>,
     signals: Arc<Signals>,
-    census: Arc<Census>,
+    depth: Arc<QueueDepth>,
     submissions: Submissions,
     claimer: Arc<Claimer>,
     leases: Arc<Leases>,
@@ -142,8 +142,8 @@ fn assemble(
         settings;
     let database = Arc::new(Database::new(&options));
     let running = Running::new(owned);
-    let census = Arc::new(Census::new(database.clone(), capacity));
-    let (submissions, inserting) = Submissions::new(database.clone(), signals.clone(), census.clone());
+    let depth = Arc::new(QueueDepth::new(database.clone(), capacity));
+    let (submissions, inserting) = Submissions::new(database.clone(), signals.clone(), depth.clone());
     let (endings, ending) =
         Endings::new(database.clone(), signals.clone(), running.clone(), owner.clone(), keep_dead);
     let endings = Arc::new(endings);
@@ -179,7 +179,7 @@ fn assemble(
         stream,
         database,
         signals,
-        census,
+        depth,
         submissions,
         claimer,
         leases,
@@ -249,7 +249,7 @@ impl TaskStore for PostgresStore {
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
-        self.census.counts().await
+        self.depth.counts().await
     }
 
     async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {

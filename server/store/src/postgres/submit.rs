@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::census::{Begun, Census};
 use super::database::{CALL_TIMEOUT, Database, answer};
+use super::depth::{Begun, QueueDepth};
 use super::failure::{again, closed, is_in_the_data, late};
 use super::record::{millis, now, record, record_columns, text};
 use super::signals::Signals;
@@ -48,7 +48,7 @@ struct Submission {
 #[derive(Debug)]
 pub(super) struct Submissions {
     database: Arc<Database>,
-    census: Arc<Census>,
+    depth: Arc<QueueDepth>,
     room: Room,
     queue: mpsc::Sender<Submission>,
 }
@@ -65,20 +65,20 @@ impl Submissions {
     pub(super) fn new(
         database: Arc<Database>,
         signals: Arc<Signals>,
-        census: Arc<Census>,
+        depth: Arc<QueueDepth>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, submitted) = mpsc::channel(WAITING);
         let inserter = Arc::new(Inserter { database: database.clone(), signals });
-        (Self { database, census, room: Room::default(), queue }, inserter.run(submitted))
+        (Self { database, depth, room: Room::default(), queue }, inserter.run(submitted))
     }
 
     pub(super) async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
-        if self.census.is_full() {
+        if self.depth.is_full() {
             return self.known_before(&task).await?.ok_or(StoreError::Full);
         }
         let hold = self.room.take(&task, hold)?;
         let (reply, answered) = oneshot::channel();
-        let begun = self.census.began();
+        let begun = self.depth.began();
         let submission = Submission { task, hold, arrived: Instant::now(), reply, _begun: begun };
         match timeout(CALL_TIMEOUT, self.queue.send(submission)).await {
             Ok(Ok(())) => answer(answered).await,

@@ -1,0 +1,131 @@
+//! How deep the queue is: how many tasks wait, counted at most once a second, and whether there is room for one more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sqlx::query;
+use tokio::time::Instant;
+
+use super::database::{CALL_TIMEOUT, Database};
+use super::record::{count, now};
+use crate::error::StoreError;
+use crate::task::Counts;
+
+/// Counting reads the index of all that wait.
+const FRESH: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct QueueDepth {
+    database: Arc<Database>,
+    /// Tasks that may wait.
+    capacity: u64,
+    latest: Mutex<Option<Measured>>,
+    /// One count at a time; who comes meanwhile waits for it.
+    one_count: tokio::sync::Mutex<()>,
+    /// Tasks handed in here so far, and not refused for want of room.
+    begun: AtomicU64,
+    /// Those of them that were written, or were not, and will not be.
+    decided: AtomicU64,
+}
+
+/// A submission on its way; decided when dropped.
+#[derive(Debug)]
+pub(super) struct Begun(Arc<QueueDepth>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.decided.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    counts: Counts,
+    at: Instant,
+    /// Those decided before the counting began, so that it saw them.
+    seen: u64,
+}
+
+impl QueueDepth {
+    pub(super) fn new(database: Arc<Database>, capacity: u64) -> Self {
+        Self {
+            database,
+            capacity,
+            latest: Mutex::default(),
+            one_count: tokio::sync::Mutex::default(),
+            begun: AtomicU64::default(),
+            decided: AtomicU64::default(),
+        }
+    }
+
+    pub(super) fn began(self: &Arc<Self>) -> Begun {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Begun(self.clone())
+    }
+
+    fn latest(&self) -> Option<Measured> {
+        *self.latest.lock()
+    }
+
+    fn fresh(&self) -> Option<Measured> {
+        self.latest().filter(|measured| measured.at.elapsed() < FRESH)
+    }
+
+    /// How many wait at most, as far as we know: those counted, and our own since.
+    fn waiting(&self) -> u64 {
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.latest().map_or(begun, |measured| {
+            measured.counts.queued + measured.counts.delayed + begun.saturating_sub(measured.seen)
+        })
+    }
+
+    pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
+        if let Some(fresh) = self.fresh() {
+            return Ok(fresh.counts);
+        }
+        let _turn = self.one_count.lock().await;
+        if let Some(fresh) = self.fresh() {
+            return Ok(fresh.counts);
+        }
+        let seen = self.decided.load(Ordering::Relaxed);
+        let counts = self.database.within(CALL_TIMEOUT, self.count()).await?;
+        let measured = Measured { counts, at: Instant::now(), seen };
+        *self.latest.lock() = Some(measured);
+        Ok(counts)
+    }
+
+    /// Not behind those who look: by it the queue is full, or not.
+    async fn count(&self) -> sqlx::Result<Counts> {
+        let mut lane = self.database.work.lane().await?;
+        let row = query(concat!(
+            "SELECT count(*) FILTER (WHERE due <= ",
+            now!(),
+            ") AS queued, count(*) FILTER (WHERE due > ",
+            now!(),
+            ") AS delayed, (SELECT count(*) FROM graceful_tasks WHERE state = 'running') AS running, \
+             (SELECT count(*) FROM graceful_tasks WHERE state = 'dead') AS dead \
+             FROM graceful_tasks WHERE state = 'queued'"
+        ))
+        .fetch_one(&mut *lane)
+        .await?;
+        lane.keep();
+        Ok(Counts {
+            queued: count(&row, "queued")?,
+            delayed: count(&row, "delayed")?,
+            running: count(&row, "running")?,
+            dead: count(&row, "dead")?,
+        })
+    }
+
+    /// Whether as many wait as may, by a count that is up to a second old. Nobody waits for a new one.
+    pub(super) fn is_full(self: &Arc<Self>) -> bool {
+        if self.fresh().is_none() && self.one_count.try_lock().is_ok() {
+            let depth = self.clone();
+            // If it fails, the next submission's own statement says why.
+            tokio::spawn(async move { depth.counts().await.ok() });
+        }
+        self.waiting() >= self.capacity
+    }
+}
