@@ -20,6 +20,7 @@ mod index;
 mod keys;
 mod leader;
 mod memory;
+mod merge;
 mod observe;
 mod operator;
 mod probe;

@@ -137,39 +137,12 @@ pub(crate) async fn run_on(
     settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let Means { watching, calling, campaign, asker, clock } = means;
-    let leadership = campaign.as_ref().map(Campaign::leadership).unwrap_or_default();
-    let calling = leading(calling, leadership.clone());
-    let asker = asker.led_by(leadership.clone());
-    let metrics = Arc::new(Metrics::new(leadership.clone()));
     let (trigger, triggered) = Trigger::new();
-    let follows = Follows::new(&watching, &settings.namespaces, settings.node_drain);
-    let keyring = Keyring::new(settings.tokens.as_ref().is_some_and(|tokens| tokens.verify));
-    let signing = calling.clone();
-    metrics.follow(follows.apps());
-    let operator = Arc::new(Operator {
-        reporter: Reporter {
-            recorder: Recorder::new(calling.clone(), settings.instance),
-            client: calling.clone(),
-            metrics: Arc::clone(&metrics),
-            clock: clock.clone(),
-        },
-        sources: Sources {
-            client: calling,
-            stores: follows.stores(),
-            probes: Probes::new(asker, keyring.clone(), trigger.clone(), Arc::clone(&metrics), clock.clone()),
-            keyring: keyring.clone(),
-            clock: clock.clone(),
-            mark_pace: Pace::of(MARKS),
-        },
-        memory: Memory::new(campaign.is_some()),
-        pulse: Arc::default(),
-        metrics: Arc::clone(&metrics),
-        namespaces: settings.namespaces,
-        leadership,
-    });
+    let follows = Follows::new(&means.watching, &settings.namespaces, settings.node_drain.clone());
+    let (operator, campaign) = build(means, &settings, &follows, &trigger);
     let mut tasks = JoinSet::new();
     let ready = Arc::new(AtomicBool::new(false));
+    let metrics = Arc::clone(&operator.metrics);
     let health = Health { metrics, pulse: Arc::clone(&operator.pulse), ready: Arc::clone(&ready) };
     tasks.spawn(async move {
         if let Err(error) = serve(listener, health).await {
@@ -182,8 +155,15 @@ pub(crate) async fn run_on(
     }
     let (tried, keys_tried) = tokio::sync::watch::channel(settings.tokens.is_none());
     if let Some(Tokens { secret, .. }) = settings.tokens {
-        let leadership = operator.leadership.clone();
-        let keys = Keep { place: secret, client: signing, keyring, leadership, clock, tried };
+        let Sources { client, keyring, clock, .. } = &operator.sources;
+        let keys = Keep {
+            place: secret,
+            client: client.clone(),
+            keyring: keyring.clone(),
+            leadership: operator.leadership.clone(),
+            clock: clock.clone(),
+            tried,
+        };
         tasks.spawn(keep_keys(keys, Arc::clone(&operator)));
     }
     let (stopping, stopped) = tokio::sync::watch::channel(false);
@@ -204,8 +184,8 @@ pub(crate) async fn run_on(
         () = &mut work => anyhow::bail!("the loop has ended by itself"),
         // A watch that is dead without a word would leave us blind for ever: a new process begins with everything listed.
         ended = tasks.join_next() => match ended {
-            Some(Err(error)) => anyhow::bail!("a watch or the health port has died: {error}"),
-            Some(Ok(())) | None => anyhow::bail!("a watch or the health port has ended"),
+            Some(Err(error)) => anyhow::bail!("a watch, the drain keys' task or the health port has died: {error}"),
+            Some(Ok(())) | None => anyhow::bail!("a watch, the drain keys' task or the health port has ended"),
         },
         () = stop => {
             info!("stopping");
@@ -225,6 +205,44 @@ pub(crate) async fn run_on(
             Ok(())
         }
     }
+}
+
+/// The operator, and what makes it lead.
+fn build(
+    means: Means,
+    settings: &Settings,
+    follows: &Follows,
+    trigger: &Trigger,
+) -> (Arc<Operator>, Option<Campaign>) {
+    let Means { calling, campaign, asker, clock, .. } = means;
+    let leadership = campaign.as_ref().map(Campaign::leadership).unwrap_or_default();
+    let calling = leading(calling, leadership.clone());
+    let asker = asker.led_by(leadership.clone());
+    let metrics = Arc::new(Metrics::new(leadership.clone()));
+    let keyring = Keyring::new(settings.tokens.as_ref().is_some_and(|tokens| tokens.verify));
+    metrics.follow(follows.apps());
+    let operator = Operator {
+        reporter: Reporter {
+            recorder: Recorder::new(calling.clone(), settings.instance.clone()),
+            client: calling.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+        },
+        sources: Sources {
+            client: calling,
+            stores: follows.stores(),
+            probes: Probes::new(asker, keyring.clone(), trigger.clone(), Arc::clone(&metrics), clock.clone()),
+            keyring,
+            clock,
+            mark_pace: Pace::of(MARKS),
+        },
+        memory: Memory::new(campaign.is_some()),
+        pulse: Arc::default(),
+        metrics,
+        namespaces: settings.namespaces.clone(),
+        leadership,
+    };
+    (Arc::new(operator), campaign)
 }
 
 /// Which keys are in use, the stores say; what refused the old ones is told again.

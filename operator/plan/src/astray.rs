@@ -1,10 +1,10 @@
-//! Pods that go another way than they are told: they are told anew less and less often (P6), and people hear what their app does wrong.
+//! Pods that contradict the drain protocol: what they are told is repeated less and less often (P6), and people hear what their app does wrong.
 
 use graceful_api::conditions::Reason;
 
 use crate::contact::{Contact, Way};
 use crate::observed::{Pod, Warning};
-use crate::others::and_more;
+use crate::others::first_of;
 use crate::snapshot::Snapshot;
 
 /// Whether a pod may be given a new epoch now.
@@ -33,9 +33,7 @@ pub(crate) fn words(contact: &Contact) -> Option<&'static str> {
 /// The Warning condition's part: the first such pod, and how many others there are.
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let wrong = |p: &&Pod| Some((p.name.clone(), words(snapshot.contact(p)?)?));
-    let mut found = snapshot.live.iter().filter_map(wrong);
-    let (pod, why) = found.next()?;
-    let others = and_more(found.count());
-    let message = format!("{pod}{others}: {why} (docs/protocol.md)");
+    let (pods, why) = first_of(snapshot.live.iter().filter_map(wrong))?;
+    let message = format!("{pods}: {why} (docs/protocol.md)");
     Some(Warning { reason: Reason::ProtocolBroken, message })
 }

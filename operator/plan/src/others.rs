@@ -58,6 +58,12 @@ fn may_run(pod: &Pod) -> bool {
     matches!(pod.containers, Containers::Running | Containers::HalfCrashed | Containers::Unknown)
 }
 
+/// The first of these pods, with how many others there are behind its name, and what is wrong with it.
+pub(crate) fn first_of<T>(mut found: impl Iterator<Item = (String, T)>) -> Option<(String, T)> {
+    let (pod, wrong) = found.next()?;
+    Some((format!("{pod}{}", and_more(found.count())), wrong))
+}
+
 /// Behind the name of the one pod that is told of.
 pub(crate) fn and_more(others: usize) -> String {
     match others {

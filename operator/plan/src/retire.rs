@@ -8,6 +8,7 @@ use crate::action::Proof;
 use crate::busy::nothing_runs;
 pub use crate::drains::still_stands;
 use crate::observed::{Containers, Epoch, Pod, PodUid, Readiness};
+use crate::snapshot::count;
 
 /// What the live look allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,10 +140,6 @@ pub(crate) fn waits_in_a_volume(pod: &Pod) -> bool {
 
 fn drains_in(pod: &Pod, epoch: Epoch) -> bool {
     !pod.routed && pod.drain.is_some() && pod.epoch == Some(epoch)
-}
-
-fn count<'a>(pods: impl Iterator<Item = &'a Pod>) -> u32 {
-    u32::try_from(pods.count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

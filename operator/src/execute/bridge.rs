@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call};
+use crate::merge::Mode;
 use crate::observe::condition;
 use crate::written::Kind;
 
@@ -53,7 +54,7 @@ pub(super) async fn begin(
     }
     let named: Vec<_> = slices.iter().filter_map(|s| s["metadata"]["name"].as_str()).collect();
     let annotation = json!({(names::LINGERING): named.join(",")});
-    let version = match pods::annotate(scene, pod, Some(version), &json!({}), &annotation).await {
+    let version = match pods::write(scene, pod, Some(version), &json!({}), &annotation, Mode::Real).await {
         Ok(written) => {
             scene.writes.written.wrote(Kind::Pod, &written);
             written.resource_version().unwrap_or_default()
@@ -92,7 +93,8 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
             Err(error) => tracing::warn!(pod = pod.name, "{error}"),
         }
     }
-    match pods::annotate(scene, pod, Some(&version), &json!({}), &json!({(names::LINGERING): null})).await {
+    let annotation = json!({(names::LINGERING): null});
+    match pods::write(scene, pod, Some(&version), &json!({}), &annotation, Mode::Real).await {
         Ok(written) => {
             scene.writes.written.wrote(Kind::Pod, &written);
             Ok(Outcome::Done)

@@ -2,12 +2,13 @@
 
 use graceful_api::{GracefulApp, names};
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use serde_json::json;
 
 use super::{CHANGED, Outcome, Scene};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
+use crate::merge::{Mode, merge};
 use crate::refusals::Of;
 
 pub(super) async fn add(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
@@ -54,8 +55,7 @@ async fn write(scene: &Scene<'_>, finalizers: &[String]) -> Result<Option<Decode
         "resourceVersion": scene.object.metadata.resource_version,
         "finalizers": finalizers,
     }});
-    let params =
-        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = merge(Mode::Real);
     let name = scene.object.name_any();
     let api = scene.api::<Decoded<GracefulApp>>();
     match call("write the finalizer", api.patch(&name, &params, &Patch::Merge(patch))).await {

@@ -8,11 +8,12 @@ use graceful_plan::retire::unroutes_in_time;
 use graceful_plan::{BackoffCause, DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use serde_json::{Value, json};
 
 use super::{CHANGED, LATER, Outcome, Scene, bridge, timed};
 use crate::error::{Error, call};
+use crate::merge::{Mode, merge};
 use crate::refusals::Of;
 use crate::writes::Held;
 use crate::written::Kind;
@@ -40,7 +41,7 @@ pub(super) async fn unroute(
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
     };
-    // Its kubelet and its scheduler write to one that is only coming; nothing that they write changes this, and it is urgent.
+    // A pod that is only starting is written to by kubelet and scheduler all the time; none of that changes this decision, so no resourceVersion is sent.
     if cost == DeletionCost::Lowest {
         return patch(scene, pod, None, &json!({(names::SERVING_LABEL): null}), &annotations).await;
     }
@@ -118,16 +119,16 @@ async fn patch(
     labels: &Value,
     annotations: &Value,
 ) -> Result<Outcome, Error> {
-    // Where a write has cost a pod its label, the next is only tried.
+    // Where a write has cost a pod its label, the next is first sent as a dry run.
     let suspect =
         revision_of(scene, pod).is_some_and(|hash| scene.writes.refusals.knows(&Of::Deployment(hash)));
     if suspect
-        && let Ok(tried) = write(scene, pod, version, labels, annotations, true).await
+        && let Ok(tried) = write(scene, pod, version, labels, annotations, Mode::Dry).await
         && !keeps_ours(&tried)
     {
         return lost_label(scene, pod, "would be let go by its ReplicaSet if it was changed");
     }
-    let (written, took) = timed(annotate(scene, pod, version, labels, annotations)).await;
+    let (written, took) = timed(write(scene, pod, version, labels, annotations, Mode::Real)).await;
     if !unroutes_in_time(Some(took)) {
         scene.writes.slow_pod_write = Some(Held::new(took));
     }
@@ -151,10 +152,10 @@ async fn patch(
     }
 }
 
-/// How long a write to a pod takes just now; none, where it is not taken.
+/// How long a write to a pod takes just now; None if it is refused.
 pub(super) async fn try_a_write(scene: &Scene<'_>, pod: &PodRef) -> Option<Duration> {
     let cost = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
-    let (tried, took) = timed(write(scene, pod, None, &json!({}), &cost, true)).await;
+    let (tried, took) = timed(write(scene, pod, None, &json!({}), &cost, Mode::Dry)).await;
     tried.ok().map(|_| took)
 }
 
@@ -199,34 +200,19 @@ pub(super) fn refused(
     super::back_off(scene, of, error, |why| format!("pod {name} cannot be {what}: {why}"))
 }
 
-/// One merge patch that holds for this uid alone, and for this resourceVersion where one is given.
-pub(super) async fn annotate(
+/// Labels and annotations in one merge patch that holds for this uid alone, and for this resourceVersion where one is given.
+pub(super) async fn write(
     scene: &Scene<'_>,
     pod: &PodRef,
     version: Option<&str>,
     labels: &Value,
     annotations: &Value,
-) -> Result<Pod, Error> {
-    write(scene, pod, version, labels, annotations, false).await
-}
-
-async fn write(
-    scene: &Scene<'_>,
-    pod: &PodRef,
-    version: Option<&str>,
-    labels: &Value,
-    annotations: &Value,
-    dry_run: bool,
+    mode: Mode,
 ) -> Result<Pod, Error> {
     let mut patch = json!({"metadata": {"uid": pod.uid.0, "labels": labels, "annotations": annotations}});
     // A null would be read as none that is known.
     if let Some(version) = version {
         patch["metadata"]["resourceVersion"] = json!(version);
     }
-    let params = PatchParams {
-        dry_run,
-        field_manager: Some(names::FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    call("write to a pod", scene.api::<Pod>().patch(&pod.name, &params, &Patch::Merge(patch))).await
+    call("write to a pod", scene.api::<Pod>().patch(&pod.name, &merge(mode), &Patch::Merge(patch))).await
 }

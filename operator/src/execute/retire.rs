@@ -8,7 +8,7 @@
 //! where the scale would be refused nothing happens, and where the API server is too slow for this order, see [`scale_first`].
 //!
 //! # Caveats
-//! A scale that meets a conflict is tried again only while a live list shows every spare Pending: once a spare runs, the ReplicaSet would choose
+//! A scale that meets a conflict is retried only while a live list shows every spare Pending: once a spare runs, the ReplicaSet would choose
 //! between it and its busy siblings. Such a spare is a serving pod like any other, and nothing more of that Deployment is ended for a while.
 
 use std::sync::Arc;
@@ -26,10 +26,11 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::revision::{deployment, nudge};
-use super::scale::{self, Mode, Seen};
+use super::scale::{self, Seen};
 use super::{CHANGED, Outcome, Scene, pods, timed};
 use crate::app_ref::AppRef;
 use crate::error::{Error, call, chain};
+use crate::merge::Mode;
 use crate::observe::{followed, live_pods, look};
 use crate::refusals::Of;
 use crate::written::Kind;
@@ -38,11 +39,11 @@ use crate::written::Kind;
 /// the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// How long after the DELETE a scale that meets a conflict is tried again.
-const IN_TIME: Duration = Duration::from_secs(1);
+/// How long after the DELETE a scale that meets a conflict is retried.
+const RETRIED_FOR: Duration = Duration::from_secs(1);
 
-/// How often a scale that meets a conflict is tried again: the Deployment's status moves a few times while a pod goes.
-const TRIES: u32 = 5;
+/// How often a scale that meets a conflict is retried: the Deployment's status moves a few times while a pod goes.
+const RETRIES: u32 = 5;
 
 /// What is to be ended, and why it may be.
 pub(super) struct Retirement<'a> {
@@ -65,7 +66,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
     let (found, others) = (look.pod.as_ref().map(|(pod, _)| pod), look.others);
     let (scale_to, grace) = match retire::check(found, proof, replicas, others) {
         Verdict::Go { scale_to, grace_seconds } => (scale_to, grace_seconds),
-        // Nothing is left to end, and what else there is to do does not depend on it.
+        // What else there is to do does not depend on it.
         Verdict::Finished => {
             scene.writes.look_live = true;
             return Ok(Outcome::NotNeeded("it has finished by itself"));
@@ -77,57 +78,12 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         return Ok(CHANGED);
     };
     if scale_to != replicas {
-        let on_scale = Of::Deployment(revision.clone());
-        let ((tried, took), pod_write) = futures::join!(
-            timed(scale::write(scene, &seen, scale_to, Mode::Dry)),
-            pods::try_a_write(scene, pod)
-        );
-        match tried {
-            Ok(_) if took > AT_ONCE => {
-                return match scale_first(scene, what, &deployment, &seen, &version).await? {
-                    Some(outcome) => Ok(outcome),
-                    None => Ok(too_slow(scene, what, took)),
-                };
-            }
-            Ok(_) => {
-                // A dry run commits nothing: where the last real scale came late, this one may as well.
-                let came_late = scene.writes.refusals.came_late(&on_scale);
-                let pod_write = scene.writes.pod_write(pod_write);
-                let in_time = retire::unroutes_in_time(pod_write);
-                if (came_late || !in_time)
-                    && let Some(outcome) = scale_first(scene, what, &deployment, &seen, &version).await?
-                {
-                    return Ok(outcome);
-                }
-                if !in_time {
-                    // Delays come and go: what was late is asked twice.
-                    for _ in 0..=u32::from(came_late) {
-                        if let Some(kept) = kept_for_its_replica_set(scene, what, pod_write).await? {
-                            return Ok(kept);
-                        }
-                    }
-                    // That has changed the Deployment.
-                    match scale::read(scene, &deployment, replicas).await? {
-                        Some(again) => seen = again,
-                        None => return Ok(CHANGED),
-                    }
-                }
-            }
-            Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
-            Err(error) => {
-                return scale::refused(scene, revision, &deployment.name_any(), scale_to, error);
-            }
+        match may_scale_after(scene, what, &deployment, seen, &version, scale_to).await? {
+            Ok(tried) => seen = tried,
+            Err(outcome) => return Ok(outcome),
         }
     }
-    let cut = match proof {
-        Proof::Cut { tasks, .. } => {
-            Some(json!(tasks.map_or_else(|| "unknown".to_owned(), |n| n.to_string())))
-        }
-        // Of a cut that was refused: it has finished since, and nothing of it is cut.
-        _ if marked => Some(Value::Null),
-        _ => None,
-    };
-    if let Some(cut) = cut {
+    if let Some(cut) = cut_mark(proof, marked) {
         match count_cut(scene, pod, &version, &cut).await {
             Ok(Some(counted)) => version = counted,
             Ok(None) => return Ok(CHANGED),
@@ -160,6 +116,64 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         return Ok(Outcome::Done);
     }
     take_back(scene, what, &deployment, seen, scale_to, deleted).await
+}
+
+/// Whether the scale may follow the DELETE: it would be taken, and soon enough that a spare does no harm. If so, the scale as it is to be written; else how the
+/// retirement ends here. (Where the API server is too slow, that may be a scale that came first.)
+async fn may_scale_after(
+    scene: &mut Scene<'_>,
+    what: &Retirement<'_>,
+    deployment: &Arc<Deployment>,
+    seen: Seen,
+    version: &str,
+    scale_to: u32,
+) -> Result<Result<Seen, Outcome>, Error> {
+    let Retirement { pod, revision, replicas, .. } = *what;
+    let ((tried, took), pod_write) =
+        futures::join!(timed(scale::write(scene, &seen, scale_to, Mode::Dry)), pods::try_a_write(scene, pod));
+    match tried {
+        Ok(_) if took > AT_ONCE => {
+            let first = scale_first(scene, what, deployment, &seen, version).await?;
+            return Ok(Err(first.unwrap_or_else(|| too_slow(scene, what, took))));
+        }
+        Ok(_) => {}
+        Err(error) if error.not_found() || error.conflict() => return Ok(Err(CHANGED)),
+        Err(error) => {
+            return scale::refused(scene, revision, &deployment.name_any(), scale_to, error).map(Err);
+        }
+    }
+    // A dry run commits nothing: where the last real scale came late, this one may as well.
+    let came_late = scene.writes.refusals.came_late(&Of::Deployment(revision.clone()));
+    let pod_write = scene.writes.pod_write(pod_write);
+    let in_time = retire::unroutes_in_time(pod_write);
+    if (came_late || !in_time)
+        && let Some(outcome) = scale_first(scene, what, deployment, &seen, version).await?
+    {
+        return Ok(Err(outcome));
+    }
+    if in_time {
+        return Ok(Ok(seen));
+    }
+    // Delays come and go: what was late is asked twice.
+    for _ in 0..=u32::from(came_late) {
+        if let Some(kept) = kept_for_its_replica_set(scene, what, pod_write).await? {
+            return Ok(Err(kept));
+        }
+    }
+    // That has changed the Deployment.
+    Ok(scale::read(scene, deployment, replicas).await?.ok_or(CHANGED))
+}
+
+/// What is to be written on the pod of what is cut, before it is ended; none where nothing is to be written.
+fn cut_mark(proof: Proof, marked: bool) -> Option<Value> {
+    match proof {
+        Proof::Cut { tasks, .. } => {
+            Some(json!(tasks.map_or_else(|| "unknown".to_owned(), |n| n.to_string())))
+        }
+        // Of a cut that was refused: it has finished since, and nothing of it is cut.
+        _ if marked => Some(Value::Null),
+        _ => None,
+    }
 }
 
 /// What a pod has said may have changed since the plan, which is seconds old behind a slow API server.
@@ -196,7 +210,9 @@ async fn take_back(
                 scene.taken_back.0.insert(what.revision.clone(), Instant::now());
                 return Ok(Outcome::Done);
             }
-            Ok(Err(error)) if error.conflict() && tries < TRIES && deleted.elapsed() < IN_TIME => tries += 1,
+            Ok(Err(error)) if error.conflict() && tries < RETRIES && deleted.elapsed() < RETRIED_FOR => {
+                tries += 1;
+            }
             Ok(Err(error)) if error.denial().is_some() => break (BackoffCause::Refused, chain(&error)),
             Ok(Err(error)) => break (BackoffCause::TooSlow, chain(&error)),
             Err(_) => break (BackoffCause::TooSlow, format!("no answer within {} ms", AT_ONCE.as_millis())),
@@ -249,7 +265,7 @@ async fn scale_first(
         return Ok(None);
     }
     let cheapest = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
-    match pods::annotate(scene, pod, Some(version), &json!({}), &cheapest).await {
+    match pods::write(scene, pod, Some(version), &json!({}), &cheapest, Mode::Real).await {
         Ok(written) => scene.writes.written.wrote(Kind::Pod, &written),
         Err(error) if error.not_found() || error.conflict() => return Ok(Some(CHANGED)),
         Err(error) => return pods::refused(scene, pod, "ended", error).map(Some),
@@ -353,7 +369,8 @@ async fn count_cut(
     version: &str,
     cut: &Value,
 ) -> Result<Option<String>, Error> {
-    match pods::annotate(scene, pod, Some(version), &json!({}), &json!({(names::CUT): cut})).await {
+    let annotations = json!({(names::CUT): cut});
+    match pods::write(scene, pod, Some(version), &json!({}), &annotations, Mode::Real).await {
         Ok(written) => Ok(written.resource_version()),
         Err(error) if error.not_found() || error.conflict() => Ok(None),
         Err(error) => Err(error),

@@ -8,12 +8,13 @@ use graceful_plan::{BackoffCause, TemplateVerdict};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PostParams, Preconditions};
 use kube::core::{PartialObjectMeta, Request};
 use serde_json::{Value, json};
 
 use super::{ANSWERED, CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
+use crate::merge::{Mode, merge};
 use crate::refusals::Of;
 use crate::writes::Held;
 use crate::written::Kind;
@@ -179,9 +180,7 @@ async fn annotate(
         "uid": deployment.metadata.uid,
         "annotations": {(key): value},
     }});
-    let params =
-        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let dry = PatchParams { dry_run: true, ..params.clone() };
+    let (dry, params) = (merge(Mode::Dry), merge(Mode::Real));
     let api = scene.api::<Deployment>();
     let patched = async {
         let tried = call("dry-run an annotation", api.patch(&name, &dry, &Patch::Merge(&patch))).await?;

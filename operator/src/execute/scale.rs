@@ -12,23 +12,24 @@ use graceful_plan::retire::may_lower;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use serde_json::json;
 
 use super::revision::deployment;
 use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
+use crate::merge::{Mode, merge};
 use crate::observe::live_pods;
 use crate::refusals::Of;
 use crate::written::Kind;
 
-/// A scale that meets a conflict is read and tried again at once, for so long and so often at most: where pods come and go many a second the
+/// A scale that meets a conflict is read and retried at once, for so long and so often at most: where pods come and go many a second the
 /// Deployment's status moves as often, and the next plan would meet the same.
-const IN_TIME: Duration = Duration::from_secs(3);
-const TRIES: u32 = 20;
+const RETRIED_FOR: Duration = Duration::from_secs(3);
+const RETRIES: u32 = 20;
 
 /// How long after a DELETE a spare that runs is put down to it.
-const LATELY: Duration = Duration::from_secs(60);
+const SPARE_RUNS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The scale of one Deployment as it was read.
 #[derive(Clone, Debug)]
@@ -36,13 +37,6 @@ pub(super) struct Seen {
     name: String,
     uid: String,
     version: String,
-}
-
-/// Whether a scale is only tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Dry,
-    Real,
 }
 
 /// To another number. A live list comes after the scale was read and before it is lowered: a ReplicaSet is never left to choose among pods that may run.
@@ -73,7 +67,7 @@ pub(super) async fn set(
                 if spare_runs(scene, revision, from) {
                     let message = format!(
                         "a pod of Deployment {} was ended, and another came in its place before its ReplicaSet had followed: the cluster's controllers are \
-                         slow, or an admission webhook on replicasets is; tried again in another order",
+                         slow, or an admission webhook on replicasets is; retrying in another order",
                         deployment.name_any()
                     );
                     scene.writes.refusals.note_late(
@@ -84,7 +78,7 @@ pub(super) async fn set(
                 }
                 return Ok(Outcome::Done);
             }
-            Err(error) if error.conflict() && conflicts < TRIES && begun.elapsed() < IN_TIME => {
+            Err(error) if error.conflict() && conflicts < RETRIES && begun.elapsed() < RETRIED_FOR => {
                 conflicts += 1;
             }
             Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
@@ -97,7 +91,7 @@ pub(super) async fn set(
 fn spare_runs(scene: &Scene<'_>, revision: &RevisionHash, from: u32) -> bool {
     let runs = |p: &&graceful_plan::Pod| p.revision == *revision && p.has_begun();
     let running = scene.seen.observed.pods.iter().filter(runs).count();
-    let lately = scene.taken_back.0.get(revision).is_some_and(|at| at.elapsed() < LATELY);
+    let lately = scene.taken_back.0.get(revision).is_some_and(|at| at.elapsed() < SPARE_RUNS_WITHIN);
     lately && running > usize::try_from(from).unwrap_or(usize::MAX)
 }
 
@@ -128,17 +122,12 @@ pub(super) async fn read(
 pub(super) async fn write(scene: &Scene<'_>, seen: &Seen, to: u32, mode: Mode) -> Result<Scale, Error> {
     let Seen { name, uid, version } = seen;
     let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "spec": {"replicas": to}});
-    let params = PatchParams {
-        dry_run: mode == Mode::Dry,
-        field_manager: Some(names::FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
     let what = match mode {
         Mode::Dry => "dry-run a scale",
         Mode::Real => "scale a Deployment",
     };
     let scaled =
-        call(what, scene.api::<Deployment>().patch_scale(name, &params, &Patch::Merge(patch))).await?;
+        call(what, scene.api::<Deployment>().patch_scale(name, &merge(mode), &Patch::Merge(patch))).await?;
     // A scale of 0 is left out.
     let made = scaled.spec.as_ref().and_then(|s| s.replicas).unwrap_or_default();
     if u32::try_from(made) == Ok(to) {

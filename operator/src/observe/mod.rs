@@ -1,8 +1,10 @@
 //! One app at one moment: raw objects and the pods' own words in, the planner's [`Observed`] out.
 
+mod child_state;
 mod children;
 #[cfg(test)]
 mod hostile;
+mod look;
 mod nodes;
 mod pods;
 mod revisions;
@@ -20,16 +22,16 @@ use graceful_api::{
     Disruption, DrainReason, FieldError, GracefulApp, Policy, RevisionHash, Validated, names,
 };
 use graceful_plan::{
-    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodRef,
-    PodUid, Readiness, Rejections,
+    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodUid,
+    Readiness, Rejections,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceSpec};
-use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
+pub(crate) use self::look::{live_pods, look};
 use self::nodes::Departures;
 pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
 pub(crate) use self::nodes::{Nodes, state as node_state};
@@ -41,7 +43,7 @@ use self::surroundings::{of_a_deleted, surroundings};
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
 pub(crate) use self::view::{Newest, newest};
-use self::view::{View, list, view};
+use self::view::{View, view};
 use crate::app_ref::AppRef;
 use crate::clock::{Clock, later};
 use crate::decode::Decoded;
@@ -175,37 +177,8 @@ pub(crate) async fn observe(
             (around, WantedChildren::default())
         }
     };
-    let app_ref = AppRef::from_obj(&**app);
-    let mut parsed: Vec<_> = pods
-        .iter()
-        .map(|(pod, owner)| pods::parse(pod, container(owner), |n| sources.stores.nodes.of(n), now))
-        .collect();
-    let targets: BTreeMap<_, _> =
-        pods.iter().filter_map(|(pod, owner)| target(&sources.probes, &app_ref, pod, owner)).collect();
-    let mut contacts = sources.probes.contacts(parsed.iter().map(|p| &p.uid));
-    for pod in parsed.iter().filter(|p| {
-        matches!(p.containers, Containers::Running | Containers::HalfCrashed) && !targets.contains_key(&p.uid)
-    }) {
-        contacts.insert(pod.uid.clone(), unaskable(pod, now));
-    }
-    if view.live {
-        look_again_at_nodes(sources, &mut parsed).await?;
-    }
-    let nodes = &sources.stores.nodes;
-    let tolerating: BTreeSet<_> =
-        pods.iter().filter(|(p, _)| nodes.may_take(p)).map(|(p, _)| pods::uid(p)).collect();
-    sightings.departures.look(
-        &mut parsed,
-        |name| nodes.of(name).fate,
-        |pod| tolerating.contains(&pod.uid),
-        now,
-    );
-    for pod in &mut parsed {
-        pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()), now);
-        pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));
-    }
-    ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, now);
-    writes.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
+    let parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
+    let (targets, contacts) = conversations(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
     let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &writes.refusals, now)).collect();
     sightings.lags.look(&mut revisions, now);
     let mut observed = Observed {
@@ -225,33 +198,76 @@ pub(crate) async fn observe(
             namespace_terminates(&sources.client, &namespace).await.unwrap_or(false);
         observed.surroundings.namespace_terminating = writes.namespace_terminating;
     }
-    let marked = pods.iter().filter(|_| observed.app.hold_while_busy);
-    let autoscaler_annotations =
-        marked.map(|(p, _)| (pods::uid(p), pods::autoscaler_annotations(p))).collect();
-    let versions =
-        pods.iter().map(|(p, _)| (pods::uid(p), p.resource_version().unwrap_or_default())).collect();
+    let strangers = view.pods.iter().filter(|p| owner(p, &ours).is_none());
+    let strangers = strangers.map(|p| pods::parse(p, None, |n| sources.stores.nodes.of(n), now)).collect();
     Ok(Ok(Observation {
-        observed,
         app: valid,
         wanted,
         targets,
-        versions,
-        autoscaler_annotations,
+        versions: of_each(&pods, |p| Some(p.resource_version().unwrap_or_default())),
+        autoscaler_annotations: of_each(&pods, |p| {
+            observed.app.hold_while_busy.then(|| pods::autoscaler_annotations(p))
+        }),
         local_services: local_services(&view, &pods),
-        lingering: pods
-            .iter()
-            .filter_map(|(p, _)| Some((pods::uid(p), p.annotations().get(names::LINGERING)?)))
-            .map(|(uid, slices)| (uid, slices.split(',').map(str::to_owned).collect()))
-            .collect(),
-        strangers: view
-            .pods
-            .iter()
-            .filter(|p| owner(p, &ours).is_none())
-            .map(|p| pods::parse(p, None, |n| sources.stores.nodes.of(n), now))
-            .collect(),
+        lingering: of_each(&pods, |p| {
+            Some(p.annotations().get(names::LINGERING)?.split(',').map(str::to_owned).collect())
+        }),
+        observed,
+        strangers,
         endings: view.pods.iter().filter_map(|p| Some((pods::uid(p), ending(p)?))).collect(),
         deployments: ours.iter().map(|o| (o.hash.clone(), Arc::clone(&o.object))).collect(),
     }))
+}
+
+/// The app's pods as the planner sees them, with what is remembered of each.
+async fn parsed(
+    sources: &Sources,
+    pods: &[(&Pod, &Ours)],
+    live: bool,
+    writes: &mut Writes,
+    sightings: &mut Sightings,
+    now: Timestamp,
+) -> Result<Vec<graceful_plan::Pod>, Error> {
+    let node = |name: &str| sources.stores.nodes.of(name);
+    let mut parsed: Vec<_> =
+        pods.iter().map(|(pod, owner)| pods::parse(pod, container(owner), node, now)).collect();
+    if live {
+        look_again_at_nodes(sources, &mut parsed).await?;
+    }
+    let may_take = |(pod, _): &&(&Pod, &Ours)| sources.stores.nodes.may_take(pod);
+    let tolerating: BTreeSet<_> = pods.iter().filter(may_take).map(|(pod, _)| pods::uid(pod)).collect();
+    let tolerates = |pod: &graceful_plan::Pod| tolerating.contains(&pod.uid);
+    sightings.departures.look(&mut parsed, |name| node(name).fate, tolerates, now);
+    for pod in &mut parsed {
+        pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()), now);
+        pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));
+    }
+    ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, now);
+    writes.keep_pods(|uid| parsed.iter().any(|p| p.uid == *uid));
+    Ok(parsed)
+}
+
+/// How each pod is asked, and what each has said. One that runs and cannot be asked is unknown.
+fn conversations(
+    probes: &Probes,
+    app: &AppRef,
+    pods: &[(&Pod, &Ours)],
+    parsed: &[graceful_plan::Pod],
+    now: Timestamp,
+) -> (BTreeMap<PodUid, Target>, BTreeMap<PodUid, Contact>) {
+    let targets: BTreeMap<_, _> =
+        pods.iter().filter_map(|(pod, owner)| target(probes, app, pod, owner)).collect();
+    let mut contacts = probes.contacts(parsed.iter().map(|p| &p.uid));
+    let runs =
+        |p: &&graceful_plan::Pod| matches!(p.containers, Containers::Running | Containers::HalfCrashed);
+    for pod in parsed.iter().filter(runs).filter(|p| !targets.contains_key(&p.uid)) {
+        contacts.insert(pod.uid.clone(), unaskable(pod, now));
+    }
+    (targets, contacts)
+}
+
+fn of_each<T>(pods: &[(&Pod, &Ours)], what: impl Fn(&Pod) -> Option<T>) -> BTreeMap<PodUid, T> {
+    pods.iter().filter_map(|(pod, _)| Some((pods::uid(pod), what(pod)?))).collect()
 }
 
 /// Whether pods that drain for their node are put back, and those of a node that is shut down are ended, does not follow from what a late watch shows of it.
@@ -306,77 +322,6 @@ fn local_services(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
     view.services.iter().filter(local).map(|s| s.name_any()).collect()
 }
 
-/// The pods of one Deployment, read just now, each with its resourceVersion.
-pub(crate) async fn live_pods(
-    sources: &Sources,
-    app: &GracefulApp,
-    deployment: &Arc<Deployment>,
-) -> Result<Vec<(graceful_plan::Pod, String)>, Error> {
-    let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
-        return Ok(Vec::new());
-    };
-    let (namespace, selector) = (app.namespace().unwrap_or_default(), revision_selector(app, &ours));
-    let list: Vec<Decoded<Pod>> = list(&sources.client, &namespace, &selector, "list pods").await?;
-    let belongs = |pod: &&Decoded<Pod>| pods::belongs_to(&pod.metadata, &deployment.name_any(), &ours.hash.0);
-    Ok(list.iter().filter(belongs).map(|pod| live(sources, pod, &ours)).collect())
-}
-
-/// What the last look before a kill needs.
-pub(crate) struct Look {
-    /// The pod as it is just now, with its resourceVersion.
-    pub(crate) pod: Option<(graceful_plan::Pod, String)>,
-    /// How many others of its Deployment its ReplicaSet counts just now.
-    pub(crate) others: u32,
-}
-
-/// Reads one pod in full and counts the others by their metadata: a Deployment of two thousand pods is not read in full for each that goes.
-pub(crate) async fn look(
-    sources: &Sources,
-    app: &GracefulApp,
-    deployment: &Arc<Deployment>,
-    pod: &PodRef,
-) -> Result<Look, Error> {
-    let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
-        return Ok(Look { pod: None, others: 0 });
-    };
-    let api = pods_api(sources, app);
-    // As a ReplicaSet counts: what has finished counts for nothing.
-    let unfinished = "status.phase!=Failed,status.phase!=Succeeded";
-    let params = ListParams::default().labels(&revision_selector(app, &ours)).fields(unfinished);
-    let (found, list) = futures::try_join!(
-        call("read a pod", api.get_opt(&pod.name)),
-        call("count pods", api.list_metadata(&params)),
-    )?;
-    let belongs = |meta: &ObjectMeta| pods::belongs_to(meta, &deployment.name_any(), &ours.hash.0);
-    let others = list.items.iter().filter(|other| {
-        let meta = &other.metadata;
-        belongs(meta) && meta.deletion_timestamp.is_none() && meta.uid.as_ref() != Some(&pod.uid.0)
-    });
-    let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
-    let found = found.filter(|p| pods::uid(p) == pod.uid && belongs(&p.metadata));
-    let mut found = found.map(|p| live(sources, &p, &ours));
-    if let Some((pod, _)) = &mut found
-        && pod.node.fate == NodeFate::ShutDown
-        && let Some(name) = pod.node.name.clone()
-    {
-        pod.node = sources.stores.nodes.read(&sources.client, &name).await?;
-    }
-    Ok(Look { pod: found, others })
-}
-
-fn pods_api(sources: &Sources, app: &GracefulApp) -> Api<Decoded<Pod>> {
-    Api::namespaced(sources.client.clone(), &app.namespace().unwrap_or_default())
-}
-
-fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
-    format!("{},{}={}", names::app_selector(&app.name_any()), names::REVISION_LABEL, ours.hash)
-}
-
-fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
-    let node = |name: &str| sources.stores.nodes.of(name);
-    (pods::parse(pod, container(ours), node, sources.clock.now()), pod.resource_version().unwrap_or_default())
-}
-
 impl Observation {
     /// This pod, as the planner was given it.
     pub(crate) fn pod(&self, uid: &PodUid) -> Option<&graceful_plan::Pod> {
@@ -406,7 +351,7 @@ fn container(owner: &Ours) -> Option<&str> {
     owner.policy.as_ref().map(|p: &Policy| p.in_flight.container.as_str())
 }
 
-/// What stands in the book's place for a pod that runs and must not or cannot be asked: unknown, so busy, and said.
+/// What stands in the place of a dialogue for a pod that runs and must not or cannot be asked: unknown, so busy, and said.
 fn unaskable(pod: &graceful_plan::Pod, now: Timestamp) -> Contact {
     let message = "it cannot be asked: its Deployment's annotation graceful.dev/policy cannot be read, or its address is no pod's own";
     let error = ContactError { message: message.to_owned(), since: pod.created };
@@ -526,40 +471,4 @@ fn resolved(
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn ready_on_a_clock_that_is_ahead_is_ready_since_it_was_seen() {
-        let ready = |since: &str| {
-            let pod = json!({"metadata": {"name": "a", "uid": "u"}, "spec": {"containers": []}, "status": {"startTime": "2026-01-01T00:00:00Z",
-                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]}});
-            vec![pods::parse(
-                &serde_json::from_value(pod).unwrap(),
-                None,
-                |_| graceful_plan::Node::default(),
-                Timestamp::now(),
-            )]
-        };
-        let at = |minute: i64| {
-            "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_mins(minute)
-        };
-        let mut ahead = HashMap::new();
-        let mut look = |since: &str, minute| {
-            let mut pods = ready(since);
-            ready_by_our_clock(&mut pods, &mut ahead, at(minute));
-            pods[0].readiness
-        };
-        assert_eq!(look("2026-01-01T00:01:00Z", 2), Readiness::Ready(at(1)), "an honest clock's word stands");
-        assert_eq!(look("2026-01-01T01:00:00Z", 3), Readiness::Ready(at(3)));
-        assert_eq!(look("2026-01-01T01:00:00Z", 50), Readiness::Ready(at(3)));
-        assert_eq!(
-            look("2026-01-01T01:00:00Z", 70),
-            Readiness::Ready(at(3)),
-            "also once that moment has come"
-        );
-        assert_eq!(look("2026-01-01T02:00:00Z", 71), Readiness::Ready(at(71)), "it was unready in between");
-    }
-}
+mod tests;

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
-use graceful_plan::{Backoff, BackoffCause, Child, Mark, Surroundings, TemplateVerdict, Warning};
+use graceful_plan::{Backoff, Child, Mark, Surroundings, TemplateVerdict, Warning};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -16,13 +15,13 @@ use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 
+use super::child_state::{Place, cannot_be, refused, soon};
 use super::children::{self, Standing, Wanted};
 use super::pods::{has_finished, mark, uid};
 use super::revisions::Ours;
 use super::view::View;
-use crate::clock::later;
 use crate::refusals::Of;
-use crate::writes::{ChildRefusal, REFUSAL_HOLDS, Writes};
+use crate::writes::{REFUSAL_HOLDS, Writes};
 
 /// The labels of one pod, or of the template.
 type Labels = BTreeMap<String, String>;
@@ -66,93 +65,41 @@ pub(crate) fn surroundings(
             wanted.there = there;
         }
     }
-    let mut late_children = Vec::new();
-    let mut child = |kind: &'static str, name: &str, wanted: Option<&Wanted>, standing: Standing| {
-        let (child, additions) = match standing {
-            Standing::Foreign if wanted.is_some() => {
-                let message = format!(
-                    "a {kind} named {name} is there that is not this GracefulApp's, and none is made beside it: remove it; or, if it is this app's from before a \
-                     restore, `kubectl annotate {} -n {} {name} --overwrite {}={}` makes it this one's",
-                    kind.to_lowercase(),
-                    app.namespace,
-                    names::APP_UID,
-                    app.uid
-                );
-                warnings.push(Warning { reason: Reason::Refused, message });
-                return Child::AsWanted;
-            }
-            Standing::Foreign => return Child::AsWanted,
-            Standing::Ours(child, additions) => (child, additions),
-        };
-        // Of one that is not as wanted yet, some may be our own of before.
-        if !additions.is_empty() && child == Child::AsWanted {
-            let message = format!(
-                "{kind} {name} has {}, set by another field manager: left as it is; `kubectl -n {} get {} {name} -o yaml --show-managed-fields` \
-                 names who set it",
-                additions.join(", "),
-                app.namespace,
-                kind.to_lowercase(),
-            );
-            warnings.push(Warning { reason: Reason::SetByOthers, message });
-        }
-        if child == Child::AsWanted {
-            return child;
-        }
-        if let Some((refusal, left)) = refused(writes, kind, wanted) {
-            let message =
-                cannot_be(if wanted.is_some() { "written" } else { "removed" }, kind, name, refusal);
-            match refusal.kind {
-                BackoffCause::TooSlow => {
-                    late_children.push(Backoff { cause: refusal.kind, message, until: soon(left, now) });
-                }
-                BackoffCause::Refused | BackoffCause::NotFollowed | BackoffCause::NoProgress => {
-                    warnings.push(Warning { reason: Reason::Refused, message });
-                }
-            }
-            return if left.is_some() { Child::AsWanted } else { child };
-        }
-        if let Some(contest) = writes.contested.get(kind).filter(|contest| contest.told()) {
-            warnings.push(Warning { reason: Reason::ChangedByOthers, message: contest.words(kind, name) });
-            return if contest.held().is_some() { Child::AsWanted } else { child };
-        }
-        child
-    };
-    let uid = &app.uid;
+    let pdb_name = names::pdb_name(&app.name);
+    let place = Place { app, writes, now };
+    let service = place.state("Service", &app.name, wanted.service.as_ref(), service);
+    let budget = place.state("PodDisruptionBudget", &pdb_name, wanted.budget.as_ref(), budget);
+    warnings.extend([service.warning, budget.warning].into_iter().flatten());
+    warnings.extend(steps_aside(app, &foreign_budgets, all_marked));
     let surroundings = Surroundings {
-        service: child(
-            "Service",
-            &app.name,
-            wanted.service.as_ref(),
-            children::standing(uid, wanted.service.as_ref(), service),
-        ),
-        budget: child(
-            "PodDisruptionBudget",
-            &names::pdb_name(&app.name),
-            wanted.budget.as_ref(),
-            children::standing(uid, wanted.budget.as_ref(), budget),
-        ),
+        service: service.child,
+        budget: budget.child,
         template: verdict(app, view, ours, writes),
         unfenced_services: if app.accept_unfenced_services {
             Vec::new()
         } else {
             unfenced(app, view, &labels)
         },
-        foreign_budgets: foreign_budgets.clone(),
+        foreign_budgets,
         publishing_unready: publishing_unready(view, &labels),
         brake: None,
         namespace_terminating: writes.namespace_terminating,
-        warnings: Vec::new(),
-        late_children: Vec::new(),
+        warnings,
+        late_children: [service.late, budget.late].into_iter().flatten().collect(),
     };
-    if let (Some(first), true) = (foreign_budgets.first(), children::budget(app, all_marked).is_some()) {
-        let message = format!(
-            "PodDisruptionBudget {first} covers this app's pods, and two on one pod make every eviction fail: ours ({}) steps aside, so an eviction \
-             may end a pod that was not drained; remove {first}, or set spec.disruption to Allow",
-            names::pdb_name(&app.name)
-        );
-        warnings.push(Warning { reason: Reason::ForeignDisruptionBudget, message });
-    }
-    (Surroundings { warnings, late_children, ..surroundings }, wanted)
+    (surroundings, wanted)
+}
+
+/// Our budget steps aside for one of the user's over the same pods, where one of ours is wanted.
+fn steps_aside(app: &Validated, foreign_budgets: &[String], all_marked: bool) -> Option<Warning> {
+    let first = foreign_budgets.first()?;
+    children::budget(app, all_marked)?;
+    let message = format!(
+        "PodDisruptionBudget {first} covers this app's pods, and two on one pod make every eviction fail: ours ({}) steps aside, so an eviction \
+         may end a pod that was not drained; remove {first}, or set spec.disruption to Allow",
+        names::pdb_name(&app.name)
+    );
+    Some(Warning { reason: Reason::ForeignDisruptionBudget, message })
 }
 
 /// Of an app that goes: no child is wanted any more.
@@ -188,25 +135,6 @@ pub(crate) fn of_a_deleted(
 
 pub(crate) fn there<'a, K: kube::Resource>(objects: &'a [Arc<K>], name: &str) -> Option<&'a K> {
     objects.iter().map(AsRef::as_ref).find(|o| o.meta().name.as_deref() == Some(name))
-}
-
-/// What a child's last write met, as it is wanted now, and how long it is left alone for that. It is told until it was tried again.
-fn refused<'a>(
-    writes: &'a Writes,
-    kind: &str,
-    wanted: Option<&Wanted>,
-) -> Option<(&'a ChildRefusal, Option<Duration>)> {
-    let held = writes.refused_children.get(kind)?;
-    let same = wanted.map(|w| &w.fingerprint) == held.value.fingerprint.as_ref();
-    same.then_some((&held.value, held.remaining(REFUSAL_HOLDS)))
-}
-
-fn cannot_be(what: &str, kind: &str, name: &str, refusal: &ChildRefusal) -> String {
-    format!("{kind} {name} cannot be {what}: {}", refusal.why)
-}
-
-fn soon(left: Option<Duration>, now: Timestamp) -> Timestamp {
-    later(now, left.unwrap_or_default())
 }
 
 fn verdict(app: &Validated, view: &View, ours: &[Ours], writes: &Writes) -> TemplateVerdict {

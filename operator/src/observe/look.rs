@@ -1,0 +1,87 @@
+//! Looks at pods that go by no watch: just before one is ended, or a Deployment is scaled down.
+
+use std::sync::Arc;
+
+use graceful_api::{GracefulApp, names};
+use graceful_plan::{NodeFate, PodRef};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, ObjectMeta};
+use kube::{Api, ResourceExt};
+
+use super::revisions::Ours;
+use super::view::list;
+use super::{Sources, container, pods};
+use crate::decode::Decoded;
+use crate::error::{Error, call};
+
+/// The pods of one Deployment, read just now, each with its resourceVersion.
+pub(crate) async fn live_pods(
+    sources: &Sources,
+    app: &GracefulApp,
+    deployment: &Arc<Deployment>,
+) -> Result<Vec<(graceful_plan::Pod, String)>, Error> {
+    let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
+        return Ok(Vec::new());
+    };
+    let (namespace, selector) = (app.namespace().unwrap_or_default(), revision_selector(app, &ours));
+    let list: Vec<Decoded<Pod>> = list(&sources.client, &namespace, &selector, "list pods").await?;
+    let belongs = |pod: &&Decoded<Pod>| pods::belongs_to(&pod.metadata, &deployment.name_any(), &ours.hash.0);
+    Ok(list.iter().filter(belongs).map(|pod| live(sources, pod, &ours)).collect())
+}
+
+/// What the last look before a kill needs.
+pub(crate) struct Look {
+    /// The pod as it is just now, with its resourceVersion.
+    pub(crate) pod: Option<(graceful_plan::Pod, String)>,
+    /// How many others of its Deployment its ReplicaSet counts just now.
+    pub(crate) others: u32,
+}
+
+/// Reads one pod in full and counts the others by their metadata: a Deployment of two thousand pods is not read in full for each that goes.
+pub(crate) async fn look(
+    sources: &Sources,
+    app: &GracefulApp,
+    deployment: &Arc<Deployment>,
+    pod: &PodRef,
+) -> Result<Look, Error> {
+    let Some(ours) = Ours::of(deployment, &app.uid().unwrap_or_default()) else {
+        return Ok(Look { pod: None, others: 0 });
+    };
+    let api = pods_api(sources, app);
+    // As a ReplicaSet counts: what has finished counts for nothing.
+    let unfinished = "status.phase!=Failed,status.phase!=Succeeded";
+    let params = ListParams::default().labels(&revision_selector(app, &ours)).fields(unfinished);
+    let (found, list) = futures::try_join!(
+        call("read a pod", api.get_opt(&pod.name)),
+        call("count pods", api.list_metadata(&params)),
+    )?;
+    let belongs = |meta: &ObjectMeta| pods::belongs_to(meta, &deployment.name_any(), &ours.hash.0);
+    let others = list.items.iter().filter(|other| {
+        let meta = &other.metadata;
+        belongs(meta) && meta.deletion_timestamp.is_none() && meta.uid.as_ref() != Some(&pod.uid.0)
+    });
+    let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
+    let found = found.filter(|p| pods::uid(p) == pod.uid && belongs(&p.metadata));
+    let mut found = found.map(|p| live(sources, &p, &ours));
+    if let Some((pod, _)) = &mut found
+        && pod.node.fate == NodeFate::ShutDown
+        && let Some(name) = pod.node.name.clone()
+    {
+        pod.node = sources.stores.nodes.read(&sources.client, &name).await?;
+    }
+    Ok(Look { pod: found, others })
+}
+
+fn pods_api(sources: &Sources, app: &GracefulApp) -> Api<Decoded<Pod>> {
+    Api::namespaced(sources.client.clone(), &app.namespace().unwrap_or_default())
+}
+
+fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
+    format!("{},{}={}", names::app_selector(&app.name_any()), names::REVISION_LABEL, ours.hash)
+}
+
+fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
+    let node = |name: &str| sources.stores.nodes.of(name);
+    (pods::parse(pod, container(ours), node, sources.clock.now()), pod.resource_version().unwrap_or_default())
+}
