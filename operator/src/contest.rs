@@ -58,7 +58,7 @@ impl Contest {
     pub(crate) fn words(&self, kind: &str, name: &str) -> String {
         let (found, times) = (&self.found, self.times);
         format!(
-            "{kind} {name} is changed back by others: {found}; put right {times} times, tried again every {} s at most: find out who writes to it, \
+            "{kind} {name} is changed back by others: {found}; put right {times} times, retried every {} s at most: find out who writes to it, \
              or leave that field to the GracefulApp",
             self.wait().as_secs()
         )

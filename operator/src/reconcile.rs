@@ -23,7 +23,7 @@ use crate::report::{report, report_invalid, report_stalled};
 use crate::requeue::{Due, Execution, Fault, RESTING};
 use crate::schedule::Next;
 
-/// Never fails: what went wrong is logged, counted and tried again, less and less often.
+/// Never fails: what went wrong is logged, counted and retried, less and less often.
 pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -> Next {
     let app_ref = AppRef::from_obj(&**app);
     if !operator.runs_in(&app.namespace().unwrap_or_default()) {
@@ -52,7 +52,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
         Ok(Err(Failure { error, reading })) => {
             let next = memory.requeue.failed(Fault::Call, desired, Instant::now());
             let failures = memory.requeue.failures();
-            warn!(app = %app_ref, failures, "{}; next try in {next:?}", chain(&error));
+            warn!(app = %app_ref, failures, "{}; retrying in {:.1} s", chain(&error), next.as_secs_f32());
             memory.writes.look_live = true;
             (next, reading && error.of_the_server())
         }
@@ -60,7 +60,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
             let next = memory.requeue.failed(Fault::Panic, desired, Instant::now());
             memory.writes.look_live = true;
             let what = words_of(panic.as_ref());
-            error!(app = %app_ref, "reconciling this app panicked: {what}; next try in {next:?}");
+            error!(app = %app_ref, "reconciling this app panicked: {what}; retrying in {:.1} s", next.as_secs_f32());
             tell_of_the_fault(operator, app, &what, &mut memory).await;
             (next, false)
         }
@@ -131,7 +131,7 @@ async fn step(
         // A webhook or a quota may refuse us for hours: then its permission is what is waited for, so it is told.
         let waiting_for = &mut plan.report.waiting_for;
         let joint = if waiting_for.is_empty() { "" } else { "; " };
-        *waiting_for = format!("{waiting_for}{joint}{} (tried again)", chain(error));
+        *waiting_for = format!("{waiting_for}{joint}{} (retrying)", chain(error));
     }
     if executed.done.contains(&Action::ReleaseFinalizer) {
         operator.forget(app); // nothing of it is ours any more, and no status is written to what is gone
@@ -151,7 +151,7 @@ async fn step(
     let execution = match executed.outcome? {
         Outcome::Done | Outcome::NotNeeded(_) => Execution::Complete,
         Outcome::LookAgain(GROWN_OLD) => Execution::GrewOld,
-        Outcome::Refused(_) | Outcome::LookAgain(_) => Execution::Surprised,
+        Outcome::Refused(_) | Outcome::LookAgain(_) | Outcome::DoneLookAgain(_) => Execution::Surprised,
     };
     let until =
         |at: Timestamp| Duration::try_from(at.duration_since(sources.clock.now())).unwrap_or_default();
@@ -175,7 +175,7 @@ impl From<Error> for Failure {
 /// The app itself says that it stands still, and why.
 async fn tell_of_the_fault(operator: &Operator, app: &GracefulApp, what: &str, memory: &mut AppMemory) {
     let message = format!(
-        "the operator hit a bug of its own on this app ({what}). It tries again, at most every 5 min, or when the spec changes; please report it"
+        "the operator hit a bug of its own on this app ({what}). It retries, at most every 5 min, or when the spec changes; please report it"
     );
     let reported = &mut memory.reported;
     let told = report_stalled(&operator.reporter, app, Reason::OperatorFault, &message, reported);

@@ -1,4 +1,4 @@
-//! What the API server would not do, and when it is tried again: a pause that no watch event shortens.
+//! What the API server would not do, and when it is retried: a pause that no watch event shortens.
 //!
 //! Layer: below the stages. `execute` notes what it met, `observe` shows it to the planner, which leaves the object alone meanwhile.
 
@@ -43,7 +43,7 @@ struct Refused {
 /// The first pause and the longest: who has put a policy right waits for us, and one that stays costs a dry run a minute.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// How long after its pause a refusal is still told. What is not tried again by then has no reason to be any more.
+/// How long after its pause a refusal is still told. What is not retried by then has no reason to be any more.
 const TOLD: Duration = Duration::from_secs(5);
 
 /// When a refusal counts no more, although no write has gone through since.

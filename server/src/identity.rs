@@ -32,7 +32,7 @@ impl Pod {
         Self { namespace: known(namespace.ok()), name: known(name.ok()) }
     }
 
-    /// The first frame of a socket that asked for nothing else, in the words of the first version.
+    /// The first frame of a socket that asked for nothing else, in the words of the seed.
     #[must_use]
     pub fn greeting(&self) -> String {
         match (&self.namespace, &self.name) {

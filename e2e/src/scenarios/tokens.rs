@@ -54,7 +54,9 @@ pub(super) async fn lost_keys_hold_nobody(scene: &Scene) -> anyhow::Result<()> {
     lost?;
     when.template_changes("after the loss").await?;
     then.status("it warns of refused tokens", ROLLS, |s| {
-        s.conditions.iter().any(|c| c.type_ == "Warning" && c.message.contains("refuses our token"))
+        s.conditions
+            .iter()
+            .any(|c| c.type_ == "Warning" && c.message.contains("refuses the operator's token"))
     })
     .await?;
     // Clients that keep their connections would not let it go quiet: docs/operating.md says so.

@@ -43,7 +43,7 @@ impl fmt::Display for ConditionType {
     }
 }
 
-/// Why a condition has its status. A closed list, so that the docs and alerts can name them all.
+/// Why a condition has its status. A closed list, so that alerts can name them all; docs/status.md does, and a test holds it to [`Reason::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// All is as the spec says.
@@ -106,17 +106,55 @@ pub enum Reason {
     ProbeFailsWhileDraining,
     /// What a pod answers contradicts the drain protocol.
     ProtocolBroken,
-    /// A pod refuses our token: it cannot be told to drain, and is ended once its zero has held.
+    /// A pod refuses our token: it cannot be told to drain, and is ended once its in-flight count has stayed 0 for quietSeconds.
     TokenRefused,
     /// A pod is still there a minute after its end began.
     EndsSlowly,
-    /// The operator failed on this app by a fault of its own, and tries again slowly; the message is for a bug report.
+    /// The operator failed on this app by a fault of its own, and retries slowly; the message is for a bug report.
     OperatorFault,
     /// More than one thing to warn of; the message lists them.
     SeveralWarnings,
 }
 
 impl Reason {
+    /// All, as they stand above.
+    pub const ALL: [Self; 34] = [
+        Self::AsDesired,
+        Self::MinimumReplicasAvailable,
+        Self::MinimumReplicasUnavailable,
+        Self::RollingOut,
+        Self::Scaling,
+        Self::Draining,
+        Self::NodeDraining,
+        Self::NodeDies,
+        Self::NodeKept,
+        Self::EndedByOthers,
+        Self::DeadlineHeld,
+        Self::ControlPlaneSlow,
+        Self::Paused,
+        Self::Deleting,
+        Self::InvalidSpec,
+        Self::Refused,
+        Self::NoProgress,
+        Self::ProgressDeadlineExceeded,
+        Self::InFlightUnreadable,
+        Self::UnfencedService,
+        Self::ForeignDisruptionBudget,
+        Self::SetByOthers,
+        Self::PodLetGo,
+        Self::ForeignDeployment,
+        Self::ChangedByOthers,
+        Self::NoSuchPort,
+        Self::BakedInDiffers,
+        Self::GraceTooShort,
+        Self::ProbeFailsWhileDraining,
+        Self::ProtocolBroken,
+        Self::TokenRefused,
+        Self::EndsSlowly,
+        Self::OperatorFault,
+        Self::SeveralWarnings,
+    ];
+
     /// The name on the wire: CamelCase, as the API conventions want.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -161,5 +199,29 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each reason has one row in the table of docs/status.md, and each row is a reason's.
+    #[test]
+    fn the_docs_name_every_condition_and_every_reason() {
+        let docs = include_str!("../../../docs/status.md");
+        let named = |heading: &str| {
+            let after = docs.split_once(heading).map_or("", |(_, after)| after);
+            let section = after.split("\n## ").next().unwrap_or_default();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| **")?.split("**").next());
+            rows.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+        let mut in_docs = named("\n## Reasons\n");
+        reasons.sort();
+        in_docs.sort();
+        assert_eq!(in_docs, reasons);
+        let types: Vec<_> = ConditionType::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
+        assert_eq!(named("\n## Conditions\n"), types);
     }
 }

@@ -141,13 +141,13 @@ fn in_flight() -> Vec<Rule> {
             "spec.inFlight",
             "",
             "self.format != 'JsonPointer' || has(self.jsonPointer)",
-            "format JsonPointer needs jsonPointer; say where the number is, as in jsonPointer: /task_lenth",
+            "format JsonPointer needs jsonPointer; say where the number is, as in jsonPointer: /queue/length",
         ),
         Rule::new(
             "spec.inFlight",
             ".jsonPointer",
             "self.?jsonPointer.orValue('') == '' || self.jsonPointer.startsWith('/')",
-            "jsonPointer must start with /, as in /task_lenth",
+            "jsonPointer must start with /, as in /queue/length",
         ),
         Rule::new(
             "spec.inFlight",

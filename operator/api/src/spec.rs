@@ -55,6 +55,7 @@ pub struct GracefulAppSpec {
     #[serde(default)]
     pub rollout: Rollout,
     /// What an eviction (`kubectl drain`, an autoscaler) does. Hold: it waits until the operator has drained the pod.
+    /// HoldWhileBusy: it waits while the pod has something in flight or cannot be asked; an idle pod is ended at once.
     /// Allow: the pod drains itself within its grace period; better where tasks are shorter than that, since Hold
     /// also stops autoscalers from consolidating these nodes.
     #[serde(default)]
@@ -109,7 +110,7 @@ pub struct InFlight {
     /// What answers there. Graceful: the drain protocol v1. JsonPointer: a JSON document with a number in it.
     /// Prometheus: metrics in the text format.
     pub format: Format,
-    /// For format JsonPointer: where the number is, as RFC 6901 writes it, for example /task_lenth.
+    /// For format JsonPointer: where the number is, as RFC 6901 writes it, for example /queue/length.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub json_pointer: Option<String>,

@@ -252,13 +252,13 @@ fn question(in_flight: &InFlight, errors: &mut Errors) -> Option<Question> {
         (Format::Graceful, _, _) => Some(Question::Graceful),
         (Format::JsonPointer, Some(pointer), _) => {
             if !pointer.is_empty() && !pointer.starts_with('/') {
-                let why = format!("{pointer:?} must start with /, as in /task_lenth");
+                let why = format!("{pointer:?} must start with /, as in /queue/length");
                 errors.add("spec.inFlight.jsonPointer", why);
             }
             Some(Question::JsonPointer { pointer: pointer.clone() })
         }
         (Format::JsonPointer, None, _) => {
-            let why = "is missing; say where the number is, as in jsonPointer: /task_lenth";
+            let why = "is missing; say where the number is, as in jsonPointer: /queue/length";
             errors.add("spec.inFlight.jsonPointer", why);
             None
         }

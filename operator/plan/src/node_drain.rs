@@ -139,16 +139,16 @@ fn coming<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod> {
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let dying = || snapshot.live.iter().copied().filter(|p| p.node.fate == NodeFate::Dying);
     let (nodes, one) = nodes(dying());
-    let (are, their) = if one { ("is", "its") } else { ("are", "their") };
+    let what = match one {
+        true => "has a taint that says it is about to be shut down",
+        false => "have taints that say they are about to be shut down",
+    };
     let pods = match count(dying()) {
         0 => return None,
-        1 => "1 pod of this app is unrouted at once: it takes no new clients, and finishes what it can"
-            .to_owned(),
-        n => format!(
-            "{n} pods of this app are unrouted at once: they take no new clients, and finish what they can"
-        ),
+        1 => "1 pod of this app there gets no new clients, and finishes what it can".to_owned(),
+        n => format!("{n} pods of this app there get no new clients, and finish what they can"),
     };
-    let message = format!("{nodes} {are} about to be shut down (as a taint says): {their} {pods}");
+    let message = format!("{nodes} {what}: {pods}");
     Some(Warning { reason: Reason::NodeDies, message })
 }
 
@@ -161,10 +161,10 @@ pub(crate) fn kept(snapshot: &Snapshot<'_>) -> Option<Warning> {
         let (are, it) = if one { ("is", "it") } else { ("are", "them") };
         Some(match by {
             KeptBy::Annotation => format!(
-                "{nodes} {are} to be emptied, and the annotation graceful.dev/keep on {it} says that pods stay: with `disruption: Hold`, `kubectl drain` waits until it is taken off"
+                "{nodes} {are} to be emptied, and the annotation graceful.dev/keep on {it} says that pods stay: where `disruption` holds evictions, `kubectl drain` waits until it is taken off"
             ),
             KeptBy::Chart => format!(
-                "{nodes} {are} cordoned, and pods stay, since the chart's nodeDrain.onCordon is false: with `disruption: Hold`, `kubectl drain` waits until they are gone for another reason"
+                "{nodes} {are} cordoned, and pods stay, since the chart's nodeDrain.onCordon is false: where `disruption` holds evictions, `kubectl drain` waits until they are gone for another reason"
             ),
             KeptBy::Toleration => {
                 let others = and_more(on(by).count() - 1);

@@ -160,7 +160,7 @@ pub struct Backoff {
     pub cause: BackoffCause,
     /// The API server's own words, or what was measured.
     pub message: String,
-    /// When it is tried again.
+    /// When it is retried.
     pub until: Timestamp,
 }
 
@@ -183,9 +183,9 @@ impl Backoff {
         let message = &self.message;
         match self.cause {
             BackoffCause::Refused | BackoffCause::TooSlow => {
-                format!("{message} (tried again, at least once a minute)")
+                format!("{message} (retried at least once a minute)")
             }
-            BackoffCause::NotFollowed => format!("{message} (looked at again each 10 s)"),
+            BackoffCause::NotFollowed => format!("{message} (checked again every 10 s)"),
             BackoffCause::NoProgress => message.clone(),
         }
     }

@@ -1,14 +1,14 @@
-//! Pods that refuse to be told (401): they verify who drains them, and take no token of ours, since a key was lost or an operator without keys runs them.
+//! Pods that refuse our token (401): they verify who drains them, and a key was lost, or an operator without keys runs them.
 //!
 //! # Guarantees
-//! None of them is undrainable. Its admission cannot be closed, so that it is drained as under signal None: its zero must hold through quietSeconds. What
-//! slips in after that meets its SIGTERM, with a grace of at least the deadline (Hold: 7 days), in which an app that speaks the protocol drains itself.
+//! None of them is undrainable. Its admission cannot be closed, so that it is drained as under signal None: its in-flight count must stay 0 for quietSeconds.
+//! What slips in after that meets its SIGTERM, with a grace of at least the deadline (Hold: 7 days), in which an app that speaks the protocol drains itself.
 
 use graceful_api::conditions::Reason;
 use graceful_api::{DrainPolicy, Signal};
 
 use crate::observed::{Pod, Warning};
-use crate::others::and_more;
+use crate::others::first_of;
 use crate::snapshot::Snapshot;
 
 /// Whether the pod was told, and refused it.
@@ -34,19 +34,21 @@ pub(crate) fn by_quiet(policy: DrainPolicy) -> DrainPolicy {
 /// What WAITING-FOR says of it: the pod's own words, and what a person can do.
 pub(crate) fn words(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
     let why = &snapshot.contact(pod)?.refused.as_ref()?.message;
-    Some(format!("it refuses our token ({why}), so that its zero must hold before it ends; {REMEDY}"))
+    Some(format!(
+        "it refuses the operator's token ({why}), so its admission cannot be closed: {HOW_IT_ENDS}; {REMEDY}"
+    ))
 }
+
+const HOW_IT_ENDS: &str = "it is ended once its in-flight count has stayed 0 for quietSeconds";
 
 const REMEDY: &str = "restore the Secret with the drain keys, if it was lost (docs/operating.md, Drain keys)";
 
 /// The Warning condition's part: the first such pod, and how many others there are.
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let refusal = |p: &&Pod| Some((p.name.clone(), snapshot.contact(p)?.refused.as_ref()?.message.clone()));
-    let mut found = snapshot.live.iter().filter_map(refusal);
-    let (pod, why) = found.next()?;
-    let others = and_more(found.count());
+    let (pods, why) = first_of(snapshot.live.iter().filter_map(refusal))?;
     let message = format!(
-        "{pod}{others}: it refuses our token ({why}): its admission cannot be closed before it ends, so that it goes by its zero alone; {REMEDY}"
+        "{pods}: it refuses the operator's token ({why}), so its admission cannot be closed: {HOW_IT_ENDS}; {REMEDY}"
     );
     Some(Warning { reason: Reason::TokenRefused, message })
 }

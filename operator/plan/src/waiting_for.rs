@@ -349,7 +349,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     let failing = snapshot.observed.revisions.iter().find_map(|r| Some((r, r.end_failure.as_ref()?)));
     if let Some((revision, failure)) = failing {
         return Some(format!(
-            "the ReplicaSet of {} cannot end a pod: {} (it tries again, later each time, and is woken within 5 min)",
+            "the ReplicaSet of {} cannot end a pod: {} (its retries get rarer; the operator triggers one within 5 min)",
             revision.name, failure.message
         ));
     }

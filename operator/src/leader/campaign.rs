@@ -202,7 +202,7 @@ impl Campaign {
 
     fn cannot(&mut self, what: &str, why: &str) {
         if !std::mem::replace(&mut self.troubled, true) {
-            warn!("cannot {what}: {why}; tried again");
+            warn!("cannot {what}: {why}; retrying");
         }
     }
 

@@ -179,7 +179,7 @@ async fn write(
         // Drains do not wait for what is said of them.
         Err(error) if error.backoff().is_some() => {
             reported.refused = reported.refused.saturating_add(1);
-            tracing::warn!(app = %AppRef::from_obj(app), "{}; tried again less and less often", chain(&error));
+            tracing::warn!(app = %AppRef::from_obj(app), "{}; retrying less and less often", chain(&error));
             Ok(Some(every))
         }
         Err(error) => Err(error),

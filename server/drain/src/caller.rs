@@ -15,8 +15,8 @@ pub(crate) use crate::tokens::Action;
 
 /// Who sent a `PUT` or a `DELETE`.
 pub(crate) struct Caller {
-    /// The connection comes from the pod itself: its preStop hook, a person with `kubectl exec` or `port-forward`. Unknown, where the server that the
-    /// routes run under does not tell (`into_make_service_with_connect_info`), is as good as not.
+    /// The connection comes from the pod itself: its preStop hook, a person with `kubectl exec` or `port-forward`. False where the peer's address is unknown
+    /// (a server without `into_make_service_with_connect_info`).
     loopback: bool,
     /// What follows `Bearer`.
     token: Option<String>,

@@ -109,9 +109,9 @@ impl Core {
         }
     }
 
-    /// Closes the latch if its time has come. All that admits, drains, resumes or terminates calls this first, and so does
-    /// whoever reads ([`Drain`](crate::Drain) does before each look), so that the latch is on time without a timer. True
-    /// when it closed just now.
+    /// Closes the latch if its time has come. Every method here that admits or changes the state calls it first, and
+    /// [`Drain`](crate::Drain) calls it before it reads, so the latch closes on time without a timer. True if this call
+    /// closed it.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
         match self.admission {
             Admission::Lingering(at) if now >= at => {

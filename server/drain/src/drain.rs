@@ -33,7 +33,7 @@ pub struct Settings {
     /// What a refused client is told to wait, in seconds (`Retry-After`).
     pub retry_after_seconds: u32,
     /// The public keys of who may drain this pod. None: anyone who reaches the admin port may. `from_env` reads `GRACEFUL_DRAIN_KEYS`, which the operator
-    /// sets; a text there that has no usable key is one that no token passes, since somebody meant to close the door.
+    /// sets; a value without a usable key means that no token is accepted, since somebody meant the pod to verify.
     #[cfg(feature = "tokens")]
     pub keys: Option<Keys>,
 }
@@ -196,8 +196,8 @@ impl Drain {
         ConnectionGuard::new(self.clone())
     }
 
-    /// Starts to drain in `epoch`: at least for `linger` more where it is open (not past SIGTERM), then latched; a closed latch stays closed. The same epoch
-    /// again changes nothing.
+    /// Starts a drain in `epoch`. A pod that accepts goes on accepting for `linger`, or for the rest of a longer linger that already runs, and then latches;
+    /// after SIGTERM no linger is lengthened. A closed latch stays closed. The same epoch again changes nothing.
     ///
     /// # Errors
     /// [`Conflict`] when the epoch is at or below any other one seen.

@@ -110,7 +110,7 @@ pub struct Farewell {
 }
 
 impl Farewell {
-    /// This connection's place in the spread, for an app that hears of [`Drain::closing`] once for all its connections.
+    /// This connection's place in the spread, for an app that awaits [`Drain::farewell_time`] once for all its connections.
     #[must_use]
     pub fn delay(&self) -> Duration {
         self.delay

@@ -41,14 +41,13 @@
 //! - A request counts until its response's body has ended or was dropped. A guard's drop counts out, on panic and
 //!   cancellation too.
 //! - In an orderly exit each upgraded socket is told that was registered ([`Drain::on_upgrade`]); after a second signal none is.
+//! - Where `GRACEFUL_DRAIN_KEYS` is set, as the operator sets it, `PUT` and `DELETE` need a token of the operator's, unless they come over loopback
+//!   ([`Settings::keys`]).
 //!
 //! # Assumptions
 //! - Work that outlives its request has a guard: [`RequestGuard::queue_task`], or a clone of the request's own; or a
 //!   queue that counts for itself tells [`Drain::set_tasks`] before the request's guard is let go.
 //! - Whatever else brings work (a message queue, a timer) asks [`Drain::try_task`] before it takes any.
-//!
-//! - Where `GRACEFUL_DRAIN_KEYS` is set, as the operator sets it, `PUT` and `DELETE` need a token of the operator's, unless they come over loopback
-//!   ([`Settings::keys`]).
 //!
 //! # Caveats
 //! - It speaks for one process. Several processes in a pod (prefork, workers) need one that answers for all.

@@ -251,7 +251,7 @@ pub(crate) async fn retry(
         Retried::NotEnded(task) => {
             let state = task.state;
             Err(Problem::wrong_state(format!(
-                "task {id} is {state}; only a dead or cancelled one is tried again"
+                "task {id} is {state}; only a dead or cancelled task can be retried"
             )))
         }
         Retried::Unknown => Err(Problem::no_task()),

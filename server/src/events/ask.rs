@@ -26,7 +26,7 @@ pub(crate) fn address(peer: Peer) -> Option<IpAddr> {
 /// The parameters of either route.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ask<'a> {
-    /// JSON, not the words of the first version.
+    /// JSON, not the words of the seed.
     pub(crate) json: bool,
     /// The last event seen.
     pub(crate) after: Option<Token<'a>>,

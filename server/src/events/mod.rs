@@ -37,7 +37,7 @@ pub(crate) mod token;
 
 use hub::Hub;
 
-/// The routes of those who listen. New sockets are refused while the pod drains, as the first version did; a stream of
+/// The routes of those who listen. New sockets are refused while the pod drains, as the seed did; a stream of
 /// events is a read.
 pub fn routes(hub: Hub, gate: Gate) -> Router {
     let sockets = Router::new().route("/ws/{client_id}", get(socket::watch)).route_layer(gate);

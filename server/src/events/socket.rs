@@ -147,7 +147,7 @@ impl Session {
                         None
                     }
                 },
-                // Text from clients is read and ignored, as by the first version.
+                // Text from clients is read and ignored, as by the seed.
                 received = self.socket.recv() => match received {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
                     Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {

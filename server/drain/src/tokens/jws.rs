@@ -40,8 +40,9 @@ pub(super) fn open<T: DeserializeOwned>(keys: &Keys, token: &str) -> Result<T, R
 }
 
 fn read<T: DeserializeOwned>(part: &str) -> Result<T, Refusal> {
-    serde_json::from_slice(&decoded(part)?)
-        .map_err(|_| Refusal::Malformed("a part of it lacks what docs/protocol.md names"))
+    serde_json::from_slice(&decoded(part)?).map_err(|_| {
+        Refusal::Malformed("its header or its claims lack a field that docs/protocol.md requires")
+    })
 }
 
 fn decoded(part: &str) -> Result<Vec<u8>, Refusal> {

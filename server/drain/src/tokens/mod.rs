@@ -21,8 +21,8 @@ pub use jwk::{Keys, KeysError};
 /// Who signs. Another issuer's tokens, should it ever share a key with the operator, are for something else.
 pub(crate) const ISSUER: &str = "graceful-operator";
 
-/// How many seconds past its expiry a token is still taken: the operator reckons `exp` from this pod's own `Date`, so that this is for the way and not for
-/// clocks.
+/// How many seconds after `exp` a token is still accepted. The operator computes `exp` from this pod's own `Date`, so this covers the time a request is under
+/// way, not a difference of clocks.
 pub(crate) const LEEWAY_SECONDS: u64 = 60;
 
 /// What a token lets its bearer do.
@@ -57,13 +57,13 @@ pub(crate) enum Refusal {
         "this pod verifies who drains it; send `Authorization: Bearer <token>` with a token of the operator (docs/protocol.md)"
     )]
     Missing,
-    #[error("the token is not a JWT: {0}")]
+    #[error("the token cannot be used: {0}")]
     Malformed(&'static str),
-    #[error("the token's alg must be EdDSA, and it may name no critical header")]
+    #[error("the token's alg must be EdDSA, and its header must not have crit")]
     Algorithm,
     #[error("this pod does not know that key; it knows {known}")]
     UnknownKey { known: String },
-    #[error("the signature is not of this token and its key")]
+    #[error("the signature does not match the token and its kid")]
     Signature,
     #[error("the token's iss is not {ISSUER}")]
     Issuer,
@@ -75,7 +75,7 @@ pub(crate) enum Refusal {
     Action(Action),
     #[error("the token is for epoch {allowed}, and epoch {asked} was asked for")]
     Epoch { allowed: u64, asked: u64 },
-    #[error("the token expired {seconds} s ago, which is more than the leeway of {LEEWAY_SECONDS} s")]
+    #[error("the token expired {seconds} s ago; it is accepted for less than {LEEWAY_SECONDS} s after exp")]
     Expired { seconds: u64 },
 }
 
