@@ -86,7 +86,7 @@ impl Writes {
         self.refusals.keep_pods(there);
     }
 
-    /// How long a write to a pod takes, by one that was just tried and by those of before; none where it is not taken.
+    /// How long a write to a pod takes, by one that was just tried and by earlier ones; None if it is refused.
     pub(crate) fn pod_write(&self, just_now: Option<Duration>) -> Option<Duration> {
         let slow = self.slow_pod_write.as_ref().filter(|slow| slow.remaining(SLOW_FOR).is_some());
         just_now.map(|took| slow.map_or(took, |slow| slow.value.max(took)))
@@ -104,7 +104,6 @@ impl Writes {
 /// Something that holds for a while.
 #[derive(Clone, Debug)]
 pub(crate) struct Held<T> {
-    /// What.
     pub(crate) value: T,
     since: Instant,
 }

@@ -12,7 +12,7 @@ use crate::report::Report;
 /// All that follows from one view.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// To be done now, in this order. Stop at the first that fails, observe and plan again.
+    /// To be done now, in this order. What is refused stops only what depends on it; anything else unexpected ends the plan, and the app is observed again.
     pub actions: Vec<Action>,
     /// What is to be said to each pod until the next plan. A pod that is not here is not spoken to.
     pub conversations: BTreeMap<PodUid, Conversation>,
@@ -42,7 +42,7 @@ pub enum Action {
     SyncService,
     /// Make the PodDisruptionBudget as wanted, or remove it.
     SyncBudget,
-    /// Ask the API server whether it would take the update revision's Deployment, and remember its word.
+    /// Ask the API server whether it would take the update revision's Deployment, and remember its answer.
     DryRunTemplate {
         /// The revision asked about.
         revision: RevisionHash,
@@ -61,17 +61,17 @@ pub enum Action {
     },
     /// Write on a Deployment that a pod of its revision was Ready or heard.
     MarkProven {
-        /// Which.
+        /// The revision whose Deployment is written to.
         revision: RevisionHash,
     },
     /// Write something to a Deployment that its controller has given up, so that it looks again.
     Nudge {
-        /// Which.
+        /// The revision whose Deployment is written to.
         revision: RevisionHash,
     },
     /// Raise a Deployment's `spec.replicas`, if it is still `from`.
     ScaleUp {
-        /// Whose.
+        /// The revision whose Deployment is scaled.
         revision: RevisionHash,
         /// The value seen.
         from: u32,
@@ -81,7 +81,7 @@ pub enum Action {
     /// Lower a Deployment's `spec.replicas` by replicas behind which no pod has started. Void unless a live list shows at most `to`
     /// pods that are neither terminating nor unstarted (`retire::may_lower`).
     ScaleDown {
-        /// Whose.
+        /// The revision whose Deployment is scaled.
         revision: RevisionHash,
         /// The value seen.
         from: u32,
@@ -95,7 +95,7 @@ pub enum Action {
         pod: PodRef,
         /// The new drain's number.
         epoch: Epoch,
-        /// Why.
+        /// The reason that is written on the pod, and told.
         reason: DrainReason,
         /// Since when; kept when a drain is only given a new number.
         since: Timestamp,
@@ -136,7 +136,7 @@ pub enum Action {
     },
     /// Delete a Deployment that has neither replicas nor pods, with preconditions.
     DeleteRevision {
-        /// Which.
+        /// The revision whose Deployment is deleted.
         revision: RevisionHash,
     },
 }

@@ -11,6 +11,8 @@ use crate::snapshot::{Epochs, Snapshot};
 /// When to plan again for the next pod of a Deployment: one goes in each plan.
 const NEXT_POD_IN: SignedDuration = SignedDuration::from_millis(10);
 
+/// The actions of one plan, as the rules give them.
+///
 /// # Guarantees
 /// A plan acts upon a pod once, and scales a Deployment once. The rules speak in the order of [`plan`](crate::plan()), which is their rank: what one has decided
 /// stands, and what a later one says of the same pod or Deployment is dropped by [`Draft::act`].
@@ -37,8 +39,8 @@ impl Draft {
         taken
     }
 
-    /// Ends a pod, and says whether it is to be counted as one that goes, whether or not this plan does it. At most one a Deployment and plan: the second would scale from a number that the first
-    /// has changed. The next plan, milliseconds later, takes the next.
+    /// Plans to end a pod. True if the pod is to be counted as going, even where this plan cannot do it yet: at most one a Deployment and plan is ended, since
+    /// the second would scale from a number that the first has changed. The next plan, milliseconds later, takes the next.
     pub(crate) fn retire(&mut self, snapshot: &Snapshot<'_>, pod: &Pod, proof: Proof) -> bool {
         let reason = match snapshot.observed.app.deletion {
             Deletion::No if !pod.stays() => DrainReason::NodeDrain,

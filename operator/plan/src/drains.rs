@@ -279,7 +279,7 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours. One that is never told an epoch cannot.
+/// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours. A pod that is told no epochs (signals Sigterm, None) refuses none.
 fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let seen = snapshot.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
     match (pod.epoch, seen) {

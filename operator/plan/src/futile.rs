@@ -1,5 +1,5 @@
 //! Revisions whose pods come to nothing, many a second and without end: the kubelet takes none of them (OutOfcpu, a taint), or admission takes our label
-//! off each, so that neither its ReplicaSet nor we know it. Here they are stopped, said, and tried again one at a time.
+//! off each, so that neither its ReplicaSet nor we know it. Here they are stopped, said, and retried one at a time.
 
 use std::collections::BTreeMap;
 

@@ -3,9 +3,15 @@
 //! Nothing here knows of a client, a clock or a task runtime. `operator/src` observes, calls [`plan`], executes the [`Action`]s
 //! in order and keeps the [`Conversation`]s going; after anything fails or anything is heard it observes and plans again.
 //!
-//! Read [`plan`] first: it is the table of contents. `rollout` keeps the budget (P3), `drains` says when a pod may go (P1, P7), `retire` has
-//! the last look before the kill, `busy` in what nothing runs, `dialogue` what a pod is told and has answered; `stall`, `status` and `waiting_for` say
-//! what people are told (P8).
+//! Read [`plan`] first: it is the table of contents. Then, by what they decide:
+//!
+//! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `futile` stops revisions
+//!   whose pods come to nothing;
+//! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
+//!   bounds how many are ended for one spec;
+//! - what a pod is told and has answered: `dialogue`; `astray` finds pods that contradict the protocol, `untold` those that refuse our token;
+//! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `marks` says which pods an eviction waits for;
+//! - what people are told (P8): `stall`, `status`, `waiting_for`; `others` tells of pods that somebody else ended.
 mod action;
 mod astray;
 mod brake;
@@ -60,7 +66,7 @@ use snapshot::Snapshot;
 ///
 /// # Flow
 /// Take a snapshot; then, in this order: revisions whose pods come to nothing are stopped; children that follow the spec; spares that go; replicas that a
-/// ReplicaSet would choose among; pods whose label and word differ; superseded pods that need no drain; warm pods put back and new pods made; lingers and drains
+/// ReplicaSet would choose among; pods whose label and answer differ; superseded pods that need no drain; draining pods that can serve again put back, and new pods made; lingers and drains
 /// that are over; pods on nodes that go; drains that the budget allows; history; which pods an eviction waits for. Last, who is spoken to and what people are told.
 ///
 /// # Guarantees

@@ -4,8 +4,8 @@
 //! A pod is marked from birth, and for as long as it is not known to be idle: one that cannot be asked counts as busy (P7). Of a pod that drains the mark stays.
 //!
 //! # Caveats
-//! A pod that was idle when it was asked may be busy a moment later, and is marked again when that is heard, within half a minute. What is evicted in between
-//! drains itself in its grace period (P2).
+//! A pod that was idle when it was asked may be busy a moment later, and is marked again when that is heard: within half a minute, or some minutes where a cluster
+//! has more than 1,500 serving pods, and ten pods a second at most. What is evicted in between drains itself in its grace period (P2).
 
 use jiff::SignedDuration;
 

@@ -28,7 +28,8 @@ impl From<&str> for PodUid {
     }
 }
 
-/// The number of one drain or one resumption; each is above every earlier one of the same app. The operator counts up from 1, and ignores annotations that it cannot have written.
+/// The number of one drain or one resumption. Each is above all that any pod of the app that is still there carries, and above what its own pod has seen; numbers
+/// of pods that are gone may be used again. Annotations that no operator of ours can have written are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
@@ -149,9 +150,9 @@ pub struct Revision {
     pub nudged: Option<Timestamp>,
     /// It is time to write to it once more, so that its controllers look.
     pub nudge: bool,
-}
     /// A pod of it was ended a while ago, and until then another Deployment's that had no room may find the place ([`Lags`](crate::Lags)).
     pub room_until: Option<Timestamp>,
+}
 
 /// Why something is left alone for now. Its time passes by itself: no event shortens it. Known until a write goes through, or for some seconds past its pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -360,7 +361,7 @@ pub enum KeptBy {
 /// Why and since when a pod drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainMark {
-    /// Why.
+    /// The reason, as it was told.
     pub reason: DrainReason,
     /// Since when.
     pub since: Timestamp,

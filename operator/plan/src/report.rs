@@ -37,7 +37,7 @@ pub struct Report {
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionReport {
-    /// Which.
+    /// The condition's type.
     pub kind: ConditionType,
     /// Whether it holds.
     pub holds: bool,
@@ -50,7 +50,7 @@ pub struct ConditionReport {
 /// One Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevisionReport {
-    /// Which.
+    /// The revision whose Deployment it is.
     pub hash: RevisionHash,
     /// Pods that are not terminating.
     pub pods: u32,

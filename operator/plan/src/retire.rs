@@ -15,7 +15,7 @@ use crate::snapshot::count;
 pub enum Verdict {
     /// DELETE the pod with the uid and resourceVersion of this look, then at once bring `spec.replicas` from the value seen to `scale_to`.
     Go {
-        /// Never lowered below the pods that live on; where there are more of them than replicas already, as it was seen. Equal to the value seen where there is nothing to lower.
+        /// The new `spec.replicas`: one less than seen, but never below the pods that live on. The value seen, where that leaves nothing to lower.
         scale_to: u32,
         /// The grace of the DELETE; none is the pod's own.
         grace_seconds: Option<u32>,
@@ -40,7 +40,7 @@ pub enum Verdict {
 /// The scale follows within about a second: a spare that the ReplicaSet starts meanwhile is still Pending, and Pending pods are its first victims.
 ///
 /// # Caveats
-/// If the scale fails it is tried again only while every spare is Pending in a live list (by then it may run, and a busy pod would be taken for
+/// If the scale fails it is retried only while every spare is Pending in a live list (by then it may run, and a busy pod would be taken for
 /// its co-location): a spare that runs is a serving pod like any other.
 pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> Verdict {
     let Some(found) = found else {
@@ -78,13 +78,13 @@ fn holds(found: &Pod, proof: Proof) -> bool {
     }
 }
 
-/// Whether a spare that the ReplicaSet makes would be out of service before it has clients, by how long a write to a pod takes (none: it is not taken). It is
+/// Whether a spare that the ReplicaSet makes would be out of service before it has clients, given how long a write to a pod takes; None if it is refused. It is
 /// scheduled and started in a second or two, and its unrouting may meet a conflict and be sent twice.
 pub fn unroutes_in_time(pod_write: Option<Duration>) -> bool {
     pod_write.is_some_and(|took| took <= Duration::from_millis(500))
 }
 
-/// Within this time the ReplicaSet hears of its Deployment's scale, where it takes back a spare before that has started.
+/// How soon a ReplicaSet must hear of its Deployment's scale to take a spare back before the spare has started.
 pub const FOLLOWS_AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Whether `spec.replicas` may be lowered to `to` on this live list: pods that may run are never left to a ReplicaSet's choice.

@@ -1,6 +1,7 @@
 //! Growing and shrinking: which pods come, which come back, and which may start to drain.
 //!
-//! P3: [`Snapshot::room`] bounds creation, `spendable` bounds drains. Exceptions: [`node_drain::give_up`], and [`protect`], which only takes back a choice.
+//! P3: [`Snapshot::room`] bounds creation, `spendable` bounds drains. Exceptions: pods on nodes that die or are shut down (`node_drain::give_up`,
+//! `Snapshot::room`), a deletion (`teardown`), and [`protect`], which only undoes somebody's scale.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +42,8 @@ pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
 }
 
 /// A ReplicaSet with fewer replicas than running pods is about to choose among them, and it does not know who is busy. (Its controller was away
-/// while a spare started, or somebody scaled the Deployment.) One that it is to take is none of them (`Snapshot.to_be_taken`). The choice is taken back; what is too much then drains like any other pod.
+/// while a spare started, or somebody scaled the Deployment.) Pods that it has been told to take do not count here (`Snapshot::to_be_taken`). `spec.replicas`
+/// is raised again; the surplus then drains like any other pod.
 pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
         let running = count(snapshot.live.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
@@ -228,7 +230,7 @@ pub(crate) fn fenced(snapshot: &Snapshot<'_>) -> bool {
 /// How many pods that take work may be taken out of service: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
 ///
 /// While no pod of a rollout that can surge takes work yet, only what serves above `replicas` itself: a bad revision costs no capacity. Where the
-/// surge cannot come at all, one pod makes room for it, if maxUnavailable has one.
+/// surge cannot come at all, or where replacements for a node that goes come first, one pod makes room, if maxUnavailable has one.
 fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let app = &snapshot.observed.app;
     let nothing_takes_work_yet = course.rolling && app.max_surge > 0 && !update_takes_work(snapshot);
@@ -253,8 +255,6 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     refused || new.any(given_up)
 }
 
-/// The rollout's drains.
-///
 /// Whether a new pod that lacks room gets it without help: a superseded pod drains, or is about to by [`spendable`], or was ended not long ago.
 pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
     let app = &snapshot.observed.app;
@@ -271,6 +271,8 @@ pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
     drains || was_ended || (spare && fenced(snapshot) && snapshot.live.iter().any(|p| may_go(p)))
 }
 
+/// The rollout's drains.
+///
 /// Worked example, replicas 3, maxSurge 1, maxUnavailable 0: three old pods count, spendable is 0. The new pod is made (room 1), counts, and
 /// spendable is 1: one old pod starts to drain, and spendable is 0 again. It goes, room is 1, and so on.
 fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
@@ -317,7 +319,12 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
     }
     // Nobody is asked each second for a choice that cannot be made: a change freeze may last for days.
     candidates.retain(|p| may_be_unrouted(snapshot, p));
-    if surplus <= 0 || candidates.is_empty() || !all_fresh(snapshot, draft, &candidates) {
+    if surplus <= 0 || candidates.is_empty() {
+        return;
+    }
+    // A count from before may be that of another minute: all are asked, each second, and the choice waits.
+    draft.ask_serving = true;
+    if !all_fresh(snapshot, &candidates) {
         return;
     }
     candidates.sort_by_key(|p| {
@@ -342,10 +349,8 @@ fn kept(snapshot: &Snapshot<'_>) -> u32 {
     if half_way { app.replicas.saturating_add(app.max_surge) } else { app.replicas }
 }
 
-/// Every candidate that serves and takes work has been asked since the choice came due, whether it answered or not. Otherwise all are asked, each second, and
-/// the choice waits: a count from before may be that of another minute.
-fn all_fresh(snapshot: &Snapshot<'_>, draft: &mut Draft, candidates: &[&Pod]) -> bool {
-    draft.ask_serving = true;
+/// Whether every candidate that serves and takes work has been asked since the choice came due, answered or not.
+fn all_fresh(snapshot: &Snapshot<'_>, candidates: &[&Pod]) -> bool {
     candidates.iter().filter(|p| snapshot.serves(p) && !snapshot.not_accepting(p)).all(|p| {
         let contact = snapshot.contact(p);
         let since = contact.and_then(|c| c.asking_since);

@@ -1,4 +1,4 @@
-//! The count: every fact that more than one rule needs, taken once from the view.
+//! The facts: every one that more than one rule needs, taken once from the view.
 
 use std::collections::BTreeMap;
 

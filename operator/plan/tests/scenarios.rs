@@ -35,8 +35,8 @@ struct Given {
     task_seconds: Option<u32>,
     grace_seconds: Option<u32>,
     local: bool,
-    nodes_unread: bool,
     hold_while_busy: bool,
+    nodes_unread: bool,
 }
 
 #[derive(Deserialize)]
@@ -353,10 +353,10 @@ impl Given {
             task_seconds,
             grace_seconds,
             local,
-            nodes_unread,
             hold_while_busy,
-        world.nodes_unread = *nodes_unread;
+            nodes_unread,
         } = self;
+        world.nodes_unread = *nodes_unread;
         world.local = *local;
         world.app.hold_while_busy = *hold_while_busy;
         let app = &mut world.app;
