@@ -86,6 +86,9 @@ async fn a_draining_pod_refuses_tasks_but_answers_reads_and_probes() {
     let unhealthy = (503, json!({"status": "Service Under Graceful Shutdown"}));
     assert_eq!(json(&pod.public, "GET", "/v1/health").await, unhealthy, "from the linger on");
     submit(&pod).await;
+    for app in [&pod.public, &pod.admin] {
+        assert_eq!(ask(app, "GET", "/readyz").await.0, StatusCode::OK, "it is unrouted by its label");
+    }
     // SIGTERM cuts the linger short.
     pod.drain.terminate(Duration::ZERO);
 
@@ -95,9 +98,12 @@ async fn a_draining_pod_refuses_tasks_but_answers_reads_and_probes() {
     assert_eq!(json(&pod.public, "GET", &format!("/v1/tasks/{id}")).await.0, 200);
     assert_eq!(json(&pod.public, "GET", "/v1/get_queue_length/").await, (200, json!({"task_lenth": 2})));
     for app in [&pod.public, &pod.admin] {
-        for probe in ["/livez", "/readyz"] {
-            assert_eq!(ask(app, "GET", probe).await.0, StatusCode::OK, "{probe}");
-        }
+        assert_eq!(ask(app, "GET", "/livez").await.0, StatusCode::OK, "it lives");
+        assert_eq!(
+            ask(app, "GET", "/readyz").await.0,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "nobody else unroutes it"
+        );
     }
     // Both tasks, one after the other, are done before it is idle: its own queue it works off.
     held.let_go(1);

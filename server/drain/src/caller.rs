@@ -39,6 +39,11 @@ impl FromRequestParts<Drain> for Caller {
 }
 
 impl Caller {
+    /// Its preStop hook, or a person there; not the operator.
+    pub(crate) fn is_in_the_pod(&self) -> bool {
+        self.loopback && self.token.is_none()
+    }
+
     /// What this caller may do here and now.
     pub(crate) fn grant(&self, drain: &Drain, action: Action) -> Result<Grant, Refusal> {
         let Some(keys) = &drain.settings().keys else { return Ok(Grant::Any) };

@@ -79,6 +79,8 @@ struct Tasks {
 pub(crate) struct Core {
     admission: Admission,
     terminating: bool,
+    /// The drain was begun from inside the pod.
+    of_its_own: bool,
     epoch: u64,
     epoch_of: EpochOf,
     in_flight: InFlight,
@@ -96,6 +98,7 @@ impl Core {
         Self {
             admission: Admission::Open,
             terminating: false,
+            of_its_own: false,
             epoch: 0,
             epoch_of: EpochOf::Nobody,
             in_flight: InFlight::default(),
@@ -204,6 +207,7 @@ impl Core {
             return Ok(false);
         }
         self.take_epoch(epoch, EpochOf::Drain)?;
+        self.of_its_own = false;
         self.admission = match self.admission {
             Admission::Open => lingering(now, linger),
             // A newer epoch may lengthen a linger but never cut short what an older one promised; past SIGTERM the
@@ -225,8 +229,18 @@ impl Core {
             return Ok(());
         }
         self.take_epoch(epoch, EpochOf::Resume)?;
-        self.admission = Admission::Open;
+        (self.admission, self.of_its_own) = (Admission::Open, false);
         Ok(())
+    }
+
+    /// The drain of this epoch was begun from inside the pod.
+    pub(crate) fn is_of_its_own(&mut self) {
+        self.of_its_own = true;
+    }
+
+    /// It drains, and nobody outside the pod has asked for it.
+    pub(crate) fn leaves(&self) -> bool {
+        self.terminating || self.of_its_own
     }
 
     fn take_epoch(&mut self, epoch: u64, by: EpochOf) -> Result<(), Conflict> {

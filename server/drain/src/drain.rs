@@ -202,8 +202,23 @@ impl Drain {
     /// # Errors
     /// [`Conflict`] when the epoch is at or below any other one seen.
     pub fn start(&self, epoch: u64, linger: Duration) -> Result<DrainStatus, Conflict> {
-        let (new, state) =
-            self.change(|core, now| core.drain(epoch, linger, now).map(|new| (new, core.state())))?;
+        self.start_for(epoch, linger, false)
+    }
+
+    /// `of_its_own`: begun from inside the pod.
+    pub(crate) fn start_for(
+        &self,
+        epoch: u64,
+        linger: Duration,
+        of_its_own: bool,
+    ) -> Result<DrainStatus, Conflict> {
+        let (new, state) = self.change(|core, now| {
+            let new = core.drain(epoch, linger, now)?;
+            if new && of_its_own {
+                core.is_of_its_own();
+            }
+            Ok((new, core.state()))
+        })?;
         if new {
             info!(epoch, linger_seconds = linger.as_secs_f32(), state = state.as_str(), "drain starts");
         }
@@ -225,6 +240,14 @@ impl Drain {
     pub fn terminate(&self, linger: Duration) -> DrainStatus {
         self.change(|core, now| core.terminate(linger, now));
         self.status()
+    }
+
+    /// Whether the pod drains though nobody outside has asked for it: SIGTERM has come, or the drain was begun from inside the pod, by its preStop hook.
+    /// A readiness probe should fail then. Where the pod is deleted that changes nothing; a container that its kubelet starts anew in place (a failed liveness
+    /// probe, a resize) would refuse every client meanwhile. In a drain that the operator asked for it should pass, since the pod is unrouted by its label.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.look(|core, _| core.leaves())
     }
 
     /// The status now, as `/drain` answers it.

@@ -100,7 +100,7 @@ async fn start(State(drain): State<Drain>, caller: Caller, body: Bytes) -> Resul
             }
         },
     };
-    let status = drain.start(epoch, linger).map_err(Problem::from)?;
+    let status = drain.start_for(epoch, linger, caller.is_in_the_pod()).map_err(Problem::from)?;
     Ok(answer(StatusCode::ACCEPTED, &status))
 }
 

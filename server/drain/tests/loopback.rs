@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 async fn listen(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address
 }
@@ -134,8 +135,11 @@ async fn pre_stop_starts_the_drain_and_returns_when_idle() {
     let status = drain.wait_until(|status| status.state == State::Draining).await;
     assert_eq!(status.epoch, 42, "above what was seen");
     assert!(!hook.is_finished());
+    assert!(drain.leaves(), "nobody outside asked for it, so readiness must fail");
     drop(task);
     assert!(hook.await.unwrap().is_idle());
+    drain.resume(43).unwrap();
+    assert!(!drain.leaves());
 }
 
 #[tokio::test]
@@ -157,6 +161,7 @@ async fn pre_stop_joins_a_drain_and_leaves_its_epoch() {
     drain.start(7, Duration::ZERO).unwrap();
     let status = pre_stop(address.port(), Duration::ZERO).await.unwrap();
     assert_eq!((status.state, status.epoch), (State::Idle, 7));
+    assert!(!drain.leaves(), "it was unrouted by who began it");
 }
 
 #[tokio::test]

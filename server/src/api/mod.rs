@@ -68,7 +68,7 @@ pub struct Api {
 
 /// The public routes.
 pub fn public(api: Api) -> Router {
-    let (metrics, queue) = (api.metrics.clone(), api.queue.clone());
+    let (metrics, queue, drain) = (api.metrics.clone(), api.queue.clone(), api.drain.clone());
     let admitted = from_fn_with_state(porter(&api), visitors::admit);
     // Once, and shared by all answers: a copy for each who asks and takes nothing would add up.
     let description = Bytes::from(serde_json::to_vec(&document(&api.kinds)).unwrap_or_default());
@@ -95,7 +95,7 @@ pub fn public(api: Api) -> Router {
         .merge(listening)
         .route("/openapi.json", get(describe))
         .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
-        .merge(probes(queue))
+        .merge(probes(queue, drain))
         .merge(page::routes())
         .fallback(|| async { Problem::bare(StatusCode::NOT_FOUND, "Not Found") })
         .method_not_allowed_fallback(|| async {
@@ -116,17 +116,22 @@ pub fn admin(api: &Api) -> Router {
         ([(header::CONTENT_TYPE, kind)], metrics.text(&drain, queue.counts().await.ok()))
     };
     let admitted = from_fn_with_state(porter(api), visitors::admit);
-    api.drain.routes().merge(probes(api.queue.clone())).route("/metrics", get(text)).layer(admitted)
+    api.drain
+        .routes()
+        .merge(probes(api.queue.clone(), api.drain.clone()))
+        .route("/metrics", get(text))
+        .layer(admitted)
 }
 
-/// Ready once the queue was open, and from then on. Both are 200 while draining: a pod that drains lives, and one that
-/// turned unready would be the first that its ReplicaSet kills. It is the operator that takes it out of the Service.
-fn probes(queue: Arc<Queue>) -> Router {
+/// Ready once the queue was open, and from then on. Both are 200 in the operator's drains: a pod that drains lives, and one that
+/// turned unready would be the first that its ReplicaSet kills. It is the operator that takes it out of the Service. A pod that drains by itself, after
+/// SIGTERM or in its preStop hook, is not ready: nobody takes it out where only its container is started anew.
+fn probes(queue: Arc<Queue>, drain: Drain) -> Router {
     let ready = move || async move {
-        if queue.ready() {
-            (StatusCode::OK, "ok\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the queue is not open yet\n")
+        match (queue.ready(), drain.leaves()) {
+            (true, false) => (StatusCode::OK, "ok\n"),
+            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "the queue is not open yet\n"),
+            (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "the process drains before its end\n"),
         }
     };
     Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready))
