@@ -188,11 +188,11 @@ pub(crate) fn words(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Stri
             "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {often} s"
         ),
         (None, Some(_)) => format!(
-            "pods of revision {hash} are asked for and none comes: an admission webhook or policy takes the label {} off new pods (`kubectl -n {} get pods` \
-             then shows pods that nobody owns: delete those, and exempt this app's pods from the webhook or policy), or the cluster's controllers do not run; one more is tried every \
-             {often} s or more",
-            names::APP_LABEL,
-            snapshot.observed.app.namespace
+            "pods of revision {hash} are asked for and none comes. Where `kubectl -n {} get pods` shows pods that nobody owns, an admission webhook or policy takes the label {} off \
+             new pods: delete those, and exempt this app's pods from it. Otherwise the cluster's controllers do not run, or are held up (by a webhook on pods that hangs, in whatever \
+             namespace). One more is tried every {often} s or more",
+            snapshot.observed.app.namespace,
+            names::APP_LABEL
         ),
         (None, None) => return None,
     };
