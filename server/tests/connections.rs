@@ -72,7 +72,8 @@ async fn idle_connections_silence_neither_port() {
     server.submit().await;
     server.signal("TERM");
     assert_eq!(server.exit().await, 0);
-    assert_eq!(server.logged("as many connections are open as may be").len(), 2, "said once for each port");
+    let said = server.logged("as many connections are open as may be").len();
+    assert!((1..20).contains(&said), "said now and then, and not for each of 900 connections: {said}");
     drop((public, admin, slow));
 }
 
@@ -88,30 +89,4 @@ async fn a_soft_limit_is_raised_to_the_hard_one() {
     }
     let said = server.logged("the hard limit of open files");
     assert_eq!(said[0]["connections"], 3840, "of 2,048 and 10,240: 4,096 less the rest");
-}
-
-#[tokio::test]
-async fn the_admin_port_answers_when_tasks_have_taken_all_descriptors() {
-    let args = ["--task-seconds", "600", "--max-connections", "16"];
-    let (server, _folder) = limited(96, 96, &args).await;
-    // From outside: what a task would open in the process itself.
-    let pid = server.pid();
-    let folder = format!("/proc/{pid}/fd");
-    let taken = |folder: &str| std::fs::read_dir(folder).unwrap().count();
-    assert!(taken(&folder) >= 10, "the admin port keeps some from the start");
-    let lowered = std::process::Command::new("prlimit")
-        .args(["--pid", &pid.to_string(), &format!("--nofile={0}:{0}", highest(pid) + 1)])
-        .status()
-        .unwrap();
-    assert!(lowered.success(), "prlimit(1) of util-linux");
-    let mut held = connect(server.public, 4).await;
-    let status = server.status().await;
-    assert_eq!(status["state"], "Serving", "{status}");
-    held.clear();
-}
-
-/// The highest descriptor that a process has open: with a limit just above it and no holes below, it can open no other.
-fn highest(pid: u32) -> u64 {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).max().unwrap()
 }

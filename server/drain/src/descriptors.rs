@@ -14,6 +14,10 @@ use tracing::debug;
 /// Kept from public connections where the limit is far above: the queue, other listeners' connections, and what tasks open.
 const REST: u64 = 256;
 
+/// Connections to the admin port: the operator, the kubelet and a few scrapers keep one or two each. Those who only connect
+/// must not take what these need.
+const ADMIN: u64 = 128;
+
 /// More than this counts as much: no process comes near it.
 const MOST: u64 = 1 << 20;
 
@@ -34,18 +38,19 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(soft.max(hard))
 }
 
-/// How many connections to the public port fit beside all else that the process has open.
-pub(crate) fn public_connections() -> usize {
+/// How many connections to the public port, and to the admin port, fit beside all else that the process has open.
+pub(crate) fn connections() -> (usize, usize) {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(MOST, |(soft, _)| soft);
     within(limit)
 }
 
-/// Three quarters of a small limit, all but [`REST`] of a large one.
+/// Half of a small limit, all but [`REST`] of a large one; and an eighth of a small one, up to [`ADMIN`].
 ///
-/// 100 → 75; 1,024 → 768; 20,000 → 19,744.
-fn within(limit: u64) -> usize {
+/// 128 → 64 and 16; 1,024 → 768 and 128; 20,000 → 19,744 and 128.
+fn within(limit: u64) -> (usize, usize) {
     let limit = limit.min(MOST);
-    usize::try_from(limit - REST.min(limit / 4)).unwrap_or(usize::MAX)
+    let count = |descriptors| usize::try_from(descriptors).unwrap_or(usize::MAX);
+    (count(limit - REST.min(limit / 2)), count((limit / 8).clamp(1, ADMIN)))
 }
 
 /// Descriptors that are open for nothing, each of which can be given up for a connection.
@@ -78,9 +83,13 @@ mod tests {
 
     #[test]
     fn public_connections_leave_some_descriptors_at_any_limit() {
-        for (limit, connections) in
-            [(4, 3), (100, 75), (1024, 768), (20_000, 19_744), (u64::MAX, (1 << 20) - 256)]
-        {
+        for (limit, connections) in [
+            (4, (2, 1)),
+            (128, (64, 16)),
+            (1024, (768, 128)),
+            (20_000, (19_744, 128)),
+            (u64::MAX, ((1 << 20) - 256, 128)),
+        ] {
             assert_eq!(within(limit), connections, "{limit}");
         }
     }

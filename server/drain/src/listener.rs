@@ -68,6 +68,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long a newcomer waits for a place. Longer than [`IDLE`], so that one that has just been opened can make room.
 const ROOM: Duration = Duration::from_secs(2);
 
+/// Trouble is over when there was none for so long.
+const OVER: Duration = Duration::from_secs(10);
+
 /// Between attempts to accept while there are no descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -107,7 +110,7 @@ impl Listener {
             bounds,
             reserve,
             crowded: shared.crowded.clone(),
-            said: None,
+            trouble: None,
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -142,18 +145,22 @@ struct Door {
     bounds: Bounds,
     reserve: Option<Reserve>,
     crowded: Arc<Notify>,
-    /// The trouble that was logged last, until it is over.
-    said: Option<&'static str>,
+    /// When a connection last could not be accepted at once, until that is over; it was logged then.
+    trouble: Option<Instant>,
 }
 
 impl Door {
     /// `let_in` is given the place as a connection that speaks HTTP, which an upgraded one gives back.
     async fn keep(mut self, let_in: impl Fn(Placed, OwnedSemaphorePermit, SocketAddr)) {
+        // What was given up for a connection is not taken back before it is accepted.
+        let mut fill = true;
         loop {
-            if let Some(reserve) = &mut self.reserve {
+            if let (true, Some(reserve)) = (fill, &mut self.reserve) {
                 reserve.fill();
             }
-            match self.listener.accept().await {
+            let accepted = self.listener.accept().await;
+            fill = accepted.is_ok();
+            match accepted {
                 Ok((stream, peer)) => match self.place().await {
                     Some((place, http)) => let_in(Placed { stream, _place: place }, http, peer),
                     None => drop(stream),
@@ -168,9 +175,9 @@ impl Door {
             (self.all.clone().try_acquire_owned(), self.http.clone().try_acquire_owned())
         {
             // Not with each place that comes free while they are short: the log would have a line for each.
-            if self.said.is_some() && self.http.available_permits() > self.bounds.http / 8 {
+            if self.trouble.is_some_and(|latest| latest.elapsed() > OVER) {
                 info!("connections are accepted as usual again");
-                self.said = None;
+                self.trouble = None;
             }
             return Some((place, http));
         }
@@ -202,12 +209,11 @@ impl Door {
         sleep(ACCEPT_AGAIN).await;
     }
 
-    /// Once, and again when it is over or another.
+    /// Once, and again when it was over in between.
     fn say(&mut self, trouble: &'static str, error: Option<&io::Error>) {
-        if self.said == Some(trouble) {
+        if self.trouble.replace(Instant::now()).is_some() {
             return;
         }
-        self.said = Some(trouble);
         let error = error.map(tracing::field::display);
         warn!(
             error,

@@ -20,10 +20,6 @@ use crate::status::InFlight;
 /// for last words before the first farewell.
 const CLOSE_HANDSHAKE: Duration = Duration::from_secs(1);
 
-/// Connections to the admin port: the operator, the kubelet and a few scrapers keep one or two each. Those who only connect
-/// must not take what these need.
-const ADMIN: usize = 128;
-
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -61,9 +57,9 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// As many as the process may have descriptors, less a quarter or 256 (the smaller of both) for all else that it opens.
+    /// As many as the process may have descriptors, less a half or 256 (the smaller of both) for all else that it opens.
     fn default() -> Self {
-        let all = descriptors::public_connections();
+        let (all, _) = descriptors::connections();
         Self { all, http: all }
     }
 }
@@ -107,8 +103,9 @@ pub async fn serve_within(
     mut signals: Signals,
 ) -> Exit {
     let public = Listener::open(public, app, Some(drain.clone()), bounds, None);
-    let admin =
-        Listener::open(admin, admin_app, None, Bounds { all: ADMIN, http: ADMIN }, Some(Reserve::default()));
+    let (_, few) = descriptors::connections();
+    let few = Bounds { all: few, http: few };
+    let admin = Listener::open(admin, admin_app, None, few, Some(Reserve::default()));
 
     let first = signals.next().await;
     let linger = match first {

@@ -224,7 +224,12 @@ pub(crate) async fn ended_tasks_are_forgotten_after_their_time(fixture: &impl Fi
     let mut ended = Vec::new();
     for keep in [brief, Duration::from_secs(3600)] {
         for outcome in [done(), Outcome::Failed { error: String::new(), retry: None }, Outcome::Cancelled] {
-            let new = NewTask { keep, idempotency: key(&format!("{keep:?}{outcome:?}"), b""), ..task() };
+            let new = NewTask {
+                keep,
+                keep_dead: Some(keep),
+                idempotency: key(&format!("{keep:?}{outcome:?}"), b""),
+                ..task()
+            };
             ended.push(submit(&store, new).await);
             complete(&store, claim_one(&store).await.lease, outcome).await;
         }
