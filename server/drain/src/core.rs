@@ -75,6 +75,15 @@ struct Tasks {
     oldest: Option<Instant>,
 }
 
+/// Work behind this process, in another one that can only be asked: its answers are always late.
+#[derive(Debug)]
+struct Behind {
+    count: u64,
+    since: Option<Instant>,
+    /// What was heard since the latch closed on nothing proves that there is none. Until then an answer of zero is as good as one.
+    proven: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Core {
     admission: Admission,
@@ -83,8 +92,11 @@ pub(crate) struct Core {
     of_its_own: bool,
     epoch: u64,
     epoch_of: EpochOf,
+    /// How often the latch was opened again: what was heard before that proves nothing after it.
+    reopened: u64,
     in_flight: InFlight,
     tasks: Tasks,
+    behind: Option<Behind>,
     scheduled: Option<Scheduled>,
     shared_queued: Option<u64>,
     connections: u64,
@@ -101,8 +113,10 @@ impl Core {
             of_its_own: false,
             epoch: 0,
             epoch_of: EpochOf::Nobody,
+            reopened: 0,
             in_flight: InFlight::default(),
             tasks: Tasks::default(),
+            behind: None,
             scheduled: None,
             shared_queued: None,
             connections: 0,
@@ -162,6 +176,40 @@ impl Core {
         self.tasks.running = running;
         self.tasks.since = if queued + running == 0 { None } else { self.tasks.since.or(Some(now)) };
         changed
+    }
+
+    /// From now on there is work behind: idle takes a proof that it has ended.
+    pub(crate) fn expect_behind(&mut self) {
+        self.behind.get_or_insert(Behind { count: 0, since: None, proven: false });
+    }
+
+    /// What the process behind said last. Any work that it has takes a proof back. True when the count differs from the last one.
+    pub(crate) fn set_behind(&mut self, count: u64, now: Instant) -> bool {
+        self.advance(now);
+        let Some(behind) = &mut self.behind else { return false };
+        let changed = behind.count != count;
+        behind.count = count;
+        behind.since = if count == 0 { None } else { behind.since.or(Some(now)) };
+        behind.proven &= count == 0;
+        changed
+    }
+
+    /// Latched, and nothing is left that is counted here: the earliest moment from which an answer of the process behind proves anything. Its number is
+    /// another one after each resume.
+    pub(crate) fn emptied(&self) -> Option<u64> {
+        (!self.accepting() && self.counted().total() == 0).then_some(self.reopened)
+    }
+
+    /// All that was heard since `emptied` says that nothing is left behind. False when the latch was opened since.
+    pub(crate) fn prove_behind(&mut self, emptied: u64, now: Instant) -> bool {
+        self.advance(now);
+        let holds = self.emptied() == Some(emptied);
+        if let Some(behind) = self.behind.as_mut().filter(|_| holds) {
+            behind.count = 0;
+            behind.since = None;
+            behind.proven = true;
+        }
+        holds
     }
 
     pub(crate) fn set_oldest_task(&mut self, since: Option<Instant>) {
@@ -230,6 +278,10 @@ impl Core {
         }
         self.take_epoch(epoch, EpochOf::Resume)?;
         (self.admission, self.of_its_own) = (Admission::Open, false);
+        self.reopened += 1;
+        if let Some(behind) = &mut self.behind {
+            behind.proven = false;
+        }
         Ok(())
     }
 
@@ -319,8 +371,18 @@ impl Core {
         self.epoch
     }
 
-    /// What has a guard, and what the queue counts.
+    /// What has a guard, what the queue counts, and what may be left behind: there unknown is one, since a zero would be taken for idle.
     pub(crate) fn in_flight(&self) -> InFlight {
+        let behind = match &self.behind {
+            Some(Behind { count, proven: false, since: _ }) if !self.accepting() => (*count).max(1),
+            Some(Behind { count, proven: _, since: _ }) => *count,
+            None => 0,
+        };
+        let InFlight { queued, running, requests } = self.counted();
+        InFlight { queued, running: running + behind, requests }
+    }
+
+    fn counted(&self) -> InFlight {
         let InFlight { queued, running, requests } = self.in_flight;
         let Tasks { queued: own, running: run, since: _, oldest: _ } = self.tasks;
         InFlight { queued: queued + own, running: running + run, requests }
@@ -332,7 +394,8 @@ impl Core {
 
     pub(crate) fn oldest(&self, now: Instant) -> Duration {
         let task = self.tasks.since.map(|since| self.tasks.oldest.unwrap_or(since));
-        let oldest = self.since.values().next().copied().into_iter().chain(task).min();
+        let behind = self.behind.as_ref().and_then(|behind| behind.since);
+        let oldest = self.since.values().next().copied().into_iter().chain(task).chain(behind).min();
         oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }

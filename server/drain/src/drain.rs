@@ -163,13 +163,7 @@ impl Drain {
     /// They are added to what has a guard. The queue calls it in the step that changes them, before anyone learns of the
     /// change, and while the request that brought a task still has its guard. Waiters are woken only if a count changed.
     pub fn set_tasks(&self, queued: u64, running: u64) {
-        let now = Instant::now();
-        let mut core = self.lock();
-        let before = core.phase();
-        let changed = core.set_tasks(queued, running, now);
-        let turned = core.phase() != before;
-        drop(core);
-        self.notify(changed, turned);
+        self.change_quietly(|core, now| core.set_tasks(queued, running, now));
     }
 
     /// Since when the oldest of the queue's own tasks has been here, if the queue knows. Without it the age is taken
@@ -325,8 +319,16 @@ impl Drain {
         self.watch(&self.0.changed, look).await;
     }
 
-    /// Waits until the latch is closed or will close within `tail`.
-    pub(crate) async fn latching(&self, tail: Duration) {
+    /// Waits until the latch is closed and nothing is counted here.
+    pub(crate) async fn emptied(&self) -> u64 {
+        // Not `turned`: with work behind, the last request's end is no new phase.
+        self.watch(&self.0.changed, || self.look(|core, _| core.emptied().ok_or_else(|| core.latches_at())))
+            .await
+    }
+
+    /// Waits until the latch is closed or will close within `tail`: the time at which a server closes the connections that are idle, so that their clients
+    /// open new ones, to other pods, instead of meeting a refusal here.
+    pub async fn latching(&self, tail: Duration) {
         self.watch(&self.0.turned, || {
             self.look(|core, now| match core.latches_at() {
                 Some(at) if at <= now + tail => Ok(()),
@@ -355,7 +357,9 @@ impl Drain {
         }
     }
 
-    pub(crate) fn winding_down(&self) -> bool {
+    /// From the linger on: each answer should be the last of its connection.
+    #[must_use]
+    pub fn winding_down(&self) -> bool {
         self.look(|core, _| !core.accepting() || core.latches_at().is_some())
     }
 
@@ -375,7 +379,7 @@ impl Drain {
         self.change(|core, _| core.disconnect());
     }
 
-    fn look<T>(&self, read: impl FnOnce(&Core, Instant) -> T) -> T {
+    pub(crate) fn look<T>(&self, read: impl FnOnce(&Core, Instant) -> T) -> T {
         let now = Instant::now();
         let mut core = self.lock();
         let latched = core.advance(now);
@@ -385,7 +389,18 @@ impl Drain {
         seen
     }
 
-    fn change<T>(&self, write: impl FnOnce(&mut Core, Instant) -> T) -> T {
+    /// As `change`, for a write that says itself whether anything changed: without that, nobody is woken.
+    pub(crate) fn change_quietly(&self, write: impl FnOnce(&mut Core, Instant) -> bool) {
+        let now = Instant::now();
+        let mut core = self.lock();
+        let before = core.phase();
+        let changed = write(&mut core, now);
+        let turned = core.phase() != before;
+        drop(core);
+        self.notify(changed || turned, turned);
+    }
+
+    pub(crate) fn change<T>(&self, write: impl FnOnce(&mut Core, Instant) -> T) -> T {
         let now = Instant::now();
         let mut core = self.lock();
         let before = core.phase();

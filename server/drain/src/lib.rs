@@ -48,14 +48,16 @@
 //! - Work that outlives its request has a guard: [`RequestGuard::queue_task`], or a clone of the request's own; or a
 //!   queue that counts for itself tells [`Drain::set_tasks`] before the request's guard is let go.
 //! - Whatever else brings work (a message queue, a timer) asks [`Drain::try_task`] before it takes any.
+//! - A process that only passes work on (a proxy) says so with [`Drain::behind`], and vouches for the end of what is behind it.
 //!
 //! # Caveats
 //! - It speaks for one process. Several processes in a pod (prefork, workers) need one that answers for all.
 //! - CPU-bound work on the async threads starves the admin port, and an unanswered question reads as busy: use
 //!   `spawn_blocking`, and move the guard into it.
-//! - HTTP/1 only ([`serve`]); the gate itself works under any server.
+//! - HTTP/1 only ([`serve`]); the gate itself works under any server, and [`serve_behind`] ends a process in order whose public side is its own.
 //! - What was handed to the kernel's socket buffer counts as sent, as everywhere.
 
+mod behind;
 #[cfg(not(feature = "tokens"))]
 #[path = "anyone.rs"]
 mod caller;
@@ -77,12 +79,13 @@ mod status;
 mod tokens;
 
 pub use crate::core::Conflict;
+pub use behind::{Behind, Emptied};
 pub use descriptors::raise_descriptor_limit;
 pub use drain::{Drain, Refused, Settings};
 pub use gate::{Gate, Gated};
 pub use guard::{ConnectionGuard, Farewell, RequestGuard, TaskGuard};
 pub use pre_stop::{PreStopError, pre_stop};
-pub use serve::{Bounds, Exit, serve, serve_within};
+pub use serve::{Bounds, Exit, serve, serve_behind, serve_within};
 pub use signal::Signals;
 pub use sockets::{SERVICE_RESTART, closing_frame};
 pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, Scheduled, SharedQueue, State};

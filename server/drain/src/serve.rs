@@ -98,11 +98,22 @@ pub async fn serve(
 pub async fn serve_within(
     bounds: Bounds,
     (public, app): (TcpListener, Router),
+    admin: (TcpListener, Router),
+    drain: Drain,
+    signals: Signals,
+) -> Exit {
+    let public = Listener::open(public, app, Some(drain.clone()), bounds, None);
+    serve_behind(admin, drain, signals, public.close()).await
+}
+
+/// As [`serve`], for a process whose public side is its own: a proxy, another server, another protocol. `close` is awaited once nothing is in flight and
+/// sockets have been told; it accepts no more and lets what it has sent reach its clients. It should bound itself.
+pub async fn serve_behind(
     (admin, admin_app): (TcpListener, Router),
     drain: Drain,
     mut signals: Signals,
+    close: impl Future<Output = ()>,
 ) -> Exit {
-    let public = Listener::open(public, app, Some(drain.clone()), bounds, None);
     let (_, few) = descriptors::connections();
     let few = Bounds { all: few, http: few };
     let admin = Listener::open(admin, admin_app, None, few, Some(Reserve::default()));
@@ -128,7 +139,7 @@ pub async fn serve_within(
         if timeout(limit, drain.disconnected()).await.is_err() {
             warn!(connections = drain.status().connections, "cut sockets that did not answer their close");
         }
-        public.close().await;
+        close.await;
         drain.end();
         admin.close().await;
     };

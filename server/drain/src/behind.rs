@@ -1,0 +1,47 @@
+//! Work behind this process: what another process has in hand for the requests that came through here, and can only be asked for. A proxy's app is such a one.
+//!
+//! Whoever is asked answers late: its zero may be from before its last request, or from between a response and the work that it began. So past the latch such a
+//! pod says at least one in flight, until somebody vouches for zero with answers that were all asked for after the last request had ended.
+
+use crate::drain::Drain;
+
+/// Reports on the work behind ([`Drain::behind`]).
+#[derive(Debug, Clone)]
+pub struct Behind(Drain);
+
+/// The latch had closed and nothing was counted here any more. What was asked before this proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Emptied(u64);
+
+impl Drain {
+    /// From now on there is work behind this process. Once latched it is idle only after [`Behind::prove`]. Say so before the first request comes.
+    #[must_use]
+    pub fn behind(&self) -> Behind {
+        self.change(|core, _| core.expect_behind());
+        Behind(self.clone())
+    }
+}
+
+impl Behind {
+    /// What was answered last; it is added to the running tasks. Anything above zero takes a proof back.
+    pub fn set(&self, count: u64) {
+        self.0.change_quietly(|core, now| core.set_behind(count, now));
+    }
+
+    /// Waits until the latch is closed and nothing is counted here any more.
+    pub async fn emptied(&self) -> Emptied {
+        Emptied(self.0.emptied().await)
+    }
+
+    /// Whether it is so still: false once the latch was opened.
+    #[must_use]
+    pub fn holds(&self, emptied: Emptied) -> bool {
+        self.0.look(|core, _| core.emptied()) == Some(emptied.0)
+    }
+
+    /// Vouches that nothing is left behind, by answers that were all asked for after `emptied`. False, and without effect, if the latch was opened since.
+    #[must_use]
+    pub fn prove(&self, emptied: Emptied) -> bool {
+        self.0.change(|core, now| core.prove_behind(emptied.0, now))
+    }
+}
