@@ -1,0 +1,36 @@
+//! A reverse proxy that stands between the Service and the app in one pod. It closes admission for the app, counts what is in flight, and speaks the drain
+//! protocol (`docs/protocol.md`), so that an app that knows nothing of it can be taken away without losing what it accepted. `docs/gate.md` is for its users.
+//!
+//! The latch and the counts are graceful-drain's; this crate moves bytes.
+//!
+//! # Flow
+//! [`config`] → [`run`] → `listener` (one task a client) → `http` or `tcp` → the app on loopback. Beside it: `app` asks the app what it has in hand once the
+//! gate is empty, `admin` answers on the admin port.
+//!
+//! # Guarantees
+//! - What reaches the app was counted before the latch closed, and counts until its answer's last byte was handed to the kernel or its client has gone.
+//! - With `--in-flight`, idle also means that the app itself said zero, in answers that were all asked for after the gate was latched and empty.
+//! - An app that is not there, dies or says nothing costs its client an error, and never a place in the counts.
+//!
+//! # Caveats
+//! - Without `--in-flight` the promise ends with the response: work that the app goes on with is not seen.
+//! - What was handed to the kernel counts as sent.
+
+mod admin;
+pub mod app;
+pub mod config;
+mod http;
+mod listener;
+mod logs;
+#[path = "../../../operator/api/src/metric.rs"]
+#[allow(
+    dead_code,
+    reason = "one file for both, until it has a crate of its own: graceful-api brings a Kubernetes client"
+)]
+mod metric;
+mod metrics;
+pub mod run;
+mod tcp;
+mod tunnel;
+
+pub use run::command_line;
