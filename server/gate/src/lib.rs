@@ -8,13 +8,14 @@
 //! gate is empty, `admin` answers on the admin port.
 //!
 //! # Guarantees
-//! - What reaches the app was counted before the latch closed, and counts until its answer's last byte was handed to the kernel or its client has gone.
+//! - What reaches the app was counted before the latch closed, and counts until its answer's last byte was handed over to be sent, or its client has
+//!   gone. What slow clients have still to take is waited for as the process ends.
 //! - With `--in-flight`, idle also means that the app itself said zero, in answers that were all asked for after the gate was latched and empty.
 //! - An app that is not there, dies or says nothing costs its client an error, and never a place in the counts.
 //!
 //! # Caveats
 //! - Without `--in-flight` the promise ends with the response: work that the app goes on with is not seen.
-//! - What was handed to the kernel counts as sent.
+//! - What was handed over to be sent counts as sent.
 
 mod admin;
 pub mod app;
