@@ -8,7 +8,10 @@ fn list<'a>(line: &'a str, key: &str) -> Option<Vec<&'a str>> {
 
 #[test]
 fn the_chart_says_what_the_operator_may_do() {
-    let roles = include_str!("../../charts/graceful-operator/templates/rbac.yaml");
+    let roles = concat!(
+        include_str!("../../charts/graceful-operator/templates/_rules.tpl"),
+        include_str!("../../charts/graceful-operator/templates/rbac.yaml")
+    );
     let readme = include_str!("../../charts/graceful-operator/README.md").to_lowercase();
     let section = readme.split_once("## what it may do").map_or("", |(_, after)| after);
     let section = section.split("\n## ").next().unwrap_or_default();
