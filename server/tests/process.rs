@@ -78,6 +78,20 @@ async fn a_second_signal_aborts_at_once_and_says_what_is_cut() {
     }
 }
 
+/// containerd repeats SIGTERM after a restart of its own.
+#[tokio::test]
+async fn in_a_pod_only_sigint_aborts() {
+    let arguments = ["--task-seconds", "60", "--linger-seconds", "0"];
+    let mut server = Server::start_with(&arguments, &[("GRACEFUL_POD_UID", "u")]).await;
+    server.submit().await;
+    server.signal("TERM");
+    server.drained_to(|status| status["state"] == "Terminating").await;
+    server.signal("TERM");
+    server.logged_once("a second SIGTERM changes nothing").await;
+    server.signal("INT");
+    assert_eq!(server.exit().await, 130);
+}
+
 #[tokio::test]
 async fn ctrl_c_drains_without_lingering() {
     let mut server = Server::start(&["--task-seconds", "0.5", "--linger-seconds", "30"]).await;

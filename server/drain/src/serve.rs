@@ -1,7 +1,8 @@
 //! [`serve`]: two listeners, signals, and the order in which a process ends.
 //!
 //! Flow: a first SIGTERM → linger, still accepting → latch → nothing in flight → sockets are told → listeners close
-//! → connections flush → return. The admin listener answers until the very end. A second signal returns at once.
+//! → connections flush → return. The admin listener answers until the very end. A second signal returns at once; in a pod
+//! only SIGINT does.
 
 use std::time::Duration;
 
@@ -145,7 +146,24 @@ pub async fn serve_behind(
     };
     tokio::select! {
         () = orderly => Exit::Drained,
-        second = signals.next() => abort(&drain, second),
+        second = aborts(&drain, &mut signals) => abort(&drain, second),
+    }
+}
+
+/// The signal that cuts the drain short. In a pod that is no SIGTERM: containerd forgets over a restart that it has sent one, and
+/// sends it again to a pod that may have hours of its grace left.
+async fn aborts(drain: &Drain, signals: &mut Signals) -> Signal {
+    let in_a_pod = !drain.settings().pod_uid.is_empty();
+    loop {
+        match signals.next().await {
+            Signal::Terminate if in_a_pod => {
+                info!(
+                    in_flight = drain.status().in_flight.total(),
+                    "a second SIGTERM changes nothing in a pod; SIGINT aborts"
+                );
+            }
+            signal => return signal,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a sequence: the first drains, the second aborts.
+//! SIGTERM and SIGINT as a sequence: the first drains, the second aborts (in a pod SIGINT alone).
 
 use std::io;
 
