@@ -25,8 +25,8 @@ pub use metric::MetricSelector;
 pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 pub use revision::RevisionHash;
 pub use spec::{
-    Disruption, Drain, Format, GracefulApp, GracefulAppSpec, InFlight, OnDeadline, PreStop, Rollout,
-    ServiceTemplate, ServiceType, Signal, WhenAbsent,
+    Disruption, Drain, Format, GracefulApp, GracefulAppSpec, InFlight, OnDeadline, PreStop, ReplaceWhen,
+    Rollout, ServiceTemplate, ServiceType, Signal, WhenAbsent,
 };
 pub use status::{
     Cut, DrainReason, DrainingPod, EndedByOthers, GracefulAppStatus, InFlightCount, Phase, PodState,

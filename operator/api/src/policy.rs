@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metric::MetricSelector;
 use crate::spec::{OnDeadline, Signal, WhenAbsent};
+use crate::validated::MAX_DEADLINE_SECONDS;
 
 /// The resolved `inFlight` and `drain` of one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,10 +91,11 @@ pub enum Question {
 #[serde(rename_all = "camelCase")]
 pub struct DrainPolicy {
     /// How it learns that it drains.
+    #[serde(with = "word")]
     pub signal: Signal,
     /// Seconds unrouted and still accepting.
     pub linger_seconds: u32,
-    /// With Sigterm and None: seconds for which zero must hold.
+    /// With None: seconds for which zero must hold.
     pub quiet_seconds: u32,
     /// Seconds until `on_deadline` applies.
     pub deadline_seconds: u32,
@@ -101,7 +103,46 @@ pub struct DrainPolicy {
     pub on_deadline: OnDeadline,
 }
 
+/// The signal's word in the annotation.
+///
+/// `Sigterm` is the word of older operators for an app that goes by a quiet zero first, and was their default: a revision that carries it may be of an app that
+/// just ends on SIGTERM. So it is read as `None`, and an app that drains itself has another word, which those operators cannot read: they let its pods be.
+mod word {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::spec::Signal;
+
+    const DRAINS_ITSELF: &str = "DrainsOnSigterm";
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(signal: &Signal, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(match signal {
+            Signal::Http => "Http",
+            Signal::Sigterm => DRAINS_ITSELF,
+            Signal::None => "None",
+        })
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Signal, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "Http" => Ok(Signal::Http),
+            DRAINS_ITSELF => Ok(Signal::Sigterm),
+            "None" | "Sigterm" => Ok(Signal::None),
+            other => Err(D::Error::unknown_variant(other, &["Http", DRAINS_ITSELF, "None"])),
+        }
+    }
+}
+
 impl DrainPolicy {
+    /// How long a pod has from its SIGTERM on where that begins its drain: what a drain may take, in seconds.
+    pub fn patience_seconds(&self) -> u32 {
+        match self.on_deadline {
+            OnDeadline::Hold => MAX_DEADLINE_SECONDS,
+            OnDeadline::Terminate => self.deadline_seconds,
+        }
+    }
+
     /// Time unrouted and still accepting.
     pub fn linger(&self) -> Duration {
         Duration::from_secs(self.linger_seconds.into())
@@ -136,7 +177,7 @@ mod tests {
                 timeout_seconds: 2,
             },
             drain: DrainPolicy {
-                signal: Signal::Sigterm,
+                signal: Signal::Http,
                 linger_seconds: 3,
                 quiet_seconds: 5,
                 deadline_seconds: 300,
@@ -148,11 +189,26 @@ mod tests {
     /// P5: golden: Deployments in users' clusters carry exactly this text. It stays so where `whenAbsent` is not used (P5).
     #[test]
     fn an_annotation_written_today_is_read_by_every_later_version() {
-        let text = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Sigterm","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
+        let text = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Http","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
         assert_eq!(policy(WhenAbsent::Busy).to_annotation(), text);
         assert_eq!(Policy::from_annotation(text).unwrap(), policy(WhenAbsent::Busy));
         let text = text.replace(r#"\"}"},"poll"#, r#"\"}","whenAbsent":"Zero"},"poll"#);
         assert_eq!(policy(WhenAbsent::Zero).to_annotation(), text);
         assert_eq!(Policy::from_annotation(&text).unwrap(), policy(WhenAbsent::Zero));
+    }
+
+    /// P1 over an upgrade: a revision of before, whose app may end at once on SIGTERM, keeps its quiet zero.
+    #[test]
+    fn the_sigterm_of_older_operators_stays_a_quiet_zero() {
+        let reads = |word: &str| {
+            let text = policy(WhenAbsent::Busy).to_annotation().replace("\"Http\"", &format!("\"{word}\""));
+            Policy::from_annotation(&text).map(|p| p.drain.signal).ok()
+        };
+        assert_eq!((reads("Sigterm"), reads("Somehow")), (Some(Signal::None), None));
+        for signal in [Signal::Http, Signal::Sigterm, Signal::None] {
+            let mut written = policy(WhenAbsent::Busy);
+            written.drain.signal = signal;
+            assert_eq!(Policy::from_annotation(&written.to_annotation()).unwrap(), written);
+        }
     }
 }

@@ -102,7 +102,7 @@ fn signal_suits_format() -> Rule {
         "spec",
         ".drain.signal",
         "self.?drain.signal.orValue('') != 'Http' || self.inFlight.format == 'Graceful'",
-        "signal Http needs inFlight.format: Graceful; set that format, or write signal: Sigterm or signal: None",
+        "signal Http needs inFlight.format: Graceful; set that format, or write signal: None, or signal: Sigterm if the app drains itself on SIGTERM",
     )
 }
 

@@ -171,14 +171,14 @@ pub struct Drain {
     /// Seconds for which a pod is unrouted and still accepts, while endpoints propagate.
     #[schemars(range(max = 3600))]
     pub linger_seconds: u32,
-    /// With signal Sigterm or None: seconds for which zero must hold, since admission cannot be closed.
+    /// With signal None: seconds for which zero must hold, since admission cannot be closed.
     #[schemars(range(max = 3600))]
     pub quiet_seconds: u32,
-    /// Seconds a drain may take before onDeadline applies.
+    /// Seconds a drain may take before onDeadline applies. With signal Sigterm and onDeadline Terminate: the grace period of the DELETE.
     #[schemars(range(min = 1))]
     pub deadline_seconds: u32,
-    /// Hold: wait on and say so. Terminate: delete the pod, and count what was cut. With signal Sigterm it does not matter: at the deadline the
-    /// pod gets SIGTERM and its grace period.
+    /// Hold: wait on and say so. Terminate: delete the pod, and count what was cut. With signal Sigterm the pod is deleted after its linger, and this
+    /// decides its grace period: 7 days with Hold, deadlineSeconds with Terminate.
     pub on_deadline: OnDeadline,
     /// Auto adds a preStop hook to containers that have none, for exits that the operator does not start.
     pub pre_stop: PreStop,
@@ -194,22 +194,22 @@ impl Drain {
     pub fn signal_for(&self, format: Format) -> Signal {
         self.signal.unwrap_or(match format {
             Format::Graceful => Signal::Http,
-            Format::JsonPointer | Format::Prometheus => Signal::Sigterm,
+            Format::JsonPointer | Format::Prometheus => Signal::None,
         })
     }
 }
 
-/// How a pod learns that it drains. Http (default with format Graceful): PUT on the in-flight path. Sigterm (default with
-/// the other formats): wait for a quiet zero, at most deadlineSeconds, then delete; the app's own drain within its grace
-/// period is the drain. None: wait for a quiet zero; the app does not drain, and what arrives after that zero is lost and not
-/// counted.
+/// How a pod learns that it drains. Http (default with format Graceful): PUT on the in-flight path. Sigterm: the app drains
+/// itself when it gets SIGTERM, as queue workers do: the pod is deleted after lingerSeconds, with a grace period of deadlineSeconds
+/// (onDeadline Hold: 7 days) whatever its template says, and drains until it exits. None (default with the other formats): nothing is
+/// known of the app: wait for a quiet zero, then delete; what arrives after that zero has the pod's own grace period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Signal {
     /// PUT on the in-flight path.
     Http,
-    /// SIGTERM, once a quiet zero or the deadline is reached.
+    /// SIGTERM, with a grace period as long as a drain may take. There is no way back from it.
     Sigterm,
-    /// Not at all: the app does not drain.
+    /// Not at all: a quiet zero is waited for.
     None,
 }
 
@@ -251,11 +251,24 @@ pub struct Rollout {
     /// Where a quota or a policy refuses the pod, it is spent at once.
     #[schemars(range(max = 2_147_483_647))]
     pub surge_timeout_seconds: u32,
+    /// When a pod that drains itself on SIGTERM (signal Sigterm) may be replaced. Drained: once it is gone. Draining: at once, so that old and new
+    /// pods may run beside one another for as long as the longest task, beyond maxSurge.
+    pub replace_when: ReplaceWhen,
     /// Start no new drain for a rollout. Running drains finish, and scaling goes on.
     pub paused: bool,
     /// Emptied Deployments kept as history, to roll back to.
     #[schemars(range(max = 100))]
     pub revision_history_limit: u32,
+}
+
+/// When a pod that drains itself on SIGTERM may be replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReplaceWhen {
+    /// Once it is gone, or its node is: until then it counts towards replicas + maxSurge.
+    #[default]
+    Drained,
+    /// At once: it counts for nothing.
+    Draining,
 }
 
 /// What an eviction does.
@@ -321,6 +334,7 @@ impl Default for Rollout {
             min_ready_seconds: 0,
             progress_deadline_seconds: 600,
             surge_timeout_seconds: 120,
+            replace_when: ReplaceWhen::Drained,
             paused: false,
             revision_history_limit: 2,
         }

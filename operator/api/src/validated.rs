@@ -10,7 +10,7 @@ use crate::names;
 use crate::policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 use crate::revision::RevisionHash;
 use crate::spec::{
-    Disruption, Drain, Format, GracefulApp, InFlight, PreStop, Rollout, ServiceTemplate, Signal,
+    Disruption, Drain, Format, GracefulApp, InFlight, PreStop, ReplaceWhen, Rollout, ServiceTemplate, Signal,
 };
 use crate::template::{Outline, OutlineContainer, OutlinePod, Template};
 
@@ -68,6 +68,8 @@ pub struct Validated {
     pub progress_deadline_seconds: u32,
     /// Seconds a new pod may find no node before maxUnavailable is spent in its place.
     pub surge_timeout_seconds: u32,
+    /// When a pod that drains itself on SIGTERM may be replaced.
+    pub replace_when: ReplaceWhen,
     /// No new drain for a rollout.
     pub paused: bool,
     /// Emptied Deployments to keep.
@@ -108,6 +110,7 @@ impl TryFrom<&GracefulApp> for Validated {
             min_ready_seconds,
             progress_deadline_seconds,
             surge_timeout_seconds,
+            replace_when,
             paused,
             revision_history_limit,
         } = rollout;
@@ -173,11 +176,12 @@ impl TryFrom<&GracefulApp> for Validated {
             min_ready_seconds: *min_ready_seconds,
             progress_deadline_seconds: *progress_deadline_seconds,
             surge_timeout_seconds: *surge_timeout_seconds,
+            replace_when: *replace_when,
             paused: *paused,
             revision_history_limit: *revision_history_limit,
             disruption: *disruption,
             accept_unfenced_services: accepts.is_some_and(|v| v == "true"),
-            grace_warning: grace_warning(grace, drain),
+            grace_warning: grace_warning(grace, drain, signal),
         })
     }
 }
@@ -277,7 +281,7 @@ fn question(in_flight: &InFlight, errors: &mut Errors) -> Option<Question> {
 fn signal(drain: &Drain, format: Format, errors: &mut Errors) -> Signal {
     let signal = drain.signal_for(format);
     if signal == Signal::Http && format != Format::Graceful {
-        let why = "Http needs inFlight.format: Graceful; set it, or write signal: Sigterm or signal: None";
+        let why = "Http needs inFlight.format: Graceful; set it, or write signal: None, or signal: Sigterm if the app drains itself on SIGTERM";
         errors.add("spec.drain.signal", why);
     }
     signal
@@ -310,14 +314,20 @@ fn grace(given: Option<i64>, drain: &Drain, errors: &mut Errors) -> u32 {
     given
 }
 
-/// Exits that the operator does not start have the grace period alone. With Sigterm that is all the app ever has.
-fn grace_warning(grace: u32, drain: &Drain) -> Option<String> {
+/// Exits that the operator does not start have the grace period alone. With Sigterm those that it started as well, where somebody cuts them short.
+fn grace_warning(grace: u32, drain: &Drain, signal: Signal) -> Option<String> {
     let needed = drain.linger_seconds.saturating_add(drain.deadline_seconds);
+    let who = match signal {
+        Signal::Http | Signal::None => "a pod that is deleted by others may be killed while busy",
+        Signal::Sigterm => {
+            "the operator's own DELETE has a longer grace, but cluster-autoscaler, the shutdown of a node and whoever else \
+             deletes a pod go by this one, and may kill a pod while it is busy"
+        }
+    };
     (grace < needed).then(|| {
         format!(
             "terminationGracePeriodSeconds is {grace}, and a drain may take {needed} (lingerSeconds + deadlineSeconds): \
-             a pod that is deleted by others may be killed while busy. Remove it from the template, or raise it to \
-             {} or more",
+             {who}. Remove it from the template, or raise it to {} or more",
             needed.saturating_add(GRACE_MARGIN_SECONDS)
         )
     })

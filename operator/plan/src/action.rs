@@ -205,10 +205,12 @@ pub enum Proof {
         /// For the DELETE.
         grace_seconds: u32,
     },
-    /// Signal Sigterm at its deadline: the app's own drain inside its grace period is the drain.
+    /// Signal Sigterm, and its linger is over: the app's own drain within this grace is the drain (`handed_over`).
     HandedOver {
         /// The drain's number.
         epoch: Epoch,
+        /// For the DELETE: `deadlineSeconds`, with `onDeadline: Hold` 7 days; whatever the pod's own is.
+        grace_seconds: u32,
     },
     /// `onDeadline: Terminate`: what is in flight is cut, and counted on the pod before the DELETE.
     Cut {
@@ -239,8 +241,8 @@ impl fmt::Display for Proof {
                     "quiet in epoch {epoch}, since it refuses the operator's token; grace {grace_seconds} s"
                 )
             }
-            Self::HandedOver { epoch } => {
-                write!(f, "past its deadline in epoch {epoch}: it drains itself on SIGTERM")
+            Self::HandedOver { epoch, grace_seconds } => {
+                write!(f, "SIGTERM begins its own drain; epoch {epoch}, grace {grace_seconds} s")
             }
             Self::Cut { epoch, tasks: Some(tasks) } => {
                 write!(f, "past its deadline in epoch {epoch}: cut with {tasks} in flight")

@@ -6,6 +6,7 @@ use graceful_api::Signal;
 
 use crate::action::Conversation;
 use crate::draft::Draft;
+use crate::handed_over;
 use crate::observed::{Pod, PodUid, Readiness};
 use crate::others::ended_by_others;
 use crate::snapshot::Snapshot;
@@ -16,8 +17,8 @@ const MANY: usize = 20;
 /// A conversation for each pod that can hold one.
 pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
     let live = snapshot.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(snapshot, draft, p)?)));
-    // Pods that others end are asked while they end, since STATUS reports their counts. Many at once (a namespace that goes) are asked as rarely as serving ones.
-    let ended: Vec<_> = ended_by_others(snapshot).collect();
+    // Pods that others end, and those that drain themselves, are asked while they end, since STATUS reports their counts. Many at once (a namespace that goes) are asked as rarely as serving ones.
+    let ended: Vec<_> = ended_by_others(snapshot).chain(handed_over::all(snapshot)).collect();
     let how = if ended.len() > MANY { Conversation::Survey } else { Conversation::Ask };
     live.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()
 }
@@ -30,7 +31,9 @@ fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Con
     let (epoch, _) = (pod.epoch?, pod.drain?);
     Some(match policy.signal {
         Signal::Http => Conversation::Drain { epoch, linger_seconds: policy.linger_seconds },
-        Signal::Sigterm | Signal::None => Conversation::Quiet { epoch },
+        Signal::None => Conversation::Quiet { epoch },
+        // Nothing waits for its word; a person does.
+        Signal::Sigterm => Conversation::Ask,
     })
 }
 

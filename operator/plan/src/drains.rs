@@ -1,6 +1,5 @@
 //! Pods that drain: when each may go, and what repairs a drain that went astray.
 
-use graceful_api::validated::MAX_DEADLINE_SECONDS;
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,6 +9,7 @@ use crate::clock::Clock;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::futile;
+use crate::handed_over;
 use crate::observed::{Containers, DrainMark, Epoch, NodeFate, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
@@ -38,8 +38,11 @@ pub(crate) enum Progress {
     Held,
 }
 
-/// Whether a draining pod may be ended. Pods that need no drain are ended without coming here ([`needs_no_drain`]); these two give every proof there is.
+/// Whether a draining pod may be ended; of one that has its SIGTERM, whether it is held. Pods that need no drain are ended without coming here ([`needs_no_drain`]); these two give every proof there is.
 pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
+    if pod.terminating {
+        return if handed_over::is_held(snapshot, pod) { Progress::Held } else { Progress::Busy };
+    }
     if let Some(proof) = needs_no_drain(snapshot, pod) {
         return Progress::MayEnd(proof);
     }
@@ -52,12 +55,31 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
             Proof::Untold { epoch, grace_seconds: longest_grace(pod, policy) }
         }
         Signal::Http => Proof::Idle { epoch },
-        Signal::Sigterm | Signal::None => Proof::Quiet { epoch },
+        Signal::None => Proof::Quiet { epoch },
+        Signal::Sigterm => return by_itself(snapshot, pod, epoch, mark, policy),
     };
     match stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
         true => Progress::MayEnd(proof),
         false if !snapshot.clock.past(deadline(mark, policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),
+    }
+}
+
+/// It drains itself once it gets its SIGTERM, whatever it has in flight. Whether its node is heard does not matter: the DELETE waits there for it. A
+/// crashed container has nobody to drain what waits in its volume: its next start is waited for.
+fn by_itself(
+    snapshot: &Snapshot<'_>,
+    pod: &Pod,
+    epoch: Epoch,
+    mark: DrainMark,
+    policy: DrainPolicy,
+) -> Progress {
+    match linger_is_over(snapshot, pod, mark) {
+        true if !waits_in_a_volume(pod) => {
+            Progress::MayEnd(Proof::HandedOver { epoch, grace_seconds: policy.patience_seconds() })
+        }
+        true if snapshot.clock.past(deadline(mark, policy)) => Progress::Held,
+        true | false => Progress::Busy,
     }
 }
 
@@ -77,11 +99,7 @@ fn of_what_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
 
 /// The grace of a pod that may be at work when its SIGTERM comes: what its drain would have had.
 pub(crate) fn longest_grace(pod: &Pod, policy: DrainPolicy) -> u32 {
-    let deadline = match policy.on_deadline {
-        OnDeadline::Hold => MAX_DEADLINE_SECONDS,
-        OnDeadline::Terminate => policy.deadline_seconds,
-    };
-    pod.grace_seconds.max(deadline)
+    pod.grace_seconds.max(policy.patience_seconds())
 }
 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
@@ -142,6 +160,7 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
     match said {
         Some(p) if Some(p.epoch) == pod.epoch && !p.accepting => PodState::Draining,
+        _ if snapshot.policy(pod).signal == Signal::Sigterm && lingers(snapshot, pod) => PodState::Lingering,
         Some(_) if lingers(snapshot, pod) => PodState::Lingering,
         Some(_) | None => PodState::Draining,
     }
@@ -149,7 +168,8 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
 
 /// Its linger is not over. One that accepts for longer is late, and lingers no more.
 fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    snapshot.policy(pod).signal == Signal::Http
+    snapshot.policy(pod).signal != Signal::None
+        && !pod.terminating
         && pod.drain.is_some_and(|mark| !linger_is_over(snapshot, pod, mark))
 }
 
@@ -159,18 +179,13 @@ pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, mark: DrainMark
 }
 
 fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
-    match (policy.signal, policy.on_deadline) {
-        // A crashed container has nobody to drain what waits in its volume: its next start is waited for.
-        (Signal::Sigterm, _) if waits_in_a_volume(pod) => Progress::Held,
-        (Signal::Sigterm, _) => Progress::MayEnd(Proof::HandedOver { epoch }),
-        (Signal::Http | Signal::None, OnDeadline::Terminate) if unasked(snapshot, pod, policy) => {
-            Progress::Busy
-        }
-        (Signal::Http | Signal::None, OnDeadline::Terminate) => {
+    match policy.on_deadline {
+        OnDeadline::Terminate if unasked(snapshot, pod, policy) => Progress::Busy,
+        OnDeadline::Terminate => {
             let tasks = snapshot.answer(pod).map(|a| a.in_flight.total);
             Progress::MayEnd(Proof::Cut { epoch, tasks })
         }
-        (Signal::Http | Signal::None, OnDeadline::Hold) => Progress::Held,
+        OnDeadline::Hold => Progress::Held,
     }
 }
 
@@ -321,6 +336,7 @@ fn closed_by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 #[cfg(test)]
 mod tests {
     use graceful_api::RevisionHash;
+    use graceful_api::validated::MAX_DEADLINE_SECONDS;
 
     use super::*;
     use crate::contact::{Answer, Contact, ContactError, InFlight, Protocol, Quiet};
@@ -328,6 +344,8 @@ mod tests {
     use crate::observed::{Containers, Kubelet, Observed, PodUid, Readiness, Revision};
 
     const EPOCH: Epoch = Epoch(7);
+    const HANDED_OVER: Progress =
+        Progress::MayEnd(Proof::HandedOver { epoch: EPOCH, grace_seconds: MAX_DEADLINE_SECONDS });
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -406,10 +424,8 @@ mod tests {
     fn one_of_several_processes_does_not_speak_for_the_pod() {
         let several = Contact { several: true, ..said(0, 7, false) };
         assert_eq!(judged(Signal::Http, OnDeadline::Hold, several, 10), Progress::Busy);
-        for signal in [Signal::Sigterm, Signal::None] {
-            let several = Contact { several: true, ..zeros(9, 5, 10) };
-            assert_eq!(judged(signal, OnDeadline::Hold, several, 12), Progress::Busy, "{signal:?}");
-        }
+        let several = Contact { several: true, ..zeros(9, 5, 10) };
+        assert_eq!(judged(Signal::None, OnDeadline::Hold, several, 12), Progress::Busy);
     }
 
     /// One that was Ready for no moment holds nothing, unless a Service sends clients to unready pods.
@@ -458,11 +474,69 @@ mod tests {
     /// Keeps P7.
     #[test]
     fn a_lone_zero_is_not_idle() {
-        let judge = |contact| judged(Signal::Sigterm, OnDeadline::Hold, contact, 12);
+        let judge = |contact| judged(Signal::None, OnDeadline::Hold, contact, 12);
         assert_eq!(judge(zeros(1, 10, 10)), Progress::Busy);
         assert_eq!(judge(zeros(2, 4, 10)), Progress::Busy, "held long enough, read twice");
         assert_eq!(judge(zeros(9, 8, 10)), Progress::Busy, "read often enough, held 2 s of 5");
         assert_eq!(judge(zeros(3, 5, 10)), Progress::MayEnd(Proof::Quiet { epoch: EPOCH }));
+    }
+
+    /// Its linger is 3 s, its own grace 90 s, and nobody asks what it has in flight.
+    #[test]
+    fn a_queue_worker_gets_its_sigterm_after_its_linger_with_the_grace_of_a_drain() {
+        let judge = |on_deadline, now| judged(Signal::Sigterm, on_deadline, said(3, 0, true), now);
+        assert_eq!(judge(OnDeadline::Hold, 2), Progress::Busy, "it lingers");
+        assert_eq!(judge(OnDeadline::Hold, 3), HANDED_OVER);
+        let deadline = Proof::HandedOver { epoch: EPOCH, grace_seconds: 60 };
+        assert_eq!(judge(OnDeadline::Terminate, 3), Progress::MayEnd(deadline), "less than its own");
+        assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, Contact::default(), 3), HANDED_OVER, "unheard");
+    }
+
+    /// What is on the pod says so, to a restarted operator as well; and a pod that somebody else deleted has nothing of ours.
+    #[test]
+    fn a_pod_that_drains_itself_counts_until_it_is_gone_or_its_node_is() {
+        let counts = |signal, differ: &dyn Fn(&mut Pod, &mut Observed)| {
+            let mut found = (0, 0, 0);
+            judged_of(signal, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
+                (pod.terminating, pod.ends_since, pod.grace_ends) = (true, Some(at(3)), Some(at(604_803)));
+                differ(pod, observed);
+                observed.pods.push(pod.clone());
+                let snapshot = Snapshot::take(observed, at(10));
+                let count = |pods: &mut dyn Iterator<Item = &Pod>| pods.count();
+                found = (
+                    count(&mut handed_over::all(&snapshot)),
+                    count(&mut handed_over::awaited(&snapshot)),
+                    count(&mut handed_over::in_the_way(&snapshot)),
+                );
+                observed.pods.clear();
+            });
+            found
+        };
+        assert_eq!(counts(Signal::Sigterm, &|_, _| ()), (1, 1, 1));
+        assert_eq!(counts(Signal::Http, &|_, _| ()), (0, 0, 0), "it was idle");
+        assert_eq!(counts(Signal::Sigterm, &|p, _| p.drain = None), (0, 0, 0), "somebody else's delete");
+        assert_eq!(counts(Signal::Sigterm, &|p, _| p.routed = true), (0, 0, 0), "the same");
+        let gone = |p: &mut Pod, _: &mut Observed| p.containers = Containers::Finished;
+        assert_eq!(counts(Signal::Sigterm, &gone), (0, 0, 0));
+        assert_eq!(counts(Signal::Sigterm, &|p, _| p.node.kubelet = Kubelet::Silent), (1, 0, 0));
+        assert_eq!(counts(Signal::Sigterm, &|p, _| p.node.fate = NodeFate::Dying), (1, 1, 0));
+        let at_once =
+            |_: &mut Pod, o: &mut Observed| o.app.replace_when = graceful_api::ReplaceWhen::Draining;
+        assert_eq!(
+            counts(Signal::Sigterm, &at_once),
+            (1, 1, 0),
+            "a deletion of the app waits for it all the same"
+        );
+        let spare = DrainMark { reason: DrainReason::Spare, since: at(0) };
+        assert_eq!(counts(Signal::Sigterm, &|p, _| p.drain = Some(spare)), (1, 1, 1), "it had begun to work");
+        let taken_back =
+            |p: &mut Pod, _: &mut Observed| (p.drain, p.grace_ends) = (Some(spare), Some(at(3 + 90)));
+        assert_eq!(counts(Signal::Sigterm, &taken_back), (0, 0, 0), "its ReplicaSet's DELETE");
+        let never_worked = |p: &mut Pod, o: &mut Observed| {
+            (p.cheapest, p.readiness) = (true, Readiness::Never);
+            o.revisions[0].proven = false;
+        };
+        assert_eq!(counts(Signal::Sigterm, &never_worked), (0, 0, 0), "it must not block its own fix");
     }
 
     /// Keeps P1.
@@ -472,7 +546,7 @@ mod tests {
             let differ = |pod: &mut Pod, _: &mut Observed| pod.containers = container;
             judged_of(Signal::Sigterm, OnDeadline::Hold, said(3, 7, false), 61, differ)
         };
-        assert_eq!(judge(Containers::Running), Progress::MayEnd(Proof::HandedOver { epoch: EPOCH }));
+        assert_eq!(judge(Containers::Running), HANDED_OVER);
         assert_eq!(judge(Containers::Crashed), Progress::Held);
         assert_eq!(judge(Containers::HalfCrashed), Progress::Held);
     }
@@ -530,7 +604,7 @@ mod tests {
     /// Keeps P7.
     #[test]
     fn an_old_quiet_is_not_a_quiet() {
-        assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, zeros(9, 5, 20), 40), Progress::Busy);
+        assert_eq!(judged(Signal::None, OnDeadline::Hold, zeros(9, 5, 20), 40), Progress::Busy);
     }
 
     /// Keeps P1.
@@ -552,8 +626,6 @@ mod tests {
         assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 59), Progress::Busy);
         assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 60), Progress::Held);
         assert_eq!(judged(Signal::Http, OnDeadline::Terminate, busy(), 60), Progress::MayEnd(cut));
-        let handed_over = Progress::MayEnd(Proof::HandedOver { epoch: EPOCH });
-        assert_eq!(judged(Signal::Sigterm, OnDeadline::Hold, busy(), 60), handed_over);
         assert_eq!(judged(Signal::None, OnDeadline::Hold, busy(), 60), Progress::Held);
     }
 

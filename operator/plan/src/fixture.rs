@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
+use graceful_api::{DrainPolicy, OnDeadline, ReplaceWhen, RevisionHash, Signal};
 use jiff::Timestamp;
 
 use crate::observed::{
@@ -56,6 +56,7 @@ pub(crate) fn app(replicas: u32, policy: DrainPolicy) -> App {
         min_ready_seconds: 0,
         progress_deadline_seconds: 600,
         surge_timeout_seconds: 120,
+        replace_when: ReplaceWhen::Drained,
         paused: false,
         revision_history_limit: 2,
         hold_while_busy: false,

@@ -8,7 +8,7 @@
 //! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `futile` stops revisions
 //!   whose pods come to nothing;
 //! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
-//!   bounds how many are ended for one spec;
+//!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE;
 //! - what a pod is told and has answered: `dialogue`; `astray` finds pods that contradict the protocol, `untold` those that refuse our token;
 //! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `marks` says which pods an eviction waits for;
 //! - what people are told (P8): `stall`, `status`, `waiting_for`; `others` tells of pods that somebody else ended.
@@ -26,6 +26,7 @@ mod expendable;
 #[cfg(test)]
 mod fixture;
 mod futile;
+mod handed_over;
 mod lag;
 mod marks;
 mod node_drain;
@@ -50,6 +51,7 @@ pub use contact::{
 };
 pub use dialogue::{Dialogue, News, Reading, Request};
 pub use futile::{Absences, Absent, Rejected, Rejections};
+pub use handed_over::is_handed_over;
 pub use lag::Lags;
 pub use observed::{
     App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, KeptBy,

@@ -77,7 +77,7 @@ pub(crate) fn is_called_off(pod: &Pod) -> bool {
 
 /// Some node with pods of the app goes.
 pub(crate) fn is_under_way(snapshot: &Snapshot<'_>) -> bool {
-    snapshot.on_going_nodes().next().is_some() || snapshot.live.iter().any(|p| drains_for_its_node(p))
+    snapshot.on_going_nodes().next().is_some() || snapshot.still_draining().any(drains_for_its_node)
 }
 
 fn drains_for_its_node(pod: &Pod) -> bool {
@@ -100,7 +100,7 @@ pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Vec<String> {
         parts.extend(names.into_iter().map(|name| format!("node {name} is {what}")));
     }
     // Where all of them drain, for an hour perhaps, only what is wrong with the others.
-    let all_drain = parts.is_empty() && snapshot.draining().any(drains_for_its_node);
+    let all_drain = parts.is_empty() && snapshot.still_draining().any(drains_for_its_node);
     parts.extend(
         coming(snapshot)
             .filter(|p| !parts.is_empty() || (all_drain && p.trouble.is_some()))

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use graceful_api::conditions::Reason;
-use graceful_api::{DrainPolicy, DrainReason, RevisionHash};
+use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, RevisionHash};
 use jiff::Timestamp;
 
 use crate::contact::Contact;
@@ -88,6 +88,8 @@ pub struct App {
     pub progress_deadline_seconds: u32,
     /// How long a new pod may find no node before maxUnavailable is spent in its place.
     pub surge_timeout_seconds: u32,
+    /// When a pod that drains itself on SIGTERM may be replaced.
+    pub replace_when: ReplaceWhen,
     /// No drain for a rollout starts.
     pub paused: bool,
     /// How many Deployments without replicas and pods are kept.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::busy::nothing_runs;
 use crate::contact::InFlight;
+use crate::handed_over::is_handed_over;
 use crate::observed::{Containers, Pod, Readiness, Warning};
 use crate::snapshot::{Snapshot, after};
 
@@ -28,7 +29,8 @@ pub(crate) fn busy<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = (&'a Pod
 /// has its node and its place in a quota, perhaps for days. What it has in flight by its last answer, if it has, is in WAITING-FOR.
 pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let mut slow = Vec::new();
-    for pod in snapshot.observed.pods.iter().filter(|p| may_run(p)) {
+    // One that drains itself is no news a minute later.
+    for pod in snapshot.observed.pods.iter().filter(|p| may_run(p) && !is_handed_over(snapshot.observed, p)) {
         let Some(since) = pod.ends_since else { continue };
         let said = after(since, SLOW_SECONDS);
         if snapshot.clock.past(said) {

@@ -56,12 +56,10 @@ pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> V
         return Verdict::Void("the pod is not what the plan saw");
     }
     let grace_seconds = match proof {
-        Proof::NeverWorked { grace_seconds } | Proof::Untold { grace_seconds, .. } => Some(grace_seconds),
-        Proof::Idle { .. }
-        | Proof::Quiet { .. }
-        | Proof::HandedOver { .. }
-        | Proof::Cut { .. }
-        | Proof::NotRunning => None,
+        Proof::NeverWorked { grace_seconds }
+        | Proof::Untold { grace_seconds, .. }
+        | Proof::HandedOver { grace_seconds, .. } => Some(grace_seconds),
+        Proof::Idle { .. } | Proof::Quiet { .. } | Proof::Cut { .. } | Proof::NotRunning => None,
     };
     Verdict::Go { scale_to: replicas.saturating_sub(1).max(others.min(replicas)), grace_seconds }
 }
@@ -72,7 +70,7 @@ fn holds(found: &Pod, proof: Proof) -> bool {
         | Proof::Quiet { epoch }
         | Proof::Untold { epoch, .. }
         | Proof::Cut { epoch, .. } => drains_in(found, epoch),
-        Proof::HandedOver { epoch } => drains_in(found, epoch) && !waits_in_a_volume(found),
+        Proof::HandedOver { epoch, .. } => drains_in(found, epoch) && !waits_in_a_volume(found),
         Proof::NotRunning => nothing_runs(found),
         Proof::NeverWorked { .. } => found.node.is_heard() && found.readiness == Readiness::Never,
     }
@@ -123,12 +121,12 @@ pub fn may_scale_first(
 /// A ReplicaSet's DELETE has the pod's own grace, and counts nothing that it cuts.
 fn needs_no_delete_of_ours(pod: &Pod, proof: Proof) -> bool {
     match proof {
-        Proof::Idle { .. } | Proof::Quiet { .. } | Proof::HandedOver { .. } => true,
+        Proof::Idle { .. } | Proof::Quiet { .. } => true,
         // A crashed one runs again before a ReplicaSet that follows late has taken it, and clients are sent to it.
         Proof::NotRunning => !pod.routed,
-        Proof::NeverWorked { grace_seconds } | Proof::Untold { grace_seconds, .. } => {
-            pod.grace_seconds >= grace_seconds
-        }
+        Proof::NeverWorked { grace_seconds }
+        | Proof::Untold { grace_seconds, .. }
+        | Proof::HandedOver { grace_seconds, .. } => pod.grace_seconds >= grace_seconds,
         Proof::Cut { .. } => false,
     }
 }
@@ -201,6 +199,23 @@ mod tests {
         assert!(matches!(check(Some(&serving("a")), proof, 1, 0), Verdict::Void(_)), "it is Ready now");
         let lost = Pod { node: Node { kubelet: Kubelet::Silent, ..Node::default() }, ..unready };
         assert!(matches!(check(Some(&lost), proof, 1, 0), Verdict::Void(_)), "nobody hears its kubelet");
+    }
+
+    /// Keeps P1.
+    #[test]
+    fn a_queue_worker_is_deleted_with_the_grace_of_its_drain_and_never_by_its_replica_set() {
+        let proof = Proof::HandedOver { epoch: EPOCH, grace_seconds: 604_800 };
+        let go = Verdict::Go { scale_to: 2, grace_seconds: Some(604_800) };
+        assert_eq!(check(Some(&draining("a")), proof, 3, 2), go);
+        let crashed = Pod { containers: Containers::HalfCrashed, ..draining("a") };
+        assert!(matches!(check(Some(&crashed), proof, 3, 2), Verdict::Void(_)), "its volume may hold work");
+        assert!(matches!(check(Some(&serving("a")), proof, 3, 2), Verdict::Void(_)), "it was put back");
+        let may = |grace_seconds| {
+            let live = [Pod { grace_seconds, ..draining("a") }, serving("b")];
+            may_scale_first(&PodUid::from("a"), proof, &[], policy(Signal::Sigterm, 60), &live)
+        };
+        assert!(!may(90), "its ReplicaSet's DELETE has the pod's own grace");
+        assert!(may(604_800));
     }
 
     /// Keeps P1.

@@ -9,6 +9,7 @@ use crate::busy::nothing_runs;
 use crate::clock::Clock;
 use crate::contact::{Answer, Contact};
 use crate::drains::longest_grace;
+use crate::handed_over;
 use crate::observed::{
     Backoff, Containers, Epoch, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict,
 };
@@ -22,6 +23,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) live: Vec<&'a Pod>,
     /// The others that it counts, which it is told to take and has not taken yet (`retire::may_scale_first`): as good as gone, but for P3.
     to_be_taken: Vec<&'a Pod>,
+    /// Pods that end, whoever began it.
+    pub(crate) terminating: Vec<&'a Pod>,
 }
 
 impl<'a> Snapshot<'a> {
@@ -40,18 +43,23 @@ impl<'a> Snapshot<'a> {
                     && p.containers != Containers::NeverStarted
                     && !ready(p)
             });
-            // It is ended with the grace of its template. That is too short for one that may have pulled work without any Service.
+            // It is ended with the grace of its template. That is too short for one that may have pulled work without any Service, and for a queue worker that has
+            // begun, which has work though it was unrouted before.
             let may_pull = |p: &Pod| {
                 let unheard = observed.contacts.get(&p.uid).is_none_or(|c| c.answer.is_none());
                 !revision.proven && unheard && p.readiness == Readiness::Never && !nothing_runs(p)
             };
-            let in_time = |p: &Pod| !may_pull(p) || p.grace_seconds >= longest_grace(p, revision.policy);
+            let works = |p: &Pod| revision.policy.signal == Signal::Sigterm && p.has_begun();
+            let in_time =
+                |p: &Pod| !(may_pull(p) || works(p)) || p.grace_seconds >= longest_grace(p, revision.policy);
             let is_next = |p: &&Pod| {
                 p.revision == revision.hash && p.cheapest && !(before_it && ready(p)) && in_time(p)
             };
             to_be_taken.extend(live.extract_if(.., |p| is_next(p)).take(to_go));
         }
-        Self { observed, clock: Clock::at(now), live, to_be_taken }
+        let mut terminating: Vec<_> = observed.pods.iter().filter(|p| p.terminating).collect();
+        terminating.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { observed, clock: Clock::at(now), live, to_be_taken, terminating }
     }
 
     pub(crate) fn update(&self) -> &'a RevisionHash {
@@ -157,10 +165,12 @@ impl<'a> Snapshot<'a> {
         self.live.iter().copied().filter(|p| !p.routed)
     }
 
-    /// For the report: those, and the drained ones that their ReplicaSet is told to take. They are there until it has, and it may be kept from that.
+    /// For the report: those, the drained ones that their ReplicaSet is told to take (they are there until it has, and it may be kept from that), and those that
+    /// drain themselves after their DELETE.
     pub(crate) fn still_draining(&self) -> impl Iterator<Item = &'a Pod> {
         let drained = |p: &&Pod| !p.routed && p.drain.is_some_and(|mark| mark.reason != DrainReason::Spare);
-        self.draining().chain(self.to_be_taken.iter().copied().filter(drained))
+        let taken = self.to_be_taken.iter().copied().filter(drained);
+        self.draining().chain(taken).chain(handed_over::all(self))
     }
 
     /// Pods that are, or are to be, routed to.
@@ -195,7 +205,8 @@ impl<'a> Snapshot<'a> {
         let app = &self.observed.app;
         let most = app.replicas.saturating_add(app.max_surge);
         let doomed = self.live.iter().filter(|p| matches!(p.node.fate, NodeFate::Dying | NodeFate::ShutDown));
-        i64::from(most) - i64::from(self.total()) + i64::from(count(doomed).min(most))
+        let handed_over = i64::from(count(handed_over::in_the_way(self)));
+        i64::from(most) - i64::from(self.total()) - handed_over + i64::from(count(doomed).min(most))
     }
 
     /// All pods there are or will be, of all revisions: what P3 bounds by replicas + maxSurge.

@@ -6,6 +6,7 @@ use graceful_api::conditions::{ConditionType, Reason};
 use crate::astray;
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress, state};
+use crate::handed_over;
 use crate::node_drain;
 use crate::observed::{Deletion, Pod, Warning};
 use crate::others;
@@ -51,7 +52,7 @@ pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>
 /// The first that applies, in this order.
 fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
     let app = &snapshot.observed.app;
-    let superseded = superseded_pods(snapshot) > 0;
+    let superseded = to_be_replaced(snapshot);
     let to_roll = superseded || snapshot.revision(&app.update).is_none();
     if app.deletion != Deletion::No || snapshot.observed.surroundings.namespace_terminating {
         Phase::Deleting
@@ -73,7 +74,13 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
 
 /// A pod is past its deadline and kept.
 fn held(snapshot: &Snapshot<'_>) -> bool {
-    snapshot.draining().any(|p| progress(snapshot, p) == Progress::Held)
+    let mut pods = snapshot.draining().chain(handed_over::all(snapshot));
+    pods.any(|p| progress(snapshot, p) == Progress::Held)
+}
+
+/// Pods of other revisions than the spec asks for are there, those that drain themselves after their DELETE among them.
+fn to_be_replaced(snapshot: &Snapshot<'_>) -> bool {
+    superseded_pods(snapshot) > 0 || handed_over::all(snapshot).any(|p| snapshot.superseded(p))
 }
 
 /// All is as the spec says.
@@ -86,6 +93,7 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
         && snapshot.total() <= app.replicas
         && snapshot.on_going_nodes().next().is_none()
         && others::busy(snapshot).next().is_none()
+        && handed_over::all(snapshot).next().is_none()
 }
 
 /// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,
@@ -112,7 +120,7 @@ fn conditions(
     let pods = if serving == 1 { "pod serves" } else { "pods serve" };
     let (why, busy) = match phase {
         Phase::Serving => (Reason::AsDesired, false),
-        Phase::Rolling if superseded_pods(snapshot) > 0 => (Reason::RollingOut, true),
+        Phase::Rolling if to_be_replaced(snapshot) => (Reason::RollingOut, true),
         Phase::Rolling => (Reason::Scaling, true),
         Phase::Draining if node_drain::is_under_way(snapshot) => (Reason::NodeDraining, true),
         Phase::Draining if draining > 0 => (Reason::Draining, true),
@@ -182,7 +190,7 @@ fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionRe
 }
 
 fn revisions(snapshot: &Snapshot<'_>) -> Vec<RevisionReport> {
-    let pods = snapshot.by_revision();
+    let (pods, handed_over): (_, Vec<_>) = (snapshot.by_revision(), handed_over::all(snapshot).collect());
     let mut revisions: Vec<_> = snapshot.observed.revisions.iter().collect();
     revisions.sort_by_key(|r| (std::cmp::Reverse(r.created), &r.hash));
     let tally =
@@ -193,7 +201,8 @@ fn revisions(snapshot: &Snapshot<'_>) -> Vec<RevisionReport> {
             hash: r.hash.clone(),
             pods: tally(&r.hash, &|_| true),
             serving: tally(&r.hash, &|p| snapshot.serves(p)),
-            draining: tally(&r.hash, &|p| !p.routed),
+            draining: tally(&r.hash, &|p| !p.routed)
+                + count(handed_over.iter().filter(|p| p.revision == r.hash)),
         })
         .collect()
 }

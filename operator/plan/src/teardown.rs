@@ -6,6 +6,7 @@ use crate::action::Action;
 use crate::draft::Draft;
 use crate::drains::{self, linger_is_over};
 use crate::futile;
+use crate::handed_over;
 use crate::observed::{Child, Pod};
 use crate::rollout::{self, unroute};
 use crate::snapshot::Snapshot;
@@ -13,7 +14,8 @@ use crate::upkeep;
 
 /// Every pod drains, then the children go, then the finalizer.
 ///
-/// It never waits for terminating pods (their node may be lost), nor in a terminating namespace (all is being taken there anyway).
+/// Of terminating pods it waits for those that drain themselves, while their node is heard (`handed_over`), and for no others; in a terminating namespace for none
+/// (all is being taken there anyway).
 pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.finalizer {
         return;
@@ -43,7 +45,8 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             draft.act(Action::ScaleDown { revision, from, to: live });
         }
     }
-    if snapshot.live.is_empty() && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
+    let drained = snapshot.live.is_empty() && handed_over::awaited(snapshot).next().is_none();
+    if drained && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
         remove_children(snapshot, draft);
     }
 }

@@ -10,6 +10,7 @@ use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
 use crate::expendable::superseded;
+use crate::handed_over;
 use crate::node_drain;
 use crate::observed::{Backoff, Child, Containers, Deletion, Pod, Readiness, Revision, TemplateVerdict};
 use crate::others::{self, and_more, whole_seconds};
@@ -49,6 +50,7 @@ pub(crate) fn sentence(
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(no_pods(snapshot).filter(|said| !parts.contains(said)));
     parts.extend(drains(snapshot));
+    parts.extend(replaced_once_gone(snapshot));
     let leaving = node_drain::sentences(snapshot);
     if parts.is_empty() && leaving.is_empty() {
         parts.extend(new_pods(snapshot));
@@ -72,6 +74,19 @@ fn drains(snapshot: &Snapshot<'_>) -> Option<String> {
     let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
     let pod = pods.iter().find(held).or(pods.first())?;
     Some(drain(snapshot, pod, &and_more(pods.len() - 1)))
+}
+
+/// Pods that could be made at once, were it not for those that drain themselves.
+fn replaced_once_gone(snapshot: &Snapshot<'_>) -> Option<String> {
+    let app = &snapshot.observed.app;
+    let behind = count(handed_over::in_the_way(snapshot));
+    let here = count(snapshot.routed().filter(|p| !snapshot.superseded(p)));
+    let missing = app.replicas.saturating_sub(here);
+    let waits = app.deletion == Deletion::No && missing > 0 && behind > 0 && snapshot.room() <= 0;
+    let (pods, are) = if missing == 1 { ("pod", "is") } else { ("pods", "are") };
+    waits.then(|| {
+        format!("{missing} {pods} of revision {} {are} made once such pods are gone (rollout.replaceWhen: Drained)", app.update)
+    })
 }
 
 /// The facts first, and what a person can do last.
@@ -114,6 +129,9 @@ fn drain(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
 pub fn way_out(namespace: &str, pod: &Pod) -> Option<String> {
     if pod.node.is_silent() {
         return None;
+    }
+    if pod.terminating {
+        return Some(handed_over::way_out(namespace, pod));
     }
     if waits_in_a_volume(pod) {
         let why = "its container has crashed, and what it accepted may be in its volume";
@@ -172,7 +190,12 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         Progress::MayEnd(_) | Progress::Busy | Progress::Held => {}
     }
     let Some(answer) = snapshot.answer(pod) else {
-        return "not heard yet".to_owned();
+        let what = if pod.terminating {
+            "SIGTERM sent, it drains itself, and is not heard"
+        } else {
+            "not heard yet"
+        };
+        return what.to_owned();
     };
     let count = answer.in_flight;
     let suffix = match state(snapshot, pod) {
@@ -189,7 +212,9 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
                 Some(_) | None => ", but it has not confirmed this drain yet",
             }
         }
-        PodState::Draining if count.total == 0 => {
+        // Its end by itself is waited for, and no zero.
+        PodState::Draining if pod.terminating => ", SIGTERM sent, it drains itself",
+        PodState::Draining if count.total == 0 && snapshot.policy(pod).signal == Signal::None => {
             return format!(
                 "0 in flight, ended once that has held for {} s (quietSeconds)",
                 snapshot.policy(pod).quiet_seconds

@@ -4,7 +4,7 @@
 
 mod model;
 
-use graceful_api::{OnDeadline, Signal};
+use graceful_api::{OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{Deletion, Mark, NodeFate, TemplateVerdict};
 use model::{Behaviour, Deeds, Faults, Ledger, World};
 use proptest::prelude::*;
@@ -27,6 +27,8 @@ enum Event {
     Uncordon(usize),
     SpotNotice(usize, i64),
     OutOfService(usize),
+    /// Somebody shortens the grace of a pod that drains itself.
+    Shorten(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +42,7 @@ struct Run {
     /// The pods' grace is as long as a drain may take, as the operator's own is.
     patient: bool,
     hold_while_busy: bool,
+    replace_when: ReplaceWhen,
     task_seconds: u32,
     faults: Faults,
     events: Vec<(u32, Event)>,
@@ -76,6 +79,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..2).prop_map(Event::Uncordon),
         1 => (0usize..2, 3i64..40).prop_map(|(node, seconds)| Event::SpotNotice(node, seconds)),
         1 => (0usize..2).prop_map(Event::OutOfService),
+        1 => (0usize..4).prop_map(Event::Shorten),
     ]
 }
 
@@ -97,13 +101,14 @@ fn run() -> impl Strategy<Value = Run> {
             }
         },
     );
-    let signal = prop_oneof![3 => Just(Signal::Http), 1 => Just(Signal::Sigterm)];
-    let ways = (any::<bool>(), any::<bool>(), any::<bool>());
+    let signal = prop_oneof![4 => Just(Signal::Http), 2 => Just(Signal::Sigterm), 1 => Just(Signal::None)];
+    let replace_when = prop_oneof![2 => Just(ReplaceWhen::Drained), 1 => Just(ReplaceWhen::Draining)];
+    let ways = (any::<bool>(), any::<bool>(), any::<bool>(), replace_when);
     let shape = (any::<u64>(), 1u32..5, 0u32..3, 0u32..2, signal, ways, 3u32..40);
     (shape, faults, prop::collection::vec((prop_oneof![0u32..4, 0u32..25], event()), 1..12)).prop_map(
         |(shape, faults, events)| {
             let (seed, replicas, surge, unavailable, signal, ways, task_seconds) = shape;
-            let (terminate, patient, hold_while_busy) = ways;
+            let (terminate, patient, hold_while_busy, replace_when) = ways;
             Run {
                 seed,
                 replicas,
@@ -113,8 +118,9 @@ fn run() -> impl Strategy<Value = Run> {
                 terminate,
                 patient,
                 hold_while_busy,
-                // An app that only knows SIGTERM finishes inside its grace period what slips in after the quiet zero.
-                task_seconds: if signal == Signal::Sigterm { 2 } else { task_seconds },
+                replace_when,
+                // An app of which nothing is known finishes inside its grace period what slips in after the quiet zero.
+                task_seconds: if signal == Signal::None { 2 } else { task_seconds },
                 faults,
                 events,
             }
@@ -132,6 +138,7 @@ impl Run {
         world.app.policy.signal = self.signal;
         world.local = self.patient;
         world.app.hold_while_busy = self.hold_while_busy;
+        world.app.replace_when = self.replace_when;
         world.app.policy.deadline_seconds = 20;
         if self.patient {
             world.grace_seconds = 40;
@@ -158,7 +165,13 @@ impl Run {
             Event::Template(n, behaviour) => {
                 // What never answers is never idle: with Hold such a revision stays until a person comes, by design.
                 let unanswering = matches!(behaviour, Behaviour::Silent | Behaviour::ClockEpoch);
-                if unanswering && !(self.terminate && self.signal == Signal::Http) {
+                // One that drains itself needs no answer to go.
+                let goes = match self.signal {
+                    Signal::Http => self.terminate,
+                    Signal::Sigterm => true,
+                    Signal::None => false,
+                };
+                if unanswering && !goes {
                     return;
                 }
                 world.deeds.edits += 1;
@@ -188,6 +201,7 @@ impl Run {
             Event::Cordon(_) | Event::Uncordon(_) => {}
             Event::SpotNotice(node, seconds) => world.spot_notice(*node, *seconds),
             Event::OutOfService(node) => world.out_of_service(*node),
+            Event::Shorten(nth) => world.shorten(*nth, 2),
         }
     }
 }
@@ -322,17 +336,18 @@ fn the_model_can_lose_a_task() {
 #[test]
 fn the_runs_reach_what_they_are_about() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let (mut accepted, mut put_back, mut unbusy, mut cut) = (0, 0, 0, 0);
+    let (mut accepted, mut put_back, mut unbusy, mut cut, mut handed_over) = (0, 0, 0, 0, 0);
     for _ in 0..300 {
         let run = run().new_tree(&mut runner).expect("a run").current();
         let world = run.world();
         accepted += world.ledger.accepted;
         cut += world.ledger.cut;
         put_back += world.transcript.iter().filter(|l| l.contains("→ put ")).count();
+        handed_over += world.transcript.iter().filter(|l| l.contains("SIGTERM begins its own drain")).count();
         unbusy += world.transcript.iter().filter(|l| l.contains("nothing runs in it")).count();
     }
     assert!(
-        accepted > 1000 && put_back > 20 && unbusy > 20 && cut > 0,
-        "{accepted} {put_back} {unbusy} {cut}"
+        accepted > 1000 && put_back > 20 && unbusy > 20 && cut > 0 && handed_over > 50,
+        "{accepted} {put_back} {unbusy} {cut} {handed_over}"
     );
 }

@@ -6,7 +6,7 @@ mod model;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use graceful_api::{OnDeadline, Signal};
+use graceful_api::{OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{Deletion, NodeFate, Observed, Warning};
 use model::{Behaviour, World};
 use serde::Deserialize;
@@ -29,6 +29,7 @@ struct Given {
     max_unavailable: Option<u32>,
     min_ready_seconds: Option<u32>,
     signal: Option<Signal>,
+    replace_when: Option<ReplaceWhen>,
     on_deadline: Option<OnDeadline>,
     deadline_seconds: Option<u32>,
     task_every: Option<u32>,
@@ -56,6 +57,10 @@ enum Step {
     /// The kubelet evicts the pod; its record stays.
     Evict(usize),
     DrainByHand(usize),
+    /// `kubectl delete pod --grace-period`: a pod that drains itself has so many seconds left.
+    Shorten(u32),
+    /// The operator dies and is started again: it has forgotten all.
+    OperatorRestarts,
     /// So many pods may there be, terminating ones too.
     Quota(usize),
     /// So many pods find a node.
@@ -295,6 +300,14 @@ fn take(world: &mut World, step: &Step) -> String {
             world.tick();
             "somebody sends PUT /drain to a serving pod".to_owned()
         }
+        Step::Shorten(seconds) => {
+            world.shorten(0, i64::from(*seconds));
+            format!("kubectl delete pod --grace-period={seconds}")
+        }
+        Step::OperatorRestarts => {
+            world.crash();
+            "the operator restarts".to_owned()
+        }
         Step::NamespaceTerminates => {
             // Its controller ends the pods first, and then all else.
             world.surroundings.namespace_terminating = true;
@@ -347,6 +360,7 @@ impl Given {
             max_unavailable,
             min_ready_seconds,
             signal,
+            replace_when,
             on_deadline,
             deadline_seconds,
             task_every,
@@ -370,6 +384,7 @@ impl Given {
         set(&mut app.max_unavailable, max_unavailable);
         set(&mut app.min_ready_seconds, min_ready_seconds);
         set(&mut app.policy.deadline_seconds, deadline_seconds);
+        app.replace_when = replace_when.unwrap_or(app.replace_when);
         app.policy.signal = signal.unwrap_or(app.policy.signal);
         app.policy.on_deadline = on_deadline.unwrap_or(app.policy.on_deadline);
         set(&mut world.task_every, task_every);

@@ -192,6 +192,9 @@ impl Cluster {
             let (uid, name) = (text(&pod["metadata"]["uid"]), text(&pod["metadata"]["name"]));
             let running = self.processes.lock().unwrap().contains_key(&uid);
             if !alive(&pod) {
+                if self.drains_itself(&pod, &uid) {
+                    continue;
+                }
                 self.end(&uid, &name);
                 self.world.write(|w| w.remove(&key(&pod)));
             } else if !finished(&pod)
@@ -230,7 +233,20 @@ impl Cluster {
         });
     }
 
-    /// What is in flight now is lost: this app does not drain itself, so that only the operator's care counts.
+    /// An app that takes its SIGTERM for a drain goes on until it is done, or its grace is over.
+    fn drains_itself(&self, pod: &Value, uid: &str) -> bool {
+        if pod["metadata"]["labels"]["drains-itself"] != "true" {
+            return false;
+        }
+        let Some(drain) = self.processes.lock().unwrap().get(uid).map(|p| p.drain.clone()) else {
+            return false;
+        };
+        let busy = drain.terminate(Duration::ZERO).in_flight.total() > 0;
+        let ends = pod["metadata"]["deletionTimestamp"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        busy && jiff::Timestamp::now() < ends
+    }
+
+    /// What is in flight now is lost: this one does not drain itself, so that only the operator's care counts.
     fn end(&self, uid: &str, name: &str) {
         let Some(process) = self.processes.lock().unwrap().remove(uid) else { return };
         let lost = u32::try_from(process.drain.status().in_flight.total()).unwrap();

@@ -14,5 +14,6 @@ mod lifecycle;
 mod mess;
 mod one_alone;
 mod scenarios;
+mod sigterm;
 mod tokens;
 mod world;

@@ -197,9 +197,28 @@ impl Objects {
         if !held && key.0 != "pods" {
             return Ok(self.remove(key));
         }
+        // The first DELETE's grace may be any; a later one may only shorten it.
+        let own = match key.0.as_str() {
+            "pods" => object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30),
+            _ => 0,
+        };
+        let asked = options["gracePeriodSeconds"].as_i64();
         self.edit(key, &json!({}), |object| {
-            if object["metadata"]["deletionTimestamp"].is_null() {
-                object["metadata"]["deletionTimestamp"] = json!(now());
+            let meta = &mut object["metadata"];
+            let before = meta["deletionGracePeriodSeconds"].as_i64();
+            let grace = match (before, asked) {
+                (None, asked) => asked.unwrap_or(own),
+                (Some(before), asked) => asked.unwrap_or(before).min(before),
+            };
+            if before != Some(grace) {
+                let end = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+                let since = match (meta["deletionTimestamp"].as_str(), before) {
+                    (Some(at), Some(before)) => end(at) - jiff::SignedDuration::from_secs(before),
+                    _ => end(&now()),
+                };
+                meta["deletionTimestamp"] =
+                    json!((since + jiff::SignedDuration::from_secs(grace)).to_string());
+                meta["deletionGracePeriodSeconds"] = json!(grace);
             }
             Ok(())
         })

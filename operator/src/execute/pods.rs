@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graceful_api::{DrainReason, RevisionHash, marks, names};
+use graceful_api::{DrainReason, RevisionHash, Signal, marks, names};
 use graceful_plan::retire::unroutes_in_time;
 use graceful_plan::{BackoffCause, DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
@@ -30,7 +30,7 @@ pub(super) async fn unroute(
         DeletionCost::Highest => names::DRAINING_DELETION_COST,
         DeletionCost::Lowest => names::RETIRING_DELETION_COST,
     };
-    let annotations = json!({
+    let mut annotations = json!({
         (names::DRAIN_EPOCH): epoch.to_string(),
         (names::DRAIN_REASON): reason.as_str(),
         (names::DRAIN_SINCE): since.to_string(),
@@ -45,17 +45,20 @@ pub(super) async fn unroute(
     if cost == DeletionCost::Lowest {
         return patch(scene, pod, None, &json!({(names::SERVING_LABEL): null}), &annotations).await;
     }
+    let mut labels = json!({(names::SERVING_LABEL): null});
+    if drains_itself(scene, pod) {
+        // No budget protects a pod after its DELETE; an autoscaler that would take its node goes by these alone.
+        busy_marks(scene, pod, true, &mut labels, &mut annotations);
+    }
     match bridge::begin(scene, pod, &version).await? {
-        Ok(version) => {
-            patch(scene, pod, Some(&version), &json!({(names::SERVING_LABEL): null}), &annotations).await
-        }
+        Ok(version) => patch(scene, pod, Some(&version), &labels, &annotations).await,
         Err(undone) => Ok(undone),
     }
 }
 
 /// Back to serving: the pod first, its app after (`DELETE /drain` is a conversation). A pod that takes no new work yet answers 503 for moments.
 pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) -> Result<Outcome, Error> {
-    let annotations = json!({
+    let mut annotations = json!({
         (names::DRAIN_EPOCH): epoch.to_string(),
         (names::DRAIN_REASON): null,
         (names::DRAIN_SINCE): null,
@@ -70,8 +73,12 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
     }
     // Labelled though it drains, or without the label though it does not: neither is our doing.
     let others = scene.seen.pod(&pod.uid).is_some_and(|p| p.routed == p.drain.is_some());
-    let label = json!({(names::SERVING_LABEL): names::SERVING});
-    let outcome = patch(scene, pod, Some(&version), &label, &annotations).await?;
+    let mut labels = json!({(names::SERVING_LABEL): names::SERVING});
+    // With HoldWhileBusy they are kept in step by themselves.
+    if drains_itself(scene, pod) && !scene.seen.observed.app.hold_while_busy {
+        busy_marks(scene, pod, false, &mut labels, &mut annotations);
+    }
+    let outcome = patch(scene, pod, Some(&version), &labels, &annotations).await?;
     if outcome == Outcome::Done && others && scene.writes.is_contested(&pod.uid) {
         let message = format!(
             "somebody else writes the label {} or the drain annotations of pod {}, and they were put right time and again: find out who, and have it leave \
@@ -83,6 +90,20 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
         return Ok(Outcome::Refused(message));
     }
     Ok(outcome)
+}
+
+fn drains_itself(scene: &Scene<'_>, pod: &PodRef) -> bool {
+    let policy = revision_of(scene, pod).and_then(|revision| scene.seen.policy(&revision));
+    policy.is_some_and(|policy| policy.signal == Signal::Sigterm)
+}
+
+/// Adds what says to autoscalers that the pod is busy, or takes it away again.
+fn busy_marks(scene: &Scene<'_>, pod: &PodRef, busy: bool, labels: &mut Value, annotations: &mut Value) {
+    let Some(ours) = scene.seen.autoscaler_annotations.get(&pod.uid) else { return };
+    labels[marks::BUSY_LABEL] = json!(busy.then_some(marks::BUSY));
+    for (key, value) in marks::annotations(ours, busy) {
+        annotations[key] = if busy { value } else { Value::Null };
+    }
 }
 
 /// Whether a pod that drains for its node, which is said to stay now, was drained rightly: the watch may be late, and would send clients to a node that dies.

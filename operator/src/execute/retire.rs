@@ -111,7 +111,10 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             return if error.backoff().is_some() { Ok(Outcome::Refused(why)) } else { Err(error) };
         }
     }
-    scene.sources.probes.stop_asking(&AppRef::from_obj(scene.object), &pod.uid);
+    // One that drains itself is asked until it is gone.
+    if !matches!(proof, Proof::HandedOver { .. }) {
+        scene.sources.probes.stop_asking(&AppRef::from_obj(scene.object), &pod.uid);
+    }
     if scale_to == replicas {
         return Ok(Outcome::Done);
     }

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use graceful_api::marks::AutoscalerAnnotation;
 use graceful_api::{
-    Disruption, DrainReason, FieldError, GracefulApp, Policy, RevisionHash, Validated, names,
+    Disruption, DrainReason, FieldError, GracefulApp, Policy, ReplaceWhen, RevisionHash, Signal, Validated,
+    names,
 };
 use graceful_plan::{
     Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodUid,
@@ -200,14 +201,14 @@ pub(crate) async fn observe(
     }
     let strangers = view.pods.iter().filter(|p| owner(p, &ours).is_none());
     let strangers = strangers.map(|p| pods::parse(p, None, |n| sources.stores.nodes.of(n), now)).collect();
+    let drain_themselves = observed.revisions.iter().any(|r| r.policy.signal == Signal::Sigterm);
+    let marks = observed.app.hold_while_busy || drain_themselves;
     Ok(Ok(Observation {
         app: valid,
         wanted,
         targets,
         versions: of_each(&pods, |p| Some(p.resource_version().unwrap_or_default())),
-        autoscaler_annotations: of_each(&pods, |p| {
-            observed.app.hold_while_busy.then(|| pods::autoscaler_annotations(p))
-        }),
+        autoscaler_annotations: of_each(&pods, |p| marks.then(|| pods::autoscaler_annotations(p))),
         local_services: local_services(&view, &pods),
         lingering: of_each(&pods, |p| {
             Some(p.annotations().get(names::LINGERING)?.split(',').map(str::to_owned).collect())
@@ -442,6 +443,7 @@ fn resolved(
             min_ready_seconds: valid.min_ready_seconds,
             progress_deadline_seconds: valid.progress_deadline_seconds,
             surge_timeout_seconds: valid.surge_timeout_seconds,
+            replace_when: valid.replace_when,
             paused: valid.paused,
             revision_history_limit: valid.revision_history_limit,
             hold_while_busy: valid.disruption == Disruption::HoldWhileBusy,
@@ -460,6 +462,7 @@ fn resolved(
             min_ready_seconds: 0,
             progress_deadline_seconds: u32::MAX,
             surge_timeout_seconds: u32::MAX,
+            replace_when: ReplaceWhen::Drained,
             paused: false,
             revision_history_limit: 0,
             hold_while_busy: false,

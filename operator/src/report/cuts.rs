@@ -11,7 +11,7 @@
 //! # Caveats
 //! Not counted: a pod whose DELETE had its effect and that was gone before the operator that sent it, and crashed, has a successor; and one that was
 //! counted by an operator that crashed before it wrote status and was gone by then. A pod that somebody else deletes in the moment in which it
-//! is cut counts as cut.
+//! is cut counts as cut. A queue worker that exits by itself in the very second in which its grace is over counts as killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -34,8 +34,35 @@ pub(super) struct Cuts {
     lately: BTreeMap<PodUid, Instant>,
     /// Tried in the last plan: name, and count where it is known.
     tried: BTreeMap<PodUid, (String, Option<u64>)>,
-    /// Ended without a count, with a grace period to finish whatever it was at: name, and when that is over.
-    with_grace: BTreeMap<PodUid, (String, Option<Timestamp>)>,
+    /// Ended while something may have been at work in them, with a grace period to finish it.
+    with_grace: BTreeMap<PodUid, Finishing>,
+}
+
+/// A pod that finishes what it is at, in its grace period.
+#[derive(Clone, Debug)]
+struct Finishing {
+    name: String,
+    /// When it is killed at the latest, and how many seconds its grace is; none until it is seen terminating.
+    killed: Option<(Timestamp, i64)>,
+    /// What it had in flight by its last answer.
+    tasks: Option<u64>,
+}
+
+impl Finishing {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), killed: None, tasks: None }
+    }
+
+    /// Its deletion as it is seen now. The API server reckons a grace that somebody shortens from the deletion on, and the kubelet from when it hears of it.
+    fn sees(&mut self, pod: &Pod, now: Timestamp) {
+        let Some(ends) = pod.grace_ends else { return };
+        let grace = pod.ends_since.map_or(0, |since| ends.duration_since(since).as_secs());
+        if self.killed.is_none_or(|(_, known)| known != grace) {
+            let left = SignedDuration::from_secs(grace);
+            let shortened = self.killed.is_some().then(|| now.checked_add(left).unwrap_or(ends));
+            self.killed = Some((shortened.unwrap_or(ends), grace));
+        }
+    }
 }
 
 impl Cuts {
@@ -47,11 +74,13 @@ impl Cuts {
         self.ending.iter()
     }
 
-    /// Counts what this view shows for the first time, and remembers what is tried on it.
+    /// Counts what this view shows for the first time, and remembers what is tried on it. `handed_over` are the pods that drain themselves after their DELETE, with
+    /// what each had in flight by its last answer.
     pub(crate) fn count(
         &mut self,
         status: Option<&GracefulAppStatus>,
         pods: &[Pod],
+        handed_over: &BTreeMap<PodUid, Option<u64>>,
         tried: &[Action],
         now: Timestamp,
     ) -> Vec<Happening> {
@@ -65,7 +94,7 @@ impl Cuts {
         found.retain(|uid, _| !there(uid)); // gone already
         let marked = pods.iter().filter(|p| p.terminating);
         found.extend(marked.filter_map(|p| Some((p.uid.clone(), (p.name.clone(), p.cut?.tasks)))));
-        found.extend(self.killed(pods, now));
+        found.extend(self.killed(pods, handed_over, now));
         let mut happened = Vec::new();
         for (uid, (name, tasks)) in found {
             let known = self.lately.insert(uid.clone(), Instant::now()).is_some();
@@ -85,26 +114,40 @@ impl Cuts {
         self.lately.retain(|_, at| at.elapsed() < REMEMBERED_FOR);
         self.tried = tried.iter().filter_map(cut).collect();
         for action in tried {
-            if let Action::Retire { pod, proof: Proof::NeverWorked { .. }, .. } = action {
-                self.with_grace.entry(pod.uid.clone()).or_insert_with(|| (pod.name.clone(), None));
+            if let Action::Retire {
+                pod, proof: Proof::NeverWorked { .. } | Proof::HandedOver { .. }, ..
+            } = action
+            {
+                self.with_grace.entry(pod.uid.clone()).or_insert_with(|| Finishing::new(&pod.name));
             }
         }
         happened
     }
 
-    /// Pods of a revision that never worked are asked nothing. One that was there until its grace period was over was killed, whatever it was at; one that
-    /// went before has finished.
-    fn killed(&mut self, pods: &[Pod], now: Timestamp) -> Vec<(PodUid, (String, Option<u64>))> {
+    /// Pods that were ended while something may have been at work in them. One that was there until its grace period was over was killed, at what it had by its last
+    /// answer, if that was anything; one that went before has finished.
+    fn killed(
+        &mut self,
+        pods: &[Pod],
+        handed_over: &BTreeMap<PodUid, Option<u64>>,
+        now: Timestamp,
+    ) -> Vec<(PodUid, (String, Option<u64>))> {
         let mut killed = Vec::new();
-        self.with_grace.retain(|uid, (name, over)| match pods.iter().find(|p| p.uid == *uid) {
+        // Those that a former leader has handed over as well.
+        for pod in pods.iter().filter(|p| handed_over.contains_key(&p.uid)) {
+            self.with_grace.entry(pod.uid.clone()).or_insert_with(|| Finishing::new(&pod.name));
+        }
+        self.with_grace.retain(|uid, its| match pods.iter().find(|p| p.uid == *uid) {
             Some(pod) if pod.terminating => {
-                *over = pod.grace_ends;
+                its.sees(pod, now);
+                its.tasks = handed_over.get(uid).copied().flatten().or(its.tasks);
                 true
             }
             Some(_) => false, // it was not ended
             None => {
-                if over.is_some_and(|over| over.duration_since(now) <= WATCH_LAG) {
-                    killed.push((uid.clone(), (name.clone(), None)));
+                let over = its.killed.is_some_and(|(at, _)| at.duration_since(now) <= WATCH_LAG);
+                if over && its.tasks != Some(0) {
+                    killed.push((uid.clone(), (its.name.clone(), its.tasks)));
                 }
                 false
             }
@@ -173,7 +216,7 @@ mod tests {
     fn a_cut_counts_once_whether_or_not_its_answer_came() {
         let mut cuts = Cuts::default();
         let mut look = |pods: &[Pod], tried: &[Action]| {
-            let told = cuts.count(None, pods, tried, Timestamp::UNIX_EPOCH).len();
+            let told = cuts.count(None, pods, &BTreeMap::new(), tried, Timestamp::UNIX_EPOCH).len();
             (cuts.total().pods, cuts.total().tasks, told)
         };
         assert_eq!(look(&[pod("a", false, None)], &[tried("a", 3)]), (0, 0, 0), "nothing is known yet");
@@ -206,7 +249,7 @@ mod tests {
         let ending = |uid: &str| Pod { grace_ends: Some(at(120)), ..pod(uid, true, None) };
         let mut cuts = Cuts::default();
         let mut look = |pods: &[Pod], tried: &[Action], now: i64| {
-            let told = cuts.count(None, pods, tried, at(now)).len();
+            let told = cuts.count(None, pods, &BTreeMap::new(), tried, at(now)).len();
             (cuts.total().pods, cuts.total().tasks, told)
         };
         look(&[pod("a", false, None), pod("b", false, None)], &[ended("a"), ended("b")], 0);
@@ -216,10 +259,40 @@ mod tests {
         assert_eq!(look(&[], &[], 122), (1, 0, 0));
     }
 
+    /// A queue worker has what is left of its grace, by whichever leader it was handed over; one that exits by itself is not cut, whatever it said last.
+    #[test]
+    fn a_queue_worker_that_is_killed_is_cut_with_its_last_count() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let ending = |uid: &str, grace| Pod {
+            ends_since: Some(at(0)),
+            grace_ends: Some(at(grace)),
+            ..pod(uid, true, None)
+        };
+        let mut cuts = Cuts::default();
+        let mut look = |pods: &[Pod], counts: &[(&str, Option<u64>)], now: i64| {
+            let counts = counts.iter().map(|(uid, n)| (PodUid::from(*uid), *n)).collect();
+            let told = cuts.count(None, pods, &counts, &[], at(now)).len();
+            (cuts.total().pods, cuts.total().tasks, told)
+        };
+        let all = [ending("exits", 100), ending("killed", 100), ending("idle", 100)];
+        look(&all, &[("exits", Some(2)), ("killed", Some(3)), ("idle", Some(0))], 10);
+        let left = [ending("killed", 100), ending("idle", 100)];
+        assert_eq!(look(&left, &[("killed", None), ("idle", Some(0))], 50), (0, 0, 0), "it has exited");
+        assert_eq!(look(&[], &[], 100), (1, 3, 1), "with its last known count; the idle one loses nothing");
+        // Somebody shortens the grace an hour later: it is reckoned from the deletion, and lasts from now.
+        let long = |grace| ending("long", grace);
+        look(&[long(604_800)], &[("long", Some(4))], 3600);
+        look(&[long(30)], &[("long", Some(4))], 3610);
+        assert_eq!(look(&[], &[], 3620), (1, 3, 0), "it has finished within them");
+        look(&[ending("last", 604_800)], &[("last", Some(5))], 3630);
+        look(&[ending("last", 30)], &[("last", Some(5))], 3640);
+        assert_eq!(look(&[], &[], 3670), (2, 8, 1));
+    }
+
     #[test]
     fn a_successor_counts_what_still_ends_and_is_not_in_status() {
         let mut before = Cuts::default();
-        before.count(None, &[pod("a", true, Some(3))], &[], Timestamp::UNIX_EPOCH);
+        before.count(None, &[pod("a", true, Some(3))], &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
         let status = GracefulAppStatus {
             cut: before.total(),
             cut_ending: before.ending().map(|uid| uid.0.clone()).collect(),
@@ -228,9 +301,9 @@ mod tests {
         assert_eq!(status.cut_ending, ["a"]);
         let mut after = Cuts::default();
         let ending = [pod("a", true, Some(3)), pod("b", true, Some(2))];
-        let happened = after.count(Some(&status), &ending, &[], Timestamp::UNIX_EPOCH);
+        let happened = after.count(Some(&status), &ending, &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
         assert_eq!((after.total().pods, after.total().tasks, happened.len()), (2, 5, 1));
-        after.count(Some(&status), &[], &[], Timestamp::UNIX_EPOCH);
+        after.count(Some(&status), &[], &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
         assert_eq!(after.ending().count(), 0, "status does not grow with the years");
     }
 }

@@ -7,12 +7,13 @@ mod others;
 mod recorder;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::conditions::Reason;
 use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, Phase, names};
-use graceful_plan::{Action, Deletion, Report};
+use graceful_plan::{Action, Deletion, Observed, PodUid, Report, is_handed_over};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -85,8 +86,9 @@ pub(crate) async fn report(
 ) -> Result<Option<Duration>, Error> {
     let app_ref = AppRef::from_obj(app);
     reported.invalid = None; // the same mistake once more is a new one
+    let (pods, now) = (&seen.observed.pods, reporter.clock.now());
     let mut happened =
-        reported.cuts.count(app.status.as_ref(), &seen.observed.pods, tried, reporter.clock.now());
+        reported.cuts.count(app.status.as_ref(), pods, &handed_over(&seen.observed), tried, now);
     if !happened.is_empty() {
         reported.written = None; // the one figure that cannot be observed again is written at once
     }
@@ -189,6 +191,13 @@ async fn write(
 /// Nothing of ours holds the app any more.
 fn gone(seen: &Observation) -> bool {
     seen.observed.app.deletion != Deletion::No && !seen.observed.app.finalizer
+}
+
+/// The pods that drain themselves after their DELETE, with what each had in flight by its last answer.
+fn handed_over(observed: &Observed) -> BTreeMap<PodUid, Option<u64>> {
+    let count = |uid| Some(observed.contacts.get(uid)?.answer.as_ref()?.in_flight.total);
+    let pods = observed.pods.iter().filter(|p| is_handed_over(observed, p));
+    pods.map(|p| (p.uid.clone(), count(&p.uid))).collect()
 }
 
 fn serving_in_flight(seen: &Observation) -> u64 {

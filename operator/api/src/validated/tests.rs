@@ -73,9 +73,9 @@ fn the_samples_are_valid() {
 fn the_signal_follows_the_format() {
     let mut spec = with("/inFlight", json!({"format": "JsonPointer", "jsonPointer": "/task_lenth"}));
     let signal = |spec: &Value| Validated::try_from(&app(spec)).unwrap().policy.drain.signal;
+    assert_eq!(signal(&spec), Signal::None, "nothing is known of the app");
+    spec["drain"] = json!({"signal": "Sigterm"});
     assert_eq!(signal(&spec), Signal::Sigterm);
-    spec["drain"] = json!({"signal": "None"});
-    assert_eq!(signal(&spec), Signal::None);
     assert_eq!(signal(&minimal()), Signal::Http);
 }
 

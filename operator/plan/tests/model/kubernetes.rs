@@ -53,6 +53,10 @@ pub(crate) struct Pod {
     pub(crate) version: u64,
     pub(crate) deleted_at: Option<Timestamp>,
     pub(crate) gone_at: Option<Timestamp>,
+    /// It was handed over to its own drain, and is killed then at the latest.
+    pub(crate) killed_at: Option<Timestamp>,
+    /// Somebody has shortened that.
+    pub(crate) shortened: bool,
     pub(crate) routed: bool,
     /// It was Ready with the label once: clients may have it in their tables.
     pub(crate) was_routed: bool,
@@ -111,7 +115,7 @@ impl Pod {
             drain: self.drain,
             cut: self.cut.map(|tasks| CutMark { tasks: Some(tasks) }),
             ends_since: self.deleted_at,
-            grace_ends: self.gone_at,
+            grace_ends: self.killed_at.or(self.gone_at),
             readiness: self.readiness,
             containers: self.containers,
             node: Node {
@@ -249,6 +253,8 @@ impl World {
             version: 1,
             deleted_at: None,
             gone_at: None,
+            killed_at: None,
+            shortened: false,
             routed: true,
             was_routed: false,
             bridged: false,
@@ -273,6 +279,19 @@ impl World {
         if let Some(i) = live.get(nth % live.len().max(1)) {
             self.deeds.exits += 1;
             self.end(*i, false);
+        }
+    }
+
+    /// Somebody shortens the grace of a pod that drains itself.
+    pub(crate) fn shorten(&mut self, nth: usize, seconds: i64) {
+        let until = self.now + SignedDuration::from_secs(seconds);
+        let mut draining: Vec<_> = self.pods.iter_mut().filter(|p| p.killed_at.is_some()).collect();
+        let count = draining.len().max(1);
+        if let Some(pod) = draining.get_mut(nth % count) {
+            pod.killed_at = pod.killed_at.min(Some(until));
+            pod.shortened = true;
+            pod.version += 1;
+            self.deeds.exits += 1;
         }
     }
 
@@ -315,8 +334,13 @@ impl World {
         self.nodes[node] = NodeFate::Stays;
     }
 
-    /// Somebody has shut a node down, and says so. What ran there is lost; its pods are still listed.
+    /// Somebody has shut a node down, and says so. What ran there is lost; its pods are still listed, but for those that were ending.
     pub(crate) fn out_of_service(&mut self, node: usize) {
+        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.killed_at.is_some()) {
+            let had = pod.process.take().map_or(0, |p| p.tasks.len());
+            pod.gone_at = Some(self.now);
+            self.ledger.unpromised += u32::try_from(had).expect("few");
+        }
         for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.is_counted()) {
             let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
             self.ledger.unpromised += u32::try_from(had).expect("few");

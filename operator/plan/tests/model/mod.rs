@@ -7,7 +7,7 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
+use graceful_api::{DrainPolicy, OnDeadline, ReplaceWhen, RevisionHash, Signal};
 use graceful_plan::{
     Absences, Answer, App, Backoff, Brake, Conversation, Deletion, Dialogue, Lags, NodeFate, PodUid,
     Rejections, Surroundings,
@@ -184,6 +184,7 @@ impl World {
             min_ready_seconds: 0,
             progress_deadline_seconds: 15,
             surge_timeout_seconds: 120,
+            replace_when: ReplaceWhen::Drained,
             paused: false,
             revision_history_limit: 2,
             hold_while_busy: false,

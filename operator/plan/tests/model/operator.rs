@@ -1,11 +1,11 @@
 //! The operator of the model: the same loop as the real one, with a crash possible between any two calls.
 
-use graceful_api::RevisionHash;
+use graceful_api::{RevisionHash, Signal};
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Absences, Action, Answer, Backoff, BackoffCause, Brake, Child, Containers, Conversation, DeletionCost,
-    DrainMark, Lags, Mark, NodeFate, Observed, Plan, PodRef, PodUid, Proof, Reading, Rejections, Request,
-    TemplateVerdict, plan,
+    Absences, Action, Answer, Backoff, BackoffCause, Brake, Child, Containers, Conversation, Deletion,
+    DeletionCost, DrainMark, Lags, Mark, NodeFate, Observed, Plan, PodRef, PodUid, Proof, Reading,
+    Rejections, Request, TemplateVerdict, plan,
 };
 
 use super::World;
@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.patches.clear();
         self.dialogues.clear();
         self.conversations.clear();
@@ -195,7 +195,12 @@ impl World {
                 _ => 0,
             })
             .sum();
-        let live = seen.pods.iter().filter(|p| p.is_counted()).filter(lasts).count();
+        // One that drains itself after its DELETE counts until it is gone.
+        let drains_itself = |p: &graceful_plan::Pod| {
+            let there = self.pods.iter().any(|it| it.uid == p.uid && it.killed_at.is_some());
+            p.terminating && there && app.replace_when == graceful_api::ReplaceWhen::Drained
+        };
+        let live = seen.pods.iter().filter(|p| p.is_counted() || drains_itself(p)).filter(lasts).count();
         let ceiling = (app.replicas + app.max_surge) as usize;
         if made > 0 && live + made as usize > ceiling {
             self.violate(&format!("P3: {made} pods made beside {live} with a ceiling of {ceiling}"));
@@ -205,7 +210,14 @@ impl World {
     fn execute(&mut self, view: &Snapshot, action: Action) -> Result<(), Undone> {
         match action {
             Action::AddFinalizer => self.app.finalizer = true,
-            Action::ReleaseFinalizer => self.exists = false,
+            Action::ReleaseFinalizer => {
+                let drains = self.pods.iter().any(|p| p.killed_at.is_some());
+                if drains && !self.surroundings.namespace_terminating && self.app.deletion == Deletion::Drain
+                {
+                    self.violate("the finalizer lets go of a pod that still drains itself");
+                }
+                self.exists = false;
+            }
             Action::SyncService => self.surroundings.service = Child::AsWanted,
             Action::SyncBudget => self.surroundings.budget = Child::AsWanted,
             Action::DryRunTemplate { .. } => self.dry_run(),
@@ -260,7 +272,7 @@ impl World {
                     DeletionCost::Highest => self.precondition(view, &pod)?,
                     DeletionCost::Lowest => self.pods.iter().position(|p| p.uid == pod.uid).ok_or(Stopped)?,
                 };
-                let local = self.local;
+                let (local, signal) = (self.local, self.policy_of(i).signal);
                 let found = &mut self.pods[i];
                 // A crash in between leaves the slices of a pod that serves; its annotation was there before them.
                 found.bridged = local;
@@ -271,6 +283,9 @@ impl World {
                 }
                 let found = &mut self.pods[i];
                 found.routed = false;
+                if signal == Signal::Sigterm && cost == DeletionCost::Highest {
+                    found.mark = Mark::Busy;
+                }
                 found.cost = if cost == DeletionCost::Highest { i32::MAX } else { i32::MIN };
                 found.epoch = Some(epoch);
                 found.drain = Some(DrainMark { reason, since });
@@ -295,6 +310,9 @@ impl World {
             Action::PutBack { pod, epoch } => {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
+                if self.pods[i].terminating() {
+                    self.violate("a pod is put back after its DELETE");
+                }
                 let found = &mut self.pods[i];
                 found.routed = true;
                 found.cost = 0;
@@ -307,6 +325,9 @@ impl World {
                 self.retire(&pod, &revision, replicas, proof, &as_well)?;
             }
             Action::DeleteRevision { revision } => {
+                if self.pods.iter().any(|p| p.revision == revision && p.killed_at.is_some()) {
+                    self.violate("a Deployment is deleted under a pod that drains itself");
+                }
                 self.deployments.remove(&revision);
             }
         }
@@ -404,7 +425,10 @@ impl World {
             self.ledger.cut += u32::try_from(waiting).expect("few");
         }
         let lost = self.ledger.lost;
-        self.end_within(i, true, grace_seconds.map_or(self.grace_seconds, i64::from));
+        match proof {
+            Proof::HandedOver { grace_seconds, .. } => self.hand_over(i, grace_seconds),
+            _ => self.end_within(i, true, grace_seconds.map_or(self.grace_seconds, i64::from)),
+        }
         if grace_seconds.is_some() && self.app.policy.on_deadline == graceful_api::OnDeadline::Terminate {
             // Such a grace is the deadline, and the user chose that it ends what is not done by then.
             self.ledger.cut += self.ledger.lost - lost;
@@ -464,6 +488,13 @@ impl World {
             Proof::Untold { grace_seconds, .. } if grace_seconds < self.app.policy.deadline_seconds => {
                 Some("it has less than its deadline for what slips in")
             }
+            Proof::HandedOver { .. } if !pod.volume.is_empty() => Some("what waits in its volume has nobody"),
+            Proof::HandedOver { grace_seconds, .. } if grace_seconds < self.app.policy.deadline_seconds => {
+                Some("it has less than its deadline for its own drain")
+            }
+            Proof::HandedOver { .. } if self.policy_of(i).signal != Signal::Sigterm => {
+                Some("it does not drain itself on SIGTERM")
+            }
             Proof::NotRunning if pod.busy() => Some("it is busy"),
             // Its kubelet may start it after the DELETE, and where no other endpoint is left clients are sent to it.
             Proof::NotRunning | Proof::NeverWorked { .. }
@@ -493,7 +524,9 @@ impl World {
         let conversations: Vec<_> = self.conversations.iter().map(|(u, c)| (u.clone(), *c)).collect();
         for (uid, conversation) in conversations {
             let lost = self.random.chance(self.faults.lose);
-            let Some(i) = self.pods.iter().position(|p| p.uid == uid && !p.terminating()) else {
+            let Some(i) =
+                self.pods.iter().position(|p| p.uid == uid && (!p.terminating() || p.killed_at.is_some()))
+            else {
                 // What a terminating pod said last is remembered for as long as it is there.
                 if !self.pods.iter().any(|p| p.uid == uid) {
                     self.dialogues.remove(&uid);
@@ -549,8 +582,7 @@ impl World {
     }
 
     fn graceful(&self, i: usize) -> bool {
-        let policy = self.deployments.get(&self.pods[i].revision).map_or(self.app.policy, |d| d.policy);
-        policy.signal == graceful_api::Signal::Http
+        self.policy_of(i).signal == Signal::Http
     }
 
     fn heard(&mut self, i: usize, uid: &PodUid, request: Request) {
@@ -619,7 +651,9 @@ fn words(action: &Action) -> String {
                 Proof::Untold { epoch, grace_seconds } => {
                     format!("quiet in epoch {epoch}, since it refuses to be told, grace {grace_seconds} s")
                 }
-                Proof::HandedOver { epoch } => format!("its own drain takes over from epoch {epoch}"),
+                Proof::HandedOver { epoch, grace_seconds } => {
+                    format!("SIGTERM begins its own drain, epoch {epoch}, grace {grace_seconds} s")
+                }
                 Proof::Cut { epoch, tasks } => match tasks {
                     Some(n) => format!("cut with {n} in flight, epoch {epoch}"),
                     None => format!("cut unheard, epoch {epoch}"),

@@ -1,6 +1,6 @@
 //! What runs in a pod: it accepts tasks, finishes them, and speaks the drain protocol, or fails to.
 
-use graceful_api::RevisionHash;
+use graceful_api::{DrainPolicy, OnDeadline, RevisionHash, Signal};
 use graceful_plan::{Answer, Containers, Epoch, InFlight, NodeFate, Protocol, Readiness};
 use jiff::{SignedDuration, Timestamp};
 
@@ -232,10 +232,13 @@ impl World {
             && (self.elapsed() + i64::try_from(i).expect("few")) % i64::from(self.task_every) == 0;
         let straggles = self.random.chance(200);
         let behaviour = self.behaviour(&self.pods[i].revision);
+        let worker = self.policy_of(i).signal == Signal::Sigterm;
         let ends = now + SignedDuration::from_secs(i64::from(self.task_seconds));
         let pod = &mut self.pods[i];
         let pulls = behaviour == Behaviour::PullsUnready && pod.containers == Containers::Running;
         let ready = matches!(pod.readiness, Readiness::Ready(_));
+        // A queue worker takes work for as long as it runs, whoever is routed to it.
+        let pulls = pulls || (worker && ready);
         pod.was_routed |= ready && pod.routed;
         // Nobody has ever heard of one that was unrouted before it was Ready.
         let routed = pulls || (ready && (pod.routed || (straggles && pod.was_routed)));
@@ -260,6 +263,31 @@ impl World {
             process.last_busy = now;
             self.ledger.accepted += 1;
         }
+        self.drain_itself(i);
+    }
+
+    /// A pod that was handed over to its own drain exits when it is done, and is killed when its grace is over.
+    fn drain_itself(&mut self, i: usize) {
+        let now = self.now;
+        let cut = self.policy_of(i).on_deadline == OnDeadline::Terminate;
+        let pod = &mut self.pods[i];
+        let Some(killed_at) = pod.killed_at else { return };
+        let left = pod.process.as_ref().map_or(0, |p| p.tasks.len());
+        if left > 0 && now < killed_at {
+            return;
+        }
+        let left = u32::try_from(left).expect("few");
+        match (pod.shortened, cut) {
+            (true, _) => self.ledger.unpromised += left,
+            (false, true) => self.ledger.cut += left,
+            (false, false) => self.ledger.lost += left,
+        }
+        pod.process = None;
+        pod.gone_at = Some(now);
+    }
+
+    pub(super) fn policy_of(&self, i: usize) -> DrainPolicy {
+        self.deployments.get(&self.pods[i].revision).map_or(self.app.policy, |d| d.policy)
     }
 
     /// A pod's SIGTERM: it drains itself, and what is not finished when the grace period ends is lost. `promised` says whose fault that is.
@@ -287,6 +315,17 @@ impl World {
         } else {
             self.ledger.unpromised += lost;
         }
+    }
+
+    /// Its SIGTERM begins a drain of its own, within a grace of the DELETE's own.
+    pub(super) fn hand_over(&mut self, i: usize, grace_seconds: u32) {
+        let now = self.now;
+        let pod = &mut self.pods[i];
+        pod.deleted_at = Some(now);
+        pod.killed_at = Some(now + SignedDuration::from_secs(i64::from(grace_seconds)));
+        pod.version += 1;
+        let waiting = std::mem::take(&mut pod.volume).len();
+        self.ledger.lost += u32::try_from(waiting).expect("few");
     }
 
     pub(crate) fn behaviour(&self, revision: &RevisionHash) -> Behaviour {

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use graceful_api::{DrainPolicy, DrainReason, OnDeadline, Signal};
+use graceful_api::{DrainPolicy, DrainReason, OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{
     Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Mark, Node, Readiness, Revision,
     Surroundings, plan,
@@ -96,6 +96,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
             min_ready_seconds: 0,
             progress_deadline_seconds: 600,
             surge_timeout_seconds: 120,
+            replace_when: ReplaceWhen::Drained,
             paused: false,
             revision_history_limit: 2,
             hold_while_busy: false,

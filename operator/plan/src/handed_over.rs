@@ -1,0 +1,77 @@
+//! Signal Sigterm: pods that were deleted after their linger and drain themselves until they exit, as queue workers do.
+//!
+//! # Guarantees
+//! Known by what is on the pod (terminating, our drain annotations, its revision's policy), so that a restarted operator knows them too. A pod that somebody else
+//! deleted while it served carries none of ours, and is none of them. Such a pod is shown with its count, asked like any that drains, and counts
+//! towards replicas + maxSurge (P3, but for `rollout.replaceWhen: Draining`), until it is gone. There is no way back: none of them is put back.
+//!
+//! # Caveats
+//! Of one whose node is silent or goes down nobody knows whether it still runs: it is shown, and nothing waits for it.
+
+use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, Signal};
+use jiff::SignedDuration;
+
+use crate::drains::deadline;
+use crate::observed::{Containers, DrainMark, NodeFate, Observed, Pod, Readiness};
+use crate::others::whole_seconds;
+use crate::snapshot::Snapshot;
+
+/// What the command of [`way_out`] leaves a pod that is past its deadline.
+const SHORT_GRACE_SECONDS: u32 = 30;
+
+/// All of them, in the order of their names.
+pub(crate) fn all<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+    snapshot.terminating.iter().copied().filter(|p| is_handed_over(snapshot.observed, p))
+}
+
+/// Those that run, as far as is known.
+pub(crate) fn awaited<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+    all(snapshot).filter(|p| !p.node.is_silent() && p.node.fate != NodeFate::ShutDown)
+}
+
+/// Those that stand in the way of a new pod. One whose node dies soon is as good as gone there, like any pod.
+pub(crate) fn in_the_way<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+    let counts = snapshot.observed.app.replace_when == ReplaceWhen::Drained;
+    awaited(snapshot).filter(move |p| counts && p.node.fate != NodeFate::Dying)
+}
+
+/// Whether a pod of this view is one that drains itself after its DELETE. A spare that its ReplicaSet takes back is none, nor is a pod of a revision that never worked: it must
+/// not block its own fix, and was marked as the first to go.
+pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
+    let revision = observed.revisions.iter().find(|r| r.hash == pod.revision);
+    let policy = revision.map_or(observed.app.policy, |r| r.policy);
+    let proven = revision.is_none_or(|r| r.proven);
+    let never_worked = !proven && pod.cheapest && pod.readiness == Readiness::Never;
+    // One that had begun to work was ended by a DELETE of ours.
+    let taken_back = |mark: DrainMark| mark.reason == DrainReason::Spare && !has_our_grace(pod, policy);
+    pod.terminating
+        && !pod.routed
+        && pod.drain.is_some_and(|mark| !taken_back(mark))
+        && pod.containers != Containers::Finished
+        && policy.signal == Signal::Sigterm
+        && !never_worked
+}
+
+fn has_our_grace(pod: &Pod, policy: DrainPolicy) -> bool {
+    let ours = i64::from(policy.patience_seconds());
+    pod.grace_ends.zip(pod.ends_since).is_some_and(|(end, since)| end.duration_since(since).as_secs() == ours)
+}
+
+/// It is past its deadline, and has longer than that to finish. (With `onDeadline: Terminate` its grace ends a linger later than its deadline.)
+pub(crate) fn is_held(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let policy = snapshot.policy(pod);
+    let Some(deadline) = pod.drain.map(|mark| deadline(mark, policy)) else { return false };
+    let linger = SignedDuration::from_secs(i64::from(policy.linger_seconds) + 1);
+    let ends = pod.grace_ends.and_then(|at| at.checked_sub(linger).ok());
+    ends.is_none_or(|at| at > deadline) && snapshot.clock.past(deadline)
+}
+
+/// The command that shortens it.
+pub(crate) fn way_out(namespace: &str, pod: &Pod) -> String {
+    let until = pod.grace_ends.map_or(String::new(), |at| format!(" (until {} at most)", whole_seconds(at)));
+    let name = &pod.name;
+    format!(
+        "wait{until}, or `kubectl -n {namespace} delete pod {name} --grace-period={SHORT_GRACE_SECONDS}`: it is killed {SHORT_GRACE_SECONDS} s later, \
+         whatever it has in flight"
+    )
+}
