@@ -1,5 +1,6 @@
 //! `cargo xtask e2e`: cluster, images and the scenarios, from nothing but this checkout.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,8 +9,8 @@ use clap::Args;
 use graceful_cluster::{Cluster, Options as ClusterOptions, prerequisites};
 use graceful_process::run as run_command;
 
-use crate::images;
-use crate::run::{cargo, stage};
+use crate::run::{cargo, root, stage};
+use crate::{images, python};
 
 /// Which cluster: this machine's own, unless a context is named.
 #[derive(Args, Clone, Default)]
@@ -52,6 +53,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         prerequisites::ensure(&prerequisites::CHROMIUM)?;
     }
     let mut command = prepare(target)?;
+    if target.context.is_none() {
+        // The scenario of queue workers that are not ours mounts their broker and their packages.
+        prerequisites::ensure(&prerequisites::REDIS)?;
+        command.env("GRACEFUL_CELERY", stage("celery", celery)?);
+    }
     if *keep {
         command.arg("--keep");
     }
@@ -100,6 +106,15 @@ pub(crate) fn prepare(target: &Target) -> anyhow::Result<Command> {
             Ok(command)
         }
     }
+}
+
+/// The folder of Celery's packages, from PyPI.
+fn celery() -> anyhow::Result<PathBuf> {
+    let environment = root().join("target/e2e/celery");
+    python::ensure(&environment, &root().join("e2e/assets/celery/requirements.txt"))?;
+    let versions = fs::read_dir(environment.join("lib"))?;
+    let mut found = versions.flatten().map(|version| version.path().join("site-packages"));
+    found.find(|folder| folder.is_dir()).context("the virtual environment has no packages")
 }
 
 /// With the packages of the images, so that features are unified alike and no dependency is compiled twice.

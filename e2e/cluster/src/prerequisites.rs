@@ -44,6 +44,10 @@ pub const BUILDAH: [Prerequisite; 1] = [needs("buildah", "buildah")];
 /// The interpreter that the end-to-end tests' foreign app runs on, mounted from the node.
 pub const PYTHON: [Prerequisite; 1] = [needs("/usr/bin/python3", "python3")];
 
+/// The broker of the end-to-end tests' queue workers, and what looks into it; mounted from the node.
+pub const REDIS: [Prerequisite; 2] =
+    [needs("/usr/bin/redis-server", "redis-server"), needs("/usr/bin/redis-cli", "redis-tools")];
+
 /// The browser that the page is tried in, and what drives it.
 pub const CHROMIUM: [Prerequisite; 2] =
     [needs("chromium", "chromium"), needs("chromedriver", "chromium-driver")];

@@ -61,6 +61,8 @@ pub struct PodLife {
     pub returned: bool,
     /// Succeeded or Failed: it runs nothing.
     pub over: bool,
+    /// It is no more in the API.
+    pub gone: bool,
 }
 
 impl PodLife {
@@ -155,7 +157,7 @@ impl Observer {
         self.seen.lock().limits.push((Instant::now(), limits));
     }
 
-    /// With `signal: Sigterm` a pod may finish tasks after its DELETE: within its grace period that is its drain.
+    /// With `signal: Sigterm` a pod may finish tasks after its DELETE, for that is its drain; and it counts until it is gone.
     pub fn app_drains_itself(&self) {
         self.seen.lock().app_drains_itself = true;
     }
@@ -207,6 +209,7 @@ impl Seen {
                 self.applied(&pod);
                 if let Some(life) = pod.uid().and_then(|uid| self.pods.get_mut(&uid)) {
                     life.deleted_ms.get_or_insert_with(now_ms);
+                    life.gone = true;
                 }
             }
         }
@@ -249,8 +252,12 @@ impl Seen {
     /// A pod is new: P3's upper bound.
     fn created(&mut self, created: String) {
         let Some(most) = self.allowed(|l| l.most, u64::max) else { return };
+        // One that the operator handed over to its own drain counts until it is gone.
+        let drains = |p: &PodLife| {
+            self.app_drains_itself && p.drained_by_operator() && p.ran && !p.spare && !p.gone && !p.over
+        };
         let counting: Vec<_> =
-            self.pods.iter().filter(|(_, p)| p.counts()).map(|(uid, _)| uid.clone()).collect();
+            self.pods.iter().filter(|(_, p)| p.counts() || drains(p)).map(|(uid, _)| uid.clone()).collect();
         if counting.len() as u64 > most {
             self.over.push(Excess { created, most, counting });
         }
@@ -349,6 +356,7 @@ fn life(pod: &Pod, before: Option<&PodLife>) -> PodLife {
         served: served || before.is_some_and(|b| b.served),
         returned: before.is_some_and(|b| b.returned || (!b.serving && b.reason.is_some() && serving)),
         over: matches!(phase, "Succeeded" | "Failed"),
+        gone: false,
     }
 }
 

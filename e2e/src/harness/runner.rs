@@ -45,6 +45,8 @@ const KILLS: &str = "kills";
 const BROWSER: &str = "browser";
 /// It asks the nodes' own ports from this machine.
 const NODE_PORTS: &str = "node_ports";
+/// It mounts programs and packages of this machine.
+const PACKAGES: &str = "packages";
 /// It takes many minutes, and says the same until somebody changes what it is about: run by its name alone.
 const LONG: &str = "long";
 
@@ -56,7 +58,10 @@ impl Scenario {
 
     /// Why it cannot run here.
     fn impossible(&self, world: &World) -> Option<&'static str> {
-        match self.tags.iter().find(|tag| ![ALONE, POSTGRES, KILLS, BROWSER, NODE_PORTS, LONG].contains(tag))
+        match self
+            .tags
+            .iter()
+            .find(|tag| ![ALONE, POSTGRES, KILLS, BROWSER, NODE_PORTS, PACKAGES, LONG].contains(tag))
         {
             Some(_) => Some("its tags are not what we know"),
             None if self.tags.contains(&POSTGRES) && matches!(world.databases, Databases::None) => {
@@ -67,6 +72,9 @@ impl Scenario {
             }
             None if self.tags.contains(&BROWSER) && !world.ours => {
                 Some("its browser runs on this machine and does not reach the pods of another cluster")
+            }
+            None if self.tags.contains(&PACKAGES) && !world.ours => {
+                Some("it mounts programs of this machine, which the nodes of another cluster do not have")
             }
             None if self.tags.contains(&NODE_PORTS) && !world.ours => Some(
                 "it asks node ports from this machine, which does not reach the nodes of another cluster",

@@ -17,7 +17,7 @@ use crate::wire::LoadSpec;
 /// The app's whole program.
 const PROGRAM: &str = include_str!("../../assets/foreign.py");
 
-/// P1: drained by its own queue length and SIGTERM, then replaced by the task server in one step: each pod is asked in the
+/// P1: drained by its own queue length, whose zero must hold, then replaced by the task server in one step: each pod is asked in the
 /// language of its own revision.
 pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
@@ -43,14 +43,13 @@ pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -
 }
 
 /// Asked through its Prometheus metrics, and never quiet: clients that keep their connection go on sending to a pod that
-/// no Service routes to. At the deadline it gets its SIGTERM, and the app's own drain within its grace loses nothing.
+/// no Service routes to. It gets its SIGTERM after its linger, and the app's own drain loses nothing, whatever its template's grace is.
 pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
     scene: &Scene,
 ) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     let spec = AppSpec::tasks(&scene.world)
         .replicas(2)
-        .grace(25)
         .set(
             "/inFlight",
             json!({
@@ -60,9 +59,7 @@ pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
                 "metric": "graceful_server_in_flight",
             }),
         )
-        .drain("signal", "Sigterm")
-        .drain("quietSeconds", 3)
-        .drain("deadlineSeconds", 8);
+        .drain("signal", "Sigterm");
     scene.observer.app_drains_itself();
     given.app(spec).await?;
     given.load(load::usual()).await?;
@@ -94,7 +91,7 @@ fn python(scene: &Scene) -> AppSpec {
         "template": {
             "metadata": {"labels": {"app": NAME}},
             "spec": {
-                // Above the task's length: with SIGTERM the app's own grace is what its last tasks have.
+                // Above the task's length: what comes after the last zero has the app's own grace.
                 "terminationGracePeriodSeconds": 20,
                 "containers": [{
                     "name": "server",
@@ -124,7 +121,7 @@ fn python(scene: &Scene) -> AppSpec {
         },
         "service": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
         "inFlight": {"port": "http", "path": "/stats", "format": "JsonPointer", "jsonPointer": "/queue/length"},
-        "drain": {"signal": "Sigterm", "lingerSeconds": 1, "quietSeconds": 3, "deadlineSeconds": 40},
+        "drain": {"lingerSeconds": 1, "quietSeconds": 3, "deadlineSeconds": 40},
         "rollout": {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 15},
     }))
 }

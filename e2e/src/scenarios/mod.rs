@@ -20,6 +20,7 @@ mod rollout;
 mod scale;
 mod sockets;
 mod tokens;
+mod workers;
 
 use crate::harness::runner::Scenario;
 
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         rollout::paused,
         foreign::python_app_drains_and_moves_to_the_protocol,
         foreign::prometheus_and_sigterm_with_clients_that_never_let_go,
+        workers::celery_workers_finish_what_they_have(packages),
         sockets::sockets_stay_while_their_tasks_run,
         resume::ws_resume,
         resume::ws_resume_postgres(postgres, kills),
