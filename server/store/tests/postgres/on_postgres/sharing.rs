@@ -52,7 +52,7 @@ async fn a_dead_process_is_inherited_within_ten_seconds_and_a_living_one_is_not(
         (open(&url, settings()).await, open(&url, settings()).await, open(&url, settings()).await);
     let _maintained = maintained(&inherits);
     let orphan = submit(&dies, NewTask { max_attempts: 2, ..task() }).await;
-    let last = submit(&dies, NewTask { max_attempts: 1, priority: -1, ..task() }).await;
+    let only = submit(&dies, NewTask { max_attempts: 1, priority: -1, ..task() }).await;
     let unwanted = submit(&dies, NewTask { priority: -2, ..task() }).await;
     let claims = claim(&dies, 3).await;
     assert_eq!(claims.len(), 3);
@@ -84,10 +84,9 @@ async fn a_dead_process_is_inherited_within_ten_seconds_and_a_living_one_is_not(
     let inherited = timeout(LONG, inherits.claim(5)).await.unwrap().unwrap();
     let took = died.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(inherited.len(), 1, "{inherited:?}");
-    assert_eq!((inherited[0].lease.id, inherited[0].lease.attempt), (orphan, 2));
+    let leases: Vec<_> = inherited.iter().map(|claim| (claim.lease.id, claim.lease.attempt)).collect();
+    assert_eq!(leases, [(orphan, 2), (only, 2)], "an attempt that was interrupted costs none");
     let ended = |state| get(&inherits, state);
-    assert_eq!(ended(last).await.state, State::Dead, "its attempt was the last");
     assert_eq!(ended(unwanted).await.state, State::Cancelled, "nobody wants it tried again");
     // For longer than a lease more.
     tokio::time::sleep_until(died + Duration::from_secs(12)).await;
