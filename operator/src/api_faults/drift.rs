@@ -150,5 +150,10 @@ async fn a_label_that_is_written_back_each_time_is_left_alone_for_a_while_and_sa
     let more = written(&stage) - before;
     assert!(more < 20, "{more} writes in 4 s");
     meddler.abort();
+    let routed = |s: &Stage| {
+        s.world.list("pods").iter().all(|pod| pod["metadata"]["labels"]["graceful.dev/serving"] == "true")
+    };
+    // Each may take the longest pause, where the machine gave the two time for many rounds.
+    stage.until("both to have it again", CALM, routed).await;
     stage.until("all serve", CALM, |s| s.settled("0", 2)).await;
 }
