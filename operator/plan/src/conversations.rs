@@ -49,5 +49,9 @@ fn serving(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod, signal: Signal) ->
         return None;
     }
     let never_heard = !snapshot.superseded(pod) && snapshot.answer(pod).is_none();
-    Some(if draft.ask_serving || never_heard { Conversation::Ask } else { Conversation::Survey })
+    Some(if draft.ask_serving || draft.ask_for_marks || never_heard {
+        Conversation::Ask
+    } else {
+        Conversation::Survey
+    })
 }

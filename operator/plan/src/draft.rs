@@ -21,11 +21,13 @@ pub(crate) struct Draft {
     pub(crate) epochs: Epochs,
     /// Serving pods whose in-flight count is wanted fresh.
     pub(crate) ask_serving: bool,
+    /// The same, for their marks: nothing waits for it.
+    pub(crate) ask_for_marks: bool,
 }
 
 impl Draft {
     pub(crate) fn new(snapshot: &Snapshot<'_>) -> Self {
-        Self { actions: Vec::new(), epochs: snapshot.epochs(), ask_serving: false }
+        Self { actions: Vec::new(), epochs: snapshot.epochs(), ask_serving: false, ask_for_marks: false }
     }
 
     /// Takes the action, unless a rule of higher rank has one for the same pod or Deployment. Says whether it is taken.

@@ -7,7 +7,7 @@
 //! A pod that was idle when it was asked may be busy a moment later, and is marked again when that is heard: within half a minute, or some minutes where a cluster
 //! has more than 1,500 serving pods, and ten pods a second at most. What is evicted in between drains itself in its grace period (P2).
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
 use crate::draft::{Draft, pod_ref};
@@ -31,6 +31,8 @@ pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.hold_while_busy {
         return;
     }
+    // Its word from before says nothing; the next survey may be half a minute away, and would ask for no plan if it heard the same.
+    draft.ask_for_marks = snapshot.live.iter().any(|p| p.mark == Mark::Busy && says_too_early(snapshot, p));
     let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
     let wrong = |p: &&&Pod| wanted(snapshot, p).is_some_and(|mark| mark != p.mark);
     let mut wrong: Vec<_> = snapshot
@@ -56,14 +58,10 @@ fn wanted(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Mark> {
     let contact = snapshot.contact(pod);
     let answer = contact.and_then(|c| c.answer.as_ref());
     let failing = contact.is_some_and(|c| c.error.is_some() || c.several);
-    let lately = |at: jiff::Timestamp| !snapshot.clock.past(at.saturating_add(HEARD_LATELY).unwrap_or(at));
-    let in_service = |at| {
-        let available = snapshot.available_from(pod);
-        available.and_then(|from| from.checked_add(NEWCOMER).ok()).is_some_and(|known| at >= known)
-    };
+    let lately = |at: Timestamp| !snapshot.clock.past(at.saturating_add(HEARD_LATELY).unwrap_or(at));
     match answer {
         Some(answer) if !failing && answer.in_flight.total == 0 && lately(answer.at) => {
-            if pod.mark != Mark::Unclear && !in_service(answer.at) {
+            if pod.mark != Mark::Unclear && in_service(snapshot, pod).is_none_or(|known| answer.at < known) {
                 return None;
             }
             pod.routed.then_some(Mark::Idle)
@@ -73,15 +71,26 @@ fn wanted(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Mark> {
     }
 }
 
+/// From when on it may be known to be idle; none while it is not Available.
+fn in_service(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Timestamp> {
+    snapshot.available_from(pod)?.checked_add(NEWCOMER).ok()
+}
+
+/// It was heard idle before it may be known to be, and may be by now.
+fn says_too_early(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let contact = snapshot.contact(pod).filter(|c| c.error.is_none() && !c.several);
+    let idle = contact.and_then(|c| c.answer.as_ref()).filter(|answer| answer.in_flight.total == 0);
+    let known = in_service(snapshot, pod).filter(|_| pod.routed);
+    idle.zip(known).is_some_and(|(answer, known)| answer.at < known && snapshot.clock.past(known))
+}
+
 #[cfg(test)]
 mod tests {
-    use graceful_api::Signal;
-    use jiff::Timestamp;
-
     use super::*;
     use crate::contact::{Answer, Contact, ContactError, InFlight};
     use crate::fixture;
     use crate::observed::Readiness;
+    use graceful_api::Signal;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -95,7 +104,18 @@ mod tests {
         }
     }
 
+    fn asked_afresh(pod: Pod, contact: Contact, now: i64) -> bool {
+        planned(pod, contact, now).ask_for_marks
+    }
+
     fn marked(pod: Pod, contact: Contact, now: i64) -> Option<bool> {
+        planned(pod, contact, now).actions.iter().find_map(|action| match action {
+            Action::Mark { busy, .. } => Some(*busy),
+            _ => None,
+        })
+    }
+
+    fn planned(pod: Pod, contact: Contact, now: i64) -> Draft {
         let mut app = fixture::app(1, fixture::policy(Signal::Http));
         app.hold_while_busy = true;
         let mut observed = fixture::observed(app);
@@ -104,10 +124,7 @@ mod tests {
         let snapshot = Snapshot::take(&observed, at(now));
         let mut draft = Draft::new(&snapshot);
         keep(&snapshot, &mut draft);
-        draft.actions.iter().find_map(|action| match action {
-            Action::Mark { busy, .. } => Some(*busy),
-            _ => None,
-        })
+        draft
     }
 
     #[test]
@@ -116,7 +133,11 @@ mod tests {
         let idle = || Pod { mark: Mark::Idle, ..fixture::serving("a") };
         assert_eq!(marked(born(), Contact::default(), 100), None, "not asked yet");
         let newcomer = Pod { readiness: Readiness::Ready(at(95)), ..born() };
-        assert_eq!(marked(newcomer, heard(0), 101), None, "clients are on their way");
+        assert_eq!(marked(newcomer.clone(), heard(0), 101), None, "clients are on their way");
+        assert!(!asked_afresh(newcomer.clone(), heard(0), 104));
+        assert!(asked_afresh(newcomer.clone(), heard(0), 105), "what it said at 100 is too old");
+        assert!(!asked_afresh(newcomer, heard(2), 105), "it is busy");
+        assert!(!asked_afresh(idle(), heard(0), 105));
         assert_eq!(marked(born(), heard(0), 101), Some(false));
         assert_eq!(marked(idle(), heard(0), 101), None, "no more writes");
         assert_eq!(marked(idle(), heard(2), 101), Some(true));
