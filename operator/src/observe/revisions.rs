@@ -41,6 +41,12 @@ impl Ours {
     }
 
     pub(crate) fn parse(&self, app: Option<&Validated>, refusals: &Refusals, now: Timestamp) -> Revision {
+        let failure = replica_failure(&self.object);
+        let has_no_replica_set = failure.as_ref().is_some_and(|f| f.no_replica_set);
+        let (end_failure, replica_failure) = match failure {
+            Some(failed) if failed.ending => (Some(failed.failure), None),
+            failed => (None, failed.map(|f| f.failure)),
+        };
         Revision {
             hash: self.hash.clone(),
             name: self.object.name_any(),
@@ -48,9 +54,9 @@ impl Ours {
             created: self.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
             policy: self.policy.as_ref().map_or(CAUTIOUS, |p| p.drain),
             policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
-            replica_failure: replica_failure(&self.object).filter(|f| !f.ending).map(|f| f.failure),
-            end_failure: replica_failure(&self.object).filter(|f| f.ending).map(|f| f.failure),
-            has_no_replica_set: replica_failure(&self.object).is_some_and(|f| f.no_replica_set),
+            replica_failure,
+            end_failure,
+            has_no_replica_set,
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
             backoff: refusals.of(&Of::Deployment(self.hash.clone()), now),
             unannotated: refusals.of(&Of::Annotations(self.hash.clone()), now),
