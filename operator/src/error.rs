@@ -48,6 +48,31 @@ pub enum Error {
     },
 }
 
+/// Why a plan or one of its calls failed. Its variants in snake_case are label values of metrics (`docs/operator-metrics.md` lists them): alerts depend on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[cfg_attr(test, derive(strum::VariantArray))]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum FailureClass {
+    /// No answer in time.
+    Timeout,
+    /// Admission, a quota, missing rights, or an object that cannot be.
+    Refused,
+    /// Not sent: another operator leads, or may.
+    NotLeading,
+    /// The call did not come through.
+    Transport,
+    /// 404.
+    NotFound,
+    /// 409.
+    Conflict,
+    /// 429.
+    Throttled,
+    /// 5xx.
+    Server,
+    /// The plan panicked. No [`Error`] has this class.
+    Panic,
+}
+
 /// The answer to a request that would change something, from a client that does not lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this operator does not lead")]
@@ -161,18 +186,18 @@ impl Error {
         self.status().map(|s| s.code)
     }
 
-    /// For the metric.
-    pub fn category(&self) -> &'static str {
+    /// What metrics count it as.
+    pub(crate) fn class(&self) -> FailureClass {
         match (self, self.code()) {
-            (Self::Timeout { .. }, _) => "timeout",
-            (Self::Altered { .. }, _) => "refused",
-            (Self::NotLeading { .. }, _) => "not_leading",
-            (_, None) => "transport",
-            (_, Some(404)) => "not_found",
-            (_, Some(409)) => "conflict",
-            (_, Some(429)) => "throttled",
-            (_, Some(400..500)) => "refused",
-            (_, Some(_)) => "server",
+            (Self::Timeout { .. }, _) => FailureClass::Timeout,
+            (Self::Altered { .. }, _) => FailureClass::Refused,
+            (Self::NotLeading { .. }, _) => FailureClass::NotLeading,
+            (Self::Transport { .. } | Self::Answered { .. }, None) => FailureClass::Transport,
+            (_, Some(404)) => FailureClass::NotFound,
+            (_, Some(409)) => FailureClass::Conflict,
+            (_, Some(429)) => FailureClass::Throttled,
+            (_, Some(400..500)) => FailureClass::Refused,
+            (_, Some(_)) => FailureClass::Server,
         }
     }
 }

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 
 use crate::app_ref::AppRef;
 use crate::decode::Decoded;
-use crate::error::{Error, chain};
+use crate::error::{Error, FailureClass, chain};
 use crate::execute::{GROWN_OLD, Outcome, Scene, execute};
 use crate::memory::AppMemory;
 use crate::observe::{Newest, Trust, newest, observe};
@@ -41,12 +41,12 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
     // What a panic leaves half-done in this memory is put right by the live look that follows it.
     let step = AssertUnwindSafe(step(operator, app, &app_ref, &mut memory)).catch_unwind();
     let step = operator.pulse.of(&app_ref, step).await;
-    let category = match &step {
+    let failure = match &step {
         Ok(Ok(_)) => None,
-        Ok(Err(failure)) => Some(failure.error.category()),
-        Err(_) => Some("panic"),
+        Ok(Err(failure)) => Some(failure.error.class()),
+        Err(_) => Some(FailureClass::Panic),
     };
-    operator.metrics.reconciled(started.elapsed(), category);
+    operator.metrics.reconciled(started.elapsed(), failure);
     let (after, strained) = match step {
         Ok(Ok(after)) => (after, false),
         Ok(Err(Failure { error, reading })) => {

@@ -209,7 +209,7 @@ fn tell(scene: &Scene<'_>, action: &Action, outcome: &Result<Outcome, Error>) {
         Ok(Outcome::Done | Outcome::NotNeeded(_)) => "done",
         Ok(Outcome::Refused(_)) => "refused",
         Ok(Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) => "void",
-        Err(error) => error.category(),
+        Err(error) => error.class().into(),
     };
     scene.metrics.acted(kind(action), result);
     let (app, namespace) = (scene.object.name_any(), scene.namespace());

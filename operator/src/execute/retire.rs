@@ -203,7 +203,7 @@ async fn take_back(
         let scaled = timeout(AT_ONCE, scale::write(scene, &seen, scale_to, Mode::Real)).await;
         let result = match &scaled {
             Ok(Ok(_)) => "done",
-            Ok(Err(error)) => error.category(),
+            Ok(Err(error)) => error.class().into(),
             Err(_) => "timeout",
         };
         scene.metrics.acted("ScaleAfterDelete", result);

@@ -43,6 +43,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::probe::AskErrorClass;
 
     #[test]
     fn whole_numbers_are_counts() {
@@ -68,7 +69,7 @@ mod tests {
             json!(LIMIT),
         ] {
             let error = from_json("x", &value).unwrap_err();
-            assert_eq!(error.class(), "not_a_count", "{value}");
+            assert_eq!(error.class(), AskErrorClass::NotACount, "{value}");
         }
         for value in [f64::NAN, f64::INFINITY, -1.0, 0.1, 1e308] {
             assert!(from_float("x", value).is_err(), "{value}");

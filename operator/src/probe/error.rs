@@ -6,7 +6,17 @@ use super::address::Forbidden;
 use crate::error::NotLeading;
 
 /// A failed attempt. Each means: unknown, hence busy.
-#[derive(Debug, thiserror::Error)]
+///
+/// A variant's name in snake_case is a label value of a metric (`docs/operator-metrics.md` lists them): alerts depend on it.
+#[derive(Debug, thiserror::Error, strum::EnumDiscriminants)]
+#[strum_discriminants(
+    name(AskErrorClass),
+    vis(pub(crate)),
+    doc = "Which [`AskError`] it was.",
+    derive(strum::IntoStaticStr),
+    cfg_attr(test, derive(strum::VariantArray)),
+    strum(serialize_all = "snake_case")
+)]
 pub(crate) enum AskError {
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
@@ -79,32 +89,9 @@ pub(crate) enum AskError {
 }
 
 impl AskError {
-    /// A short fixed word for the metric.
-    pub(crate) fn class(&self) -> &'static str {
-        match self {
-            Self::Forbidden(_) => "forbidden",
-            Self::Refused { .. } => "refused",
-            Self::Timeout { .. } => "timeout",
-            Self::Reset { .. } => "reset",
-            Self::Unreachable { .. } => "unreachable",
-            Self::NotHttp { .. } => "not_http",
-            Self::Status { .. } => "status",
-            Self::Redirect { .. } => "redirect",
-            Self::TooLarge { .. } => "too_large",
-            Self::Encoded { .. } => "encoded",
-            Self::NotJson { .. } => "not_json",
-            Self::NotPrometheus { .. } => "not_prometheus",
-            Self::NotProtocol { .. } => "not_protocol",
-            Self::PointerMissing { .. } => "pointer_missing",
-            Self::MetricMissing { .. } => "metric_missing",
-            Self::PageEmpty { .. } => "page_empty",
-            Self::NotACount { .. } => "not_a_count",
-            Self::WrongPod { .. } => "wrong_pod",
-            Self::Conflict => "conflict",
-            Self::Unauthorized { .. } => "unauthorized",
-            Self::AnotherProcess => "another_process",
-            Self::NotLeading(_) => "not_leading",
-        }
+    /// What metrics count it as.
+    pub(crate) fn class(&self) -> AskErrorClass {
+        self.into()
     }
 
     /// From a failure of the transport.

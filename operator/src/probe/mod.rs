@@ -33,6 +33,8 @@ use tokio::task::AbortHandle;
 use tracing::error;
 
 use self::dialogues::Dialogues;
+#[cfg(test)]
+pub(crate) use self::error::AskErrorClass;
 pub(crate) use self::http::Asker;
 pub(crate) use self::pace::{MARKS, Pace};
 use self::places::{AllPlaces, Places, Standing};

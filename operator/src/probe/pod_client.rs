@@ -229,7 +229,7 @@ impl PodClient {
                 });
                 if news == News::Changed {
                     let Target { app, pod, .. } = &self.target;
-                    tracing::info!(%app, pod, class = error.class(), "no valid in-flight answer: {error}");
+                    tracing::info!(%app, pod, class = <&str>::from(error.class()), "no valid in-flight answer: {error}");
                 }
                 Err(error)
             }

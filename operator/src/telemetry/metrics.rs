@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::app_ref::AppRef;
 use crate::decode::Decoded;
+use crate::error::FailureClass;
 use crate::index::Index;
 use crate::leader::Leadership;
 
@@ -179,10 +180,10 @@ impl Metrics {
         text
     }
 
-    pub(crate) fn reconciled(&self, took: Duration, error: Option<&'static str>) {
+    pub(crate) fn reconciled(&self, took: Duration, failure: Option<FailureClass>) {
         self.reconciles.inc();
-        if let Some(class) = error {
-            self.reconcile_errors.get_or_create(&ClassLabel { class }).inc();
+        if let Some(class) = failure {
+            self.reconcile_errors.get_or_create(&ClassLabel { class: class.into() }).inc();
         }
         self.reconcile_seconds.observe(took.as_secs_f64());
         self.last_reconcile.set(jiff::Timestamp::now().as_second());
@@ -192,7 +193,8 @@ impl Metrics {
         self.actions.get_or_create(&ActionLabels { action, result }).inc();
     }
 
-    pub(crate) fn asked(&self, class: &'static str) {
+    pub(crate) fn asked(&self, class: impl Into<&'static str>) {
+        let class = class.into();
         self.questions.get_or_create(&ClassLabel { class }).inc();
     }
 

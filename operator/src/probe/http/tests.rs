@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::probe::AskErrorClass;
 
 /// A server that reads one request's head and then does what it is told with the connection.
 async fn serving<F>(behave: impl FnOnce(TcpStream) -> F + Send + 'static) -> SocketAddr
@@ -62,7 +63,7 @@ async fn ask(address: SocketAddr) -> Result<(Reply, Vec<u8>), AskError> {
     Ok((reply, kept.0))
 }
 
-async fn class(address: SocketAddr) -> &'static str {
+async fn class(address: SocketAddr) -> AskErrorClass {
     ask(address).await.unwrap_err().class()
 }
 
@@ -92,7 +93,7 @@ async fn an_answer_in_chunks_says_where_it_ends() {
     let (reply, body) = ask(whole).await.unwrap();
     assert_eq!((reply.framed, body.as_slice()), (true, b"q 12".as_ref()));
     let cut = saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nq 1\r\n").await;
-    assert_eq!(class(cut).await, "reset");
+    assert_eq!(class(cut).await, AskErrorClass::Reset);
 }
 
 #[tokio::test]
@@ -108,7 +109,7 @@ async fn loopback_is_out_of_reach_for_the_operator() {
     };
     assert_eq!(
         Asker::default().ask(question, &mut Kept(Vec::new(), 0)).await.unwrap_err().class(),
-        "forbidden"
+        AskErrorClass::Forbidden
     );
 }
 
@@ -117,7 +118,7 @@ async fn nobody_there_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    assert_eq!(class(address).await, "refused");
+    assert_eq!(class(address).await, AskErrorClass::Refused);
 }
 
 /// Keeps P7.
@@ -129,7 +130,7 @@ async fn silence_meets_the_deadline() {
     })
     .await;
     let asked = Instant::now();
-    assert_eq!(class(address).await, "timeout");
+    assert_eq!(class(address).await, AskErrorClass::Timeout);
     assert!(asked.elapsed() < Duration::from_secs(2));
 }
 
@@ -150,7 +151,10 @@ async fn a_byte_at_a_time_meets_the_deadline() {
         .await;
         let asked = Instant::now();
         let met = class(address).await;
-        assert!(met == "timeout" || (head.is_empty() && met == "not_http"), "{met}");
+        assert!(
+            met == AskErrorClass::Timeout || (head.is_empty() && met == AskErrorClass::NotHttp),
+            "{met:?}"
+        );
         assert!(asked.elapsed() < Duration::from_secs(2));
     }
 }
@@ -164,11 +168,11 @@ async fn a_flood_is_not_read() {
         })
     };
     let announced = flood(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
-    assert_eq!(class(announced).await, "too_large");
+    assert_eq!(class(announced).await, AskErrorClass::TooLarge);
     let endless = flood(b"HTTP/1.1 200 OK\r\n\r\n").await;
-    assert_eq!(class(endless).await, "too_large");
+    assert_eq!(class(endless).await, AskErrorClass::TooLarge);
     let headers = flood(b"HTTP/1.1 200 OK\r\nX-Endless: ").await;
-    assert_eq!(class(headers).await, "not_http");
+    assert_eq!(class(headers).await, AskErrorClass::NotHttp);
 }
 
 #[tokio::test]
@@ -176,25 +180,25 @@ async fn a_redirect_is_an_error_that_names_it() {
     let address =
         saying(b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n").await;
     let error = ask(address).await.unwrap_err();
-    assert_eq!(error.class(), "redirect");
+    assert_eq!(error.class(), AskErrorClass::Redirect);
     assert!(error.to_string().contains("http://169.254.169.254/"), "{error}");
 }
 
 #[tokio::test]
 async fn an_encoded_answer_is_not_decoded() {
     let address = saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc").await;
-    assert_eq!(class(address).await, "encoded");
+    assert_eq!(class(address).await, AskErrorClass::Encoded);
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_off_is_a_reset() {
-    assert_eq!(class(saying(b"").await).await, "reset");
+    assert_eq!(class(saying(b"").await).await, AskErrorClass::Reset);
     let cut_short = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}").await;
-    assert_eq!(class(cut_short).await, "reset");
+    assert_eq!(class(cut_short).await, AskErrorClass::Reset);
 }
 
 #[tokio::test]
 async fn what_is_not_http_is_said() {
-    assert_eq!(class(saying(b"SSH-2.0-OpenSSH_9.9\r\n").await).await, "not_http");
-    assert_eq!(class(saying(b"\x15\x03\x01\x00\x02\x02\x46").await).await, "not_http");
+    assert_eq!(class(saying(b"SSH-2.0-OpenSSH_9.9\r\n").await).await, AskErrorClass::NotHttp);
+    assert_eq!(class(saying(b"\x15\x03\x01\x00\x02\x02\x46").await).await, AskErrorClass::NotHttp);
 }

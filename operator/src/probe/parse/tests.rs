@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::probe::AskErrorClass;
 
 fn uid() -> PodUid {
     PodUid::from("u-1")
@@ -18,7 +19,7 @@ fn status(edit: impl FnOnce(&mut Value)) -> Vec<u8> {
     status.to_string().into_bytes()
 }
 
-fn class(body: &[u8]) -> &'static str {
+fn class(body: &[u8]) -> AskErrorClass {
     graceful(body, &uid()).unwrap_err().class()
 }
 
@@ -52,37 +53,37 @@ fn what_is_scheduled_is_read_where_it_can_be() {
 
 #[test]
 fn an_answer_of_another_pod_is_no_answer() {
-    assert_eq!(class(&status(|s| s["podUid"] = json!("u-2"))), "wrong_pod");
-    assert_eq!(class(&status(|s| s["podUid"] = json!(""))), "wrong_pod");
-    assert_eq!(class(&status(|s| s["podUid"] = json!(null))), "wrong_pod");
+    assert_eq!(class(&status(|s| s["podUid"] = json!("u-2"))), AskErrorClass::WrongPod);
+    assert_eq!(class(&status(|s| s["podUid"] = json!(""))), AskErrorClass::WrongPod);
+    assert_eq!(class(&status(|s| s["podUid"] = json!(null))), AskErrorClass::WrongPod);
 }
 
 #[test]
 fn a_count_that_is_none_is_busy() {
     for total in [json!(-1), json!("0"), json!(1e308), json!(0.5), json!(null)] {
-        assert_eq!(class(&status(|s| s["inFlight"]["total"] = total)), "not_a_count");
+        assert_eq!(class(&status(|s| s["inFlight"]["total"] = total)), AskErrorClass::NotACount);
     }
-    assert_eq!(class(&status(|s| s["inFlight"]["queued"] = json!("1"))), "not_a_count");
-    assert_eq!(class(&status(|s| s["epoch"] = json!(1u64 << 53))), "not_a_count");
+    assert_eq!(class(&status(|s| s["inFlight"]["queued"] = json!("1"))), AskErrorClass::NotACount);
+    assert_eq!(class(&status(|s| s["epoch"] = json!(1u64 << 53))), AskErrorClass::NotACount);
 }
 
 #[test]
 fn a_total_below_its_parts_is_busy() {
-    assert_eq!(class(&status(|s| s["inFlight"]["total"] = json!(0))), "not_protocol");
+    assert_eq!(class(&status(|s| s["inFlight"]["total"] = json!(0))), AskErrorClass::NotProtocol);
 }
 
 /// Keeps P7.
 #[test]
 fn what_is_no_drain_status_is_busy() {
     for body in ["", "NaN", "{", "<html>", "\u{0}"] {
-        assert_eq!(class(body.as_bytes()), "not_json", "{body:?}");
+        assert_eq!(class(body.as_bytes()), AskErrorClass::NotJson, "{body:?}");
     }
-    assert_eq!(class(b"[]"), "not_protocol");
-    assert_eq!(class(b"0"), "not_protocol");
-    assert_eq!(class(br#"{"task_lenth": 0}"#), "not_protocol");
-    assert_eq!(class(&status(|s| s["accepting"] = json!("false"))), "not_protocol");
-    assert_eq!(class(&status(|s| s["bootId"] = json!(""))), "not_protocol");
-    assert_eq!(class(&"[".repeat(60_000).into_bytes()), "not_json");
+    assert_eq!(class(b"[]"), AskErrorClass::NotProtocol);
+    assert_eq!(class(b"0"), AskErrorClass::NotProtocol);
+    assert_eq!(class(br#"{"task_lenth": 0}"#), AskErrorClass::NotProtocol);
+    assert_eq!(class(&status(|s| s["accepting"] = json!("false"))), AskErrorClass::NotProtocol);
+    assert_eq!(class(&status(|s| s["bootId"] = json!(""))), AskErrorClass::NotProtocol);
+    assert_eq!(class(&"[".repeat(60_000).into_bytes()), AskErrorClass::NotJson);
 }
 
 #[test]
@@ -90,8 +91,8 @@ fn a_pointer_reaches_a_number_or_nothing() {
     let body = br#"{"task_lenth": 4, "a/b": [{"n": "5"}]}"#;
     assert_eq!(json_pointer(body, "/task_lenth").unwrap().in_flight.total, 4);
     assert_eq!(json_pointer(b"6", "").unwrap().in_flight.total, 6);
-    assert_eq!(json_pointer(body, "/task_length").unwrap_err().class(), "pointer_missing");
-    assert_eq!(json_pointer(body, "/a~1b/0/n").unwrap_err().class(), "not_a_count");
+    assert_eq!(json_pointer(body, "/task_length").unwrap_err().class(), AskErrorClass::PointerMissing);
+    assert_eq!(json_pointer(body, "/a~1b/0/n").unwrap_err().class(), AskErrorClass::NotACount);
 }
 
 /// `12` may be the beginning of `120`, and `0` of `0.5`.
@@ -108,8 +109,8 @@ fn a_bare_number_must_be_whole() {
             .map_err(|e| e.class())
     };
     assert_eq!(read(b"0", true), Ok(0));
-    assert_eq!(read(b"0", false), Err("not_json"));
-    assert_eq!(read(b" 12\n", false), Err("not_json"));
+    assert_eq!(read(b"0", false), Err(AskErrorClass::NotJson));
+    assert_eq!(read(b" 12\n", false), Err(AskErrorClass::NotJson));
 }
 
 fn metric(body: &[u8]) -> Result<Reading, AskError> {

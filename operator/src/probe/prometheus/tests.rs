@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::probe::AskErrorClass;
 
 const PAGE: &str = r#"
 # HELP queue_length Tasks by state.
@@ -22,7 +23,7 @@ fn in_pieces(page: &[u8], size: usize, metric: &MetricSelector, framed: bool) ->
     sum.end(framed)
 }
 
-fn total(text: &str, metric: &str) -> Result<u64, &'static str> {
+fn total(text: &str, metric: &str) -> Result<u64, AskErrorClass> {
     in_pieces(text.as_bytes(), usize::MAX, &metric.parse().unwrap(), true).map_err(|e| e.class())
 }
 
@@ -35,9 +36,9 @@ fn matching_series_are_summed() {
 
 #[test]
 fn an_absent_metric_is_not_zero() {
-    assert_eq!(total(PAGE, "queue"), Err("metric_missing"));
-    assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Err("metric_missing"));
-    assert_eq!(total("", "queue"), Err("metric_missing"));
+    assert_eq!(total(PAGE, "queue"), Err(AskErrorClass::MetricMissing));
+    assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Err(AskErrorClass::MetricMissing));
+    assert_eq!(total("", "queue"), Err(AskErrorClass::MetricMissing));
 }
 
 /// Only where the user says so, and only on a page that is whole and has something else on it.
@@ -52,7 +53,7 @@ fn an_absent_metric_is_zero_where_the_user_says_so() {
     assert_eq!(total(PAGE, r#"queue_length{state="paused"}"#), Ok(0));
     assert_eq!(total(PAGE, "queue_length"), Ok(9), "what is there counts");
     for empty in ["", "\n", "# HELP jobs_running Jobs.\n# TYPE jobs_running gauge\n", "# EOF\n"] {
-        assert_eq!(total(empty, "jobs_running"), Err("page_empty"), "{empty:?}");
+        assert_eq!(total(empty, "jobs_running"), Err(AskErrorClass::PageEmpty), "{empty:?}");
     }
     for broken in ["up 1\n<html>\n", "up 1\njobs_run", "up\n", "up 1\njobs_running NaN\n"] {
         assert!(total(broken, "jobs_running").is_err(), "{broken:?}");
@@ -67,7 +68,7 @@ fn an_absent_metric_is_zero_only_on_a_page_that_is_surely_whole() {
         let mut sum = Page::new(&metric, WhenAbsent::Zero);
         sum.take(page.as_bytes()).and_then(|()| sum.end(framed)).map_err(|e| e.class())
     };
-    assert_eq!(zero("up 1\n", false), Err("not_prometheus"));
+    assert_eq!(zero("up 1\n", false), Err(AskErrorClass::NotPrometheus));
     assert_eq!(zero("up 1\n", true), Ok(0));
     assert_eq!(zero("up 1\n# EOF\n", false), Ok(0));
 }
@@ -76,10 +77,10 @@ fn an_absent_metric_is_zero_only_on_a_page_that_is_surely_whole() {
 #[test]
 fn what_is_not_a_count_is_busy() {
     for value in ["NaN", "+Inf", "-Inf", "-1", "0.5", "1e308"] {
-        assert_eq!(total(&format!("q {value}"), "q"), Err("not_a_count"), "{value}");
+        assert_eq!(total(&format!("q {value}"), "q"), Err(AskErrorClass::NotACount), "{value}");
     }
     let huge = format!("q{{a=\"1\"}} {0}\nq{{a=\"2\"}} {0}", count::LIMIT - 1);
-    assert_eq!(total(&huge, "q"), Err("not_a_count"));
+    assert_eq!(total(&huge, "q"), Err(AskErrorClass::NotACount));
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn a_page_that_cannot_be_read_is_busy_even_past_the_metric() {
     for page in
         ["q 0\n<html>", "q", "q{a} 1", "q 0 soon", "q \"0\"", "q{a=\"b} 0", "{} 0", "q 0\nr{", "q 0\nr x"]
     {
-        assert_eq!(total(page, "q"), Err("not_prometheus"), "{page}");
+        assert_eq!(total(page, "q"), Err(AskErrorClass::NotPrometheus), "{page}");
     }
 }
 
@@ -105,9 +106,9 @@ fn a_page_that_may_have_been_cut_in_a_line_is_busy() {
     let metric = "q".parse().unwrap();
     let ends = |page: &str, framed| in_pieces(page.as_bytes(), 7, &metric, framed).map_err(|e| e.class());
     assert_eq!(ends("q 0\n", false), Ok(0));
-    assert_eq!(ends("q 0", false), Err("not_prometheus"));
-    assert_eq!(ends("q 0\nr{path=\"/a", false), Err("not_prometheus"));
-    assert_eq!(ends("q 0\nr{path=\"/a", true), Err("not_prometheus"));
+    assert_eq!(ends("q 0", false), Err(AskErrorClass::NotPrometheus));
+    assert_eq!(ends("q 0\nr{path=\"/a", false), Err(AskErrorClass::NotPrometheus));
+    assert_eq!(ends("q 0\nr{path=\"/a", true), Err(AskErrorClass::NotPrometheus));
     assert_eq!(ends("q 0", true), Ok(0));
 }
 
@@ -118,12 +119,12 @@ fn a_line_without_end_is_not_kept() {
         let mut page = Page::new(&metric, WhenAbsent::Busy);
         page.take(start.as_bytes()).unwrap();
         let met = (0..100).find_map(|_| page.take(&[filler; 4096]).err());
-        assert_eq!(met.expect("a bound").class(), "not_prometheus");
+        assert_eq!(met.expect("a bound").class(), AskErrorClass::NotPrometheus);
         assert!(page.begun.capacity() <= 2 * LONGEST_LINE, "{} bytes are kept", page.begun.capacity());
     }
     // The bound is the same for a line that comes whole.
     let long = format!("q{{a=\"{}\"}} 0\n", "x".repeat(LONGEST_LINE));
-    assert_eq!(total(&long, "q"), Err("not_prometheus"));
+    assert_eq!(total(&long, "q"), Err(AskErrorClass::NotPrometheus));
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn what_is_not_utf_8_is_busy() {
     let metric = "q".parse().unwrap();
     for page in [&b"q 0\nr{a=\"\xff\"} 1\n"[..], b"q 0\n# HELP \xc3\n", b"q 0\n\xf0\x9f\x98"] {
         let met = in_pieces(page, 3, &metric, true).unwrap_err();
-        assert_eq!(met.class(), "not_prometheus", "{page:?}");
+        assert_eq!(met.class(), AskErrorClass::NotPrometheus, "{page:?}");
     }
     // Cut in the middle of a letter is not wrong.
     assert_eq!(in_pieces("q{a=\"ü😀\"} 4\n".as_bytes(), 1, &metric, true).unwrap(), 4);

@@ -6,10 +6,12 @@ use graceful_api::{DrainReason, PodState};
 use graceful_plan::{DrainingPodReport, PodUid};
 use jiff::Timestamp;
 use serde_json::json;
+use strum::VariantArray as _;
 
 use super::*;
 use crate::decode::decode;
 use crate::index::Scope;
+use crate::probe::AskErrorClass;
 
 const INTRO: &str = "# What the operator tells Prometheus\n\n\
     `GET /metrics` on port 8080, OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds. A metric about an app has\n\
@@ -82,7 +84,7 @@ fn labels(text: &str, name: &str) -> String {
         }
     }
     let words = keys.iter().map(|(key, values)| match key.as_str() {
-        "state" | "of" | "phase" => {
+        "state" | "of" | "phase" | "class" => {
             format!("`{key}`: {}", values.iter().cloned().collect::<Vec<_>>().join(", "))
         }
         _ => format!("`{key}`"),
@@ -93,9 +95,14 @@ fn labels(text: &str, name: &str) -> String {
 #[test]
 fn the_page_lists_every_metric() {
     let metrics = Metrics::new(Leadership::Sole);
-    metrics.reconciled(Duration::ZERO, Some("timeout"));
+    for class in FailureClass::VARIANTS {
+        metrics.reconciled(Duration::ZERO, Some(*class));
+    }
     metrics.acted("Retire", "done");
     metrics.asked("ok");
+    for class in AskErrorClass::VARIANTS {
+        metrics.asked(*class);
+    }
     tell(&metrics, &app("a"));
     let made = page(&metrics.text());
     assert!(made.contains("`app_namespace`; `app_name`; `phase`"), "{made}");
