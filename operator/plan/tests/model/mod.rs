@@ -1,9 +1,12 @@
 //! A model cluster: Deployments, ReplicaSets that choose victims in the real order, pods that do tasks, and an operator that may crash
 //! between any two calls. Time moves in whole seconds. Faults come from a seeded generator, so a failure repeats.
 
+mod checks;
+mod conversations;
 mod kubernetes;
 mod operator;
 mod process;
+mod transcript;
 
 use std::collections::{BTreeMap, BTreeSet};
 
