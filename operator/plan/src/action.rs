@@ -199,7 +199,7 @@ pub enum Proof {
     },
     /// As `Quiet`, of a pod that refuses to be told (401). What slips in after the last zero meets its SIGTERM, and has this grace: at least its drain's
     /// deadline.
-    Untold {
+    TokenRefused {
         /// The drain's number.
         epoch: Epoch,
         /// For the DELETE.
@@ -235,7 +235,7 @@ impl fmt::Display for Proof {
         match self {
             Self::Idle { epoch } => write!(f, "idle in epoch {epoch}"),
             Self::Quiet { epoch } => write!(f, "quiet in epoch {epoch}"),
-            Self::Untold { epoch, grace_seconds } => {
+            Self::TokenRefused { epoch, grace_seconds } => {
                 write!(
                     f,
                     "quiet in epoch {epoch}, since it refuses the operator's token; grace {grace_seconds} s"

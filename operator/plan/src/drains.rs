@@ -13,7 +13,7 @@ use crate::handed_over;
 use crate::observed::{Containers, DrainMark, Epoch, NodeFate, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
-use crate::untold;
+use crate::token_refused;
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
 pub(crate) const QUIET_READS: u32 = 3;
@@ -51,8 +51,8 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     };
     let policy = snapshot.policy(pod);
     let proof = match policy.signal {
-        _ if untold::refuses(snapshot, pod) => {
-            Proof::Untold { epoch, grace_seconds: longest_grace(pod, policy) }
+        _ if token_refused::refuses(snapshot, pod) => {
+            Proof::TokenRefused { epoch, grace_seconds: longest_grace(pod, policy) }
         }
         Signal::Http => Proof::Idle { epoch },
         Signal::None => Proof::Quiet { epoch },
@@ -113,7 +113,7 @@ fn stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, clock: &
         Proof::Idle { epoch } => contact.is_some_and(|c| idle(c, epoch)),
         Proof::Quiet { epoch } => contact.is_some_and(|c| quiet(c, epoch, policy, clock)),
         // Other keys of ours, or another process of its: it is told, and its latch is the better proof.
-        Proof::Untold { epoch, .. } => {
+        Proof::TokenRefused { epoch, .. } => {
             contact.is_some_and(|c| c.refused.is_some() && quiet(c, epoch, policy, clock))
         }
         Proof::HandedOver { .. } | Proof::Cut { .. } | Proof::NotRunning | Proof::NeverWorked { .. } => true,
@@ -150,7 +150,7 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
         Progress::MayEnd(
             Proof::Idle { .. }
                 | Proof::Quiet { .. }
-                | Proof::Untold { .. }
+                | Proof::TokenRefused { .. }
                 | Proof::NotRunning
                 | Proof::NeverWorked { .. }
         )

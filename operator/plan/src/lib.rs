@@ -9,7 +9,7 @@
 //!   whose pods come to nothing;
 //! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
 //!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE;
-//! - what a pod is told and has answered: `dialogue`; `astray` finds pods that contradict the protocol, `untold` those that refuse our token;
+//! - what a pod is told and has answered: `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that refuse our token;
 //! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `marks` says which pods an eviction waits for;
 //! - what people are told (P8): `stall`, `status`, `waiting_for`; `others` tells of pods that somebody else ended.
 mod action;
@@ -39,7 +39,7 @@ mod snapshot;
 mod stall;
 mod status;
 mod teardown;
-mod untold;
+mod token_refused;
 mod upkeep;
 mod waiting_for;
 

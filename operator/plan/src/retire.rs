@@ -57,7 +57,7 @@ pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> V
     }
     let grace_seconds = match proof {
         Proof::NeverWorked { grace_seconds }
-        | Proof::Untold { grace_seconds, .. }
+        | Proof::TokenRefused { grace_seconds, .. }
         | Proof::HandedOver { grace_seconds, .. } => Some(grace_seconds),
         Proof::Idle { .. } | Proof::Quiet { .. } | Proof::Cut { .. } | Proof::NotRunning => None,
     };
@@ -68,7 +68,7 @@ fn holds(found: &Pod, proof: Proof) -> bool {
     match proof {
         Proof::Idle { epoch }
         | Proof::Quiet { epoch }
-        | Proof::Untold { epoch, .. }
+        | Proof::TokenRefused { epoch, .. }
         | Proof::Cut { epoch, .. } => drains_in(found, epoch),
         Proof::HandedOver { epoch, .. } => drains_in(found, epoch) && !waits_in_a_volume(found),
         Proof::NotRunning => nothing_runs(found),
@@ -125,7 +125,7 @@ fn needs_no_delete_of_ours(pod: &Pod, proof: Proof) -> bool {
         // A crashed one runs again before a ReplicaSet that follows late has taken it, and clients are sent to it.
         Proof::NotRunning => !pod.routed,
         Proof::NeverWorked { grace_seconds }
-        | Proof::Untold { grace_seconds, .. }
+        | Proof::TokenRefused { grace_seconds, .. }
         | Proof::HandedOver { grace_seconds, .. } => pod.grace_seconds >= grace_seconds,
         Proof::Cut { .. } => false,
     }

@@ -15,7 +15,7 @@ use crate::futile::may_make;
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
 use crate::snapshot::{Snapshot, after, count};
-use crate::untold;
+use crate::token_refused;
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -203,7 +203,7 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
         // On a node that is gone or silent nobody knows whether it comes back. (Where no nodes are read, Ready and Available say as much as of any pod that serves.)
         .filter(|p| !p.node.is_silent())
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
-        .filter(|p| !untold::stays_closed(snapshot, p))
+        .filter(|p| !token_refused::cannot_reopen(snapshot, p))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
     pods

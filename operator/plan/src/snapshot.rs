@@ -13,7 +13,7 @@ use crate::handed_over;
 use crate::observed::{
     Backoff, Containers, Epoch, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict,
 };
-use crate::untold;
+use crate::token_refused;
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {
@@ -88,7 +88,7 @@ impl<'a> Snapshot<'a> {
     /// How the pod is drained: as its revision says, but for one that refuses to be told. Its admission cannot be closed, so that its zero must hold.
     pub(crate) fn policy(&self, pod: &Pod) -> DrainPolicy {
         let policy = self.revision(&pod.revision).map_or(self.observed.app.policy, |r| r.policy);
-        if untold::refuses(self, pod) { untold::by_quiet(policy) } else { policy }
+        if token_refused::refuses(self, pod) { token_refused::without_latch(policy) } else { policy }
     }
 
     pub(crate) fn contact(&self, pod: &Pod) -> Option<&'a Contact> {

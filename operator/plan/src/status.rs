@@ -14,7 +14,7 @@ use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, 
 use crate::rollout::{Course, fenced, superseded_pods};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::{Stall, stall, too_slow};
-use crate::untold;
+use crate::token_refused;
 use crate::waiting_for;
 
 pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Report {
@@ -178,7 +178,7 @@ fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionRe
     warnings.extend(node_drain::warning(snapshot));
     warnings.extend(node_drain::kept(snapshot));
     warnings.extend(astray::warning(snapshot));
-    warnings.extend(untold::warning(snapshot));
+    warnings.extend(token_refused::warning(snapshot));
     warnings.extend(others::end_slowly(snapshot));
     let reason = match warnings.as_slice() {
         [] => return None,

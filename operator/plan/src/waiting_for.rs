@@ -18,7 +18,7 @@ use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, superseded_pods};
 use crate::snapshot::{Snapshot, after, count, seconds};
 use crate::stall::{Stall, backoffs, waits_for_room};
-use crate::untold;
+use crate::token_refused;
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
 /// the rest.
@@ -45,8 +45,8 @@ pub(crate) fn sentence(
         parts.extend(waits_for_room(snapshot));
     }
     // A stall has said the others.
-    let untold = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();
-    parts.extend(backoffs(snapshot).find(untold).map(Backoff::words));
+    let not_said_yet = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();
+    parts.extend(backoffs(snapshot).find(not_said_yet).map(Backoff::words));
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(no_pods(snapshot).filter(|said| !parts.contains(said)));
     parts.extend(drains(snapshot));
@@ -115,7 +115,7 @@ fn drain(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
         None => String::new(),
     };
     help.extend(contact.and_then(words).map(str::to_owned));
-    help.extend(untold::words(snapshot, pod));
+    help.extend(token_refused::words(snapshot, pod));
     let mut held = String::new();
     if progress(snapshot, pod) == Progress::Held {
         held = format!(", past its deadline of {} s and held", snapshot.policy(pod).deadline_seconds);
@@ -289,8 +289,9 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
         }
         (Some(_), _, None) if snapshot.answer(pod).is_some() => {
             let why = snapshot.contact(pod).and_then(words).map(str::to_owned);
-            let why =
-                why.or_else(|| untold::words(snapshot, pod)).map_or(String::new(), |why| format!(": {why}"));
+            let why = why
+                .or_else(|| token_refused::words(snapshot, pod))
+                .map_or(String::new(), |why| format!(": {why}"));
             format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),

@@ -76,8 +76,8 @@ fn idle_is_one_answer_that_says_all_of_it() {
 /// P1, P7: a process that keeps its epoch over a restart says at once what its predecessor would have said, and has lost what that one had.
 #[test]
 fn a_restarted_process_is_idle_only_once_it_was_told() {
-    let untold = Contact { acknowledged: None, ..said(0, 7, false) };
-    assert_eq!(judged(Signal::Http, OnDeadline::Hold, untold, 10), Progress::Busy);
+    let unacknowledged = Contact { acknowledged: None, ..said(0, 7, false) };
+    assert_eq!(judged(Signal::Http, OnDeadline::Hold, unacknowledged, 10), Progress::Busy);
     let of_another = Contact { acknowledged: Some(Epoch(6)), ..said(0, 7, false) };
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, of_another, 10), Progress::Busy);
 }
@@ -295,17 +295,17 @@ fn a_pod_that_refuses_to_be_told_goes_by_a_quiet_zero_with_all_its_grace() {
         Contact { refused: Some(why), acknowledged: None, ..contact }
     };
     let judge = |on_deadline, contact, now| judged(Signal::Http, on_deadline, contact, now);
-    let untold = |grace_seconds| Progress::MayEnd(Proof::Untold { epoch: EPOCH, grace_seconds });
+    let refused = |grace_seconds| Progress::MayEnd(Proof::TokenRefused { epoch: EPOCH, grace_seconds });
     let (hold, terminate) = (OnDeadline::Hold, OnDeadline::Terminate);
-    assert_eq!(judge(hold, refusing(zeros(3, 5, 10)), 12), untold(MAX_DEADLINE_SECONDS));
-    assert_eq!(judge(terminate, refusing(zeros(3, 5, 10)), 12), untold(90), "no less than its own");
+    assert_eq!(judge(hold, refusing(zeros(3, 5, 10)), 12), refused(MAX_DEADLINE_SECONDS));
+    assert_eq!(judge(terminate, refusing(zeros(3, 5, 10)), 12), refused(90), "no less than its own");
     assert_eq!(judge(hold, refusing(zeros(1, 10, 10)), 12), Progress::Busy, "a lone zero");
     assert_eq!(judge(hold, refusing(said(0, 7, false)), 12), Progress::Busy, "an older operator's latch");
     assert_eq!(judge(hold, zeros(3, 5, 10), 12), Progress::Busy, "one that can be told is told");
     assert_eq!(judge(hold, refusing(said(3, 0, true)), 61), Progress::Held);
     assert!(matches!(judge(terminate, refusing(said(3, 0, true)), 61), Progress::MayEnd(Proof::Cut { .. })));
     let policy = fixture::policy(Signal::Http);
-    let proof = Proof::Untold { epoch: EPOCH, grace_seconds: 90 };
+    let proof = Proof::TokenRefused { epoch: EPOCH, grace_seconds: 90 };
     assert!(still_stands(proof, Some(&refusing(zeros(3, 5, 10))), policy, at(12)));
     assert!(!still_stands(proof, Some(&zeros(3, 5, 10)), policy, at(12)), "our keys are back");
 }

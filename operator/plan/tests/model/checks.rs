@@ -63,8 +63,8 @@ impl World {
             let contact = seen.contacts.get(&p.uid);
             let said = contact.and_then(|c| c.answer.as_ref());
             // One that refuses our token was told no epoch.
-            let untold = contact.is_some_and(|c| c.refused.is_some());
-            let as_told = |s: graceful_plan::Protocol| s.accepting && (untold || p.epoch <= Some(s.epoch));
+            let refuses = contact.is_some_and(|c| c.refused.is_some());
+            let as_told = |s: graceful_plan::Protocol| s.accepting && (refuses || p.epoch <= Some(s.epoch));
             p.revision != app.update || said.is_some_and(|a| a.protocol.is_none_or(as_told))
         };
         let serves = |p: &&graceful_plan::Pod| {
@@ -126,9 +126,9 @@ impl World {
         let broken = match proof {
             Proof::Idle { .. } if pod.busy() => Some("it is busy"),
             Proof::Idle { .. } if open => Some("it still accepts"),
-            Proof::Quiet { .. } | Proof::Untold { .. } if lately => Some("it was busy a moment ago"),
-            Proof::Untold { .. } if !self.refuses(i) => Some("it could have been told"),
-            Proof::Untold { grace_seconds, .. } if grace_seconds < self.app.policy.deadline_seconds => {
+            Proof::Quiet { .. } | Proof::TokenRefused { .. } if lately => Some("it was busy a moment ago"),
+            Proof::TokenRefused { .. } if !self.refuses(i) => Some("it could have been told"),
+            Proof::TokenRefused { grace_seconds, .. } if grace_seconds < self.app.policy.deadline_seconds => {
                 Some("it has less than its deadline for what slips in")
             }
             Proof::HandedOver { .. } if !pod.volume.is_empty() => Some("what waits in its volume has nobody"),

@@ -354,7 +354,10 @@ impl World {
 
     fn note(&mut self, proof: Proof) {
         match proof {
-            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::Untold { .. } | Proof::HandedOver { .. } => {
+            Proof::Idle { .. }
+            | Proof::Quiet { .. }
+            | Proof::TokenRefused { .. }
+            | Proof::HandedOver { .. } => {
                 self.deeds.proven_idle += 1;
             }
             Proof::Cut { .. } => self.deeds.cut += 1,

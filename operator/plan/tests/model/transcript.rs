@@ -48,7 +48,7 @@ fn words(action: &Action) -> String {
             let proof = match proof {
                 Proof::Idle { epoch } => format!("idle in epoch {epoch}"),
                 Proof::Quiet { epoch } => format!("quiet in epoch {epoch}"),
-                Proof::Untold { epoch, grace_seconds } => {
+                Proof::TokenRefused { epoch, grace_seconds } => {
                     format!("quiet in epoch {epoch}, since it refuses to be told, grace {grace_seconds} s")
                 }
                 Proof::HandedOver { epoch, grace_seconds } => {

@@ -17,13 +17,13 @@ pub(crate) fn refuses(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 }
 
 /// It closed before it refused (a key was lost meanwhile), and cannot be told to open again.
-pub(crate) fn stays_closed(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+pub(crate) fn cannot_reopen(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
     refuses(snapshot, pod) && said.is_some_and(|p| !p.accepting)
 }
 
 /// The policy of one that does. A signal that tells nobody anything is left as it is.
-pub(crate) fn by_quiet(policy: DrainPolicy) -> DrainPolicy {
+pub(crate) fn without_latch(policy: DrainPolicy) -> DrainPolicy {
     let signal = match policy.signal {
         Signal::Http => Signal::None,
         told_nothing @ (Signal::Sigterm | Signal::None) => told_nothing,
