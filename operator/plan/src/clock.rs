@@ -35,7 +35,7 @@ impl Clock {
     }
 
     /// The plan is to be made again so soon, whatever it says.
-    pub(crate) fn again_in(&self, time: SignedDuration) {
+    pub(crate) fn wake_in(&self, time: SignedDuration) {
         self.past(self.now.saturating_add(time).unwrap_or(Timestamp::MAX));
     }
 
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!((clock.past(at(9)), clock.past(at(10)), clock.next()), (true, true, None));
         assert_eq!((clock.past(at(30)), clock.past(at(20)), clock.past(at(40))), (false, false, false));
         assert_eq!(clock.next(), Some(at(20)));
-        clock.again_in(SignedDuration::from_secs(1));
+        clock.wake_in(SignedDuration::from_secs(1));
         assert_eq!(clock.next(), Some(at(11)));
     }
 }

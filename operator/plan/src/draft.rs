@@ -93,7 +93,7 @@ impl Draft {
             return true;
         }
         if self.scales(&pod.revision) {
-            snapshot.clock.again_in(NEXT_POD_IN);
+            snapshot.clock.wake_in(NEXT_POD_IN);
             return true;
         }
         self.act(Action::Retire {

@@ -243,7 +243,7 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let ending = snapshot.observed.pods.iter().filter(ends);
     for pod in ending.chain(spares_not_taken(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
-        if snapshot.backs_off(pod.backoff.as_ref()) || futile::stopped(snapshot, &pod.revision) {
+        if snapshot.backs_off(pod.backoff.as_ref()) || futile::is_stopped(snapshot, &pod.revision) {
             continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);

@@ -133,7 +133,7 @@ impl Rejections {
 }
 
 /// When the next pod may be made of a revision that comes to nothing; none where its pods come well, or may.
-fn until(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp> {
+fn next_pod_at(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp> {
     let rejected = rejected(snapshot, hash).map(|r| r.last.saturating_add(PAUSE).unwrap_or(Timestamp::MAX));
     rejected.max(snapshot.observed.absent.get(hash).map(|absent| absent.until))
 }
@@ -146,13 +146,13 @@ fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Reje
 }
 
 /// Nothing is to be made of it just now.
-pub(crate) fn stopped(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
-    until(snapshot, hash).is_some_and(|until| !snapshot.clock.past(until))
+pub(crate) fn is_stopped(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
+    next_pod_at(snapshot, hash).is_some_and(|until| !snapshot.clock.past(until))
 }
 
 /// How many pods of a revision may be made at a time.
 pub(crate) fn may_make(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> u32 {
-    match until(snapshot, hash) {
+    match next_pod_at(snapshot, hash) {
         None => u32::MAX,
         Some(until) => u32::from(snapshot.clock.past(until)),
     }
@@ -165,7 +165,7 @@ pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             Some(_) => started(snapshot, revision),
             None => snapshot.live_of(&revision.hash),
         };
-        if stopped(snapshot, &revision.hash)
+        if is_stopped(snapshot, &revision.hash)
             && revision.replicas > started
             && !snapshot.backs_off(revision.backoff.as_ref())
         {

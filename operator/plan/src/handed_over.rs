@@ -25,14 +25,14 @@ pub(crate) fn all<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> 
 }
 
 /// Those that run, as far as is known.
-pub(crate) fn awaited<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+pub(crate) fn still_running<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     all(snapshot).filter(|p| !p.node.is_silent() && p.node.fate != NodeFate::ShutDown)
 }
 
 /// Those that stand in the way of a new pod. One whose node dies soon is as good as gone there, like any pod.
-pub(crate) fn in_the_way<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+pub(crate) fn occupying_room<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     let counts = snapshot.observed.app.replace_when == ReplaceWhen::Drained;
-    awaited(snapshot).filter(move |p| counts && p.node.fate != NodeFate::Dying)
+    still_running(snapshot).filter(move |p| counts && p.node.fate != NodeFate::Dying)
 }
 
 /// Whether a pod of this view is one that drains itself after its DELETE. A spare that its ReplicaSet takes back is none, nor is a pod of a revision that never worked: it must

@@ -45,7 +45,7 @@ pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     wrong.sort_by_key(|p| (wanted(snapshot, p) == Some(Mark::Idle), &p.name));
     // Not all that are planned are done: the rate of all apps together is bounded.
     if !wrong.is_empty() {
-        snapshot.clock.again_in(NEXT_MARKS_IN);
+        snapshot.clock.wake_in(NEXT_MARKS_IN);
     }
     for pod in wrong.into_iter().take(MARKS_PER_PLAN) {
         let busy = wanted(snapshot, pod) == Some(Mark::Busy);

@@ -32,7 +32,12 @@ pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 /// Drains what the budget allows of the pods whose node is emptied, before all other drains; the idlest first.
-pub(crate) fn empty(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
+pub(crate) fn drain_emptied(
+    snapshot: &Snapshot<'_>,
+    draft: &mut Draft,
+    course: &Course<'_>,
+    spendable: &mut i64,
+) {
     let mut pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
     idlest_first(snapshot, &mut pods);
     let mut kept = false;
@@ -48,13 +53,13 @@ pub(crate) fn empty(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<
         }
     }
     if kept && snapshot.room() <= 0 {
-        make_way(snapshot, draft, course);
+        end_stuck_pod(snapshot, draft, course);
     }
 }
 
 /// The pods of a new revision that is stuck take up the surge, and would hold the node for as long: one of them goes, and is made again after the node is
 /// empty.
-fn make_way(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
+fn end_stuck_pod(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
     if still_serving(snapshot, course).is_none() || !is_stuck(snapshot) {
         return;
     }
@@ -102,7 +107,7 @@ pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Vec<String> {
     // Where all of them drain, for an hour perhaps, only what is wrong with the others.
     let all_drain = parts.is_empty() && snapshot.still_draining().any(drains_for_its_node);
     parts.extend(
-        coming(snapshot)
+        pending_replacement(snapshot)
             .filter(|p| !parts.is_empty() || (all_drain && p.trouble.is_some()))
             .map(|pod| new_pod(snapshot, pod, "")),
     );
@@ -126,7 +131,7 @@ fn yet_to_leave(snapshot: &Snapshot<'_>) -> Option<String> {
 }
 
 /// The first replacement that does not serve yet, of whichever revision it is.
-fn coming<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod> {
+fn pending_replacement<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod> {
     let mut new: Vec<_> = snapshot
         .routed()
         .filter(|p| p.stays() && !snapshot.takes_work(p) && p.readiness == Readiness::Never)
@@ -135,8 +140,8 @@ fn coming<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod> {
     new.first().copied()
 }
 
-/// The Warning condition's part.
-pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
+/// The Warning condition's part on nodes that are about to be shut down.
+pub(crate) fn dying_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let dying = || snapshot.live.iter().copied().filter(|p| p.node.fate == NodeFate::Dying);
     let (nodes, one) = nodes(dying());
     let what = match one {
@@ -152,8 +157,8 @@ pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     Some(Warning { reason: Reason::NodeDies, message })
 }
 
-/// Why pods stay on a node that others want empty: an eviction of them may wait for long.
-pub(crate) fn kept(snapshot: &Snapshot<'_>) -> Option<Warning> {
+/// The Warning condition's part on nodes that are to be emptied and where pods stay: why they do, since an eviction of them may wait for long.
+pub(crate) fn kept_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let on = |by: KeptBy| snapshot.live.iter().copied().filter(move |p| p.node.fate == NodeFate::Kept(by));
     let said = |by: KeptBy| {
         let first = on(by).next()?;

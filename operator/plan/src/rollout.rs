@@ -85,7 +85,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
         let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
         let left = expendable(&revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);
-        if drop_unmade(snapshot, draft, revision, at_most) {
+        if take_back_unmade(snapshot, draft, revision, at_most) {
             gone += i64::from(unmade.min(at_most));
         }
     }
@@ -93,7 +93,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
 }
 
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
-fn drop_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
+fn take_back_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
     let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash)).min(at_most);
     if unmade == 0 || snapshot.backs_off(revision.backoff.as_ref()) {
         return false;
@@ -113,7 +113,7 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
     let app = &snapshot.observed.app;
     let revision = snapshot.revision(growth);
     let mut need = i64::from(app.replicas) - serving_or_coming(snapshot, course);
-    for pod in warm(snapshot, growth) {
+    for pod in resumable_pods(snapshot, growth) {
         if need <= 0 && !node_drain::is_called_off(pod) {
             continue;
         }
@@ -123,7 +123,9 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
     }
     let mut room = if clearing { 0 } else { snapshot.room() };
     if let Some(serving) = still_serving(snapshot, course) {
-        for pod in warm(snapshot, &serving.hash).into_iter().filter(|p| node_drain::is_called_off(p)) {
+        for pod in
+            resumable_pods(snapshot, &serving.hash).into_iter().filter(|p| node_drain::is_called_off(p))
+        {
             let epoch = draft.epochs.next_for(snapshot, pod);
             draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
         }
@@ -195,7 +197,7 @@ fn serving_or_coming(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
 }
 
 /// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
-fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
+fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
     let mut pods: Vec<_> = snapshot
         .draining()
         .filter(|p| p.revision == *revision && snapshot.available(p))
@@ -212,9 +214,9 @@ fn warm<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
 /// Starts drains: first of pods that go with their node, whatever the budget; then those that the budget allows.
 pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
     node_drain::give_up(snapshot, draft);
-    if fenced(snapshot) {
+    if services_are_fenced(snapshot) {
         let mut spendable = spendable(snapshot, course);
-        node_drain::empty(snapshot, draft, course, &mut spendable);
+        node_drain::drain_emptied(snapshot, draft, course, &mut spendable);
         if course.rolling {
             replace(snapshot, draft, &mut spendable);
         }
@@ -223,7 +225,7 @@ pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course
 }
 
 /// No Service of the user's own would keep sending clients to a draining pod.
-pub(crate) fn fenced(snapshot: &Snapshot<'_>) -> bool {
+pub(crate) fn services_are_fenced(snapshot: &Snapshot<'_>) -> bool {
     snapshot.observed.surroundings.unfenced_services.is_empty()
 }
 
@@ -268,7 +270,7 @@ pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
     let may_miss = if update_takes_work(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
     let spare = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);
     let may_go = |p: &Pod| snapshot.superseded(p) && snapshot.takes_work(p) && may_be_unrouted(snapshot, p);
-    drains || was_ended || (spare && fenced(snapshot) && snapshot.live.iter().any(|p| may_go(p)))
+    drains || was_ended || (spare && services_are_fenced(snapshot) && snapshot.live.iter().any(|p| may_go(p)))
 }
 
 /// The rollout's drains.
@@ -298,14 +300,14 @@ fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
 
 /// Fewer replicas: replicas without a pod first, then pods that cannot be busy, then the idlest, by counts asked for just then.
 fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
-    let mut surplus = serving_or_coming(snapshot, course) - i64::from(kept(snapshot));
+    let mut surplus = serving_or_coming(snapshot, course) - i64::from(pods_to_keep(snapshot));
     if surplus <= 0 {
         return;
     }
     let ours = |hash: &RevisionHash| !course.rolling || course.growth == Some(hash);
     for revision in snapshot.observed.revisions.iter().filter(|r| ours(&r.hash)) {
         let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
-        if drop_unmade(snapshot, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
+        if take_back_unmade(snapshot, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
             surplus -= i64::from(unmade).min(surplus);
         }
     }
@@ -324,7 +326,7 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
     }
     // A count from before may be that of another minute: all are asked, each second, and the choice waits.
     draft.ask_serving = true;
-    if !all_fresh(snapshot, &candidates) {
+    if !all_asked_since_due(snapshot, &candidates) {
         return;
     }
     candidates.sort_by_key(|p| {
@@ -341,7 +343,7 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
 }
 
 /// How many pods scaling leaves alone: `replicas`, and while a pause holds a rollout half-way also the surge that it stopped at.
-fn kept(snapshot: &Snapshot<'_>) -> u32 {
+fn pods_to_keep(snapshot: &Snapshot<'_>) -> u32 {
     let app = &snapshot.observed.app;
     let half_way = app.paused
         && snapshot.routed().any(|p| snapshot.superseded(p))
@@ -350,7 +352,7 @@ fn kept(snapshot: &Snapshot<'_>) -> u32 {
 }
 
 /// Whether every candidate that serves and takes work has been asked since the choice came due, answered or not.
-fn all_fresh(snapshot: &Snapshot<'_>, candidates: &[&Pod]) -> bool {
+fn all_asked_since_due(snapshot: &Snapshot<'_>, candidates: &[&Pod]) -> bool {
     candidates.iter().filter(|p| snapshot.serves(p) && !snapshot.not_accepting(p)).all(|p| {
         let contact = snapshot.contact(p);
         let since = contact.and_then(|c| c.asking_since);
@@ -382,7 +384,7 @@ pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, rea
     // What is deleted, or dies with its node, is to serve nobody any more, whenever it can be ended.
     let at_once = reason == DrainReason::Delete || pod.node.fate == NodeFate::Dying;
     let may = at_once || may_be_unrouted(snapshot, pod);
-    if !may || snapshot.backs_off(pod.backoff.as_ref()) || chosen_from(snapshot, pod) {
+    if !may || snapshot.backs_off(pod.backoff.as_ref()) || replica_set_is_choosing(snapshot, pod) {
         return;
     }
     let epoch = draft.epochs.next_for(snapshot, pod);
@@ -390,8 +392,8 @@ pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, rea
     draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost: DeletionCost::Highest });
 }
 
-/// Its ReplicaSet still has a pod to take: marking this one now would turn the choice to a busy one.
-fn chosen_from(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+/// Its ReplicaSet still has a pod to take: raising this pod's deletion cost now would steer it to a busy sibling.
+fn replica_set_is_choosing(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     snapshot.revision(&pod.revision).is_some_and(|r| snapshot.live_of(&r.hash) > r.replicas)
 }
 

@@ -205,7 +205,7 @@ impl<'a> Snapshot<'a> {
         let app = &self.observed.app;
         let most = app.replicas.saturating_add(app.max_surge);
         let doomed = self.live.iter().filter(|p| matches!(p.node.fate, NodeFate::Dying | NodeFate::ShutDown));
-        let handed_over = i64::from(count(handed_over::in_the_way(self)));
+        let handed_over = i64::from(count(handed_over::occupying_room(self)));
         i64::from(most) - i64::from(self.total()) - handed_over + i64::from(count(doomed).min(most))
     }
 

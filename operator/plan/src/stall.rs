@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::futile;
 use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness};
-use crate::rollout::{fenced, room_comes, superseded_pods};
+use crate::rollout::{room_comes, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;
 use crate::waiting_for;
@@ -26,8 +26,8 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
         let message = format!("spec.template cannot be rolled out, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
     }
-    if !fenced(snapshot) && (superseded_pods(snapshot) > 0 || surplus(snapshot)) {
-        return Some(Stall { reason: Reason::UnfencedService, message: waiting_for::unfenced(snapshot) });
+    if !services_are_fenced(snapshot) && (superseded_pods(snapshot) > 0 || has_surplus(snapshot)) {
+        return Some(Stall { reason: Reason::UnfencedService, message: waiting_for::how_to_fence(snapshot) });
     }
     if let Some(stall) = backoffs(snapshot).find_map(stalled_by) {
         return Some(stall);
@@ -35,10 +35,10 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
     if let Some(message) = futile::words(snapshot, snapshot.update()) {
         return Some(Stall { reason: Reason::NoProgress, message });
     }
-    let failing = failing(snapshot, false);
+    let failing = past_progress_deadline(snapshot, false);
     match failing.is_some() && room_comes(snapshot) {
         // What would finish by itself is no stall.
-        true => self::failing(snapshot, true),
+        true => past_progress_deadline(snapshot, true),
         false => failing,
     }
     .or_else(|| refused_child(snapshot))
@@ -46,8 +46,8 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
 
 /// What would be a stall, did the room that is lacking not come by itself.
 pub(crate) fn waits_for_room(snapshot: &Snapshot<'_>) -> Option<String> {
-    let failing = failing(snapshot, false).filter(|_| room_comes(snapshot))?;
-    self::failing(snapshot, true).is_none().then_some(failing.message)
+    let failing = past_progress_deadline(snapshot, false).filter(|_| room_comes(snapshot))?;
+    past_progress_deadline(snapshot, true).is_none().then_some(failing.message)
 }
 
 /// What is left alone for now, and why; the app's own first.
@@ -89,18 +89,18 @@ fn refused_child(snapshot: &Snapshot<'_>) -> Option<Stall> {
     Some(Stall { reason: refused.reason, message: refused.message.clone() })
 }
 
-fn surplus(snapshot: &Snapshot<'_>) -> bool {
+fn has_surplus(snapshot: &Snapshot<'_>) -> bool {
     count(snapshot.routed()) > snapshot.observed.app.replicas
 }
 
 /// The new revision has not got on for `progressDeadlineSeconds`, whatever is to come.
 pub(crate) fn is_stuck(snapshot: &Snapshot<'_>) -> bool {
-    failing(snapshot, false).is_some()
+    past_progress_deadline(snapshot, false).is_some()
 }
 
 /// A new pod that has not taken work for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long. Where room comes by itself
 /// ([`room_comes`]), only what lacks something else.
-fn failing(snapshot: &Snapshot<'_>, room_comes: bool) -> Option<Stall> {
+fn past_progress_deadline(snapshot: &Snapshot<'_>, room_comes: bool) -> Option<Stall> {
     let update = snapshot.revision(snapshot.update())?;
     let helps = |words: &str| room_comes && !update.has_no_replica_set && waiting_for::lacks_room(words);
     if let Some(failure) = update.replica_failure.as_ref().filter(|f| !helps(&f.message)) {

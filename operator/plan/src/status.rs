@@ -11,7 +11,7 @@ use crate::node_drain;
 use crate::observed::{Deletion, Pod, Warning};
 use crate::others;
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
-use crate::rollout::{Course, fenced, superseded_pods};
+use crate::rollout::{Course, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::{Stall, stall, too_slow};
 use crate::token_refused;
@@ -60,9 +60,9 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
         Phase::Stalled
     } else if app.paused && to_roll {
         Phase::Paused
-    } else if too_slow(snapshot) || held(snapshot) {
+    } else if too_slow(snapshot) || any_is_held(snapshot) {
         Phase::Held
-    } else if to_roll || !all_here(snapshot) {
+    } else if to_roll || !all_replicas_serve(snapshot) {
         Phase::Rolling
     } else if !is_settled(snapshot) {
         // Draining, or about to: what is there beyond `replicas` is not what the spec says.
@@ -73,7 +73,7 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
 }
 
 /// A pod is past its deadline and kept.
-fn held(snapshot: &Snapshot<'_>) -> bool {
+fn any_is_held(snapshot: &Snapshot<'_>) -> bool {
     let mut pods = snapshot.draining().chain(handed_over::all(snapshot));
     pods.any(|p| progress(snapshot, p) == Progress::Held)
 }
@@ -89,7 +89,7 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
     app.deletion == Deletion::No
         && superseded_pods(snapshot) == 0
         && snapshot.revision(&app.update).is_some()
-        && all_here(snapshot)
+        && all_replicas_serve(snapshot)
         && snapshot.total() <= app.replicas
         && snapshot.on_going_nodes().next().is_none()
         && others::busy(snapshot).next().is_none()
@@ -98,7 +98,7 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
 
 /// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,
 /// and a restarted operator must not report a rollout that is not there.
-fn all_here(snapshot: &Snapshot<'_>) -> bool {
+fn all_replicas_serve(snapshot: &Snapshot<'_>) -> bool {
     let here = snapshot.live.iter().filter(|p| !snapshot.superseded(p) && snapshot.serves(p)).filter(|p| {
         let asked = snapshot.contact(p).and_then(|c| c.tried_at).is_some();
         !asked || snapshot.takes_work(p)
@@ -126,7 +126,7 @@ fn conditions(
         Phase::Draining if draining > 0 => (Reason::Draining, true),
         Phase::Draining if snapshot.total() > app.replicas => (Reason::Scaling, true),
         Phase::Draining => (Reason::EndedByOthers, true),
-        Phase::Held if held(snapshot) => (Reason::DeadlineHeld, true),
+        Phase::Held if any_is_held(snapshot) => (Reason::DeadlineHeld, true),
         Phase::Held => (Reason::ControlPlaneSlow, true),
         Phase::Paused => (Reason::Paused, true),
         Phase::Deleting => (Reason::Deleting, true),
@@ -171,12 +171,12 @@ fn conditions(
 fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionReport> {
     let mut warnings = snapshot.observed.surroundings.warnings.clone();
     // Known before the first drain that it would stall.
-    if !fenced(snapshot) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
-        let message = waiting_for::unfenced(snapshot);
+    if !services_are_fenced(snapshot) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
+        let message = waiting_for::how_to_fence(snapshot);
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
-    warnings.extend(node_drain::warning(snapshot));
-    warnings.extend(node_drain::kept(snapshot));
+    warnings.extend(node_drain::dying_warning(snapshot));
+    warnings.extend(node_drain::kept_warning(snapshot));
     warnings.extend(astray::warning(snapshot));
     warnings.extend(token_refused::warning(snapshot));
     warnings.extend(others::end_slowly(snapshot));

@@ -37,7 +37,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
     drains::unbridge(snapshot, draft);
     drains::end_drained(snapshot, draft);
-    close_door(snapshot, draft);
+    remove_service_first(snapshot, draft);
     for revision in &snapshot.observed.revisions {
         let live = snapshot.live_of(&revision.hash);
         if revision.replicas > live && !snapshot.backs_off(revision.backoff.as_ref()) {
@@ -45,7 +45,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             draft.act(Action::ScaleDown { revision, from, to: live });
         }
     }
-    let drained = snapshot.live.is_empty() && handed_over::awaited(snapshot).next().is_none();
+    let drained = snapshot.live.is_empty() && handed_over::still_running(snapshot).next().is_none();
     if drained && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
         remove_children(snapshot, draft);
     }
@@ -53,7 +53,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// Once no pod is routed to, and none lingers any more, the Service goes, ahead of the other children: a spare that its ReplicaSet makes all the same, while
 /// nobody looks perhaps, finds no clients.
-fn close_door(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+fn remove_service_first(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let lingers = |p: &Pod| p.bridged || p.drain.is_none_or(|mark| !linger_is_over(snapshot, p, mark));
     let closed = snapshot.routed().next().is_none() && !snapshot.draining().any(lingers);
     if closed

@@ -79,7 +79,7 @@ fn drains(snapshot: &Snapshot<'_>) -> Option<String> {
 /// Pods that could be made at once, were it not for those that drain themselves.
 fn replaced_once_gone(snapshot: &Snapshot<'_>) -> Option<String> {
     let app = &snapshot.observed.app;
-    let behind = count(handed_over::in_the_way(snapshot));
+    let behind = count(handed_over::occupying_room(snapshot));
     let here = count(snapshot.routed().filter(|p| !snapshot.superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let waits = app.deletion == Deletion::No && missing > 0 && behind > 0 && snapshot.room() <= 0;
@@ -445,8 +445,8 @@ fn what_makes_room(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
     }
 }
 
-/// The exact command that fences the first of the user's own Services.
-pub(crate) fn unfenced(snapshot: &Snapshot<'_>) -> String {
+/// Which of the user's own Services are not fenced, and the exact command that fences the first.
+pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
     let services = &snapshot.observed.surroundings.unfenced_services;
     let first = services.first().map_or("", String::as_str);
     let namespace = &snapshot.observed.app.namespace;
@@ -470,7 +470,7 @@ fn age(clock: &Clock, since: Timestamp) -> String {
         60..3600 => (format!("{} min", age / 60), 60),
         _ => (format!("{} h {} min", age / 3600, age % 3600 / 60), 300),
     };
-    clock.again_in(SignedDuration::from_secs(step - age % step));
+    clock.wake_in(SignedDuration::from_secs(step - age % step));
     text
 }
 

@@ -168,8 +168,8 @@ fn a_pod_that_drains_itself_counts_until_it_is_gone_or_its_node_is() {
             let count = |pods: &mut dyn Iterator<Item = &Pod>| pods.count();
             found = (
                 count(&mut handed_over::all(&snapshot)),
-                count(&mut handed_over::awaited(&snapshot)),
-                count(&mut handed_over::in_the_way(&snapshot)),
+                count(&mut handed_over::still_running(&snapshot)),
+                count(&mut handed_over::occupying_room(&snapshot)),
             );
             observed.pods.clear();
         });
