@@ -1,5 +1,5 @@
 //! [`Drain`], the handle that everything shares: one lock around [`Core`], and two notifiers. `changed` fires with each
-//! change, for the few who follow the counts; `turned` only as the drain enters another phase, since each open connection
+//! change, for the few who follow the counts; `phase_changed` only as the drain enters another phase, since each open connection
 //! waits for that: ten thousand idle sockets must not wake whenever a request comes or goes.
 
 use std::pin::pin;
@@ -96,7 +96,7 @@ pub struct Drain(Arc<Shared>);
 struct Shared {
     core: Mutex<Core>,
     changed: Notify,
-    turned: Notify,
+    phase_changed: Notify,
     settings: Settings,
     boot_id: String,
     refused: AtomicU64,
@@ -109,7 +109,7 @@ impl Drain {
         Self(Arc::new(Shared {
             core: Mutex::new(Core::new()),
             changed: Notify::new(),
-            turned: Notify::new(),
+            phase_changed: Notify::new(),
             settings,
             boot_id: Uuid::new_v4().to_string(),
             refused: AtomicU64::new(0),
@@ -284,7 +284,7 @@ impl Drain {
 
     /// Waits until nothing accepted is left and nothing new can come.
     pub async fn idle(&self) {
-        self.watch(&self.0.turned, || {
+        self.watch(&self.0.phase_changed, || {
             self.look(|core, _| if core.idle() { Ok(()) } else { Err(core.latches_at()) })
         })
         .await;
@@ -292,7 +292,7 @@ impl Drain {
 
     /// Waits until SIGTERM has come and the pod is idle: the time to say farewell.
     pub async fn farewell_time(&self) {
-        self.watch(&self.0.turned, || {
+        self.watch(&self.0.phase_changed, || {
             self.look(
                 |core, _| if core.terminating() && core.idle() { Ok(()) } else { Err(core.latches_at()) },
             )
@@ -301,9 +301,9 @@ impl Drain {
     }
 
     /// Waits until the state, or whether new work is accepted, differs from what the caller knows.
-    pub async fn turned(&self, state: State, accepting: bool) {
+    pub async fn state_changed(&self, state: State, accepting: bool) {
         let known = (state, accepting);
-        self.watch(&self.0.turned, || {
+        self.watch(&self.0.phase_changed, || {
             self.look(
                 |core, _| {
                     if (core.state(), core.accepting()) == known { Err(core.latches_at()) } else { Ok(()) }
@@ -321,7 +321,7 @@ impl Drain {
 
     /// Waits until the latch is closed and nothing is counted here.
     pub(crate) async fn emptied(&self) -> u64 {
-        // Not `turned`: with work behind, the last request's end is no new phase.
+        // Not `phase_changed`: with work behind, the last request's end is no new phase.
         self.watch(&self.0.changed, || self.look(|core, _| core.emptied().ok_or_else(|| core.latches_at())))
             .await
     }
@@ -329,7 +329,7 @@ impl Drain {
     /// Waits until the latch is closed or will close within `tail`: the time at which a server closes the connections that are idle, so that their clients
     /// open new ones, to other pods, instead of meeting a refusal here.
     pub async fn latching(&self, tail: Duration) {
-        self.watch(&self.0.turned, || {
+        self.watch(&self.0.phase_changed, || {
             self.look(|core, now| match core.latches_at() {
                 Some(at) if at <= now + tail => Ok(()),
                 Some(at) => Err(Some(at - tail)),
@@ -395,9 +395,9 @@ impl Drain {
         let mut core = self.lock();
         let before = core.phase();
         let changed = write(&mut core, now);
-        let turned = core.phase() != before;
+        let new_phase = core.phase() != before;
         drop(core);
-        self.notify(changed || turned, turned);
+        self.notify(changed || new_phase, new_phase);
     }
 
     pub(crate) fn change<T>(&self, write: impl FnOnce(&mut Core, Instant) -> T) -> T {
@@ -405,18 +405,18 @@ impl Drain {
         let mut core = self.lock();
         let before = core.phase();
         let outcome = write(&mut core, now);
-        let turned = core.phase() != before;
+        let new_phase = core.phase() != before;
         drop(core);
-        self.notify(true, turned);
+        self.notify(true, new_phase);
         outcome
     }
 
-    fn notify(&self, changed: bool, turned: bool) {
+    fn notify(&self, changed: bool, new_phase: bool) {
         if changed {
             self.0.changed.notify_waiters();
         }
-        if turned {
-            self.0.turned.notify_waiters();
+        if new_phase {
+            self.0.phase_changed.notify_waiters();
         }
     }
 

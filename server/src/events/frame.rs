@@ -110,13 +110,13 @@ pub(crate) fn missed(range: Range<'_>) -> Utf8Bytes {
 /// The pod's drain has come to another state.
 pub(crate) fn drain(state: DrainState, accepting: bool) -> Utf8Bytes {
     #[derive(Serialize)]
-    struct Turn {
+    struct Drain {
         #[serde(rename = "type")]
         what: &'static str,
         state: &'static str,
         accepting: bool,
     }
-    json(&Turn { what: "drain", state: state.as_str(), accepting })
+    json(&Drain { what: "drain", state: state.as_str(), accepting })
 }
 
 /// The last frame: the pod goes, and the client should come back, to whichever pod is there then.

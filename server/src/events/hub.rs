@@ -63,7 +63,7 @@ struct Shared {
     all: broadcast::Sender<Arc<Frame>>,
     published: AtomicU64,
     log: Mutex<Log>,
-    turn: watch::Sender<Turn>,
+    pod_state: watch::Sender<PodState>,
     hints: Mutex<Budget>,
     look: Notify,
     looked: watch::Sender<bool>,
@@ -73,9 +73,9 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-/// Where the pod's drain is.
+/// What each connection is told of the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct PodState {
     pub(crate) state: State,
     pub(crate) accepting: bool,
     /// All that was accepted has ended, and has been published: each client leaves in its own place of the spread.
@@ -117,13 +117,13 @@ impl Hub {
     #[must_use]
     pub fn new(settings: HubSettings, drain: Drain, metrics: Arc<Metrics>) -> Self {
         let now = drain.status();
-        let turn = Turn { state: now.state, accepting: now.accepting, closing: false, streams: 0 };
+        let pod_state = PodState { state: now.state, accepting: now.accepting, closing: false, streams: 0 };
         Self(Arc::new(Shared {
             events: broadcast::Sender::new(settings.behind),
             all: broadcast::Sender::new(settings.behind),
             published: AtomicU64::new(0),
             log: Mutex::default(),
-            turn: watch::Sender::new(turn),
+            pod_state: watch::Sender::new(pod_state),
             hints: Mutex::new(Budget { since: Instant::now(), left: HINTS_A_SECOND }),
             look: Notify::new(),
             looked: watch::Sender::new(false),
@@ -153,27 +153,27 @@ impl Hub {
         }
     }
 
-    /// Follows the drain and tells each client of its turns, until the process ends.
+    /// Follows the drain and tells each client of its changes, until the process ends.
     pub async fn attend(self) {
-        let Shared { drain, turn, .. } = &*self.0;
-        let turns = async {
+        let Shared { drain, pod_state, .. } = &*self.0;
+        let follow = async {
             loop {
-                let known = *turn.borrow();
-                drain.turned(known.state, known.accepting).await;
-                self.turn();
+                let known = *pod_state.borrow();
+                drain.state_changed(known.state, known.accepting).await;
+                self.tell_drain();
             }
         };
         tokio::select! {
-            () = turns => {}
+            () = follow => {}
             () = drain.farewell_time() => {}
         }
         self.last_look().await;
-        turn.send_modify(|turn| turn.closing = true);
+        pod_state.send_modify(|pod| pod.closing = true);
     }
 
-    fn turn(&self) {
+    fn tell_drain(&self) {
         let now = self.0.drain.status();
-        self.0.turn.send_modify(|turn| (turn.state, turn.accepting) = (now.state, now.accepting));
+        self.0.pod_state.send_modify(|pod| (pod.state, pod.accepting) = (now.state, now.accepting));
     }
 
     /// What ended before the pod was idle is in the queue by now, though perhaps not yet in the ring.
@@ -212,8 +212,8 @@ impl Hub {
         }
         log.store = Some(store.clone());
         drop(log);
-        self.0.turn.send_if_modified(|turn| {
-            turn.streams += u32::from(!known);
+        self.0.pod_state.send_if_modified(|pod| {
+            pod.streams += u32::from(!known);
             !known
         });
     }
@@ -260,9 +260,9 @@ impl Hub {
         self.lock().stream.clone()
     }
 
-    /// Where the pod's drain is, and each change of it.
-    pub(crate) fn turns(&self) -> watch::Receiver<Turn> {
-        self.0.turn.subscribe()
+    /// The pod's state, and each change of it.
+    pub(crate) fn pod_state(&self) -> watch::Receiver<PodState> {
+        self.0.pod_state.subscribe()
     }
 
     pub(crate) fn places(&self) -> &Places {

@@ -24,7 +24,7 @@ use tracing::debug;
 use super::ask::{self, Ask, Peer};
 use super::feed::{Feed, Next, Start, Wish};
 use super::frame::{self, Frame, Range};
-use super::hub::{Hub, Turn};
+use super::hub::{Hub, PodState};
 use super::limits::Place;
 
 /// How long one frame may take to leave: a client that reads nothing for so long is gone.
@@ -101,10 +101,10 @@ pub(crate) async fn watch(
     let drain = hub.drain().clone();
     drain.on_upgrade(upgrade, move |socket, farewell| {
         // Before the first frame: what ends after a client has read it reaches this client.
-        let turn = hub.turns();
-        let streams = turn.borrow().streams;
+        let pod_state = hub.pod_state();
+        let streams = pod_state.borrow().streams;
         let (feed, first) = Feed::new(hub, wish, start);
-        Session { socket, feed, client, turn, streams, farewell, _place: place }.run(first)
+        Session { socket, feed, client, pod_state, streams, farewell, _place: place }.run(first)
     })
 }
 
@@ -112,7 +112,7 @@ struct Session {
     socket: WebSocket,
     feed: Feed,
     client: Arc<str>,
-    turn: watch::Receiver<Turn>,
+    pod_state: watch::Receiver<PodState>,
     streams: u32,
     farewell: Farewell,
     _place: Place,
@@ -155,11 +155,11 @@ impl Session {
                         None
                     }
                 },
-                changed = self.turn.changed() => {
+                changed = self.pod_state.changed() => {
                     if changed.is_err() {
                         return Err(End::Gone);
                     }
-                    if self.feed.is_json() && self.turn.borrow().streams != self.streams {
+                    if self.feed.is_json() && self.pod_state.borrow().streams != self.streams {
                         return Err(End::Replaced);
                     }
                     leave = leave.or(self.leave());
@@ -186,12 +186,12 @@ impl Session {
 
     /// When to say goodbye, if the pod goes.
     fn leave(&mut self) -> Option<Instant> {
-        self.turn.borrow_and_update().closing.then(|| Instant::now() + self.farewell.delay())
+        self.pod_state.borrow_and_update().closing.then(|| Instant::now() + self.farewell.delay())
     }
 
-    /// The drain's turn, for those who understand.
+    /// Where the pod's drain is, for those who understand.
     fn told(&mut self) -> Option<Message> {
-        let Turn { state, accepting, closing, streams: _ } = *self.turn.borrow();
+        let PodState { state, accepting, closing, streams: _ } = *self.pod_state.borrow();
         (self.feed.is_json() && !closing).then(|| Message::Text(frame::drain(state, accepting)))
     }
 
@@ -209,7 +209,7 @@ impl Session {
         let mut leave = None;
         while self.feed.is_behind() {
             let now = Instant::now();
-            let closing = self.turn.borrow().closing;
+            let closing = self.pod_state.borrow().closing;
             leave = leave.or(closing.then(|| now + self.farewell.delay()));
             if leave.is_some_and(|leave| leave <= now) {
                 break;

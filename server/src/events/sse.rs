@@ -21,7 +21,7 @@ use tracing::debug;
 use super::ask::{self, Ask, Peer};
 use super::feed::{Feed, Next, Start, Wish};
 use super::frame::{self, Range, sse};
-use super::hub::{Hub, Turn};
+use super::hub::{Hub, PodState};
 use super::limits::Place;
 
 /// Below the 30 s after which some proxies cut a silent answer.
@@ -78,7 +78,7 @@ pub(crate) async fn events(
 
 struct Listener {
     feed: Feed,
-    turn: watch::Receiver<Turn>,
+    pod_state: watch::Receiver<PodState>,
     streams: u32,
     first: Option<Bytes>,
     leave: Option<Instant>,
@@ -90,13 +90,13 @@ struct Listener {
 impl Listener {
     fn new(hub: Hub, wish: Wish, start: Start, place: Place) -> Self {
         let connection = hub.drain().connection();
-        let turn = hub.turns();
-        let streams = turn.borrow().streams;
+        let pod_state = hub.pod_state();
+        let streams = pod_state.borrow().streams;
         let (feed, hello) = Feed::new(hub, wish, start);
         let first = Some(sse(Some(feed.place()), &hello));
         let mut listener =
-            Self { feed, turn, streams, first, leave: None, over: false, connection, _place: place };
-        listener.turned();
+            Self { feed, pod_state, streams, first, leave: None, over: false, connection, _place: place };
+        listener.pod_changed();
         listener
     }
 
@@ -123,11 +123,11 @@ impl Listener {
                         }
                     }
                 },
-                changed = self.turn.changed() => {
+                changed = self.pod_state.changed() => {
                     if changed.is_err() {
                         return None;
                     }
-                    if let Some(told) = self.turned() {
+                    if let Some(told) = self.pod_changed() {
                         return Some(told);
                     }
                 }
@@ -142,9 +142,9 @@ impl Listener {
         None
     }
 
-    /// The drain has come to another state.
-    fn turned(&mut self) -> Option<Bytes> {
-        let Turn { state, accepting, closing, streams } = *self.turn.borrow_and_update();
+    /// What the client is told of it, or when it is to leave.
+    fn pod_changed(&mut self) -> Option<Bytes> {
+        let PodState { state, accepting, closing, streams } = *self.pod_state.borrow_and_update();
         if streams != self.streams {
             return Some(self.end("the queue was replaced"));
         }

@@ -76,7 +76,7 @@ impl Attendant {
         let status = self.drain.status();
         tokio::select! {
             () = sleep(pause) => {}
-            () = self.drain.turned(status.state, status.accepting) => {}
+            () = self.drain.state_changed(status.state, status.accepting) => {}
         }
     }
 
