@@ -11,7 +11,7 @@
 //!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE;
 //! - what a pod is told and has answered: `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that refuse our token;
 //! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `marks` says which pods an eviction waits for;
-//! - what people are told (P8): `stall`, `status`, `waiting_for`; `others` tells of pods that somebody else ended.
+//! - what people are told (P8): `stall`, `status`, `waiting_for` and its `new_pods`; `others` tells of pods that somebody else ended.
 mod action;
 mod astray;
 mod brake;
@@ -29,6 +29,7 @@ mod futile;
 mod handed_over;
 mod lag;
 mod marks;
+mod new_pods;
 mod node_drain;
 mod observed;
 mod others;

@@ -10,12 +10,12 @@ use graceful_api::conditions::Reason;
 
 use crate::draft::Draft;
 use crate::drains::needs_no_drain;
+use crate::new_pods::new_pod;
 use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
 use crate::others::and_more;
 use crate::rollout::{Course, idlest_first, still_serving, unroute};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
-use crate::waiting_for::new_pod;
 
 /// Pods whose node is dying or shut down, whatever the budget says (an exception to P3): what the first accepted from now on would die with them, and in the
 /// others nothing runs.

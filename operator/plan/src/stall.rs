@@ -4,6 +4,7 @@ use graceful_api::conditions::Reason;
 use jiff::Timestamp;
 
 use crate::futile;
+use crate::new_pods;
 use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness};
 use crate::rollout::{room_comes, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
@@ -102,11 +103,11 @@ pub(crate) fn is_stuck(snapshot: &Snapshot<'_>) -> bool {
 /// ([`room_comes`]), only what lacks something else.
 fn past_progress_deadline(snapshot: &Snapshot<'_>, room_comes: bool) -> Option<Stall> {
     let update = snapshot.revision(snapshot.update())?;
-    let helps = |words: &str| room_comes && !update.has_no_replica_set && waiting_for::lacks_room(words);
+    let helps = |words: &str| room_comes && !update.has_no_replica_set && new_pods::lacks_room(words);
     if let Some(failure) = update.replica_failure.as_ref().filter(|f| !helps(&f.message)) {
         let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
         if snapshot.clock.past(overdue) {
-            let message = waiting_for::no_room(snapshot, snapshot.update(), &failure.message);
+            let message = new_pods::no_room(snapshot, snapshot.update(), &failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
         }
     }
@@ -121,7 +122,7 @@ fn past_progress_deadline(snapshot: &Snapshot<'_>, room_comes: bool) -> Option<S
         };
         let overdue = after(since, snapshot.observed.app.progress_deadline_seconds);
         if snapshot.clock.past(overdue) && found.is_none() {
-            found = Some(Stall { reason, message: waiting_for::new_pod(snapshot, pod, "") });
+            found = Some(Stall { reason, message: new_pods::new_pod(snapshot, pod, "") });
         }
     }
     found

@@ -1,0 +1,130 @@
+//! WAITING-FOR's sentences of pods that are to come: what keeps a new pod from taking work, and what keeps it from being made.
+
+use graceful_api::RevisionHash;
+use jiff::Timestamp;
+
+use crate::astray::words;
+use crate::expendable::superseded;
+use crate::observed::{Deletion, Pod, Readiness, Revision};
+use crate::others::{and_more, whole_seconds};
+use crate::rollout::superseded_pods;
+use crate::snapshot::{Snapshot, after};
+use crate::token_refused;
+
+/// New pods that do not take work yet.
+pub(crate) fn not_taking_work(snapshot: &Snapshot<'_>) -> Option<String> {
+    let mut pods: Vec<_> =
+        snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
+    if superseded_pods(snapshot) == 0 {
+        // One that is about to be asked for the first time keeps nothing waiting.
+        pods.retain(|p| !snapshot.serves(p) || snapshot.contact(p).is_some_and(|c| c.tried_at.is_some()));
+    }
+    pods.sort_by_key(|p| (p.created, &p.name));
+    let first = pods.first()?;
+    Some(new_pod(snapshot, first, &and_more(pods.len() - 1)))
+}
+
+/// What keeps one new pod from taking work.
+pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
+    let name = format!("{}{others}", pod.name);
+    let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
+    match (snapshot.available_from(pod), &pod.trouble, error) {
+        (Some(from), ..) if !snapshot.clock.past(from) => {
+            format!(
+                "{name}: Ready, Available after minReadySeconds ({} s)",
+                snapshot.observed.app.min_ready_seconds
+            )
+        }
+        (Some(_), _, Some(error)) => {
+            format!("{name}: Available, but its in-flight count cannot be read: {}", error.message)
+        }
+        (Some(_), _, None) if snapshot.answer(pod).is_some() => {
+            let why = snapshot.contact(pod).and_then(words).map(str::to_owned);
+            let why = why
+                .or_else(|| token_refused::words(snapshot, pod))
+                .map_or(String::new(), |why| format!(": {why}"));
+            format!("{name}: Available, but accepts no work yet{why}")
+        }
+        (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
+        (None, Some(trouble), _) if pod.unschedulable.is_some() && room_helps(snapshot, trouble) => {
+            format!(
+                "{name}: not Ready: {trouble}; {}",
+                what_makes_room(
+                    snapshot,
+                    pod.unschedulable.map(|at| after(at, snapshot.observed.app.surge_timeout_seconds))
+                )
+            )
+        }
+        (None, Some(trouble), _) => format!("{name}: not Ready: {trouble}"),
+        (None, None, _) if pod.node.is_silent() => format!(
+            "{name}: not Ready: its node is not Ready; if the node is lost for good, remove it from the cluster"
+        ),
+        (None, None, _) => match pod.readiness {
+            Readiness::Lost(since) => format!("{name}: not Ready any more, since {}", whole_seconds(since)),
+            Readiness::Never | Readiness::Ready(_) => format!("{name}: not Ready yet"),
+        },
+    }
+}
+
+/// Pods that a ReplicaSet cannot make: of the update revision, or of another that lacks some.
+pub(crate) fn not_made(snapshot: &Snapshot<'_>) -> Option<String> {
+    if snapshot.observed.app.deletion != Deletion::No {
+        return None;
+    }
+    let update = snapshot.revision(snapshot.update());
+    // A superseded one as well, where its pods are replaced: on a node that goes, in a rollout that is paused or stuck.
+    let lacks = |r: &&Revision| r.replicas > snapshot.live_of(&r.hash);
+    let others = || superseded(snapshot).filter(lacks).find(|r| r.replica_failure.is_some());
+    let revision = update.filter(|r| r.replica_failure.is_some()).or_else(others)?;
+    Some(no_room(snapshot, &revision.hash, &revision.replica_failure.as_ref()?.message))
+}
+
+/// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
+pub(crate) fn no_room(snapshot: &Snapshot<'_>, revision: &RevisionHash, words: &str) -> String {
+    let no_replica_set = snapshot.revision(revision).is_some_and(|r| r.has_no_replica_set);
+    let helps = if no_replica_set && lacks_room(words) {
+        "raise that quota, or delete what it counts; the operator retries by itself".to_owned()
+    } else {
+        what_helps(snapshot, words)
+    };
+    format!("no pod of revision {revision} can be made: {words}; {helps}")
+}
+
+/// Room helps against a quota, and against nothing else that refuses a pod.
+fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
+    if lacks_room(words) {
+        return what_makes_room(snapshot, None);
+    }
+    "change the policy or webhook that refuses it; the operator retries by itself".to_owned()
+}
+
+/// Whether what keeps a ReplicaSet from making a pod is a full quota.
+pub(crate) fn lacks_room(words: &str) -> bool {
+    words.contains("exceeded quota")
+}
+
+/// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go.
+fn room_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
+    superseded_pods(snapshot) > 0
+        || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
+}
+
+/// `from`: an autoscaler may bring a node until then.
+fn what_makes_room(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
+    let app = &snapshot.observed.app;
+    if superseded_pods(snapshot) == 0 || app.max_surge == 0 {
+        return "make room".to_owned();
+    }
+    if app.max_unavailable == 0 {
+        return "make room, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes room for a new one".to_owned();
+    }
+    match from.filter(|at| !snapshot.clock.past(*at)) {
+        Some(at) => format!(
+            "at {} (surgeTimeoutSeconds) one serving pod makes room for it by itself",
+            whole_seconds(at)
+        ),
+        None => {
+            "one serving pod at a time makes room by itself, as spec.rollout.maxUnavailable allows".to_owned()
+        }
+    }
+}
