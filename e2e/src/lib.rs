@@ -2,7 +2,7 @@
 //!
 //! - [`wire`]: what load generator, harness and task servers say to each other.
 //! - [`loadgen`]: the load generator and its ledger, a pod beside the app.
-//! - [`harness`]: what scenarios are made of. [`scenarios`]: the scenarios. [`demo`]: for people. [`bench`], [`scale`]: figures.
+//! - [`harness`]: what scenarios are made of. [`scenarios`]: the scenarios. [`demo`]: for people. [`mod@bench`], [`scale`]: figures.
 
 pub mod bench;
 pub mod demo;

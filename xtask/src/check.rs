@@ -52,6 +52,12 @@ fn run_stages(left_out: &[&Need]) -> anyhow::Result<()> {
     stage("clippy", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
     })?;
+    // A name in a doc comment that leads nowhere, or to two things. Links to private items are for whoever reads the source.
+    stage("docs", || {
+        let docs = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked", "--quiet"];
+        let lints = "-D warnings -A rustdoc::private_intra_doc_links";
+        run(cargo().args(docs).env("RUSTDOCFLAGS", lints))
+    })?;
     stage("tests", || {
         let skip = left_out.iter().flat_map(|need| ["--skip", need.tests]);
         run(cargo().args(["test", "--workspace", "--locked", "--quiet", "--"]).args(skip))

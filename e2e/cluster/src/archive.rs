@@ -9,7 +9,7 @@ use graceful_process::{command, output};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Raised when what [`write`] makes of the same program changes.
+/// Raised when what [`write()`] makes of the same program changes.
 pub(crate) const FORMAT: u32 = 1;
 
 /// Writes `tar`: an image called `reference` with `program` as its only file and its entry point.

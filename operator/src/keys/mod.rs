@@ -1,12 +1,12 @@
 //! The keys that drains are signed with: made once, kept in a Secret, their public halves given to each new revision's pods.
 //!
 //! # Flow
-//! [`keep`] reads the Secret once this operator leads, and fills it where it is empty → the [`Keyring`] holds what it read → `execute` writes the public
+//! [`keep()`] reads the Secret once this operator leads, and fills it where it is empty → the [`Keyring`] holds what it read → `execute` writes the public
 //! halves into a new revision's template, `probe` signs what it tells each pod with a key that the pod names.
 //!
 //! # Guarantees
 //! Two operators never hold different keys for long: all writes carry the resourceVersion that was read, and what is there is taken before anything is
-//! made. A private half lives while any Deployment, at 0 replicas included, names its id ([`in_use`]).
+//! made. A private half lives while any Deployment, at 0 replicas included, names its id ([`in_use()`]).
 //!
 //! # Caveats
 //! An operator that has read the keys once holds them, and signs with them, until its process ends, whatever becomes of the Secret. One that starts while the

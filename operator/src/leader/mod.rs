@@ -1,7 +1,7 @@
 //! Leader election: whether this process may write is asked before each request that changes something.
 //!
 //! # Flow
-//! [`campaign`](campaign::campaign) keeps the Lease as the [`Elector`](elector::Elector) says, and extends the [`Term`] with each renewal → [`Leadership::held`]
+//! [`Campaign`] keeps the Lease as the [`Elector`](elector::Elector) says, and extends the [`Term`] with each renewal → [`Leadership::held`]
 //! compares the term's end with the clock → the [`client`](client::leading) and the conversations with pods ask it as they send.
 //!
 //! # Guarantees

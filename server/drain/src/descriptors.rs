@@ -26,7 +26,7 @@ const MOST: u64 = 1 << 20;
 const RESERVED: usize = 10;
 
 /// Raises the soft limit of open files to the hard one, for the whole process; what it is now. Call it first: what counts
-/// on the limit ([`serve`](crate::serve) does) reads it once.
+/// on the limit ([`serve()`](crate::serve()) does) reads it once.
 ///
 /// # Errors
 /// When the system does not tell the limits, or refuses: macOS where the hard limit is `unlimited`.

@@ -54,7 +54,7 @@
 //! - It speaks for one process. Several processes in a pod (prefork, workers) need one that answers for all.
 //! - CPU-bound work on the async threads starves the admin port, and an unanswered question reads as busy: use
 //!   `spawn_blocking`, and move the guard into it.
-//! - HTTP/1 only ([`serve`]); the gate itself works under any server, and [`serve_behind`] ends a process in order whose public side is its own.
+//! - HTTP/1 only ([`serve()`]); the gate itself works under any server, and [`serve_behind`] ends a process in order whose public side is its own.
 //! - What was handed to the kernel's socket buffer counts as sent, as everywhere.
 
 mod behind;

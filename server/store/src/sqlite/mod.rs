@@ -15,7 +15,7 @@
 //!   `max_attempts` grows by what was used.
 //! - An orphan keeps its place in line: it is older than what waits, so it comes first within its priority.
 //! - Damage that is met (SQLITE_CORRUPT, SQLITE_NOTADB) ends the store: every call then answers
-//!   [`crate::Unavailable::Corrupt`], for writing on would spread it. Drop it and [`open`] again once the file is
+//!   [`crate::Unavailable::Corrupt`], for writing on would spread it. Drop it and [`open()`] again once the file is
 //!   sound. With the file belong `tasks.db-wal` and `tasks.db-shm`: move or restore the three together.
 
 mod apply;
