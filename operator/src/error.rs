@@ -14,7 +14,7 @@ pub enum Error {
     Answered {
         /// What was tried, as in "cannot …".
         what: &'static str,
-        /// Its word.
+        /// Its answer.
         status: Box<Status>,
     },
     /// The call did not come through.

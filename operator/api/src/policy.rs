@@ -135,8 +135,8 @@ mod word {
 }
 
 impl DrainPolicy {
-    /// How long a pod has from its SIGTERM on where that begins its drain: what a drain may take, in seconds.
-    pub fn patience_seconds(&self) -> u32 {
+    /// How long a drain may take, in seconds: the grace of a pod whose SIGTERM begins its drain.
+    pub fn longest_drain_seconds(&self) -> u32 {
         match self.on_deadline {
             OnDeadline::Hold => MAX_DEADLINE_SECONDS,
             OnDeadline::Terminate => self.deadline_seconds,

@@ -64,7 +64,7 @@ pub enum Action {
         /// The revision whose Deployment is written to.
         revision: RevisionHash,
     },
-    /// Write something to a Deployment that its controller has given up, so that it looks again.
+    /// Write an annotation to a Deployment whose controllers have given it up or wait long, so that they look again.
     Nudge {
         /// The revision whose Deployment is written to.
         revision: RevisionHash,
@@ -175,7 +175,7 @@ impl Action {
     }
 }
 
-/// A pod by both of its names.
+/// A pod by name and uid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodRef {
     /// For the URL.

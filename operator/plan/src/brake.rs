@@ -16,7 +16,7 @@ pub struct Brake {
     spec: Option<(RevisionHash, Deletion)>,
     /// What `replicas` was last.
     replicas: u32,
-    /// Ended for this spec, less one for each [`PAUSE`] that has passed and [`TIMES`] for each replica that was asked for more or less: an autoscaler may
+    /// Ended for this spec, less one for each [`PAUSE`] that has passed and [`PER_POD`] for each replica that was asked for more or less: an autoscaler may
     /// go up and down as often as it likes, and saves up nothing for a loop to come.
     level: u32,
     /// The most pods there may have been at a time for this spec: replicas + maxSurge, or what was seen.
@@ -28,9 +28,9 @@ pub struct Brake {
 }
 
 /// Every pod may go once, and a spare or a bad newcomer with it.
-const TIMES: u32 = 2;
+const PER_POD: u32 = 2;
 /// For small apps: a few pods that crash, are deleted by hand or evicted while a rollout goes on.
-const MORE: u32 = 10;
+const EXTRA: u32 = 10;
 /// Two a minute do no harm that a person would not have time to see, and whatever was wrong may be over.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
 /// So many pauses without a pod's end, and it is no more said to be stopped: one that is let through every 30 s would change what is said each time.
@@ -45,12 +45,12 @@ impl Brake {
             *self = Self { spec: Some(spec), replicas: app.replicas, ..Self::default() };
         }
         let scaled = self.replicas.abs_diff(app.replicas);
-        self.level = self.level.saturating_sub(scaled.saturating_mul(TIMES));
+        self.level = self.level.saturating_sub(scaled.saturating_mul(PER_POD));
         self.replicas = app.replicas;
         let living = count(observed.pods.iter().filter(|p| p.is_counted()));
         self.allowed = self.allowed.max(living).max(app.replicas.saturating_add(app.max_surge));
-        self.pass(now);
-        let may = self.allowed.saturating_mul(TIMES).saturating_add(MORE);
+        self.take_off_pauses(now);
+        let may = self.allowed.saturating_mul(PER_POD).saturating_add(EXTRA);
         let holds = self.level >= may;
         self.stopped = holds || (self.stopped && self.level.saturating_add(CALM) > may);
         let until = match holds {
@@ -75,7 +75,8 @@ impl Brake {
         self.level = self.level.saturating_add(1);
     }
 
-    fn pass(&mut self, now: Timestamp) {
+    /// Takes one off the level for each [`PAUSE`] that has passed.
+    fn take_off_pauses(&mut self, now: Timestamp) {
         let from = *self.counted_to.get_or_insert(now);
         let pauses = now.duration_since(from).as_secs().max(0) / PAUSE.as_secs();
         if self.level == 0 {

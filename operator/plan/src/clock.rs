@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// One plan's.
+/// The moment that a plan is made for, and the first later one that it asked about.
 #[derive(Debug)]
 pub(crate) struct Clock {
     now: Timestamp,
@@ -34,7 +34,7 @@ impl Clock {
         false
     }
 
-    /// The plan is to be made again so soon, whatever it says.
+    /// Has the plan made again after this time at the latest.
     pub(crate) fn wake_in(&self, time: SignedDuration) {
         self.past(self.now.saturating_add(time).unwrap_or(Timestamp::MAX));
     }

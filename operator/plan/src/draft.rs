@@ -62,7 +62,7 @@ impl Draft {
         reason: DrainReason,
     ) -> bool {
         let Some(revision) = snapshot.revision(&pod.revision) else {
-            return false; // its Deployment is gone: the garbage collector has it
+            return false; // its Deployment is gone: the garbage collector ends it
         };
         let brake = &snapshot.observed.surroundings.brake;
         let all = [&pod.backoff, &revision.backoff, &revision.lag, brake];

@@ -18,7 +18,7 @@ use crate::token_refused;
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
 pub(crate) const QUIET_READS: u32 = 3;
 
-/// How old the last of them may be when it is acted upon: two time-outs of the longest allowed poll would be guessing.
+/// How old the last zero may be when the pod is ended. A plan follows each read at once; after this long nobody knows what came since.
 const QUIET_AGE: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long past its deadline a pod's last word is waited for: longer than a question's usual time-out, short beside any deadline.
@@ -56,7 +56,7 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
         }
         Signal::Http => Proof::Idle { epoch },
         Signal::None => Proof::Quiet { epoch },
-        Signal::Sigterm => return by_itself(snapshot, pod, epoch, mark, policy),
+        Signal::Sigterm => return drains_itself(snapshot, pod, epoch, mark, policy),
     };
     match stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
         true => Progress::MayEnd(proof),
@@ -67,7 +67,7 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
 
 /// It drains itself once it gets its SIGTERM, whatever it has in flight. Whether its node is heard does not matter: the DELETE waits there for it. A
 /// crashed container has nobody to drain what waits in its volume: its next start is waited for.
-fn by_itself(
+fn drains_itself(
     snapshot: &Snapshot<'_>,
     pod: &Pod,
     epoch: Epoch,
@@ -76,7 +76,7 @@ fn by_itself(
 ) -> Progress {
     match linger_is_over(snapshot, pod, mark) {
         true if !waits_in_a_volume(pod) => {
-            Progress::MayEnd(Proof::HandedOver { epoch, grace_seconds: policy.patience_seconds() })
+            Progress::MayEnd(Proof::HandedOver { epoch, grace_seconds: policy.longest_drain_seconds() })
         }
         true if snapshot.clock.past(deadline(mark, policy)) => Progress::Held,
         true | false => Progress::Busy,
@@ -85,13 +85,13 @@ fn by_itself(
 
 /// Why a pod may be ended without a drain, if it may.
 pub(crate) fn needs_no_drain(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
-    if snapshot.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { of_what_never_worked(snapshot, pod) }
+    if snapshot.cannot_be_busy(pod) { Some(Proof::NotRunning) } else { proof_of_never_worked(snapshot, pod) }
 }
 
 /// The pod of a revision that never worked at all may get its SIGTERM, with time for what it may be at all the same. Otherwise a bad revision
 /// would fill the surge and block its own fix. For what serves nobody this asks for less than a confirmed zero, so it asks for more elsewhere:
 /// the kubelet is heard, and nothing that publishes unready addresses selects it (`Snapshot::never_worked`).
-fn of_what_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
+fn proof_of_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
     let grace_seconds = longest_grace(pod, snapshot.policy(pod));
     (pod.node.is_heard() && snapshot.never_worked(&pod.revision))
         .then_some(Proof::NeverWorked { grace_seconds })
@@ -99,7 +99,7 @@ fn of_what_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
 
 /// The grace of a pod that may be at work when its SIGTERM comes: what its drain would have had.
 pub(crate) fn longest_grace(pod: &Pod, policy: DrainPolicy) -> u32 {
-    pod.grace_seconds.max(policy.patience_seconds())
+    pod.grace_seconds.max(policy.longest_drain_seconds())
 }
 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
@@ -112,7 +112,7 @@ fn stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, clock: &
     match proof {
         Proof::Idle { epoch } => contact.is_some_and(|c| idle(c, epoch)),
         Proof::Quiet { epoch } => contact.is_some_and(|c| quiet(c, epoch, policy, clock)),
-        // Other keys of ours, or another process of its: it is told, and its latch is the better proof.
+        // Once we have other keys, or the pod another process, it is told again: its latch is then the better proof.
         Proof::TokenRefused { epoch, .. } => {
             contact.is_some_and(|c| c.refused.is_some() && quiet(c, epoch, policy, clock))
         }
@@ -143,7 +143,7 @@ fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, clock: &Clock) ->
         })
 }
 
-/// The word for it in status.
+/// How status calls what the drain is at.
 pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
     if matches!(
         progress(snapshot, pod),
@@ -166,14 +166,14 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
     }
 }
 
-/// Its linger is not over. One that accepts for longer is late, and lingers no more.
+/// Whether its linger is not over. One that accepts for longer is late, and lingers no more.
 fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     snapshot.policy(pod).signal != Signal::None
         && !pod.terminating
         && pod.drain.is_some_and(|mark| !linger_is_over(snapshot, pod, mark))
 }
 
-/// By the time that it was given. (An app that speaks the protocol says itself when it has latched.)
+/// Whether its linger is over, by our clock. (An app that speaks the protocol says itself when it has latched.)
 pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, mark: DrainMark) -> bool {
     snapshot.clock.past(after(mark.since, snapshot.policy(pod).linger_seconds))
 }

@@ -1,5 +1,5 @@
 //! Revisions whose pods come to nothing, many a second and without end: the kubelet takes none of them (OutOfcpu, a taint), or admission takes our label
-//! off each, so that neither its ReplicaSet nor we know it. Here they are stopped, said, and retried one at a time.
+//! off each, so that neither its ReplicaSet nor we know it. Here they are stopped, told in STATUS, and retried one pod at a time.
 
 use std::collections::BTreeMap;
 
@@ -25,11 +25,11 @@ const PAUSE: SignedDuration = SignedDuration::from_secs(60);
 /// How long one is remembered whose record is gone: a taint's manager, or a cleaner of the user's, removes them as fast as they come.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
 
-/// The pods of one app that have ended so. Kept by whoever executes plans; of what is lost with the process the records are left, mostly.
+/// The pods of one app that ended before they were ever Ready. Kept by whoever executes plans; lost with the process, which counts the records that are still there.
 #[derive(Clone, Debug, Default)]
 pub struct Rejections(BTreeMap<PodUid, (RevisionHash, Timestamp, String)>);
 
-/// What they come to for one revision.
+/// The rejected pods of one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// How many pods have ended.
@@ -44,7 +44,7 @@ pub struct Rejected {
 #[derive(Clone, Debug, Default)]
 pub struct Absences(BTreeMap<RevisionHash, Asked>);
 
-/// How one revision's Deployment has asked.
+/// What one revision's Deployment asks for, and since when in vain.
 #[derive(Clone, Debug, Default)]
 struct Asked {
     replicas: u32,

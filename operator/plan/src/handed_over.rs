@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //! Known by what is on the pod (terminating, our drain annotations, its revision's policy), so that a restarted operator knows them too. A pod that somebody else
-//! deleted while it served carries none of ours, and is none of them. Such a pod is shown with its count, asked like any that drains, and counts
-//! towards replicas + maxSurge (P3, but for `rollout.replaceWhen: Draining`), until it is gone. There is no way back: none of them is put back.
+//! deleted while it served has no drain annotations, and does not count as handed over. One that was handed over is shown with its count, asked like any that drains, and counts
+//! towards replicas + maxSurge (P3, but for `rollout.replaceWhen: Draining`), until it is gone. None is ever put back.
 //!
 //! # Caveats
 //! Of one whose node is silent or goes down nobody knows whether it still runs: it is shown, and nothing waits for it.
@@ -29,7 +29,7 @@ pub(crate) fn still_running<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item =
     all(snapshot).filter(|p| !p.node.is_silent() && p.node.fate != NodeFate::ShutDown)
 }
 
-/// Those that stand in the way of a new pod. One whose node dies soon is as good as gone there, like any pod.
+/// Those that count towards replicas + maxSurge, so that a new pod waits for them. One whose node dies soon is as good as gone there, like any pod.
 pub(crate) fn occupying_room<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     let counts = snapshot.observed.app.replace_when == ReplaceWhen::Drained;
     still_running(snapshot).filter(move |p| counts && p.node.fate != NodeFate::Dying)
@@ -53,7 +53,7 @@ pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
 }
 
 fn has_our_grace(pod: &Pod, policy: DrainPolicy) -> bool {
-    let ours = i64::from(policy.patience_seconds());
+    let ours = i64::from(policy.longest_drain_seconds());
     pod.grace_ends.zip(pod.ends_since).is_some_and(|(end, since)| end.duration_since(since).as_secs() == ours)
 }
 

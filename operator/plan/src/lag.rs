@@ -18,18 +18,18 @@ const LATE: SignedDuration = SignedDuration::from_secs(10);
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// A Deployment controller that has failed fifteen times in a row, which takes a minute and a half, forgets a Deployment until something is written to it.
-/// So something is, after this long at first.
+/// So something is, first after this long.
 const FIRST_NUDGE: SignedDuration = SignedDuration::from_secs(30);
 
-/// And then each time that much later: what has kept it may be gone since.
+/// The pause between two later ones: what kept the controller may be gone since.
 const NEXT_NUDGE: SignedDuration = SignedDuration::from_secs(60);
 
 /// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then. A write to
-/// its Deployment reaches it: it comes after a quarter of the time that it has been failing.
+/// its Deployment makes it try at once, and is made each time that the pause since the last reaches a quarter of the time for which it has been failing.
 const FAILING_TO_PAUSE: i32 = 4;
 
-/// And at the latest after this.
-const LAST_NUDGE: SignedDuration = SignedDuration::from_secs(300);
+/// The longest pause between two such writes.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(300);
 
 /// How long after a pod's end a ReplicaSet that had no room may take its place: the longest pause between two nudges, and half a minute to end the one and make
 /// the other.
@@ -88,7 +88,7 @@ impl Lag {
         };
         self.unfollowed.is_some_and(|since| due(since, FIRST_NUDGE, NEXT_NUDGE))
             || self.failing.is_some_and(|since| {
-                let pause = (now.duration_since(since) / FAILING_TO_PAUSE).clamp(FIRST_NUDGE, LAST_NUDGE);
+                let pause = (now.duration_since(since) / FAILING_TO_PAUSE).clamp(FIRST_NUDGE, LONGEST_PAUSE);
                 due(since, pause, pause)
             })
     }

@@ -31,7 +31,7 @@ pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.hold_while_busy {
         return;
     }
-    // Its word from before says nothing; the next survey may be half a minute away, and would ask for no plan if it heard the same.
+    // What it said while it was new does not count. The next survey may be half a minute away, and an unchanged answer would have no plan made.
     draft.ask_for_marks = snapshot.live.iter().any(|p| p.mark == Mark::Busy && says_too_early(snapshot, p));
     let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
     let wrong = |p: &&&Pod| wanted(snapshot, p).is_some_and(|mark| mark != p.mark);

@@ -268,7 +268,7 @@ impl Pod {
         !self.terminating && self.containers != Containers::Finished
     }
 
-    /// Its node does not go, or is not to be emptied of it.
+    /// Its node does not go, or the pod stays on it all the same ([`KeptBy`]).
     pub fn stays(&self) -> bool {
         self.node.fate.stays()
     }

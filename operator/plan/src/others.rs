@@ -79,8 +79,8 @@ pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// We end a pod after its drain was marked, with nothing known in flight, handed over to its own drain, or cut and marked so; or unmarked where nothing runs in it. (A spare
-/// that a ReplicaSet takes back was never Ready.)
+/// Whether others ended it. A pod that we end is marked as draining, and has nothing known in flight, is handed over to its own drain, or is marked as cut; only one in which nothing
+/// runs is ended unmarked. (A spare that a ReplicaSet takes back was never Ready.)
 fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let busy = snapshot.answer(pod).is_some_and(|a| a.in_flight.total > 0);
     let ours = match pod.drain {

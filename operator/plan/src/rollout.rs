@@ -64,10 +64,10 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
     }
     let spared = |hash: &RevisionHash| halted && snapshot.any_takes_work(hash);
     // Of each revision once: an app may have thousands of pods.
-    let spare: BTreeMap<_, _> = superseded(snapshot)
+    let expendable_of: BTreeMap<_, _> = superseded(snapshot)
         .map(|r| (&r.hash, if spared(&r.hash) { 0 } else { expendable(snapshot, &r.hash) }))
         .collect();
-    let expendable = |hash: &RevisionHash| spare.get(hash).copied().unwrap_or(0);
+    let expendable = |hash: &RevisionHash| expendable_of.get(hash).copied().unwrap_or(0);
     let mut gone = 0;
     let goes = |p: &&Pod| expendable(&p.revision) > 0 && (!halted || snapshot.cannot_be_busy(p));
     let mut pods: Vec<_> = snapshot.routed().filter(goes).collect();
@@ -105,7 +105,7 @@ fn take_back_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revis
     })
 }
 
-/// Makes the growth revision as large as it should be: warm pods first, then new ones where P3 leaves room.
+/// Makes the growth revision as large as it should be: draining pods that can serve again first, then new ones where P3 leaves room.
 pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, clearing: bool) {
     let Some(growth) = course.growth else {
         return;
@@ -249,11 +249,11 @@ fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
 /// A quota or a policy refuses the new pods, or no node has taken one for `surgeTimeoutSeconds`. Not where one fails to start, crashes or is not
 /// Ready: more room would not help it.
 fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
-    let patience = snapshot.observed.app.surge_timeout_seconds;
+    let timeout = snapshot.observed.app.surge_timeout_seconds;
     let update = snapshot.revision(snapshot.update());
     let refused = update.is_some_and(|r| r.replica_failure.is_some() && !r.has_no_replica_set);
     let mut new = snapshot.routed().filter(|p| !snapshot.superseded(p));
-    let given_up = |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.past(after(since, patience)));
+    let given_up = |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.past(after(since, timeout)));
     refused || new.any(given_up)
 }
 
@@ -268,9 +268,11 @@ pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
         |r: &Revision| r.hash != app.update && r.room_until.is_some_and(|until| !snapshot.clock.past(until));
     let was_ended = snapshot.observed.revisions.iter().any(just_ended);
     let may_miss = if update_takes_work(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
-    let spare = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);
+    let one_may_go = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);
     let may_go = |p: &Pod| snapshot.superseded(p) && snapshot.takes_work(p) && may_be_unrouted(snapshot, p);
-    drains || was_ended || (spare && services_are_fenced(snapshot) && snapshot.live.iter().any(|p| may_go(p)))
+    drains
+        || was_ended
+        || (one_may_go && services_are_fenced(snapshot) && snapshot.live.iter().any(|p| may_go(p)))
 }
 
 /// The rollout's drains.

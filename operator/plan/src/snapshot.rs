@@ -141,8 +141,8 @@ impl<'a> Snapshot<'a> {
     /// Nothing in it can be busy: see [`crate::busy`]. A crashed pod that was never Ready may have been sent something all the same where a Service
     /// publishes unready addresses.
     pub(crate) fn cannot_be_busy(&self, pod: &Pod) -> bool {
-        let hidden = self.observed.surroundings.publishing_unready.is_empty();
-        nothing_runs(pod) && (pod.containers != Containers::Crashed || hidden)
+        let only_ready_are_routed = self.observed.surroundings.publishing_unready.is_empty();
+        nothing_runs(pod) && (pod.containers != Containers::Crashed || only_ready_are_routed)
     }
 
     pub(crate) fn serving(&self) -> u32 {

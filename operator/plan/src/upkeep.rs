@@ -50,7 +50,7 @@ fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Deployments that their controller has given up: see [`crate::Lags`].
+/// Writes to Deployments whose controllers have given them up, or wait long before they try again: see [`crate::Lags`].
 pub(crate) fn nudge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| r.nudge) {
         if !snapshot.backs_off(revision.unannotated.as_ref()) {

@@ -28,7 +28,7 @@ pub const LONGEST_SENTENCE: usize = 500;
 const SERVICES_NAMED: usize = 2;
 
 /// How long past its linger a pod may still say that it accepts before that is called wrong. (Its EndpointSlices go sooner: `drains::LATCHES_WITHIN`.)
-const PATIENT: SignedDuration = SignedDuration::from_secs(30);
+const LATCH_OVERDUE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Empty when nothing is waited for.
 pub(crate) fn sentence(
@@ -253,7 +253,7 @@ fn counts(count: InFlight, scheduled: Option<Scheduled>) -> String {
 /// It has taken the drain's epoch, and its linger is long over.
 fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
-    let linger = seconds(snapshot.policy(pod).linger_seconds) + PATIENT;
+    let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
         && pod
             .drain

@@ -67,7 +67,7 @@ struct ConversationLoop {
 }
 
 impl ConversationLoop {
-    /// Once at once if the pod has never answered, then now and then. Only a changed word wakes the planner.
+    /// Immediately if the pod has never answered, then once in [`SURVEY_EVERY`]. Only a changed answer wakes the planner.
     async fn survey(mut self) {
         self.client.standing = Standing::Survey;
         if self.client.dialogues.with(&self.client.target.uid, |pod| pod.contact().answer.is_some()) {
