@@ -71,7 +71,7 @@ pub(crate) struct NewTaskBody<'a> {
     /// Without it, what the server was started with.
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 100)]
     max_attempts: Option<f64>,
-    /// Whose it is: events of one's own tasks can be asked for.
+    /// The client that submits it: a client can ask for the events of its own tasks.
     #[schema(
         min_length = 1,
         max_length = 128,

@@ -31,7 +31,7 @@ pub(crate) struct Task<'a> {
     max_attempts: u16,
     /// Higher comes first.
     priority: i16,
-    /// Whose it is.
+    /// The client that submitted it, if it gave a name.
     #[schema(required)]
     client_id: Option<&'a str>,
     /// How long one attempt may take.

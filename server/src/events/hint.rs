@@ -10,7 +10,7 @@ pub struct Hint {
     pub task_id: Uuid,
     /// The task's kind.
     pub kind: String,
-    /// Whose it is.
+    /// The client that submitted it, if it gave a name.
     pub client_id: Option<String>,
     /// What happened to it.
     pub what: What,

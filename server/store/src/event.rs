@@ -13,7 +13,7 @@ pub struct Event {
     pub task_id: Uuid,
     /// The task's kind.
     pub kind: String,
-    /// Whose it is.
+    /// The client that submitted it, if it gave a name.
     pub client_id: Option<String>,
     /// How it ended.
     pub state: State,

@@ -76,7 +76,7 @@ pub struct NewTask {
     pub kind: String,
     /// The handler's input: JSON text.
     pub input: String,
-    /// Whose it is, for those who ask for their own.
+    /// The client that submitted it, if it gave a name.
     pub client_id: Option<String>,
     /// Higher comes first.
     pub priority: i16,
@@ -154,7 +154,7 @@ pub struct Claim {
     pub kind: String,
     /// Its input: JSON text.
     pub input: String,
-    /// Whose it is.
+    /// The client that submitted it, if it gave a name.
     pub client_id: Option<String>,
     /// How long this attempt may take.
     pub timeout: Option<Duration>,
@@ -248,7 +248,7 @@ pub struct TaskRecord {
     pub kind: String,
     /// Where it is.
     pub state: State,
-    /// Whose it is.
+    /// The client that submitted it, if it gave a name.
     pub client_id: Option<String>,
     /// Higher comes first.
     pub priority: i16,
