@@ -155,7 +155,12 @@ async fn step(
     };
     let until =
         |at: Timestamp| Duration::try_from(at.duration_since(sources.clock.now())).unwrap_or_default();
-    let due = Due { plan: plan.wake_at.map(until), retry: writes.next_retry(), report: told? };
+    let due = Due {
+        plan: plan.wake_at.map(until),
+        look: sightings.due(),
+        retry: writes.next_retry(),
+        report: told?,
+    };
     Ok(requeue.planned(execution, due, rand::random_range(0.7..1.0)))
 }
 

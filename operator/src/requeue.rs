@@ -68,6 +68,8 @@ pub(crate) enum Execution {
 pub(crate) struct Due {
     /// The plan itself.
     pub(crate) plan: Option<Duration>,
+    /// What no watch shows.
+    pub(crate) look: Option<Duration>,
     /// Something that was refused and may be tried again.
     pub(crate) retry: Option<Duration>,
     /// A report that had to wait.
@@ -113,7 +115,7 @@ impl Requeue {
         };
         self.surprises = if execution == Execution::Surprised { self.surprises.saturating_add(1) } else { 0 };
         self.failures = 0;
-        let asked = [due.plan, due.retry, due.report, again].into_iter().flatten();
+        let asked = [due.plan, due.look, due.retry, due.report, again].into_iter().flatten();
         asked.fold(longest, Duration::min) + GRAIN
     }
 

@@ -24,10 +24,10 @@
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
-# While a pod lingers behind a Service with externalTrafficPolicy Local.
+# Read before a pod is told to close: its Services must have let go of it. Written while one lingers behind a Service with externalTrafficPolicy Local.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [create, patch, delete]
+  verbs: [list, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]

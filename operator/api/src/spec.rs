@@ -168,7 +168,7 @@ pub struct Drain {
     /// How a pod learns that it drains; see [`Signal`], whose text the schema shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<Signal>,
-    /// Seconds for which a pod is unrouted and still accepts, while endpoints propagate.
+    /// Seconds for which a pod still accepts once no EndpointSlice lists it any more, while proxies and load balancers follow.
     #[schemars(range(max = 3600))]
     pub linger_seconds: u32,
     /// With signal None: seconds for which zero must hold, since admission cannot be closed.

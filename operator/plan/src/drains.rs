@@ -8,6 +8,7 @@ use crate::astray::may_be_told_anew;
 use crate::clock::Clock;
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
+use crate::endpoints::{still_list, withdrawn_since};
 use crate::futile;
 use crate::handed_over;
 use crate::observed::{Containers, DrainMark, Epoch, NodeFate, Pod, Readiness};
@@ -58,7 +59,7 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
         Signal::None => Proof::Quiet { epoch },
         Signal::Sigterm => return drains_itself(snapshot, pod, epoch, mark, policy),
     };
-    match stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
+    match !still_list(pod) && stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
         true => Progress::MayEnd(proof),
         false if !snapshot.clock.past(deadline(mark, policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),
@@ -173,9 +174,10 @@ fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
         && pod.drain.is_some_and(|mark| !linger_is_over(snapshot, pod, mark))
 }
 
-/// Whether its linger is over, by our clock. (An app that speaks the protocol says itself when it has latched.)
+/// By the time that it was given, from when no client was sent to it any more. (An app that speaks the protocol says itself when it has latched.)
 pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, mark: DrainMark) -> bool {
-    snapshot.clock.past(after(mark.since, snapshot.policy(pod).linger_seconds))
+    withdrawn_since(pod, mark)
+        .is_some_and(|at| snapshot.clock.past(after(at, snapshot.policy(pod).linger_seconds)))
 }
 
 fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
@@ -283,8 +285,9 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             // One that never latches would go on to be sent clients, and never be idle.
             (false, Some(mark), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
                 let said = snapshot.answer(pod).and_then(|a| a.protocol);
-                let end = after(mark.since, linger_seconds.saturating_add(LATCHES_WITHIN));
-                snapshot.clock.past(end) || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
+                let end = linger_seconds.saturating_add(LATCHES_WITHIN);
+                let late = withdrawn_since(pod, mark).is_some_and(|at| snapshot.clock.past(after(at, end)));
+                late || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
             (false, Some(mark), _) => linger_is_over(snapshot, pod, mark),
         };

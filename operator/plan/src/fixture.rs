@@ -6,7 +6,8 @@ use graceful_api::{DrainPolicy, OnDeadline, ReplaceWhen, RevisionHash, Signal};
 use jiff::Timestamp;
 
 use crate::observed::{
-    App, Containers, Deletion, Mark, Node, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
+    App, Containers, Deletion, Endpoints, Mark, Node, Observed, Pod, PodUid, Readiness, Revision,
+    Surroundings,
 };
 
 /// One that serves, of revision r.
@@ -22,6 +23,7 @@ pub(crate) fn serving(name: &str) -> Pod {
         drain: None,
         cheapest: false,
         bridged: false,
+        endpoints: Endpoints::Withdrawn,
         mark: Mark::Unclear,
         mark_rests_until: None,
         cut: None,

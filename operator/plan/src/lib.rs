@@ -22,6 +22,7 @@ mod conversations;
 mod dialogue;
 mod draft;
 mod drains;
+mod endpoints;
 mod expendable;
 #[cfg(test)]
 mod fixture;
@@ -55,9 +56,9 @@ pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use handed_over::is_handed_over;
 pub use lag::Lags;
 pub use observed::{
-    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Epoch, Failure, KeptBy,
-    Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings, TemplateVerdict,
-    Warning,
+    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Endpoints, Epoch, Failure,
+    KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
+    TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::{LONGEST_SENTENCE, way_out};

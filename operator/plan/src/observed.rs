@@ -234,6 +234,8 @@ pub struct Pod {
     pub drain: Option<DrainMark>,
     /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to take this one.
     pub cheapest: bool,
+    /// Whether Services still send clients to it; looked at while it drains.
+    pub endpoints: Endpoints,
     /// EndpointSlices of ours keep it reachable on its node, for Services with a traffic policy `Local`.
     pub bridged: bool,
     /// What it says to evictions and autoscalers.
@@ -277,6 +279,21 @@ impl Pod {
     pub fn has_begun(&self) -> bool {
         self.is_counted() && self.containers != Containers::NeverStarted
     }
+}
+
+/// What the Services that route by the serving label make of a pod that has lost it. Their EndpointSlices are written by a controller, which may be seconds behind, or
+/// away: until it has followed, clients are sent to the pod, however long it lingers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Endpoints {
+    /// None lists it since its drain began, or there is none that could.
+    #[default]
+    Withdrawn,
+    /// None lists it, as far as is known since then.
+    WithdrawnAt(Timestamp),
+    /// One lists it.
+    Listed,
+    /// They could not be read, and why.
+    Unread(String),
 }
 
 /// Whether an eviction waits for a pod under `disruption: HoldWhileBusy`: our label, and what autoscalers go by.

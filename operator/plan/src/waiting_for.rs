@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
+use crate::endpoints::{self, withdrawn_since};
 use crate::handed_over;
 use crate::new_pods;
 use crate::node_drain;
@@ -16,7 +17,7 @@ use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict
 use crate::others::{self, and_more, whole_seconds};
 use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, superseded_pods};
-use crate::snapshot::{Snapshot, count, seconds};
+use crate::snapshot::{Snapshot, after, count, seconds};
 use crate::stall::{Stall, backoffs, waits_for_room};
 use crate::token_refused;
 
@@ -198,6 +199,9 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         return what.to_owned();
     };
     let count = answer.in_flight;
+    if let Some(why) = still_listed(snapshot, pod) {
+        return format!("{}, {why}", counts(count, None));
+    }
     let suffix = match state(snapshot, pod) {
         _ if never_latches(snapshot, pod) => {
             ", and it still accepts long after its linger: after PUT /drain the app must stop accepting once lingerSeconds have passed (docs/protocol.md)"
@@ -224,6 +228,13 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
     format!("{}{suffix}", counts(count, answer.scheduled.filter(|s| !snapshot.clock.past(s.next))))
+}
+
+/// Its Services have not followed within the linger that it was given: what is wrong.
+fn still_listed(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
+    let words = endpoints::words(pod)?;
+    let given = after(pod.drain?.since, snapshot.policy(pod).linger_seconds);
+    snapshot.clock.past(given).then_some(words)
 }
 
 /// As in "3 in flight (1 queued, 2 running)", and "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)".
@@ -254,10 +265,9 @@ fn counts(count: InFlight, scheduled: Option<Scheduled>) -> String {
 fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
     let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
+    let since = pod.drain.and_then(|mark| withdrawn_since(pod, mark));
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
-        && pod
-            .drain
-            .is_some_and(|d| snapshot.clock.past(d.since.saturating_add(linger).unwrap_or(Timestamp::MAX)))
+        && since.is_some_and(|at| snapshot.clock.past(at.saturating_add(linger).unwrap_or(Timestamp::MAX)))
 }
 
 /// What is waited for when no pod is at fault.

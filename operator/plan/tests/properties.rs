@@ -85,8 +85,10 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn run() -> impl Strategy<Value = Run> {
     let moods = (prop_oneof![Just(0u32), 0u32..80], prop_oneof![Just(0u32), 0u32..80], 0u32..300, 0u32..100);
-    let faults = (0u32..200, 0u32..300, 0u32..500, 0u32..400, 0u32..200, 0u32..15, moods).prop_map(
-        |(crash, lose, stale, idle_controller, repeat, restart, (refuse, slow, conflict, refuse_pod))| {
+    let late_endpoints = prop_oneof![Just(0u32), 0u32..600];
+    let faults = (0u32..200, 0u32..300, 0u32..500, 0u32..400, 0u32..200, 0u32..15, moods, late_endpoints)
+        .prop_map(|(crash, lose, stale, idle_controller, repeat, restart, moods, late_endpoints)| {
+            let (refuse, slow, conflict, refuse_pod) = moods;
             Faults {
                 crash,
                 lose,
@@ -98,9 +100,9 @@ fn run() -> impl Strategy<Value = Run> {
                 slow,
                 conflict,
                 refuse_pod,
+                late_endpoints,
             }
-        },
-    );
+        });
     let signal = prop_oneof![4 => Just(Signal::Http), 2 => Just(Signal::Sigterm), 1 => Just(Signal::None)];
     let replace_when = prop_oneof![2 => Just(ReplaceWhen::Drained), 1 => Just(ReplaceWhen::Draining)];
     let ways = (any::<bool>(), any::<bool>(), any::<bool>(), replace_when);

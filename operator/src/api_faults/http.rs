@@ -163,6 +163,9 @@ fn act(
     }
     match *method {
         Method::GET if target.name.is_some() => world.open().all.get(&key).cloned().ok_or((404, "NotFound")),
+        Method::GET if world.open().admission.hides == Some(target.plural.as_str()) => {
+            Err((403, "Forbidden"))
+        }
         Method::GET => {
             let version = world.open().version();
             let wanted = |o: &Value| target.selects(o) && target.selects_fields(o);

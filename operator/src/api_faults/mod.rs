@@ -7,6 +7,7 @@
 mod cluster;
 mod drift;
 mod elected;
+mod endpoints;
 mod events;
 mod faulty;
 mod http;

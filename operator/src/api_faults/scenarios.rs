@@ -159,7 +159,8 @@ impl Stage {
         self.world.list("deployments").iter().map(|d| d["spec"]["replicas"].as_u64().unwrap_or(1)).sum()
     }
 
-    /// Looks until it holds; each look also looks at what must always hold.
+    /// Looks until it holds; each look also looks at what must always hold. A call that failed is retried at least once a minute, and the next may fail
+    /// too: with these dice a step takes longer than that once in a hundred runs.
     pub(super) async fn until(&mut self, what: &str, limits: Limits, done: impl Fn(&Self) -> bool) {
         let started = Instant::now();
         loop {
@@ -170,7 +171,7 @@ impl Stage {
                 return;
             }
             let app = self.app().unwrap_or_default();
-            assert!(started.elapsed() < Duration::from_secs(60), "never came: {what}; {}", app["status"]);
+            assert!(started.elapsed() < Duration::from_secs(240), "never came: {what}; {}", app["status"]);
             if self.dice.below(400) == 0 && limits.kills {
                 self.kill_the_operator().await;
             }
@@ -240,6 +241,11 @@ impl Stage {
     pub(super) fn nothing_left(&self) -> bool {
         let kinds = ["gracefulapps", "deployments", "pods", "services", "poddisruptionbudgets"];
         kinds.iter().all(|kind| self.world.list(kind).is_empty())
+    }
+
+    /// No process has closed its door.
+    pub(super) fn all_accept(&self) -> bool {
+        self.processes.lock().unwrap().values().all(|p| p.drain.try_task().is_ok())
     }
 
     /// The same in the pod that drains.

@@ -59,6 +59,8 @@ pub(super) struct Admission {
     pub(super) takes_ours_off: Option<&'static str>,
     /// Pods that are written to lose the app's label.
     pub(super) unlabels_pods: bool,
+    /// Lists of this kind are forbidden.
+    pub(super) hides: Option<&'static str>,
     /// GracefulApps are left without finalizers.
     pub(super) takes_finalizers: bool,
     /// How long the Deployment controller's writes of ReplicaSets take.

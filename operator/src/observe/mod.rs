@@ -2,6 +2,7 @@
 
 mod child_state;
 mod children;
+mod endpoints;
 #[cfg(test)]
 mod hostile;
 mod look;
@@ -32,6 +33,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceSpec};
 use kube::{Api, Client, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
+use self::endpoints::Withdrawals;
 pub(crate) use self::look::{live_pods, look};
 use self::nodes::Departures;
 pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
@@ -99,6 +101,8 @@ pub(crate) struct Sightings {
     newest: Option<Desired>,
     /// Nodes that go.
     departures: Departures,
+    /// Pods that drain, and whether Services still send clients to them.
+    withdrawals: Withdrawals,
     /// Pods of a node whose clock is ahead: since when they are Ready by that clock, and since when we know.
     ready_ahead: HashMap<PodUid, (Timestamp, Timestamp)>,
     /// Pods that ended before they were ever Ready.
@@ -115,6 +119,11 @@ pub(crate) struct Sightings {
 type Desired = (Option<i64>, bool);
 
 impl Sightings {
+    /// When to look again, at what no watch shows.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        self.withdrawals.due()
+    }
+
     /// A watch can go blind without a word.
     fn distrust_watches(&self, trust: Duration) -> bool {
         self.viewed_live.is_some_and(|at| at.elapsed() >= trust)
@@ -178,7 +187,8 @@ pub(crate) async fn observe(
             (around, WantedChildren::default())
         }
     };
-    let parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
+    let mut parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
+    sightings.withdrawals.look(&sources.client, &namespace, &view, &pods, &mut parsed, now).await;
     let (targets, contacts) = conversations(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
     let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &writes.refusals, now)).collect();
     sightings.lags.look(&mut revisions, now);

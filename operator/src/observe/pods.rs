@@ -2,7 +2,7 @@
 
 use graceful_api::marks::AutoscalerAnnotation;
 use graceful_api::{DrainReason, RevisionHash, marks, names};
-use graceful_plan::{Containers, CutMark, DrainMark, Epoch, Mark, Node, Pod, PodUid, Readiness};
+use graceful_plan::{Containers, CutMark, DrainMark, Endpoints, Epoch, Mark, Node, Pod, PodUid, Readiness};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -33,6 +33,7 @@ pub(crate) fn parse(
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(epoch),
         drain: drain_mark(pod, now),
         cheapest: annotation(pod, names::POD_DELETION_COST) == Some(names::RETIRING_DELETION_COST),
+        endpoints: Endpoints::Withdrawn,
         bridged: annotation(pod, names::LINGERING).is_some(),
         mark: mark(pod),
         mark_rests_until: None,

@@ -172,7 +172,7 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 mod tests {
     use super::*;
     use graceful_api::RevisionHash;
-    use graceful_plan::{Containers, CutMark, Epoch, Mark, Node, PodRef, Readiness};
+    use graceful_plan::{Containers, CutMark, Endpoints, Epoch, Mark, Node, PodRef, Readiness};
 
     fn pod(uid: &str, terminating: bool, cut: Option<u64>) -> Pod {
         Pod {
@@ -186,6 +186,7 @@ mod tests {
             drain: None,
             cheapest: false,
             bridged: false,
+            endpoints: Endpoints::Withdrawn,
             mark: Mark::Unclear,
             mark_rests_until: None,
             cut: cut.map(|n| CutMark { tasks: Some(n) }),

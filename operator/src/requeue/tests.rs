@@ -27,9 +27,9 @@ fn the_first_that_is_due_is_looked_at() {
     let second = Duration::from_secs;
     let (plan, retry, report) = (Some(second(3)), Some(second(2)), Some(second(4)));
     let look = |due| ms(in_phase(Phase::Rolling).planned(Execution::Complete, due, 1.0));
-    assert_eq!(look(Due { plan, retry, report }), 2_001);
-    assert_eq!(look(Due { plan, retry: None, report }), 3_001);
-    assert_eq!(look(Due { plan: None, retry: None, report }), 4_001);
+    assert_eq!(look(Due { plan, retry, report, look: None }), 2_001);
+    assert_eq!(look(Due { plan, retry: None, report, look: None }), 3_001);
+    assert_eq!(look(Due { report, ..Due::default() }), 4_001);
     assert_eq!(
         look(Due { plan: Some(second(30)), ..Due::default() }),
         10_001,

@@ -138,6 +138,11 @@ impl World {
             Proof::HandedOver { .. } if self.policy_of(i).signal != Signal::Sigterm => {
                 Some("it does not drain itself on SIGTERM")
             }
+            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::Untold { .. } | Proof::HandedOver { .. }
+                if pod.is_listed(self.now) && self.nodes[pod.node as usize] != NodeFate::Dying =>
+            {
+                Some("its Service sends clients to it")
+            }
             Proof::NotRunning if pod.busy() => Some("it is busy"),
             // Its kubelet may start it after the DELETE, and where no other endpoint is left clients are sent to it.
             Proof::NotRunning | Proof::NeverWorked { .. }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, RevisionHash, Signal};
 use graceful_plan::{
-    Containers, CutMark, DrainMark, Epoch, Failure, Kubelet, Mark, Node, NodeFate, Observed, PodUid,
-    Readiness, Revision, TemplateVerdict,
+    Containers, CutMark, DrainMark, Endpoints, Epoch, Failure, Kubelet, Mark, Node, NodeFate, Observed,
+    PodUid, Readiness, Revision, TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -60,6 +60,8 @@ pub(crate) struct Pod {
     pub(crate) routed: bool,
     /// It was Ready with the label once: clients may have it in their tables.
     pub(crate) was_routed: bool,
+    /// The EndpointSlice controller has it listed until then, though it is routed to no more.
+    pub(crate) listed_until: Timestamp,
     pub(crate) bridged: bool,
     pub(crate) mark: Mark,
     /// The operator has just written it.
@@ -99,7 +101,21 @@ impl Pod {
         self.process.as_ref().is_some_and(|p| !p.tasks.is_empty()) || !self.volume.is_empty()
     }
 
-    fn seen(&self, behaviour: Behaviour, grace_seconds: i64) -> graceful_plan::Pod {
+    /// Clients are sent to it.
+    pub(crate) fn is_listed(&self, now: Timestamp) -> bool {
+        self.routed || self.listed_until > now
+    }
+
+    /// As an operator sees it that has looked all the time, or for the first time just now.
+    fn endpoints(&self, now: Timestamp) -> Endpoints {
+        match self.drain {
+            Some(_) if self.listed_until > now => Endpoints::Listed,
+            Some(mark) if self.listed_until > mark.since => Endpoints::WithdrawnAt(self.listed_until),
+            Some(_) | None => Endpoints::Withdrawn,
+        }
+    }
+
+    fn seen(&self, behaviour: Behaviour, grace_seconds: i64, now: Timestamp) -> graceful_plan::Pod {
         graceful_plan::Pod {
             name: self.name.clone(),
             uid: self.uid.clone(),
@@ -108,6 +124,7 @@ impl Pod {
             terminating: self.terminating(),
             routed: self.routed,
             cheapest: self.cost == i32::MIN,
+            endpoints: self.endpoints(now),
             bridged: self.bridged,
             mark: self.mark,
             mark_rests_until: self.mark_rests_until,
@@ -257,6 +274,7 @@ impl World {
             shortened: false,
             routed: true,
             was_routed: false,
+            listed_until: Timestamp::MIN,
             bridged: false,
             mark: Mark::Busy,
             mark_rests_until: None,
@@ -404,7 +422,7 @@ impl World {
                     .pods
                     .iter()
                     .map(|p| {
-                        let mut seen = p.seen(self.behaviour(&p.revision), self.grace_seconds);
+                        let mut seen = p.seen(self.behaviour(&p.revision), self.grace_seconds, self.now);
                         if p.homeless_since.is_none() && self.nodes_unread {
                             seen.node.kubelet = Kubelet::Unread;
                         } else if p.homeless_since.is_none() {

@@ -41,6 +41,8 @@ pub(crate) struct Faults {
     pub(crate) conflict: u32,
     /// A write to a pod is refused.
     pub(crate) refuse_pod: u32,
+    /// The EndpointSlice controller follows some seconds late when a pod loses its label.
+    pub(crate) late_endpoints: u32,
     /// A container crashes, and starts again in place some seconds later. Half of them find their tasks in a volume.
     pub(crate) restart: u32,
 }

@@ -170,7 +170,13 @@ impl World {
                     self.crash();
                     return Err(Stopped);
                 }
+                let late = self.random.chance(self.faults.late_endpoints);
+                let behind = if late { 1 + (self.random.next() % 12) as i64 } else { 0 };
+                let now = self.now;
                 let found = &mut self.pods[i];
+                if found.routed && found.was_routed && late {
+                    found.listed_until = now + jiff::SignedDuration::from_secs(behind);
+                }
                 found.routed = false;
                 if signal == Signal::Sigterm && cost == DeletionCost::Highest {
                     found.mark = Mark::Busy;
@@ -203,6 +209,7 @@ impl World {
                     self.violate("a pod is put back after its DELETE");
                 }
                 let found = &mut self.pods[i];
+                found.listed_until = jiff::Timestamp::MIN;
                 found.routed = true;
                 found.cost = 0;
                 found.epoch = Some(epoch);

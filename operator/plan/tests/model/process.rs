@@ -241,7 +241,9 @@ impl World {
         let pulls = pulls || (worker && ready);
         pod.was_routed |= ready && pod.routed;
         // Nobody has ever heard of one that was unrouted before it was Ready.
-        let routed = pulls || (ready && (pod.routed || (straggles && pod.was_routed)));
+        let listed = pod.is_listed(now);
+        let routed = pulls || (ready && (listed || (straggles && pod.was_routed)));
+        let dies = self.nodes[pod.node as usize] == NodeFate::Dying;
         let Some(process) = &mut pod.process else {
             return;
         };
@@ -258,10 +260,16 @@ impl World {
         let before = process.tasks.len();
         process.tasks.retain(|end| *end > now);
         self.ledger.finished += u32::try_from(before - process.tasks.len()).expect("few");
+        // Closed by us, and not by hand.
+        let by_us = process.closed && pod.drain.is_some() && pod.epoch == Some(Epoch(process.epoch));
+        let refused = due && ready && by_us && listed && !dies && pod.deleted_at.is_none();
         if due && routed && !process.closed && process.warms_until.is_none() && pod.deleted_at.is_none() {
             process.tasks.push(ends);
             process.last_busy = now;
             self.ledger.accepted += 1;
+        }
+        if refused {
+            self.violate("a pod has closed its door while its Service sends clients to it");
         }
         self.drain_itself(i);
     }

@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{
-    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Epoch, Mark, Node, Readiness, Revision,
-    Surroundings, plan,
+    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Endpoints, Epoch, Mark, Node,
+    Readiness, Revision, Surroundings, plan,
 };
 use jiff::Timestamp;
 
@@ -30,6 +30,7 @@ fn pod(name: &str) -> Pod {
         drain: None,
         cheapest: false,
         bridged: false,
+        endpoints: Endpoints::Withdrawn,
         mark: Mark::Unclear,
         mark_rests_until: None,
         cut: None,

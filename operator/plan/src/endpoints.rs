@@ -1,0 +1,149 @@
+//! When clients are no longer sent to a pod that drains.
+//!
+//! Taking the serving label off is the operator's; taking the pod out of the EndpointSlices is a controller's, and it may be seconds behind, or away with the
+//! API server. A pod that closed its door before that would refuse whom its Service still sends. So its linger begins once no EndpointSlice lists it, and it is
+//! told to close no sooner.
+
+use jiff::Timestamp;
+
+use crate::observed::{DrainMark, Endpoints, NodeFate, Pod};
+
+/// Clients may still be sent to it, and it is to take them. On a node that dies soon it closes all the same: what it accepted would die with it.
+pub(crate) fn still_list(pod: &Pod) -> bool {
+    let listed = matches!(pod.endpoints, Endpoints::Listed | Endpoints::Unread(_));
+    listed && pod.node.fate != NodeFate::Dying
+}
+
+/// From when its linger counts; none before that.
+pub(crate) fn withdrawn_since(pod: &Pod, mark: DrainMark) -> Option<Timestamp> {
+    match pod.endpoints {
+        _ if still_list(pod) => None,
+        Endpoints::WithdrawnAt(at) => Some(at.max(mark.since)),
+        Endpoints::Withdrawn | Endpoints::Listed | Endpoints::Unread(_) => Some(mark.since),
+    }
+}
+
+/// Why it lingers for longer than it was given.
+pub(crate) fn words(pod: &Pod) -> Option<String> {
+    match &pod.endpoints {
+        _ if !still_list(pod) => None,
+        Endpoints::Unread(why) => Some(format!(
+            "not told to close yet: whether its Services still send clients to it cannot be read: {why}"
+        )),
+        Endpoints::Listed | Endpoints::Withdrawn | Endpoints::WithdrawnAt(_) => Some(
+            "not told to close yet: an EndpointSlice still lists it, so that clients are sent to it; the EndpointSlice controller \
+             (kube-controller-manager) is behind"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::{DrainReason, OnDeadline, PodState, Signal};
+
+    use super::*;
+    use crate::action::{Action, Conversation};
+    use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
+    use crate::fixture;
+    use crate::observed::{Epoch, Observed, Revision};
+
+    const LINGER: i64 = 3;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// One of two pods drains since second 0, with nothing in flight, and quiet since then.
+    fn draining(signal: Signal, endpoints: Endpoints, fate: NodeFate, told: bool) -> Observed {
+        let mut pod =
+            Pod { routed: false, endpoints, epoch: Some(Epoch(1)), ..fixture::serving("tasks-v1-1") };
+        pod.drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(0) });
+        pod.node.fate = fate;
+        let protocol = Protocol { epoch: Epoch(u64::from(told)), accepting: !told, resumable: true };
+        let answer = Answer {
+            at: at(60),
+            in_flight: InFlight::default(),
+            protocol: (signal == Signal::Http).then_some(protocol),
+            scheduled: None,
+        };
+        let contact = Contact {
+            answer: Some(answer),
+            acknowledged: told.then_some(Epoch(1)),
+            quiet: Some(Quiet { epoch: Epoch(1), since: at(0), until: at(60), reads: 60 }),
+            ..Contact::default()
+        };
+        let policy = graceful_api::DrainPolicy {
+            on_deadline: OnDeadline::Hold,
+            deadline_seconds: 600,
+            ..fixture::policy(signal)
+        };
+        let mut observed = fixture::observed(fixture::app(1, policy));
+        observed.revisions = vec![Revision { replicas: 2, policy, ..fixture::revision("r") }];
+        observed.contacts = [(pod.uid.clone(), contact)].into();
+        observed.pods = vec![pod, fixture::serving("tasks-v1-2")];
+        observed
+    }
+
+    fn told_to_close(observed: &Observed) -> bool {
+        let plan = crate::plan(observed, at(60));
+        matches!(plan.conversations[&observed.pods[0].uid], Conversation::Drain { .. })
+    }
+
+    fn ends(observed: &Observed, second: i64) -> bool {
+        let uid = &observed.pods[0].uid;
+        let plan = crate::plan(observed, at(second));
+        plan.actions.iter().any(|a| matches!(a, Action::Retire { pod, .. } if pod.uid == *uid))
+    }
+
+    /// Keeps P4: the serving path does not wait for us, and we do not run ahead of it.
+    #[test]
+    fn a_pod_is_told_to_close_once_no_endpoint_slice_lists_it() {
+        let told = |endpoints, fate| told_to_close(&draining(Signal::Http, endpoints, fate, false));
+        assert!(told(Endpoints::Withdrawn, NodeFate::Stays));
+        assert!(told(Endpoints::WithdrawnAt(at(59)), NodeFate::Stays));
+        assert!(!told(Endpoints::Listed, NodeFate::Stays));
+        assert!(!told(Endpoints::Listed, NodeFate::Emptied));
+        assert!(!told(Endpoints::Unread("timed out".to_owned()), NodeFate::Stays), "unknown is listed");
+        assert!(told(Endpoints::Listed, NodeFate::Dying), "what it accepts now would die with its node");
+        let observed = draining(Signal::Http, Endpoints::Listed, NodeFate::Stays, true);
+        assert!(told_to_close(&observed), "one that has closed is not taken back for that");
+    }
+
+    /// Keeps P1, P7: a client that is sent to a pod just then has not been finished with.
+    #[test]
+    fn no_pod_is_ended_while_an_endpoint_slice_lists_it() {
+        for signal in [Signal::None, Signal::Sigterm] {
+            let ended = |endpoints, fate, second| ends(&draining(signal, endpoints, fate, false), second);
+            assert!(ended(Endpoints::Withdrawn, NodeFate::Stays, 60), "{signal:?}");
+            assert!(!ended(Endpoints::Listed, NodeFate::Stays, 60), "{signal:?}");
+            assert!(!ended(Endpoints::Unread(String::new()), NodeFate::Stays, 60), "{signal:?}");
+            assert!(ended(Endpoints::Listed, NodeFate::Dying, 60), "{signal:?}");
+        }
+        // The linger is for those who learn of it last: it begins with the last slice.
+        let late = |second| {
+            ends(&draining(Signal::Sigterm, Endpoints::WithdrawnAt(at(50)), NodeFate::Stays, false), second)
+        };
+        assert!(!late(50 + LINGER - 1));
+        assert!(late(50 + LINGER));
+    }
+
+    /// Keeps P8.
+    #[test]
+    fn what_keeps_a_lingering_pod_is_said_once_its_linger_is_over() {
+        let said = |endpoints: Endpoints, second| {
+            let plan = crate::plan(&draining(Signal::Http, endpoints, NodeFate::Stays, false), at(second));
+            (plan.report.pods[0].state, plan.report.waiting_for)
+        };
+        let (state, words) = said(Endpoints::Listed, LINGER - 1);
+        assert_eq!(state, PodState::Lingering);
+        assert!(!words.contains("EndpointSlice"), "{words}");
+        let (state, words) = said(Endpoints::Listed, LINGER);
+        assert_eq!(state, PodState::Lingering);
+        assert!(words.contains("an EndpointSlice still lists it"), "{words}");
+        let (_, words) = said(Endpoints::Unread("timed out".to_owned()), LINGER);
+        assert!(words.contains("cannot be read: timed out"), "{words}");
+        let (_, words) = said(Endpoints::Withdrawn, LINGER);
+        assert!(!words.contains("told to close"), "{words}");
+    }
+}
