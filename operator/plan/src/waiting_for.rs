@@ -176,7 +176,7 @@ fn ended_by_others(snapshot: &Snapshot<'_>) -> Option<String> {
         (false, Some(at)) => format!("; it has until {} to finish", whole_seconds(at)),
         (false, None) => String::new(),
     };
-    let how = "deleted by somebody else (kubectl delete, an eviction)";
+    let how = "deleted by somebody else (kubectl delete, an eviction) or by its ReplicaSet";
     Some(format!("{}{others}: {how} with {}{until}", pod.name, counts(*count, None)))
 }
 

@@ -51,7 +51,7 @@ impl Others {
                 Some(at) => format!("; it has until {at} to finish"),
                 None => String::new(),
             };
-            let how = "is ended by others (a delete, an eviction, a ReplicaSet that somebody scaled)";
+            let how = "is ended by others (a delete, an eviction), or by its ReplicaSet (scaled by somebody, or late in following us)";
             self.once(&pod.uid, &pod.pod, how, pod.in_flight, &until, found);
         }
         let at_work = observed.pods.iter().filter(|p| at_work(observed, p)).map(|pod| {
