@@ -6,7 +6,7 @@ use graceful_api::Signal;
 
 use crate::action::Conversation;
 use crate::draft::Draft;
-use crate::endpoints::still_list;
+use crate::endpoints::waits_for_them;
 use crate::handed_over;
 use crate::observed::{Pod, PodUid, Readiness};
 use crate::others::ended_by_others;
@@ -30,10 +30,9 @@ fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Con
         return serving(snapshot, draft, pod, policy.signal);
     }
     let (epoch, _) = (pod.epoch?, pod.drain?);
-    let told = || snapshot.answer(pod).and_then(|a| a.protocol).is_some_and(|said| said.epoch >= epoch);
     Some(match policy.signal {
         // It is told once its Services have followed.
-        Signal::Http if still_list(pod) && !told() => Conversation::Ask,
+        Signal::Http if waits_for_them(snapshot, pod) => Conversation::Ask,
         Signal::Http => Conversation::Drain { epoch, linger_seconds: policy.linger_seconds },
         Signal::None => Conversation::Quiet { epoch },
         // Nothing waits for its word; a person does.

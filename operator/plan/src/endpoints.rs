@@ -7,11 +7,19 @@
 use jiff::Timestamp;
 
 use crate::observed::{DrainMark, Endpoints, NodeFate, Pod};
+use crate::snapshot::Snapshot;
 
 /// Clients may still be sent to it, and it is to take them. On a node that dies soon it closes all the same: what it accepted would die with it.
 pub(crate) fn still_list(pod: &Pod) -> bool {
     let listed = matches!(pod.endpoints, Endpoints::Listed | Endpoints::Unread(_));
     listed && pod.node.fate != NodeFate::Dying
+}
+
+/// It is not to be told to close yet. One that was told already has closed, and is not opened for that.
+pub(crate) fn waits_for_them(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let said = snapshot.answer(pod).and_then(|a| a.protocol);
+    let told = said.is_some_and(|said| Some(said.epoch) == pod.epoch);
+    still_list(pod) && !told
 }
 
 /// From when its linger counts; none before that.
@@ -24,9 +32,9 @@ pub(crate) fn withdrawn_since(pod: &Pod, mark: DrainMark) -> Option<Timestamp> {
 }
 
 /// Why it lingers for longer than it was given.
-pub(crate) fn words(pod: &Pod) -> Option<String> {
+pub(crate) fn words(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
     match &pod.endpoints {
-        _ if !still_list(pod) => None,
+        _ if !waits_for_them(snapshot, pod) => None,
         Endpoints::Unread(why) => Some(format!(
             "not told to close yet: whether its Services still send clients to it cannot be read: {why}"
         )),

@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use crate::drains::deadline;
 use crate::observed::{Containers, DrainMark, NodeFate, Observed, Pod, Readiness};
 use crate::others::whole_seconds;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, has_worked};
 
 /// What the command of [`way_out`] leaves a pod that is past its deadline.
 const SHORT_GRACE_SECONDS: u32 = 30;
@@ -40,8 +40,8 @@ pub(crate) fn occupying_room<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item 
 pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
     let revision = observed.revisions.iter().find(|r| r.hash == pod.revision);
     let policy = revision.map_or(observed.app.policy, |r| r.policy);
-    let proven = revision.is_none_or(|r| r.proven);
-    let never_worked = !proven && pod.cheapest && pod.readiness == Readiness::Never;
+    let has_worked = revision.is_none_or(|r| has_worked(observed, r));
+    let never_worked = !has_worked && pod.cheapest && pod.readiness == Readiness::Never;
     // One that had begun to work was ended by a DELETE of ours.
     let taken_back = |mark: DrainMark| mark.reason == DrainReason::Spare && !has_our_grace(pod, policy);
     pod.terminating

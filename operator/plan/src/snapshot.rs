@@ -27,6 +27,13 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) terminating: Vec<&'a Pod>,
 }
 
+/// A pod of this revision was Ready, or heard, at some time: as was written on its Deployment, or as is seen and not written yet.
+pub(crate) fn has_worked(observed: &Observed, revision: &Revision) -> bool {
+    let heard = |p: &Pod| observed.contacts.get(&p.uid).is_some_and(|c| c.answer.is_some());
+    let mut pods = observed.pods.iter().filter(|p| p.revision == revision.hash);
+    revision.proven || pods.any(|p| p.readiness != Readiness::Never || heard(p))
+}
+
 impl<'a> Snapshot<'a> {
     pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
         let mut live: Vec<_> = observed.pods.iter().filter(|p| p.is_counted()).collect();
@@ -83,6 +90,12 @@ impl<'a> Snapshot<'a> {
     /// Whether the spec asks for another revision than the pod's.
     pub(crate) fn superseded(&self, pod: &Pod) -> bool {
         pod.revision != *self.update()
+    }
+
+    /// Pods that a ReplicaSet is told to take and has not taken yet, and that have work to finish when it does.
+    pub(crate) fn work_until_taken(&self) -> impl Iterator<Item = &'a Pod> {
+        let works = |p: &&Pod| self.policy(p).signal == Signal::Sigterm && p.has_begun();
+        self.to_be_taken.iter().copied().filter(works)
     }
 
     /// How the pod is drained: as its revision says, but for one that refuses to be told. Its admission cannot be closed, so that its zero must hold.
@@ -218,10 +231,8 @@ impl<'a> Snapshot<'a> {
 
     /// No pod of this revision was ever Ready or heard: no Service has sent it anything, and it can only be a bad one or a new one.
     pub(crate) fn never_worked(&self, hash: &RevisionHash) -> bool {
-        let worked = |p: &&Pod| p.readiness != Readiness::Never || self.answer(p).is_some();
-        self.revision(hash).is_some_and(|r| !r.proven)
+        self.revision(hash).is_some_and(|r| !has_worked(self.observed, r))
             && self.observed.surroundings.publishing_unready.is_empty()
-            && !self.pods_of(hash).any(|p| worked(&p))
     }
 
     /// All pods of a revision, terminating and finished ones too.

@@ -25,6 +25,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         return;
     }
     futile::stop(snapshot, draft);
+    upkeep::mark_proven(snapshot, draft);
     upkeep::nudge(snapshot, draft);
     drains::unroute_spares(snapshot, draft);
     rollout::protect(snapshot, draft);
@@ -45,7 +46,8 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             draft.act(Action::ScaleDown { revision, from, to: live });
         }
     }
-    let drained = snapshot.live.is_empty() && handed_over::still_running(snapshot).next().is_none();
+    let works = handed_over::still_running(snapshot).chain(snapshot.work_until_taken()).next().is_some();
+    let drained = snapshot.live.is_empty() && !works;
     if drained && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
         remove_children(snapshot, draft);
     }

@@ -2,8 +2,8 @@
 
 use crate::action::Action;
 use crate::draft::Draft;
-use crate::observed::{Child, Containers, Pod, Readiness, Revision, TemplateVerdict};
-use crate::snapshot::Snapshot;
+use crate::observed::{Child, Containers, Revision, TemplateVerdict};
+use crate::snapshot::{Snapshot, has_worked};
 
 /// Before anything is made that needs cleaning up.
 pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
@@ -40,11 +40,9 @@ fn asks(verdict: &TemplateVerdict) -> bool {
 }
 
 /// First, since what follows reads it: once a pod of a revision has worked, its pods are always drained before they are ended.
-fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let worked = |p: &Pod| p.readiness != Readiness::Never || snapshot.answer(p).is_some();
+pub(crate) fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {
-        if snapshot.pods_of(&revision.hash).any(worked) && !snapshot.backs_off(revision.unannotated.as_ref())
-        {
+        if has_worked(snapshot.observed, revision) && !snapshot.backs_off(revision.unannotated.as_ref()) {
             draft.act(Action::MarkProven { revision: revision.hash.clone() });
         }
     }

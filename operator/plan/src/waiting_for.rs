@@ -232,7 +232,7 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
 
 /// Its Services have not followed within the linger that it was given: what is wrong.
 fn still_listed(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
-    let words = endpoints::words(pod)?;
+    let words = endpoints::words(snapshot, pod)?;
     let given = after(pod.drain?.since, snapshot.policy(pod).linger_seconds);
     snapshot.clock.past(given).then_some(words)
 }

@@ -138,7 +138,10 @@ impl World {
             Proof::HandedOver { .. } if self.policy_of(i).signal != Signal::Sigterm => {
                 Some("it does not drain itself on SIGTERM")
             }
-            Proof::Idle { .. } | Proof::Quiet { .. } | Proof::Untold { .. } | Proof::HandedOver { .. }
+            Proof::Idle { .. }
+            | Proof::Quiet { .. }
+            | Proof::TokenRefused { .. }
+            | Proof::HandedOver { .. }
                 if pod.is_listed(self.now) && self.nodes[pod.node as usize] != NodeFate::Dying =>
             {
                 Some("its Service sends clients to it")

@@ -377,7 +377,7 @@ impl World {
         let mut running: Vec<_> = self.pods.iter_mut().filter_map(|p| p.process.as_mut()).collect();
         let count = running.len().max(1);
         if let Some(process) = running.get_mut(nth % count) {
-            process.drain(Epoch(process.epoch + 1), 1, now);
+            process.closed_by_hand = process.drain(Epoch(process.epoch + 1), 1, now);
         }
     }
 

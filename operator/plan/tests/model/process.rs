@@ -55,6 +55,8 @@ pub(crate) struct Process {
     pub(crate) epoch: u64,
     pub(crate) lingers_until: Option<Timestamp>,
     pub(crate) closed: bool,
+    /// Somebody closed it, or began to, since it last opened.
+    pub(crate) closed_by_hand: bool,
     /// When each task ends.
     pub(crate) tasks: Vec<Timestamp>,
     /// When it last had one.
@@ -70,6 +72,7 @@ impl Process {
             epoch: 0,
             lingers_until: None,
             closed: false,
+            closed_by_hand: false,
             tasks: Vec::new(),
             last_busy: Timestamp::MIN,
         }
@@ -118,7 +121,13 @@ impl Process {
         }
         let stays =
             self.behaviour == Behaviour::NeverReopens && (self.closed || self.lingers_until.is_some());
-        *self = Self { epoch: epoch.0, lingers_until: None, closed: stays, ..self.clone() };
+        *self = Self {
+            epoch: epoch.0,
+            lingers_until: None,
+            closed: stays,
+            closed_by_hand: false,
+            ..self.clone()
+        };
         true
     }
 }
@@ -260,8 +269,12 @@ impl World {
         let before = process.tasks.len();
         process.tasks.retain(|end| *end > now);
         self.ledger.finished += u32::try_from(before - process.tasks.len()).expect("few");
-        // Closed by us, and not by hand.
-        let by_us = process.closed && pod.drain.is_some() && pod.epoch == Some(Epoch(process.epoch));
+        // Closed by us, and not by hand; and not by an app that says to have been told when it was not.
+        let by_us = process.closed
+            && !process.closed_by_hand
+            && behaviour != Behaviour::ClockEpoch
+            && pod.drain.is_some()
+            && pod.epoch == Some(Epoch(process.epoch));
         let refused = due && ready && by_us && listed && !dies && pod.deleted_at.is_none();
         if due && routed && !process.closed && process.warms_until.is_none() && pod.deleted_at.is_none() {
             process.tasks.push(ends);
