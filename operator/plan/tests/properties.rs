@@ -27,6 +27,8 @@ enum Event {
     Uncordon(usize),
     SpotNotice(usize, i64),
     OutOfService(usize),
+    /// A node's agent is not heard for so many seconds; its pods answer all the same, or do not.
+    Silence(usize, i64, bool),
     /// Somebody shortens the grace of a pod that drains itself.
     Shorten(usize),
 }
@@ -79,6 +81,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..2).prop_map(Event::Uncordon),
         1 => (0usize..2, 3i64..40).prop_map(|(node, seconds)| Event::SpotNotice(node, seconds)),
         1 => (0usize..2).prop_map(Event::OutOfService),
+        1 => (0usize..2, 3i64..60, any::<bool>()).prop_map(|(node, s, answers)| Event::Silence(node, s, answers)),
         1 => (0usize..4).prop_map(Event::Shorten),
     ]
 }
@@ -203,6 +206,10 @@ impl Run {
             Event::Cordon(_) | Event::Uncordon(_) => {}
             Event::SpotNotice(node, seconds) => world.spot_notice(*node, *seconds),
             Event::OutOfService(node) => world.out_of_service(*node),
+            Event::Silence(node, seconds, answers) => {
+                world.deeds.edits += 1;
+                world.node_falls_silent(*node, *seconds, *answers);
+            }
             Event::Shorten(nth) => world.shorten(*nth, 2),
         }
     }
@@ -216,6 +223,7 @@ fn calm(world: &mut World) {
     world.quota = None;
     // One node stays cordoned where the other can take all.
     world.node_dies_at = [None; 2];
+    world.node_silent = [None; 2];
     for node in 0..world.nodes.len() {
         if matches!(world.nodes[node], NodeFate::Dying | NodeFate::ShutDown) {
             world.node_ends(node);

@@ -104,10 +104,11 @@ impl World {
                 _ => 0,
             })
             .sum();
-        // One that drains itself after its DELETE counts until it is gone.
+        // One that drains itself after its DELETE counts until it is gone, or nobody knows whether it is.
         let drains_itself = |p: &graceful_plan::Pod| {
             let there = self.pods.iter().any(|it| it.uid == p.uid && it.killed_at.is_some());
-            p.terminating && there && app.replace_when == graceful_api::ReplaceWhen::Drained
+            let known = p.node.kubelet != graceful_plan::Kubelet::Silent;
+            p.terminating && there && known && app.replace_when == graceful_api::ReplaceWhen::Drained
         };
         let live = seen.pods.iter().filter(|p| p.is_counted() || drains_itself(p)).filter(lasts).count();
         let ceiling = (app.replicas + app.max_surge) as usize;

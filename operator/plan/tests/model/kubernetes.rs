@@ -352,6 +352,28 @@ impl World {
         self.nodes[node] = NodeFate::Stays;
     }
 
+    /// A node's agent stops being heard, and its pods are said to be not Ready; what runs there runs on, and answers or does not.
+    pub(crate) fn node_falls_silent(&mut self, node: usize, seconds: i64, answers: bool) {
+        self.node_silent[node] = Some((self.now + SignedDuration::from_secs(seconds), answers));
+        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.is_counted()) {
+            if matches!(pod.readiness, Readiness::Ready(_)) {
+                pod.readiness = Readiness::Lost(self.now);
+                pod.version += 1;
+            }
+        }
+    }
+
+    /// Nobody hears its node.
+    pub(super) fn is_unheard(&self, pod: &Pod) -> bool {
+        pod.homeless_since.is_none() && self.node_silent[pod.node as usize].is_some()
+    }
+
+    /// It drains itself after its DELETE, and not on a node that a view of late shows as silent: for such a pod nothing waits.
+    pub(super) fn is_awaited(&self, pod: &Pod) -> bool {
+        let heard = self.now.duration_since(self.node_heard_since[pod.node as usize]);
+        pod.killed_at.is_some() && !self.is_unheard(pod) && heard > super::OLDEST_VIEW
+    }
+
     /// Somebody has shut a node down, and says so. What ran there is lost; its pods are still listed, but for those that were ending.
     pub(crate) fn out_of_service(&mut self, node: usize) {
         for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.killed_at.is_some()) {
@@ -427,6 +449,9 @@ impl World {
                             seen.node.kubelet = Kubelet::Unread;
                         } else if p.homeless_since.is_none() {
                             seen.node.fate = self.nodes[p.node as usize];
+                            if self.is_unheard(p) {
+                                seen.node.kubelet = Kubelet::Silent;
+                            }
                         }
                         seen
                     })

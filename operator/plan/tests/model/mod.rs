@@ -47,6 +47,9 @@ pub(crate) struct Faults {
     pub(crate) restart: u32,
 }
 
+/// How old a view of the operator may be.
+const OLDEST_VIEW: SignedDuration = SignedDuration::from_secs(20);
+
 /// All of it.
 pub(crate) struct World {
     pub(crate) now: Timestamp,
@@ -84,6 +87,10 @@ pub(crate) struct World {
     pub(crate) nodes_unread: bool,
     /// When one that dies is gone.
     pub(crate) node_dies_at: [Option<Timestamp>; 2],
+    /// Until when a node's agent is not heard, and whether its pods still answer.
+    pub(crate) node_silent: [Option<(Timestamp, bool)>; 2],
+    /// Since when it is heard again.
+    pub(crate) node_heard_since: [Timestamp; 2],
     /// Scales are refused until then.
     pub(crate) refuses_until: Timestamp,
     /// Calls take seconds until then.
@@ -221,6 +228,8 @@ impl World {
             nodes: [NodeFate::Stays; 2],
             nodes_unread: false,
             node_dies_at: [None; 2],
+            node_silent: [None; 2],
+            node_heard_since: [Timestamp::UNIX_EPOCH; 2],
             refuses_until: now,
             slow_until: now,
             backoffs: BTreeMap::new(),
@@ -260,6 +269,10 @@ impl World {
             if self.node_dies_at[node].is_some_and(|at| at <= self.now) {
                 self.node_dies_at[node] = None;
                 self.node_ends(node);
+            }
+            if self.node_silent[node].is_some_and(|(until, _)| until <= self.now) {
+                self.node_silent[node] = None;
+                self.node_heard_since[node] = self.now;
             }
         }
         self.controllers();

@@ -100,7 +100,7 @@ impl World {
         match action {
             Action::AddFinalizer => self.app.finalizer = true,
             Action::ReleaseFinalizer => {
-                let drains = self.pods.iter().any(|p| p.killed_at.is_some());
+                let drains = self.pods.iter().any(|p| self.is_awaited(p));
                 if drains && !self.surroundings.namespace_terminating && self.app.deletion == Deletion::Drain
                 {
                     self.violate("the finalizer lets go of a pod that still drains itself");
@@ -221,7 +221,7 @@ impl World {
                 self.retire(&pod, &revision, replicas, proof, &as_well)?;
             }
             Action::DeleteRevision { revision } => {
-                if self.pods.iter().any(|p| p.revision == revision && p.killed_at.is_some()) {
+                if self.pods.iter().any(|p| p.revision == revision && self.is_awaited(p)) {
                     self.violate("a Deployment is deleted under a pod that drains itself");
                 }
                 self.deployments.remove(&revision);

@@ -141,7 +141,9 @@ impl World {
             let behaviour = self.behaviour(&self.pods[i].revision);
             let restart = self.random.chance(self.faults.restart);
             self.run(i, behaviour);
-            if restart && self.pods[i].process.is_some() && self.pods[i].is_counted() {
+            // Of a crash that no kubelet sees nobody could know.
+            let seen = !self.is_unheard(&self.pods[i]);
+            if restart && seen && self.pods[i].process.is_some() && self.pods[i].is_counted() {
                 self.crash_container(i);
             }
             self.work(i);
@@ -166,9 +168,13 @@ impl World {
     }
 
     fn run(&mut self, i: usize, behaviour: Behaviour) {
-        let now = self.now;
+        let (now, unheard) = (self.now, self.is_unheard(&self.pods[i]));
         let pod = &mut self.pods[i];
-        if !pod.is_counted() || pod.homeless_since.is_some() || pod.starts_at.is_some_and(|at| at > now) {
+        if unheard
+            || !pod.is_counted()
+            || pod.homeless_since.is_some()
+            || pod.starts_at.is_some_and(|at| at > now)
+        {
             return;
         }
         let age = now.duration_since(pod.created).as_secs();
@@ -254,6 +260,9 @@ impl World {
         let routed = pulls || (ready && (listed || (straggles && pod.was_routed)));
         let dies = self.nodes[pod.node as usize] == NodeFate::Dying;
         let Some(process) = &mut pod.process else {
+            if pod.killed_at.is_some() {
+                pod.gone_at.get_or_insert(now);
+            }
             return;
         };
         if process.warms_until.is_some_and(|until| until <= now) {
@@ -355,7 +364,10 @@ impl World {
 
     /// Who may be asked: a process that runs, of a pod that is not silent.
     pub(super) fn answers(&self, pod: &Pod) -> bool {
+        let cut_off = pod.homeless_since.is_none()
+            && self.node_silent[pod.node as usize].is_some_and(|(_, answers)| !answers);
         pod.process.is_some()
+            && !cut_off
             && pod.containers != Containers::HalfCrashed
             && self.behaviour(&pod.revision) != Behaviour::Silent
     }
