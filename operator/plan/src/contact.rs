@@ -27,6 +27,8 @@ pub struct Contact {
     /// The drain's epoch that this very process of the pod's has answered our PUT with. One that was restarted has to be told first, even if it
     /// remembers the epoch.
     pub acknowledged: Option<Epoch>,
+    /// When it did so first.
+    pub acknowledged_at: Option<Timestamp>,
     /// It goes another way than it is told.
     pub astray: Option<Astray>,
     /// It refuses to be told (401), since when and in which words: it verifies who drains it, and takes no token of ours. What it answers otherwise is as
@@ -101,7 +103,7 @@ impl Contact {
 
     /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
     pub(crate) fn begins_anew(&mut self) {
-        (self.highest, self.closed_since, self.acknowledged) = (None, None, None);
+        (self.highest, self.closed_since, self.acknowledged, self.acknowledged_at) = (None, None, None, None);
         // It may know other keys.
         self.refused = None;
     }

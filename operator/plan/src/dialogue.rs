@@ -132,6 +132,8 @@ impl Dialogue {
             Some(Conversation::Drain { epoch, .. }) => {
                 let in_epoch = protocol.is_some_and(|said| said.epoch == epoch);
                 if in_epoch && matches!(asked, Request::Drain { .. }) {
+                    let known = contact.acknowledged_at.filter(|_| contact.acknowledged == Some(epoch));
+                    contact.acknowledged_at = known.or(Some(now));
                     contact.acknowledged = Some(epoch);
                 }
                 // A process that was restarted and kept its epoch has not been told yet: what it says until then proves nothing.
@@ -346,6 +348,8 @@ mod tests {
         assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (PUT, None), "it was restarted");
         dialogue.heard(PUT, reading(0, Some("b")), at(3));
         assert_eq!(dialogue.contact.acknowledged, Some(Epoch(1)));
+        dialogue.heard(PUT, reading(0, Some("b")), at(5));
+        assert_eq!(dialogue.contact.acknowledged_at, Some(at(3)), "told once more, and known before");
         dialogue.failed("late".to_owned(), at(4));
         assert_eq!(dialogue.request(), PUT, "the failure may hide a restart");
     }

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
-use crate::endpoints::{self, withdrawn_since};
+use crate::endpoints;
 use crate::handed_over;
 use crate::new_pods;
 use crate::node_drain;
@@ -261,11 +261,11 @@ fn counts(count: InFlight, scheduled: Option<Scheduled>) -> String {
     format!("{} in flight{kinds}", count.total)
 }
 
-/// It has taken the drain's epoch, and its linger is long over.
+/// It took the drain's epoch, and its linger is long over since then: it may have been told late.
 fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
     let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
-    let since = pod.drain.and_then(|mark| withdrawn_since(pod, mark));
+    let since = snapshot.contact(pod).and_then(|c| c.acknowledged_at);
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
         && since.is_some_and(|at| snapshot.clock.past(at.saturating_add(linger).unwrap_or(Timestamp::MAX)))
 }
@@ -369,7 +369,12 @@ fn age(clock: &Clock, since: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use graceful_api::DrainReason;
+
     use super::*;
+    use crate::contact::{Answer, Contact, Protocol};
+    use crate::fixture;
+    use crate::observed::{DrainMark, Epoch};
 
     #[test]
     fn what_waits_for_its_time_is_told_from_what_hangs() {
@@ -387,5 +392,32 @@ mod tests {
             said(3, 0, later(2)),
             "3 in flight (3 queued, 2 of them for later, the first due at 2026-11-26T16:30:00Z)"
         );
+    }
+
+    /// It may be told minutes after its drain began: the cluster's endpoints were late, its node was cut off.
+    #[test]
+    fn an_app_that_never_closes_is_named_by_the_time_since_it_was_told() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let said = |told: i64, now: i64| {
+            let mut pod = Pod { routed: false, epoch: Some(Epoch(1)), ..fixture::serving("tasks-v1-1") };
+            pod.drain = Some(DrainMark { reason: DrainReason::Rollout, since: at(0) });
+            let protocol = Some(Protocol { epoch: Epoch(1), accepting: true, resumable: true });
+            let answer = Answer { at: at(now), in_flight: InFlight::default(), protocol, scheduled: None };
+            let contact = Contact {
+                answer: Some(answer),
+                acknowledged: Some(Epoch(1)),
+                acknowledged_at: Some(at(told)),
+                ..Contact::default()
+            };
+            let mut observed = fixture::observed(fixture::app(1, fixture::policy(Signal::Http)));
+            observed.revisions = vec![fixture::revision("r")];
+            observed.contacts = [(pod.uid.clone(), contact)].into();
+            observed.pods = vec![pod];
+            let snapshot = Snapshot::take(&observed, at(now));
+            in_flight(&snapshot, &observed.pods[0])
+        };
+        assert!(!said(300, 310).contains("it still accepts long after its linger"), "told just now");
+        assert!(!said(300, 332).contains("it still accepts long after its linger"));
+        assert!(said(300, 333).contains("it still accepts long after its linger"));
     }
 }

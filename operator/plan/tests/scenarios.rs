@@ -74,6 +74,8 @@ enum Step {
     SpotNotice(usize, i64),
     /// Somebody says that a node is shut down.
     OutOfService(usize),
+    /// A node is not Ready for so many seconds, and nobody reaches its pods.
+    SilentNode(usize, i64),
     /// Scales are refused for so many seconds.
     RefuseScales(u32),
     /// Writes of ReplicaSets take so many seconds.
@@ -277,6 +279,10 @@ fn take(world: &mut World, step: &Step) -> String {
         Step::OutOfService(node) => {
             world.out_of_service(*node);
             format!("somebody taints node{} out of service", node + 1)
+        }
+        Step::SilentNode(node, seconds) => {
+            world.node_falls_silent(*node, *seconds, false);
+            format!("node{} is not Ready for {seconds} s, and cut off", node + 1)
         }
         Step::RefuseScales(seconds) => {
             world.refuses_until = world.now + jiff::SignedDuration::from_secs(i64::from(*seconds));

@@ -266,7 +266,7 @@ impl World {
             revision: hash.clone(),
             created: self.now,
             node: self.names % 2,
-            homeless_since: Some(self.now).filter(|_| self.places.is_some() || !self.all_stay()),
+            homeless_since: Some(self.now).filter(|_| self.places.is_some() || !self.all_take_pods()),
             version: 1,
             deleted_at: None,
             gone_at: None,
@@ -331,8 +331,13 @@ impl World {
         self.ledger.unpromised += u32::try_from(had).expect("few");
     }
 
-    pub(super) fn all_stay(&self) -> bool {
-        self.nodes.iter().all(|fate| *fate == NodeFate::Stays)
+    /// The scheduler puts pods on either node.
+    pub(super) fn all_take_pods(&self) -> bool {
+        (0..self.nodes.len()).all(|node| self.takes_pods(node))
+    }
+
+    pub(super) fn takes_pods(&self, node: usize) -> bool {
+        self.nodes[node] == NodeFate::Stays && self.node_silent[node].is_none()
     }
 
     /// A node ends: what ran there is gone, and a new one comes in its place.

@@ -155,10 +155,10 @@ impl World {
     fn schedule(&mut self) {
         let taken = self.pods.iter().filter(|p| p.homeless_since.is_none()).count();
         let mut free = self.places.map_or(usize::MAX, |places| places.saturating_sub(taken));
-        let stay: Vec<_> = (0_u32..).zip(self.nodes).filter(|(_, fate)| *fate == NodeFate::Stays).collect();
+        let taking: Vec<_> = (0_u32..2).filter(|node| self.takes_pods(*node as usize)).collect();
         for pod in self.pods.iter_mut().filter(|p| p.homeless_since.is_some() && p.is_counted()) {
-            let by_turns = stay.iter().find(|(node, _)| *node == pod.node).or(stay.first());
-            if let Some((node, _)) = by_turns.filter(|_| free > 0) {
+            let by_turns = taking.iter().find(|node| **node == pod.node).or(taking.first());
+            if let Some(node) = by_turns.filter(|_| free > 0) {
                 free -= 1;
                 pod.homeless_since = None;
                 pod.node = *node;
