@@ -155,7 +155,7 @@ pub(crate) async fn accept(
         ("kind" = Option<String>, Query, description = "Of this kind."),
         ("client_id" = Option<String>, Query, description = "Of this client.",
             min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"),
-        ("limit" = Option<u16>, Query, description = "At most so many; 50 without it. A page of large tasks has fewer: go by `next`.", minimum = 1, maximum = 100),
+        ("limit" = Option<u16>, Query, description = "At most so many; 50 without it. A page has fewer, or none, where tasks are large or few of many match: go by `next`.", minimum = 1, maximum = 100),
         ("cursor" = Option<Uuid>, Query, description = "The `next` of the page before."),
     ),
     responses(

@@ -115,7 +115,8 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Looks a task up by its id.
     async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError>;
 
-    /// Tasks, the newest first; at most `limit` of them, and fewer when they are large, from `after` on.
+    /// Tasks, the newest first; at most `limit` of them, and fewer when they are large or few match, from `after` on. Whoever goes on
+    /// from [`Page::next`] until it is None gets all. The other calls do not wait for it.
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError>;
 
     /// How many there are in the whole queue. May be up to a second old.
@@ -139,4 +140,43 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
 
     /// Whether tasks that wait are this process's own (in its volume), or the cluster's.
     fn shared(&self) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than anything takes that does not wait for somebody.
+    pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+    /// One process's, for the tests of an engine's inside; those of its promises are in `tests/conformance`.
+    pub(crate) fn settings() -> StoreSettings {
+        StoreSettings {
+            owner: Uuid::new_v4().to_string(),
+            capacity: 1_000_000,
+            kinds: vec!["sleep".to_owned()],
+            keep_events: Duration::from_secs(3600),
+            max_interruptions: MOST_INTERRUPTIONS.get(),
+            keep_dead: Duration::from_secs(3600),
+            owned: Arc::new(|_| {}),
+            letters: Arc::new(|_| {}),
+        }
+    }
+
+    pub(crate) fn task() -> NewTask {
+        NewTask {
+            id: Uuid::now_v7(),
+            kind: "sleep".to_owned(),
+            input: "{}".to_owned(),
+            client_id: None,
+            priority: 0,
+            delay: Duration::ZERO,
+            timeout: None,
+            max_attempts: 3,
+            keep: Duration::from_secs(3600),
+            keep_dead: None,
+            idempotency: None,
+            trace: None,
+        }
+    }
 }

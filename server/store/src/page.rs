@@ -1,6 +1,13 @@
-//! [`Filling`]: a page of a list, bounded in bytes too.
+//! [`Filling`]: a page of a list, bounded in bytes and in what is looked through for it.
 
-use crate::task::{Page, TaskRecord};
+use crate::task::{Cursor, Page, TaskRecord};
+
+/// Tasks that are looked through for one page. A filter that matches few of a million tasks costs some milliseconds a page, and
+/// not seconds for all: whoever lists takes turns with others, and no transaction stands in the way of a log that is to be cut.
+pub(crate) const LOOKED_THROUGH: usize = 20_000;
+
+/// Live tasks that are few enough to be sorted rather than found among all others.
+pub(crate) const FEW: u64 = 10_000;
 
 /// An input or an output may have hundreds of KiB, and a page a hundred tasks.
 const PAGE_BYTES: usize = 1 << 20;
@@ -29,8 +36,9 @@ impl Filling {
         !self.more
     }
 
-    pub(crate) fn page(self) -> Page {
-        let next = self.tasks.last().filter(|_| self.more).map(|task| task.id);
+    /// `end`: the last task that was looked at, if there may be more below it.
+    pub(crate) fn page(self, end: Option<Cursor>) -> Page {
+        let next = if self.more { self.tasks.last().map(|task| task.id) } else { end };
         Page { tasks: self.tasks, next }
     }
 }

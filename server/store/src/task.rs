@@ -289,13 +289,13 @@ pub struct Filter {
     pub client_id: Option<String>,
 }
 
-/// Where a page ended: the id of its last task.
+/// Where a page ended: the id of the last task that was looked at for it.
 pub type Cursor = Uuid;
 
 /// Some of the tasks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
-    /// The newest first.
+    /// The newest first. May be empty though there are more: only so many tasks are looked through for one page.
     pub tasks: Vec<TaskRecord>,
     /// Where the next page begins; None at the end.
     pub next: Option<Cursor>,

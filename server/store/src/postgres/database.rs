@@ -1,4 +1,4 @@
-//! The database as the parts of an open queue ask it: connections for two uses, and an end to each wait.
+//! The database as the parts of an open queue ask it: connections for three uses, and an end to each wait.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,8 +17,15 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// For what keeps tasks going: submissions (2), completions, claims, renewals, the pulse, hints.
 const WORK_CONNECTIONS: usize = 8;
 
-/// For those who look, cancel, retry or report progress: they may be many and slow, and must not be in the others' way.
-const DESK_CONNECTIONS: usize = 5;
+/// For those who look at one task, cancel, retry, report progress or follow the events: they may be many, and must not be in the
+/// way of what keeps tasks going.
+const DESK_CONNECTIONS: usize = 3;
+
+/// For lists: they look through many tasks, and anybody may ask for them all the time.
+pub(super) const LIST_CONNECTIONS: usize = 2;
+
+/// A list that nobody waits for any more is given up by the server too.
+const LIST_TIMEOUT: (&str, &str) = ("statement_timeout", "5s");
 
 #[derive(Debug)]
 pub(super) struct Database {
@@ -26,6 +33,8 @@ pub(super) struct Database {
     pub(super) work: Connections,
     /// For those who look and ask.
     pub(super) desk: Connections,
+    /// For those who list.
+    pub(super) lists: Connections,
 }
 
 impl Database {
@@ -33,6 +42,7 @@ impl Database {
         Self {
             work: Connections::new(options.clone(), WORK_CONNECTIONS),
             desk: Connections::new(options.clone(), DESK_CONNECTIONS),
+            lists: Connections::new(options.clone().options([LIST_TIMEOUT]), LIST_CONNECTIONS),
         }
     }
 
@@ -50,6 +60,7 @@ impl Database {
         if is_connection(&error) {
             self.work.forget_idle();
             self.desk.forget_idle();
+            self.lists.forget_idle();
         }
         Err(error)
     }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::database::{CALL_TIMEOUT, Database};
 use super::record::{count, now};
 use crate::error::StoreError;
+use crate::page::FEW;
 use crate::task::Counts;
 
 /// Counting reads the index of all that wait.
@@ -79,6 +80,12 @@ impl QueueDepth {
         self.latest().map_or(begun, |measured| {
             measured.counts.queued + measured.counts.delayed + begun.saturating_sub(measured.seen)
         })
+    }
+
+    /// Whether the tasks that wait or run are few enough to be sorted, as far as we know.
+    pub(super) fn few_live(&self) -> bool {
+        self.latest()
+            .is_some_and(|Measured { counts, .. }| counts.queued + counts.delayed + counts.running < FEW)
     }
 
     pub(super) async fn counts(&self) -> Result<Counts, StoreError> {

@@ -9,7 +9,7 @@ use super::database::{CALL_TIMEOUT, Database};
 use super::record::{count, event, record, record_columns, text};
 use crate::error::StoreError;
 use crate::event::Events;
-use crate::page::Filling;
+use crate::page::{Filling, LOOKED_THROUGH};
 use crate::task::{Cursor, Filter, Page, State, TaskRecord};
 
 impl Database {
@@ -24,15 +24,17 @@ impl Database {
         .await
     }
 
+    /// `few_live`: the tasks that wait or run are few enough to be sorted.
     pub(super) async fn list(
         &self,
         filter: &Filter,
         after: Option<Cursor>,
         limit: usize,
+        few_live: bool,
     ) -> Result<Page, StoreError> {
         self.within(CALL_TIMEOUT, async {
-            let mut lane = self.desk.lane().await?;
-            let page = page(&mut lane, filter, after, limit).await?;
+            let mut lane = self.lists.lane().await?;
+            let page = page(&mut lane, filter, after, limit, few_live).await?;
             lane.keep();
             Ok(page)
         })
@@ -55,23 +57,38 @@ async fn page(
     filter: &Filter,
     after: Option<Cursor>,
     limit: usize,
+    few_live: bool,
 ) -> sqlx::Result<Page> {
+    let mut filling = Filling::new(limit);
+    let mut end = None;
+    let mut list = look_through(filter, after, limit, few_live);
+    let mut rows = list.build().fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        end = row.try_get::<Option<Uuid>, _>("looked_to")?;
+        if row.try_get::<Option<Uuid>, _>("id")?.is_some() && !filling.take(record(&row)?) {
+            break;
+        }
+    }
+    Ok(filling.page(end))
+}
+
+/// The tasks that match, among the newest below `after`, [`LOOKED_THROUGH`] at most; and `looked_to`, the last of these, if there
+/// are so many. One statement, so that both are of the same moment.
+fn look_through(
+    filter: &Filter,
+    after: Option<Cursor>,
+    limit: usize,
+    few_live: bool,
+) -> QueryBuilder<Postgres> {
     let Filter { states, kind, client_id } = filter;
-    let mut list = QueryBuilder::<Postgres>::new(concat!(
-        "SELECT ",
-        record_columns!(),
-        " FROM graceful_tasks WHERE true"
-    ));
-    match states.as_slice() {
-        [] => {}
-        // A literal, so that the index of that state alone can be used.
-        [one] => {
-            list.push(" AND state = '").push(one.as_str()).push("'");
-        }
-        many => {
-            let words: Vec<_> = many.iter().copied().map(State::as_str).collect();
-            list.push(" AND state = ANY(").push_bind(words).push(")");
-        }
+    // One more says whether there is another page.
+    let most = limit.saturating_add(1).min(i64::MAX as usize) as i64;
+    let mut list = QueryBuilder::new("WITH hits AS MATERIALIZED (SELECT id FROM (");
+    push_window(&mut list, filter, after, few_live);
+    list.push(format!(" LIMIT {LOOKED_THROUGH}) AS newest WHERE true"));
+    if !states.is_empty() {
+        let words: Vec<_> = states.iter().copied().map(State::as_str).collect();
+        list.push(" AND state = ANY(").push_bind(words).push(")");
     }
     if let Some(kind) = kind {
         list.push(" AND kind = ").push_bind(text(kind.clone()));
@@ -79,20 +96,49 @@ async fn page(
     if let Some(client) = client_id {
         list.push(" AND client_id = ").push_bind(text(client.clone()));
     }
+    list.push(" ORDER BY id DESC LIMIT ").push_bind(most);
+    // A page that is full ends at its last task.
+    list.push("), lowest AS (SELECT id AS looked_to FROM (");
+    push_window(&mut list, filter, after, few_live);
+    list.push(format!(
+        " OFFSET {} LIMIT 1) AS newest WHERE (SELECT count(*) FROM hits) < ",
+        LOOKED_THROUGH - 1
+    ));
+    list.push_bind(most);
+    list.push(concat!(
+        ") SELECT ",
+        record_columns!(),
+        ", looked_to FROM hits JOIN graceful_tasks USING (id) FULL JOIN lowest ON false ORDER BY id DESC NULLS LAST"
+    ));
+    list
+}
+
+/// What is looked through, the newest first: by an index that has the order, or sorted where they are few.
+fn push_window(list: &mut QueryBuilder<Postgres>, filter: &Filter, after: Option<Cursor>, few_live: bool) {
+    let Filter { states, kind: _, client_id } = filter;
+    let live = !states.is_empty() && states.iter().all(|state| !state.ended());
+    let sorted = live && few_live && client_id.is_none();
+    list.push("SELECT id, state, kind, client_id FROM ");
+    if sorted {
+        // Read by state and then sorted: by id they would be looked for among all others.
+        list.push("(SELECT * FROM graceful_tasks WHERE state = 'queued' OR state = 'running' OFFSET 0) AS live WHERE true");
+    } else {
+        list.push("graceful_tasks WHERE true");
+    }
+    match (states.as_slice(), client_id) {
+        (_, Some(client)) => {
+            list.push(" AND client_id = ").push_bind(text(client.clone()));
+        }
+        // A literal, so that the index of that state alone can be used.
+        ([one @ (State::Running | State::Dead | State::Cancelled)], None) => {
+            list.push(" AND state = '").push(one.as_str()).push("'");
+        }
+        _ => {}
+    }
     if let Some(after) = after {
         list.push(" AND id < ").push_bind(after);
     }
-    // One more says whether there is another page.
-    let rows = limit.saturating_add(1).min(i64::MAX as usize) as i64;
-    list.push(" ORDER BY id DESC LIMIT ").push_bind(rows);
-    let mut filling = Filling::new(limit);
-    let mut rows = list.build().fetch(connection);
-    while let Some(row) = rows.try_next().await? {
-        if !filling.take(record(&row)?) {
-            break;
-        }
-    }
-    Ok(filling.page())
+    list.push(" ORDER BY id DESC");
 }
 
 /// One statement, so that the oldest and the events are of the same moment.
@@ -116,4 +162,55 @@ async fn events(connection: &mut PgConnection, after: u64, limit: usize) -> sqlx
         }
     }
     Ok(Events { events, oldest })
+}
+
+#[cfg(test)]
+mod on_postgres {
+    use std::collections::HashSet;
+
+    use graceful_postgres::Postgres;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::TaskStore;
+    use crate::postgres::database::LIST_CONNECTIONS;
+    use crate::postgres::open;
+    use crate::task::{Cancelled, Hold, Retried, Submitted};
+    use crate::tests::{LONG, settings, task};
+
+    #[tokio::test]
+    async fn lists_that_take_long_keep_nobody_from_looking_cancelling_or_submitting() {
+        let server = Postgres::start().unwrap();
+        let url = server.url(&server.create_database().unwrap());
+        let store = open(&url, settings()).await.unwrap();
+        let mut lists = Vec::new();
+        let mut held = HashSet::new();
+        for _ in 0..LIST_CONNECTIONS {
+            let mut lane = store.database.lists.lane().await.unwrap();
+            let asked = query("SELECT pg_backend_pid(), current_setting('statement_timeout')");
+            let row = asked.fetch_one(&mut *lane).await.unwrap();
+            held.insert(row.get::<i32, _>(0));
+            assert_eq!(row.get::<&str, _>(1), "5s", "the server gives up what the caller has given up");
+            lists.push(lane);
+        }
+        assert_eq!(held.len(), LIST_CONNECTIONS);
+        let waiting = tokio::spawn({
+            let store = store.clone();
+            async move { store.list(&Filter::default(), None, 1).await }
+        });
+        let task = task();
+        let id = task.id;
+        let others = async {
+            assert_eq!(store.submit(task, Hold::default()).await.unwrap(), Submitted::New);
+            assert!(store.get(id).await.unwrap().is_some());
+            assert!(matches!(store.cancel(id).await.unwrap(), Cancelled::Now(_)));
+            assert!(matches!(store.retry(id, Hold::default()).await.unwrap(), Retried::Now(_)));
+            assert_eq!(store.claim(1).await.unwrap().len(), 1);
+            assert_eq!(store.events(0, 1).await.unwrap().events.len(), 1);
+        };
+        timeout(LONG, others).await.expect("somebody waits for a list");
+        assert!(!waiting.is_finished(), "the list waits for those before it");
+        drop(lists);
+        assert_eq!(waiting.await.unwrap().unwrap().tasks.len(), 1);
+    }
 }

@@ -245,7 +245,7 @@ impl TaskStore for PostgresStore {
     }
 
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
-        self.database.list(filter, after, limit).await
+        self.database.list(filter, after, limit, self.depth.few_live()).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

@@ -8,13 +8,10 @@ use rusqlite::{Connection, InterruptHandle, OptionalExtension, params, params_fr
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::row::{EVENT, RECORD, code, event, record};
+use super::row::{EVENT, RECORD, code, event, id, record};
 use crate::event::Events;
-use crate::page::Filling;
+use crate::page::{FEW, Filling, LOOKED_THROUGH};
 use crate::task::{Counts, Cursor, Filter, Held, Lease, Page, State, TaskRecord};
-
-/// Live tasks that are few enough to be sorted rather than found among all others.
-const FEW: u64 = 10_000;
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -98,6 +95,7 @@ pub(super) fn events(connection: &Connection, after: u64, limit: usize) -> rusql
     Ok(Events { events, oldest: oldest.unwrap_or(1) })
 }
 
+/// Looks through the newest tasks below `after`, [`LOOKED_THROUGH`] at most, and reads those that match.
 pub(super) fn list(
     connection: &Connection,
     filter: &Filter,
@@ -105,71 +103,73 @@ pub(super) fn list(
     limit: usize,
     counts: &Counts,
 ) -> rusqlite::Result<Page> {
-    let (sql, values) = list_query(filter, after, limit, counts);
-    let mut statement = connection.prepare_cached(&sql)?;
+    // One transaction: what was found is there when it is read.
+    let transaction = connection.unchecked_transaction()?;
+    let (sql, values) = look_through(filter, after, counts);
+    let mut statement = transaction.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
     let mut filling = Filling::new(limit);
-    for task in statement.query_map(params_from_iter(values), record)? {
-        if !filling.take(task?) {
+    let (mut looked_at, mut last) = (0, None);
+    while let Some(row) = rows.next()? {
+        let id = id(row, 0)?;
+        (looked_at, last) = (looked_at + 1, Some(id));
+        if row.get(1)?
+            && let Some(task) = get(&transaction, id)?
+            && !filling.take(task)
+        {
             break;
         }
     }
-    Ok(filling.page())
+    Ok(filling.page(last.filter(|_| looked_at >= LOOKED_THROUGH)))
 }
 
-fn list_query(filter: &Filter, after: Option<Cursor>, limit: usize, counts: &Counts) -> (String, Vec<Value>) {
+/// A statement of ids, the newest first, and whether each matches.
+fn look_through(filter: &Filter, after: Option<Cursor>, counts: &Counts) -> (String, Vec<Value>) {
     let Filter { states, kind, client_id } = filter;
     let mut values = Vec::new();
-    let mut terms = vec!["TRUE".to_owned()];
     let mut term = |text: &str, value: Value| {
         values.push(value);
-        terms.push(format!("{text} ?{}", values.len()));
+        format!("{text} ?{}", values.len())
     };
-    if let Some(after) = after {
-        term("id <", Value::Blob(after.as_bytes().to_vec()));
-    }
-    if let Some(kind) = kind {
-        term("kind =", Value::Text(kind.clone()));
-    }
-    if let Some(client) = client_id {
-        term("client =", Value::Text(client.clone()));
-    }
-    let index = match client_id {
-        Some(_) => " INDEXED BY clients",
-        None => index_for(states, counts),
-    };
+    let mut matches = vec!["TRUE".to_owned()];
+    matches.extend(kind.as_ref().map(|kind| term("kind =", Value::Text(kind.clone()))));
     if !states.is_empty() {
         let codes: Vec<_> = states.iter().map(|state| code(*state).to_string()).collect();
-        terms.push(format!("state IN ({})", codes.join(", ")));
-        // SQLite takes a partial index only when its condition is said.
-        match index {
-            " INDEXED BY line" => terms.push("state < 2".to_owned()),
-            " INDEXED BY letters" => terms.push("state > 2".to_owned()),
-            _ => {}
-        }
+        matches.push(format!("state IN ({})", codes.join(", ")));
     }
-    // One more says whether there is another page.
-    values.push(Value::Integer(limited(limit.saturating_add(1))));
-    let (terms, last) = (terms.join(" AND "), values.len());
-    let ids = format!("SELECT id FROM tasks{index} WHERE {terms} ORDER BY id DESC LIMIT ?{last}");
-    (format!("SELECT {RECORD} FROM tasks WHERE id IN ({ids}) ORDER BY id DESC"), values)
+    let mut among = vec!["TRUE".to_owned()];
+    among.extend(after.map(|after| term("id <", Value::Blob(after.as_bytes().to_vec()))));
+    let index = match client_id {
+        Some(client) => {
+            among.push(term("client =", Value::Text(client.clone())));
+            " INDEXED BY clients"
+        }
+        None => {
+            let (index, condition) = index_for(states, counts);
+            among.push(condition.to_owned());
+            index
+        }
+    };
+    let (matches, among) = (matches.join(" AND "), among.join(" AND "));
+    let sql = format!(
+        "SELECT id, {matches} FROM tasks{index} WHERE {among} ORDER BY id DESC LIMIT {LOOKED_THROUGH}"
+    );
+    (sql, values)
 }
 
-/// Where tasks in these states are found without reading all the others.
-fn index_for(states: &[State], counts: &Counts) -> &'static str {
+/// Where tasks in these states are found without reading all the others, and its condition: SQLite takes a partial index only
+/// when that is said.
+fn index_for(states: &[State], counts: &Counts) -> (&'static str, &'static str) {
     let letters = |state: &State| matches!(state, State::Dead | State::Cancelled);
-    let live = |state: &State| match state {
-        State::Running => counts.running < FEW,
-        State::Queued => counts.queued + counts.delayed < FEW,
-        State::Succeeded | State::Dead | State::Cancelled => false,
-    };
+    let live = |state: &State| matches!(state, State::Queued | State::Running);
     if states.is_empty() {
-        ""
+        ("", "TRUE")
     } else if states.iter().all(letters) {
-        " INDEXED BY letters"
-    } else if states.iter().all(live) {
-        " INDEXED BY line"
+        (" INDEXED BY letters", "state > 2")
+    } else if states.iter().all(live) && counts.queued + counts.delayed + counts.running < FEW {
+        (" INDEXED BY line", "state < 2")
     } else {
-        ""
+        ("", "TRUE")
     }
 }
 

@@ -227,3 +227,55 @@ impl Drop for SqliteStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::sqlite::open;
+    use crate::tests::{LONG, settings, task};
+
+    #[tokio::test]
+    async fn a_list_that_takes_long_keeps_nobody_from_looking_cancelling_or_submitting() {
+        let folder = std::env::temp_dir().join(format!("graceful-store-{}", Uuid::new_v4()));
+        let store = open(&folder, settings()).await.unwrap();
+        let (asked, mut began) = tokio::sync::mpsc::channel(1);
+        let (go_on, told) = channel::<()>();
+        let held = tokio::spawn({
+            let store = store.clone();
+            async move {
+                store
+                    .read(store.lists.as_ref(), move |_| {
+                        asked.blocking_send(()).unwrap();
+                        Ok(told.recv())
+                    })
+                    .await
+            }
+        });
+        began.recv().await.unwrap();
+        let waiting = tokio::spawn({
+            let store = store.clone();
+            async move { store.list(&Filter::default(), None, 1).await }
+        });
+        let task = task();
+        let id = task.id;
+        let others = async {
+            assert_eq!(store.submit(task, Hold::default()).await.unwrap(), Submitted::New);
+            assert!(store.get(id).await.unwrap().is_some());
+            assert!(matches!(store.cancel(id).await.unwrap(), Cancelled::Now(_)));
+            assert!(matches!(store.retry(id, Hold::default()).await.unwrap(), Retried::Now(_)));
+            assert_eq!(store.claim(1).await.unwrap().len(), 1);
+            assert_eq!(store.events(0, 1).await.unwrap().events.len(), 1);
+        };
+        timeout(LONG, others).await.expect("somebody waits for a list");
+        assert!(!waiting.is_finished(), "the list waits for the one before it");
+        go_on.send(()).unwrap();
+        held.await.unwrap().unwrap().unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap().tasks.len(), 1);
+        drop(store);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -23,6 +23,9 @@ pub(crate) trait Fixture: Sync {
     /// Opens the fixture's queue.
     fn open(&self, settings: StoreSettings) -> impl Future<Output = Arc<dyn TaskStore>> + Send;
 
+    /// Puts so many tasks there that have succeeded, of the kind `old` and older than any other but the nil id's.
+    fn fill(&self, tasks: u32) -> impl Future<Output = ()> + Send;
+
     /// Ends a store as a process's death does: nothing is given back.
     fn crash(&self, store: Arc<dyn TaskStore>) -> impl Future<Output = ()> + Send {
         async { drop(store) }

@@ -91,6 +91,8 @@ pub(crate) async fn filters_say_what_is_listed(fixture: &impl Fixture) {
     let mut states: Vec<Vec<State>> = State::ALL.map(|state| vec![state]).into();
     states.extend([Vec::new(), vec![State::Queued, State::Running], vec![State::Dead, State::Cancelled]]);
     states.push(vec![State::Succeeded, State::Queued, State::Dead]);
+    // Once they are known to be few, those that wait or run are found in a way of their own.
+    store.counts().await.unwrap();
     for states in states {
         for kind in [None, Some("sleep"), Some("nothing")] {
             for client in [None, Some("ada"), Some("eve")] {
@@ -125,6 +127,37 @@ pub(crate) async fn a_page_stays_where_it_is_as_tasks_come(fixture: &impl Fixtur
     // The cursor's own task may go, too.
     store.cancel(ids[1]).await.unwrap();
     assert_eq!(page(&store, &Filter::default(), next, 2).await, (ids[2..].to_vec(), None));
+}
+
+pub(crate) async fn a_page_looks_through_so_many_tasks_and_says_where_to_go_on(fixture: &impl Fixture) {
+    let store = fixture.open(settings()).await;
+    fixture.fill(45_000).await;
+    let mail = |id| NewTask { id, kind: "mail".to_owned(), ..task() };
+    let oldest = submit(&store, mail(Uuid::nil())).await;
+    let newest = submit(&store, mail(Uuid::now_v7())).await;
+    let mails = Filter { kind: Some("mail".to_owned()), ..Filter::default() };
+    let (found, mut next) = page(&store, &mails, None, 10).await;
+    assert_eq!(found, [newest]);
+    assert!(next.is_some(), "the page ends before all were looked through");
+    let (mut pages, mut ids) = (1, found);
+    while next.is_some() {
+        let (found, then) = page(&store, &mails, next, 10).await;
+        assert!(then.is_none_or(|then| Some(then) < next), "it goes on");
+        (pages, next) = (pages + 1, then);
+        ids.extend(found);
+    }
+    assert_eq!((pages, ids), (3, vec![newest, oldest]), "who goes on gets all");
+    let none = Filter { kind: Some("nothing".to_owned()), ..Filter::default() };
+    let (found, next) = page(&store, &none, None, 1).await;
+    assert!(found.is_empty() && next.is_some());
+    // What has an index is found at once.
+    for states in [vec![State::Dead], vec![State::Running]] {
+        let some = Filter { states, ..Filter::default() };
+        assert_eq!(page(&store, &some, None, 1).await, (Vec::new(), None));
+    }
+    store.counts().await.unwrap();
+    let waiting = Filter { states: vec![State::Queued, State::Running], ..Filter::default() };
+    assert_eq!(page(&store, &waiting, None, 9).await, (vec![newest, oldest], None));
 }
 
 async fn numbers(store: &Arc<dyn TaskStore>) -> Vec<u64> {

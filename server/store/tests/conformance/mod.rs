@@ -63,6 +63,7 @@ macro_rules! suite {
             a_page_of_large_tasks_has_fewer_of_them,
             filters_say_what_is_listed,
             a_page_stays_where_it_is_as_tasks_come,
+            a_page_looks_through_so_many_tasks_and_says_where_to_go_on,
             events_are_numbered_without_a_gap,
             the_head_follows_the_events,
             an_end_is_told_with_all_that_a_client_needs,

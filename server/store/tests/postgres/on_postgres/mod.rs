@@ -35,6 +35,21 @@ impl Fixture for Database {
     async fn open(&self, settings: StoreSettings) -> Arc<dyn TaskStore> {
         open(&self.0, settings).await
     }
+
+    async fn fill(&self, tasks: u32) {
+        let old = format!(
+            "INSERT INTO graceful_tasks (id, state, priority, attempt, max_attempts, granted, created, due, keep, kind, input) \
+             SELECT lpad(to_hex(number), 32, '0')::uuid, 'succeeded', 0, 1, 1, 1, 0, 0, 0, 'old', '{{}}' \
+             FROM generate_series(1, {tasks}) AS number"
+        );
+        SERVER.sql(self.name(), &old).unwrap();
+    }
+}
+
+impl Database {
+    fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap()
+    }
 }
 
 async fn open(url: &str, settings: StoreSettings) -> Arc<dyn TaskStore> {
