@@ -19,7 +19,8 @@ use super::database::{CALL_TIMEOUT, Database, answer};
 use super::ending::Endings;
 use super::failure::closed;
 use super::lease::LEASE;
-use super::record::{millis, now, number, span};
+use super::line::{LEASE_ORDINARY, LEASE_SUSPECT, SUSPECT_IS_DUE, UNTIL_DUE};
+use super::record::{millis, number, span};
 use super::running::Running;
 use super::signals::Signals;
 use crate::error::StoreError;
@@ -34,29 +35,6 @@ const CONTENDED: Duration = Duration::from_millis(20);
 
 /// Between attempts to release.
 const RELEASE_AGAIN: Duration = Duration::from_millis(500);
-
-/// Leases what is due of one line, in this order.
-macro_rules! lease {
-    ($line:literal, $order:literal) => {
-        concat!(
-            "WITH line AS MATERIALIZED ( \
-                SELECT id, coalesce(greatest(started, due), due) AS since FROM graceful_tasks \
-                WHERE state = 'queued' AND due <= ",
-            now!(),
-            " AND kind = ANY($1) AND ",
-            $line,
-            " ORDER BY ",
-            $order,
-            " LIMIT $2 FOR UPDATE SKIP LOCKED \
-             ) UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
-            now!(),
-            ", lease_until = (date_part('epoch', clock_timestamp()) * 1000)::bigint + $4, progress = NULL \
-             FROM line WHERE t.id = line.id \
-             RETURNING t.id, t.attempt, t.kind, t.input, t.client_id, t.timeout, t.max_attempts, t.created, t.priority, \
-             t.due, t.started - line.since AS waited, t.trace"
-        )
-    };
-}
 
 /// What is claimed.
 #[derive(Debug, Clone, Copy)]
@@ -86,16 +64,11 @@ impl Claimer {
         self.database
             .within(CALL_TIMEOUT, async {
                 let mut lane = self.database.work.lane().await?;
-                let due = sqlx::query_scalar(concat!(
-                    "SELECT EXISTS (SELECT FROM graceful_tasks WHERE state = 'queued' AND interrupted > 0 \
-                     AND interrupted >= $2 AND due <= ",
-                    now!(),
-                    " AND kind = ANY($1))"
-                ))
-                .bind(&self.kinds)
-                .bind(i32::from(SUSPECT))
-                .fetch_one(&mut *lane)
-                .await?;
+                let due = sqlx::query_scalar(SUSPECT_IS_DUE)
+                    .bind(&self.kinds)
+                    .bind(i32::from(SUSPECT))
+                    .fetch_one(&mut *lane)
+                    .await?;
                 lane.keep();
                 Ok(due)
             })
@@ -157,15 +130,11 @@ impl Claimer {
             .database
             .within(CALL_TIMEOUT, async {
                 let mut lane = self.database.work.lane().await?;
-                let due = sqlx::query_scalar(concat!(
-                    "SELECT min(due) - ",
-                    now!(),
-                    " FROM graceful_tasks WHERE state = 'queued' AND kind = ANY($1) AND interrupted < $2"
-                ))
-                .bind(&self.kinds)
-                .bind(i32::from(SUSPECT))
-                .fetch_one(&mut *lane)
-                .await?;
+                let due = sqlx::query_scalar(UNTIL_DUE)
+                    .bind(&self.kinds)
+                    .bind(i32::from(SUSPECT))
+                    .fetch_one(&mut *lane)
+                    .await?;
                 lane.keep();
                 Ok(due)
             })
@@ -218,8 +187,8 @@ impl Claimer {
     /// Whoever else claims at this moment skips these, and takes the next.
     async fn lease(&self, connection: &mut PgConnection, line: Line) -> sqlx::Result<Vec<PgRow>> {
         let (statement, most) = match line {
-            Line::Ordinary(most) => (lease!("interrupted < $5", "priority DESC, due, id"), most),
-            Line::Suspects => (lease!("interrupted > 0 AND interrupted >= $5", "due, id"), 1),
+            Line::Ordinary(most) => (LEASE_ORDINARY, most),
+            Line::Suspects => (LEASE_SUSPECT, 1),
         };
         query(statement)
             .bind(&self.kinds)

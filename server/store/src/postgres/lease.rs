@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::database::{CALL_TIMEOUT, Database};
 use super::ending::append;
-use super::record::{ended, millis, number, state, text};
+use super::record::{clock, ended, millis, number, state, text};
 use super::running::Running;
 use super::signals::Signals;
 use crate::LettersWatch;
@@ -30,13 +30,6 @@ const RENEW_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Orphans taken in one transaction.
 const REAPED: i64 = 500;
-
-/// Leases end on the clock of the moment, not of the statement's begin: it may have waited for a lock.
-macro_rules! clock {
-    () => {
-        "(date_part('epoch', clock_timestamp()) * 1000)::bigint"
-    };
-}
 
 #[derive(Debug)]
 pub(super) struct Leases {

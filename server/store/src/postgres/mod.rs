@@ -43,6 +43,7 @@ mod ending;
 mod failure;
 mod hints;
 mod lease;
+mod line;
 mod look;
 mod pulse;
 mod record;

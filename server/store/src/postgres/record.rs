@@ -16,6 +16,13 @@ macro_rules! now {
     };
 }
 
+/// The server's clock in milliseconds, as of this moment: leases end on it, since their statement may have waited for a lock.
+macro_rules! clock {
+    () => {
+        "(date_part('epoch', clock_timestamp()) * 1000)::bigint"
+    };
+}
+
 /// What [`record`] reads.
 macro_rules! record_columns {
     () => {
@@ -24,7 +31,7 @@ macro_rules! record_columns {
     };
 }
 
-pub(super) use {now, record_columns};
+pub(super) use {clock, now, record_columns};
 
 pub(super) fn record(row: &PgRow) -> sqlx::Result<TaskRecord> {
     Ok(TaskRecord {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::{Filter, Lease, NewTask, State};
+use futures::future::join_all;
+use graceful_store::{Filter, Hold, Lease, NewTask, State};
 use tokio::time::{Instant, timeout};
 
 use super::fixture::{
@@ -64,6 +65,32 @@ pub(crate) async fn higher_priority_comes_first_then_the_oldest(fixture: &impl F
         found.extend(claim(&store, 3).await.into_iter().map(|claim| claim.lease.id));
     }
     assert_eq!(found, expected.into_iter().map(|(_, _, id)| id).collect::<Vec<_>>());
+    nothing_to_claim(&store).await;
+}
+
+pub(crate) async fn each_of_many_priorities_has_its_turn(fixture: &impl Fixture) {
+    const MANY: i16 = 110;
+    let store = fixture.open(settings()).await;
+    let all = |delay| {
+        let each = |step: i16| {
+            let new = NewTask { priority: step * 7 % MANY, delay, ..task() };
+            store.submit(new, Hold::default())
+        };
+        join_all((0..MANY).map(each))
+    };
+    all(Duration::ZERO).await;
+    let mut found = Vec::new();
+    while found.len() < MANY as usize {
+        for claim in claim(&store, 200).await {
+            found.push(get(&store, claim.lease.id).await.priority);
+        }
+    }
+    assert_eq!(found, (0..MANY).rev().collect::<Vec<_>>());
+    // The first that is due is below them all.
+    all(Duration::from_secs(3600)).await;
+    let soon = NewTask { priority: -1, delay: Duration::from_millis(50), ..task() };
+    let id = submit(&store, soon).await;
+    assert_eq!(claim_one(&store).await.lease.id, id);
     nothing_to_claim(&store).await;
 }
 

@@ -28,6 +28,7 @@ macro_rules! suite {
             a_claim_brings_all_that_a_handler_needs,
             an_input_of_any_length_arrives_whole,
             higher_priority_comes_first_then_the_oldest,
+            each_of_many_priorities_has_its_turn,
             a_claim_waits_for_a_task,
             a_delayed_task_waits_for_its_time_and_no_longer,
             each_task_goes_to_one_claimer,
