@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::core::{Conflict, Core, Ticket, Work};
 use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
+use crate::pace::SlowestBody;
 use crate::status::{DrainStatus, PROTOCOL, Scheduled, SharedQueue, State};
 #[cfg(feature = "tokens")]
 use crate::tokens::Keys;
@@ -32,6 +33,9 @@ pub struct Settings {
     pub farewell_spread: Duration,
     /// What a refused client is told to wait, in seconds (`Retry-After`).
     pub retry_after_seconds: u32,
+    /// How slowly a client may send a request's body to what is behind the gate; past it 408, and the request counts no more. None
+    /// sets no bound, for an app whose clients stream to it with pauses (gRPC, a feed): one of them may then hold a drain for ever.
+    pub slowest_body: Option<SlowestBody>,
     /// The public keys of who may drain this pod. None: anyone who reaches the admin port may. `from_env` reads `GRACEFUL_DRAIN_KEYS`, which the operator
     /// sets; a value without a usable key means that no token is accepted, since somebody meant the pod to verify.
     #[cfg(feature = "tokens")]
@@ -45,6 +49,7 @@ impl Default for Settings {
             linger: Duration::from_secs(3),
             farewell_spread: Duration::from_secs(1),
             retry_after_seconds: 1,
+            slowest_body: Some(SlowestBody::default()),
             #[cfg(feature = "tokens")]
             keys: None,
         }

@@ -1,20 +1,23 @@
 //! [`Gate`], the tower layer in front of the routes: it counts a request in before anything else sees it, and counts it out when
-//! its response's body has ended or was dropped.
+//! its response's body has ended or was dropped. A body that its client sends too slowly is given up.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use axum::body::Body;
+use axum::BoxError;
+use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Frame, SizeHint};
 use tower::{Layer, Service};
 
 use crate::drain::Drain;
 use crate::guard::RequestGuard;
+use crate::pace::Paced;
 
 type Refusal = Arc<dyn Fn() -> Response + Send + Sync>;
 
@@ -31,8 +34,7 @@ impl Drain {
     pub fn gate(&self) -> Gate {
         let body = r#"{"detail":"draining: no new work is accepted"}"#;
         self.gate_with(move || {
-            (StatusCode::SERVICE_UNAVAILABLE, [(http::header::CONTENT_TYPE, "application/json")], body)
-                .into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [(CONTENT_TYPE, "application/json")], body).into_response()
         })
     }
 
@@ -66,10 +68,11 @@ pub struct Gated<S> {
 
 impl<S, B> Service<Request<B>> for Gated<S>
 where
-    S: Service<Request<B>, Response = Response> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send,
-    B: Send + 'static,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     type Response = Response;
     type Error = S::Error;
@@ -90,15 +93,34 @@ where
             return Box::pin(async move { Ok(response) });
         };
         request.extensions_mut().insert(guard.clone());
+        let given_up = Arc::new(AtomicBool::new(false));
+        let request = request.map(|body| match drain.settings().slowest_body {
+            Some(slowest) if !body.is_end_stream() => {
+                Body::new(Paced::new(Body::new(body), slowest, given_up.clone()))
+            }
+            _ => Body::new(body),
+        });
         // The service that was made ready must be the one called; its clone stays for the next request.
         let next = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
             let mut response = ready.call(request).await?;
+            // The handler only knows that the body broke off.
+            let failed = response.status().is_client_error() || response.status().is_server_error();
+            if failed && given_up.load(Ordering::Relaxed) {
+                response = too_slow();
+            }
             close_if_winding_down(&drain, version, &mut response);
             Ok(response.map(|body| Body::new(GuardedBody { body, guard: Some(guard) })))
         })
     }
+}
+
+/// What is left of the body is not waited for, so that the connection ends with this answer.
+fn too_slow() -> Response {
+    let headers = [(CONTENT_TYPE, "application/json"), (CONNECTION, "close")];
+    (StatusCode::REQUEST_TIMEOUT, headers, r#"{"detail":"the request's body came too slowly"}"#)
+        .into_response()
 }
 
 /// From lingering on, an HTTP/1 answer says that its connection ends with it, so that the client's next request goes
@@ -117,7 +139,7 @@ struct GuardedBody {
 }
 
 impl hyper::body::Body for GuardedBody {
-    type Data = axum::body::Bytes;
+    type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(

@@ -54,6 +54,9 @@
 //! - It speaks for one process. Several processes in a pod (prefork, workers) need one that answers for all.
 //! - CPU-bound work on the async threads starves the admin port, and an unanswered question reads as busy: use
 //!   `spawn_blocking`, and move the guard into it.
+//! - A request's body that comes too slowly is given up ([`SlowestBody`]: 30 s, and a second more for each KiB), since one byte a second
+//!   would hold a drain for ever. Apps whose clients stream to them with pauses set [`Settings::slowest_body`] to None, and bound that themselves.
+//!   One that comes fast enough and never ends holds the drain: bound its length (axum's `DefaultBodyLimit` does, for its extractors).
 //! - HTTP/1 only ([`serve()`]); the gate itself works under any server, and [`serve_behind`] ends a process in order whose public side is its own.
 //! - What was handed to the kernel's socket buffer counts as sent, as everywhere.
 
@@ -69,6 +72,7 @@ mod drain;
 mod gate;
 mod guard;
 mod listener;
+mod pace;
 mod pre_stop;
 mod routes;
 mod serve;
@@ -84,6 +88,7 @@ pub use descriptors::raise_descriptor_limit;
 pub use drain::{Drain, Refused, Settings};
 pub use gate::{Gate, Gated};
 pub use guard::{ConnectionGuard, Farewell, RequestGuard, TaskGuard};
+pub use pace::{SlowestBody, TooSlow};
 pub use pre_stop::{PreStopError, pre_stop};
 pub use serve::{Bounds, Exit, serve, serve_behind, serve_within};
 pub use signal::Signals;
