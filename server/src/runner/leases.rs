@@ -123,7 +123,7 @@ impl Leases {
             loop {
                 tokio::select! {
                     asked = cancellations.recv() => match asked {
-                        Ok(id) => self.cancel(id),
+                        Ok(attempt) => self.tell(attempt, Held::CancelRequested),
                         Err(RecvError::Lagged(_)) => self.renew(&store, every).await,
                         Err(RecvError::Closed) => queue.replaced(&store).await,
                     },
@@ -131,12 +131,6 @@ impl Leases {
                     () = queue.replaced(&store) => break,
                 }
             }
-        }
-    }
-
-    fn cancel(&self, id: Uuid) {
-        if let Some(entry) = self.lock().by_id.get(&id) {
-            entry.stop.cancel.cancel();
         }
     }
 
@@ -159,5 +153,39 @@ impl Leases {
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.running.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_drain::Settings;
+
+    use super::*;
+
+    fn claim(id: Uuid, attempt: u16) -> Claim {
+        Claim {
+            lease: Lease { id, attempt },
+            kind: "sleep".to_owned(),
+            input: "{}".to_owned(),
+            client_id: None,
+            timeout: None,
+            max_attempts: 9,
+            created: 0,
+            waited: Duration::ZERO,
+            trace: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_that_comes_late_stops_no_later_attempt() {
+        let leases = Leases::new(Drain::new(Settings::default()));
+        let id = Uuid::now_v7();
+        // The first was asked to stop and ended; the task was retried before the word of it came.
+        drop(leases.enter(&claim(id, 1)));
+        let second = leases.enter(&claim(id, 2));
+        leases.tell(Lease { id, attempt: 1 }, Held::CancelRequested);
+        assert!(!second.stop.cancel.is_cancelled());
+        leases.tell(Lease { id, attempt: 2 }, Held::CancelRequested);
+        assert!(second.stop.cancel.is_cancelled());
     }
 }

@@ -131,9 +131,9 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Names this queue's numbering; it is another one for another file or database.
     fn stream(&self) -> &str;
 
-    /// Ids of running tasks that someone wants to stop. A hint that comes at once and may be missed;
-    /// [`Held::CancelRequested`] tells it again.
-    fn cancellations(&self) -> broadcast::Receiver<Uuid>;
+    /// Attempts that someone wants to stop. A hint that comes at once and may be missed ([`Held::CancelRequested`] tells it
+    /// again), or come late: the task may have been retried since, and a later attempt is none that was to stop.
+    fn cancellations(&self) -> broadcast::Receiver<Lease>;
 
     /// To be called every second: queues orphans again, forgets what is past its time, looks at the clock.
     async fn maintain(&self) -> Result<(), StoreError>;

@@ -11,7 +11,7 @@ use super::ending::append;
 use super::record::{Ended, now, record, record_columns};
 use super::signals::Signals;
 use crate::error::StoreError;
-use crate::task::{Cancelled, Retried, State, TaskRecord};
+use crate::task::{Cancelled, Lease, Retried, State, TaskRecord};
 
 /// Cancels and retries.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ impl Changes {
         if let Some(head) = head {
             self.signals.log_grew(head);
         }
-        if matches!(cancelled, Cancelled::Asked(_)) {
-            self.signals.cancel_requested(id);
+        if let Cancelled::Asked(task) = &cancelled {
+            self.signals.cancel_requested(Lease { id, attempt: task.attempt });
         }
         Ok(cancelled)
     }

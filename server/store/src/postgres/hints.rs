@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::database::{CALL_TIMEOUT, Database};
 use super::signals::Signals;
+use crate::task::Lease;
 
 /// After hints were sent the next ones wait so long, and go together: under load they would cost as much as the work.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -32,7 +33,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(super) enum Hint {
     Waiting,
     Head(u64),
-    Cancel(Uuid),
+    Cancel(Lease),
 }
 
 impl fmt::Display for Hint {
@@ -40,7 +41,7 @@ impl fmt::Display for Hint {
         match self {
             Self::Waiting => f.write_str("waiting"),
             Self::Head(number) => write!(f, "head {number}"),
-            Self::Cancel(id) => write!(f, "cancel {id}"),
+            Self::Cancel(Lease { id, attempt }) => write!(f, "cancel {id} {attempt}"),
         }
     }
 }
@@ -52,7 +53,12 @@ impl FromStr for Hint {
         match text.split_once(' ') {
             None if text == "waiting" => Ok(Self::Waiting),
             Some(("head", number)) => number.parse().map(Self::Head).map_err(drop),
-            Some(("cancel", id)) => id.parse().map(Self::Cancel).map_err(drop),
+            // A server of before named no attempt: its runner is told by its next renewal.
+            Some(("cancel", attempt)) => {
+                let (id, attempt) = attempt.split_once(' ').ok_or(())?;
+                let (id, attempt) = (id.parse().map_err(drop)?, attempt.parse().map_err(drop)?);
+                Ok(Self::Cancel(Lease { id, attempt }))
+            }
             _ => Err(()),
         }
     }
@@ -163,19 +169,19 @@ mod tests {
 
     #[test]
     fn a_hint_survives_the_wire_and_what_is_none_is_none() {
-        for hint in [Hint::Waiting, Hint::Head(7), Hint::Cancel(Uuid::now_v7())] {
+        const NO_ATTEMPT: &str = "cancel 00000000-0000-7000-8000-000000000001";
+        for hint in [Hint::Waiting, Hint::Head(7), Hint::Cancel(Lease { id: Uuid::now_v7(), attempt: 3 })] {
             assert_eq!(hint.to_string().parse(), Ok(hint));
         }
-        for text in ["", "head", "head x", "cancel 7", "waiting now"] {
+        for text in ["", "head", "head x", "cancel 7", "cancel 7 x", NO_ATTEMPT, "waiting now"] {
             assert_eq!(text.parse::<Hint>(), Err(()), "{text}");
         }
     }
 
     #[test]
     fn hints_that_say_the_same_are_sent_once() {
-        let id = Uuid::now_v7();
-        let given =
-            [Hint::Waiting, Hint::Head(2), Hint::Cancel(id), Hint::Waiting, Hint::Head(9), Hint::Head(3)];
-        assert_eq!(merged(&given), [Hint::Waiting, Hint::Cancel(id), Hint::Head(9)]);
+        let cancel = Hint::Cancel(Lease { id: Uuid::now_v7(), attempt: 1 });
+        let given = [Hint::Waiting, Hint::Head(2), cancel, Hint::Waiting, Hint::Head(9), Hint::Head(3)];
+        assert_eq!(merged(&given), [Hint::Waiting, cancel, Hint::Head(9)]);
     }
 }

@@ -265,7 +265,7 @@ impl TaskStore for PostgresStore {
         &self.stream
     }
 
-    fn cancellations(&self) -> broadcast::Receiver<Uuid> {
+    fn cancellations(&self) -> broadcast::Receiver<Lease> {
         self.signals.cancellations()
     }
 

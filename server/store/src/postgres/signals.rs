@@ -1,9 +1,9 @@
 //! What happens in the queue, told to those who wait for it: here at once, in other processes by [`hints`](super::hints).
 
 use tokio::sync::{broadcast, mpsc, watch};
-use uuid::Uuid;
 
 use super::hints::Hint;
+use crate::task::Lease;
 
 /// Cancellations that a slow listener may be behind.
 const CANCELLATIONS: usize = 1024;
@@ -12,7 +12,7 @@ const CANCELLATIONS: usize = 1024;
 pub(super) struct Signals {
     head: watch::Sender<u64>,
     claimable: watch::Sender<()>,
-    cancellations: broadcast::Sender<Uuid>,
+    cancellations: broadcast::Sender<Lease>,
     hints: mpsc::UnboundedSender<Hint>,
 }
 
@@ -37,8 +37,8 @@ impl Signals {
         self.claimable.subscribe()
     }
 
-    /// Ids of running tasks that someone wants to stop.
-    pub(super) fn cancellations(&self) -> broadcast::Receiver<Uuid> {
+    /// Attempts that someone wants to stop.
+    pub(super) fn cancellations(&self) -> broadcast::Receiver<Lease> {
         self.cancellations.subscribe()
     }
 
@@ -56,9 +56,9 @@ impl Signals {
     }
 
     /// A cancellation of a running task was written. Nobody may be listening: its runner is then told by its next renewal (`Held::CancelRequested`).
-    pub(super) fn cancel_requested(&self, id: Uuid) {
-        self.cancellations.send(id).ok();
-        self.hint(Hint::Cancel(id));
+    pub(super) fn cancel_requested(&self, attempt: Lease) {
+        self.cancellations.send(attempt).ok();
+        self.hint(Hint::Cancel(attempt));
     }
 
     /// Wakes this process's claims: there may be something.
@@ -82,8 +82,8 @@ impl Signals {
             Hint::Head(number) => {
                 self.saw_head(number);
             }
-            Hint::Cancel(id) => {
-                self.cancellations.send(id).ok();
+            Hint::Cancel(attempt) => {
+                self.cancellations.send(attempt).ok();
             }
         }
     }
@@ -91,5 +91,18 @@ impl Signals {
     fn hint(&self, hint: Hint) {
         // Nobody sends them once the store is dropped; hints are no promise.
         self.hints.send(hint).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_head_that_is_heard_late_takes_nothing_back() {
+        let signals = Signals::new(mpsc::unbounded_channel().0);
+        signals.heard(Hint::Head(9));
+        signals.heard(Hint::Head(3));
+        assert_eq!(*signals.head().borrow(), 9);
     }
 }

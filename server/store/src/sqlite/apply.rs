@@ -22,8 +22,8 @@ pub(super) struct Tables<'a> {
     pub(super) now: Millis,
     /// The number of the latest event.
     pub(super) head: &'a mut u64,
-    /// Running tasks that someone wants to stop.
-    pub(super) stop: &'a mut Vec<Uuid>,
+    /// Attempts that someone wants to stop.
+    pub(super) stop: &'a mut Vec<Lease>,
     pub(super) limits: Limits,
 }
 
@@ -139,7 +139,7 @@ impl Tables<'_> {
                     .prepare_cached("UPDATE tasks SET cancel = 1 WHERE id = ?1")?
                     .execute([id.as_bytes()])
                     .map_err(first_write)?;
-                self.stop.push(id);
+                self.stop.push(Lease { id, attempt: task.attempt });
                 Ok(Cancelled::Asked(self.record(id)?))
             }
             State::Succeeded | State::Dead | State::Cancelled => Ok(Cancelled::TooLate(self.record(id)?)),

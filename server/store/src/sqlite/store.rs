@@ -34,7 +34,7 @@ pub(super) struct Shared {
     counts: Mutex<Counts>,
     suspect_is_due: AtomicBool,
     head: watch::Sender<u64>,
-    pub(super) cancellations: broadcast::Sender<Uuid>,
+    pub(super) cancellations: broadcast::Sender<Lease>,
     damage: OnceLock<String>,
 }
 
@@ -201,7 +201,7 @@ impl TaskStore for SqliteStore {
         &self.stream
     }
 
-    fn cancellations(&self) -> broadcast::Receiver<Uuid> {
+    fn cancellations(&self) -> broadcast::Receiver<Lease> {
         self.shared.cancellations.subscribe()
     }
 

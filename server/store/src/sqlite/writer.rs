@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::apply::Tables;
 use super::clock::Clock;
@@ -42,8 +41,8 @@ struct Claimer {
 struct Outbox {
     answers: Vec<Answer>,
     claims: Vec<(Reply<Delivery>, Vec<Claim>)>,
-    /// Running tasks that are to be stopped.
-    stop: Vec<Uuid>,
+    /// Attempts that are to be stopped.
+    stop: Vec<Lease>,
 }
 
 /// The writer's thread: the connection, and all that must agree with what is on disk.
@@ -279,9 +278,9 @@ impl Writer {
             self.told = owned;
         }
         self.tell_counts();
-        for id in outbox.stop {
+        for attempt in outbox.stop {
             // Nobody may be listening: its runner is then told by its next renewal (`CancelRequested`).
-            let _ = self.shared.cancellations.send(id);
+            let _ = self.shared.cancellations.send(attempt);
         }
         for (reply, claims) in outbox.claims {
             // If it can't be sent it is dropped, and so put back.

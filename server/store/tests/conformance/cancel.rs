@@ -26,7 +26,7 @@ pub(crate) async fn what_runs_is_asked_to_stop(fixture: &impl Fixture) {
     let mut cancellations = store.cancellations();
     let Cancelled::Asked(found) = store.cancel(id).await.unwrap() else { panic!("it runs") };
     assert_eq!((found.state, found.cancel_requested), (State::Running, true));
-    assert_eq!(timeout(LONG, cancellations.recv()).await.unwrap().unwrap(), id);
+    assert_eq!(timeout(LONG, cancellations.recv()).await.unwrap().unwrap(), lease);
     assert_eq!(store.renew(&[lease]).await.unwrap(), [Held::CancelRequested]);
     assert_eq!(complete(&store, lease, Outcome::Cancelled).await, State::Cancelled);
     assert_eq!(get(&store, id).await.state, State::Cancelled);

@@ -113,7 +113,7 @@ async fn hints_reach_other_processes_before_they_look_for_themselves() {
         // Nothing but a hint tells of this.
         let mut cancellations = b.cancellations();
         a.cancel(id).await.unwrap();
-        assert_eq!(timeout(LONG, cancellations.recv()).await.unwrap().unwrap(), id);
+        assert_eq!(timeout(LONG, cancellations.recv()).await.unwrap().unwrap(), claim.lease);
         let mut head = a.head();
         let before = *head.borrow();
         complete(&b, claim.lease, Outcome::Cancelled).await;
