@@ -184,10 +184,10 @@ impl Frame {
         let hinted = match what {
             What::Queued => task("task.queued"),
             What::Started { attempt } => Hinted { attempt: Some(*attempt), ..task("task.started") },
-            What::Progress { progress } => {
+            What::Progress { attempt, progress } => {
                 let fits = progress.len() <= LONGEST_TEXT;
                 let progress = fits.then(|| serde_json::from_str(progress).ok()).flatten();
-                Hinted { progress, ..task("task.progress") }
+                Hinted { attempt: Some(*attempt), progress, ..task("task.progress") }
             }
             What::Retrying { attempt, error, in_millis } => Hinted {
                 attempt: Some(*attempt),
@@ -272,17 +272,17 @@ mod tests {
         let long = "ä".repeat(100_000);
         let frame = Frame::end("s", &event(State::Dead, Some(long.clone())));
         assert!(frame.json.len() < 3000, "{}", frame.json.len());
-        let what = What::Progress { progress: format!("\"{long}\"") };
+        let what = What::Progress { attempt: 1, progress: format!("\"{long}\"") };
         let hint = Hint { task_id: Uuid::nil(), kind: "k".to_owned(), client_id: None, what };
         assert_eq!(value(&Frame::hint(&hint)).get("progress"), None);
     }
 
     #[test]
     fn progress_is_json_and_not_a_string_of_it() {
-        let what = What::Progress { progress: r#"{"done": 3}"#.to_owned() };
+        let what = What::Progress { attempt: 2, progress: r#"{"done": 3}"#.to_owned() };
         let frame = Frame::hint(&Hint { task_id: Uuid::nil(), kind: "k".to_owned(), client_id: None, what });
         let expected = json!({"type": "task.progress", "task_id": Uuid::nil(), "kind": "k", "client_id": null,
-            "progress": {"done": 3}});
+            "attempt": 2, "progress": {"done": 3}});
         assert_eq!((value(&frame), frame.number), (expected, None));
     }
 }

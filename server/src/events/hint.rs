@@ -28,6 +28,8 @@ pub enum What {
     },
     /// The attempt said how far it is.
     Progress {
+        /// The attempt that said it.
+        attempt: u16,
         /// JSON text, as the handler gave it.
         progress: String,
     },

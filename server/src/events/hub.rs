@@ -16,9 +16,10 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::frame::Frame;
-use super::hint::Hint;
+use super::hint::{Hint, What};
 use super::limits::{Limits, Places};
 use super::origin::Origins;
+use super::recent::Recent;
 use crate::identity::Pod;
 use crate::metrics::Metrics;
 
@@ -64,7 +65,8 @@ struct Shared {
     published: AtomicU64,
     log: Mutex<Log>,
     pod_state: watch::Sender<PodState>,
-    hints: Mutex<Budget>,
+    /// Whatever goes to `all` goes under this lock, so that it is in the order in which it was said.
+    spoken: Mutex<Spoken>,
     look: Notify,
     looked: watch::Sender<bool>,
     places: Places,
@@ -91,6 +93,14 @@ struct Log {
     store: Option<Arc<dyn TaskStore>>,
     /// The stream's name, of the last one when none is open.
     stream: Option<Arc<str>>,
+}
+
+/// What hints go by.
+#[derive(Debug)]
+struct Spoken {
+    budget: Budget,
+    /// Tasks that no longer wait.
+    gone_on: Recent,
 }
 
 /// So many a second.
@@ -124,7 +134,10 @@ impl Hub {
             published: AtomicU64::new(0),
             log: Mutex::default(),
             pod_state: watch::Sender::new(pod_state),
-            hints: Mutex::new(Budget { since: Instant::now(), left: HINTS_A_SECOND }),
+            spoken: Mutex::new(Spoken {
+                budget: Budget { since: Instant::now(), left: HINTS_A_SECOND },
+                gone_on: Recent::default(),
+            }),
             look: Notify::new(),
             looked: watch::Sender::new(false),
             places: Places::new(settings.limits),
@@ -140,14 +153,17 @@ impl Hub {
         self.0.all.receiver_count() > 0
     }
 
-    /// Tells who wants to know what happens to a task before its end.
+    /// Tells who wants to know what happens to a task before its end. That it is queued is not told once it has gone on.
     pub fn hint(&self, hint: &Hint) {
-        let Shared { all, hints, .. } = &*self.0;
-        let listeners = all.receiver_count();
-        if listeners == 0 {
-            return;
+        let Shared { all, spoken, .. } = &*self.0;
+        let Spoken { budget, gone_on } = &mut *spoken.lock();
+        match hint.what {
+            What::Queued if gone_on.has(hint.task_id) => return,
+            What::Started { .. } => gone_on.note(hint.task_id),
+            What::Queued | What::Progress { .. } | What::Retrying { .. } => {}
         }
-        if hints.lock().take(Instant::now(), listeners) {
+        let listeners = all.receiver_count();
+        if listeners > 0 && budget.take(Instant::now(), listeners) {
             // An error means that nobody listens any more.
             let _ = all.send(Frame::hint(hint));
         }
@@ -230,9 +246,11 @@ impl Hub {
 
     /// The next event.
     pub(super) fn publish(&self, stream: &str, event: &Event) {
-        let Shared { events, all, published, .. } = &*self.0;
+        let Shared { events, all, published, spoken, .. } = &*self.0;
         // First the number, then the event: see the guarantee above.
         published.store(event.number, Ordering::SeqCst);
+        let mut spoken = spoken.lock();
+        spoken.gone_on.note(event.task_id);
         if events.receiver_count() + all.receiver_count() > 0 {
             let frame = Frame::end(stream, event);
             let _ = events.send(frame.clone());
@@ -284,6 +302,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -302,27 +322,61 @@ mod tests {
         assert_eq!((0..5000).filter(|_| budget.take(start, 10_000)).count(), 10);
     }
 
-    #[tokio::test]
-    async fn a_hint_wakes_only_who_wants_hints() {
+    fn hub() -> Hub {
         let drain = Drain::new(graceful_drain::Settings::default());
-        let hub = Hub::new(HubSettings::default(), drain, Arc::default());
-        let mut idle = hub.subscribe(false);
-        assert!(!hub.is_heard(), "nobody wants hints");
-        let mut keen = hub.subscribe(true);
-        let what = super::super::hint::What::Queued;
-        hub.hint(&Hint { task_id: uuid::Uuid::nil(), kind: "sleep".to_owned(), client_id: None, what });
-        assert!(keen.try_recv().is_ok() && idle.is_empty());
-        let event = Event {
-            number: 1,
-            task_id: uuid::Uuid::nil(),
+        Hub::new(HubSettings::default(), drain, Arc::default())
+    }
+
+    fn hint(task: u128, what: What) -> Hint {
+        Hint { task_id: Uuid::from_u128(task), kind: "sleep".to_owned(), client_id: None, what }
+    }
+
+    fn end(task: u128, number: u64) -> Event {
+        Event {
+            number,
+            task_id: Uuid::from_u128(task),
             kind: "sleep".to_owned(),
             client_id: None,
             state: graceful_store::State::Succeeded,
             attempt: 1,
             error: None,
             at: 0,
-        };
-        hub.publish("s", &event);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_is_not_told_to_be_queued_once_it_has_gone_on() {
+        let hub = hub();
+        let mut heard = hub.subscribe(true);
+        let started = What::Started { attempt: 1 };
+        hub.hint(&hint(1, What::Queued));
+        hub.hint(&hint(1, started.clone()));
+        // The submitter of this one was woken late, and of the next one, which another pod has run, too.
+        hub.hint(&hint(2, started));
+        hub.hint(&hint(2, What::Queued));
+        hub.publish("s", &end(3, 1));
+        hub.hint(&hint(3, What::Queued));
+        let mut said = Vec::new();
+        while let Ok(frame) = heard.try_recv() {
+            let frame: serde_json::Value = serde_json::from_str(&frame.json).unwrap();
+            said.push((
+                frame["type"].as_str().unwrap().to_owned(),
+                frame["task_id"].as_str().unwrap().to_owned(),
+            ));
+        }
+        let expected = [("task.queued", 1), ("task.started", 1), ("task.started", 2), ("task.succeeded", 3)];
+        assert_eq!(said, expected.map(|(what, task)| (what.to_owned(), Uuid::from_u128(task).to_string())));
+    }
+
+    #[tokio::test]
+    async fn a_hint_wakes_only_who_wants_hints() {
+        let hub = hub();
+        let mut idle = hub.subscribe(false);
+        assert!(!hub.is_heard(), "nobody wants hints");
+        let mut keen = hub.subscribe(true);
+        hub.hint(&hint(1, What::Queued));
+        assert!(keen.try_recv().is_ok() && idle.is_empty());
+        hub.publish("s", &end(1, 1));
         assert!(keen.try_recv().is_ok() && idle.try_recv().is_ok(), "an end is for all");
     }
 }

@@ -1,6 +1,7 @@
 //! What clients are told without asking, over WebSockets and SSE.
 //!
-//! - [`hub`]: the ring that all share; [`tail`] fills it with the queue's numbered events, [`hint`] is what else is said
+//! - [`hub`]: the ring that all share; [`tail`] fills it with the queue's numbered events, [`hint`] is what else is said, and `recent` keeps
+//!   it in order
 //! - [`feed`]: what one client is to be told: first what it missed, from the queue, then the ring; [`token`] is its place
 //! - [`socket`], [`sse`]: the two ways; [`ask`] is what a client may ask for, [`frame`] what it gets
 //! - [`limits`], [`origin`]: who may listen
@@ -17,7 +18,8 @@
 //! - With SQLite each pod has a stream of its own: who comes back to another pod begins at that pod's head
 //!   (`resumed: false`), and asks for its tasks by id if it must know.
 //! - A shared queue may show a client of another pod an event sooner than its own pod does.
-//! - Hints have no number, come from this pod only, and may overtake or follow the end of their task.
+//! - Hints have no number, come from this pod only, and may be skipped. Those that come are in the order of what happened, and
+//!   before the end of their task; but of a shared queue's task another pod may have told the end, or run on.
 
 use axum::Router;
 use axum::routing::get;
@@ -30,6 +32,7 @@ pub mod hint;
 pub mod hub;
 pub mod limits;
 pub mod origin;
+mod recent;
 pub(crate) mod socket;
 pub(crate) mod sse;
 pub(crate) mod tail;

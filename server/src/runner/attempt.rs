@@ -118,11 +118,15 @@ impl Runner {
                 match store.progress(claim.lease, progress.clone()).await {
                     Ok(Held::Yes) => {}
                     Ok(Held::CancelRequested) => stop.cancel.cancel(),
-                    Ok(Held::Lost) => stop.lost.cancel(),
+                    Ok(Held::Lost) => {
+                        // Another attempt speaks for the task now.
+                        stop.lost.cancel();
+                        break;
+                    }
                     Err(error) => debug!(%error, "cannot write progress down"),
                 }
             }
-            self.hint(claim, What::Progress { progress });
+            self.hint(claim, What::Progress { attempt: claim.lease.attempt, progress });
             sleep(PROGRESS_EVERY).await;
         }
         // The handler has let go of its end; its result is on the way.
