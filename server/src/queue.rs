@@ -54,8 +54,23 @@ pub struct Queue {
     ready: AtomicBool,
     shared: bool,
     metrics: Arc<Metrics>,
-    /// When each kind of trouble was logged last.
-    complained: Mutex<HashMap<Unavailable, Instant>>,
+    complained: Complained,
+}
+
+/// When each kind of trouble was logged last.
+#[derive(Debug, Default)]
+struct Complained(Mutex<HashMap<Unavailable, Instant>>);
+
+impl Complained {
+    /// Whether trouble of this kind is to be logged: the first, and then one a minute, since an outage has thousands.
+    fn is_news(&self, why: Unavailable) -> bool {
+        let mut said = self.0.lock();
+        let news = said.get(&why).is_none_or(|at| at.elapsed() > COMPLAIN_AGAIN);
+        if news {
+            said.insert(why, Instant::now());
+        }
+        news
+    }
 }
 
 impl Queue {
@@ -127,7 +142,7 @@ impl Queue {
             ready: AtomicBool::new(false),
             shared,
             metrics,
-            complained: Mutex::default(),
+            complained: Complained::default(),
         });
         let unknown = Arc::new(Mutex::new(unknown));
         tokio::spawn(let_the_process_end(queue.clone(), drain.clone(), unknown.clone()));
@@ -210,17 +225,12 @@ impl Queue {
         answer
     }
 
-    /// Logs the first of each kind of trouble, and then one a minute: an outage has thousands. (That it is closed, and why, is
-    /// said by its keeper.)
+    /// That it is closed, and why, is said by its keeper.
     fn complain(&self, error: &StoreError) {
-        let StoreError::Unavailable { why, detail } = error else { return };
-        if *why == Unavailable::Closed {
-            return;
-        }
-        let mut said = self.complained.lock();
-        if said.get(why).is_none_or(|at| at.elapsed() > COMPLAIN_AGAIN) {
-            said.insert(*why, Instant::now());
-            drop(said);
+        if let StoreError::Unavailable { why, detail } = error
+            && *why != Unavailable::Closed
+            && self.complained.is_news(*why)
+        {
             warn!(%why, detail, "the queue is unavailable");
         }
     }
@@ -402,4 +412,20 @@ impl Defaults {
 #[must_use]
 pub fn processed(id: Uuid) -> String {
     format!("Task {id} processed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_logged_once_a_minute_and_not_for_each_who_asks() {
+        let complained = Complained::default();
+        let lines = |why| (0..1000).filter(|_| complained.is_news(why)).count();
+        assert_eq!((lines(Unavailable::Connection), lines(Unavailable::Disk)), (1, 1));
+        tokio::time::advance(COMPLAIN_AGAIN).await;
+        assert_eq!(lines(Unavailable::Connection), 0);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!((lines(Unavailable::Connection), lines(Unavailable::Disk)), (1, 1));
+    }
 }

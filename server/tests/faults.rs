@@ -200,6 +200,8 @@ async fn on_postgres_a_stop_of_twenty_seconds_costs_nothing_that_was_accepted() 
     ledger.all_done(&server).await;
     server.logged_once("cannot use the queue").await;
     server.logged_once("the queue can be used again").await;
+    let lines = server.logged("the queue is unavailable");
+    assert!((1..10).contains(&lines.len()), "not one for each that was refused: {lines:?}");
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ pub(crate) trait Fixture: Sync {
     /// Opens the fixture's queue.
     fn open(&self, settings: StoreSettings) -> impl Future<Output = Arc<dyn TaskStore>> + Send;
 
-    /// Puts so many tasks there that have succeeded, of the kind `old` and older than any other but the nil id's.
+    /// Puts so many tasks there that have succeeded, of the kind `old` and older than any other but the nil id's; the next
+    /// [`TaskStore::maintain`] may forget them.
     fn fill(&self, tasks: u32) -> impl Future<Output = ()> + Send;
 
     /// Ends a store as a process's death does: nothing is given back.

@@ -69,6 +69,7 @@ macro_rules! suite {
             the_head_follows_the_events,
             an_end_is_told_with_all_that_a_client_needs,
             ended_tasks_are_forgotten_after_their_time,
+            forgetting_goes_on_while_there_is_time,
             a_dead_letter_is_kept_for_its_own_time,
             old_events_are_forgotten_and_it_shows,
         ]);

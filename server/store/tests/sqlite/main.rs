@@ -50,8 +50,9 @@ impl Fixture for Folder {
         let connection = rusqlite::Connection::open(self.file()).unwrap();
         let filled = connection.execute(
             "WITH RECURSIVE old (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM old WHERE number < ?1)
-             INSERT INTO tasks (id, state, priority, attempt, max_attempts, granted, cancel, created, due, keep, kind, input)
-             SELECT unhex(printf('%032x', number)), 2, 0, 1, 1, 1, 0, 0, 0, 0, 'old', '{}' FROM old",
+             INSERT INTO tasks (id, state, priority, attempt, max_attempts, granted, cancel, created, due, keep, forget, kind,
+                 input)
+             SELECT unhex(printf('%032x', number)), 2, 0, 1, 1, 1, 0, 0, 0, 0, 1, 'old', '{}' FROM old",
             [tasks],
         );
         assert_eq!(filled.unwrap(), tasks as usize);

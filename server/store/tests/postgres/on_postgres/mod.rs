@@ -38,8 +38,8 @@ impl Fixture for Database {
 
     async fn fill(&self, tasks: u32) {
         let old = format!(
-            "INSERT INTO graceful_tasks (id, state, priority, attempt, max_attempts, granted, created, due, keep, kind, input) \
-             SELECT lpad(to_hex(number), 32, '0')::uuid, 'succeeded', 0, 1, 1, 1, 0, 0, 0, 'old', '{{}}' \
+            "INSERT INTO graceful_tasks (id, state, priority, attempt, max_attempts, granted, created, due, keep, forget, kind, input) \
+             SELECT lpad(to_hex(number), 32, '0')::uuid, 'succeeded', 0, 1, 1, 1, 0, 0, 0, 1, 'old', '{{}}' \
              FROM generate_series(1, {tasks}) AS number"
         );
         SERVER.sql(self.name(), &old).unwrap();
