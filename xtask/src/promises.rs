@@ -11,7 +11,10 @@ use crate::run::root;
 
 /// Where tests of one price lie; the dearest last.
 const PRICES: [(&str, &[&str]); 5] = [
-    ("one rule, by hand", &["operator/api/src", "operator/plan/src", "operator/src"]),
+    (
+        "one rule, by hand",
+        &["operator/api/src", "operator/plan/src", "operator/prometheus/src", "operator/src"],
+    ),
     (
         "the model: thousands of runs, with crashes, lost answers, old views, nodes that go",
         &["operator/plan/tests"],

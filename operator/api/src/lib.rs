@@ -8,7 +8,6 @@ pub mod conditions;
 pub mod crd;
 pub mod inject;
 pub mod marks;
-pub mod metric;
 pub mod names;
 pub mod policy;
 pub mod revision;
@@ -21,7 +20,7 @@ pub mod validated;
 
 pub use budget::Budget;
 pub use crd::{crd, crd_yaml};
-pub use metric::MetricSelector;
+pub use graceful_prometheus::MetricSelector;
 pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 pub use revision::RevisionHash;
 pub use spec::{

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::metric::MetricSelector;
 use crate::spec::{OnDeadline, Signal, WhenAbsent};
 use crate::validated::MAX_DEADLINE_SECONDS;
+use graceful_prometheus::MetricSelector;
 
 /// The resolved `inFlight` and `drain` of one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

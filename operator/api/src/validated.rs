@@ -5,7 +5,6 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::budget::Budget;
-use crate::metric::MetricSelector;
 use crate::names;
 use crate::policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 use crate::revision::RevisionHash;
@@ -13,6 +12,7 @@ use crate::spec::{
     Disruption, Drain, Format, GracefulApp, InFlight, PreStop, ReplaceWhen, Rollout, ServiceTemplate, Signal,
 };
 use crate::template::{Outline, OutlineContainer, OutlinePod, Template};
+use graceful_prometheus::MetricSelector;
 
 /// The longest `deadlineSeconds`: seven days.
 pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;

@@ -1,7 +1,7 @@
 //! What users write and what stands in annotations, damaged in any way: it is read, or refused with a word. Nothing panics.
 
-use graceful_api::metric::Series;
 use graceful_api::{GracefulApp, MetricSelector, Policy, Validated};
+use graceful_prometheus::Series;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use graceful_prometheus::PageError;
+
 use super::address::Forbidden;
 use crate::error::NotLeading;
 
@@ -104,6 +106,22 @@ impl AskError {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::UnexpectedEof => Self::Reset { place },
             _ => Self::Unreachable { place, why: error },
+        }
+    }
+}
+
+impl From<PageError> for AskError {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::Unreadable { what, line } => {
+                Self::NotPrometheus { why: format!("{what} the line {:?}", excerpt(&line)) }
+            }
+            PageError::LongLine | PageError::NotWhole { .. } => {
+                Self::NotPrometheus { why: error.to_string() }
+            }
+            PageError::Missing { metric } => Self::MetricMissing { metric },
+            PageError::Empty { metric } => Self::PageEmpty { metric },
+            PageError::NotACount { what, found } => Self::NotACount { what, found },
         }
     }
 }

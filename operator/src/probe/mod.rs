@@ -17,7 +17,6 @@ mod pace;
 mod parse;
 mod places;
 mod pod_client;
-mod prometheus;
 mod trigger;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

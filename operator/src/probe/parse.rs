@@ -1,14 +1,14 @@
 //! An answer's bytes in, a [`Reading`] out, in each of the three languages. Whatever is not surely a count is an error.
 
-use graceful_api::Question as Language;
+use graceful_api::{Question as Language, WhenAbsent};
 use graceful_plan::{Epoch, InFlight, PodUid, Protocol, Reading, Scheduled};
+use graceful_prometheus::{LONGEST_PAGE, Page};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::count;
 use super::error::{AskError, excerpt};
 use super::http::Sink;
-use super::prometheus::{LONGEST_PAGE, Page};
 
 /// The most of a JSON document: it is kept whole. A DrainStatus has some 300 bytes.
 const LONGEST_DOCUMENT: usize = 64 * 1024;
@@ -35,7 +35,9 @@ impl<'a> Hearing<'a> {
     pub(crate) fn new(language: &'a Language, asked: &'a PodUid) -> Self {
         let heard = match language {
             Language::Graceful | Language::JsonPointer { .. } => Heard::Document(Vec::new()),
-            Language::Prometheus { metric, when_absent } => Heard::Page(Page::new(metric, *when_absent)),
+            Language::Prometheus { metric, when_absent } => {
+                Heard::Page(Page::new(std::slice::from_ref(metric), *when_absent == WhenAbsent::Zero))
+            }
         };
         Self { language, asked, heard }
     }
@@ -43,7 +45,7 @@ impl<'a> Hearing<'a> {
     /// What it says. `framed`: HTTP said where it ends.
     pub(crate) fn reading(self, framed: bool) -> Result<Reading, AskError> {
         match (self.heard, self.language) {
-            (Heard::Page(page), _) => page.end(framed).map(of_total),
+            (Heard::Page(page), _) => page.end(framed).map(of_total).map_err(AskError::from),
             (Heard::Document(body), _) if !framed && ends_in_a_number(&body) => {
                 let why = "it ended with the connection, and perhaps in the middle of its number; send Content-Length";
                 Err(AskError::NotJson { why: why.to_owned() })
@@ -70,7 +72,7 @@ impl Sink for Hearing<'_> {
                 body.extend_from_slice(piece);
                 Ok(())
             }
-            Heard::Page(page) => page.take(piece),
+            Heard::Page(page) => Ok(page.take(piece)?),
         }
     }
 }

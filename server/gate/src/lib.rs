@@ -23,12 +23,6 @@ pub mod config;
 mod http;
 mod listener;
 mod logs;
-#[path = "../../../operator/api/src/metric.rs"]
-#[allow(
-    dead_code,
-    reason = "one file for both, until it has a crate of its own: graceful-api brings a Kubernetes client"
-)]
-mod metric;
 mod metrics;
 pub mod run;
 mod tcp;

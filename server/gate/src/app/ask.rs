@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use graceful_prometheus::{COUNT_LIMIT, LONGEST_PAGE, Page, PageError, whole};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
@@ -14,12 +15,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::connect;
-use super::page::{LIMIT, Page, whole};
 use super::question::{Counts, InFlight, WhenAbsent};
 
-/// The most that is read of a JSON document, which is kept whole, and of a page, which is not.
+/// The most that is read of a JSON document, which is kept whole.
 const LONGEST_DOCUMENT: usize = 64 * 1024;
-const LONGEST_PAGE: usize = 16 * 1024 * 1024;
 
 /// Why there is no count. All of it is busy.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +39,18 @@ pub(crate) enum AskError {
     Missing(String),
     #[error("{0} is no count: a whole number from 0 to 2^53 - 1")]
     NotACount(String),
+}
+
+impl From<PageError> for AskError {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::Unreadable { .. } | PageError::LongLine | PageError::NotWhole { .. } => {
+                Self::Unreadable(error.to_string())
+            }
+            PageError::Missing { metric } | PageError::Empty { metric } => Self::Missing(metric),
+            PageError::NotACount { what, found } => Self::NotACount(format!("{what}: {found}")),
+        }
+    }
 }
 
 /// Asks one app.
@@ -82,9 +93,9 @@ impl Asker {
         let body = response.into_body();
         match &self.question.counts {
             Counts::Metrics(metrics) => {
-                let mut page = Page::new(metrics, self.question.when_absent);
-                read(body, LONGEST_PAGE, |piece| page.take(piece)).await?;
-                page.end(framed)
+                let mut page = Page::new(metrics, self.question.when_absent == WhenAbsent::Zero);
+                read(body, LONGEST_PAGE, |piece| Ok(page.take(piece)?)).await?;
+                Ok(page.end(framed)?)
             }
             Counts::JsonPointers(pointers) => {
                 let mut document = Vec::new();
@@ -149,7 +160,8 @@ fn sum(document: &[u8], pointers: &[String], when_absent: WhenAbsent, framed: bo
             None if when_absent == WhenAbsent::Zero => continue,
             None => return Err(AskError::Missing(pointer.clone())),
         };
-        let count = value.as_u64().filter(|count| *count < LIMIT).or_else(|| value.as_f64().and_then(whole));
+        let count =
+            value.as_u64().filter(|count| *count < COUNT_LIMIT).or_else(|| value.as_f64().and_then(whole));
         total = total
             .saturating_add(count.ok_or_else(|| AskError::NotACount(format!("{pointer}: {value:.80}")))?);
     }

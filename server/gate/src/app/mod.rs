@@ -14,7 +14,6 @@ use crate::config::Run;
 use crate::metrics::Metrics;
 
 pub(crate) mod ask;
-pub(crate) mod page;
 mod proof;
 pub mod question;
 pub mod told;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::metric::MetricSelector;
+use graceful_prometheus::MetricSelector;
 
 /// How the app is asked, checked.
 #[derive(Debug, Clone)]
