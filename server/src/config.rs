@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use graceful_logs::LogFormat;
 use graceful_store::MOST_INTERRUPTIONS;
 
 use crate::api::visitors::Hosts;
@@ -197,17 +198,6 @@ impl Run {
             ),
         }
     }
-}
-
-/// Form of the logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// A line for a person.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// How long a task takes: from the first to the second, drawn evenly.

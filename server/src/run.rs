@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use graceful_drain::{Bounds, Drain, Exit, Settings, Signals, raise_descriptor_limit, serve_within};
+use graceful_logs::LogFormat;
 use graceful_store::StoreSettings;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::api::visitors::Visitors;
 use crate::api::{self, Api};
-use crate::config::{Cli, Command, LogFormat, PreStop, ReportUrl, Run};
+use crate::config::{Cli, Command, PreStop, ReportUrl, Run};
 use crate::events::hub::{Hub, HubSettings};
 use crate::events::limits::Limits;
 use crate::identity::Pod;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use graceful_logs::LogFormat;
 use hyper::header::HeaderValue;
 
 use crate::app::question::InFlight;
@@ -155,17 +156,6 @@ pub enum ProxyProtocol {
     V1,
     /// Binary.
     V2,
-}
-
-/// Form of the logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// A line for a person.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 impl Cli {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use graceful_drain::{Drain, Exit, Settings, Signals, pre_stop, serve_behind};
+use graceful_logs::LogFormat;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::config::{Cli, Command, LogFormat, Places, PreStop, Protocol, Run};
+use crate::config::{Cli, Command, Places, PreStop, Protocol, Run};
 use crate::listener::{Listener, Side};
 use crate::metrics::Metrics;
 use crate::{admin, app, http, logs, tcp};
