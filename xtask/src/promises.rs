@@ -16,7 +16,7 @@ const PRICES: [(&str, &[&str]); 5] = [
         &["operator/api/src", "operator/plan/src", "operator/prometheus/src", "operator/src"],
     ),
     (
-        "the model: thousands of runs, with crashes, lost answers, old views, nodes that go",
+        "the model: thousands of runs, with crashes, lost answers, old views, a former leader's late calls, nodes that go",
         &["operator/plan/tests"],
     ),
     ("the real operator behind an API server that fails and lies", &["operator/src/api_faults"]),

@@ -19,7 +19,7 @@ pub(crate) const GRACE_SECONDS: i64 = 3;
 /// After so many seconds of failures the Deployment controller forgets a Deployment.
 const GIVES_UP: i64 = 80;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Deployment {
     pub(crate) replicas: u32,
     pub(crate) created: Timestamp,

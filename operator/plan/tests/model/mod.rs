@@ -5,6 +5,7 @@ mod checks;
 mod conversations;
 mod kubernetes;
 mod operator;
+mod paused;
 mod process;
 mod transcript;
 
@@ -18,6 +19,7 @@ use graceful_plan::{
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use kubernetes::{Deployment, Pod};
+use paused::{Late, Paused};
 pub(crate) use process::Behaviour;
 
 /// Chances in a thousand, each second or call.
@@ -25,6 +27,8 @@ pub(crate) use process::Behaviour;
 pub(crate) struct Faults {
     /// The operator dies between two of its calls.
     pub(crate) crash: u32,
+    /// It is paused just before one of them, past its lease, and makes that call when another has led for a while.
+    pub(crate) pause: u32,
     /// A question to a pod, or its answer, is lost.
     pub(crate) lose: u32,
     /// The operator plans on a view that is some seconds old (never older than its own last write).
@@ -121,6 +125,9 @@ pub(crate) struct World {
     pub(crate) replica_sets_full: Option<Timestamp>,
     /// When ReplicaSets are told what their Deployments say.
     pub(crate) deployments_followed: Timestamp,
+    /// A leader of before that has yet to make a call.
+    paused: Option<Paused>,
+    pub(crate) late_calls: Late,
     random: Random,
 }
 
@@ -250,6 +257,8 @@ impl World {
             replica_sets_take: 0,
             replica_sets_full: None,
             deployments_followed: now,
+            paused: None,
+            late_calls: Late::default(),
             random: Random(seed),
         }
     }
@@ -275,6 +284,7 @@ impl World {
                 self.node_heard_since[node] = self.now;
             }
         }
+        self.goes_on();
         self.controllers();
         self.processes();
         self.converse();

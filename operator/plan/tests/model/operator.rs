@@ -17,7 +17,7 @@ const REST: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 const LONGEST_GAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(7);
 
 /// Why an action was not done.
-enum Undone {
+pub(super) enum Undone {
     /// The operator died, or a precondition no longer held: the rest of the plan is void.
     Stopped,
     /// The API server refuses it, or is too slow: left alone for a while, and the others go on without it.
@@ -59,6 +59,10 @@ impl World {
                 self.crash();
                 break;
             }
+            if self.paused.is_none() && self.random.chance(self.faults.pause) {
+                self.pause(&view, action);
+                break;
+            }
             self.last_write = self.now;
             self.acted += 1;
             if let Err(Stopped) = self.execute(&view, action) {
@@ -96,7 +100,7 @@ impl World {
         Undone::Refused
     }
 
-    fn execute(&mut self, view: &Snapshot, action: Action) -> Result<(), Undone> {
+    pub(super) fn execute(&mut self, view: &Snapshot, action: Action) -> Result<(), Undone> {
         match action {
             Action::AddFinalizer => self.app.finalizer = true,
             Action::ReleaseFinalizer => {
@@ -241,7 +245,7 @@ impl World {
     }
 
     /// uid and resourceVersion, as the view had them.
-    fn precondition(&self, view: &Snapshot, pod: &PodRef) -> Result<usize, Undone> {
+    pub(super) fn precondition(&self, view: &Snapshot, pod: &PodRef) -> Result<usize, Undone> {
         let version = view.versions.get(&pod.uid);
         let found = self.pods.iter().position(|p| p.uid == pod.uid && Some(&p.version) == version);
         found.ok_or(Stopped)
@@ -320,16 +324,7 @@ impl World {
             let waiting = std::mem::take(&mut self.pods[i].volume).len();
             self.ledger.cut += u32::try_from(waiting).expect("few");
         }
-        let lost = self.ledger.lost;
-        match proof {
-            Proof::HandedOver { grace_seconds, .. } => self.hand_over(i, grace_seconds),
-            _ => self.end_within(i, true, grace_seconds.map_or(self.grace_seconds, i64::from)),
-        }
-        if grace_seconds.is_some() && self.app.policy.on_deadline == graceful_api::OnDeadline::Terminate {
-            // Such a grace is the deadline, and the user chose that it ends what is not done by then.
-            self.ledger.cut += self.ledger.lost - lost;
-            self.ledger.lost = lost;
-        }
+        self.deleted(i, proof, grace_seconds);
         // The ReplicaSet may be faster than the scale, and start a spare.
         if self.random.chance(500) {
             self.controllers();
@@ -359,7 +354,21 @@ impl World {
         self.scale(revision, replicas, scale_to)
     }
 
-    fn note(&mut self, proof: Proof) {
+    /// The DELETE itself, and the SIGTERM that comes of it.
+    pub(super) fn deleted(&mut self, i: usize, proof: Proof, grace_seconds: Option<u32>) {
+        let lost = self.ledger.lost;
+        match proof {
+            Proof::HandedOver { grace_seconds, .. } => self.hand_over(i, grace_seconds),
+            _ => self.end_within(i, true, grace_seconds.map_or(self.grace_seconds, i64::from)),
+        }
+        if grace_seconds.is_some() && self.app.policy.on_deadline == graceful_api::OnDeadline::Terminate {
+            // Such a grace is the deadline, and the user chose that it ends what is not done by then.
+            self.ledger.cut += self.ledger.lost - lost;
+            self.ledger.lost = lost;
+        }
+    }
+
+    pub(super) fn note(&mut self, proof: Proof) {
         match proof {
             Proof::Idle { .. }
             | Proof::Quiet { .. }
