@@ -75,3 +75,51 @@ pub(crate) fn way_out(namespace: &str, pod: &Pod) -> String {
          whatever it has in flight"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::RevisionHash;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::action::Action;
+    use crate::fixture;
+    use crate::observed::{App, Deletion, Epoch, Kubelet, Node, Revision};
+    use crate::plan;
+
+    /// An app that goes, and has one worker left, which has had its SIGTERM at 3 s.
+    fn going(kubelet: Kubelet) -> Observed {
+        let policy = fixture::policy(Signal::Sigterm);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let worker = Pod {
+            terminating: true,
+            routed: false,
+            epoch: Some(Epoch(1)),
+            drain: Some(DrainMark { reason: DrainReason::Delete, since: at(0) }),
+            ends_since: Some(at(3)),
+            grace_ends: Some(at(604_803)),
+            node: Node { kubelet, ..Node::default() },
+            ..fixture::serving("tasks-r-1")
+        };
+        Observed {
+            revisions: vec![Revision { replicas: 0, policy, ..fixture::revision("r") }],
+            pods: vec![worker],
+            ..fixture::observed(App { deletion: Deletion::Drain, ..fixture::app(1, policy) })
+        }
+    }
+
+    #[test]
+    fn a_deletion_waits_for_a_worker_that_is_heard_and_not_for_one_on_a_lost_node() {
+        let plan = |kubelet| plan(&going(kubelet), Timestamp::from_second(10).unwrap());
+        let goes = Action::DeleteRevision { revision: RevisionHash::from("r") };
+        assert!(!plan(Kubelet::Heard).actions.contains(&goes));
+        assert!(plan(Kubelet::Silent).actions.contains(&goes));
+    }
+
+    #[test]
+    fn its_revision_has_a_pod_that_drains_until_it_is_gone() {
+        let report = plan(&going(Kubelet::Heard), Timestamp::from_second(10).unwrap()).report;
+        let of_it: Vec<_> = report.revisions.iter().map(|r| (r.pods, r.serving, r.draining)).collect();
+        assert_eq!(of_it, [(0, 0, 1)]);
+    }
+}

@@ -1,5 +1,7 @@
 //! Queue workers: deleted after their linger with a grace as long as a drain may take, whatever their template says, and counted until they are gone.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::cluster::alive;
@@ -77,6 +79,49 @@ async fn a_deletion_of_the_app_waits_for_its_queue_workers() {
     assert_eq!(stage.world.list("deployments").len(), 1, "its Deployment is there as long as it is");
     drop(held);
     stage.until("the end", CALM, Stage::nothing_left).await;
+    stage.lost_nothing();
+}
+
+fn said(stage: &Stage, words: &str) -> bool {
+    stage.app().unwrap_or_default()["status"]["waitingFor"].as_str().is_some_and(|said| said.contains(words))
+}
+
+/// P8: its ReplicaSet would end it with the template's grace of 1 s, so that the scale never comes first: a slow API server is waited for, and that is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_worker_waits_for_an_api_server_that_is_slow() {
+    let mut stage = Stage::settled_with(35, workers(2, Some(1))).await;
+    let held = stage.hold_a_task();
+    stage.world.write(|w| w.admission.takes = Duration::from_millis(700));
+    stage.change(&template("1"));
+    let words = "too slow to end it safely. A dry run of the scale took 0.7 s";
+    stage.until("the wait, with what was measured", CALM, |s| said(s, words)).await;
+    assert!(ending(&stage).is_empty(), "it was ended all the same");
+    stage.world.write(|w| w.admission.takes = Duration::ZERO);
+    stage.until("its SIGTERM", CALM, |s| said(s, "SIGTERM sent, it drains itself")).await;
+    drop(held);
+    stage.until("a rollout", CALM, |s| s.settled("1", 2)).await;
+    stage.lost_nothing();
+}
+
+/// P1, P8: a policy or webhook that keeps pods. What is refused is said, the worker goes on with what it has, and gets its SIGTERM when it may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_worker_whose_end_is_refused_goes_on_and_it_is_said() {
+    let mut stage = Stage::settled_with(36, workers(2, Some(1))).await;
+    let held = stage.hold_a_task();
+    stage.world.write(|w| w.admission.keeps_pods = true);
+    stage.change(&template("1"));
+    stage.until("the refusal", CALM, |s| said(s, "denied: pods are kept")).await;
+    let status = stage.app().unwrap()["status"].clone();
+    assert_eq!(status["phase"], "Stalled", "{status}");
+    let before = stage.world.open().calls;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(stage.world.open().calls - before < 60, "it is asked for again and again");
+    assert!(ending(&stage).is_empty() && stage.deletions() == 0);
+    assert_eq!(stage.asked_for(), 3, "no replica is taken back for a pod that was not ended");
+    stage.world.write(|w| w.admission.keeps_pods = false);
+    stage.until("its SIGTERM", CALM, |s| said(s, "SIGTERM sent, it drains itself")).await;
+    drop(held);
+    stage.until("a rollout", CALM, |s| s.settled("1", 2)).await;
     stage.lost_nothing();
 }
 

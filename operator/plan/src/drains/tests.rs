@@ -182,6 +182,7 @@ fn a_pod_that_drains_itself_counts_until_it_is_gone_or_its_node_is() {
     let gone = |p: &mut Pod, _: &mut Observed| p.containers = Containers::Finished;
     assert_eq!(counts(Signal::Sigterm, &gone), (0, 0, 0));
     assert_eq!(counts(Signal::Sigterm, &|p, _| p.node.kubelet = Kubelet::Silent), (1, 0, 0));
+    assert_eq!(counts(Signal::Sigterm, &|p, _| p.node.fate = NodeFate::ShutDown), (1, 0, 0));
     assert_eq!(counts(Signal::Sigterm, &|p, _| p.node.fate = NodeFate::Dying), (1, 1, 0));
     let at_once = |_: &mut Pod, o: &mut Observed| o.app.replace_when = graceful_api::ReplaceWhen::Draining;
     assert_eq!(
