@@ -30,10 +30,32 @@ pub fn operator_of(pod: &str) -> anyhow::Result<u32> {
     Ok(found[0])
 }
 
+/// A kubelet that is paused until this is dropped, whatever becomes of the test. What it started runs on: only the cluster hears no more of its node.
+pub struct SilentKubelet(Vec<u32>);
+
+impl SilentKubelet {
+    /// The one of this node.
+    pub fn of(node: &str) -> anyhow::Result<Self> {
+        let flag = format!("--hostname-override={node}");
+        let is_it = |pid: &u32| comm(*pid) == "kubelet" && command(*pid).split('\0').any(|word| word == flag);
+        let found: Vec<_> = pids().filter(is_it).collect();
+        ensure!(found.len() == 1, "{node} has {} kubelets that run on this machine", found.len());
+        signal(Signal::SIGSTOP, &found)?;
+        Ok(Self(found))
+    }
+}
+
+impl Drop for SilentKubelet {
+    fn drop(&mut self) {
+        if let Err(error) = signal(Signal::SIGCONT, &self.0) {
+            eprintln!("the kubelet {:?} is left paused: {error:#}", self.0);
+        }
+    }
+}
+
 /// Where the API server of our own cluster writes down what operators wrote.
 pub fn audit_log() -> anyhow::Result<PathBuf> {
-    let of = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let servers = pids().filter(|pid| comm(*pid) == "kube-apiserver").map(|pid| of(&pid));
+    let servers = pids().filter(|pid| comm(*pid) == "kube-apiserver").map(command);
     let mut paths = servers.filter_map(|line| {
         line.split('\0').find_map(|word| word.strip_prefix("--audit-log-path=")).map(PathBuf::from)
     });
@@ -52,6 +74,11 @@ fn processes(name: &str, variable: &[u8]) -> anyhow::Result<Vec<u32>> {
 fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
+}
+
+/// Its words, each ended by a zero.
+fn command(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
 fn comm(pid: u32) -> String {

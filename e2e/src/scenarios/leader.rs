@@ -160,7 +160,7 @@ pub(super) fn pod_of(identity: &str) -> &str {
     identity.split_once('_').map_or(identity, |(pod, _)| pod)
 }
 
-async fn both_ready(scene: &Scene) -> anyhow::Result<()> {
+pub(super) async fn both_ready(scene: &Scene) -> anyhow::Result<()> {
     eventually("both operators are ready, and one leads", RESTARTS.max(STARTS), || async {
         let all = pods(scene).list(&ListParams::default().labels(charts::OPERATOR_PODS)).await?.items;
         let ready = |pod: &&Pod| {

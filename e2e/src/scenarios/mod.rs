@@ -9,6 +9,7 @@ mod evictions;
 mod foreign;
 mod guarded;
 mod leader;
+mod leaving;
 mod local;
 mod mess;
 mod nodes;
@@ -83,6 +84,8 @@ pub fn all() -> Vec<Scenario> {
         nodes::node_uncordoned_half_way(alone),
         nodes::node_kept_then_drained_by_an_operator_that_was_away(alone),
         nodes::node_that_dies_soon(alone),
+        leaving::node_taken_by_an_autoscaler(alone),
+        leaving::node_out_of_service(alone, kills),
         operator::helm_upgrade_restarts_nobody(alone),
         leader::leader(alone, kills),
         operator::without_an_operator_pods_serve(alone),

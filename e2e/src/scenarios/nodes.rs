@@ -168,7 +168,7 @@ async fn dies_soon(scene: &Scene, node: &str) -> anyhow::Result<()> {
 const SPOT: &str = "aws-node-termination-handler/spot-itn";
 
 /// A node's change is seen at once, and a status is written at most once in 2 s.
-const SAID: Duration = Duration::from_secs(10);
+pub(super) const SAID: Duration = Duration::from_secs(10);
 
 /// Two tries of `kubectl drain`, and more.
 const AWAY: Duration = Duration::from_secs(12);
@@ -195,17 +195,17 @@ async fn node(scene: &Scene) -> anyhow::Result<String> {
     nodes.last().map(ResourceExt::name_any).context("no node")
 }
 
-async fn pods_on(scene: &Scene, node: &str) -> anyhow::Result<usize> {
+pub(super) async fn pods_on(scene: &Scene, node: &str) -> anyhow::Result<usize> {
     let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
     Ok(scene.pods().await?.iter().filter(|pod| is_on(pod, node)).filter(stays).count())
 }
 
-fn is_on(pod: &Pod, node: &str) -> bool {
+pub(super) fn is_on(pod: &Pod, node: &str) -> bool {
     pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node)
 }
 
 /// Whatever became of the test, the others get their node back.
-async fn returned(scene: &Scene, node: &str, result: anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) async fn returned(scene: &Scene, node: &str, result: anyhow::Result<()>) -> anyhow::Result<()> {
     let uncordoned = scene.world.kubectl(&["uncordon", node]).await.map(drop);
     result.and(uncordoned.with_context(|| format!("cannot uncordon {node}")))
 }
