@@ -1,8 +1,10 @@
 //! The operator, installed as a user would: both charts by helm, running in the cluster under its own ServiceAccount.
 
+use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use graceful_process::run as run_command;
 
 use super::world::World;
 
@@ -39,12 +41,48 @@ pub async fn install(world: &World) -> anyhow::Result<()> {
 
 /// Upgrades the operator's release; `more` are helm's own arguments.
 pub async fn upgrade(world: &World, more: &[&str]) -> anyhow::Result<()> {
+    upgrade_to(world, &chart("graceful-operator"), more).await
+}
+
+/// What the chart's Deployment has for the lease, and what releases before it had in its place.
+const OF_THE_LEASE: [(&str, &str); 3] = [
+    (r#"args: [run, "--lease={{ .Release.Namespace }}/{{ include "graceful.name" . }}"]"#, "args: [run]"),
+    (r#"graceful.dev/operator-lease: {{ include "graceful.name" . }}"#, ""),
+    (r#"if eq (include "graceful.allHaveLease" .) "true""#, "if false"),
+];
+
+/// The chart as it was before the lease: one operator that asks nobody whether it leads. Its image is today's, which still runs without one.
+pub async fn without_a_lease(world: &World) -> anyhow::Result<()> {
+    scale(world, 0).await?;
+    world.kubectl(&["-n", NAMESPACE, "delete", "lease", "graceful-operator", "--ignore-not-found"]).await?;
+    let folder = std::env::temp_dir().join(format!("graceful-chart-{}", std::process::id()));
+    let installed = async {
+        let chart = copy_without_a_lease(&folder)?;
+        upgrade_to(world, &chart, &["--set", "replicas=1"]).await
+    }
+    .await;
+    fs::remove_dir_all(&folder)?;
+    installed
+}
+
+fn copy_without_a_lease(folder: &Path) -> anyhow::Result<String> {
+    run_command(std::process::Command::new("cp").args(["-r", &chart("graceful-operator")]).arg(folder))?;
+    let file = folder.join("templates/deployment.yaml");
+    let mut template = fs::read_to_string(&file)?;
+    for (now, before) in OF_THE_LEASE {
+        ensure!(template.contains(now), "the chart's Deployment has no {now}");
+        template = template.replace(now, before);
+    }
+    fs::write(file, template)?;
+    Ok(folder.display().to_string())
+}
+
+async fn upgrade_to(world: &World, operator: &str, more: &[&str]) -> anyhow::Result<()> {
     let image = world.image("operator");
     let (repository, tag) = image.rsplit_once(':').unwrap_or((&image, "dev"));
     let repository = format!("image.repository={repository}");
     let tag = format!("image.tag={tag}");
-    let operator = chart("graceful-operator");
-    let mut args = vec!["upgrade", "--install", "graceful-operator", &operator, "-n", NAMESPACE];
+    let mut args = vec!["upgrade", "--install", "graceful-operator", operator, "-n", NAMESPACE];
     let pull = format!("image.pullPolicy={}", world.pull_policy());
     args.extend(["--set", &repository, "--set", &tag, "--set", &pull, "--wait"]);
     args.extend(more);

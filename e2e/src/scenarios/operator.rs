@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use rand::RngExt;
 
@@ -58,24 +58,70 @@ async fn kill(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// P5: an upgrade of the operator changes no pod of any app.
+/// P1, P5: an upgrade of the operator changes no pod of any app: neither from a release whose operator knew no lease, which is gone before the next one comes,
+/// nor as ever, where the next one stands by first.
 pub(super) async fn helm_upgrade_restarts_nobody(scene: &Scene) -> anyhow::Result<()> {
+    let result = upgraded_twice(scene).await;
+    if result.is_err() {
+        // The other tests need it as it is.
+        charts::upgrade(&scene.world, &[]).await?;
+    }
+    result
+}
+
+async fn upgraded_twice(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    given.app(AppSpec::tasks(&scene.world)).await?;
+    let world = &scene.world;
+    scene.step("given an operator without a lease", charts::without_a_lease(world)).await?;
+    given.app(AppSpec::tasks(world)).await?;
     given.load(load::usual()).await?;
     let before = identities(scene).await?;
-    let upgraded =
-        charts::upgrade(&scene.world, &["--set", "podAnnotations.upgraded=again", "--set", "log=debug"]);
-    scene.step("when the operator is upgraded by helm", upgraded).await?;
-    // Something for the new operator to do, so that it has surely looked at this app.
     when.scaled(4).await?;
+    let upgrade = async {
+        let watch = tokio::spawn(never_both(Api::namespaced(scene.client.clone(), charts::NAMESPACE)));
+        // To its end, whatever is seen: helm leaves a release that it was stopped at to nobody.
+        let changes = ["--set", "podAnnotations.upgraded=again", "--set", "log=debug"];
+        let upgraded = charts::upgrade(world, &changes).await;
+        if watch.is_finished() {
+            watch.await??;
+        } else {
+            watch.abort();
+        }
+        upgraded
+    };
+    scene.step("when it is upgraded by helm to one with a lease", upgrade).await?;
+    let strategy = ["-n", charts::NAMESPACE, "get", charts::OPERATOR, "-o", "jsonpath={.spec.strategy.type}"];
+    ensure!(world.kubectl(&strategy).await? == "Recreate", "the one without a lease did not go first");
     then.rolled_out().await?;
     let after = identities(scene).await?;
     for (uid, restarts) in &before {
         ensure!(after.get(uid) == Some(restarts), "pod {uid} was touched: {before:?}, now {after:?}");
     }
+    when.scaled(3).await?;
+    scene.step("when it is upgraded once more, and back", charts::upgrade(world, &[])).await?;
+    ensure!(world.kubectl(&strategy).await? == "RollingUpdate", "the next one did not stand by first");
+    then.rolled_out().await?;
+    let last = identities(scene).await?;
+    for (uid, restarts) in &last {
+        ensure!(after.get(uid) == Some(restarts), "pod {uid} was touched: {after:?}, now {last:?}");
+    }
     then.nothing_lost().await?;
-    scene.step("and back", charts::upgrade(&scene.world, &[])).await
+    Ok(())
+}
+
+/// Ends when an operator that asks nobody whether it leads runs beside one that leads.
+async fn never_both(pods: Api<Pod>) -> anyhow::Result<()> {
+    loop {
+        let all = pods.list(&ListParams::default().labels(charts::OPERATOR_PODS)).await?.items;
+        let runs = |pod: &&Pod| {
+            let containers = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+            containers.into_iter().flatten().any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
+        };
+        let with_lease = |pod: &&Pod| pod.annotations().contains_key("graceful.dev/operator-lease");
+        let (leads, asks_nobody): (Vec<_>, Vec<_>) = all.iter().filter(runs).partition(with_lease);
+        ensure!(leads.is_empty() || asks_nobody.is_empty(), "two operators that do not know of each other");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// P4: with the operator away a deleted pod drains itself, its replacement serves, and a rollout only waits.
