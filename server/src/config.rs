@@ -284,6 +284,11 @@ mod tests {
     }
 
     #[test]
+    fn who_says_nothing_listens_for_this_machine_alone() {
+        assert!(Cli::try_parse_from(["server"]).unwrap().run.bind.is_loopback());
+    }
+
+    #[test]
     fn flags_work_with_and_without_the_word_run() {
         let bare = Cli::try_parse_from(["server", "--port", "1"]).unwrap();
         assert!(bare.command.is_none() && bare.run.port == 1);

@@ -67,9 +67,9 @@ async fn idle_connections_silence_neither_port() {
     for stream in &mut slow {
         let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nX-").await;
     }
-    let status = server.status().await;
+    let status = timeout(TIMEOUT, server.status()).await.expect("the admin port answers");
     assert_eq!(status["state"], "Serving", "{status}");
-    server.submit().await;
+    timeout(TIMEOUT, server.submit()).await.expect("the public port answers");
     server.signal("TERM");
     assert_eq!(server.exit().await, 0);
     let said = server.logged("as many connections are open as may be").len();

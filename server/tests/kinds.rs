@@ -295,7 +295,9 @@ impl Kind for Deaf {
         Ok(tokio::task::spawn_blocking(move || {
             let threads = deaf.threads.fetch_add(1, Ordering::SeqCst) + 1;
             deaf.most.fetch_max(threads, Ordering::SeqCst);
-            while !deaf.let_go.load(Ordering::SeqCst) {
+            // A test that fails would else wait for it without end.
+            let began = std::time::Instant::now();
+            while !deaf.let_go.load(Ordering::SeqCst) && began.elapsed() < 2 * TIMEOUT {
                 std::thread::park_timeout(Duration::from_millis(1));
             }
             deaf.threads.fetch_sub(1, Ordering::SeqCst);
