@@ -66,11 +66,52 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
             json!({"format": "Json"}),
             r#"supported values: "Graceful", "JsonPointer", "Prometheus""#,
         ),
-        ("/inFlight", json!({"jsonPointer": "/n"}), "jsonPointer needs format: JsonPointer"),
-        ("/inFlight", json!({"format": "JsonPointer"}), "format JsonPointer needs jsonPointer"),
-        ("/inFlight", json!({"format": "JsonPointer", "jsonPointer": "n"}), "jsonPointer must start with /"),
-        ("/inFlight", json!({"metric": "n"}), "metric needs format: Prometheus"),
-        ("/inFlight", json!({"format": "Prometheus"}), "format Prometheus needs metric"),
+        ("/inFlight", json!({"jsonPointers": ["/n"]}), "jsonPointers needs format: JsonPointer"),
+        ("/inFlight", json!({"format": "JsonPointer"}), "format JsonPointer needs jsonPointers"),
+        (
+            "/inFlight",
+            json!({"format": "JsonPointer", "jsonPointers": ["/m", "n"]}),
+            "each of jsonPointers must start with /",
+        ),
+        (
+            "/inFlight",
+            json!({"format": "JsonPointer", "jsonPointers": []}),
+            "jsonPointers is empty; name one",
+        ),
+        (
+            "/inFlight",
+            json!({"format": "JsonPointer", "jsonPointers": ["/n", "/m", "/n"]}),
+            "jsonPointers has the same member twice",
+        ),
+        ("/inFlight", json!({"metrics": ["n"]}), "metrics needs format: Prometheus"),
+        ("/inFlight", json!({"format": "Prometheus"}), "format Prometheus needs metrics"),
+        ("/inFlight", json!({"format": "Prometheus", "metrics": []}), "metrics is empty; name one"),
+        (
+            "/inFlight",
+            json!({"format": "Prometheus", "metrics": ["n", "n"]}),
+            "metrics has the same member twice",
+        ),
+        (
+            "/inFlight",
+            json!({"format": "Prometheus", "metrics": (0..17).map(|n| format!("q{n}")).collect::<Vec<_>>()}),
+            "spec.inFlight.metrics: Too many: 17: must have at most 16 items",
+        ),
+        (
+            "/inFlight",
+            json!({"format": "Prometheus", "metric": "q{state=\"running\"}"}),
+            r#"spec.inFlight.metric: Invalid value: write metrics: ["q{state=\"running\"}"]"#,
+        ),
+        (
+            "/inFlight",
+            json!({"format": "JsonPointer", "jsonPointer": "/a\\b"}),
+            r#"spec.inFlight.jsonPointer: Invalid value: write jsonPointers: ["/a\\b"]"#,
+        ),
+        ("/inFlight", json!({"idleAt": 1}), "idleAt needs another format"),
+        (
+            "/inFlight",
+            json!({"format": "Prometheus", "metrics": ["n"], "idleAt": 1001}),
+            "should be less than or equal to 1000",
+        ),
         ("/inFlight", json!({"whenAbsent": "Zero"}), "whenAbsent needs format: Prometheus"),
         ("/drain", json!({"lingerSeconds": -1}), "should be greater than or equal to 0"),
         ("/drain", json!({"deadlineSeconds": 604_801}), "deadlineSeconds must be at most 604800 (7 days)"),
@@ -123,9 +164,16 @@ fn accepted() -> Vec<(&'static str, Value)> {
     vec![
         ("/name", json!("a".repeat(37))),
         ("/inFlight", json!({"port": 9000})),
-        ("/inFlight", json!({"format": "JsonPointer", "jsonPointer": ""})),
-        ("/inFlight", json!({"format": "Prometheus", "metric": "q{state=\"running\"}"})),
-        ("/inFlight", json!({"format": "Prometheus", "metric": "q", "whenAbsent": "Zero"})),
+        ("/inFlight", json!({"format": "JsonPointer", "jsonPointers": [""]})),
+        ("/inFlight", json!({"format": "JsonPointer", "jsonPointers": ["/running", "/queued"], "idleAt": 1})),
+        (
+            "/inFlight",
+            json!({"format": "Prometheus", "metrics": ["q{state=\"running\"}", "q{state=\"waiting\"}"]}),
+        ),
+        (
+            "/inFlight",
+            json!({"format": "Prometheus", "metrics": ["q"], "whenAbsent": "Zero", "idleAt": 1000}),
+        ),
         ("/rollout", json!({"maxSurge": 0, "maxUnavailable": "100%"})),
         (
             "/service",
@@ -194,5 +242,5 @@ fn app_with(pointer: &str, value: Value) -> (String, Value) {
 }
 
 fn http_without_graceful() -> Value {
-    json!({"inFlight": {"format": "Prometheus", "metric": "n"}, "drain": {"signal": "Http"}})
+    json!({"inFlight": {"format": "Prometheus", "metrics": ["n"]}, "drain": {"signal": "Http"}})
 }

@@ -56,7 +56,7 @@ pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
                 "port": "admin",
                 "path": "/metrics",
                 "format": "Prometheus",
-                "metric": "graceful_server_in_flight",
+                "metrics": ["graceful_server_in_flight"],
             }),
         )
         .drain("signal", "Sigterm");
@@ -120,7 +120,7 @@ fn python(scene: &Scene) -> AppSpec {
             },
         },
         "service": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
-        "inFlight": {"port": "http", "path": "/stats", "format": "JsonPointer", "jsonPointer": "/queue/length"},
+        "inFlight": {"port": "http", "path": "/stats", "format": "JsonPointer", "jsonPointers": ["/queue/length"]},
         "drain": {"lingerSeconds": 1, "quietSeconds": 3, "deadlineSeconds": 40},
         "rollout": {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 15},
     }))

@@ -96,7 +96,7 @@ async fn given(scene: &Scene) -> anyhow::Result<()> {
     let app = AppSpec(json!({
         "replicas": 2,
         "template": {"metadata": {"labels": {"app": NAME}}, "spec": worker(scene, NAME)?},
-        "inFlight": {"port": "http", "path": "/", "format": "JsonPointer", "jsonPointer": "/running"},
+        "inFlight": {"port": "http", "path": "/", "format": "JsonPointer", "jsonPointers": ["/running"]},
         "drain": {"signal": "Sigterm", "lingerSeconds": 1, "deadlineSeconds": 60},
         "rollout": {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 60},
     }));

@@ -215,7 +215,8 @@ mod tests {
         }
         let mut missing = Vec::new();
         walk(&root["properties"]["spec"], "spec", &mut |path, node| {
-            let is_list_item = path.ends_with("preStopCommand") || path.ends_with("annotations");
+            let lists = ["preStopCommand", "annotations", "jsonPointers", "metrics"];
+            let is_list_item = lists.iter().any(|list| path.ends_with(list));
             if !node.contains_key("description") && !is_list_item {
                 missing.push(path.to_owned());
             }

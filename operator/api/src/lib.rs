@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod crd;
 pub mod inject;
 pub mod marks;
+pub mod members;
 pub mod names;
 pub mod policy;
 pub mod revision;
@@ -21,6 +22,7 @@ pub mod validated;
 pub use budget::Budget;
 pub use crd::{crd, crd_yaml};
 pub use graceful_prometheus::MetricSelector;
+pub use members::Members;
 pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 pub use revision::RevisionHash;
 pub use spec::{

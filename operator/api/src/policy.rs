@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{OnDeadline, Signal, WhenAbsent};
+use crate::spec::{OnDeadline, Signal};
 use crate::validated::MAX_DEADLINE_SECONDS;
-use graceful_prometheus::MetricSelector;
+
+mod question;
+
+pub use question::{MAX_IDLE_AT, Question};
 
 /// The resolved `inFlight` and `drain` of one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,27 +66,6 @@ impl InFlightPolicy {
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds.clamp(1, 60).into())
     }
-}
-
-/// What answers on the in-flight port, with all that is needed to read it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "format")]
-pub enum Question {
-    /// The drain protocol v1.
-    Graceful,
-    /// A JSON document.
-    JsonPointer {
-        /// Where its number is (RFC 6901).
-        pointer: String,
-    },
-    /// The Prometheus text format.
-    Prometheus {
-        /// The series to sum.
-        metric: MetricSelector,
-        /// What it means that none is there.
-        #[serde(rename = "whenAbsent", default, skip_serializing_if = "WhenAbsent::is_busy")]
-        when_absent: WhenAbsent,
-    },
 }
 
 /// How a pod is drained.
@@ -160,55 +142,4 @@ impl DrainPolicy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy(when_absent: WhenAbsent) -> Policy {
-        Policy {
-            in_flight: InFlightPolicy {
-                container: "web".to_owned(),
-                port: 8000,
-                path: "/metrics".to_owned(),
-                question: Question::Prometheus {
-                    metric: r#"q{state="running"}"#.parse().unwrap(),
-                    when_absent,
-                },
-                poll_interval_seconds: 1,
-                timeout_seconds: 2,
-            },
-            drain: DrainPolicy {
-                signal: Signal::Http,
-                linger_seconds: 3,
-                quiet_seconds: 5,
-                deadline_seconds: 300,
-                on_deadline: OnDeadline::Hold,
-            },
-        }
-    }
-
-    /// P5: golden: Deployments in users' clusters carry exactly this text. It stays so where `whenAbsent` is not used (P5).
-    #[test]
-    fn an_annotation_written_today_is_read_by_every_later_version() {
-        let text = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Http","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
-        assert_eq!(policy(WhenAbsent::Busy).to_annotation(), text);
-        assert_eq!(Policy::from_annotation(text).unwrap(), policy(WhenAbsent::Busy));
-        let text = text.replace(r#"\"}"},"poll"#, r#"\"}","whenAbsent":"Zero"},"poll"#);
-        assert_eq!(policy(WhenAbsent::Zero).to_annotation(), text);
-        assert_eq!(Policy::from_annotation(&text).unwrap(), policy(WhenAbsent::Zero));
-    }
-
-    /// P1 over an upgrade: a revision of before, whose app may end at once on SIGTERM, keeps its quiet zero.
-    #[test]
-    fn the_sigterm_of_older_operators_stays_a_quiet_zero() {
-        let reads = |word: &str| {
-            let text = policy(WhenAbsent::Busy).to_annotation().replace("\"Http\"", &format!("\"{word}\""));
-            Policy::from_annotation(&text).map(|p| p.drain.signal).ok()
-        };
-        assert_eq!((reads("Sigterm"), reads("Somehow")), (Some(Signal::None), None));
-        for signal in [Signal::Http, Signal::Sigterm, Signal::None] {
-            let mut written = policy(WhenAbsent::Busy);
-            written.drain.signal = signal;
-            assert_eq!(Policy::from_annotation(&written.to_annotation()).unwrap(), written);
-        }
-    }
-}
+mod tests;

@@ -131,30 +131,42 @@ fn template() -> Vec<Rule> {
 
 fn in_flight() -> Vec<Rule> {
     vec![
+        retired(".jsonPointer", "jsonPointers"),
+        retired(".metric", "metrics"),
         Rule::new(
             "spec.inFlight",
-            ".jsonPointer",
-            "!has(self.jsonPointer) || self.format == 'JsonPointer'",
-            "jsonPointer needs format: JsonPointer; set it, or remove jsonPointer",
+            ".jsonPointers",
+            "!has(self.jsonPointers) || self.format == 'JsonPointer'",
+            "jsonPointers needs format: JsonPointer; set it, or remove jsonPointers",
         ),
         Rule::new(
             "spec.inFlight",
             "",
-            "self.format != 'JsonPointer' || has(self.jsonPointer)",
-            "format JsonPointer needs jsonPointer; say where the number is, as in jsonPointer: /queue/length",
+            "self.format != 'JsonPointer' || has(self.jsonPointers) || has(self.jsonPointer)",
+            "format JsonPointer needs jsonPointers; say where the number is, as in jsonPointers: [/queue/length]",
         ),
         Rule::new(
             "spec.inFlight",
-            ".jsonPointer",
-            "self.?jsonPointer.orValue('') == '' || self.jsonPointer.startsWith('/')",
-            "jsonPointer must start with /, as in /queue/length",
+            ".jsonPointers",
+            "!has(self.jsonPointers) || self.jsonPointers.all(pointer, pointer == '' || pointer.startsWith('/'))",
+            "each of jsonPointers must start with /, as in /queue/length",
+        ),
+        some(".jsonPointers", "[/queue/length]"),
+        different(".jsonPointers"),
+        Rule::new(
+            "spec.inFlight",
+            ".metrics",
+            "!has(self.metrics) || self.format == 'Prometheus'",
+            "metrics needs format: Prometheus; set it, or remove metrics",
         ),
         Rule::new(
             "spec.inFlight",
-            ".metric",
-            "!has(self.metric) || self.format == 'Prometheus'",
-            "metric needs format: Prometheus; set it, or remove metric",
+            "",
+            "self.format != 'Prometheus' || has(self.metrics) || has(self.metric)",
+            "format Prometheus needs metrics; name them, as in metrics: [queue_length] or metrics: ['queue_length{state=\"running\"}']",
         ),
+        some(".metrics", "[queue_length]"),
+        different(".metrics"),
         Rule::new(
             "spec.inFlight",
             ".whenAbsent",
@@ -163,9 +175,9 @@ fn in_flight() -> Vec<Rule> {
         ),
         Rule::new(
             "spec.inFlight",
-            "",
-            "self.format != 'Prometheus' || has(self.metric)",
-            "format Prometheus needs metric; name it, as in metric: queue_length or metric: queue_length{state=\"running\"}",
+            ".idleAt",
+            "self.idleAt == 0 || self.format != 'Graceful'",
+            "idleAt needs another format: with Graceful the pod itself says what is in flight; remove idleAt",
         ),
         Rule::new(
             "spec.inFlight",
@@ -186,6 +198,41 @@ fn in_flight() -> Vec<Rule> {
             "port must be a port's name, or a number from 1 to 65535",
         ),
     ]
+}
+
+/// A field that a list has replaced. It is kept to be refused: what a schema does not have is pruned without a word wherever validation is not strict.
+fn retired(field: &'static str, list: &str) -> Rule {
+    Rule {
+        at: "spec.inFlight",
+        field,
+        rule: format!("!has(self{field})"),
+        message: Message::Expression(format!(
+            r#"'write {list}: ["' + self{field}.replace('\\', '\\\\').replace('"', '\\"') + '"]'"#
+        )),
+    }
+}
+
+/// A sum over nothing would be zero.
+fn some(field: &'static str, example: &str) -> Rule {
+    let name = &field[1..];
+    let rule = format!("!has(self{field}) || self{field}.size() > 0");
+    Rule::new(
+        "spec.inFlight",
+        field,
+        rule,
+        format!("{name} is empty; name one at least, as in {name}: {example}"),
+    )
+}
+
+fn different(field: &'static str) -> Rule {
+    let name = &field[1..];
+    let rule = format!("!has(self{field}) || self{field}.all(m, self{field}.exists_one(n, n == m))");
+    Rule::new(
+        "spec.inFlight",
+        field,
+        rule,
+        format!("{name} has the same member twice; remove one of the two"),
+    )
 }
 
 /// Of an int-or-string the schema says nothing: what does not fit into a port would be taken, and be unreadable to every client of the Kubernetes API.

@@ -107,23 +107,35 @@ pub struct InFlight {
     /// HTTP path to ask.
     #[schemars(length(max = 1024), regex(pattern = r"^[^\s#]*$"))]
     pub path: String,
-    /// What answers there. Graceful: the drain protocol v1. JsonPointer: a JSON document with a number in it.
+    /// What answers there. Graceful: the drain protocol v1. JsonPointer: a JSON document with one number in it, or more.
     /// Prometheus: metrics in the text format.
     pub format: Format,
-    /// For format JsonPointer: where the number is, as RFC 6901 writes it, for example /queue/length.
+    /// For format JsonPointer: where the numbers are, each as RFC 6901 writes it, for example /queue/length. They are added up.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    pub json_pointer: Option<String>,
-    /// For format Prometheus: the metric, with labels if wanted, for example queue_length{state="running"}. Summed over
-    /// all series that match.
+    #[schemars(length(max = 16), inner(length(max = 512)))]
+    pub json_pointers: Option<Vec<String>>,
+    /// For format Prometheus: the metrics, each with labels if wanted, for example queue_length{state="running"}. Summed over all series that
+    /// match; a series that matches two of them counts twice.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    pub metric: Option<String>,
-    /// For format Prometheus: what it means that the page is whole and no series matches the metric. Busy (the default):
-    /// that nothing is known. Zero: that nothing is in flight, for a gauge that comes with the first job. With Zero a
+    #[schemars(length(max = 16), inner(length(min = 1, max = 512)))]
+    pub metrics: Option<Vec<String>>,
+    /// For format Prometheus: what it means that the page is whole and no series matches one of the metrics. Busy (the default):
+    /// that nothing is known. Zero: that this one counts nothing, for a gauge that comes with the first job. With Zero a
     /// misspelt metric or label reads as idle, and so does a gauge that goes before its job has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when_absent: Option<WhenAbsent>,
+    /// For formats JsonPointer and Prometheus: the sum at which the pod is idle; it is taken off before the count is shown. 1 for an endpoint that counts
+    /// the request that asks it. Of a pod that does not, one request less is seen than there is, and it may be cut.
+    #[schemars(range(max = 1000))]
+    pub idle_at: u32,
+    /// Refused: write jsonPointers, a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub json_pointer: Option<String>,
+    /// Refused: write metrics, a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub metric: Option<String>,
     /// How often a draining pod is asked. With format Graceful a long poll makes the answer instant.
     #[schemars(range(min = 1, max = 3600))]
     pub poll_interval_seconds: u32,
@@ -138,7 +150,7 @@ pub enum Format {
     /// The drain protocol v1.
     #[default]
     Graceful,
-    /// A JSON document with a number in it.
+    /// A JSON document with one number in it, or more.
     JsonPointer,
     /// The Prometheus text format.
     Prometheus,
@@ -303,9 +315,12 @@ impl Default for InFlight {
             port: IntOrString::String("admin".to_owned()),
             path: "/drain".to_owned(),
             format: Format::Graceful,
+            json_pointers: None,
+            metrics: None,
+            when_absent: None,
+            idle_at: 0,
             json_pointer: None,
             metric: None,
-            when_absent: None,
             poll_interval_seconds: 1,
             timeout_seconds: 2,
         }

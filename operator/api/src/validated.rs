@@ -6,13 +6,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::budget::Budget;
 use crate::names;
-use crate::policy::{DrainPolicy, InFlightPolicy, Policy, Question};
+use crate::policy::{DrainPolicy, InFlightPolicy, Policy};
 use crate::revision::RevisionHash;
 use crate::spec::{
-    Disruption, Drain, Format, GracefulApp, InFlight, PreStop, ReplaceWhen, Rollout, ServiceTemplate, Signal,
+    Disruption, Drain, Format, GracefulApp, PreStop, ReplaceWhen, Rollout, ServiceTemplate, Signal,
 };
 use crate::template::{Outline, OutlineContainer, OutlinePod, Template};
-use graceful_prometheus::MetricSelector;
 
 /// The longest `deadlineSeconds`: seven days.
 pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
@@ -122,7 +121,7 @@ impl TryFrom<&GracefulApp> for Validated {
             .ok();
         let outline = template.outline().map_err(|e| errors.add("spec.template", e.to_string())).ok();
         let pod = outline.as_ref().and_then(|t| check_template(t, &mut errors));
-        let question = question(in_flight, &mut errors);
+        let question = question::question(in_flight, &mut errors);
         let signal = signal(drain, in_flight.format, &mut errors);
         let place = pod.and_then(|pod| locate(&in_flight.port, pod, &mut errors));
         check_drain(drain, &mut errors);
@@ -241,43 +240,6 @@ fn check_template<'a>(template: &'a Outline, errors: &mut Errors) -> Option<&'a 
     Some(pod)
 }
 
-fn question(in_flight: &InFlight, errors: &mut Errors) -> Option<Question> {
-    let InFlight { format, json_pointer, metric, when_absent, .. } = in_flight;
-    if json_pointer.is_some() && *format != Format::JsonPointer {
-        errors.add("spec.inFlight.jsonPointer", "needs format: JsonPointer; set it, or remove jsonPointer");
-    }
-    if metric.is_some() && *format != Format::Prometheus {
-        errors.add("spec.inFlight.metric", "needs format: Prometheus; set it, or remove metric");
-    }
-    if when_absent.is_some() && *format != Format::Prometheus {
-        errors.add("spec.inFlight.whenAbsent", "needs format: Prometheus; set it, or remove whenAbsent");
-    }
-    match (format, json_pointer, metric) {
-        (Format::Graceful, _, _) => Some(Question::Graceful),
-        (Format::JsonPointer, Some(pointer), _) => {
-            if !pointer.is_empty() && !pointer.starts_with('/') {
-                let why = format!("{pointer:?} must start with /, as in /queue/length");
-                errors.add("spec.inFlight.jsonPointer", why);
-            }
-            Some(Question::JsonPointer { pointer: pointer.clone() })
-        }
-        (Format::JsonPointer, None, _) => {
-            let why = "is missing; say where the number is, as in jsonPointer: /queue/length";
-            errors.add("spec.inFlight.jsonPointer", why);
-            None
-        }
-        (Format::Prometheus, _, Some(metric)) => metric
-            .parse::<MetricSelector>()
-            .map(|metric| Question::Prometheus { metric, when_absent: when_absent.unwrap_or_default() })
-            .map_err(|e| errors.add("spec.inFlight.metric", e))
-            .ok(),
-        (Format::Prometheus, _, None) => {
-            errors.add("spec.inFlight.metric", "is missing; name the metric, as in metric: queue_length");
-            None
-        }
-    }
-}
-
 fn signal(drain: &Drain, format: Format, errors: &mut Errors) -> Signal {
     let signal = drain.signal_for(format);
     if signal == Signal::Http && format != Format::Graceful {
@@ -369,5 +331,6 @@ fn locate(port: &IntOrString, pod: &OutlinePod, errors: &mut Errors) -> Option<(
     }
 }
 
+mod question;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use graceful_prometheus::Series;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const ANNOTATION: &str = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}","whenAbsent":"Zero"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Sigterm","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
+const ANNOTATION: &str = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metrics":["q{state=\"running\"}","p"],"whenAbsent":"Zero","idleAt":1},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"Sigterm","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
 
 /// Text that is nearly a series.
 fn nearly_a_series() -> impl Strategy<Value = String> {
@@ -73,8 +73,8 @@ proptest! {
     #[test]
     fn any_number_anywhere_is_valid_or_refused(
         pointer in prop::sample::select(vec![
-            "/replicas", "/inFlight/port", "/inFlight/pollIntervalSeconds", "/inFlight/timeoutSeconds", "/drain/lingerSeconds",
-            "/drain/quietSeconds", "/drain/deadlineSeconds", "/rollout/maxSurge", "/rollout/maxUnavailable", "/rollout/minReadySeconds",
+            "/replicas", "/inFlight/port", "/inFlight/pollIntervalSeconds", "/inFlight/idleAt", "/inFlight/timeoutSeconds",
+            "/drain/lingerSeconds", "/drain/quietSeconds", "/drain/deadlineSeconds", "/rollout/maxSurge", "/rollout/maxUnavailable", "/rollout/minReadySeconds",
             "/rollout/progressDeadlineSeconds", "/rollout/revisionHistoryLimit", "/template/spec/terminationGracePeriodSeconds",
             "/template/spec/containers/0/ports/0/containerPort", "/service/ports/0/port", "/service/ports/0/targetPort",
         ]),

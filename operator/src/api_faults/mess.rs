@@ -261,7 +261,7 @@ async fn what_is_refused_stays_told_while_it_is_tried_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_works_again_is_not_ended() {
     let mut spec = spec(1);
-    spec["inFlight"] = json!({"port": "admin", "format": "JsonPointer", "jsonPointer": "/inFlight/total"});
+    spec["inFlight"] = json!({"port": "admin", "format": "JsonPointer", "jsonPointers": ["/inFlight/total"]});
     spec["drain"] = json!({"signal": "None", "lingerSeconds": 0, "quietSeconds": 2, "deadlineSeconds": 600});
     let mut stage = Stage::settled_with(43, spec).await;
     stage.world.write(|w| w.admission.takes = Duration::from_millis(700));

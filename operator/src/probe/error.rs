@@ -59,10 +59,10 @@ pub(crate) enum AskError {
     NotPrometheus { why: String },
     #[error("the answer is not a v1 DrainStatus: {why}")]
     NotProtocol { why: String },
-    #[error("the answer has nothing at {pointer:?}; check inFlight.jsonPointer")]
+    #[error("the answer has nothing at {pointer:?}; check inFlight.jsonPointers")]
     PointerMissing { pointer: String },
     #[error(
-        "no series matches {metric}; check inFlight.metric (a metric that is absent is not zero; if it comes only with the first job, write \
+        "no series matches {metric}; check inFlight.metrics (a metric that is absent is not zero; if it comes only with the first job, write \
          inFlight.whenAbsent: Zero)"
     )]
     MetricMissing { metric: String },

@@ -1,6 +1,6 @@
 //! An answer's bytes in, a [`Reading`] out, in each of the three languages. Whatever is not surely a count is an error.
 
-use graceful_api::{Question as Language, WhenAbsent};
+use graceful_api::{Members, Question as Language, WhenAbsent};
 use graceful_plan::{Epoch, InFlight, PodUid, Protocol, Reading, Scheduled};
 use graceful_prometheus::{LONGEST_PAGE, Page};
 use jiff::Timestamp;
@@ -13,46 +13,53 @@ use super::http::Sink;
 /// The most of a JSON document: it is kept whole. A DrainStatus has some 300 bytes.
 const LONGEST_DOCUMENT: usize = 64 * 1024;
 
-/// An answer of a language that knows the total alone.
-fn of_total(total: u64) -> Reading {
-    let in_flight = InFlight { total, ..InFlight::default() };
+/// An answer of a language that knows the total alone. Where the endpoint counts the question itself, that is no work: it is taken off here, so that nobody
+/// who decides or reads ever sees it.
+fn of_total(total: u64, idle_at: u32) -> Reading {
+    let in_flight = InFlight { total: total.saturating_sub(idle_at.into()), ..InFlight::default() };
     Reading { in_flight, protocol: None, scheduled: None, boot_id: None }
 }
 
 /// An answer on its way in, in the language that was asked in.
 pub(crate) struct Hearing<'a> {
-    language: &'a Language,
     asked: &'a PodUid,
     heard: Heard<'a>,
 }
 
 enum Heard<'a> {
-    Document(Vec<u8>),
-    Page(Page<'a>),
+    Status(Vec<u8>),
+    Document { body: Vec<u8>, pointers: &'a Members<String>, idle_at: u32 },
+    Page { page: Page<'a>, idle_at: u32 },
 }
 
 impl<'a> Hearing<'a> {
     pub(crate) fn new(language: &'a Language, asked: &'a PodUid) -> Self {
         let heard = match language {
-            Language::Graceful | Language::JsonPointer { .. } => Heard::Document(Vec::new()),
-            Language::Prometheus { metric, when_absent } => {
-                Heard::Page(Page::new(std::slice::from_ref(metric), *when_absent == WhenAbsent::Zero))
+            Language::Graceful => Heard::Status(Vec::new()),
+            Language::JsonPointer { pointers, idle_at } => {
+                Heard::Document { body: Vec::new(), pointers, idle_at: *idle_at }
             }
+            Language::Prometheus { metrics, when_absent, idle_at } => Heard::Page {
+                page: Page::new(metrics.as_slice(), *when_absent == WhenAbsent::Zero),
+                idle_at: *idle_at,
+            },
         };
-        Self { language, asked, heard }
+        Self { asked, heard }
     }
 
     /// What it says. `framed`: HTTP said where it ends.
     pub(crate) fn reading(self, framed: bool) -> Result<Reading, AskError> {
-        match (self.heard, self.language) {
-            (Heard::Page(page), _) => page.end(framed).map(of_total).map_err(AskError::from),
-            (Heard::Document(body), _) if !framed && ends_in_a_number(&body) => {
+        match self.heard {
+            Heard::Status(body) | Heard::Document { body, .. } if !framed && ends_in_a_number(&body) => {
                 let why = "it ended with the connection, and perhaps in the middle of its number; send Content-Length";
                 Err(AskError::NotJson { why: why.to_owned() })
             }
-            (Heard::Document(body), Language::JsonPointer { pointer }) => json_pointer(&body, pointer),
-            (Heard::Document(body), Language::Graceful | Language::Prometheus { .. }) => {
-                graceful(&body, self.asked)
+            Heard::Status(body) => graceful(&body, self.asked),
+            Heard::Document { body, pointers, idle_at } => {
+                json_pointers(&body, pointers).map(|total| of_total(total, idle_at))
+            }
+            Heard::Page { page, idle_at } => {
+                page.end(framed).map(|total| of_total(total, idle_at)).map_err(AskError::from)
             }
         }
     }
@@ -61,18 +68,18 @@ impl<'a> Hearing<'a> {
 impl Sink for Hearing<'_> {
     fn limit(&self) -> usize {
         match self.heard {
-            Heard::Document(_) => LONGEST_DOCUMENT,
-            Heard::Page(_) => LONGEST_PAGE,
+            Heard::Status(_) | Heard::Document { .. } => LONGEST_DOCUMENT,
+            Heard::Page { .. } => LONGEST_PAGE,
         }
     }
 
     fn take(&mut self, piece: &[u8]) -> Result<(), AskError> {
         match &mut self.heard {
-            Heard::Document(body) => {
+            Heard::Status(body) | Heard::Document { body, .. } => {
                 body.extend_from_slice(piece);
                 Ok(())
             }
-            Heard::Page(page) => Ok(page.take(piece)?),
+            Heard::Page { page, .. } => Ok(page.take(piece)?),
         }
     }
 }
@@ -135,12 +142,21 @@ fn scheduled(answer: &Value, in_flight: InFlight) -> Option<Scheduled> {
     Some(Scheduled { tasks, next })
 }
 
-/// A JSON document with a number at an RFC 6901 pointer.
-fn json_pointer(body: &[u8], pointer: &str) -> Result<Reading, AskError> {
+/// The sum of the numbers at these RFC 6901 pointers. Each must be there.
+fn json_pointers(body: &[u8], pointers: &Members<String>) -> Result<u64, AskError> {
     let document = json(body)?;
-    let value =
-        document.pointer(pointer).ok_or_else(|| AskError::PointerMissing { pointer: pointer.to_owned() })?;
-    count::from_json(pointer, value).map(of_total)
+    let mut total: u64 = 0;
+    for pointer in pointers.as_slice() {
+        let value = document
+            .pointer(pointer)
+            .ok_or_else(|| AskError::PointerMissing { pointer: pointer.to_owned() })?;
+        total = total.saturating_add(count::from_json(pointer, value)?);
+    }
+    if total >= count::LIMIT {
+        let what = format!("the sum of {}", pointers.as_slice().join(" and "));
+        return Err(AskError::NotACount { what, found: total.to_string() });
+    }
+    Ok(total)
 }
 
 /// All other JSON says itself where it ends.

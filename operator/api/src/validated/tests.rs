@@ -71,7 +71,7 @@ fn the_samples_are_valid() {
 
 #[test]
 fn the_signal_follows_the_format() {
-    let mut spec = with("/inFlight", json!({"format": "JsonPointer", "jsonPointer": "/task_lenth"}));
+    let mut spec = with("/inFlight", json!({"format": "JsonPointer", "jsonPointers": ["/task_lenth"]}));
     let signal = |spec: &Value| Validated::try_from(&app(spec)).unwrap().policy.drain.signal;
     assert_eq!(signal(&spec), Signal::None, "nothing is known of the app");
     spec["drain"] = json!({"signal": "Sigterm"});
@@ -130,21 +130,31 @@ fn each_error_names_its_field_and_says_what_to_write() {
         ),
         (
             "/inFlight",
-            json!({"jsonPointer": "/n"}),
-            "spec.inFlight.jsonPointer: needs format: JsonPointer; set it",
+            json!({"jsonPointers": ["/n"]}),
+            "spec.inFlight.jsonPointers: needs format: JsonPointer; set it",
         ),
-        ("/inFlight", json!({"metric": "n"}), "spec.inFlight.metric: needs format: Prometheus; set it"),
-        ("/inFlight", json!({"format": "JsonPointer"}), "spec.inFlight.jsonPointer: is missing; say where"),
+        ("/inFlight", json!({"metrics": ["n"]}), "spec.inFlight.metrics: needs format: Prometheus; set it"),
+        ("/inFlight", json!({"format": "JsonPointer"}), "spec.inFlight.jsonPointers: is missing; say where"),
         (
             "/inFlight",
-            json!({"format": "JsonPointer", "jsonPointer": "n"}),
-            r#"spec.inFlight.jsonPointer: "n" must start with /"#,
+            json!({"format": "JsonPointer", "jsonPointers": ["/m", "n"]}),
+            r#"spec.inFlight.jsonPointers: "n" must start with /"#,
         ),
-        ("/inFlight", json!({"format": "Prometheus"}), "spec.inFlight.metric: is missing; name the metric"),
+        ("/inFlight", json!({"format": "Prometheus"}), "spec.inFlight.metrics: is missing; name the metric"),
         (
             "/inFlight",
-            json!({"format": "Prometheus", "metric": "a b"}),
-            r#"spec.inFlight.metric: "a b" is not a metric; write"#,
+            json!({"format": "Prometheus", "metrics": ["a", "a b"]}),
+            r#"spec.inFlight.metrics: "a b" is not a metric; write"#,
+        ),
+        (
+            "/inFlight",
+            json!({"idleAt": 1}),
+            "spec.inFlight.idleAt: needs another format: with Graceful the pod itself says",
+        ),
+        (
+            "/inFlight",
+            json!({"format": "Prometheus", "metrics": ["n"], "idleAt": 1001}),
+            "spec.inFlight.idleAt: must be 0 to 1000",
         ),
         (
             "/drain",
@@ -181,14 +191,57 @@ fn each_error_names_its_field_and_says_what_to_write() {
         assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
         assert!(errors[0].starts_with(expected), "expected {expected}\n     got {}", errors[0]);
     }
-    let mut http = with("/inFlight", json!({"format": "Prometheus", "metric": "n"}));
+    let mut http = with("/inFlight", json!({"format": "Prometheus", "metrics": ["n"]}));
     http["drain"] = json!({"signal": "Http"});
     assert!(errors(&http)[0].starts_with("spec.drain.signal: Http needs inFlight.format: Graceful"));
 }
 
 #[test]
+fn a_list_that_cannot_be_summed_is_refused_by_its_name() {
+    for (list, format) in [("metrics", "Prometheus"), ("jsonPointers", "JsonPointer")] {
+        let member = |n: usize| if list == "metrics" { format!("q{n}") } else { format!("/q/{n}") };
+        let of = |members: Vec<String>| with("/inFlight", json!({"format": format, list: members}));
+        let refused = |members: Vec<String>| errors(&of(members)).join("; ");
+        assert!(Validated::try_from(&app(&of((0..16).map(member).collect()))).is_ok());
+        assert_eq!(refused(vec![]), format!("spec.inFlight.{list}: is empty; name one at least"));
+        let many = format!("spec.inFlight.{list}: has 17 members; use at most 16");
+        assert_eq!(refused((0..17).map(member).collect()), many);
+        let twice = format!("spec.inFlight.{list}: has \"{}\" twice; remove one of the two", member(1));
+        assert_eq!(refused([1, 2, 1].map(member).to_vec()), twice);
+    }
+    let spaced = json!({"format": "Prometheus", "metrics": ["q{a=\"b\"}", "q { a = \"b\" }"]});
+    assert!(errors(&with("/inFlight", spaced))[0].contains("twice"), "the same, spelt twice");
+}
+
+/// The object is the one that the API server has decoded: the old fields are in the schema, so that nothing prunes them before they are seen here.
+#[test]
+fn the_single_fields_of_before_are_refused_with_what_to_write() {
+    for (in_flight, expected) in [
+        (
+            json!({"format": "Prometheus", "metric": "q{state=\"running\"}"}),
+            r#"spec.inFlight.metric: write metrics: ["q{state=\"running\"}"]"#,
+        ),
+        (
+            json!({"format": "JsonPointer", "jsonPointer": "/task_lenth"}),
+            r#"spec.inFlight.jsonPointer: write jsonPointers: ["/task_lenth"]"#,
+        ),
+        (
+            json!({"format": "Prometheus", "metrics": ["q"], "metric": "q"}),
+            r#"spec.inFlight.metric: write metrics: ["q"]"#,
+        ),
+    ] {
+        assert_eq!(errors(&with("/inFlight", in_flight)), [expected]);
+    }
+    let crd = serde_json::to_value(crate::crd()).unwrap();
+    let kept = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["inFlight"];
+    for field in ["metric", "jsonPointer"] {
+        assert_eq!(kept["properties"][field]["type"], "string", "{field} would be pruned without a word");
+    }
+}
+
+#[test]
 fn all_errors_are_told_at_once() {
-    let mut spec = with("/inFlight", json!({"port": "x", "metric": "n"}));
+    let mut spec = with("/inFlight", json!({"port": "x", "metrics": ["n"]}));
     spec["drain"] = json!({"deadlineSeconds": 0});
     assert_eq!(errors(&spec).len(), 3);
 }

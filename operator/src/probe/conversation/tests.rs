@@ -332,8 +332,9 @@ async fn a_page_of_megabytes_is_read() {
         }
         page.push_str("jobs_running 5\n");
         let mut scene = Scene::of(Router::new().route("/drain", any(|| async move { page }))).await;
-        let (metric, when_absent) = ("jobs_running".parse().unwrap(), graceful_api::WhenAbsent::Busy);
-        scene.language = Language::Prometheus { metric, when_absent };
+        let metrics = vec!["jobs_running".parse().unwrap()].try_into().unwrap();
+        let when_absent = graceful_api::WhenAbsent::Busy;
+        scene.language = Language::Prometheus { metrics, when_absent, idle_at: 0 };
         scene.say(Conversation::Ask);
         let contact = scene.until("a word", |c| c.tried_at.is_some()).await;
         match (contact.answer, contact.error, found) {

@@ -98,7 +98,7 @@ fn a_pointer_reaches_a_number_or_nothing() {
 /// `12` may be the beginning of `120`, and `0` of `0.5`.
 #[test]
 fn a_bare_number_must_be_whole() {
-    let language = Language::JsonPointer { pointer: String::new() };
+    let language = Language::JsonPointer { pointers: vec![String::new()].try_into().unwrap(), idle_at: 0 };
     let asked = uid();
     let read = |body: &[u8], framed| {
         let mut hearing = Hearing::new(&language, &asked);
@@ -113,12 +113,56 @@ fn a_bare_number_must_be_whole() {
     assert_eq!(read(b" 12\n", false), Err(AskErrorClass::NotJson));
 }
 
-fn metric(body: &[u8]) -> Result<Reading, AskError> {
-    let language = Language::Prometheus { metric: "q".parse().unwrap(), when_absent: WhenAbsent::Busy };
+fn hear(language: &Language, body: &[u8]) -> Result<Reading, AskError> {
     let asked = uid();
-    let mut hearing = Hearing::new(&language, &asked);
+    let mut hearing = Hearing::new(language, &asked);
     hearing.take(body)?;
     hearing.reading(true)
+}
+
+fn sum_of(pointers: &[&str], idle_at: u32) -> Language {
+    let pointers = pointers.iter().map(|pointer| (*pointer).to_owned()).collect::<Vec<_>>();
+    Language::JsonPointer { pointers: pointers.try_into().unwrap(), idle_at }
+}
+
+fn json_pointer(body: &[u8], pointer: &str) -> Result<Reading, AskError> {
+    hear(&sum_of(&[pointer], 0), body)
+}
+
+fn metric(body: &[u8]) -> Result<Reading, AskError> {
+    let metrics = vec!["q".parse().unwrap()].try_into().unwrap();
+    hear(&Language::Prometheus { metrics, when_absent: WhenAbsent::Busy, idle_at: 0 }, body)
+}
+
+#[test]
+fn several_pointers_are_one_sum() {
+    let total = |body: &[u8], pointers: &[&str]| {
+        hear(&sum_of(pointers, 0), body).map(|r| r.in_flight.total).map_err(|e| e.class())
+    };
+    let body = br#"{"running": 3, "queued": {"mail": 4}, "name": "x"}"#;
+    assert_eq!(total(body, &["/running", "/queued/mail"]), Ok(7));
+    // P7: half of a count is no count.
+    assert_eq!(total(br#"{"running": 0}"#, &["/running", "/queued"]), Err(AskErrorClass::PointerMissing));
+    assert_eq!(total(body, &["/running", "/name"]), Err(AskErrorClass::NotACount));
+    let most = format!(r#"{{"a": {0}, "b": {0}}}"#, count::LIMIT - 1);
+    assert_eq!(total(most.as_bytes(), &["/a", "/b"]), Err(AskErrorClass::NotACount));
+}
+
+/// An endpoint that counts the question itself says 1 of an idle pod. What is decided by, and read, is what is left.
+#[test]
+fn a_count_of_the_question_itself_is_taken_off() {
+    let left = |n: u64, idle_at| {
+        let page = format!("q {n}\n");
+        let metrics = vec!["q".parse().unwrap()].try_into().unwrap();
+        let prometheus = Language::Prometheus { metrics, when_absent: WhenAbsent::Busy, idle_at };
+        let by_page = hear(&prometheus, page.as_bytes()).unwrap().in_flight.total;
+        let document = format!(r#"{{"a": {n}, "b": 0}}"#);
+        let by_document = hear(&sum_of(&["/a", "/b"], idle_at), document.as_bytes()).unwrap().in_flight.total;
+        assert_eq!(by_page, by_document);
+        by_page
+    };
+    assert_eq!([left(0, 1), left(1, 1), left(2, 1), left(3, 0)], [0, 0, 1, 3]);
+    assert!(json_pointer(b"{}", "/a").is_err(), "nothing is taken off what is not known");
 }
 
 proptest! {
