@@ -60,6 +60,23 @@ fn the_sigterm_of_older_operators_stays_a_quiet_zero() {
     }
 }
 
+/// P1, P5 over an upgrade: what stands in users' clusters with the single names is asked as it was, and is not written anew.
+#[test]
+fn an_annotation_of_before_there_were_sums_is_read_and_written_as_it_stands() {
+    let question = |text: &str| Policy::from_annotation(text).map(|p| p.in_flight.question);
+    // Both as the operator of before wrote them.
+    let metric = r#"{"inFlight":{"container":"web","port":8000,"path":"/metrics","question":{"format":"Prometheus","metric":"q{state=\"running\"}","whenAbsent":"Zero"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"None","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
+    let pointer = r#"{"inFlight":{"container":"web","port":8000,"path":"/stats","question":{"format":"JsonPointer","pointer":"/queue/length"},"pollIntervalSeconds":1,"timeoutSeconds":2},"drain":{"signal":"None","lingerSeconds":3,"quietSeconds":5,"deadlineSeconds":300,"onDeadline":"Hold"}}"#;
+    let metrics = one(r#"q{state="running"}"#.parse().unwrap());
+    let asks = Question::Prometheus { metrics, when_absent: WhenAbsent::Zero, idle_at: 0 };
+    assert_eq!(question(metric).unwrap(), asks);
+    let asks = Question::JsonPointer { pointers: one("/queue/length".to_owned()), idle_at: 0 };
+    assert_eq!(question(pointer).unwrap(), asks);
+    for text in [metric, pointer] {
+        assert_eq!(Policy::from_annotation(text).unwrap().to_annotation(), text);
+    }
+}
+
 /// P5: golden: a sum in an annotation. An operator of before does not read it, and lets the pods be.
 #[test]
 fn a_sum_in_an_annotation_is_read_by_every_later_version() {

@@ -239,6 +239,22 @@ fn the_single_fields_of_before_are_refused_with_what_to_write() {
     }
 }
 
+/// P5: how a pod is asked is no part of its revision's name: nothing is rolled by a change of it.
+#[test]
+fn another_question_is_no_new_revision() {
+    let revision =
+        |in_flight: Value| Validated::try_from(&app(&with("/inFlight", in_flight))).unwrap().revision;
+    let graceful = revision(json!({}));
+    for in_flight in [
+        json!({"format": "Prometheus", "metrics": ["a"]}),
+        json!({"format": "Prometheus", "metrics": ["a", "b"], "whenAbsent": "Zero", "idleAt": 1}),
+        json!({"format": "JsonPointer", "jsonPointers": ["/a", "/b"]}),
+    ] {
+        assert_eq!(revision(in_flight), graceful);
+    }
+    assert_eq!(graceful.as_str(), "bkrj75d7", "a spec without these fields has the name that it had");
+}
+
 #[test]
 fn all_errors_are_told_at_once() {
     let mut spec = with("/inFlight", json!({"port": "x", "metrics": ["n"]}));
