@@ -11,7 +11,7 @@ use graceful_cluster::Cluster;
 use serde_json::{Value, json};
 
 use crate::run::root;
-use crate::{admission, guard, kustomize, rights};
+use crate::{admission, apps, guard, kustomize, rights};
 
 pub(crate) const OPERATOR: &str = "charts/graceful-operator";
 const CRDS: &str = "charts/graceful-crds";
@@ -79,6 +79,9 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     server.dry_run(&chart).context("the operator's chart")?;
     for sample in ["samples/tasks.yaml", "samples/tasks-postgres.yaml"] {
         server.dry_run(&fs::read_to_string(root().join(sample))?).context(sample)?;
+    }
+    for apps::Pasted { page, yaml } in apps::pasted()? {
+        server.dry_run(&yaml).context(page)?;
     }
     least_privilege(&chart)?;
     admission::check(server)?;
