@@ -79,7 +79,10 @@ impl World {
                 let it = found.iter().find(|p| p.uid == pod.uid);
                 let Verdict::Go { grace_seconds, .. } = retire::check(it, proof, replicas, 0) else { return };
                 let Ok(i) = self.precondition(&live, &pod) else { return };
-                self.judge(i, proof);
+                // Where admission stays open a zero of then says nothing of now: such a pod has its grace for what has come since.
+                if !matches!(proof, Proof::Quiet { .. } | Proof::Untold { .. }) {
+                    self.judge(i, proof);
+                }
                 self.note(proof);
                 self.deeds.ended += 1;
                 self.deleted(i, proof, grace_seconds);
