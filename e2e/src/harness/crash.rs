@@ -30,12 +30,21 @@ pub fn operator_of(pod: &str) -> anyhow::Result<u32> {
     Ok(found[0])
 }
 
-/// A kubelet that is paused until this is dropped, whatever becomes of the test. What it started runs on: only the cluster hears no more of its node.
-pub struct SilentKubelet(Vec<u32>);
+/// A part of the cluster that is paused until this is dropped, whatever becomes of the test.
+pub struct Paused(Vec<u32>);
 
-impl SilentKubelet {
-    /// The one of this node.
-    pub fn of(node: &str) -> anyhow::Result<Self> {
+impl Paused {
+    /// The controllers: nobody makes pods, or follows them in EndpointSlices.
+    pub fn controllers() -> anyhow::Result<Self> {
+        // The kernel keeps 15 characters of a name.
+        let found: Vec<_> = pids().filter(|pid| comm(*pid) == "kube-controller").collect();
+        ensure!(found.len() == 1, "{} controller managers run on this machine", found.len());
+        signal(Signal::SIGSTOP, &found)?;
+        Ok(Self(found))
+    }
+
+    /// A node's kubelet. What it started runs on: only the cluster hears no more of its node.
+    pub fn kubelet(node: &str) -> anyhow::Result<Self> {
         let flag = format!("--hostname-override={node}");
         let is_it = |pid: &u32| comm(*pid) == "kubelet" && command(*pid).split('\0').any(|word| word == flag);
         let found: Vec<_> = pids().filter(is_it).collect();
@@ -45,10 +54,10 @@ impl SilentKubelet {
     }
 }
 
-impl Drop for SilentKubelet {
+impl Drop for Paused {
     fn drop(&mut self) {
         if let Err(error) = signal(Signal::SIGCONT, &self.0) {
-            eprintln!("the kubelet {:?} is left paused: {error:#}", self.0);
+            eprintln!("the process {:?} is left paused: {error:#}", self.0);
         }
     }
 }

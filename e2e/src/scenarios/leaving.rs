@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt};
 use super::leader;
 use super::nodes::{SAID, is_on, pods_on, returned};
 use crate::harness::app::AppSpec;
-use crate::harness::crash::SilentKubelet;
+use crate::harness::crash::Paused;
 use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
 use crate::harness::{ROLLS, STARTS, load};
@@ -146,7 +146,7 @@ async fn off(scene: &Scene, node: &str, other: &str) -> anyhow::Result<()> {
     let lost = pods_on(scene, node).await?;
     ensure!(lost > 1, "{lost} pods are on {node}: with a surge of 1 that proves nothing");
     // The machine runs on and finishes what it has, but for Kubernetes it is gone.
-    let silent = async { SilentKubelet::of(node) };
+    let silent = async { Paused::kubelet(node) };
     let _silent = scene.step(format!("when the kubelet of {node} falls silent"), silent).await?;
     let given_up = eventually("not Ready", GIVEN_UP, || ready(scene, node, false));
     scene.step(format!("then {node} is given up"), given_up).await?;

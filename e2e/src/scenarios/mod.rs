@@ -5,6 +5,7 @@ mod control;
 mod deadline;
 mod deletion;
 mod durable;
+mod endpoints;
 mod evictions;
 mod foreign;
 mod guarded;
@@ -80,6 +81,7 @@ pub fn all() -> Vec<Scenario> {
         page::page_on_queues_of_their_own(browser),
         control::plain_deployment_loses_tasks,
         operator::operator_killed_during_rollouts(alone),
+        endpoints::a_pod_is_open_while_its_service_lists_it(alone),
         nodes::node_drained(alone),
         nodes::node_uncordoned_half_way(alone),
         nodes::node_kept_then_drained_by_an_operator_that_was_away(alone),

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use tracing::warn;
 
 use super::revisions::Ours;
 use super::view::View;
@@ -56,6 +57,11 @@ impl Withdrawals {
             true => listed(client, namespace, &fenced(view, pods)).await.map_err(|error| chain(&error)),
             false => Ok(BTreeSet::new()),
         };
+        if let Err(why) = &found
+            && self.looks == 0
+        {
+            warn!(namespace, "pods that drain are not told to close: {why}");
+        }
         let mut waits = false;
         for pod in parsed.iter_mut().filter(|p| drains(p)) {
             pod.endpoints = match (self.known(pod), &found) {
