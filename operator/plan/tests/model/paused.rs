@@ -80,7 +80,7 @@ impl World {
                 let Verdict::Go { grace_seconds, .. } = retire::check(it, proof, replicas, 0) else { return };
                 let Ok(i) = self.precondition(&live, &pod) else { return };
                 // Where admission stays open a zero of then says nothing of now: such a pod has its grace for what has come since.
-                if !matches!(proof, Proof::Quiet { .. } | Proof::Untold { .. }) {
+                if !matches!(proof, Proof::Quiet { .. } | Proof::TokenRefused { .. }) {
                     self.judge(i, proof);
                 }
                 self.note(proof);
