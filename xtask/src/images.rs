@@ -18,17 +18,19 @@ use crate::run::{cargo, root};
 /// through libraries that are not there.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
 
-/// An image: the binary, the package it comes from, the folder of its Containerfile.
+/// An image: what it is called, the binary, the package it comes from, the folder of its Containerfile.
 struct Image {
+    name: &'static str,
     binary: &'static str,
     package: &'static str,
     folder: &'static str,
 }
 
-const IMAGES: [Image; 3] = [
-    Image { binary: "operator", package: "graceful-operator", folder: "operator" },
-    Image { binary: "server", package: "graceful-server", folder: "server" },
-    Image { binary: "loadgen", package: "graceful-e2e", folder: "e2e" },
+const IMAGES: [Image; 4] = [
+    Image { name: "operator", binary: "operator", package: "graceful-operator", folder: "operator" },
+    Image { name: "server", binary: "server", package: "graceful-server", folder: "server" },
+    Image { name: "gate", binary: "graceful-gate", package: "graceful-gate", folder: "server/gate" },
+    Image { name: "loadgen", binary: "loadgen", package: "graceful-e2e", folder: "e2e" },
 ];
 
 /// What to do with them.
@@ -41,7 +43,7 @@ pub(crate) struct Options {
     /// registry is a bare address.
     #[arg(long, value_name = "HOST/PATH")]
     registry: Option<String>,
-    /// Makes images of these alone (operator, server, loadgen); all binaries are compiled anyhow.
+    /// Makes images of these alone (operator, server, gate, loadgen); all binaries are compiled anyhow.
     #[arg(value_name = "IMAGE")]
     only: Vec<String>,
 }
@@ -58,13 +60,12 @@ pub(crate) fn build_and_push(registry: &str) -> anyhow::Result<()> {
 
 /// Builds the images that changed, then loads and pushes as asked.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    if let Some(unknown) = options.only.iter().find(|name| IMAGES.iter().all(|image| image.binary != **name))
-    {
-        bail!("no image {unknown}: there are {}", IMAGES.map(|image| image.binary).join(", "));
+    if let Some(unknown) = options.only.iter().find(|name| IMAGES.iter().all(|image| image.name != **name)) {
+        bail!("no image {unknown}: there are {}", IMAGES.map(|image| image.name).join(", "));
     }
     let wanted: Vec<&Image> = IMAGES
         .iter()
-        .filter(|image| options.only.is_empty() || options.only.iter().any(|name| name == image.binary))
+        .filter(|image| options.only.is_empty() || options.only.iter().any(|name| name == image.name))
         .collect();
     compile()?;
     // Held until the archives are loaded: of two at once, each loads what it built.
@@ -123,7 +124,7 @@ fn install_target() -> anyhow::Result<()> {
 impl Image {
     /// As pods name it; the kubelet reads it as docker.io/graceful/….
     fn name(&self) -> String {
-        format!("graceful/{}:dev", self.binary)
+        format!("graceful/{}:dev", self.name)
     }
 
     fn compiled(&self) -> anyhow::Result<PathBuf> {
@@ -135,7 +136,7 @@ impl Image {
     }
 
     fn tar(&self) -> PathBuf {
-        root().join("target/images").join(format!("{}.tar", self.binary))
+        root().join("target/images").join(format!("{}.tar", self.name))
     }
 
     /// Builds it unless its binary and its Containerfile are those of the archive that is there.

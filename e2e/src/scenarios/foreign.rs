@@ -42,6 +42,21 @@ pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -
     Ok(())
 }
 
+/// P1: the same app, unchanged and unaware, with tasks longer than its grace: the gate beside it closes its door, and its own count is waited for. No client is
+/// refused, since the gate closes once no EndpointSlice lists the pod.
+pub(super) async fn python_app_behind_a_gate(scene: &Scene) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    program(scene).await?;
+    given.app(gated(scene)).await?;
+    given.load(LoadSpec { sockets: 0, ..load::usual() }).await?;
+    when.template_changes("second").await?;
+    then.rolled_out().await?;
+    when.scaled(1).await?;
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
+}
+
 /// Asked through its Prometheus metrics, and never quiet: clients that keep their connection go on sending to a pod that
 /// no Service routes to. It gets its SIGTERM after its linger, and the app's own drain loses nothing, whatever its template's grace is.
 pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
@@ -124,4 +139,42 @@ fn python(scene: &Scene) -> AppSpec {
         "drain": {"lingerSeconds": 1, "quietSeconds": 3, "deadlineSeconds": 40},
         "rollout": {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 15},
     }))
+}
+
+/// The gate has the port's name that the Service routes to, and the app its number alone.
+fn gated(scene: &Scene) -> AppSpec {
+    let mut spec = python(scene);
+    let pod = &mut spec.0["template"]["spec"];
+    // Shorter than a task: what the operator does not wait for is killed.
+    pod["terminationGracePeriodSeconds"] = json!(5);
+    pod["initContainers"] = json!([{
+        "name": "gate",
+        "image": scene.world.image("gate"),
+        "imagePullPolicy": scene.world.pull_policy(),
+        "restartPolicy": "Always",
+        "env": [
+            {"name": "GRACEFUL_GATE_LISTEN_PORT", "value": "8080"},
+            {"name": "GRACEFUL_GATE_APP_LISTEN_PORT", "value": "8000"},
+            {"name": "GRACEFUL_GATE_QUIET_SECONDS", "value": "2"},
+            {"name": "GRACEFUL_GATE_IN_FLIGHT", "value": r#"{"path": "/stats", "jsonPointers": ["/queue/length"]}"#},
+        ],
+        "ports": [{"name": "http", "containerPort": 8080}, {"name": "admin", "containerPort": 9808}],
+        "lifecycle": {"preStop": {"exec": {"command": ["/graceful-gate", "pre-stop"]}}},
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+        "securityContext": {
+            "runAsNonRoot": true,
+            "readOnlyRootFilesystem": true,
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }]);
+    let app = &mut pod["containers"][0];
+    app["ports"] = json!([{"containerPort": 8000}]);
+    app["readinessProbe"]["httpGet"]["port"] = json!(8000);
+    app["lifecycle"] = json!({"preStop": {"httpGet": {"port": 9808, "path": "/wait-idle"}}});
+    app["env"][0]["value"] = json!("8");
+    let fields = spec.0.as_object_mut().expect("an object");
+    fields.remove("inFlight");
+    fields.insert("drain".to_owned(), json!({"lingerSeconds": 2, "deadlineSeconds": 60}));
+    spec
 }

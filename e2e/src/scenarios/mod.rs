@@ -50,6 +50,7 @@ pub fn all() -> Vec<Scenario> {
         rollout::back_to_the_first_template,
         rollout::paused,
         foreign::python_app_drains_and_moves_to_the_protocol,
+        foreign::python_app_behind_a_gate,
         foreign::prometheus_and_sigterm_with_clients_that_never_let_go,
         workers::celery_workers_finish_what_they_have(packages),
         sockets::sockets_stay_while_their_tasks_run,
