@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use graceful_api::{DrainPolicy, RevisionHash, Signal};
+use graceful_api::{DrainPolicy, DrainReason, RevisionHash, Signal};
 use graceful_plan::{
     Containers, CutMark, DrainMark, Endpoints, Epoch, Failure, Kubelet, Mark, Node, NodeFate, Observed,
     PodUid, Readiness, Revision, TemplateVerdict,
@@ -242,8 +242,11 @@ impl World {
                     let what = format!("the ReplicaSet of {hash} took the busy pod {}", self.pods[i].name);
                     self.violate(&what);
                 }
+                // A worker's spare has taken work before a late ReplicaSet took it back, within its template's grace: ADR 19 says so, and a Warning.
+                let spare = self.pods[i].drain.is_some_and(|mark| mark.reason == DrainReason::Spare);
+                let said = spare && !drains_itself && self.policy_of(i).signal == Signal::Sigterm;
                 self.deeds.ended += 1;
-                self.end(i, true);
+                self.end(i, !said);
             }
         }
         for i in 0..self.pods.len() {
