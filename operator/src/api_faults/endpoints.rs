@@ -43,7 +43,7 @@ async fn a_pod_that_an_endpoint_slice_lists_is_not_told_to_close() {
     let mut stage = Stage::settled_with(61, spec(2)).await;
     list_them_all(&stage);
     stage.change(&json!({"spec": {"replicas": 1}}));
-    let said = |s: &Stage| waiting_for(s).contains("an EndpointSlice still lists it");
+    let said = |s: &Stage| waiting_for(s).contains("EndpointSlice tasks-abc still lists it");
     stage.until("it is said", CALM, said).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(stage.all_accept(), "one was told to close");
@@ -65,4 +65,24 @@ async fn endpoint_slices_that_cannot_be_read_are_waited_for() {
     stage.world.write(|w| w.admission.hides = None);
     stage.until("one fewer", CALM, |s| s.settled("0", 1)).await;
     stage.lost_nothing();
+}
+
+/// A pod that is put back is told at once, however long the writes of the others take: it has clients, and refuses them until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_is_put_back_opens_before_the_next_is_written() {
+    let mut stage = Stage::settled_with(63, spec(4)).await;
+    let _tasks: Vec<_> = stage.hold_a_task_in_each();
+    stage.change(&json!({"spec": {"replicas": 1}}));
+    stage.until("three are closed", CALM, |s| s.closed().len() == 3).await;
+    stage.world.write(|w| w.admission.pods_take = Duration::from_millis(1500));
+    stage.change(&json!({"spec": {"replicas": 4}}));
+    let routed = |s: &Stage| {
+        let label = |p: &Value| p["metadata"]["labels"]["graceful.dev/serving"] == "true";
+        s.world.list("pods").iter().filter(|p| label(p)).count()
+    };
+    stage.until("one is put back", CALM, |s| routed(s) == 2).await;
+    stage.until("it is open", CALM, |s| s.closed().len() <= 2).await;
+    assert!(routed(&stage) < 4, "the others were written first");
+    stage.world.write(|w| w.admission.pods_take = Duration::ZERO);
+    stage.until("all serve", CALM, |s| s.closed().is_empty() && routed(s) == 4).await;
 }

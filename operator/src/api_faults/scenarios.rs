@@ -253,6 +253,19 @@ impl Stage {
         self.processes.lock().unwrap().values().all(|p| p.drain.try_task().is_ok())
     }
 
+    /// Processes that have closed their doors.
+    pub(super) fn closed(&self) -> Vec<String> {
+        let processes = self.processes.lock().unwrap();
+        processes.iter().filter(|(_, p)| p.drain.try_task().is_err()).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// A task in each running pod.
+    pub(super) fn hold_a_task_in_each(&self) -> Vec<TaskGuard> {
+        let processes = self.processes.lock().unwrap();
+        self.ledger.accepted.fetch_add(u32::try_from(processes.len()).unwrap(), Ordering::Relaxed);
+        processes.values().map(|p| p.drain.try_task().unwrap()).collect()
+    }
+
     /// The same in the pod that drains.
     pub(super) fn hold_a_task_where_it_drains(&self) -> (String, TaskGuard) {
         let pods = self.world.list("pods");

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use graceful_api::{DrainReason, RevisionHash, Signal, marks, names};
 use graceful_plan::retire::unroutes_in_time;
-use graceful_plan::{BackoffCause, DeletionCost, DrainMark, Epoch, PodRef};
+use graceful_plan::{BackoffCause, Conversation, DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::{Value, json};
 
 use super::{CHANGED, LATER, Outcome, Scene, bridge, timed};
+use crate::app_ref::AppRef;
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
 use crate::refusals::Of;
@@ -79,6 +80,9 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
         busy_marks(scene, pod, false, &mut labels, &mut annotations);
     }
     let outcome = patch(scene, pod, Some(&version), &labels, &annotations).await?;
+    if outcome == Outcome::Done {
+        resume(scene, pod, epoch);
+    }
     if outcome == Outcome::Done && others && scene.writes.is_contested(&pod.uid) {
         let message = format!(
             "somebody else writes the label {} or the drain annotations of pod {}, and they were put right time and again: find out who, and have it leave \
@@ -92,9 +96,23 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
     Ok(outcome)
 }
 
+/// Clients are sent to it from now on, and until it is told it refuses them. Where a write takes seconds, the rest of the plan would be too late.
+fn resume(scene: &Scene<'_>, pod: &PodRef, epoch: Epoch) {
+    if signal_of(scene, pod) == Some(Signal::Http)
+        && let Some(target) = scene.seen.targets.get(&pod.uid)
+    {
+        let app = AppRef::from_obj(scene.object);
+        scene.sources.probes.tell(&app, &pod.uid, Conversation::Resume { epoch }, target);
+    }
+}
+
 fn drains_itself(scene: &Scene<'_>, pod: &PodRef) -> bool {
-    let policy = revision_of(scene, pod).and_then(|revision| scene.seen.policy(&revision));
-    policy.is_some_and(|policy| policy.signal == Signal::Sigterm)
+    signal_of(scene, pod) == Some(Signal::Sigterm)
+}
+
+fn signal_of(scene: &Scene<'_>, pod: &PodRef) -> Option<Signal> {
+    let revision = revision_of(scene, pod)?;
+    scene.seen.policy(&revision).map(|policy| policy.signal)
 }
 
 /// Adds what says to autoscalers that the pod is busy, or takes it away again.

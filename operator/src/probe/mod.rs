@@ -109,11 +109,7 @@ impl Probes {
         targets: &BTreeMap<PodUid, Target>,
     ) {
         let mut apps = self.apps.lock();
-        let conversations = apps.entry(app.clone()).or_insert_with(|| Conversations {
-            places: Places::of_app(&self.places),
-            known: HashSet::new(),
-            open: HashMap::new(),
-        });
+        let conversations = self.of(&mut apps, app);
         conversations.open.retain(|uid, open| {
             // One that has ended has panicked: they are loops without an end.
             let holds = !open.task.is_finished();
@@ -124,29 +120,54 @@ impl Probes {
         }
         for (uid, conversation) in wanted {
             let Some(target) = targets.get(uid) else { continue };
-            if conversations.open.contains_key(uid) {
-                continue;
+            if !conversations.open.contains_key(uid) {
+                self.begin(conversations, uid, *conversation, target);
             }
-            conversation::begin(&self.dialogues, target, *conversation, self.clock.now());
-            let client = PodClient {
-                target: target.clone(),
-                asker: self.asker.clone(),
-                keyring: self.keyring.clone(),
-                dialogues: self.dialogues.clone(),
-                clock: self.clock.clone(),
-                metrics: Arc::clone(&self.metrics),
-                places: conversations.places.clone(),
-                standing: Standing::Answers,
-            };
-            let talk = conversation::hold(client, *conversation, self.trigger.clone(), self.pace.clone());
-            let open = Open {
-                target: target.clone(),
-                conversation: *conversation,
-                task: tokio::spawn(taken_up_again(talk, target.clone(), self.trigger.clone())).abort_handle(),
-            };
-            conversations.known.insert(uid.clone());
-            conversations.open.insert(uid.clone(), open);
         }
+    }
+
+    /// Tells one pod what follows from a write that went through just now, in the midst of a plan: the rest of it may take seconds, and the next plan says the same.
+    pub(crate) fn tell(&self, app: &AppRef, pod: &PodUid, conversation: Conversation, target: &Target) {
+        let mut apps = self.apps.lock();
+        let conversations = self.of(&mut apps, app);
+        self.begin(conversations, pod, conversation, target);
+    }
+
+    fn of<'a>(&self, apps: &'a mut HashMap<AppRef, Conversations>, app: &AppRef) -> &'a mut Conversations {
+        apps.entry(app.clone()).or_insert_with(|| Conversations {
+            places: Places::of_app(&self.places),
+            known: HashSet::new(),
+            open: HashMap::new(),
+        })
+    }
+
+    /// In the place of the conversation that is open, if one is.
+    fn begin(
+        &self,
+        conversations: &mut Conversations,
+        pod: &PodUid,
+        conversation: Conversation,
+        target: &Target,
+    ) {
+        conversation::begin(&self.dialogues, target, conversation, self.clock.now());
+        let client = PodClient {
+            target: target.clone(),
+            asker: self.asker.clone(),
+            keyring: self.keyring.clone(),
+            dialogues: self.dialogues.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+            places: conversations.places.clone(),
+            standing: Standing::Answers,
+        };
+        let talk = conversation::hold(client, conversation, self.trigger.clone(), self.pace.clone());
+        let open = Open {
+            target: target.clone(),
+            conversation,
+            task: tokio::spawn(taken_up_again(talk, target.clone(), self.trigger.clone())).abort_handle(),
+        };
+        conversations.known.insert(pod.clone());
+        conversations.open.insert(pod.clone(), open);
     }
 
     /// We have other keys: pods that refused are told again.
