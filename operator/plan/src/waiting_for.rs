@@ -105,6 +105,9 @@ fn drain(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
     let what = if pod.node.is_silent() {
         help.push("if the node is lost for good, remove it from the cluster".to_owned());
         format!("counted busy: its node is not Ready, so nobody knows what it does{}", known())
+    } else if pod.terminating && error.is_some() {
+        // Mostly its process has ended, as it should, and its kubelet has yet to say so.
+        format!("SIGTERM sent, it drains itself, and does not answer{}", known())
     } else if let Some(error) = error {
         help.push(error.message.clone());
         format!("counted busy, since it cannot be asked{}", known())
