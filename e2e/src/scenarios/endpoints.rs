@@ -22,7 +22,7 @@ pub(super) async fn a_pod_is_open_while_its_service_lists_it(scene: &Scene) -> a
     let paused = scene.step("when the controllers stop", async { Paused::controllers() }).await?;
     when.scaled(2).await?;
     then.status("it is said why a pod is not told to close", ROLLS, |status| {
-        status.waiting_for.contains("an EndpointSlice still lists it")
+        status.waiting_for.contains("still lists it, so that clients are sent to it")
     })
     .await?;
     tokio::time::sleep(AWAY).await;

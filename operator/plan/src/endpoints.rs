@@ -11,7 +11,7 @@ use crate::snapshot::Snapshot;
 
 /// Clients may still be sent to it, and it is to take them. On a node that dies soon it closes all the same: what it accepted would die with it.
 pub(crate) fn still_list(pod: &Pod) -> bool {
-    let listed = matches!(pod.endpoints, Endpoints::Listed | Endpoints::Unread(_));
+    let listed = matches!(pod.endpoints, Endpoints::Listed { .. } | Endpoints::Unread(_));
     listed && pod.node.fate != NodeFate::Dying
 }
 
@@ -27,9 +27,12 @@ pub(crate) fn withdrawn_since(pod: &Pod, mark: DrainMark) -> Option<Timestamp> {
     match pod.endpoints {
         _ if still_list(pod) => None,
         Endpoints::WithdrawnAt(at) => Some(at.max(mark.since)),
-        Endpoints::Withdrawn | Endpoints::Listed | Endpoints::Unread(_) => Some(mark.since),
+        Endpoints::Withdrawn | Endpoints::Listed { .. } | Endpoints::Unread(_) => Some(mark.since),
     }
 }
+
+/// What Kubernetes' own controller writes on its slices.
+const KUBERNETES: &str = "endpointslice-controller.k8s.io";
 
 /// Why it lingers for longer than it was given.
 pub(crate) fn words(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
@@ -38,11 +41,17 @@ pub(crate) fn words(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
         Endpoints::Unread(why) => Some(format!(
             "not told to close yet: whether its Services still send clients to it cannot be read: {why}"
         )),
-        Endpoints::Listed | Endpoints::Withdrawn | Endpoints::WithdrawnAt(_) => Some(
-            "not told to close yet: an EndpointSlice still lists it, so that clients are sent to it; the EndpointSlice controller \
-             (kube-controller-manager) is behind"
-                .to_owned(),
-        ),
+        Endpoints::Listed { slice, managed_by } => {
+            let why = match managed_by.as_str() {
+                KUBERNETES => "the EndpointSlice controller (kube-controller-manager) is behind".to_owned(),
+                "" => "it says not who keeps it, and they have to take the pod out".to_owned(),
+                by => format!("it is kept by {by}, who has to take the pod out"),
+            };
+            Some(format!(
+                "not told to close yet: EndpointSlice {slice} still lists it, so that clients are sent to it; {why}"
+            ))
+        }
+        Endpoints::Withdrawn | Endpoints::WithdrawnAt(_) => None,
     }
 }
 
@@ -57,6 +66,14 @@ mod tests {
     use crate::observed::{Epoch, Observed, Revision};
 
     const LINGER: i64 = 3;
+
+    fn listed_by(managed_by: &str) -> Endpoints {
+        Endpoints::Listed { slice: "tasks-abc".to_owned(), managed_by: managed_by.to_owned() }
+    }
+
+    fn listed() -> Endpoints {
+        listed_by(KUBERNETES)
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -110,11 +127,11 @@ mod tests {
         let told = |endpoints, fate| told_to_close(&draining(Signal::Http, endpoints, fate, false));
         assert!(told(Endpoints::Withdrawn, NodeFate::Stays));
         assert!(told(Endpoints::WithdrawnAt(at(59)), NodeFate::Stays));
-        assert!(!told(Endpoints::Listed, NodeFate::Stays));
-        assert!(!told(Endpoints::Listed, NodeFate::Emptied));
+        assert!(!told(listed(), NodeFate::Stays));
+        assert!(!told(listed(), NodeFate::Emptied));
         assert!(!told(Endpoints::Unread("timed out".to_owned()), NodeFate::Stays), "unknown is listed");
-        assert!(told(Endpoints::Listed, NodeFate::Dying), "what it accepts now would die with its node");
-        let observed = draining(Signal::Http, Endpoints::Listed, NodeFate::Stays, true);
+        assert!(told(listed(), NodeFate::Dying), "what it accepts now would die with its node");
+        let observed = draining(Signal::Http, listed(), NodeFate::Stays, true);
         assert!(told_to_close(&observed), "one that has closed is not taken back for that");
     }
 
@@ -124,9 +141,9 @@ mod tests {
         for signal in [Signal::None, Signal::Sigterm] {
             let ended = |endpoints, fate, second| ends(&draining(signal, endpoints, fate, false), second);
             assert!(ended(Endpoints::Withdrawn, NodeFate::Stays, 60), "{signal:?}");
-            assert!(!ended(Endpoints::Listed, NodeFate::Stays, 60), "{signal:?}");
+            assert!(!ended(listed(), NodeFate::Stays, 60), "{signal:?}");
             assert!(!ended(Endpoints::Unread(String::new()), NodeFate::Stays, 60), "{signal:?}");
-            assert!(ended(Endpoints::Listed, NodeFate::Dying, 60), "{signal:?}");
+            assert!(ended(listed(), NodeFate::Dying, 60), "{signal:?}");
         }
         // The linger is for those who learn of it last: it begins with the last slice.
         let late = |second| {
@@ -143,12 +160,15 @@ mod tests {
             let plan = crate::plan(&draining(Signal::Http, endpoints, NodeFate::Stays, false), at(second));
             (plan.report.pods[0].state, plan.report.waiting_for)
         };
-        let (state, words) = said(Endpoints::Listed, LINGER - 1);
+        let (state, words) = said(listed(), LINGER - 1);
         assert_eq!(state, PodState::Lingering);
         assert!(!words.contains("EndpointSlice"), "{words}");
-        let (state, words) = said(Endpoints::Listed, LINGER);
+        let (state, words) = said(listed(), LINGER);
         assert_eq!(state, PodState::Lingering);
-        assert!(words.contains("an EndpointSlice still lists it"), "{words}");
+        assert!(words.contains("EndpointSlice tasks-abc still lists it"), "{words}");
+        assert!(words.contains("kube-controller-manager"), "{words}");
+        let (_, words) = said(listed_by("me"), LINGER);
+        assert!(words.contains("kept by me") && !words.contains("kube-controller-manager"), "{words}");
         let (_, words) = said(Endpoints::Unread("timed out".to_owned()), LINGER);
         assert!(words.contains("cannot be read: timed out"), "{words}");
         let (_, words) = said(Endpoints::Withdrawn, LINGER);

@@ -291,7 +291,12 @@ pub enum Endpoints {
     /// None lists it, as far as is known since then.
     WithdrawnAt(Timestamp),
     /// One lists it.
-    Listed,
+    Listed {
+        /// Its name.
+        slice: String,
+        /// Who keeps it, by its label; empty where it does not say.
+        managed_by: String,
+    },
     /// They could not be read, and why.
     Unread(String),
 }

@@ -1,7 +1,7 @@
 //! Whether the Services that route by the serving label have let go of a pod that has lost it. Read live, of pods that drain and only until they have: no app at rest
 //! costs a call, and no watch holds the EndpointSlices of a whole cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use tracing::warn;
 
+use super::pods::uid;
 use super::revisions::Ours;
 use super::view::View;
 use crate::doubled::doubled;
@@ -54,8 +55,8 @@ impl Withdrawals {
         self.again = None;
         let in_doubt = |p: &&mut graceful_plan::Pod| drains(p) && self.known(p).is_none();
         let found = match parsed.iter_mut().any(|p| in_doubt(&p)) {
-            true => listed(client, namespace, &fenced(view, pods)).await.map_err(|error| chain(&error)),
-            false => Ok(BTreeSet::new()),
+            true => slices(client, namespace, &fenced(view, pods)).await.map_err(|error| chain(&error)),
+            false => Ok(Vec::new()),
         };
         if let Err(why) = &found
             && self.looks == 0
@@ -64,16 +65,18 @@ impl Withdrawals {
         }
         let mut waits = false;
         for pod in parsed.iter_mut().filter(|p| drains(p)) {
+            let ips = ips(&pod.uid, pods);
+            let listed =
+                |slices: &[EndpointSlice]| slices.iter().find(|s| lists(s, &pod.uid, &ips)).map(listed_in);
             pod.endpoints = match (self.known(pod), &found) {
                 (Some(at), _) => Endpoints::WithdrawnAt(at),
                 (None, Err(why)) => Endpoints::Unread(why.clone()),
-                (None, Ok(listed)) if listed.contains(&pod.uid) => Endpoints::Listed,
-                (None, Ok(_)) => {
+                (None, Ok(slices)) => listed(slices).unwrap_or_else(|| {
                     self.since.extend(pod.epoch.map(|epoch| ((pod.uid.clone(), epoch), now)));
                     Endpoints::WithdrawnAt(now)
-                }
+                }),
             };
-            waits |= matches!(pod.endpoints, Endpoints::Listed | Endpoints::Unread(_));
+            waits |= matches!(pod.endpoints, Endpoints::Listed { .. } | Endpoints::Unread(_));
         }
         self.again = waits.then(|| doubled(AGAIN.0, self.looks, AGAIN.1));
         self.looks = if waits { self.looks.saturating_add(1) } else { 0 };
@@ -102,29 +105,46 @@ fn fenced(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
     view.services.iter().filter(routes).map(|s| s.name_any()).collect()
 }
 
-/// The pods to which these Services send clients. Slices of ours are no such thing: they keep a lingering pod reachable for those who know it already.
-async fn listed(client: &Client, namespace: &str, services: &[String]) -> Result<BTreeSet<PodUid>, Error> {
+/// The slices of these Services. Those of ours are no such thing: they keep a lingering pod reachable for those who know it already.
+async fn slices(client: &Client, namespace: &str, services: &[String]) -> Result<Vec<EndpointSlice>, Error> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
-    let mut listed = BTreeSet::new();
+    let mut slices = Vec::new();
     for service in services {
         let params = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
-        let slices = call("list EndpointSlices", api.list(&params)).await?;
-        let ours = |s: &&EndpointSlice| s.labels().get(MANAGED_BY).is_some_and(|by| by == names::GROUP);
-        let endpoints = slices.iter().filter(|s| !ours(s)).flat_map(|s| s.endpoints.iter().flatten());
-        listed.extend(endpoints.filter(|e| is_sent_clients(e)).filter_map(pod_of));
+        slices.extend(call("list EndpointSlices", api.list(&params)).await?);
     }
-    Ok(listed)
+    slices.retain(|slice| managed_by(slice) != names::GROUP);
+    Ok(slices)
 }
 
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Who keeps it, as its label says.
+fn managed_by(slice: &EndpointSlice) -> &str {
+    slice.labels().get("endpointslice.kubernetes.io/managed-by").map_or("", String::as_str)
+}
+
+fn listed_in(slice: &EndpointSlice) -> Endpoints {
+    Endpoints::Listed { slice: slice.name_any(), managed_by: managed_by(slice).to_owned() }
+}
+
+/// Whether clients are sent to this pod by it. One that was made by hand need not name the pod: then its address does.
+fn lists(slice: &EndpointSlice, pod: &PodUid, ips: &[String]) -> bool {
+    slice.endpoints.iter().flatten().filter(|e| is_sent_clients(e)).any(|endpoint| {
+        match endpoint.target_ref.as_ref().and_then(|of| of.uid.as_ref()) {
+            Some(uid) => *uid == pod.0,
+            None => ips.iter().any(|ip| endpoint.addresses.contains(ip)),
+        }
+    })
+}
+
+fn ips(pod: &PodUid, pods: &[(&Pod, &Ours)]) -> Vec<String> {
+    let found = pods.iter().find(|(object, _)| uid(object) == *pod);
+    let status = found.and_then(|(object, _)| object.status.as_ref());
+    status.and_then(|s| s.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.clone()).collect()
+}
 
 /// A proxy falls back to one that is not ready only where it terminates, and none of these does.
 fn is_sent_clients(endpoint: &Endpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|c| c.ready) != Some(false)
-}
-
-fn pod_of(endpoint: &Endpoint) -> Option<PodUid> {
-    endpoint.target_ref.as_ref()?.uid.clone().map(PodUid)
 }
 
 #[cfg(test)]
@@ -135,16 +155,22 @@ mod tests {
 
     #[test]
     fn what_a_proxy_sends_clients_to_is_listed() {
-        let read = |ready: serde_json::Value| {
-            let endpoint = json!({"addresses": ["10.0.0.1"], "conditions": {"ready": ready},
-                "targetRef": {"kind": "Pod", "uid": "u"}});
-            let endpoint: Endpoint = serde_json::from_value(endpoint).unwrap();
-            (is_sent_clients(&endpoint), pod_of(&endpoint))
+        let ips = ["10.0.0.1".to_owned(), "fd00::1".to_owned()];
+        let read = |endpoint: serde_json::Value| {
+            let slice = json!({"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": [endpoint]});
+            lists(&serde_json::from_value(slice).unwrap(), &PodUid::from("u"), &ips)
         };
-        assert_eq!(read(json!(true)), (true, Some(PodUid::from("u"))));
-        assert!(read(json!(null)).0, "not said is ready, by the API's own words");
-        assert!(!read(json!(false)).0);
-        let nobody: Endpoint = serde_json::from_value(json!({"addresses": ["10.0.0.1"]})).unwrap();
-        assert_eq!(pod_of(&nobody), None, "no pod's");
+        let of = |uid: &str, ready: serde_json::Value| {
+            read(
+                json!({"addresses": ["10.0.0.9"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "uid": uid}}),
+            )
+        };
+        assert!(of("u", json!(true)));
+        assert!(of("u", json!(null)), "not said is ready, by the API's own words");
+        assert!(!of("u", json!(false)));
+        assert!(!of("another", json!(true)));
+        assert!(read(json!({"addresses": ["10.0.0.1"]})), "made by hand, and no pod named");
+        assert!(read(json!({"addresses": ["fd00::1"]})));
+        assert!(!read(json!({"addresses": ["10.0.0.2"]})));
     }
 }

@@ -109,7 +109,10 @@ impl Pod {
     /// As an operator sees it that has looked all the time, or for the first time just now.
     fn endpoints(&self, now: Timestamp) -> Endpoints {
         match self.drain {
-            Some(_) if self.listed_until > now => Endpoints::Listed,
+            Some(_) if self.listed_until > now => Endpoints::Listed {
+                slice: "tasks-abc".to_owned(),
+                managed_by: "endpointslice-controller.k8s.io".to_owned(),
+            },
             Some(mark) if self.listed_until > mark.since => Endpoints::WithdrawnAt(self.listed_until),
             Some(_) | None => Endpoints::Withdrawn,
         }
