@@ -62,6 +62,8 @@ pub(super) async fn celery_workers_finish_what_they_have(scene: &Scene) -> anyho
         figures.lost = (all - ended.len()) as u64;
     }
     result?;
+    let told = scene.app().await?.status.context("no status")?.cut;
+    ensure!(told.pods == 0, "all have finished, and status tells of a cut: {told:?}");
     let plain = ledger(scene, PLAIN).await?;
     let lost: Vec<_> = plain.started.difference(&plain.ended).cloned().collect();
     scene.say(&format!("the plain Deployment lost {} of {TASKS}: {}", lost.len(), lost.join(", ")));

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use graceful_api::{Cut, GracefulAppStatus};
-use graceful_plan::{Action, Pod, PodUid, Proof};
+use graceful_plan::{Action, Containers, Pod, PodUid, Proof};
 use jiff::{SignedDuration, Timestamp};
 
 use super::REMEMBERED_FOR;
@@ -57,6 +57,10 @@ impl Finishing {
     fn sees(&mut self, pod: &Pod, now: Timestamp) {
         let Some(ends) = pod.grace_ends else { return };
         let grace = pod.ends_since.map_or(0, |since| ends.duration_since(since).as_secs());
+        // The kubelet's last act on a pod whose containers have ended: it takes the record away, and shortens nothing.
+        if grace == 0 && pod.containers == Containers::Finished {
+            return;
+        }
         if self.killed.is_none_or(|(_, known)| known != grace) {
             let left = SignedDuration::from_secs(grace);
             let shortened = self.killed.is_some().then(|| now.checked_add(left).unwrap_or(ends));
@@ -172,7 +176,7 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 mod tests {
     use super::*;
     use graceful_api::RevisionHash;
-    use graceful_plan::{Containers, CutMark, Endpoints, Epoch, Mark, Node, PodRef, Readiness};
+    use graceful_plan::{CutMark, Endpoints, Epoch, Mark, Node, PodRef, Readiness};
 
     fn pod(uid: &str, terminating: bool, cut: Option<u64>) -> Pod {
         Pod {
@@ -288,6 +292,19 @@ mod tests {
         look(&[ending("last", 604_800)], &[("last", Some(5))], 3630);
         look(&[ending("last", 30)], &[("last", Some(5))], 3640);
         assert_eq!(look(&[], &[], 3670), (2, 8, 1));
+        // The kubelet's last act on a pod that has ended is a deletion without a grace.
+        let over = |uid: &str, since: i64, containers| Pod {
+            ends_since: Some(at(since)),
+            grace_ends: Some(at(since)),
+            containers,
+            ..pod(uid, true, None)
+        };
+        look(&[ending("done", 604_800)], &[("done", Some(6))], 3700);
+        look(&[over("done", 3710, Containers::Finished)], &[], 3710);
+        assert_eq!(look(&[], &[], 3710), (2, 8, 0), "it has exited by itself");
+        look(&[ending("forced", 604_800)], &[("forced", Some(7))], 3720);
+        look(&[over("forced", 3730, Containers::Running)], &[], 3730);
+        assert_eq!(look(&[], &[], 3730), (3, 15, 1), "somebody deleted it by force");
     }
 
     #[test]
