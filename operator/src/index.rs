@@ -31,6 +31,14 @@ struct Shelves<K> {
     coming: Namespaces<K>,
     /// Of these no list was whole yet.
     unlisted: BTreeSet<Scope>,
+    /// Those among them that we may not list, as the API server says: nobody waits for these.
+    refused: BTreeSet<Scope>,
+}
+
+impl<K> Shelves<K> {
+    fn all_are_listed(&self) -> bool {
+        self.unlisted.is_subset(&self.refused)
+    }
 }
 
 /// What one watch shows: one namespace, or everything.
@@ -68,7 +76,12 @@ impl<K: Resource> Index<K> {
     /// `scopes`: what the watches that fill it show, one each.
     pub(crate) fn new(groups: Groups<K>, scopes: &[Scope]) -> Self {
         let unlisted = scopes.iter().cloned().collect();
-        let shelves = RwLock::new(Shelves { now: HashMap::new(), coming: HashMap::new(), unlisted });
+        let shelves = RwLock::new(Shelves {
+            now: HashMap::new(),
+            coming: HashMap::new(),
+            unlisted,
+            refused: BTreeSet::new(),
+        });
         Self(Arc::new(Shared { groups, shelves, listed: watch::Sender::new(false) }))
     }
 
@@ -127,12 +140,30 @@ impl<K: Resource> Index<K> {
             },
         }
         shelves.unlisted.remove(scope);
-        let all = shelves.unlisted.is_empty();
+        shelves.refused.remove(scope);
+        let all = shelves.all_are_listed();
         drop(shelves);
         self.0.listed.send_replace(all);
     }
 
-    /// Waits for the first whole list of each watch.
+    /// We may not list one namespace: its apps wait for that, and no other's.
+    pub(crate) fn refuse(&self, scope: &Scope) {
+        let mut shelves = self.write();
+        if matches!(scope, Scope::Namespace(_)) && shelves.unlisted.contains(scope) {
+            shelves.refused.insert(scope.clone());
+        }
+        let all = shelves.all_are_listed();
+        drop(shelves);
+        self.0.listed.send_replace(all);
+    }
+
+    /// There was a whole list of this namespace.
+    pub(crate) fn knows(&self, namespace: &str) -> bool {
+        let unlisted = &self.read().unlisted;
+        !unlisted.contains(&Scope::All) && !unlisted.contains(&Scope::Namespace(namespace.to_owned()))
+    }
+
+    /// Waits for the first whole list of each watch, but of those that are refused.
     pub(crate) async fn listed(&self) {
         // The sender lives as long as this index does.
         let mut listed = self.0.listed.subscribe();

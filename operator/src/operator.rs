@@ -27,9 +27,10 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Where two operators share a cluster, each leaves the other's namespaces alone.
+    /// Where two operators share a cluster, each leaves the other's namespaces alone. One that we may not list waits until we may.
     pub(crate) fn runs_in(&self, namespace: &str) -> bool {
-        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+        let ours = self.namespaces.is_empty() || self.namespaces.contains(namespace);
+        ours && self.sources.stores.know(namespace)
     }
 
     /// Drops all that is remembered of an app that is gone.

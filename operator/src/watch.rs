@@ -336,6 +336,9 @@ impl<K: Lenient + Send + Sync + 'static> Follow<K> {
                         tell(Told::Listed);
                     }
                     Err(error) => {
+                        if is_refused(&error) {
+                            index.refuse(&scope);
+                        }
                         let place = match &scope {
                             Scope::All => String::new(),
                             Scope::Namespace(namespace) => format!(" in namespace {namespace}"),
@@ -351,6 +354,12 @@ impl<K: Lenient + Send + Sync + 'static> Follow<K> {
         }
         .boxed()
     }
+}
+
+/// A list that we may not have: a Role that is missing, or a namespace with its Role.
+fn is_refused(error: &watcher::Error) -> bool {
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
+    matches!(status.code, 403 | 404)
 }
 
 /// Once for each fault of each object.

@@ -104,6 +104,9 @@ pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) ->
     if world.open().has_roles_alone && namespaced && target.namespace.is_empty() {
         return refuse(403, "Forbidden");
     }
+    if world.open().admission.without_role.is_some_and(|namespace| target.namespace == namespace) {
+        return refuse(403, "Forbidden");
+    }
     if target.watches() {
         return watch(world, target, dice);
     }

@@ -222,3 +222,24 @@ async fn the_apps_of_another_operator_are_left_alone() {
     assert!(theirs["status"].is_null() && theirs["metadata"]["finalizers"].is_null(), "{theirs}");
     assert!(stage.world.list("deployments").iter().all(|d| d["metadata"]["namespace"] != "another"));
 }
+
+/// A watched namespace that is deleted takes our Role with it: an operator that starts then runs the others' apps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_may_not_be_listed_keeps_no_other_waiting() {
+    let mut stage = Stage::bare(64, 0);
+    stage.world.write(|w| w.admission.without_role = Some("many"));
+    let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp", "metadata": {"name": "late"}, "spec": spec(1)});
+    stage.world.write(|w| w.create("gracefulapps", "many", app).unwrap());
+    stage.begin(spec(2)).await;
+    stage
+        .until("the other namespace's app serves", CALM, |s| {
+            let apps = s.world.list("gracefulapps");
+            apps.iter().any(|a| a["metadata"]["namespace"] == "apps" && a["status"]["phase"] == "Serving")
+        })
+        .await;
+    // The controllers of this world play in the other namespace alone.
+    let made = |s: &Stage| s.world.list("deployments").iter().any(|d| d["metadata"]["namespace"] == "many");
+    assert!(!made(&stage));
+    stage.world.write(|w| w.admission.without_role = None);
+    stage.until("the Role is back", CALM, made).await;
+}

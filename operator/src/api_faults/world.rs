@@ -61,6 +61,8 @@ pub(super) struct Admission {
     pub(super) unlabels_pods: bool,
     /// Lists of this kind are forbidden.
     pub(super) hides: Option<&'static str>,
+    /// There is no Role for us in this namespace.
+    pub(super) without_role: Option<&'static str>,
     /// GracefulApps are left without finalizers.
     pub(super) takes_finalizers: bool,
     /// How long the Deployment controller's writes of ReplicaSets take.

@@ -39,6 +39,16 @@ pub(crate) struct Stores {
     pub(crate) concerns: Arc<Concerns>,
 }
 
+impl Stores {
+    /// All that an app of this namespace has was listed: without its pods or Services in view nothing of it may be decided.
+    pub(crate) fn know(&self, namespace: &str) -> bool {
+        self.deployments.knows(namespace)
+            && self.pods.knows(namespace)
+            && self.services.knows(namespace)
+            && self.budgets.knows(namespace)
+    }
+}
+
 /// One app's surroundings at one moment.
 pub(crate) struct View {
     /// With the app's label, whosever they are.
