@@ -71,8 +71,8 @@ pub(crate) fn way_out(namespace: &str, pod: &Pod) -> String {
     let until = pod.grace_ends.map_or(String::new(), |at| format!(" (until {} at most)", whole_seconds(at)));
     let name = &pod.name;
     format!(
-        "wait{until}, or `kubectl -n {namespace} delete pod {name} --grace-period={SHORT_GRACE_SECONDS}`: it is killed {SHORT_GRACE_SECONDS} s later, \
-         whatever it has in flight"
+        "wait{until}, or `kubectl -n {namespace} delete pod {name} --grace-period={SHORT_GRACE_SECONDS}`: it is to be killed {SHORT_GRACE_SECONDS} s later, \
+         whatever it has in flight (a kubelet that stops it already may not take that up)"
     )
 }
 
