@@ -71,7 +71,7 @@ impl Keys {
     }
 }
 
-/// Whose keys.
+/// The release whose keys are rotated.
 #[derive(clap::Args)]
 struct Rotate {
     /// NAMESPACE/NAME of the Secret with the keys.

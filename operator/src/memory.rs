@@ -40,7 +40,7 @@ impl Memory {
         Self { after_another, ..Self::default() }
     }
 
-    /// This app's.
+    /// What is remembered of this app, by its uid; begun where nothing is.
     pub(crate) fn of(&self, uid: &str) -> Shared {
         let afresh = || {
             let mut memory = AppMemory::default();

@@ -1,7 +1,7 @@
 """The seed's stack, to measure ours against: FastAPI on uvicorn, SQLAlchemy on a SQLite file, a commit per task.
 
-Written from the description of the seed's API alone; its source was not used. The description leaves open how a submit
-is written, and much hangs on it, so both ways are here and both are measured:
+Written from what the seed's API does; its source was not used. How it writes a submit does not follow from that, and much
+hangs on it, so both ways are here and both are measured:
 - SUBMIT=plain (`seed`): as FastAPI's tutorial has it, a plain function with a session from Depends, a commit and a
   refresh. FastAPI runs it on 40 threads, whose writers then wait for each other at SQLite's lock.
 - SUBMIT=coroutine (`seed_coroutine`): the fastest we found. A coroutine commits in place, so that nobody waits for the

@@ -12,7 +12,7 @@ use crate::harness::{ROLLS, STARTS, load};
 
 /// Of 6 tasks a second that take 5 s about 30 are in flight; some of them are on either of two pods.
 const MUCH: usize = 20;
-/// What the design promises for a task whose pod is gone.
+/// How soon a task whose pod is gone is taken up by another (docs/queue.md).
 const PICKED_UP: Duration = Duration::from_secs(10);
 /// A kubelet gives a pod that was deleted by force no more than 2 s.
 const FORCE: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{CHANGED, Outcome, Scene, pods};
-use crate::error::{Error, call};
+use crate::error::{Error, call, chain};
 use crate::merge::Mode;
 use crate::observe::condition;
 use crate::written::Kind;
@@ -46,7 +46,12 @@ pub(super) async fn begin(
         match call("read a Service", scene.api::<Service>().get_opt(name)).await {
             Ok(service) => slices.extend(service.iter().flat_map(|service| slices_of(&object, service))),
             // The pod goes on to drain, as below.
-            Err(error) => tracing::warn!(pod = pod.name, service = name, "no linger behind it: {error}"),
+            Err(error) => tracing::warn!(
+                pod = pod.name,
+                service = name,
+                "clients of this Service may be refused while the pod drains: {}",
+                chain(&error)
+            ),
         }
     }
     if slices.is_empty() {
@@ -71,7 +76,11 @@ pub(super) async fn begin(
             Ok(_) => {}
             // The pod goes on to drain: a shorter linger is no reason to hold it.
             Err(error) => {
-                tracing::warn!(pod = pod.name, "no linger behind externalTrafficPolicy Local: {error}");
+                tracing::warn!(
+                    pod = pod.name,
+                    "no linger behind externalTrafficPolicy Local: {}",
+                    chain(&error)
+                );
             }
         }
     }
@@ -90,7 +99,7 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
             Ok(_) => {}
             Err(error) if error.not_found() => {}
             // It goes with its pod: no reason to hold that.
-            Err(error) => tracing::warn!(pod = pod.name, "{error}"),
+            Err(error) => tracing::warn!(pod = pod.name, "{}", chain(&error)),
         }
     }
     let annotation = json!({(names::LINGERING): null});

@@ -40,7 +40,7 @@ pub(crate) enum Standing {
     Foreign,
 }
 
-/// Compares.
+/// Whether a child that is wanted is there, equal, and ours.
 pub(crate) fn standing<K: Resource + Serialize>(
     app_uid: &str,
     wanted: Option<&Wanted>,
