@@ -30,7 +30,7 @@ const NEEDS: [Need; 2] = [
     },
 ];
 
-/// Tests at a time. They mostly wait, for time-outs, back-offs and one another: by the number of cores the operator's took 370 s on two, and so 140 s.
+/// Tests at a time. They mostly wait, for time-outs, back-offs and one another: on two cores the operator's took 370 s with one for each core, and 140 s with eight.
 const THREADS: &str = "8";
 
 /// What this machine can run; at the end, what was left out.

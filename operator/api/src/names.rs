@@ -67,6 +67,11 @@ pub const DRAINING_DELETION_COST: &str = "2147483647";
 /// The cost of a pod that its ReplicaSet is to take now, the lowest there is.
 pub const RETIRING_DELETION_COST: &str = "-2147483648";
 
+/// Kubernetes' label of an EndpointSlice: the Service that it is of.
+pub const SLICE_SERVICE: &str = "kubernetes.io/service-name";
+/// Kubernetes' label of an EndpointSlice: who keeps it.
+pub const SLICE_MANAGER: &str = "endpointslice.kubernetes.io/managed-by";
+
 /// Env variable in every container: its pod's name.
 pub const POD_NAME_ENV: &str = "GRACEFUL_POD_NAME";
 /// Env variable in every container: its pod's uid.

@@ -44,7 +44,7 @@ pub(crate) fn words(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
         Endpoints::Listed { slice, managed_by } => {
             let why = match managed_by.as_str() {
                 KUBERNETES => "the EndpointSlice controller (kube-controller-manager) is behind".to_owned(),
-                "" => "it says not who keeps it, and they have to take the pod out".to_owned(),
+                "" => "it does not say who keeps it; whoever does has to take the pod out".to_owned(),
                 by => format!("it is kept by {by}, who has to take the pod out"),
             };
             Some(format!(

@@ -165,7 +165,7 @@ impl Stage {
     }
 
     /// Looks until it holds; each look also looks at what must always hold. A call that failed is retried at least once a minute, and the next may fail
-    /// too: with these dice a step takes longer than that once in a hundred runs.
+    /// too: with these dice a step now and then takes longer than that.
     pub(super) async fn until(&mut self, what: &str, limits: Limits, done: impl Fn(&Self) -> bool) {
         let started = Instant::now();
         loop {
@@ -246,11 +246,6 @@ impl Stage {
     pub(super) fn nothing_left(&self) -> bool {
         let kinds = ["gracefulapps", "deployments", "pods", "services", "poddisruptionbudgets"];
         kinds.iter().all(|kind| self.world.list(kind).is_empty())
-    }
-
-    /// No process has closed its door.
-    pub(super) fn all_accept(&self) -> bool {
-        self.processes.lock().unwrap().values().all(|p| p.drain.try_task().is_ok())
     }
 
     /// Processes that have closed their doors.

@@ -131,8 +131,8 @@ fn slices_of(pod: &Pod, service: &Service) -> Vec<Value> {
             "metadata": {
                 "name": format!("{pod_name}-{service_name}-{}", family(address).to_lowercase()),
                 "labels": {
-                    "kubernetes.io/service-name": service_name,
-                    "endpointslice.kubernetes.io/managed-by": names::GROUP,
+                    (names::SLICE_SERVICE): service_name,
+                    (names::SLICE_MANAGER): names::GROUP,
                 },
                 "ownerReferences": [
                     {"apiVersion": "v1", "kind": "Pod", "name": pod_name, "uid": pod.metadata.uid},

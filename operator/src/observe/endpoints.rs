@@ -65,9 +65,10 @@ impl Withdrawals {
         }
         let mut waits = false;
         for pod in parsed.iter_mut().filter(|p| drains(p)) {
-            let ips = ips(&pod.uid, pods);
-            let listed =
-                |slices: &[EndpointSlice]| slices.iter().find(|s| lists(s, &pod.uid, &ips)).map(listed_in);
+            let listed = |slices: &[EndpointSlice]| {
+                let ips = ips(&pod.uid, pods);
+                slices.iter().find(|s| lists(s, &pod.uid, &ips)).map(listed_in)
+            };
             pod.endpoints = match (self.known(pod), &found) {
                 (Some(at), _) => Endpoints::WithdrawnAt(at),
                 (None, Err(why)) => Endpoints::Unread(why.clone()),
@@ -110,7 +111,7 @@ async fn slices(client: &Client, namespace: &str, services: &[String]) -> Result
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let mut slices = Vec::new();
     for service in services {
-        let params = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+        let params = ListParams::default().labels(&format!("{}={service}", names::SLICE_SERVICE));
         slices.extend(call("list EndpointSlices", api.list(&params)).await?);
     }
     slices.retain(|slice| managed_by(slice) != names::GROUP);
@@ -119,7 +120,7 @@ async fn slices(client: &Client, namespace: &str, services: &[String]) -> Result
 
 /// Who keeps it, as its label says.
 fn managed_by(slice: &EndpointSlice) -> &str {
-    slice.labels().get("endpointslice.kubernetes.io/managed-by").map_or("", String::as_str)
+    slice.labels().get(names::SLICE_MANAGER).map_or("", String::as_str)
 }
 
 fn listed_in(slice: &EndpointSlice) -> Endpoints {
