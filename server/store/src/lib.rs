@@ -179,4 +179,16 @@ mod tests {
             trace: None,
         }
     }
+
+    /// What a task goes through, each step done: whoever lists meanwhile, nobody here waits for them.
+    pub(crate) async fn all_but_lists(store: &impl TaskStore) {
+        let task = task();
+        let id = task.id;
+        assert_eq!(store.submit(task, Hold::default()).await.unwrap(), Submitted::New);
+        assert!(store.get(id).await.unwrap().is_some());
+        assert!(matches!(store.cancel(id).await.unwrap(), Cancelled::Now(_)));
+        assert!(matches!(store.retry(id, Hold::default()).await.unwrap(), Retried::Now(_)));
+        assert_eq!(store.claim(1).await.unwrap().len(), 1);
+        assert_eq!(store.events(0, 1).await.unwrap().events.len(), 1);
+    }
 }

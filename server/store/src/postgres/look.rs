@@ -175,8 +175,7 @@ mod on_postgres {
     use crate::TaskStore;
     use crate::postgres::database::LIST_CONNECTIONS;
     use crate::postgres::open;
-    use crate::task::{Cancelled, Hold, Retried, Submitted};
-    use crate::tests::{LONG, settings, task};
+    use crate::tests::{LONG, all_but_lists, settings};
 
     #[tokio::test]
     async fn lists_that_take_long_keep_nobody_from_looking_cancelling_or_submitting() {
@@ -198,17 +197,7 @@ mod on_postgres {
             let store = store.clone();
             async move { store.list(&Filter::default(), None, 1).await }
         });
-        let task = task();
-        let id = task.id;
-        let others = async {
-            assert_eq!(store.submit(task, Hold::default()).await.unwrap(), Submitted::New);
-            assert!(store.get(id).await.unwrap().is_some());
-            assert!(matches!(store.cancel(id).await.unwrap(), Cancelled::Now(_)));
-            assert!(matches!(store.retry(id, Hold::default()).await.unwrap(), Retried::Now(_)));
-            assert_eq!(store.claim(1).await.unwrap().len(), 1);
-            assert_eq!(store.events(0, 1).await.unwrap().events.len(), 1);
-        };
-        timeout(LONG, others).await.expect("somebody waits for a list");
+        timeout(LONG, all_but_lists(&*store)).await.expect("somebody waits for a list");
         assert!(!waiting.is_finished(), "the list waits for those before it");
         drop(lists);
         assert_eq!(waiting.await.unwrap().unwrap().tasks.len(), 1);

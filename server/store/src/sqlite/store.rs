@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::sqlite::open;
-    use crate::tests::{LONG, settings, task};
+    use crate::tests::{LONG, all_but_lists, settings};
 
     #[tokio::test]
     async fn a_list_that_takes_long_keeps_nobody_from_looking_cancelling_or_submitting() {
@@ -260,17 +260,7 @@ mod tests {
             let store = store.clone();
             async move { store.list(&Filter::default(), None, 1).await }
         });
-        let task = task();
-        let id = task.id;
-        let others = async {
-            assert_eq!(store.submit(task, Hold::default()).await.unwrap(), Submitted::New);
-            assert!(store.get(id).await.unwrap().is_some());
-            assert!(matches!(store.cancel(id).await.unwrap(), Cancelled::Now(_)));
-            assert!(matches!(store.retry(id, Hold::default()).await.unwrap(), Retried::Now(_)));
-            assert_eq!(store.claim(1).await.unwrap().len(), 1);
-            assert_eq!(store.events(0, 1).await.unwrap().events.len(), 1);
-        };
-        timeout(LONG, others).await.expect("somebody waits for a list");
+        timeout(LONG, all_but_lists(&*store)).await.expect("somebody waits for a list");
         assert!(!waiting.is_finished(), "the list waits for the one before it");
         go_on.send(()).unwrap();
         held.await.unwrap().unwrap().unwrap();
