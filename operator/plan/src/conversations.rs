@@ -25,6 +25,9 @@ pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<
 }
 
 fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Conversation> {
+    if let Some(epoch) = draft.reopening.get(&pod.uid) {
+        return Some(Conversation::Resume { epoch: *epoch });
+    }
     let policy = snapshot.policy(pod);
     if pod.routed {
         return serving(snapshot, draft, pod, policy.signal);

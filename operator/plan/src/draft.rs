@@ -1,11 +1,13 @@
 //! The plan while it is being written, with the rules about writing that all others keep.
 
+use std::collections::BTreeMap;
+
 use graceful_api::{DrainReason, RevisionHash};
 use jiff::SignedDuration;
 
 use crate::action::{Action, DeletionCost, PodRef, Proof};
 use crate::drains::{Progress, may_start, progress};
-use crate::observed::{Deletion, Pod, PodUid};
+use crate::observed::{Deletion, Epoch, Pod, PodUid};
 use crate::snapshot::{Epochs, Snapshot};
 
 /// When to plan again for the next pod of a Deployment: one goes in each plan.
@@ -19,6 +21,8 @@ const NEXT_POD_IN: SignedDuration = SignedDuration::from_millis(10);
 pub(crate) struct Draft {
     pub(crate) actions: Vec<Action>,
     pub(crate) epochs: Epochs,
+    /// Unrouted pods that are told to accept again, and get their label once they have: no rule of lower rank acts on them.
+    pub(crate) reopening: BTreeMap<PodUid, Epoch>,
     /// Serving pods whose in-flight count is wanted fresh.
     pub(crate) ask_serving: bool,
     /// The same, for their marks: nothing waits for it.
@@ -27,7 +31,13 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new(snapshot: &Snapshot<'_>) -> Self {
-        Self { actions: Vec::new(), epochs: snapshot.epochs(), ask_serving: false, ask_for_marks: false }
+        Self {
+            actions: Vec::new(),
+            epochs: snapshot.epochs(),
+            reopening: BTreeMap::new(),
+            ask_serving: false,
+            ask_for_marks: false,
+        }
     }
 
     /// Takes the action, unless a rule of higher rank has one for the same pod or Deployment. Says whether it is taken.
@@ -39,6 +49,13 @@ impl Draft {
             self.actions.push(action);
         }
         taken
+    }
+
+    /// Has the pod told to accept again, unless a rule of higher rank acts on it.
+    pub(crate) fn reopen(&mut self, pod: &Pod, epoch: Epoch) {
+        if !self.acts_on(&pod.uid) {
+            self.reopening.insert(pod.uid.clone(), epoch);
+        }
     }
 
     /// Plans to end a pod. True if the pod is to be counted as going, even where this plan cannot do it yet: at most one a Deployment and plan is ended, since
@@ -107,7 +124,8 @@ impl Draft {
     }
 
     fn acts_on(&self, uid: &PodUid) -> bool {
-        self.actions.iter().any(|action| action.pod().is_some_and(|pod| pod.uid == *uid))
+        self.reopening.contains_key(uid)
+            || self.actions.iter().any(|action| action.pod().is_some_and(|pod| pod.uid == *uid))
     }
 
     /// Retirements included.

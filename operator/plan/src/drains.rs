@@ -11,7 +11,7 @@ use crate::draft::{Draft, pod_ref};
 use crate::endpoints::{still_list, withdrawn_since};
 use crate::futile;
 use crate::handed_over;
-use crate::observed::{Containers, DrainMark, Epoch, NodeFate, Pod, Readiness};
+use crate::observed::{Containers, DrainMark, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
 use crate::token_refused;
@@ -305,35 +305,6 @@ fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
         (Some(ours), Some(seen)) => snapshot.policy(pod).signal == Signal::Http && seen > ours,
         (Some(_), None) => false,
     }
-}
-
-/// Returns to service: pods that are labelled and that somebody else closed; pods that are labelled and marked as draining (somebody put the label on one of
-/// ours: that calls its drain off); pods that lost the label without a drain. Neither of the last two takes work meanwhile.
-///
-/// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was closed by nobody: it warms up, and says itself when it takes
-/// work.
-pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    for pod in &snapshot.live {
-        let astray = if pod.routed {
-            (closed_by_others(snapshot, pod) && may_be_told_anew(snapshot, pod)) || pod.drain.is_some()
-        } else {
-            pod.drain.is_none()
-        };
-        // One that closed by itself on a node that dies has only been faster.
-        let dies = pod.routed && pod.node.fate == NodeFate::Dying;
-        if astray && !dies && !snapshot.backs_off(pod.backoff.as_ref()) {
-            let epoch = draft.epochs.next_for(snapshot, pod);
-            draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
-        }
-    }
-}
-
-fn closed_by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let said = snapshot.answer(pod).and_then(|a| a.protocol);
-    said.is_some_and(|p| {
-        let drained = p.epoch > Epoch::default() && pod.epoch.is_none_or(|ours| ours <= p.epoch);
-        !p.accepting && p.resumable && drained
-    })
 }
 
 #[cfg(test)]

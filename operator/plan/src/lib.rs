@@ -34,6 +34,7 @@ mod new_pods;
 mod node_drain;
 mod observed;
 mod others;
+mod put_back;
 mod report;
 pub mod retire;
 mod rollout;
@@ -95,7 +96,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
             upkeep::children(&snapshot, &mut draft);
             drains::unroute_spares(&snapshot, &mut draft);
             rollout::protect(&snapshot, &mut draft);
-            drains::repair(&snapshot, &mut draft);
+            put_back::repair(&snapshot, &mut draft);
             let clearing = rollout::clear_away(&snapshot, &mut draft, &course);
             rollout::grow(&snapshot, &mut draft, &course, clearing);
             drains::unbridge(&snapshot, &mut draft);

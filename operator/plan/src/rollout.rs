@@ -14,8 +14,8 @@ use crate::expendable::{expendable, superseded, update_takes_work};
 use crate::futile::may_make;
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
+use crate::put_back::{put_back, resumable_pods};
 use crate::snapshot::{Snapshot, after, count};
-use crate::token_refused;
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -117,17 +117,14 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
         if need <= 0 && !node_drain::is_called_off(pod) {
             continue;
         }
-        let epoch = draft.epochs.next_for(snapshot, pod);
-        draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
-        need -= 1;
+        need -= i64::from(put_back(snapshot, draft, pod));
     }
     let mut room = if clearing { 0 } else { snapshot.room() };
     if let Some(serving) = still_serving(snapshot, course) {
         for pod in
             resumable_pods(snapshot, &serving.hash).into_iter().filter(|p| node_drain::is_called_off(p))
         {
-            let epoch = draft.epochs.next_for(snapshot, pod);
-            draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
+            put_back(snapshot, draft, pod);
         }
         // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While replacements come first, none of it.
         let share = if node_drain::comes_first(snapshot) { 0 } else { newcomers_share(app) };
@@ -194,21 +191,6 @@ fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, 
 fn serving_or_coming(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let counted = |r: &&Revision| !course.rolling || course.growth == Some(&r.hash);
     snapshot.observed.revisions.iter().filter(counted).map(|r| snapshot.staying_of(r)).sum()
-}
-
-/// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
-fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
-    let mut pods: Vec<_> = snapshot
-        .draining()
-        .filter(|p| p.revision == *revision && snapshot.available(p))
-        .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.backoff.as_ref()))
-        // On a node that is gone or silent nobody knows whether it comes back. (Where no nodes are read, Ready and Available say as much as of any pod that serves.)
-        .filter(|p| !p.node.is_silent())
-        .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
-        .filter(|p| !token_refused::cannot_reopen(snapshot, p))
-        .collect();
-    pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
-    pods
 }
 
 /// Starts drains: first of pods that go with their node, whatever the budget; then those that the budget allows.

@@ -22,6 +22,8 @@ pub(super) const ADMIN: u16 = 19808;
 pub(super) struct Ledger {
     pub(super) accepted: AtomicU32,
     pub(super) finished: AtomicU32,
+    /// Times that clients were sent to a pod that takes none.
+    pub(super) closed_doors: AtomicU32,
     /// In flight when a pod was told to end.
     pub(super) lost: AtomicU32,
     /// Most pods that were neither terminating nor waiting to be taken back, beyond what the Deployments ask for.
@@ -263,12 +265,17 @@ impl Cluster {
             .iter()
             .filter(|p| alive(p) && ready(p) && p["metadata"]["labels"]["graceful.dev/serving"] == "true")
             .collect();
+        let processes = self.processes.lock().unwrap();
+        let closed = |p: &&Value| {
+            processes.get(&text(&p["metadata"]["uid"])).is_some_and(|p| !p.drain.status().accepting)
+        };
+        let closed_doors = u32::try_from(routed.iter().copied().filter(closed).count()).unwrap();
+        self.ledger.closed_doors.fetch_add(closed_doors, Ordering::Relaxed);
         if routed.is_empty() || self.dice.below(3) > 0 {
             return;
         }
         let pod = routed[self.dice.below(u32::try_from(routed.len()).unwrap()) as usize];
         let uid = text(&pod["metadata"]["uid"]);
-        let processes = self.processes.lock().unwrap();
         let Some(Ok(task)) = processes.get(&uid).map(|p| p.drain.try_task()) else { return };
         let ledger = Arc::clone(&self.ledger);
         ledger.accepted.fetch_add(1, Ordering::Relaxed);

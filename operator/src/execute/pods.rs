@@ -57,7 +57,7 @@ pub(super) async fn unroute(
     }
 }
 
-/// Back to serving: the pod first, its app after (`DELETE /drain` is a conversation). A pod that takes no new work yet answers 503 for moments.
+/// Back to serving. A pod that can be told has opened before (`graceful_plan`, `put_back`); one that somebody else routed to, or that could not be asked, is told after.
 pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) -> Result<Outcome, Error> {
     let mut annotations = json!({
         (names::DRAIN_EPOCH): epoch.to_string(),
@@ -96,9 +96,13 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
     Ok(outcome)
 }
 
-/// Clients are sent to it from now on, and until it is told it refuses them. Where a write takes seconds, the rest of the plan would be too late.
+/// Clients are sent to it, and one that is closed refuses them until it is told. Where a write takes seconds, the rest of the plan would be too late.
 fn resume(scene: &Scene<'_>, pod: &PodRef, epoch: Epoch) {
-    if signal_of(scene, pod) == Some(Signal::Http)
+    let contact = scene.seen.observed.contacts.get(&pod.uid);
+    let said = contact.and_then(|c| c.answer.as_ref()?.protocol);
+    let open = said.is_some_and(|p| p.accepting && p.epoch >= epoch);
+    if !open
+        && signal_of(scene, pod) == Some(Signal::Http)
         && let Some(target) = scene.seen.targets.get(&pod.uid)
     {
         let app = AppRef::from_obj(scene.object);

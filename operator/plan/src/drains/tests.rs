@@ -2,6 +2,7 @@ use graceful_api::RevisionHash;
 use graceful_api::validated::MAX_DEADLINE_SECONDS;
 
 use super::*;
+use crate::NodeFate;
 use crate::contact::{Answer, Contact, ContactError, InFlight, Protocol, Quiet};
 use crate::fixture;
 use crate::observed::{Containers, Kubelet, Observed, PodUid, Readiness, Revision};

@@ -1,0 +1,131 @@
+//! Draining pods return to service: the door first, the label after.
+//!
+//! # Flow
+//! a rule asks for a pod to be [`put_back`] → it is told to accept again, while no client is sent to it → it says that it does → the label.
+//!
+//! # Guarantees
+//! A pod that can be told is routed to only once it has said that it accepts, in an epoch above its drain's: no client meets a closed door, however slow
+//! the pod or whoever speaks to it, and a PUT of its drain that is still under way is refused by it. What is told here is not written on the pod first: the next
+//! leader finds a draining pod that has seen a higher epoch, and puts it back or drains it anew.
+
+use graceful_api::{RevisionHash, Signal};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::action::Action;
+use crate::astray::may_be_told_anew;
+use crate::draft::{Draft, pod_ref};
+use crate::observed::{Epoch, NodeFate, Pod, Readiness};
+use crate::snapshot::Snapshot;
+use crate::token_refused;
+
+/// How long a pod that does not answer is waited for, before others are made in its place.
+const ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// What is known of a pod's door.
+enum Door {
+    /// It accepts, in this epoch, and nobody has told it otherwise since.
+    Open(Epoch),
+    /// It is to be told first, in this epoch.
+    Closed(Epoch),
+    /// It cannot be told, or nobody has closed it: the label alone decides.
+    None,
+    /// It cannot open now.
+    Stuck,
+}
+
+/// Puts a pod back, or takes the next step towards it. False where it cannot come back now, so that others are needed in its place.
+pub(crate) fn put_back(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
+    let epoch = match door(snapshot, pod) {
+        Door::Stuck => return false,
+        Door::Closed(epoch) => {
+            draft.reopen(pod, epoch);
+            return true;
+        }
+        Door::Open(epoch) => epoch,
+        Door::None => draft.epochs.next_for(snapshot, pod),
+    };
+    draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
+    true
+}
+
+fn door(snapshot: &Snapshot<'_>, pod: &Pod) -> Door {
+    // One that is routed to already has its clients; the others are told nothing.
+    if pod.routed || snapshot.policy(pod).signal != Signal::Http {
+        return Door::None;
+    }
+    let silent = silent(snapshot, pod);
+    let Some(answer) = snapshot.answer(pod) else {
+        // Nobody can be sent to what is not Ready, nor ask what never answers.
+        let ready = matches!(pod.readiness, Readiness::Ready(_));
+        return if silent || !ready { Door::None } else { Door::Closed(next(pod.epoch)) };
+    };
+    let Some(said) = answer.protocol else { return Door::None };
+    // The drain's PUT may be under way still: only an answer to what was told after it counts.
+    let told_after =
+        pod.epoch.is_none_or(|ours| said.epoch > ours || (pod.drain.is_none() && said.epoch == ours));
+    if said.accepting && told_after {
+        return Door::Open(said.epoch);
+    }
+    // Told this already, and closed all the same: it goes astray.
+    let astray = said.epoch > pod.epoch.unwrap_or_default();
+    if !said.resumable || silent || (astray && !may_be_told_anew(snapshot, pod)) {
+        return Door::Stuck;
+    }
+    Door::Closed(next(pod.epoch).max(next(Some(said.epoch))))
+}
+
+/// The same from plan to plan, until the pod has said something else: each change begins the conversation anew.
+fn next(epoch: Option<Epoch>) -> Epoch {
+    epoch.unwrap_or_default().next()
+}
+
+/// It has not answered for too long to be relied on.
+fn silent(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
+    error.is_some_and(|e| {
+        snapshot.clock.past(e.since.saturating_add(ANSWERS_WITHIN).unwrap_or(Timestamp::MAX))
+    })
+}
+
+/// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
+pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
+    let mut pods: Vec<_> = snapshot
+        .draining()
+        .filter(|p| p.revision == *revision && snapshot.available(p))
+        .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.backoff.as_ref()))
+        // On a node that is gone or silent nobody knows whether it comes back. (Where no nodes are read, Ready and Available say as much as of any pod that serves.)
+        .filter(|p| !p.node.is_silent())
+        .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
+        .filter(|p| !token_refused::cannot_reopen(snapshot, p))
+        .collect();
+    pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
+    pods
+}
+
+/// Returns to service: pods that are labelled and that somebody else closed; pods that are labelled and marked as draining (somebody put the label on one of
+/// ours: that calls its drain off); pods that lost the label without a drain. Neither of the last two takes work meanwhile.
+///
+/// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was closed by nobody: it warms up, and says itself when it takes
+/// work.
+pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    for pod in &snapshot.live {
+        let astray = if pod.routed {
+            (closed_by_others(snapshot, pod) && may_be_told_anew(snapshot, pod)) || pod.drain.is_some()
+        } else {
+            pod.drain.is_none()
+        };
+        // One that closed by itself on a node that dies has only been faster.
+        let dies = pod.routed && pod.node.fate == NodeFate::Dying;
+        if astray && !dies && !snapshot.backs_off(pod.backoff.as_ref()) {
+            put_back(snapshot, draft, pod);
+        }
+    }
+}
+
+fn closed_by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let said = snapshot.answer(pod).and_then(|a| a.protocol);
+    said.is_some_and(|p| {
+        let drained = p.epoch > Epoch::default() && pod.epoch.is_none_or(|ours| ours <= p.epoch);
+        !p.accepting && p.resumable && drained
+    })
+}
