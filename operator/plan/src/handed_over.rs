@@ -42,8 +42,8 @@ pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
     let policy = revision.map_or(observed.app.policy, |r| r.policy);
     let has_worked = revision.is_none_or(|r| has_worked(observed, r));
     let never_worked = !has_worked && pod.cheapest && pod.readiness == Readiness::Never;
-    // One that had begun to work was ended by a DELETE of ours.
-    let taken_back = |mark: DrainMark| mark.reason == DrainReason::Spare && !has_our_grace(pod, policy);
+    // One that had begun to work was ended by a DELETE of ours, whose grace a person may have shortened since.
+    let taken_back = |mark: DrainMark| mark.reason == DrainReason::Spare && has_its_own_grace(pod, policy);
     pod.terminating
         && !pod.routed
         && pod.drain.is_some_and(|mark| !taken_back(mark))
@@ -52,9 +52,11 @@ pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
         && !never_worked
 }
 
-fn has_our_grace(pod: &Pod, policy: DrainPolicy) -> bool {
-    let ours = i64::from(policy.longest_drain_seconds());
-    pod.grace_ends.zip(pod.ends_since).is_some_and(|(end, since)| end.duration_since(since).as_secs() == ours)
+/// Its end was given the grace of its template, as a ReplicaSet's is, and that is not what we give.
+fn has_its_own_grace(pod: &Pod, policy: DrainPolicy) -> bool {
+    let given = pod.grace_ends.zip(pod.ends_since).map(|(end, since)| end.duration_since(since).as_secs());
+    let own = i64::from(pod.grace_seconds);
+    given.is_none_or(|given| given == own && own != i64::from(policy.longest_drain_seconds()))
 }
 
 /// It is past its deadline, and has longer than that to finish. (With `onDeadline: Terminate` its grace ends a linger later than its deadline.)

@@ -31,6 +31,8 @@ pub(crate) struct Deployment {
     pub(crate) given_up: bool,
     /// What it says now, and since when.
     pub(crate) says: (u32, Timestamp),
+    /// When it last got fewer.
+    pub(crate) lowered: Timestamp,
     /// Since when its ReplicaSet cannot make pods.
     pub(crate) failing: Option<Timestamp>,
     /// When that tries again, by itself and after how many seconds.
@@ -241,7 +243,8 @@ impl World {
                 let drains_itself = self.grace_seconds >= i64::from(self.app.policy.deadline_seconds);
                 // So does one whose admission cannot be closed, with what slips in after its zero: a ReplicaSet that is told to take it may do so late.
                 let let_go = self.pods[i].cost == i32::MIN && self.app.policy.signal != Signal::Http;
-                if self.pods[i].busy() && !drains_itself && !let_go {
+                let too_late_to_know = self.crashed_since_the_scale(i);
+                if self.pods[i].busy() && !drains_itself && !let_go && !too_late_to_know {
                     let what = format!("the ReplicaSet of {hash} took the busy pod {}", self.pods[i].name);
                     self.violate(&what);
                 }
@@ -249,7 +252,7 @@ impl World {
                 let spare = self.pods[i].drain.is_some_and(|mark| mark.reason == DrainReason::Spare);
                 let said = spare && !drains_itself && self.policy_of(i).signal == Signal::Sigterm;
                 self.deeds.ended += 1;
-                self.end(i, !said);
+                self.end(i, !said && !too_late_to_know);
             }
         }
         for i in 0..self.pods.len() {
@@ -383,6 +386,14 @@ impl World {
     pub(super) fn is_awaited(&self, pod: &Pod) -> bool {
         let heard = self.now.duration_since(self.node_heard_since[pod.node as usize]);
         pod.killed_at.is_some() && !self.is_unheard(pod) && heard > super::OLDEST_VIEW
+    }
+
+    /// Its container crashed, with work in its volume, after its Deployment was last scaled down: no look before that scale could have shown it (ADR 12).
+    fn crashed_since_the_scale(&self, i: usize) -> bool {
+        let pod = &self.pods[i];
+        let lowered = self.deployments.get(&pod.revision).map(|d| d.lowered);
+        let crashed = (pod.containers == Containers::Crashed).then_some(pod.readiness);
+        matches!((crashed, lowered), (Some(Readiness::Lost(at)), Some(lowered)) if at >= lowered)
     }
 
     /// Somebody has shut a node down, and says so. What ran there is lost; its pods are still listed, but for those that were ending.

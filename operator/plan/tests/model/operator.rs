@@ -123,6 +123,7 @@ impl World {
                     proven: false,
                     of_its_replica_set: 0,
                     says: (0, created),
+                    lowered: created,
                     given_up: false,
                     failing: None,
                     tries: (created, 0),
@@ -212,6 +213,9 @@ impl World {
                 if self.pods[i].terminating() {
                     self.violate("a pod is put back after its DELETE");
                 }
+                if self.is_put_back_behind_a_closed_door(i) {
+                    self.violate("a pod is put back that has not opened: its clients are refused");
+                }
                 let found = &mut self.pods[i];
                 found.listed_until = jiff::Timestamp::MIN;
                 found.routed = true;
@@ -234,12 +238,29 @@ impl World {
         Ok(())
     }
 
+    /// It was told to close, and answers: it could have been told to open first. (One that is labelled already has its clients, and what never answers is put
+    /// back as it is.)
+    fn is_put_back_behind_a_closed_door(&self, i: usize) -> bool {
+        let pod = &self.pods[i];
+        let heard = self.dialogues.get(&pod.uid).is_some_and(|d| d.contact().answer.is_some());
+        let closes = pod.process.as_ref().is_some_and(|p| {
+            (p.closed || p.lingers_until.is_some())
+                && !p.closed_by_hand
+                && p.behaviour != super::Behaviour::ClockEpoch
+        });
+        self.policy_of(i).signal == Signal::Http && !pod.routed && heard && closes && !self.refuses(i)
+    }
+
     fn live(&self, revision: &RevisionHash) -> Vec<graceful_plan::Pod> {
         self.observe().observed.pods.into_iter().filter(|p| p.revision == *revision).collect()
     }
 
     fn scale(&mut self, revision: &RevisionHash, from: u32, to: u32) -> Result<(), Undone> {
+        let now = self.now;
         let deployment = self.deployments.get_mut(revision).filter(|d| d.replicas == from).ok_or(Stopped)?;
+        if to < from {
+            deployment.lowered = now;
+        }
         deployment.replicas = to;
         Ok(())
     }
