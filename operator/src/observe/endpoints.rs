@@ -1,9 +1,9 @@
 //! Whether the Services that route by the serving label have let go of a pod that has lost it. Read live, of pods that drain and only until they have: no app at rest
 //! costs a call, and no watch holds the EndpointSlices of a whole cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graceful_api::names;
 use graceful_plan::{Containers, Endpoints, Epoch, NodeFate, PodUid};
@@ -24,15 +24,20 @@ use crate::error::{Error, call, chain};
 /// nothing holds it up.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
+/// A look may take a tenth of the time. The slices of two thousand pods are megabytes, and some pod of theirs drains all through a rollout.
+const SHARE: u32 = 10;
+
 /// What is remembered of the looks at one app's pods.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawals {
-    /// Since when no EndpointSlice lists a pod, as of this drain of it.
-    since: BTreeMap<(PodUid, Epoch), Timestamp>,
+    /// What is known of each pod that drains, as of this drain of it. Withdrawn stays so.
+    known: BTreeMap<(PodUid, Epoch), Endpoints>,
     /// Looks in a row that found one listed.
     looks: u32,
     /// When the next is due.
     again: Option<Duration>,
+    /// None before that.
+    not_before: Option<Instant>,
 }
 
 impl Withdrawals {
@@ -51,41 +56,58 @@ impl Withdrawals {
         parsed: &mut [graceful_plan::Pod],
         now: Timestamp,
     ) {
-        self.since.retain(|(uid, epoch), _| parsed.iter().any(|p| p.uid == *uid && p.epoch == Some(*epoch)));
-        self.again = None;
-        let in_doubt = |p: &&mut graceful_plan::Pod| drains(p) && self.known(p).is_none();
-        let found = match parsed.iter_mut().any(|p| in_doubt(&p)) {
-            true => slices(client, namespace, &fenced(view, pods)).await.map_err(|error| chain(&error)),
-            false => Ok(Vec::new()),
-        };
-        if let Err(why) = &found
-            && self.looks == 0
-        {
-            warn!(namespace, "pods that drain are not told to close: {why}");
+        let draining: Vec<_> = parsed.iter().filter(|p| drains(p)).filter_map(key).collect();
+        let goes_on: BTreeSet<_> = draining.iter().collect();
+        self.known.retain(|pod, _| goes_on.contains(pod));
+        let in_doubt: Vec<_> = draining.iter().filter(|pod| !self.is_withdrawn(pod)).collect();
+        let wait = self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        if !in_doubt.is_empty() && wait.is_zero() {
+            let began = Instant::now();
+            let found = slices(client, namespace, &fenced(view, pods)).await.map_err(|error| chain(&error));
+            self.not_before = Some(began + SHARE * began.elapsed());
+            if let Err(why) = &found
+                && self.looks == 0
+            {
+                warn!(namespace, "pods that drain are not told to close: {why}");
+            }
+            let listings = found.as_deref().map(Listings::of);
+            let addresses = addresses(pods);
+            for pod in in_doubt {
+                let is = match &listings {
+                    Err(why) => Endpoints::Unread((*why).clone()),
+                    Ok(listings) => listings
+                        .of_pod(&pod.0, addresses.get(&pod.0).map_or(&[], Vec::as_slice))
+                        .map_or(Endpoints::WithdrawnAt(now), listed_in),
+                };
+                self.known.insert(pod.clone(), is);
+            }
+            self.looks = self.looks.saturating_add(1);
         }
         let mut waits = false;
         for pod in parsed.iter_mut().filter(|p| drains(p)) {
-            let listed = |slices: &[EndpointSlice]| {
-                let ips = ips(&pod.uid, pods);
-                slices.iter().find(|s| lists(s, &pod.uid, &ips)).map(listed_in)
-            };
-            pod.endpoints = match (self.known(pod), &found) {
-                (Some(at), _) => Endpoints::WithdrawnAt(at),
-                (None, Err(why)) => Endpoints::Unread(why.clone()),
-                (None, Ok(slices)) => listed(slices).unwrap_or_else(|| {
-                    self.since.extend(pod.epoch.map(|epoch| ((pod.uid.clone(), epoch), now)));
-                    Endpoints::WithdrawnAt(now)
-                }),
-            };
+            let known = key(pod).and_then(|pod| self.known.get(&pod).cloned());
+            pod.endpoints = known.unwrap_or_else(|| Endpoints::Unread(SOON.to_owned()));
             waits |= matches!(pod.endpoints, Endpoints::Listed { .. } | Endpoints::Unread(_));
         }
-        self.again = waits.then(|| doubled(AGAIN.0, self.looks, AGAIN.1));
-        self.looks = if waits { self.looks.saturating_add(1) } else { 0 };
+        if !waits {
+            self.looks = 0;
+        }
+        let pause = doubled(AGAIN.0, self.looks.saturating_sub(1), AGAIN.1);
+        let earliest =
+            self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        self.again = waits.then(|| pause.max(earliest));
     }
 
-    fn known(&self, pod: &graceful_plan::Pod) -> Option<Timestamp> {
-        self.since.get(&(pod.uid.clone(), pod.epoch?)).copied()
+    fn is_withdrawn(&self, pod: &(PodUid, Epoch)) -> bool {
+        matches!(self.known.get(pod), Some(Endpoints::WithdrawnAt(_)))
     }
+}
+
+/// Of a pod that began to drain since the last look.
+const SOON: &str = "they are many, and are about to be read again";
+
+fn key(pod: &graceful_plan::Pod) -> Option<(PodUid, Epoch)> {
+    Some((pod.uid.clone(), pod.epoch?))
 }
 
 /// It is to be told to close, or to be ended. One whose node dies closes whoever is sent to it.
@@ -127,20 +149,41 @@ fn listed_in(slice: &EndpointSlice) -> Endpoints {
     Endpoints::Listed { slice: slice.name_any(), managed_by: managed_by(slice).to_owned() }
 }
 
-/// Whether clients are sent to this pod by it. One that was made by hand need not name the pod: then its address does.
-fn lists(slice: &EndpointSlice, pod: &PodUid, ips: &[String]) -> bool {
-    slice.endpoints.iter().flatten().filter(|e| is_sent_clients(e)).any(|endpoint| {
-        match endpoint.target_ref.as_ref().and_then(|of| of.uid.as_ref()) {
-            Some(uid) => *uid == pod.0,
-            None => ips.iter().any(|ip| endpoint.addresses.contains(ip)),
-        }
-    })
+/// Whom clients are sent to, and by which slice.
+struct Listings<'a> {
+    pods: HashMap<&'a str, &'a EndpointSlice>,
+    /// Of endpoints that were made by hand and name no pod.
+    addresses: HashMap<&'a str, &'a EndpointSlice>,
 }
 
-fn ips(pod: &PodUid, pods: &[(&Pod, &Ours)]) -> Vec<String> {
-    let found = pods.iter().find(|(object, _)| uid(object) == *pod);
-    let status = found.and_then(|(object, _)| object.status.as_ref());
-    status.and_then(|s| s.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.clone()).collect()
+impl<'a> Listings<'a> {
+    fn of(slices: &'a [EndpointSlice]) -> Self {
+        let mut all = Self { pods: HashMap::new(), addresses: HashMap::new() };
+        for slice in slices {
+            for endpoint in slice.endpoints.iter().flatten().filter(|e| is_sent_clients(e)) {
+                match endpoint.target_ref.as_ref().and_then(|of| of.uid.as_deref()) {
+                    Some(uid) => all.pods.extend([(uid, slice)]),
+                    None => all.addresses.extend(endpoint.addresses.iter().map(|ip| (ip.as_str(), slice))),
+                }
+            }
+        }
+        all
+    }
+
+    /// The slice that sends clients to this pod.
+    fn of_pod(&self, pod: &PodUid, addresses: &[String]) -> Option<&'a EndpointSlice> {
+        let by_address = || addresses.iter().find_map(|ip| self.addresses.get(ip.as_str()));
+        self.pods.get(pod.0.as_str()).or_else(by_address).copied()
+    }
+}
+
+/// The addresses of each pod.
+fn addresses(pods: &[(&Pod, &Ours)]) -> HashMap<PodUid, Vec<String>> {
+    let of = |pod: &Pod| {
+        let ips = pod.status.as_ref().and_then(|s| s.pod_ips.as_ref());
+        ips.into_iter().flatten().map(|ip| ip.ip.clone()).collect()
+    };
+    pods.iter().map(|(pod, _)| (uid(pod), of(pod))).collect()
 }
 
 /// A proxy falls back to one that is not ready only where it terminates, and none of these does.
@@ -159,7 +202,8 @@ mod tests {
         let ips = ["10.0.0.1".to_owned(), "fd00::1".to_owned()];
         let read = |endpoint: serde_json::Value| {
             let slice = json!({"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": [endpoint]});
-            lists(&serde_json::from_value(slice).unwrap(), &PodUid::from("u"), &ips)
+            let slices = [serde_json::from_value(slice).unwrap()];
+            Listings::of(&slices).of_pod(&PodUid::from("u"), &ips).is_some()
         };
         let of = |uid: &str, ready: serde_json::Value| {
             read(

@@ -1,13 +1,15 @@
 //! Looks at pods that go by no watch: just before one is ended, or a Deployment is scaled down.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graceful_api::{GracefulApp, names};
 use graceful_plan::{NodeFate, PodRef};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, ObjectMeta};
-use kube::{Api, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use kube::api::{ListParams, ObjectMeta, Request};
+use kube::{Api, Resource, ResourceExt};
 
 use super::revisions::Ours;
 use super::view::list;
@@ -52,13 +54,12 @@ pub(crate) async fn look(
     // As a ReplicaSet counts: what has finished counts for nothing.
     let unfinished = "status.phase!=Failed,status.phase!=Succeeded";
     let params = ListParams::default().labels(&revision_selector(app, &ours)).fields(unfinished);
-    let (found, list) = futures::try_join!(
+    let (found, all) = futures::try_join!(
         call("read a pod", api.get_opt(&pod.name)),
-        call("count pods", api.list_metadata(&params)),
+        call("count pods", identities(sources, app, &params)),
     )?;
     let belongs = |meta: &ObjectMeta| pods::belongs_to(meta, &deployment.name_any(), &ours.hash.0);
-    let others = list.items.iter().filter(|other| {
-        let meta = &other.metadata;
+    let others = all.into_iter().map(ObjectMeta::from).filter(|meta| {
         belongs(meta) && meta.deletion_timestamp.is_none() && meta.uid.as_ref() != Some(&pod.uid.0)
     });
     let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
@@ -71,6 +72,39 @@ pub(crate) async fn look(
         pod.node = sources.stores.nodes.read(&sources.client, &name).await?;
     }
     Ok(Look { pod: found, others })
+}
+
+/// Of a pod's metadata what says whose it is. The rest, managedFields above all, is passed over as it is read: it is many times as much.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    uid: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    deletion_timestamp: Option<Time>,
+}
+
+#[derive(serde::Deserialize)]
+struct Item {
+    metadata: Identity,
+}
+
+#[derive(serde::Deserialize)]
+struct Items {
+    items: Vec<Item>,
+}
+
+impl From<Item> for ObjectMeta {
+    fn from(Item { metadata }: Item) -> Self {
+        let Identity { uid, labels, owner_references, deletion_timestamp } = metadata;
+        Self { uid, labels, owner_references, deletion_timestamp, ..Self::default() }
+    }
+}
+
+async fn identities(sources: &Sources, app: &GracefulApp, params: &ListParams) -> kube::Result<Vec<Item>> {
+    let url = Pod::url_path(&(), app.namespace().as_deref());
+    let request = Request::new(url).list_metadata(params).map_err(kube::Error::BuildRequest)?;
+    Ok(sources.client.request::<Items>(request).await?.items)
 }
 
 fn pods_api(sources: &Sources, app: &GracefulApp) -> Api<Decoded<Pod>> {
