@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::doubled::doubled;
+use graceful_plan::doubled;
 
 /// Corrections that are made at once: a person who edits a child twice is no controller.
 const FREE: u32 = 3;

@@ -11,7 +11,6 @@ mod concern;
 mod contest;
 mod decode;
 mod digest;
-mod doubled;
 mod error;
 mod execute;
 #[cfg(feature = "fuzzing")]
@@ -26,7 +25,6 @@ mod operator;
 mod probe;
 mod pulse;
 mod reconcile;
-mod refusals;
 mod report;
 mod requeue;
 mod run;

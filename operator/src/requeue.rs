@@ -5,8 +5,7 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::Phase;
-
-use crate::doubled::doubled;
+use graceful_plan::doubled;
 
 /// While work goes on, the longest time between two looks, and between two live views: what a watch that has gone blind could hide is found within it.
 const ACTIVE: Duration = Duration::from_secs(10);

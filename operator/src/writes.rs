@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use graceful_plan::{BackoffCause, Brake, PodUid, TemplateVerdict};
+use graceful_plan::refusals::{Of, Refusals};
+use graceful_plan::{Backoff, BackoffCause, Brake, MARK_RESTS, PodUid, TemplateVerdict};
+use jiff::Timestamp;
 
 use crate::contest::Contest;
-use crate::refusals::Refusals;
 use crate::written::Written;
 
 /// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute. (Tests do not
@@ -42,9 +43,6 @@ pub(crate) struct Writes {
     pub(crate) namespace_terminating: bool,
 }
 
-/// A pod whose work comes and goes is marked that often at most.
-const MARK_RESTS: Duration = Duration::from_secs(10);
-
 /// A person or two may err about a label.
 const FREELY: usize = 3;
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -62,6 +60,11 @@ pub(crate) struct ChildRefusal {
 }
 
 impl Writes {
+    /// What the last write to it met, while that is worth telling.
+    pub(crate) fn backoff(&self, of: &Of, now: Timestamp) -> Option<Backoff> {
+        self.refusals.of(of, now, Instant::now())
+    }
+
     pub(crate) fn marked(&mut self, pod: &PodUid) {
         self.marked.insert(pod.clone(), Instant::now());
     }
@@ -83,7 +86,7 @@ impl Writes {
     pub(crate) fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool) {
         self.marked.retain(|uid, _| there(uid));
         self.put_right.retain(|uid, _| there(uid));
-        self.refusals.keep_pods(there);
+        self.refusals.keep_pods(there, Instant::now());
     }
 
     /// How long a write to a pod takes, by one that was just tried and by earlier ones; None if it is refused.

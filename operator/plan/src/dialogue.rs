@@ -10,6 +10,7 @@
 //! restart, and after a restart that is seen, it is told again, and an idle that it said before does not stand.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -35,6 +36,20 @@ pub struct Dialogue {
     gone: VecDeque<String>,
     /// The container's id, for languages that have no boot id.
     container_id: Option<String>,
+}
+
+/// How much time may be between two zeros of a quiet run, of a pod that is asked `interval` after its last answer and has `timeout` for the next: twice as long
+/// as that may take, and a second of our own. A longer gap could hide work, and ends the run.
+///
+/// ```
+/// use std::time::Duration;
+/// // Asked every second, with a time-out of 2 s.
+/// let gap = graceful_plan::longest_gap(Duration::from_secs(1), Duration::from_secs(2));
+/// assert_eq!(gap.as_secs(), 7);
+/// ```
+pub fn longest_gap(interval: Duration, timeout: Duration) -> SignedDuration {
+    let gap = 2 * (interval + timeout) + Duration::from_secs(1);
+    SignedDuration::try_from(gap).unwrap_or(SignedDuration::MAX)
 }
 
 /// What to say to a pod next.

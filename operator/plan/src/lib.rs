@@ -20,6 +20,7 @@ mod clock;
 mod contact;
 mod conversations;
 mod dialogue;
+mod doubled;
 mod draft;
 mod drains;
 mod endpoints;
@@ -35,6 +36,7 @@ mod node_drain;
 mod observed;
 mod others;
 mod put_back;
+pub mod refusals;
 mod report;
 pub mod retire;
 mod rollout;
@@ -52,10 +54,12 @@ pub use busy::nothing_runs;
 pub use contact::{
     Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled, Way,
 };
-pub use dialogue::{Dialogue, News, Reading, Request};
+pub use dialogue::{Dialogue, News, Reading, Request, longest_gap};
+pub use doubled::doubled;
 pub use futile::{Absences, Absent, Rejected, Rejections};
 pub use handed_over::is_handed_over;
 pub use lag::Lags;
+pub use marks::MARK_RESTS;
 pub use observed::{
     App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Endpoints, Epoch, Failure,
     KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings,

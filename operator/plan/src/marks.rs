@@ -7,6 +7,8 @@
 //! A pod that was idle when it was asked may be busy a moment later, and is marked again when that is heard: within half a minute, or some minutes where a cluster
 //! has more than 1,500 serving pods, and ten pods a second at most. What is evicted in between drains itself in its grace period (P2).
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
@@ -20,6 +22,9 @@ const HEARD_LATELY: SignedDuration = SignedDuration::from_mins(10);
 
 /// A pod that has just come into service has no clients yet, and will have some: it is known to be idle once it says so this much later.
 const NEWCOMER: SignedDuration = SignedDuration::from_secs(10);
+
+/// How long a mark that was just written is left alone: a pod whose work comes and goes is written to that often at most.
+pub const MARK_RESTS: Duration = Duration::from_secs(10);
 
 /// So many in a plan: an app of thousands of pods has other things to do as well.
 const MARKS_PER_PLAN: usize = 5;

@@ -85,6 +85,15 @@ pub fn unroutes_in_time(pod_write: Option<Duration>) -> bool {
 /// How soon a ReplicaSet must hear of its Deployment's scale to take a spare back before the spare has started.
 pub const FOLLOWS_AT_ONCE: Duration = Duration::from_millis(500);
 
+/// How long after a DELETE a spare that runs is put down to it.
+const SPARE_RUNS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether a spare ran before its ReplicaSet took it back, so that the last scale after a DELETE came late: more of these pods of the Deployment have begun than
+/// it had replicas (`from`), and its last scale after a DELETE was so long ago.
+pub fn spare_ran<'a>(pods: impl Iterator<Item = &'a Pod>, from: u32, taken_back: Option<Duration>) -> bool {
+    taken_back.is_some_and(|ago| ago < SPARE_RUNS_WITHIN) && count(pods.filter(|p| p.has_begun())) > from
+}
+
 /// Whether `spec.replicas` may be lowered to `to` on this live list: pods that may run are never left to a ReplicaSet's choice.
 pub fn may_lower(to: u32, live: &[Pod]) -> bool {
     count(live.iter().filter(|p| p.has_begun())) <= to

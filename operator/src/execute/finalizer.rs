@@ -1,6 +1,7 @@
 //! Our finalizer: on before anything is made that needs cleaning up, off when nothing of ours is left.
 
 use graceful_api::{GracefulApp, names};
+use graceful_plan::refusals::Of;
 use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::json;
@@ -9,7 +10,6 @@ use super::{CHANGED, Outcome, Scene};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
-use crate::refusals::Of;
 
 pub(super) async fn add(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
     let mut finalizers = scene.object.finalizers().to_vec();

@@ -6,7 +6,7 @@
 //! # Guarantees
 //! What is refused, or fails and nothing follows from it, stops only what depends on it. Anything else unexpected ends the plan, and the app is observed and
 //! planned again. 404 on a delete is success; 409 is "look again", but for a scale, which is read and retried at once. What is refused is remembered, and left
-//! alone for a while ([`crate::refusals`]).
+//! alone for a while ([`graceful_plan::refusals`]).
 
 mod bridge;
 mod children;
@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graceful_api::{GracefulApp, RevisionHash};
+use graceful_plan::refusals::Of;
 use graceful_plan::{Action, BackoffCause, DrainMark};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
@@ -28,7 +29,6 @@ use tracing::{info, warn};
 use self::retire::Retirement;
 use crate::error::Error;
 use crate::observe::{Observation, Sources};
-use crate::refusals::Of;
 use crate::telemetry::Metrics;
 use crate::writes::Writes;
 
@@ -90,7 +90,7 @@ fn back_off(
     };
     let message = words(&why);
     scene.unanswered += u32::from(kind == BackoffCause::TooSlow);
-    scene.writes.refusals.note(of, kind, message.clone());
+    scene.writes.refusals.note(of, kind, message.clone(), Instant::now());
     Ok(Outcome::Refused(message))
 }
 

@@ -1,9 +1,10 @@
 //! Out of service and back: one patch each, on exactly the pod that was seen.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graceful_api::{DrainReason, RevisionHash, Signal, marks, names};
+use graceful_plan::refusals::Of;
 use graceful_plan::retire::unroutes_in_time;
 use graceful_plan::{BackoffCause, Conversation, DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +16,6 @@ use super::{CHANGED, LATER, Outcome, Scene, bridge, timed};
 use crate::app_ref::AppRef;
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
-use crate::refusals::Of;
 use crate::writes::Held;
 use crate::written::Kind;
 
@@ -90,7 +90,12 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
             names::SERVING_LABEL,
             pod.name
         );
-        scene.writes.refusals.note(Of::Pod(pod.uid.clone()), BackoffCause::Refused, message.clone());
+        scene.writes.refusals.note(
+            Of::Pod(pod.uid.clone()),
+            BackoffCause::Refused,
+            message.clone(),
+            Instant::now(),
+        );
         return Ok(Outcome::Refused(message));
     }
     Ok(outcome)
@@ -163,8 +168,8 @@ async fn patch(
     annotations: &Value,
 ) -> Result<Outcome, Error> {
     // Where a write has cost a pod its label, the next is first sent as a dry run.
-    let suspect =
-        revision_of(scene, pod).is_some_and(|hash| scene.writes.refusals.knows(&Of::Deployment(hash)));
+    let suspect = revision_of(scene, pod)
+        .is_some_and(|hash| scene.writes.refusals.knows(&Of::Deployment(hash), Instant::now()));
     if suspect
         && let Ok(tried) = write(scene, pod, version, labels, annotations, Mode::Dry).await
         && !keeps_ours(&tried)

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
+use graceful_plan::refusals::Of;
 use graceful_plan::retire::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_scale_first};
 use graceful_plan::{BackoffCause, PodRef, PodUid, Proof};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -32,7 +33,6 @@ use crate::app_ref::AppRef;
 use crate::error::{Error, call, chain};
 use crate::merge::Mode;
 use crate::observe::{followed, live_pods, look};
-use crate::refusals::Of;
 use crate::written::Kind;
 
 /// How long the dry run of a scale may take, and the scale after the DELETE. A spare needs about as long to be scheduled and started; once it runs,
@@ -107,6 +107,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
                 &Of::Deployment(revision.clone()),
                 BackoffCause::TooSlow,
                 why.clone(),
+                Instant::now(),
             );
             return if error.backoff().is_some() { Ok(Outcome::Refused(why)) } else { Err(error) };
         }
@@ -146,7 +147,7 @@ async fn may_scale_after(
         }
     }
     // A dry run commits nothing: where the last real scale came late, this one may as well.
-    let came_late = scene.writes.refusals.came_late(&Of::Deployment(revision.clone()));
+    let came_late = scene.writes.refusals.came_late(&Of::Deployment(revision.clone()), Instant::now());
     let pod_write = scene.writes.pod_write(pod_write);
     let in_time = retire::unroutes_in_time(pod_write);
     if (came_late || !in_time)
@@ -239,7 +240,7 @@ async fn take_back(
     let (name, pod) = (deployment.name_any(), &what.pod.name);
     let message = format!("Deployment {name} was not scaled to {scale_to} after pod {pod} was ended: {why}");
     warn!("{message}");
-    scene.writes.refusals.note_late(&Of::Deployment(what.revision.clone()), kind, message);
+    scene.writes.refusals.note_late(&Of::Deployment(what.revision.clone()), kind, message, Instant::now());
     Ok(Outcome::DoneLookAgain("its replica was not taken back"))
 }
 
@@ -329,7 +330,7 @@ async fn kept_for_its_replica_set(
         what.pod.name
     );
     let of = Of::Deployment(what.revision.clone());
-    scene.writes.refusals.note_late(&of, BackoffCause::TooSlow, message.clone());
+    scene.writes.refusals.note_late(&of, BackoffCause::TooSlow, message.clone(), Instant::now());
     Ok(Some(Outcome::Refused(message)))
 }
 
@@ -361,7 +362,7 @@ fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Out
         AT_ONCE.as_secs_f64()
     );
     let of = Of::Deployment(what.revision.clone());
-    scene.writes.refusals.note(of, BackoffCause::TooSlow, message.clone());
+    scene.writes.refusals.note(of, BackoffCause::TooSlow, message.clone(), Instant::now());
     Outcome::Refused(message)
 }
 

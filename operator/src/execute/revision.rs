@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use graceful_api::{RevisionHash, Validated, children, names};
+use graceful_plan::refusals::Of;
 use graceful_plan::{BackoffCause, TemplateVerdict};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +17,6 @@ use serde_json::{Value, json};
 use super::{ANSWERED, CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
-use crate::refusals::Of;
 use crate::writes::Held;
 use crate::written::Kind;
 
@@ -210,7 +211,12 @@ async fn annotate(
         }
     };
     let message = format!("Deployment {name} cannot be annotated: {why}");
-    scene.writes.refusals.note(Of::Annotations(revision.clone()), BackoffCause::Refused, message.clone());
+    scene.writes.refusals.note(
+        Of::Annotations(revision.clone()),
+        BackoffCause::Refused,
+        message.clone(),
+        Instant::now(),
+    );
     Ok(Outcome::Refused(message))
 }
 

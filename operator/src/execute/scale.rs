@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
 use graceful_plan::BackoffCause;
-use graceful_plan::retire::may_lower;
+use graceful_plan::refusals::Of;
+use graceful_plan::retire::{self, may_lower};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;
@@ -20,16 +21,12 @@ use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
 use crate::observe::live_pods;
-use crate::refusals::Of;
 use crate::written::Kind;
 
 /// A scale that meets a conflict is read and retried at once, for so long and so often at most: where pods come and go many a second the
 /// Deployment's status moves as often, and the next plan would meet the same.
 const RETRIED_FOR: Duration = Duration::from_secs(3);
 const RETRIES: u32 = 20;
-
-/// How long after a DELETE a spare that runs is put down to it.
-const SPARE_RUNS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The scale of one Deployment as it was read.
 #[derive(Clone, Debug)]
@@ -64,7 +61,7 @@ pub(super) async fn set(
         match write(scene, &seen, to, Mode::Real).await {
             Ok(scaled) => {
                 wrote(scene, revision, &scaled);
-                if spare_runs(scene, revision, from) {
+                if spare_ran(scene, revision, from) {
                     let message = format!(
                         "a pod of Deployment {} was ended, and another came in its place before its ReplicaSet had followed: the cluster's controllers are \
                          slow, or an admission webhook on replicasets is; retrying in another order",
@@ -74,6 +71,7 @@ pub(super) async fn set(
                         &Of::Deployment(revision.clone()),
                         BackoffCause::TooSlow,
                         message,
+                        Instant::now(),
                     );
                 }
                 return Ok(Outcome::Done);
@@ -87,12 +85,9 @@ pub(super) async fn set(
     }
 }
 
-/// Whether this scale takes one back that belonged to a DELETE: it had come too late, and a spare runs.
-fn spare_runs(scene: &Scene<'_>, revision: &RevisionHash, from: u32) -> bool {
-    let runs = |p: &&graceful_plan::Pod| p.revision == *revision && p.has_begun();
-    let running = scene.seen.observed.pods.iter().filter(runs).count();
-    let lately = scene.taken_back.0.get(revision).is_some_and(|at| at.elapsed() < SPARE_RUNS_WITHIN);
-    lately && running > usize::try_from(from).unwrap_or(usize::MAX)
+fn spare_ran(scene: &Scene<'_>, revision: &RevisionHash, from: u32) -> bool {
+    let pods = scene.seen.observed.pods.iter().filter(|p| p.revision == *revision);
+    retire::spare_ran(pods, from, scene.taken_back.0.get(revision).map(Instant::elapsed))
 }
 
 /// The scale, if it still belongs to the Deployment that was seen and is what was seen.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::names;
-use graceful_plan::{Containers, Endpoints, Epoch, NodeFate, PodUid};
+use graceful_plan::{Containers, Endpoints, Epoch, NodeFate, PodUid, doubled};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -17,7 +17,6 @@ use tracing::warn;
 use super::pods::uid;
 use super::revisions::Ours;
 use super::view::View;
-use crate::doubled::doubled;
 use crate::error::{Error, call, chain};
 
 /// When to look again while one is listed still, and the longest time between two looks. The EndpointSlice controller follows within a tenth of a second where

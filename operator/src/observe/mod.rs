@@ -23,6 +23,7 @@ use graceful_api::{
     Disruption, DrainReason, FieldError, GracefulApp, Policy, ReplaceWhen, RevisionHash, Signal, Validated,
     names,
 };
+use graceful_plan::refusals::Of;
 use graceful_plan::{
     Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodUid,
     Readiness, Rejections,
@@ -53,7 +54,6 @@ use crate::decode::Decoded;
 use crate::error::{Error, call};
 use crate::keys::Keyring;
 use crate::probe::{Pace, Probes, Target};
-use crate::refusals::Of;
 use crate::writes::Writes;
 
 /// What the planner is given, and what the executor needs beside it.
@@ -190,10 +190,10 @@ pub(crate) async fn observe(
     let mut parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
     sightings.withdrawals.look(&sources.client, &namespace, &view, &pods, &mut parsed, now).await;
     let (targets, contacts) = conversations(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
-    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), &writes.refusals, now)).collect();
+    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), writes, now)).collect();
     sightings.lags.look(&mut revisions, now);
     let mut observed = Observed {
-        app: resolved(app, valid.as_ref(), deletion, writes.refusals.of(&Of::Finalizer, now)),
+        app: resolved(app, valid.as_ref(), deletion, writes.backoff(&Of::Finalizer, now)),
         absent: sightings.absences.look(&revisions, &parsed, now),
         revisions,
         contacts,
@@ -250,7 +250,7 @@ async fn parsed(
     let tolerates = |pod: &graceful_plan::Pod| tolerating.contains(&pod.uid);
     sightings.departures.look(&mut parsed, |name| node(name).fate, tolerates, now);
     for pod in &mut parsed {
-        pod.backoff = writes.refusals.of(&Of::Pod(pod.uid.clone()), now);
+        pod.backoff = writes.backoff(&Of::Pod(pod.uid.clone()), now);
         pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));
     }
     ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, now);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use graceful_api::{DrainPolicy, Policy, RevisionHash, Validated, names};
+use graceful_plan::refusals::Of;
 use graceful_plan::{Failure, Revision};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 
 use crate::keys::{KeyId, named_by};
-use crate::refusals::{Of, Refusals};
+use crate::writes::Writes;
 
 /// One Deployment of ours.
 pub(crate) struct Ours {
@@ -40,7 +41,7 @@ impl Ours {
         })
     }
 
-    pub(crate) fn parse(&self, app: Option<&Validated>, refusals: &Refusals, now: Timestamp) -> Revision {
+    pub(crate) fn parse(&self, app: Option<&Validated>, writes: &Writes, now: Timestamp) -> Revision {
         let failure = replica_failure(&self.object);
         let has_no_replica_set = failure.as_ref().is_some_and(|f| f.no_replica_set);
         let (end_failure, replica_failure) = match failure {
@@ -58,8 +59,8 @@ impl Ours {
             end_failure,
             has_no_replica_set,
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
-            backoff: refusals.of(&Of::Deployment(self.hash.clone()), now),
-            unannotated: refusals.of(&Of::Annotations(self.hash.clone()), now),
+            backoff: writes.backoff(&Of::Deployment(self.hash.clone()), now),
+            unannotated: writes.backoff(&Of::Annotations(self.hash.clone()), now),
             followed: followed(&self.object),
             lag: None,
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
@@ -138,7 +139,7 @@ mod tests {
             .unwrap();
             let revision = Ours::of(&Arc::new(object), "u").unwrap().parse(
                 None,
-                &Refusals::default(),
+                &Writes::default(),
                 Timestamp::UNIX_EPOCH,
             );
             (revision.replica_failure.is_some(), revision.end_failure.is_some())
@@ -157,7 +158,7 @@ mod tests {
         }))
         .unwrap();
         let ours = Ours::of(&Arc::new(object), "u").unwrap();
-        let revision = ours.parse(None, &Refusals::default(), Timestamp::UNIX_EPOCH);
+        let revision = ours.parse(None, &Writes::default(), Timestamp::UNIX_EPOCH);
         assert!(revision.has_no_replica_set && revision.replica_failure.is_some());
     }
 
@@ -185,7 +186,7 @@ mod tests {
             .unwrap();
             Ours::of(&Arc::new(object), "u").unwrap().parse(
                 Some(&app),
-                &Refusals::default(),
+                &Writes::default(),
                 Timestamp::UNIX_EPOCH,
             )
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
+use graceful_plan::refusals::Of;
 use graceful_plan::{Backoff, Child, Mark, Surroundings, TemplateVerdict, Warning};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -20,7 +21,6 @@ use super::children::{self, Standing, Wanted};
 use super::pods::{has_finished, mark, uid};
 use super::revisions::Ours;
 use super::view::View;
-use crate::refusals::Of;
 use crate::writes::{REFUSAL_HOLDS, Writes};
 
 /// The labels of one pod, or of the template.
@@ -48,7 +48,7 @@ pub(crate) fn surroundings(
     let labels = pod_labels(app, pods);
     let foreign_budgets = foreign_budgets(app, view, &labels);
     // Where writes to a pod are refused, its mark may be another than it should be.
-    let not_to_be_written = |pod: &Pod| writes.refusals.of(&Of::Pod(uid(pod)), now).is_some();
+    let not_to_be_written = |pod: &Pod| writes.backoff(&Of::Pod(uid(pod)), now).is_some();
     let all_marked = pods.iter().filter(|pod| !has_finished(pod)).all(|pod| {
         pod.metadata.deletion_timestamp.is_some() || (mark(pod) != Mark::Unclear && !not_to_be_written(pod))
     });

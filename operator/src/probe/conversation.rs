@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::Question as Language;
-use graceful_plan::{Conversation, Epoch, News, Reading, Request};
+use graceful_plan::{Conversation, Epoch, News, Reading, Request, doubled, longest_gap};
 use http::HeaderValue;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rand::RngExt;
 use tokio::time::sleep;
 
@@ -14,7 +14,6 @@ use super::pace::Pace;
 use super::places::Standing;
 use super::pod_client::{PodAnswer, PodClient, Target};
 use super::trigger::Trigger;
-use crate::doubled::doubled;
 
 /// Serving pods are asked for the report alone: twice a minute tells an operator's dashboard enough.
 const SURVEY_EVERY: Duration = Duration::from_secs(30);
@@ -30,9 +29,7 @@ const LONGEST_BREATH: Duration = Duration::from_millis(250);
 /// Before it is held.
 pub(crate) fn begin(dialogues: &Dialogues, target: &Target, conversation: Conversation, now: Timestamp) {
     let Target { policy, uid, container_id, .. } = target;
-    // Zeros are counted in a row; a gap that could hide work ends it.
-    let longest_gap = 2 * (policy.poll_interval() + policy.timeout()) + Duration::from_secs(1);
-    let longest_gap = SignedDuration::try_from(longest_gap).unwrap_or(SignedDuration::MAX);
+    let longest_gap = longest_gap(policy.poll_interval(), policy.timeout());
     dialogues.with(uid, |pod| {
         if let Some(id) = container_id {
             pod.runs_as(id);

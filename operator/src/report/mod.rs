@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use graceful_api::conditions::Reason;
 use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, Phase, names};
-use graceful_plan::{Action, Deletion, Observed, PodUid, Report, is_handed_over};
+use graceful_plan::{Action, Deletion, Observed, PodUid, Report, doubled, is_handed_over};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -25,7 +25,6 @@ pub(crate) use self::recorder::Recorder;
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::decode::Decoded;
-use crate::doubled::doubled;
 use crate::error::{Error, call, chain};
 use crate::observe::Observation;
 use crate::telemetry::Metrics;

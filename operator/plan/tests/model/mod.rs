@@ -9,12 +9,14 @@ mod paused;
 mod process;
 mod transcript;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 use graceful_api::{DrainPolicy, OnDeadline, ReplaceWhen, RevisionHash, Signal};
+use graceful_plan::refusals::Refusals;
 use graceful_plan::{
-    Absences, Answer, App, Backoff, Brake, Conversation, Deletion, Dialogue, Lags, NodeFate, PodUid,
-    Rejections, Surroundings,
+    Absences, Answer, App, Brake, Conversation, Deletion, Dialogue, Lags, NodeFate, PodUid, Rejections,
+    Surroundings,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -31,7 +33,7 @@ pub(crate) struct Faults {
     pub(crate) pause: u32,
     /// A question to a pod, or its answer, is lost.
     pub(crate) lose: u32,
-    /// The operator plans on a view that is some seconds old (never older than its own last write).
+    /// The operator plans on a view that is some seconds old (never older than its own last write), or ends a pod some seconds after its plan.
     pub(crate) stale: u32,
     /// The ReplicaSet controller is away for some seconds.
     pub(crate) idle_controller: u32,
@@ -99,16 +101,16 @@ pub(crate) struct World {
     pub(crate) refuses_until: Timestamp,
     /// Calls take seconds until then.
     pub(crate) slow_until: Timestamp,
-    /// What the operator leaves alone for now: by uid or revision, with how often it met that.
-    backoffs: BTreeMap<String, (u32, Backoff)>,
+    /// What the operator leaves alone for now.
+    refusals: Refusals,
+    /// When the run began, by the clock that pauses are measured by.
+    began: Instant,
     brake: Brake,
     rejections: Rejections,
     absences: Absences,
     lags: Lags,
     /// When a Deployment was last scaled down after a DELETE.
-    taken_back: BTreeMap<RevisionHash, Timestamp>,
-    /// Deployments whose spares ran before their ReplicaSets had followed.
-    late: BTreeSet<RevisionHash>,
+    taken_back: BTreeMap<RevisionHash, Instant>,
     dialogues: BTreeMap<PodUid, Dialogue>,
     conversations: BTreeMap<PodUid, Conversation>,
     /// Every answer ever given, by which process of which pod.
@@ -129,6 +131,8 @@ pub(crate) struct World {
     paused: Option<Paused>,
     pub(crate) late_calls: Late,
     random: Random,
+    /// Which kills come late: apart, so that one more of them leaves all other faults of a run as they are.
+    delays: Random,
 }
 
 /// What was done to pods, and why there was something to do.
@@ -190,6 +194,10 @@ pub(crate) const POLICY: DrainPolicy = DrainPolicy {
 };
 
 impl World {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant has no other beginning; the run counts from it"
+    )]
     pub(crate) fn new(seed: u64) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a moment");
         let app = App {
@@ -239,13 +247,13 @@ impl World {
             node_heard_since: [Timestamp::UNIX_EPOCH; 2],
             refuses_until: now,
             slow_until: now,
-            backoffs: BTreeMap::new(),
+            refusals: Refusals::default(),
+            began: Instant::now(),
             brake: Brake::default(),
             rejections: Rejections::default(),
             absences: Absences::default(),
             lags: Lags::default(),
             taken_back: BTreeMap::new(),
-            late: BTreeSet::new(),
             dialogues: BTreeMap::new(),
             conversations: BTreeMap::new(),
             said: Vec::new(),
@@ -260,6 +268,7 @@ impl World {
             paused: None,
             late_calls: Late::default(),
             random: Random(seed),
+            delays: Random(!seed),
         }
     }
 

@@ -1,20 +1,21 @@
 //! The operator of the model: the same loop as the real one, with a crash possible between any two calls.
 
-use graceful_api::{RevisionHash, Signal};
+use std::time::{Duration, Instant};
+
+use graceful_api::{DrainPolicy, RevisionHash, Signal};
+use graceful_plan::refusals::{Of, Refusals};
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, DrainMark, Lags, Mark,
-    PodRef, PodUid, Proof, Rejections, TemplateVerdict, plan,
+    Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, Dialogue, DrainMark, Lags,
+    MARK_RESTS, Mark, PodRef, PodUid, Proof, Rejections, TemplateVerdict, longest_gap, plan,
 };
 
 use super::World;
 use super::kubernetes::{Deployment, Snapshot};
 
-/// After a mark was written.
-const REST: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
-
-/// Between two zeros of a quiet run: pods are asked each second, and what is lost fails.
-const LONGEST_GAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(7);
+/// Pods are asked each second, and have two for their answer.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why an action was not done.
 pub(super) enum Undone {
@@ -49,7 +50,7 @@ impl World {
             if self.conversations.get(uid) != Some(conversation) {
                 let now = self.now + jiff::SignedDuration::from_millis(1);
                 let dialogue = self.dialogues.entry(uid.clone()).or_default();
-                dialogue.begin(*conversation, LONGEST_GAP, now);
+                dialogue.begin(*conversation, longest_gap(ASKED_EVERY, TIMEOUT), now);
             }
         }
         self.conversations = plan.conversations;
@@ -76,28 +77,35 @@ impl World {
         self.patches.clear();
         self.dialogues.clear();
         self.conversations.clear();
-        self.backoffs.clear();
+        self.refusals = Refusals::default();
         self.brake = Brake::default();
         self.rejections = Rejections::default();
         self.absences = Absences::default();
         self.lags = Lags::default();
         self.taken_back.clear();
-        self.late.clear();
     }
 
-    /// What is left alone for now, and a little longer: what is not tried again by then has no reason to be.
-    pub(super) fn backoff(&self, of: &str) -> Option<Backoff> {
-        let known = |h: &Backoff| h.until + jiff::SignedDuration::from_secs(5) > self.now;
-        self.backoffs.get(of).map(|(_, h)| h.clone()).filter(known)
+    /// What is left alone for now.
+    pub(super) fn backoff(&self, of: &Of) -> Option<Backoff> {
+        self.refusals.of(of, self.now, self.instant())
     }
 
     /// Leaves it alone, longer each time.
-    fn back_off(&mut self, of: &str, cause: BackoffCause, message: &str) -> Undone {
-        let times = self.backoffs.get(of).map_or(0, |(times, _)| *times);
-        let pause = jiff::SignedDuration::from_secs(5 << times.min(4));
-        let backoff = Backoff { cause, message: message.to_owned(), until: self.now + pause };
-        self.backoffs.insert(of.to_owned(), (times + 1, backoff));
+    fn back_off(&mut self, of: Of, cause: BackoffCause, message: &str) -> Undone {
+        self.refusals.note(of, cause, message.to_owned(), self.instant());
         Undone::Refused
+    }
+
+    /// The same of a Deployment whose scale did not follow its DELETE.
+    fn came_late(&mut self, revision: &RevisionHash, cause: BackoffCause, message: &str) -> Undone {
+        let of = Of::Deployment(revision.clone());
+        self.refusals.note_late(&of, cause, message.to_owned(), self.instant());
+        Undone::Refused
+    }
+
+    /// Now, by the clock that pauses are measured by.
+    pub(super) fn instant(&self) -> Instant {
+        self.began + Duration::from_secs(self.elapsed().unsigned_abs())
     }
 
     pub(super) fn execute(&mut self, view: &Snapshot, action: Action) -> Result<(), Undone> {
@@ -144,21 +152,13 @@ impl World {
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.proven = true;
             }
             Action::ScaleUp { revision, from, to } => {
-                self.permitted(&revision)?;
-                self.scale(&revision, from, to)?;
-                let running = self.live(&revision).iter().filter(|p| p.has_begun()).count();
-                let lately = |at: &jiff::Timestamp| self.now.duration_since(*at).as_secs() < 60;
-                if running > from as usize && self.taken_back.get(&revision).is_some_and(lately) {
-                    self.late.insert(revision.clone());
-                    self.back_off(&revision.0, BackoffCause::TooSlow, "its ReplicaSet follows late");
-                }
+                self.scale_to(&revision, from, to)?;
             }
             Action::ScaleDown { revision, from, to } => {
                 if !retire::may_lower(to, &self.live(&revision)) {
                     return Err(Stopped);
                 }
-                self.permitted(&revision)?;
-                self.scale(&revision, from, to)?;
+                self.scale_to(&revision, from, to)?;
             }
             Action::Unroute { pod, epoch, reason, since, cost } => {
                 self.writable(&pod)?;
@@ -201,7 +201,7 @@ impl World {
             Action::Mark { pod, busy } => {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
-                let until = self.now.saturating_add(REST).expect("soon");
+                let until = self.now.saturating_add(MARK_RESTS).expect("soon");
                 let found = &mut self.pods[i];
                 found.mark = if busy { Mark::Busy } else { Mark::Idle };
                 found.mark_rests_until = Some(until);
@@ -262,6 +262,19 @@ impl World {
             deployment.lowered = now;
         }
         deployment.replicas = to;
+        self.refusals.cleared(&Of::Deployment(revision.clone()));
+        Ok(())
+    }
+
+    /// To another number, and a spare that runs by then shows that the last scale came late.
+    fn scale_to(&mut self, revision: &RevisionHash, from: u32, to: u32) -> Result<(), Undone> {
+        self.permitted(revision)?;
+        self.scale(revision, from, to)?;
+        let now = self.instant();
+        let taken_back = self.taken_back.get(revision).map(|at| now.duration_since(*at));
+        if retire::spare_ran(self.live(revision).iter(), from, taken_back) {
+            self.came_late(revision, BackoffCause::TooSlow, "its ReplicaSet follows late");
+        }
         Ok(())
     }
 
@@ -274,21 +287,18 @@ impl World {
 
     fn permitted(&mut self, revision: &RevisionHash) -> Result<(), Undone> {
         if self.refuses_until > self.now {
-            return Err(self.back_off(&revision.0, BackoffCause::Refused, "denied: change freeze"));
+            let of = Of::Deployment(revision.clone());
+            return Err(self.back_off(of, BackoffCause::Refused, "denied: change freeze"));
         }
-        self.backoffs.remove(&revision.0);
         Ok(())
     }
 
     fn writable(&mut self, pod: &PodRef) -> Result<(), Undone> {
         if self.random.chance(self.faults.refuse_pod) {
-            return Err(self.back_off(
-                &pod.uid.0,
-                BackoffCause::Refused,
-                "denied: this pod is not to be changed",
-            ));
+            let denied = "denied: this pod is not to be changed";
+            return Err(self.back_off(Of::Pod(pod.uid.clone()), BackoffCause::Refused, denied));
         }
-        self.backoffs.remove(&pod.uid.0);
+        self.refusals.cleared(&Of::Pod(pod.uid.clone()));
         Ok(())
     }
 
@@ -308,18 +318,28 @@ impl World {
         let Verdict::Go { scale_to, grace_seconds } = retire::check(found, proof, replicas, others) else {
             return Err(Stopped);
         };
-        let i = self.pods.iter().position(|p| p.uid == pod.uid).ok_or(Stopped)?;
+        let looked_at = self.observe();
+        if self.delays.chance(self.faults.stale) {
+            self.seconds_pass();
+        }
+        // What was looked at is what is ended, and what its pods have said must stand just now.
+        let i = self.precondition(&looked_at, pod)?;
+        let policy = self.deployments[revision].policy;
+        if !self.still_stands(&pod.uid, proof, policy) {
+            return Err(Stopped);
+        }
         if scale_to != replicas {
-            if self.refuses_until > self.now {
-                return Err(self.back_off(&revision.0, BackoffCause::Refused, "denied: change freeze"));
-            }
-            let (slow, policy) = (self.slow_until > self.now, self.deployments[revision].policy);
-            let may = retire::may_scale_first(&pod.uid, proof, as_well, policy, &live);
+            self.permitted(revision)?;
+            let slow = self.slow_until > self.now;
+            let stand = |(uid, proof): &&(PodUid, Proof)| self.still_stands(uid, *proof, policy);
+            let as_well: Vec<_> = as_well.iter().filter(stand).cloned().collect();
+            let may = retire::may_scale_first(&pod.uid, proof, &as_well, policy, &self.live(revision));
             if slow && !may {
                 let told = "the API server is too slow to retire safely: a scale takes 2 s";
-                return Err(self.back_off(&revision.0, BackoffCause::TooSlow, told));
+                return Err(self.back_off(Of::Deployment(revision.clone()), BackoffCause::TooSlow, told));
             }
-            if slow || (may && self.late.contains(revision)) {
+            let came_late = self.refusals.came_late(&Of::Deployment(revision.clone()), self.instant());
+            if slow || (may && came_late) {
                 self.judge(i, proof);
                 self.note(proof);
                 self.pods[i].cost = i32::MIN;
@@ -362,17 +382,28 @@ impl World {
         while self.random.chance(self.faults.conflict) {
             tries += 1;
             if tries == 3 || !retire::may_lower(scale_to, &self.live(revision)) {
-                return Err(self.back_off(
-                    &revision.0,
-                    BackoffCause::Refused,
-                    "no scale went through after a DELETE",
-                ));
+                let why = "no scale went through after a DELETE";
+                return Err(self.came_late(revision, BackoffCause::Refused, why));
             }
             self.controllers();
         }
-        self.backoffs.remove(&revision.0);
-        self.taken_back.insert(revision.clone(), self.now);
+        self.taken_back.insert(revision.clone(), self.instant());
         self.scale(revision, replicas, scale_to)
+    }
+
+    /// What a pod has said may have changed since the plan.
+    fn still_stands(&self, uid: &PodUid, proof: Proof, policy: DrainPolicy) -> bool {
+        let contact = self.dialogues.get(uid).map(Dialogue::contact);
+        retire::still_stands(proof, contact, policy, self.now)
+    }
+
+    /// Calls take their time: pods go on meanwhile, and are heard.
+    fn seconds_pass(&mut self) {
+        for _ in 0..=self.delays.next() % 2 {
+            self.now += jiff::SignedDuration::from_secs(1);
+            self.processes();
+            self.converse();
+        }
     }
 
     /// The DELETE itself, and the SIGTERM that comes of it.

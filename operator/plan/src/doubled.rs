@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The pause after so many failures before: `first`, then twice as long each time, at most `longest`.
-pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(1 << times.min(16)).min(longest)
 }
 

@@ -1,0 +1,176 @@
+//! What the API server would not do, and when it is retried: a pause that no watch event shortens.
+//!
+//! `operator/src/execute` notes what it met, `observe` shows it to the planner, which leaves the object alone meanwhile. Pauses are measured by a clock that
+//! nobody sets, so each call is given its moment as an [`Instant`].
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use graceful_api::RevisionHash;
+use jiff::Timestamp;
+
+use crate::doubled::doubled;
+use crate::observed::{Backoff, BackoffCause, PodUid};
+
+/// What is written to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Of {
+    /// The scale of a revision's Deployment: without it no pod of it is ended.
+    Deployment(RevisionHash),
+    /// Our annotations on it, and its deletion once it is history: no drain waits for them.
+    Annotations(RevisionHash),
+    /// The pod itself: its labels and annotations, and its end.
+    Pod(PodUid),
+    /// Our finalizer on the GracefulApp: nothing is made before it is on.
+    Finalizer,
+}
+
+/// One app's. Lost with the process, which then tries once and knows again.
+#[derive(Debug, Default)]
+pub struct Refusals(BTreeMap<Of, Refused>);
+
+#[derive(Debug)]
+struct Refused {
+    times: u32,
+    kind: BackoffCause,
+    message: String,
+    /// A pod was ended whose replica was not taken back.
+    late: bool,
+    /// Another write has gone through since.
+    passed: bool,
+    at: Instant,
+}
+
+/// The first pause and the longest: who has put a policy right waits for us, and one that stays costs a dry run a minute.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// How long after its pause a refusal is still told. What is not retried by then has no reason to be any more.
+const TOLD: Duration = Duration::from_secs(5);
+
+/// When a refusal counts no more, although no write has gone through since.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// The same where one has, at the least; and never sooner than twice its pause.
+const CALM: Duration = Duration::from_secs(60);
+
+impl Refusals {
+    /// A write was refused, or would come too late. Each time the pause doubles.
+    pub fn note(&mut self, of: Of, kind: BackoffCause, message: String, at: Instant) {
+        let before = self.0.get(&of).filter(|r| !r.forgotten(at));
+        let (times, late) = before.map_or((0, false), |r| (r.times.saturating_add(1), r.late));
+        self.0.insert(of, Refused { times, kind, message, late, passed: false, at });
+    }
+
+    /// The same of a scale that did not follow its DELETE.
+    pub fn note_late(&mut self, of: &Of, kind: BackoffCause, message: String, at: Instant) {
+        self.note(of.clone(), kind, message, at);
+        if let Some(refused) = self.0.get_mut(of) {
+            refused.late = true;
+        }
+    }
+
+    /// A scale did not follow its DELETE in time, not long ago.
+    pub fn came_late(&self, of: &Of, at: Instant) -> bool {
+        self.0.get(of).is_some_and(|r| r.late && !r.forgotten(at))
+    }
+
+    /// A write went through. What was refused is told no more, and its pauses are remembered for a while: where admission takes one write and refuses the
+    /// other, they come by turns.
+    pub fn cleared(&mut self, of: &Of) {
+        if let Some(refused) = self.0.get_mut(of) {
+            refused.passed = true;
+        }
+    }
+
+    /// What the last write met, while that is worth telling. `now` and `at` are the same moment, by the clock that plans are made by and by the one that
+    /// pauses are measured by.
+    pub fn of(&self, of: &Of, now: Timestamp, at: Instant) -> Option<Backoff> {
+        let refused = self.0.get(of).filter(|r| !r.passed && r.age(at) < r.pause() + TOLD)?;
+        let left = refused.pause().saturating_sub(refused.age(at));
+        let until = now.saturating_add(left).unwrap_or(Timestamp::MAX);
+        Some(Backoff { cause: refused.kind, message: refused.message.clone(), until })
+    }
+
+    /// A write to it was refused not long ago.
+    pub fn knows(&self, of: &Of, at: Instant) -> bool {
+        self.0.get(of).is_some_and(|r| r.kind == BackoffCause::Refused && !r.forgotten(at))
+    }
+
+    /// Drops what concerns pods that are gone.
+    pub fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool, at: Instant) {
+        self.0.retain(|of, refused| match of {
+            Of::Pod(uid) => there(uid) && !refused.forgotten(at),
+            Of::Deployment(_) | Of::Annotations(_) | Of::Finalizer => !refused.forgotten(at),
+        });
+    }
+}
+
+impl Refused {
+    fn pause(&self) -> Duration {
+        let (first, longest) = PAUSE;
+        doubled(first, self.times, longest)
+    }
+
+    fn age(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.at)
+    }
+
+    /// Long past: the next refusal is a first one. Far longer than a pod takes to come and go, or each round of a loop would be the first.
+    fn forgotten(&self, at: Instant) -> bool {
+        let remembered = if self.passed { CALM.max(2 * self.pause()) } else { FORGOTTEN };
+        self.age(at) > remembered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment() -> Of {
+        Of::Deployment(RevisionHash::from("abc"))
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant has no other beginning; the test counts from it"
+    )]
+    fn a_pause_doubles_until_writes_go_through_for_a_while() {
+        let at = Instant::now();
+        let mut refusals = Refusals::default();
+        let pause = |refusals: &mut Refusals, at| {
+            refusals.note(deployment(), BackoffCause::Refused, "denied".to_owned(), at);
+            refusals.0[&deployment()].pause().as_secs()
+        };
+        assert_eq!([0; 3].map(|_| pause(&mut refusals, at)), [5, 10, 20]);
+        refusals.cleared(&deployment());
+        assert_eq!(refusals.of(&deployment(), Timestamp::UNIX_EPOCH, at), None, "it is told no more");
+        assert_eq!(pause(&mut refusals, at), 40, "one write is taken and the other refused, by turns");
+        for _ in 0..40 {
+            assert!(pause(&mut refusals, at) <= 60);
+        }
+        refusals.cleared(&deployment());
+        assert_eq!(
+            pause(&mut refusals, at + Duration::from_secs(121)),
+            5,
+            "two minutes after one that went through"
+        );
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant has no other beginning; the test counts from it"
+    )]
+    fn a_refusal_is_told_for_some_seconds_past_its_pause() {
+        let at = Instant::now();
+        let mut refusals = Refusals::default();
+        refusals.note(deployment(), BackoffCause::Refused, "denied".to_owned(), at);
+        let until = |second| {
+            let now = Timestamp::from_second(second).unwrap();
+            let told = refusals.of(&deployment(), now, at + Duration::from_secs(second.unsigned_abs()));
+            told.map(|told| told.until.as_second())
+        };
+        assert_eq!([0, 4, 5, 9, 10].map(until), [Some(5), Some(5), Some(5), Some(9), None]);
+    }
+}
