@@ -15,12 +15,17 @@ use crate::rollout::{Course, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::{Stall, stall, too_slow};
 use crate::token_refused;
-use crate::waiting_for;
+use crate::waiting_for::{self, Sentence};
 
 pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Report {
     let stall = stall(snapshot);
     let phase = phase(snapshot, stall.as_ref());
-    let mut waiting_for = waiting_for::sentence(snapshot, draft, course, stall.as_ref());
+    let Sentence { text: mut waiting_for, stands_for } =
+        waiting_for::sentence(snapshot, draft, course, stall.as_ref());
+    // A sentence with an age in it is said anew when that has changed.
+    if let Some(time) = stands_for {
+        snapshot.clock.wake_in(time);
+    }
     if waiting_for.is_empty() && phase != Phase::Serving {
         let what = if draft.actions.is_empty() {
             "Kubernetes carries out the last change"

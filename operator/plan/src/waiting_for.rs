@@ -5,7 +5,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Proof;
 use crate::astray::words;
-use crate::clock::Clock;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
@@ -31,15 +30,23 @@ const SERVICES_NAMED: usize = 2;
 /// How long past its linger a pod may still say that it accepts before that is called wrong. (Its EndpointSlices go sooner: `drains::LATCHES_WITHIN`.)
 const LATCH_OVERDUE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Empty when nothing is waited for.
+/// WAITING-FOR.
+pub(crate) struct Sentence {
+    /// Empty when nothing is waited for.
+    pub(crate) text: String,
+    /// How long its text stands where nothing else happens: there is an age in it. None where it stands until something happens.
+    pub(crate) stands_for: Option<SignedDuration>,
+}
+
+/// What is waited for, all of it in one sentence.
 pub(crate) fn sentence(
     snapshot: &Snapshot<'_>,
     draft: &Draft,
     course: &Course<'_>,
     stall: Option<&Stall>,
-) -> String {
+) -> Sentence {
     if snapshot.observed.surroundings.namespace_terminating {
-        return namespace_goes(snapshot);
+        return Sentence { text: namespace_goes(snapshot), stands_for: None };
     }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
     if stall.is_none() && snapshot.observed.app.deletion == Deletion::No {
@@ -50,7 +57,8 @@ pub(crate) fn sentence(
     parts.extend(backoffs(snapshot).find(not_said_yet).map(Backoff::words));
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(new_pods::not_made(snapshot).filter(|said| !parts.contains(said)));
-    parts.extend(drains(snapshot));
+    let drain = nearest_to_trouble(snapshot);
+    parts.extend(drain.map(|(pod, others)| draining(snapshot, pod, others)));
     parts.extend(replaced_once_gone(snapshot));
     let leaving = node_drain::sentences(snapshot);
     if parts.is_empty() && leaving.is_empty() {
@@ -65,16 +73,21 @@ pub(crate) fn sentence(
         parts.extend(rest(snapshot, draft, course));
     }
     parts.extend(ended_by_others(snapshot));
-    parts.join("; ")
+    let stands_for = drain.map(|(pod, _)| age(snapshot.clock.now(), drains_since(snapshot, pod)).stands_for);
+    Sentence { text: parts.join("; "), stands_for }
 }
 
-/// The drain that is nearest to trouble, and how many others there are.
-fn drains(snapshot: &Snapshot<'_>) -> Option<String> {
+/// The pod whose drain is nearest to trouble, and how many others drain.
+fn nearest_to_trouble<'a>(snapshot: &Snapshot<'a>) -> Option<(&'a Pod, usize)> {
     let mut pods: Vec<_> = snapshot.still_draining().filter(|p| p.drain.is_some()).collect();
     pods.sort_by_key(|p| (p.drain.map(|d| d.since), &p.name));
     let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
     let pod = pods.iter().find(held).or(pods.first())?;
-    Some(drain(snapshot, pod, &and_more(pods.len() - 1)))
+    Some((pod, pods.len() - 1))
+}
+
+fn drains_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Timestamp {
+    pod.drain.map_or(snapshot.clock.now(), |d| d.since)
 }
 
 /// Pods that could be made at once, were it not for those that drain themselves.
@@ -91,9 +104,9 @@ fn replaced_once_gone(snapshot: &Snapshot<'_>) -> Option<String> {
 }
 
 /// The facts first, and what a person can do last.
-fn drain(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> String {
-    let since = pod.drain.map_or(snapshot.clock.now(), |d| d.since);
-    let age = age(&snapshot.clock, since);
+fn draining(snapshot: &Snapshot<'_>, pod: &Pod, others: usize) -> String {
+    let Age { text: age, .. } = age(snapshot.clock.now(), drains_since(snapshot, pod));
+    let others = and_more(others);
     let contact = snapshot.contact(pod);
     let error = contact.and_then(|c| c.error.as_ref());
     let known = || {
@@ -358,16 +371,22 @@ pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
     )
 }
 
-/// How long, as coarse as it is old: a status is written only when this text changes, so a drain of hours must not write each second.
-fn age(clock: &Clock, since: Timestamp) -> String {
-    let age = clock.now().duration_since(since).as_secs().max(0);
+/// How long something has lasted.
+struct Age {
+    text: String,
+    /// How long the text stands.
+    stands_for: SignedDuration,
+}
+
+/// As coarse as it is old: a status is written only when this text changes, so a drain of hours must not write each second.
+fn age(now: Timestamp, since: Timestamp) -> Age {
+    let age = now.duration_since(since).as_secs().max(0);
     let (text, step) = match age {
         0..60 => (format!("{age} s"), 5),
         60..3600 => (format!("{} min", age / 60), 60),
         _ => (format!("{} h {} min", age / 3600, age % 3600 / 60), 300),
     };
-    clock.wake_in(SignedDuration::from_secs(step - age % step));
-    text
+    Age { text, stands_for: SignedDuration::from_secs(step - age % step) }
 }
 
 #[cfg(test)]
@@ -395,6 +414,33 @@ mod tests {
             said(3, 0, later(2)),
             "3 in flight (3 queued, 2 of them for later, the first due at 2026-11-26T16:30:00Z)"
         );
+    }
+
+    #[test]
+    fn an_age_is_as_coarse_as_it_is_old_and_says_how_long_it_stands() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let said = |seconds: i64| {
+            let Age { text, stands_for } = age(at(1000 + seconds), at(1000));
+            (text, stands_for.as_secs())
+        };
+        assert_eq!(said(-3), ("0 s".to_owned(), 5), "the pod's clock is ahead");
+        assert_eq!(said(59), ("59 s".to_owned(), 1));
+        assert_eq!(said(61), ("1 min".to_owned(), 59));
+        assert_eq!(said(3 * 3600 + 59), ("3 h 0 min".to_owned(), 241));
+    }
+
+    /// What is said of a drain grows no older than its text says.
+    #[test]
+    fn a_plan_is_made_again_when_the_age_in_its_sentence_changes() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut pod = Pod { routed: false, epoch: Some(Epoch(1)), ..fixture::serving("tasks-v1-1") };
+        pod.drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(0) });
+        let mut observed = fixture::observed(fixture::app(0, fixture::policy(Signal::Http)));
+        observed.revisions = vec![fixture::revision("r")];
+        observed.pods = vec![pod];
+        let plan = crate::plan(&observed, at(61));
+        assert!(plan.report.waiting_for.contains("draining for 1 min"), "{}", plan.report.waiting_for);
+        assert_eq!(plan.wake_at, Some(at(120)));
     }
 
     /// It may be told minutes after its drain began: the cluster's endpoints were late, its node was cut off.
