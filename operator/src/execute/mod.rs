@@ -8,6 +8,7 @@
 //! planned again. 404 on a delete is success; 409 is "look again", but for a scale, which is read and retried at once. What is refused is remembered, and left
 //! alone for a while ([`graceful_plan::refusals`]).
 
+mod acted;
 mod bridge;
 mod children;
 mod finalizer;
@@ -26,6 +27,9 @@ use graceful_plan::{Action, BackoffCause, DrainMark};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
+pub(crate) use self::acted::ActionKind;
+#[cfg(test)]
+pub(crate) use self::acted::ActionResult;
 use self::retire::Retirement;
 use crate::error::Error;
 use crate::observe::{Observation, Sources};
@@ -205,15 +209,10 @@ fn nothing_follows_from(action: &Action) -> bool {
 
 /// Into the log and the metrics.
 fn tell(scene: &Scene<'_>, action: &Action, outcome: &Result<Outcome, Error>) {
-    let result = match outcome {
-        Ok(Outcome::Done | Outcome::NotNeeded(_)) => "done",
-        Ok(Outcome::Refused(_)) => "refused",
-        Ok(Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) => "void",
-        Err(error) => error.class().into(),
-    };
-    scene.metrics.acted(kind(action), result);
+    let kind = ActionKind::from(action);
+    scene.metrics.acted(kind, acted::result(outcome));
     let (app, namespace) = (scene.object.name_any(), scene.namespace());
-    let (action, line) = (kind(action), said::line(action, outcome));
+    let (action, line): (&str, _) = (kind.into(), said::line(action, outcome));
     match outcome {
         Ok(Outcome::Refused(_)) | Err(_) => warn!(namespace, app, action, "{line}"),
         Ok(_) => info!(namespace, app, action, "{line}"),
@@ -246,28 +245,5 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
             let what = Retirement { pod, revision, replicas: *replicas, proof: *proof, as_well };
             retire::retire(scene, &what).await
         }
-    }
-}
-
-/// For the metric.
-fn kind(action: &Action) -> &'static str {
-    match action {
-        Action::AddFinalizer => "AddFinalizer",
-        Action::ReleaseFinalizer => "ReleaseFinalizer",
-        Action::SyncService => "SyncService",
-        Action::SyncBudget => "SyncBudget",
-        Action::DryRunTemplate { .. } => "DryRunTemplate",
-        Action::CreateRevision { .. } => "CreateRevision",
-        Action::SyncPolicy { .. } => "SyncPolicy",
-        Action::MarkProven { .. } => "MarkProven",
-        Action::Nudge { .. } => "Nudge",
-        Action::DeleteRevision { .. } => "DeleteRevision",
-        Action::ScaleUp { .. } => "ScaleUp",
-        Action::ScaleDown { .. } => "ScaleDown",
-        Action::Unroute { .. } => "Unroute",
-        Action::PutBack { .. } => "PutBack",
-        Action::Unbridge { .. } => "Unbridge",
-        Action::Mark { .. } => "Mark",
-        Action::Retire { .. } => "Retire",
     }
 }

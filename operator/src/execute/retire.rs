@@ -26,11 +26,12 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::acted::{ActionKind, ActionResult};
 use super::revision::{deployment, nudge};
 use super::scale::{self, Seen};
 use super::{CHANGED, Outcome, Scene, pods, timed};
 use crate::app_ref::AppRef;
-use crate::error::{Error, call, chain};
+use crate::error::{Error, FailureClass, call, chain};
 use crate::merge::Mode;
 use crate::observe::{followed, live_pods, look};
 use crate::written::Kind;
@@ -202,12 +203,12 @@ async fn take_back(
     let mut tries = 0;
     let (kind, why) = loop {
         let scaled = timeout(AT_ONCE, scale::write(scene, &seen, scale_to, Mode::Real)).await;
-        let result = match &scaled {
-            Ok(Ok(_)) => "done",
+        let result: &'static str = match &scaled {
+            Ok(Ok(_)) => ActionResult::Done.into(),
             Ok(Err(error)) => error.class().into(),
-            Err(_) => "timeout",
+            Err(_) => FailureClass::Timeout.into(),
         };
-        scene.metrics.acted("ScaleAfterDelete", result);
+        scene.metrics.acted(ActionKind::ScaleAfterDelete, result);
         match scaled {
             Ok(Ok(scaled)) => {
                 scale::wrote(scene, what.revision, &scaled);

@@ -189,7 +189,8 @@ impl Metrics {
         self.last_reconcile.set(jiff::Timestamp::now().as_second());
     }
 
-    pub(crate) fn acted(&self, action: &'static str, result: &'static str) {
+    pub(crate) fn acted(&self, action: impl Into<&'static str>, result: impl Into<&'static str>) {
+        let (action, result) = (action.into(), result.into());
         self.actions.get_or_create(&ActionLabels { action, result }).inc();
     }
 

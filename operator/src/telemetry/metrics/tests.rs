@@ -10,6 +10,7 @@ use strum::VariantArray as _;
 
 use super::*;
 use crate::decode::decode;
+use crate::execute::{ActionKind, ActionResult};
 use crate::index::Scope;
 use crate::probe::AskErrorClass;
 
@@ -84,7 +85,7 @@ fn labels(text: &str, name: &str) -> String {
         }
     }
     let words = keys.iter().map(|(key, values)| match key.as_str() {
-        "state" | "of" | "phase" | "class" => {
+        "action" | "result" | "state" | "of" | "phase" | "class" => {
             format!("`{key}`: {}", values.iter().cloned().collect::<Vec<_>>().join(", "))
         }
         _ => format!("`{key}`"),
@@ -98,7 +99,11 @@ fn the_page_lists_every_metric() {
     for class in FailureClass::VARIANTS {
         metrics.reconciled(Duration::ZERO, Some(*class));
     }
-    metrics.acted("Retire", "done");
+    for kind in ActionKind::VARIANTS {
+        ActionResult::VARIANTS.iter().for_each(|result| metrics.acted(*kind, *result));
+        let of_a_call = FailureClass::VARIANTS.iter().filter(|class| **class != FailureClass::Panic);
+        of_a_call.for_each(|class| metrics.acted(*kind, *class));
+    }
     metrics.asked("ok");
     for class in AskErrorClass::VARIANTS {
         metrics.asked(*class);
