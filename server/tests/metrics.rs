@@ -10,6 +10,7 @@ use std::path::Path;
 use graceful_drain::{Drain, Settings};
 use graceful_server::metrics::Metrics;
 use graceful_store::Counts;
+use similar::TextDiff;
 
 const INTRO: &str = "# What the task server tells Prometheus\n\n\
     `GET /metrics` on the admin port (9808), OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds.\n\
@@ -69,10 +70,12 @@ fn the_page_lists_every_metric() {
         std::fs::write(&path, &made).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let diff = TextDiff::from_lines(&kept, &made);
     assert!(
         made == kept,
-        "docs/metrics.md is not what the server tells; write it anew with\n  \
-         GRACEFUL_GOLDEN=write cargo test -p graceful-server --test metrics\n{made}"
+        "the server tells something else; write the page anew with\n  \
+         GRACEFUL_GOLDEN=write cargo test -p graceful-server --test metrics\n{}",
+        diff.unified_diff().context_radius(0).header("docs/metrics.md", "now")
     );
 }
 

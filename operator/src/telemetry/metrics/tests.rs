@@ -6,6 +6,7 @@ use graceful_api::{DrainReason, PodState};
 use graceful_plan::{DrainingPodReport, PodUid};
 use jiff::Timestamp;
 use serde_json::json;
+use similar::TextDiff;
 use strum::VariantArray as _;
 
 use super::*;
@@ -116,10 +117,12 @@ fn the_page_lists_every_metric() {
         std::fs::write(&path, &made).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let diff = TextDiff::from_lines(&kept, &made);
     assert!(
         made == kept,
-        "docs/operator-metrics.md is not what the operator tells; write it anew with\n  \
-         GRACEFUL_GOLDEN=write cargo test -p graceful-operator metrics\n{made}"
+        "the operator tells something else; write the page anew with\n  \
+         GRACEFUL_GOLDEN=write cargo test -p graceful-operator metrics\n{}",
+        diff.unified_diff().context_radius(0).header("docs/operator-metrics.md", "now")
     );
 }
 
