@@ -55,7 +55,7 @@ impl Contest {
     }
 
     /// For a condition.
-    pub(crate) fn words(&self, kind: &str, name: &str) -> String {
+    pub(crate) fn warning(&self, kind: &str, name: &str) -> String {
         let (found, times) = (&self.found, self.times);
         format!(
             "{kind} {name} is changed back by others: {found}; put right {times} times, retried every {} s at most: find out who writes to it, \
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(waits, [0, 0, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600]);
         assert!(
             contest
-                .words("Service", "work")
+                .warning("Service", "work")
                 .contains("Service work is changed back by others: spec.selector")
         );
     }

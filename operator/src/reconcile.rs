@@ -20,7 +20,7 @@ use crate::memory::AppMemory;
 use crate::observe::{Newest, Trust, newest, observe};
 use crate::operator::Operator;
 use crate::report::{report, report_invalid, report_stalled};
-use crate::requeue::{Due, Execution, Fault, RESTING};
+use crate::requeue::{Due, Execution, Fault, RESTING, desired};
 use crate::schedule::Next;
 
 /// Never fails: what went wrong is logged, counted and retried, less and less often.
@@ -31,8 +31,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
     }
     let memory = operator.memory.of(&app.uid().unwrap_or_default());
     let mut memory = memory.lock().await;
-    let going = app.metadata.deletion_timestamp.is_some();
-    let desired = (app.metadata.generation, going);
+    let desired @ (_, going) = desired(app);
     if let Some(left) = memory.requeue.pause_left(desired, Instant::now()) {
         operator.pulse.forget(&app_ref);
         return Next { after: left, urgent: false, strained: false };

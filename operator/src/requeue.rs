@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use graceful_api::Phase;
+use graceful_api::{GracefulApp, Phase};
 use graceful_plan::doubled;
 
 /// While work goes on, the longest time between two looks, and between two live views: what a watch that has gone blind could hide is found within it.
@@ -48,8 +48,13 @@ struct Pause {
     of: Desired,
 }
 
-/// What the user asks for: the generation of the spec, and whether the app is to go. A change of it ends a pause.
+/// What the user asks for: the generation of the spec, and whether the app is to go. Neither goes back, so that of two the later is the greater; a change ends
+/// a pause.
 pub(crate) type Desired = (Option<i64>, bool);
+
+pub(crate) fn desired(app: &GracefulApp) -> Desired {
+    (app.metadata.generation, app.metadata.deletion_timestamp.is_some())
+}
 
 /// How far a plan came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -56,7 +56,7 @@ pub(crate) struct Follows {
 }
 
 /// What a watch tells: an object that changed, came or went, and that a whole new list has come.
-enum Told<'a, K> {
+enum Change<'a, K> {
     Applied { before: Option<&'a K>, now: &'a K },
     Deleted(&'a K),
     Listed,
@@ -170,7 +170,7 @@ impl Asks {
     }
 
     /// A child or a pod with our label asks for its app.
-    fn of_labelled<K: Resource>(self) -> impl Fn(Told<'_, K>) {
+    fn of_labelled<K: Resource>(self) -> impl Fn(Change<'_, K>) {
         let pull = move |asks: &Self, object: &K| {
             if let (Some(namespace), Some(app)) = (object.namespace(), object.labels().get(names::APP_LABEL))
             {
@@ -178,15 +178,15 @@ impl Asks {
             }
         };
         move |told| match told {
-            Told::Applied { before, now } => {
+            Change::Applied { before, now } => {
                 let label = |object: &K| object.labels().get(names::APP_LABEL).cloned();
                 if let Some(before) = before.filter(|before| label(before) != label(now)) {
                     pull(&self, before);
                 }
                 pull(&self, now);
             }
-            Told::Deleted(object) => pull(&self, object),
-            Told::Listed => self.pull_each(&self.apps.all()),
+            Change::Deleted(object) => pull(&self, object),
+            Change::Listed => self.pull_each(&self.apps.all()),
         }
     }
 
@@ -196,12 +196,12 @@ impl Asks {
         self,
         selector: impl Fn(&K) -> Option<BTreeMap<String, String>>,
         name_of_child: fn(&str) -> String,
-    ) -> impl Fn(Told<'_, Decoded<K>>) {
+    ) -> impl Fn(Change<'_, Decoded<K>>) {
         move |told| {
             let (before, now) = match told {
-                Told::Applied { before, now } => (before, now),
-                Told::Deleted(gone) => (None, gone),
-                Told::Listed => return self.pull_each(&self.apps.all()),
+                Change::Applied { before, now } => (before, now),
+                Change::Deleted(gone) => (None, gone),
+                Change::Listed => return self.pull_each(&self.apps.all()),
             };
             let namespace = now.namespace().unwrap_or_default();
             let name = now.name_any();
@@ -226,17 +226,21 @@ impl Asks {
     }
 
     /// A node that goes or stays, or is heard or not heard any more, asks for the apps of its pods. All else about it (a heartbeat a minute) concerns nobody.
-    fn of_nodes(self, pods: Index<Decoded<Pod>>, drain: Arc<NodeDrain>) -> impl Fn(Told<'_, Decoded<Node>>) {
+    fn of_nodes(
+        self,
+        pods: Index<Decoded<Pod>>,
+        drain: Arc<NodeDrain>,
+    ) -> impl Fn(Change<'_, Decoded<Node>>) {
         move |told| {
             let node = match told {
-                Told::Applied { before: Some(before), now }
+                Change::Applied { before: Some(before), now }
                     if node_state(before, &drain) == node_state(now, &drain) =>
                 {
                     return;
                 }
-                Told::Applied { now, .. } => now,
-                Told::Deleted(gone) => gone,
-                Told::Listed => return self.pull_each(&self.apps.all()),
+                Change::Applied { now, .. } => now,
+                Change::Deleted(gone) => gone,
+                Change::Listed => return self.pull_each(&self.apps.all()),
             };
             let name = node.name_any();
             let mut apps = HashSet::new();
@@ -251,16 +255,16 @@ impl Asks {
     }
 }
 
-fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Told<'_, Decoded<GracefulApp>>) {
+fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Change<'_, Decoded<GracefulApp>>) {
     move |told| match told {
-        Told::Applied { now: app, .. } => {
+        Change::Applied { now: app, .. } => {
             if orphaning(app) {
                 operator.memory.mark_orphaned(&app.uid().unwrap_or_default());
             }
             asks.pull(&AppRef::from_obj(&**app));
         }
-        Told::Deleted(app) => operator.forget(app),
-        Told::Listed => {
+        Change::Deleted(app) => operator.forget(app),
+        Change::Listed => {
             let apps = asks.apps.all();
             let there: HashSet<_> = apps.iter().filter_map(|app| app.uid()).collect();
             operator.memory.keep_only(&there);
@@ -312,7 +316,7 @@ where
 }
 
 impl<K: Lenient + Send + Sync + 'static> Follow<K> {
-    fn drive(self, tell: impl Fn(Told<'_, Decoded<K>>) + Send + 'static) -> Watch {
+    fn drive(self, tell: impl Fn(Change<'_, Decoded<K>>) + Send + 'static) -> Watch {
         let Self { index, mut stream } = self;
         async move {
             while let Some((scope, event)) = stream.next().await {
@@ -320,11 +324,11 @@ impl<K: Lenient + Send + Sync + 'static> Follow<K> {
                     Ok(Event::Apply(object)) => {
                         let (before, now) = index.apply(object);
                         say_unreadable(before.as_deref(), &now);
-                        tell(Told::Applied { before: before.as_deref(), now: &now });
+                        tell(Change::Applied { before: before.as_deref(), now: &now });
                     }
                     Ok(Event::Delete(object)) => {
                         index.remove(&object);
-                        tell(Told::Deleted(&object));
+                        tell(Change::Deleted(&object));
                     }
                     Ok(Event::Init) => index.begin(&scope),
                     Ok(Event::InitApply(object)) => {
@@ -333,7 +337,7 @@ impl<K: Lenient + Send + Sync + 'static> Follow<K> {
                     }
                     Ok(Event::InitDone) => {
                         index.finish(&scope);
-                        tell(Told::Listed);
+                        tell(Change::Listed);
                     }
                     Err(error) => {
                         if is_refused(&error) {

@@ -31,7 +31,7 @@ enum Effect {
 }
 
 /// What a view holds under a name: uid and resourceVersion.
-pub(crate) type Seen = Option<(String, u64)>;
+pub(crate) type Shown = Option<(String, u64)>;
 
 impl Written {
     /// We wrote this object, and the API server answered with it.
@@ -54,7 +54,7 @@ impl Written {
     /// not have yet, unless a live list says that it is gone (others delete as well).
     pub(crate) fn settle(
         &mut self,
-        seen: impl Fn(Kind, &str) -> Seen,
+        seen: impl Fn(Kind, &str) -> Shown,
         surely_gone: impl Fn(Kind, &str) -> bool,
     ) -> bool {
         self.0.retain(|write| {

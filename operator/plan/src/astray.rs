@@ -13,7 +13,7 @@ pub(crate) fn may_be_told_anew(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 }
 
 /// What the app does wrong; without a number that moves, since each new word is an Event.
-pub(crate) fn words(contact: &Contact) -> Option<&'static str> {
+pub(crate) fn contradiction(contact: &Contact) -> Option<&'static str> {
     if contact.several {
         return Some(
             "several processes answer, each for itself alone (boot ids alternate): one of them must answer for all",
@@ -32,7 +32,7 @@ pub(crate) fn words(contact: &Contact) -> Option<&'static str> {
 
 /// The Warning condition's part: the first such pod, and how many others there are.
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
-    let wrong = |p: &&Pod| Some((p.name.clone(), words(snapshot.contact(p)?)?));
+    let wrong = |p: &&Pod| Some((p.name.clone(), contradiction(snapshot.contact(p)?)?));
     let (pods, why) = first_of(snapshot.live.iter().filter_map(wrong))?;
     let message = format!("{pods}: {why} (docs/protocol.md)");
     Some(Warning { reason: Reason::ProtocolBroken, message })

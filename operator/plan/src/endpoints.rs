@@ -35,7 +35,7 @@ pub(crate) fn withdrawn_since(pod: &Pod, mark: DrainMark) -> Option<Timestamp> {
 const KUBERNETES: &str = "endpointslice-controller.k8s.io";
 
 /// Why it lingers for longer than it was given.
-pub(crate) fn words(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
+pub(crate) fn why_not_told_to_close(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
     match &pod.endpoints {
         _ if !waits_for_them(snapshot, pod) => None,
         Endpoints::Unread(why) => Some(format!(

@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 
 /// Whether a superseded revision is relied on depends on these alone.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+struct Reliance {
     /// A pod of the update revision takes work: it can replace others.
     update_works: bool,
     /// A pod of this revision takes work.
@@ -20,7 +20,7 @@ struct Standing {
     oldest: bool,
 }
 
-impl Standing {
+impl Reliance {
     fn of(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Self {
         let wants_pods = superseded(snapshot).filter(|r| snapshot.wanted_of(r) > 0);
         Self {
@@ -54,7 +54,7 @@ pub(crate) fn expendable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
     if hash == snapshot.update() {
         return 0;
     }
-    if !Standing::of(snapshot, hash).relied_on() {
+    if !Reliance::of(snapshot, hash).relied_on() {
         return i64::MAX;
     }
     let app = &snapshot.observed.app;
@@ -100,9 +100,9 @@ mod tests {
         ];
         for (row, relied_on) in table {
             let at = |n: usize| row.as_bytes()[n] == b'1';
-            let standing =
-                Standing { update_works: at(0), works: at(1), another_works: at(2), oldest: at(3) };
-            assert_eq!(standing.relied_on(), relied_on, "{standing:?}");
+            let reliance =
+                Reliance { update_works: at(0), works: at(1), another_works: at(2), oldest: at(3) };
+            assert_eq!(reliance.relied_on(), relied_on, "{reliance:?}");
         }
     }
 }

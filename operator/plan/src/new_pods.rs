@@ -3,7 +3,7 @@
 use graceful_api::RevisionHash;
 use jiff::Timestamp;
 
-use crate::astray::words;
+use crate::astray::contradiction;
 use crate::expendable::superseded;
 use crate::observed::{Deletion, Pod, Readiness, Revision};
 use crate::others::{and_more, whole_seconds};
@@ -39,9 +39,9 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
             format!("{name}: Available, but its in-flight count cannot be read: {}", error.message)
         }
         (Some(_), _, None) if snapshot.answer(pod).is_some() => {
-            let why = snapshot.contact(pod).and_then(words).map(str::to_owned);
+            let why = snapshot.contact(pod).and_then(contradiction).map(str::to_owned);
             let why = why
-                .or_else(|| token_refused::words(snapshot, pod))
+                .or_else(|| token_refused::explanation(snapshot, pod))
                 .map_or(String::new(), |why| format!(": {why}"));
             format!("{name}: Available, but accepts no work yet{why}")
         }

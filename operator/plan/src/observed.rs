@@ -182,7 +182,7 @@ pub enum BackoffCause {
 
 impl Backoff {
     /// What is told of it. A cause that goes away is found gone within a minute: that is the longest pause between two tries.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn explanation(&self) -> String {
         let message = &self.message;
         match self.cause {
             BackoffCause::Refused | BackoffCause::TooSlow => {

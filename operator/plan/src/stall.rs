@@ -72,7 +72,7 @@ fn stalled_by(backoff: &Backoff) -> Option<Stall> {
     let Backoff { cause, message, .. } = backoff;
     match cause {
         BackoffCause::NoProgress => Some(Stall { reason: Reason::NoProgress, message: message.clone() }),
-        BackoffCause::Refused => Some(Stall { reason: Reason::Refused, message: backoff.words() }),
+        BackoffCause::Refused => Some(Stall { reason: Reason::Refused, message: backoff.explanation() }),
         BackoffCause::TooSlow | BackoffCause::NotFollowed => None,
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn without_latch(policy: DrainPolicy) -> DrainPolicy {
 }
 
 /// What WAITING-FOR says of it: the pod's own words, and what a person can do.
-pub(crate) fn words(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
+pub(crate) fn explanation(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
     let why = &snapshot.contact(pod)?.refused.as_ref()?.message;
     Some(format!(
         "it refuses the operator's token ({why}), so its admission cannot be closed: {HOW_IT_ENDS}; {REMEDY}"

@@ -4,7 +4,7 @@ use graceful_api::{PodState, Signal};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Proof;
-use crate::astray::words;
+use crate::astray::contradiction;
 use crate::contact::{InFlight, Scheduled};
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
@@ -54,7 +54,7 @@ pub(crate) fn sentence(
     }
     // A stall has said the others.
     let not_said_yet = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();
-    parts.extend(backoffs(snapshot).find(not_said_yet).map(Backoff::words));
+    parts.extend(backoffs(snapshot).find(not_said_yet).map(Backoff::explanation));
     // Said before a drain that may take an hour: it may be for this that there is one.
     parts.extend(new_pods::not_made(snapshot).filter(|said| !parts.contains(said)));
     let drain = nearest_to_trouble(snapshot);
@@ -131,8 +131,8 @@ fn draining(snapshot: &Snapshot<'_>, pod: &Pod, others: usize) -> String {
         Some(r) => format!(", restarted in place {} ({} in flight before)", times(r.times), r.last_known),
         None => String::new(),
     };
-    help.extend(contact.and_then(words).map(str::to_owned));
-    help.extend(token_refused::words(snapshot, pod));
+    help.extend(contact.and_then(contradiction).map(str::to_owned));
+    help.extend(token_refused::explanation(snapshot, pod));
     let mut held = String::new();
     if progress(snapshot, pod) == Progress::Held {
         held = format!(", past its deadline of {} s and held", snapshot.policy(pod).deadline_seconds);
@@ -193,7 +193,7 @@ fn ended_by_others(snapshot: &Snapshot<'_>) -> Option<String> {
         (false, None) => String::new(),
     };
     let how = "deleted by somebody else (kubectl delete, an eviction) or by its ReplicaSet";
-    Some(format!("{}{others}: {how} with {}{until}", pod.name, counts(*count, None)))
+    Some(format!("{}{others}: {how} with {}{until}", pod.name, in_flight_by_kind(*count, None)))
 }
 
 fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
@@ -216,7 +216,7 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
     };
     let count = answer.in_flight;
     if let Some(why) = still_listed(snapshot, pod) {
-        return format!("{}, {why}", counts(count, None));
+        return format!("{}, {why}", in_flight_by_kind(count, None));
     }
     let suffix = match state(snapshot, pod) {
         _ if never_latches(snapshot, pod) => {
@@ -243,18 +243,18 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         PodState::Idle => ", idle",
         PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
     };
-    format!("{}{suffix}", counts(count, answer.scheduled.filter(|s| !snapshot.clock.past(s.next))))
+    format!("{}{suffix}", in_flight_by_kind(count, answer.scheduled.filter(|s| !snapshot.clock.past(s.next))))
 }
 
 /// Its Services have not followed within the linger that it was given: what is wrong.
 fn still_listed(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
-    let words = endpoints::words(snapshot, pod)?;
+    let why = endpoints::why_not_told_to_close(snapshot, pod)?;
     let given = after(pod.drain?.since, snapshot.policy(pod).linger_seconds);
-    snapshot.clock.past(given).then_some(words)
+    snapshot.clock.past(given).then_some(why)
 }
 
 /// As in "3 in flight (1 queued, 2 running)", and "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)".
-fn counts(count: InFlight, scheduled: Option<Scheduled>) -> String {
+fn in_flight_by_kind(count: InFlight, scheduled: Option<Scheduled>) -> String {
     let queued = match scheduled {
         None => "queued".to_owned(),
         Some(Scheduled { tasks: 1, next }) if count.queued == 1 => {
@@ -402,7 +402,7 @@ mod tests {
     fn what_waits_for_its_time_is_told_from_what_hangs() {
         let later = |tasks| Some(Scheduled { tasks, next: "2026-11-26T16:30:00.5Z".parse().unwrap() });
         let said = |queued, running, scheduled| {
-            counts(InFlight { total: queued + running, queued, running, requests: 0 }, scheduled)
+            in_flight_by_kind(InFlight { total: queued + running, queued, running, requests: 0 }, scheduled)
         };
         assert_eq!(said(1, 2, None), "3 in flight (1 queued, 2 running)");
         assert_eq!(said(1, 0, later(1)), "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)");

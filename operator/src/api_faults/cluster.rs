@@ -43,7 +43,7 @@ pub(super) struct Process {
 }
 
 /// What a ReplicaSet was told last, and since when its Deployment says something else.
-struct Told {
+struct ToldReplicaSet {
     replicas: u64,
     generation: Value,
     asked: Instant,
@@ -58,7 +58,7 @@ pub(super) struct Cluster {
     /// When each pod was taken up.
     taken_up: BTreeMap<String, Instant>,
     /// By a Deployment's uid: what its ReplicaSet knows.
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, ToldReplicaSet>,
     tasks: JoinSet<()>,
 }
 
@@ -139,7 +139,7 @@ impl Cluster {
         let says = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
         let generation = &deployment["metadata"]["generation"];
         let now = Instant::now();
-        let told = self.told.entry(text(&deployment["metadata"]["uid"])).or_insert_with(|| Told {
+        let told = self.told.entry(text(&deployment["metadata"]["uid"])).or_insert_with(|| ToldReplicaSet {
             replicas: says,
             generation: generation.clone(),
             asked: now,

@@ -28,7 +28,7 @@ use tracing::warn;
 
 use super::acted::{ActionKind, ActionResult};
 use super::revision::{deployment, nudge};
-use super::scale::{self, Seen};
+use super::scale::{self, ReadScale};
 use super::{CHANGED, Outcome, Scene, pods, timed};
 use crate::app_ref::AppRef;
 use crate::error::{Error, FailureClass, call, chain};
@@ -129,10 +129,10 @@ async fn may_scale_after(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
     deployment: &Arc<Deployment>,
-    seen: Seen,
+    seen: ReadScale,
     version: &str,
     scale_to: u32,
-) -> Result<Result<Seen, Outcome>, Error> {
+) -> Result<Result<ReadScale, Outcome>, Error> {
     let Retirement { pod, revision, replicas, .. } = *what;
     let ((tried, took), pod_write) =
         futures::join!(timed(scale::write(scene, &seen, scale_to, Mode::Dry)), pods::try_a_write(scene, pod));
@@ -196,7 +196,7 @@ async fn take_back(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
     deployment: &Arc<Deployment>,
-    mut seen: Seen,
+    mut seen: ReadScale,
     scale_to: u32,
     deleted: Instant,
 ) -> Result<Outcome, Error> {
@@ -251,7 +251,7 @@ async fn scale_first(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
     deployment: &Arc<Deployment>,
-    seen: &Seen,
+    seen: &ReadScale,
     version: &str,
 ) -> Result<Option<Outcome>, Error> {
     let Retirement { pod, revision, replicas, proof, as_well } = *what;

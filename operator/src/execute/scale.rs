@@ -30,7 +30,7 @@ const RETRIES: u32 = 20;
 
 /// The scale of one Deployment as it was read.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct ReadScale {
     name: String,
     uid: String,
     version: String,
@@ -95,7 +95,7 @@ pub(super) async fn read(
     scene: &Scene<'_>,
     deployment: &Deployment,
     from: u32,
-) -> Result<Option<Seen>, Error> {
+) -> Result<Option<ReadScale>, Error> {
     let name = deployment.name_any();
     let scale = match call("read a scale", scene.api::<Deployment>().get_scale(&name)).await {
         Ok(scale) => scale,
@@ -107,15 +107,15 @@ pub(super) async fn read(
     let (uid, version) = (scale.metadata.uid, scale.metadata.resource_version);
     let same = uid == deployment.metadata.uid && u32::try_from(replicas) == Ok(from);
     Ok(match (uid, version) {
-        (Some(uid), Some(version)) if same => Some(Seen { name, uid, version }),
+        (Some(uid), Some(version)) if same => Some(ReadScale { name, uid, version }),
         _ => None,
     })
 }
 
 /// One merge patch that holds for this uid and resourceVersion alone. An admission that makes another number of it has refused it: nothing may be
 /// ended for a scale that does not come.
-pub(super) async fn write(scene: &Scene<'_>, seen: &Seen, to: u32, mode: Mode) -> Result<Scale, Error> {
-    let Seen { name, uid, version } = seen;
+pub(super) async fn write(scene: &Scene<'_>, seen: &ReadScale, to: u32, mode: Mode) -> Result<Scale, Error> {
+    let ReadScale { name, uid, version } = seen;
     let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "spec": {"replicas": to}});
     let what = match mode {
         Mode::Dry => "dry-run a scale",

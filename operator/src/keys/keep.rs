@@ -85,7 +85,7 @@ async fn prune(store: &Store, named: &BTreeSet<KeyId>, now: Timestamp) -> Result
 }
 
 fn take(keyring: &Keyring, ring: Ring, renewed: &impl Fn()) {
-    let words = ring.words();
+    let words = ring.summary();
     if keyring.hold(ring) {
         info!("drains are signed with the keys in the Secret: {words}");
         renewed();

@@ -159,7 +159,7 @@ impl Ring {
     }
 
     /// For the log: which is current, which is next, and how many are retired.
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let Self { current, next, old } = self;
         format!("current {}, next {}, {} retired", current.id, next.id, old.len())
     }
@@ -248,7 +248,7 @@ mod tests {
         let ring = ring();
         let secret = URL_SAFE_NO_PAD.encode(ring.current.signing.to_bytes());
         assert!(!ring.public_halves().contains(&secret) && !ring.public_halves().contains("\"d\""));
-        assert!(!format!("{ring:?} {}", ring.words()).contains(&secret));
+        assert!(!format!("{ring:?} {}", ring.summary()).contains(&secret));
         assert_eq!(given(&ring), [ring.current.id.clone(), ring.next.id.clone()]);
     }
 

@@ -121,7 +121,7 @@ fn patch(secret: &Secret, found: &BTreeMap<String, Vec<u8>>, wanted: &BTreeMap<S
 pub async fn rotate(place: KeySecret) -> anyhow::Result<String> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
-    Ok(rotate_by(Client::try_from(config)?, place).await?.words())
+    Ok(rotate_by(Client::try_from(config)?, place).await?.summary())
 }
 
 /// When a key is retired is written by the API server's clock, which its age is later compared with: the `Date` of the GET that comes before.

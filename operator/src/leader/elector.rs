@@ -53,7 +53,7 @@ pub(super) enum Lost {
 
 /// The record, and when this version of it was seen first.
 #[derive(Clone, Debug)]
-struct Seen {
+struct SeenRecord {
     record: Option<Record>,
     since: Duration,
 }
@@ -63,7 +63,7 @@ struct Seen {
 pub(super) struct Elector {
     identity: Identity,
     timing: Timing,
-    seen: Option<Seen>,
+    seen: Option<SeenRecord>,
     /// There was a record once.
     known: bool,
     /// When the record was last asked for or written to, well or not.
@@ -161,10 +161,11 @@ impl Elector {
         if self.renewed.is_some() && !ours {
             self.lost.get_or_insert(Lost::Taken);
         }
-        let same =
-            |seen: &Seen| seen.record.as_ref().map(|r| &r.version) == record.as_ref().map(|r| &r.version);
+        let same = |seen: &SeenRecord| {
+            seen.record.as_ref().map(|r| &r.version) == record.as_ref().map(|r| &r.version)
+        };
         if !self.seen.as_ref().is_some_and(same) {
-            self.seen = Some(Seen { record, since: now });
+            self.seen = Some(SeenRecord { record, since: now });
         }
     }
 
@@ -176,7 +177,7 @@ impl Elector {
     /// A write that was sent then is in the record, as this version.
     pub(super) fn wrote(&mut self, record: Record, sent: Duration, now: Duration) {
         self.doubt = false;
-        self.seen = Some(Seen { record: Some(record), since: now });
+        self.seen = Some(SeenRecord { record: Some(record), since: now });
         self.renewed = Some(sent);
     }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::Resource;
 use serde::Serialize;
 
-use super::children::{self, Standing, Wanted};
+use super::children::{self, Ownership, Wanted};
 use crate::clock::later;
 use crate::writes::{ChildRefusal, REFUSAL_HOLDS, Writes};
 
@@ -51,8 +51,8 @@ impl Place<'_> {
         K: Resource + Serialize,
     {
         let Self { app, writes, now } = *self;
-        let (child, additions) = match children::standing(&app.uid, wanted, there) {
-            Standing::Foreign if wanted.is_some() => {
+        let (child, additions) = match children::ownership(&app.uid, wanted, there) {
+            Ownership::Foreign if wanted.is_some() => {
                 let message = format!(
                     "a {kind} named {name} is there that is not this GracefulApp's, and none is made beside it: remove it; or, if it is this app's from before a \
                      restore, `kubectl annotate {} -n {} {name} --overwrite {}={}` makes it this one's",
@@ -63,8 +63,8 @@ impl Place<'_> {
                 );
                 return ChildState::warns(Child::AsWanted, Reason::Refused, message);
             }
-            Standing::Foreign => return ChildState::of(Child::AsWanted),
-            Standing::Ours(child, additions) => (child, additions),
+            Ownership::Foreign => return ChildState::of(Child::AsWanted),
+            Ownership::Ours(child, additions) => (child, additions),
         };
         if child == Child::AsWanted {
             // Of one that is not as wanted yet, some may be our own from earlier.
@@ -93,7 +93,7 @@ impl Place<'_> {
             None => ChildState::of(child),
             Some(contest) => {
                 let child = if contest.held().is_some() { Child::AsWanted } else { child };
-                ChildState::warns(child, Reason::ChangedByOthers, contest.words(kind, name))
+                ChildState::warns(child, Reason::ChangedByOthers, contest.warning(kind, name))
             }
         }
     }

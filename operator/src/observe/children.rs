@@ -33,7 +33,7 @@ impl Wanted {
 
 /// What is there under the child's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Ownership {
     /// As the planner sees it, and what others have set on it that we leave alone.
     Ours(Child, Vec<String>),
     /// Something of somebody else's: never touched.
@@ -41,24 +41,24 @@ pub(crate) enum Standing {
 }
 
 /// Whether a child that is wanted is there, equal, and ours.
-pub(crate) fn standing<K: Resource + Serialize>(
+pub(crate) fn ownership<K: Resource + Serialize>(
     app_uid: &str,
     wanted: Option<&Wanted>,
     there: Option<&K>,
-) -> Standing {
+) -> Ownership {
     let Some(there) = there else {
         let child = if wanted.is_some() { Child::Outdated } else { Child::AsWanted };
-        return Standing::Ours(child, Vec::new());
+        return Ownership::Ours(child, Vec::new());
     };
     if !is_of(there, app_uid) {
-        return Standing::Foreign;
+        return Ownership::Foreign;
     }
     let Some(wanted) = wanted else {
-        return Standing::Ours(Child::Unwanted, Vec::new());
+        return Ownership::Ours(Child::Unwanted, Vec::new());
     };
     let there = serde_json::to_value(there).unwrap_or_default();
     let child = if drift(&there, &wanted.object).is_empty() { Child::AsWanted } else { Child::Outdated };
-    Standing::Ours(child, additions(&there, &wanted.object))
+    Ownership::Ours(child, additions(&there, &wanted.object))
 }
 
 /// Whether it carries this app's uid.
@@ -187,12 +187,12 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn compared(wanted: Option<&Wanted>, there: Option<&Service>) -> Standing {
-        standing("u", wanted, there)
+    fn compared(wanted: Option<&Wanted>, there: Option<&Service>) -> Ownership {
+        ownership("u", wanted, there)
     }
 
-    fn ours(child: Child) -> Standing {
-        Standing::Ours(child, Vec::new())
+    fn ours(child: Child) -> Ownership {
+        Ownership::Ours(child, Vec::new())
     }
 
     /// Keeps P6.
@@ -216,11 +216,11 @@ mod tests {
     fn drift_and_a_field_taken_back_are_differences() {
         let wanted = Wanted::new(&service(&json!({"ports": [{"port": 80}]})));
         let drifted = there(&wanted, |s| s["spec"]["ports"][0]["port"] = json!(81));
-        let Standing::Ours(child, _) = compared(Some(&wanted), Some(&drifted)) else { panic!("foreign") };
+        let Ownership::Ours(child, _) = compared(Some(&wanted), Some(&drifted)) else { panic!("foreign") };
         assert_eq!(child, Child::Outdated);
         let before = Wanted::new(&service(&json!({"ports": [{"port": 80}], "sessionAffinity": "ClientIP"})));
         let applied = there(&before, |_| ());
-        let Standing::Ours(child, _) = compared(Some(&wanted), Some(&applied)) else { panic!("foreign") };
+        let Ownership::Ours(child, _) = compared(Some(&wanted), Some(&applied)) else { panic!("foreign") };
         assert_eq!(child, Child::Outdated);
         assert_eq!(compared(None, Some(&applied)), ours(Child::Unwanted));
         assert_eq!(compared(Some(&wanted), None), ours(Child::Outdated));
@@ -267,7 +267,7 @@ mod tests {
             s["spec"]["sessionAffinity"] = json!("ClientIP");
         });
         let said = ["spec.publishNotReadyAddresses", "spec.sessionAffinity", "spec.ports 9999/UDP"];
-        let expected = Standing::Ours(Child::AsWanted, said.map(str::to_owned).to_vec());
+        let expected = Ownership::Ours(Child::AsWanted, said.map(str::to_owned).to_vec());
         assert_eq!(compared(Some(&wanted), Some(&found)), expected);
         let retargeted = there(&wanted, |s| s["spec"]["ports"][0]["targetPort"] = json!("admin"));
         assert_eq!(compared(Some(&wanted), Some(&retargeted)), ours(Child::Outdated));
@@ -277,7 +277,7 @@ mod tests {
     fn what_is_another_s_is_foreign_whatever_it_says() {
         let wanted = Wanted::new(&service(&json!({"ports": [{"port": 80}]})));
         let other = there(&wanted, |s| s["metadata"]["annotations"][names::APP_UID] = json!("v"));
-        assert_eq!(compared(Some(&wanted), Some(&other)), Standing::Foreign);
-        assert_eq!(compared(None, Some(&other)), Standing::Foreign);
+        assert_eq!(compared(Some(&wanted), Some(&other)), Ownership::Foreign);
+        assert_eq!(compared(None, Some(&other)), Ownership::Foreign);
     }
 }

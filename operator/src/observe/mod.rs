@@ -54,6 +54,7 @@ use crate::decode::Decoded;
 use crate::error::{Error, call};
 use crate::keys::Keyring;
 use crate::probe::{Pace, Probes, Target};
+use crate::requeue::Desired;
 use crate::writes::Writes;
 
 /// What the planner is given, and what the executor needs beside it.
@@ -114,9 +115,6 @@ pub(crate) struct Sightings {
     /// When the namespace was last read for whether it goes.
     namespace_read: Option<Instant>,
 }
-
-/// How new a GracefulApp is: its generation, and whether it goes.
-type Desired = (Option<i64>, bool);
 
 impl Sightings {
     /// When to look again, at what no watch shows.

@@ -17,7 +17,7 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 
 use super::child_state::{Place, cannot_be, refused, soon};
-use super::children::{self, Standing, Wanted};
+use super::children::{self, Ownership, Wanted};
 use super::pods::{has_finished, mark, uid};
 use super::revisions::Ours;
 use super::view::View;
@@ -112,8 +112,8 @@ pub(crate) fn of_a_deleted(
     now: Timestamp,
 ) -> Surroundings {
     let mut late_children = Vec::new();
-    let mut gone = |kind: &str, name: &str, standing| {
-        let Standing::Ours(child, _) = standing else { return Child::AsWanted };
+    let mut gone = |kind: &str, name: &str, ownership| {
+        let Ownership::Ours(child, _) = ownership else { return Child::AsWanted };
         if let (true, Some((refusal, left))) = (child != Child::AsWanted, refused(writes, kind, None)) {
             let message = cannot_be("removed", kind, name, refusal);
             late_children.push(Backoff { cause: refusal.kind, message, until: soon(left, now) });
@@ -121,8 +121,9 @@ pub(crate) fn of_a_deleted(
         child
     };
     let pdb = names::pdb_name(app);
-    let service = gone("Service", app, children::standing(uid, None, there(&view.services, app)));
-    let budget = gone("PodDisruptionBudget", &pdb, children::standing(uid, None, there(&view.budgets, &pdb)));
+    let service = gone("Service", app, children::ownership(uid, None, there(&view.services, app)));
+    let budget =
+        gone("PodDisruptionBudget", &pdb, children::ownership(uid, None, there(&view.budgets, &pdb)));
     Surroundings {
         service,
         budget,

@@ -20,8 +20,9 @@ use crate::concern::{ANY, Concerns, Pairs, pairs, pairs_to_come};
 use crate::decode::{Decoded, Lenient};
 use crate::error::{Error, call};
 use crate::index::Index;
+use crate::requeue::desired;
 use crate::writes::Writes;
-use crate::written::{Kind, Seen, version};
+use crate::written::{Kind, Shown, version};
 
 /// What the watches show, and which app what of it concerns.
 #[derive(Clone)]
@@ -89,7 +90,6 @@ pub(crate) async fn newest(
     writes: &Writes,
     sightings: &mut Sightings,
 ) -> Result<Newest, Error> {
-    let desired = |app: &GracefulApp| (app.metadata.generation, app.metadata.deletion_timestamp.is_some());
     let behind = sightings.newest > Some(desired(app));
     if !behind && !writes.look_live && !sightings.distrust_watches(trust) {
         return Ok(Newest::AsKnown);
@@ -212,7 +212,7 @@ impl View {
         ours.map(|(_, fault)| fault.clone()).collect()
     }
 
-    fn seen(&self, kind: Kind, name: &str) -> Seen {
+    fn seen(&self, kind: Kind, name: &str) -> Shown {
         match kind {
             Kind::Deployment => named(&self.deployments, name),
             Kind::Pod => named(&self.pods, name),
@@ -265,7 +265,7 @@ fn concerning<K: Resource<DynamicType = ()> + Clone>(
     found.into_values().collect()
 }
 
-fn named<K: Resource>(objects: &[Arc<K>], name: &str) -> Seen {
+fn named<K: Resource>(objects: &[Arc<K>], name: &str) -> Shown {
     let found = objects.iter().find(|o| o.meta().name.as_deref() == Some(name))?;
     Some((found.meta().uid.clone().unwrap_or_default(), version(found.as_ref())))
 }

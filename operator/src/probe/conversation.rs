@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::dialogues::Dialogues;
 use super::pace::Pace;
-use super::places::Standing;
+use super::places::Lane;
 use super::pod_client::{PodAnswer, PodClient, Target};
 use super::trigger::Trigger;
 
@@ -42,7 +42,7 @@ pub(crate) fn begin(dialogues: &Dialogues, target: &Target, conversation: Conver
 pub(crate) async fn hold(client: PodClient, conversation: Conversation, trigger: Trigger, pace: Pace) {
     let failures = u32::from(client.dialogues.with(&client.target.uid, |pod| pod.contact().error.is_some()));
     let mut looping = ConversationLoop { client, trigger, pace, failures };
-    looping.client.standing = looping.standing();
+    looping.client.lane = looping.lane();
     let graceful = looping.client.target.policy.question == Language::Graceful;
     match conversation {
         Conversation::Survey => looping.survey().await,
@@ -66,7 +66,7 @@ struct ConversationLoop {
 impl ConversationLoop {
     /// Immediately if the pod has never answered, then once in [`SURVEY_EVERY`]. Only a changed answer wakes the planner.
     async fn survey(mut self) {
-        self.client.standing = Standing::Survey;
+        self.client.lane = Lane::Survey;
         if self.client.dialogues.with(&self.client.target.uid, |pod| pod.contact().answer.is_some()) {
             sleep(jittered(SURVEY_EVERY)).await;
         }
@@ -166,21 +166,21 @@ impl ConversationLoop {
         let longest = LONGEST_PAUSE.max(self.poll_interval());
         let pause = doubled(self.poll_interval(), self.failures, longest);
         self.failures = self.failures.saturating_add(1);
-        self.client.standing = self.standing();
+        self.client.lane = self.lane();
         sleep(jittered(pause)).await;
     }
 
     fn answered(&mut self) {
         self.failures = 0;
-        self.client.standing = self.standing();
+        self.client.lane = self.lane();
     }
 
     /// A survey stays one; who failed last queues with its like.
-    fn standing(&self) -> Standing {
-        match (self.client.standing, self.failures) {
-            (Standing::Survey, _) => Standing::Survey,
-            (Standing::Answers | Standing::Fails, 0) => Standing::Answers,
-            (Standing::Answers | Standing::Fails, _) => Standing::Fails,
+    fn lane(&self) -> Lane {
+        match (self.client.lane, self.failures) {
+            (Lane::Survey, _) => Lane::Survey,
+            (Lane::Answers | Lane::Fails, 0) => Lane::Answers,
+            (Lane::Answers | Lane::Fails, _) => Lane::Fails,
         }
     }
 

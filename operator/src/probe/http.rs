@@ -139,7 +139,7 @@ async fn exchange(
             status: parts.status,
             etag: parts.headers.get(header::ETAG).cloned(),
             date: text(header::DATE).and_then(|date| HTTP_DATE.parse_timestamp(date).ok()),
-            challenge: text(header::WWW_AUTHENTICATE).map(words),
+            challenge: text(header::WWW_AUTHENTICATE).map(reason_in),
             framed,
         })
     };
@@ -199,7 +199,7 @@ fn refuse_the_unreadable(path: &str, status: StatusCode, headers: &HeaderMap) ->
 }
 
 /// What a challenge says to a person, if it does (RFC 6750 §3): all else of it is the same each time.
-fn words(challenge: &str) -> String {
+fn reason_in(challenge: &str) -> String {
     let described = challenge.split_once("error_description=\"").and_then(|(_, rest)| rest.split_once('"'));
     excerpt(described.map_or(challenge, |(words, _)| words))
 }

@@ -36,7 +36,7 @@ use self::dialogues::Dialogues;
 pub(crate) use self::error::AskErrorClass;
 pub(crate) use self::http::Asker;
 pub(crate) use self::pace::{MARKS, Pace};
-use self::places::{AllPlaces, Places, Standing};
+use self::places::{AllPlaces, Lane, Places};
 use self::pod_client::PodClient;
 pub(crate) use self::pod_client::Target;
 pub(crate) use self::trigger::{Trigger, Triggered};
@@ -158,7 +158,7 @@ impl Probes {
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
             places: conversations.places.clone(),
-            standing: Standing::Answers,
+            lane: Lane::Answers,
         };
         let talk = conversation::hold(client, conversation, self.trigger.clone(), self.pace.clone());
         let open = Open {

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Where a question queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Lane {
     /// A decision waits for the answer, and the pod's last attempt did not fail.
     Answers,
     /// The same, of a pod that failed last time: it may hold its place for the whole time-out.
@@ -49,17 +49,16 @@ impl Lanes {
     }
 
     /// A place for an answer while more than half of them are free: the other half is for apps that have not taken their own yet.
-    fn spare(&self, standing: Standing) -> Option<OwnedSemaphorePermit> {
-        let plenty =
-            standing == Standing::Answers && self.answers.available_permits() > self.shares.answers / 2;
+    fn spare(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
+        let plenty = lane == Lane::Answers && self.answers.available_permits() > self.shares.answers / 2;
         plenty.then(|| Arc::clone(&self.answers).try_acquire_owned().ok())?
     }
 
-    fn lane(&self, standing: Standing) -> Arc<Semaphore> {
-        Arc::clone(match standing {
-            Standing::Answers => &self.answers,
-            Standing::Fails => &self.fails,
-            Standing::Survey => &self.surveys,
+    fn queue(&self, lane: Lane) -> Arc<Semaphore> {
+        Arc::clone(match lane {
+            Lane::Answers => &self.answers,
+            Lane::Fails => &self.fails,
+            Lane::Survey => &self.surveys,
         })
     }
 }
@@ -102,16 +101,16 @@ impl Places {
     }
 
     /// Waits for a place: first among its app's, so that an app that has many questions keeps no other waiting.
-    pub(crate) async fn take(&self, standing: Standing) -> Place {
-        let app = self.app.lane(standing);
+    pub(crate) async fn take(&self, lane: Lane) -> Place {
+        let app = self.app.queue(lane);
         if app.available_permits() == 0
-            && let Some(spare) = self.all.lanes.spare(standing)
+            && let Some(spare) = self.all.lanes.spare(lane)
         {
             return Place { _held: (None, Some(spare)) };
         }
         // The semaphores are never closed.
         let app = app.acquire_owned().await.ok();
-        let all = self.all.lanes.lane(standing).acquire_owned().await.ok();
+        let all = self.all.lanes.queue(lane).acquire_owned().await.ok();
         Place { _held: (app, all) }
     }
 
@@ -139,21 +138,21 @@ mod tests {
     use super::*;
 
     /// A place, if one is free. (tokio would have a task that takes so many at once pause.)
-    fn free(places: &Places, standing: Standing) -> Option<Place> {
-        tokio::task::unconstrained(places.take(standing)).now_or_never()
+    fn free(places: &Places, lane: Lane) -> Option<Place> {
+        tokio::task::unconstrained(places.take(lane)).now_or_never()
     }
 
-    const EACH: [Standing; 3] = [Standing::Answers, Standing::Fails, Standing::Survey];
+    const EACH: [Lane; 3] = [Lane::Answers, Lane::Fails, Lane::Survey];
 
     #[test]
     fn who_fails_waits_for_its_like_alone() {
         let places = Places::of_app(&AllPlaces::of(1024));
-        let mut held: Vec<_> = (0..OF_AN_APP.fails).filter_map(|_| free(&places, Standing::Fails)).collect();
-        assert!(free(&places, Standing::Fails).is_none(), "no place left");
-        assert!(free(&places, Standing::Answers).is_some());
-        assert!(free(&places, Standing::Survey).is_some());
+        let mut held: Vec<_> = (0..OF_AN_APP.fails).filter_map(|_| free(&places, Lane::Fails)).collect();
+        assert!(free(&places, Lane::Fails).is_none(), "no place left");
+        assert!(free(&places, Lane::Answers).is_some());
+        assert!(free(&places, Lane::Survey).is_some());
         held.pop();
-        assert!(free(&places, Standing::Fails).is_some());
+        assert!(free(&places, Lane::Fails).is_some());
     }
 
     #[test]
@@ -161,9 +160,9 @@ mod tests {
         let all = AllPlaces::of(1024);
         let (holes, other) = (Places::of_app(&all), Places::of_app(&all));
         let mut held = Vec::new();
-        for standing in EACH {
-            held.extend(std::iter::from_fn(|| free(&holes, standing)));
-            assert!(free(&other, standing).is_some(), "{standing:?}");
+        for lane in EACH {
+            held.extend(std::iter::from_fn(|| free(&holes, lane)));
+            assert!(free(&other, lane).is_some(), "{lane:?}");
         }
         assert!(held.len() >= OF_AN_APP.answers + OF_AN_APP.fails + OF_AN_APP.surveys);
     }
@@ -173,9 +172,9 @@ mod tests {
     fn an_app_with_many_slow_pods_takes_what_nobody_needs() {
         let all = AllPlaces::of(4096);
         let (many, other) = (Places::of_app(&all), Places::of_app(&all));
-        let held: Vec<_> = std::iter::from_fn(|| free(&many, Standing::Answers)).collect();
+        let held: Vec<_> = std::iter::from_fn(|| free(&many, Lane::Answers)).collect();
         assert!(held.len() > 500, "{}", held.len());
-        let left: Vec<_> = std::iter::from_fn(|| free(&other, Standing::Answers)).collect();
+        let left: Vec<_> = std::iter::from_fn(|| free(&other, Lane::Answers)).collect();
         assert!(left.len() >= OF_AN_APP.answers, "{}", left.len());
     }
 

@@ -15,7 +15,7 @@ use super::dialogues::Dialogues;
 use super::error::AskError;
 use super::http::{Asker, Question, Reply};
 use super::parse::Hearing;
-use super::places::{Places, Standing};
+use super::places::{Lane, Places};
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::keys::{Claims, KeyId, Keyring};
@@ -52,7 +52,7 @@ pub(crate) struct PodClient {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) places: Places,
     /// Where its quick questions queue.
-    pub(crate) standing: Standing,
+    pub(crate) lane: Lane,
 }
 
 /// What the pod has answered to one request.
@@ -178,7 +178,7 @@ impl PodClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<PodAnswer, AskError> {
-        let _place = self.places.take(self.standing).await;
+        let _place = self.places.take(self.lane).await;
         self.send(method, path, headers, body, self.target.policy.timeout()).await
     }
 

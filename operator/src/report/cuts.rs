@@ -80,7 +80,7 @@ impl Cuts {
 
     /// Counts what this view shows for the first time, and remembers what is tried on it. `handed_over` are the pods that drain themselves after their DELETE, with
     /// what each had in flight by its last answer.
-    pub(crate) fn count(
+    pub(crate) fn newly_seen(
         &mut self,
         status: Option<&GracefulAppStatus>,
         pods: &[Pod],
@@ -221,7 +221,7 @@ mod tests {
     fn a_cut_counts_once_whether_or_not_its_answer_came() {
         let mut cuts = Cuts::default();
         let mut look = |pods: &[Pod], tried: &[Action]| {
-            let told = cuts.count(None, pods, &BTreeMap::new(), tried, Timestamp::UNIX_EPOCH).len();
+            let told = cuts.newly_seen(None, pods, &BTreeMap::new(), tried, Timestamp::UNIX_EPOCH).len();
             (cuts.total().pods, cuts.total().tasks, told)
         };
         assert_eq!(look(&[pod("a", false, None)], &[tried("a", 3)]), (0, 0, 0), "nothing is known yet");
@@ -254,7 +254,7 @@ mod tests {
         let ending = |uid: &str| Pod { grace_ends: Some(at(120)), ..pod(uid, true, None) };
         let mut cuts = Cuts::default();
         let mut look = |pods: &[Pod], tried: &[Action], now: i64| {
-            let told = cuts.count(None, pods, &BTreeMap::new(), tried, at(now)).len();
+            let told = cuts.newly_seen(None, pods, &BTreeMap::new(), tried, at(now)).len();
             (cuts.total().pods, cuts.total().tasks, told)
         };
         look(&[pod("a", false, None), pod("b", false, None)], &[ended("a"), ended("b")], 0);
@@ -276,7 +276,7 @@ mod tests {
         let mut cuts = Cuts::default();
         let mut look = |pods: &[Pod], counts: &[(&str, Option<u64>)], now: i64| {
             let counts = counts.iter().map(|(uid, n)| (PodUid::from(*uid), *n)).collect();
-            let told = cuts.count(None, pods, &counts, &[], at(now)).len();
+            let told = cuts.newly_seen(None, pods, &counts, &[], at(now)).len();
             (cuts.total().pods, cuts.total().tasks, told)
         };
         let all = [ending("exits", 100), ending("killed", 100), ending("idle", 100)];
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_successor_counts_what_still_ends_and_is_not_in_status() {
         let mut before = Cuts::default();
-        before.count(None, &[pod("a", true, Some(3))], &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
+        before.newly_seen(None, &[pod("a", true, Some(3))], &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
         let status = GracefulAppStatus {
             cut: before.total(),
             cut_ending: before.ending().map(|uid| uid.0.clone()).collect(),
@@ -319,9 +319,9 @@ mod tests {
         assert_eq!(status.cut_ending, ["a"]);
         let mut after = Cuts::default();
         let ending = [pod("a", true, Some(3)), pod("b", true, Some(2))];
-        let happened = after.count(Some(&status), &ending, &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
+        let happened = after.newly_seen(Some(&status), &ending, &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
         assert_eq!((after.total().pods, after.total().tasks, happened.len()), (2, 5, 1));
-        after.count(Some(&status), &[], &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
+        after.newly_seen(Some(&status), &[], &BTreeMap::new(), &[], Timestamp::UNIX_EPOCH);
         assert_eq!(after.ending().count(), 0, "status does not grow with the years");
     }
 }

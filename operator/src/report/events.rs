@@ -43,7 +43,7 @@ impl Happening {
 
 /// What was told so far. Lost with the process: what stands still then is told again, what goes on is told when it ends.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Announced {
     last: Option<Report>,
     /// A rollout was seen to begin, and not to end.
     rolling: bool,
@@ -58,7 +58,7 @@ pub(super) struct Told {
     sent: Sent,
 }
 
-impl Told {
+impl Announced {
     /// A rollout that a former leader has told of is not begun again by this one.
     pub(super) fn goes_on_from(&mut self, status: Option<&GracefulAppStatus>, update: &RevisionHash) {
         let told = status.is_some_and(|s| {
@@ -80,7 +80,7 @@ impl Told {
 }
 
 /// What happened since the last report.
-pub(super) fn happenings(told: &mut Told, now: &Report, seen: &Observation) -> Vec<Happening> {
+pub(super) fn happenings(told: &mut Announced, now: &Report, seen: &Observation) -> Vec<Happening> {
     let observed = &seen.observed;
     let mut found = std::mem::take(&mut told.noted);
     rollouts(told, now, observed, &mut found);
@@ -114,7 +114,7 @@ fn condition(report: &Report, kind: ConditionType) -> Option<&ConditionReport> {
     report.conditions.iter().find(|c| c.kind == kind && c.holds)
 }
 
-fn rollouts(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
+fn rollouts(told: &mut Announced, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
     let update = &observed.app.update;
     let known = |report: &Report| report.revisions.iter().any(|r| r.hash == *update);
     let made = known(now) && told.last.as_ref().is_some_and(|before| !known(before));
@@ -138,7 +138,7 @@ fn rollouts(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<
 }
 
 /// A container that was restarted in place took what it had in flight with it, unless that was durable.
-fn restarts(told: &mut Told, observed: &Observed, found: &mut Vec<Happening>) {
+fn restarts(told: &mut Announced, observed: &Observed, found: &mut Vec<Happening>) {
     let now = observed.pods.iter().filter_map(|pod| Some((pod, observed.contacts.get(&pod.uid)?.restarted?)));
     let mut counts = BTreeMap::new();
     for (pod, restarted) in now {
@@ -178,7 +178,7 @@ fn drains(before: &Report, now: &Report, seen: &Observation, found: &mut Vec<Hap
 
 /// Each pod that passes its deadline and is held. One that can answer is first asked: a restarted operator finds pods past their deadlines that may
 /// be idle by now.
-fn held(told: &mut Told, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
+fn held(told: &mut Announced, now: &Report, observed: &Observed, found: &mut Vec<Happening>) {
     let unasked = |pod: &DrainingPodReport| {
         let asked = observed.contacts.get(&pod.uid).is_some_and(|c| c.tried_at.is_some());
         let answers = |p: &Pod| matches!(p.containers, Containers::Running | Containers::HalfCrashed);

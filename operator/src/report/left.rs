@@ -19,7 +19,7 @@ use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use tracing::debug;
 
-use super::events::{Happening, Told};
+use super::events::{Announced, Happening};
 use crate::error::{Error, call, chain};
 use crate::observe::Observation;
 
@@ -57,7 +57,7 @@ pub(super) async fn left(
     client: &Client,
     app: &GracefulApp,
     seen: &Observation,
-    told: &mut Told,
+    told: &mut Announced,
 ) -> Vec<Happening> {
     // An app that goes lets go of all it has by itself.
     if seen.observed.app.deletion != Deletion::No || seen.observed.surroundings.namespace_terminating {

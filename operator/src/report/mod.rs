@@ -20,7 +20,7 @@ use serde_json::json;
 
 use self::cuts::Cuts;
 use self::events::happenings;
-use self::events::{Happening, Told};
+use self::events::{Announced, Happening};
 pub(crate) use self::recorder::Recorder;
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
@@ -62,7 +62,7 @@ pub(crate) struct Reported {
     /// How often in a row its write was refused since.
     refused: u32,
     /// What Events have told.
-    told: Told,
+    told: Announced,
     /// The invalid spec that an Event was sent for.
     invalid: Option<String>,
 }
@@ -87,7 +87,7 @@ pub(crate) async fn report(
     reported.invalid = None; // the same mistake once more is a new one
     let (pods, now) = (&seen.observed.pods, reporter.clock.now());
     let mut happened =
-        reported.cuts.count(app.status.as_ref(), pods, &handed_over(&seen.observed), tried, now);
+        reported.cuts.newly_seen(app.status.as_ref(), pods, &handed_over(&seen.observed), tried, now);
     if !happened.is_empty() {
         reported.written = None; // the one figure that cannot be observed again is written at once
     }

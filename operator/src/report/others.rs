@@ -56,11 +56,11 @@ impl Others {
         }
         let at_work = observed.pods.iter().filter(|p| at_work(observed, p)).map(|pod| {
             let (name, revision) = (pod.name.clone(), pod.revision.clone());
-            let in_flight = count(observed, &pod.uid);
+            let in_flight = in_flight_of(observed, &pod.uid);
             (pod.uid.clone(), AtWork { name, revision, routed: pod.routed, in_flight })
         });
         for (uid, before) in std::mem::replace(&mut self.at_work, at_work.collect()) {
-            let in_flight = count(observed, &uid).or(before.in_flight);
+            let in_flight = in_flight_of(observed, &uid).or(before.in_flight);
             let stranger = strangers.get(&uid).copied();
             if stranger.is_some_and(Pod::is_counted) {
                 self.at_work.insert(uid, before);
@@ -130,7 +130,7 @@ impl Others {
 /// Something may be at work in it. (A spare that is taken back, and a pod of a revision that never worked, were never Ready: these we may end as
 /// they are.)
 fn at_work(observed: &Observed, pod: &Pod) -> bool {
-    let busy = count(observed, &pod.uid).is_some_and(|f| f.total > 0);
+    let busy = in_flight_of(observed, &pod.uid).is_some_and(|f| f.total > 0);
     !pod.terminating && !nothing_runs(pod) && (pod.readiness != Readiness::Never || busy)
 }
 
@@ -138,6 +138,6 @@ fn strangers(seen: &Observation) -> HashMap<&PodUid, &Pod> {
     seen.strangers.iter().map(|p| (&p.uid, p)).collect()
 }
 
-fn count(observed: &Observed, uid: &PodUid) -> Option<InFlight> {
+fn in_flight_of(observed: &Observed, uid: &PodUid) -> Option<InFlight> {
     Some(observed.contacts.get(uid)?.answer.as_ref()?.in_flight)
 }

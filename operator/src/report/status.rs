@@ -122,7 +122,7 @@ fn draining_pod(seen: &Observation, report: &DrainingPodReport) -> DrainingPod {
         node: found.and_then(|p| p.node.name.clone()),
         reason: *reason,
         state: *state,
-        in_flight: in_flight.map(count),
+        in_flight: in_flight.map(in_flight_count),
         since: Some(Time(whole_seconds(*since, 1))),
         deadline: Some(Time(whole_seconds(*deadline, 1))),
         last_contact: last_contact.map(|at| Time(whole_seconds(at, CONTACT_STEP))),
@@ -130,7 +130,7 @@ fn draining_pod(seen: &Observation, report: &DrainingPodReport) -> DrainingPod {
     }
 }
 
-fn count(in_flight: InFlight) -> InFlightCount {
+fn in_flight_count(in_flight: InFlight) -> InFlightCount {
     let InFlight { total, queued, running, requests } = in_flight;
     // Formats other than Graceful know the total alone; their kinds are all zero.
     let kinds = queued + running + requests > 0 || total == 0;

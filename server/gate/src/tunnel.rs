@@ -74,7 +74,7 @@ pub(crate) async fn run(client: End, app: End, farewell: Option<(Farewell, Goodb
             };
             match told {
                 // The client's own close goes on to the app, which closes in turn: both have said goodbye in their own words.
-                Told::Yes => {
+                Ending::ClientTold => {
                     let both = Box::pin(async {
                         tokio::select! {
                             ended = up => ended,
@@ -83,7 +83,7 @@ pub(crate) async fn run(client: End, app: End, farewell: Option<(Farewell, Goodb
                     });
                     timeout(CLOSING, both).await.unwrap_or(Ok(()))
                 }
-                Told::No => half_closed(up, &moved).await,
+                Ending::AppEnded => half_closed(up, &moved).await,
             }
         }
     }
@@ -162,13 +162,18 @@ async fn pump(from: &TcpStream, to: &TcpStream, begun: Bytes, moved: &AtomicU64)
     }
 }
 
-enum Told {
-    Yes,
-    No,
+enum Ending {
+    ClientTold,
+    AppEnded,
 }
 
 /// As [`pump`], from an app that speaks WebSocket. When the farewell's time has come, its current frame is let go on to its end; then the client is told.
-async fn until_told(from: &TcpStream, to: &TcpStream, begun: Bytes, farewell: Farewell) -> io::Result<Told> {
+async fn until_told(
+    from: &TcpStream,
+    to: &TcpStream,
+    begun: Bytes,
+    farewell: Farewell,
+) -> io::Result<Ending> {
     let mut frames = Frames::default();
     frames.pass(&begun);
     write(to, &begun).await?;
@@ -183,11 +188,11 @@ async fn until_told(from: &TcpStream, to: &TcpStream, begun: Bytes, farewell: Fa
             },
             Step::Moved => consume_budget().await,
             Step::Kept(rest) => write(to, &rest).await?,
-            Step::Ended => return end(to).map(|()| Told::No),
+            Step::Ended => return end(to).map(|()| Ending::AppEnded),
         }
     }
     if frames.closed() {
-        return Ok(Told::Yes);
+        return Ok(Ending::ClientTold);
     }
     let rest_of_frame = async {
         while !frames.between() {
@@ -211,7 +216,7 @@ async fn until_told(from: &TcpStream, to: &TcpStream, begun: Bytes, farewell: Fa
     {
         write(to, &frames::service_restart()).await?;
     }
-    Ok(Told::Yes)
+    Ok(Ending::ClientTold)
 }
 
 enum Step {

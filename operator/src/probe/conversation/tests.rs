@@ -106,7 +106,7 @@ impl Scene {
             dialogues: self.dialogues.clone(),
             metrics: Arc::new(Metrics::new(crate::leader::Leadership::Sole)),
             places: self.places.clone(),
-            standing: Standing::Answers,
+            lane: Lane::Answers,
         };
         begin(&self.dialogues, &client.target, conversation, Timestamp::now());
         self.talk.spawn(hold(client, conversation, self.trigger.clone(), Pace::of(Duration::ZERO)));

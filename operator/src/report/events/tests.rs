@@ -128,20 +128,20 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
 }
 
 /// The Events of one reason that follow from this view: the pod each is about, and its words.
-fn tell(told: &mut Told, seen: &Observation, reason: &str) -> Vec<(Option<String>, String)> {
+fn tell(told: &mut Announced, seen: &Observation, reason: &str) -> Vec<(Option<String>, String)> {
     let report = plan(&seen.observed, at(NOW)).report;
     let found = happenings(told, &report, seen).into_iter().filter(|h| h.is(reason));
     found.map(|h| (h.pod.map(|(name, _)| name), h.note)).collect()
 }
 
 /// The pods that Events of one reason are about.
-fn about(told: &mut Told, seen: &Observation, reason: &str) -> BTreeSet<String> {
+fn about(told: &mut Announced, seen: &Observation, reason: &str) -> BTreeSet<String> {
     tell(told, seen, reason).into_iter().filter_map(|(pod, _)| pod).collect()
 }
 
 #[test]
 fn each_pod_that_is_held_has_an_event_of_its_own() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     let young = NOW - 10;
     let both = |second| vec![draining("a", 0), draining("b", second)];
     let first = tell(told, &seen(both(young), &[("a", 3), ("b", 1)]), "DrainHeld");
@@ -160,13 +160,13 @@ fn a_pod_that_is_held_is_said_in_every_phase() {
     view.observed.surroundings.warnings =
         vec![graceful_plan::Warning { reason: Reason::Refused, message: "no Service".to_owned() }];
     assert_eq!(plan(&view.observed, at(NOW)).report.phase, Phase::Stalled);
-    assert_eq!(about(&mut Told::default(), &view, "DrainHeld"), ["a".to_owned()].into());
+    assert_eq!(about(&mut Announced::default(), &view, "DrainHeld"), ["a".to_owned()].into());
 }
 
 /// A restarted operator has asked nobody yet: a pod past its deadline may be idle by now.
 #[test]
 fn a_pod_is_said_to_be_held_once_it_was_asked() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     assert_eq!(about(told, &seen(vec![draining("a", 0)], &[]), "DrainHeld"), [].into());
     let asked = seen(vec![draining("a", 0)], &[("a", 1)]);
     assert_eq!(about(told, &asked, "DrainHeld"), ["a".to_owned()].into());
@@ -182,14 +182,14 @@ fn a_pod_is_said_to_be_held_once_it_was_asked() {
 /// No pod is past its deadline there: it is the API server that is waited for.
 #[test]
 fn a_drain_that_is_held_for_the_api_server_is_said_of_the_app() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     let mut view = seen(vec![draining("a", NOW - 10), pod("b")], &[("a", 3), ("b", 0)]);
     view.observed.revisions[0].backoff = Some(Backoff {
         cause: BackoffCause::TooSlow,
         message: "the API server is too slow".to_owned(),
         until: at(NOW + 10),
     });
-    let words = |view: &Observation, told: &mut Told| tell(told, view, "ControlPlaneSlow");
+    let words = |view: &Observation, told: &mut Announced| tell(told, view, "ControlPlaneSlow");
     let first = words(&view, told);
     assert!(matches!(first.as_slice(), [(None, note)] if note.contains("too slow")), "{first:?}");
     assert_eq!(words(&view, told), []);
@@ -204,7 +204,7 @@ const OTHERS: &str = "EndedByOthers";
 
 #[test]
 fn what_an_evicted_pod_had_in_flight_is_said_once() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     let before = seen(vec![pod("a"), pod("b")], &[("a", 3), ("b", 0)]);
     assert_eq!(tell(told, &before, OTHERS), []);
     let mut after = seen(vec![evicted("a"), evicted("b"), pod("c")], &[("a", 3), ("b", 0), ("c", 0)]);
@@ -229,7 +229,7 @@ fn what_an_evicted_pod_had_in_flight_is_said_once() {
 
 #[test]
 fn a_pod_that_is_evicted_while_it_drains_is_said_where_it_was_busy() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     let busy = [("a", 2), ("b", 0)];
     tell(told, &seen(vec![draining("a", NOW - 10), draining("b", NOW - 10), pod("c")], &busy), OTHERS);
     let ended = |name: &str| Pod { containers: Containers::Finished, ..draining(name, NOW - 10) };
@@ -240,7 +240,7 @@ fn a_pod_that_is_evicted_while_it_drains_is_said_where_it_was_busy() {
 /// What it knows nothing of: records of before its own time, and the end of a pod after our own DELETE.
 #[test]
 fn a_record_alone_says_nothing() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     assert_eq!(tell(told, &seen(vec![evicted("a")], &[]), OTHERS), []);
     assert_eq!(tell(told, &seen(vec![evicted("a")], &[]), OTHERS), []);
     tell(told, &seen(vec![draining("b", NOW - 10), pod("c")], &[("b", 1)]), OTHERS);
@@ -259,7 +259,7 @@ fn a_record_alone_says_nothing() {
 
 #[test]
 fn a_pod_that_is_gone_between_two_views_is_said() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     tell(told, &seen(vec![pod("a"), pod("b")], &[("a", 3), ("b", 1)]), OTHERS);
     let deleted = Pod { terminating: true, grace_ends: Some(at(NOW + 30)), ..pod("b") };
     let after = seen(vec![deleted], &[("b", 1)]);
@@ -271,7 +271,7 @@ fn a_pod_that_is_gone_between_two_views_is_said() {
 /// The break-glass takes the label off a Deployment, and its pods run on; a Deployment that is deleted takes them with it.
 #[test]
 fn a_pod_whose_deployment_left_the_view_is_said_when_it_ends() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     let flight = [("a", 3), ("b", 1), ("c", 2)];
     tell(told, &seen(vec![pod("a"), pod("b"), draining("c", NOW - 10)], &flight), OTHERS);
     let left = |strangers: Vec<Pod>| Observation { strangers, ..seen(vec![], &[]) };
@@ -292,7 +292,7 @@ fn a_pod_whose_deployment_left_the_view_is_said_when_it_ends() {
 
 #[test]
 fn a_drain_that_is_let_go_is_not_said_to_end() {
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     tell(told, &seen(vec![draining("a", NOW - 10)], &[("a", 3)]), "DrainEnded");
     let left = Observation { strangers: vec![draining("a", NOW - 10)], ..seen(vec![], &[]) };
     let said = tell(told, &left, "DrainCancelled");
@@ -302,8 +302,8 @@ fn a_drain_that_is_let_go_is_not_said_to_end() {
 /// Of an app's first revision it is told that it serves, of a later one that it is rolled out as well.
 #[test]
 fn a_rollout_is_told_as_it_begins_and_as_it_ends() {
-    let told = &mut Told::default();
-    let reasons = |told: &mut Told, view: &Observation| {
+    let told = &mut Announced::default();
+    let reasons = |told: &mut Announced, view: &Observation| {
         let report = plan(&view.observed, at(NOW)).report;
         let found = happenings(told, &report, view).into_iter().map(|h| h.reason);
         found.filter(|reason| reason.starts_with("Rollout")).collect::<Vec<_>>()
@@ -328,7 +328,7 @@ fn a_rollout_is_told_as_it_begins_and_as_it_ends() {
     second.observed.revisions.push(newer);
     assert_eq!(reasons(told, &second), [""; 0]);
     // Another leader takes over.
-    let told = &mut Told::default();
+    let told = &mut Announced::default();
     let status = GracefulAppStatus {
         phase: Some(Phase::Rolling),
         current_revision: Some("v1".to_owned()),

@@ -107,7 +107,7 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<String, Ope
         return Err(OpenError::Engine { detail });
     }
     let known = MIGRATIONS.len() as i64;
-    let mut found = standing(connection).await.map_err(|error| not_opened(&error))?;
+    let mut found = schema_version(connection).await.map_err(|error| not_opened(&error))?;
     if found.version < known {
         found = migrate(connection).await.map_err(|error| not_opened(&error))?;
     }
@@ -119,31 +119,31 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<String, Ope
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct SchemaVersion {
     version: i64,
     least: i64,
 }
 
 /// Asked before anything is made, so that a user who may not make tables can still open a queue that is up to date.
-async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
+async fn schema_version(connection: &mut PgConnection) -> sqlx::Result<SchemaVersion> {
     // Not `to_regclass`: a session that has just waited for another's migration would answer from its cache.
     let made = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'graceful_schema' AND pg_table_is_visible(oid))",
     );
     if !made.fetch_one(&mut *connection).await? {
-        return Ok(Standing { version: 0, least: 0 });
+        return Ok(SchemaVersion { version: 0, least: 0 });
     }
     let row = sqlx::query("SELECT version, least FROM graceful_schema").fetch_one(connection).await?;
-    Ok(Standing { version: row.try_get(0)?, least: row.try_get(1)? })
+    Ok(SchemaVersion { version: row.try_get(0)?, least: row.try_get(1)? })
 }
 
 /// All in one transaction: whoever comes second finds it done.
-async fn migrate(connection: &mut PgConnection) -> sqlx::Result<Standing> {
+async fn migrate(connection: &mut PgConnection) -> sqlx::Result<SchemaVersion> {
     let mut transaction = connection.begin().await?;
     // Waiting for another pod's migration, or building an index, may take longer than a statement should.
     sqlx::raw_sql("SET LOCAL statement_timeout = 0").execute(&mut *transaction).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
-    let before = standing(&mut transaction).await?;
+    let before = schema_version(&mut transaction).await?;
     let version = usize::try_from(before.version).unwrap_or(0);
     let missing = MIGRATIONS.get(version..).unwrap_or_default();
     if missing.is_empty() {
@@ -164,5 +164,5 @@ async fn migrate(connection: &mut PgConnection) -> sqlx::Result<Standing> {
     let now = format!("UPDATE graceful_schema SET version = {known}, least = greatest(least, {LEAST})");
     sqlx::raw_sql(AssertSqlSafe(now)).execute(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(Standing { version: known, least: before.least.max(LEAST) })
+    Ok(SchemaVersion { version: known, least: before.least.max(LEAST) })
 }

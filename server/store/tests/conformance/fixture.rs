@@ -35,9 +35,9 @@ pub(crate) trait Fixture: Sync {
 
 /// What the store has told of what it owns.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Told(Arc<Mutex<Vec<Owned>>>);
+pub(crate) struct OwnedHistory(Arc<Mutex<Vec<Owned>>>);
 
-impl Told {
+impl OwnedHistory {
     pub(crate) fn latest(&self) -> Owned {
         self.0.lock().unwrap().last().copied().unwrap_or_default()
     }
@@ -49,8 +49,8 @@ pub(crate) fn settings() -> StoreSettings {
 }
 
 /// A process's settings, and what it is told.
-pub(crate) fn watched() -> (StoreSettings, Told) {
-    let told = Told::default();
+pub(crate) fn watched() -> (StoreSettings, OwnedHistory) {
+    let told = OwnedHistory::default();
     let sink = told.clone();
     let settings = StoreSettings {
         owner: format!("test-{}", Uuid::new_v4()),

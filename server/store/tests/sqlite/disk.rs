@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::conformance::fixture::{
-    LONG, Told, claim, claim_one, done, get, is_busy, settings, submit, submit_mebibytes, task, watched,
+    LONG, OwnedHistory, claim, claim_one, done, get, is_busy, settings, submit, submit_mebibytes, task,
+    watched,
 };
 use crate::kill::{child, given_folder};
 use crate::{Folder, open};
@@ -104,7 +105,7 @@ async fn survives_trouble(folder: &Path, trouble: impl FnOnce(), relieve: impl F
 }
 
 /// Memory and disk say the same.
-async fn sound(store: &Arc<dyn TaskStore>, told: &Told, accepted: &[Uuid], refused: &[Uuid]) {
+async fn sound(store: &Arc<dyn TaskStore>, told: &OwnedHistory, accepted: &[Uuid], refused: &[Uuid]) {
     for id in accepted {
         get(store, *id).await;
     }

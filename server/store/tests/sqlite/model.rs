@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use uuid::Uuid;
 
-use crate::conformance::fixture::{Told, get, key, task, watched};
+use crate::conformance::fixture::{OwnedHistory, get, key, task, watched};
 use crate::{Folder, open};
 
 const SEED: u64 = 0x67_7261_6365;
@@ -174,11 +174,11 @@ impl Model {
 struct Pair {
     folder: Folder,
     store: Arc<dyn TaskStore>,
-    told: Told,
+    told: OwnedHistory,
     model: Model,
 }
 
-fn own_settings() -> (StoreSettings, Told) {
+fn own_settings() -> (StoreSettings, OwnedHistory) {
     let (settings, told) = watched();
     // The second interruption is the last, so that none is followed by a pause.
     (StoreSettings { capacity: CAPACITY, max_interruptions: 2, ..settings }, told)

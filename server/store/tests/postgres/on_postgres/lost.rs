@@ -7,13 +7,13 @@ use graceful_store::{Completion, Hold, NewTask, Outcome, Owned, State, Submitted
 use tokio::time::timeout;
 
 use super::conformance::fixture::{
-    LONG, Told, claim_one, complete, done, get, key, settings, submit, task, until, watched,
+    LONG, OwnedHistory, claim_one, complete, done, get, key, settings, submit, task, until, watched,
 };
 use super::wire::Wire;
 use super::{SERVER, is_away, maintained, open};
 
 /// A store whose answers can be lost, and one with a safe way.
-async fn by_wire() -> (Wire, Arc<dyn TaskStore>, Told, Arc<dyn TaskStore>) {
+async fn by_wire() -> (Wire, Arc<dyn TaskStore>, OwnedHistory, Arc<dyn TaskStore>) {
     let url = SERVER.url(&SERVER.create_database().unwrap());
     let wire = Wire::to(SERVER.port()).await;
     let (settings_by_wire, told) = watched();
