@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::observed::{Backoff, BackoffCause, Deletion, Observed};
 use crate::snapshot::count;
+use crate::stall::too_many_ended;
 use graceful_api::RevisionHash;
 
 /// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
@@ -59,13 +60,7 @@ impl Brake {
         };
         self.stopped.then(|| Backoff {
             cause: BackoffCause::NoProgress,
-            message: format!(
-                "at least {} pods were ended for this spec, which has at most {} at a time, so something keeps making pods that have to go; until that stops, one is \
-                 ended every {} s. Who else writes to its Deployments, what evicts its pods?",
-                may,
-                self.allowed,
-                PAUSE.as_secs()
-            ),
+            message: too_many_ended(may, self.allowed, PAUSE),
             until,
         })
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::{RevisionHash, names};
+use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
@@ -20,7 +20,7 @@ const UNSEEN: (SignedDuration, SignedDuration) =
     (SignedDuration::from_secs(10), SignedDuration::from_secs(300));
 
 /// How long nothing more is made of such a revision. Whatever rejects its pods is rarely over sooner, and each try costs a few records.
-const PAUSE: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const PAUSE: SignedDuration = SignedDuration::from_secs(60);
 
 /// How long one is remembered whose record is gone: a taint's manager, or a cleaner of the user's, removes them as fast as they come.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
@@ -138,7 +138,8 @@ fn next_pod_at(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp
     rejected.max(snapshot.observed.absent.get(hash).map(|absent| absent.until))
 }
 
-fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
+/// Its rejected pods, where these are too many and none works.
+pub(crate) fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
     let rejected = snapshot.observed.rejected.get(hash)?;
     let works = |p: &Pod| p.is_counted() && p.containers == Containers::Running && p.created > rejected.last;
     let many = rejected.pods > snapshot.observed.app.replicas.saturating_add(MANY);
@@ -177,26 +178,6 @@ pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 fn started(snapshot: &Snapshot<'_>, revision: &Revision) -> u32 {
     count(snapshot.pods_of(&revision.hash).filter(|p| p.has_begun()))
-}
-
-/// For STATUS, while a pod is missing for it.
-pub(crate) fn words(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<String> {
-    let here = count(snapshot.routed().filter(|p| p.revision == *hash && snapshot.takes_work(p)));
-    let often = PAUSE.as_secs();
-    let message = match (rejected(snapshot, hash), snapshot.observed.absent.get(hash)) {
-        (Some(Rejected { pods, last: _, words }), _) => format!(
-            "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {often} s"
-        ),
-        (None, Some(_)) => format!(
-            "pods of revision {hash} are asked for and none comes. Where `kubectl -n {} get pods` shows pods that nobody owns, an admission webhook or policy takes the label {} off \
-             new pods: delete those, and exempt this app's pods from it. Otherwise the cluster's controllers do not run, or are held up (by a webhook on pods that hangs, in whatever \
-             namespace). One more is tried every {often} s or more",
-            snapshot.observed.app.namespace,
-            names::APP_LABEL
-        ),
-        (None, None) => return None,
-    };
-    (here < snapshot.observed.app.replicas).then_some(message)
 }
 
 #[cfg(test)]

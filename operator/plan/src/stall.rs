@@ -1,15 +1,18 @@
 //! What an app cannot get past without a person, and the sentence that says what would help.
 
 use graceful_api::conditions::Reason;
-use jiff::Timestamp;
+use graceful_api::{RevisionHash, names};
+use jiff::{SignedDuration, Timestamp};
 
-use crate::futile;
+use crate::futile::{self, Rejected};
 use crate::new_pods;
 use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness};
 use crate::rollout::{room_comes, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;
-use crate::waiting_for;
+
+/// So many of the user's Services are named, and the others are counted.
+const SERVICES_NAMED: usize = 2;
 
 /// Why the app cannot go on without help.
 pub(crate) struct Stall {
@@ -28,12 +31,12 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
         return Some(Stall { reason: Reason::Refused, message });
     }
     if !services_are_fenced(snapshot) && (superseded_pods(snapshot) > 0 || has_surplus(snapshot)) {
-        return Some(Stall { reason: Reason::UnfencedService, message: waiting_for::how_to_fence(snapshot) });
+        return Some(Stall { reason: Reason::UnfencedService, message: how_to_fence(snapshot) });
     }
     if let Some(stall) = backoffs(snapshot).find_map(stalled_by) {
         return Some(stall);
     }
-    if let Some(message) = futile::words(snapshot, snapshot.update()) {
+    if let Some(message) = comes_to_nothing(snapshot, snapshot.update()) {
         return Some(Stall { reason: Reason::NoProgress, message });
     }
     let failing = past_progress_deadline(snapshot, false);
@@ -143,6 +146,52 @@ fn failing_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<(Timestamp, Reaso
         (None, Readiness::Lost(since)) => Some((since, Reason::ProgressDeadlineExceeded)),
         (None, _) => Some((pod.created, Reason::ProgressDeadlineExceeded)),
     }
+}
+
+/// What the brake says ([`Brake`](crate::Brake)): so many pods were ended for one spec, which has `most` at a time.
+pub(crate) fn too_many_ended(ended: u32, most: u32, pause: SignedDuration) -> String {
+    format!(
+        "at least {ended} pods were ended for this spec, which has at most {most} at a time, so something keeps making pods that have to go; until that stops, one is \
+         ended every {} s. Who else writes to its Deployments, what evicts its pods?",
+        pause.as_secs()
+    )
+}
+
+/// The pods of this revision come to nothing ([`futile`]), and one is missing for it.
+fn comes_to_nothing(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<String> {
+    let here = count(snapshot.routed().filter(|p| p.revision == *hash && snapshot.takes_work(p)));
+    let often = futile::PAUSE.as_secs();
+    let message = match (futile::rejected(snapshot, hash), snapshot.observed.absent.get(hash)) {
+        (Some(Rejected { pods, last: _, words }), _) => format!(
+            "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {often} s"
+        ),
+        (None, Some(_)) => format!(
+            "pods of revision {hash} are asked for and none comes. Where `kubectl -n {} get pods` shows pods that nobody owns, an admission webhook or policy takes the label {} off \
+             new pods: delete those, and exempt this app's pods from it. Otherwise the cluster's controllers do not run, or are held up (by a webhook on pods that hangs, in whatever \
+             namespace). One more is tried every {often} s or more",
+            snapshot.observed.app.namespace,
+            names::APP_LABEL
+        ),
+        (None, None) => return None,
+    };
+    (here < snapshot.observed.app.replicas).then_some(message)
+}
+
+/// Which of the user's own Services are not fenced, and the exact command that fences the first.
+pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
+    let services = &snapshot.observed.surroundings.unfenced_services;
+    let first = services.first().map_or("", String::as_str);
+    let namespace = &snapshot.observed.app.namespace;
+    let named = services.iter().take(SERVICES_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let others = match services.len().saturating_sub(SERVICES_NAMED) {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    format!(
+        "Service {named}{others} would send clients to draining pods: run `kubectl -n {namespace} patch service {first} --type merge -p \
+         '{{\"spec\":{{\"selector\":{{\"graceful.dev/serving\":\"true\"}}}}}}'`, or accept it with the annotation \
+         graceful.dev/accept-unfenced-services=true on the GracefulApp"
+    )
 }
 
 #[cfg(test)]

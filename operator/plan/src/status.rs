@@ -13,7 +13,7 @@ use crate::others;
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 use crate::rollout::{Course, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, count};
-use crate::stall::{Stall, stall, too_slow};
+use crate::stall::{Stall, how_to_fence, stall, too_slow};
 use crate::token_refused;
 use crate::waiting_for::{self, Sentence};
 
@@ -177,7 +177,7 @@ fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionRe
     let mut warnings = snapshot.observed.surroundings.warnings.clone();
     // Known before the first drain that it would stall.
     if !services_are_fenced(snapshot) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
-        let message = waiting_for::how_to_fence(snapshot);
+        let message = how_to_fence(snapshot);
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
     warnings.extend(node_drain::dying_warning(snapshot));

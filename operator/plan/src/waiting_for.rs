@@ -24,9 +24,6 @@ use crate::token_refused;
 /// the rest.
 pub const LONGEST_SENTENCE: usize = 500;
 
-/// So many of the user's Services are named, and the others are counted.
-const SERVICES_NAMED: usize = 2;
-
 /// How long past its linger a pod may still say that it accepts before that is called wrong. (Its EndpointSlices go sooner: `drains::LATCHES_WITHIN`.)
 const LATCH_OVERDUE: SignedDuration = SignedDuration::from_secs(30);
 
@@ -352,23 +349,6 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     }
     let (pods, have) = if more == 1 { ("pod", "has") } else { ("pods", "have") };
     Some(format!("{more} {pods} above spec.replicas {have} yet to go"))
-}
-
-/// Which of the user's own Services are not fenced, and the exact command that fences the first.
-pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
-    let services = &snapshot.observed.surroundings.unfenced_services;
-    let first = services.first().map_or("", String::as_str);
-    let namespace = &snapshot.observed.app.namespace;
-    let named = services.iter().take(SERVICES_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let others = match services.len().saturating_sub(SERVICES_NAMED) {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
-    format!(
-        "Service {named}{others} would send clients to draining pods: run `kubectl -n {namespace} patch service {first} --type merge -p \
-         '{{\"spec\":{{\"selector\":{{\"graceful.dev/serving\":\"true\"}}}}}}'`, or accept it with the annotation \
-         graceful.dev/accept-unfenced-services=true on the GracefulApp"
-    )
 }
 
 /// How long something has lasted.
