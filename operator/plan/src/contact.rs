@@ -26,9 +26,7 @@ pub struct Contact {
     pub highest: Option<Epoch>,
     /// The drain's epoch that this very process of the pod's has answered our PUT with. One that was restarted has to be told first, even if it
     /// remembers the epoch.
-    pub acknowledged: Option<Epoch>,
-    /// When it did so first.
-    pub acknowledged_at: Option<Timestamp>,
+    pub acknowledged: Option<Acknowledged>,
     /// It goes another way than it is told.
     pub astray: Option<Astray>,
     /// It refuses to be told (401), since when and in which words: it verifies who drains it, and takes no token of ours. What it answers otherwise is as
@@ -36,6 +34,15 @@ pub struct Contact {
     pub refused: Option<ContactError>,
     /// Boot ids come back: several processes answer, and each speaks for itself alone.
     pub several: bool,
+}
+
+/// A drain that a pod has been told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The drain's number.
+    pub epoch: Epoch,
+    /// When it answered our PUT first.
+    pub at: Timestamp,
 }
 
 /// How often a pod has gone another way than it was told, lately.
@@ -103,7 +110,7 @@ impl Contact {
 
     /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
     pub(crate) fn begins_anew(&mut self) {
-        (self.highest, self.closed_since, self.acknowledged, self.acknowledged_at) = (None, None, None, None);
+        (self.highest, self.closed_since, self.acknowledged) = (None, None, None);
         // It may know other keys.
         self.refused = None;
     }

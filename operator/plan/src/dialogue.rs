@@ -15,7 +15,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Conversation;
-use crate::contact::{Answer, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled};
+use crate::contact::{
+    Acknowledged, Answer, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled,
+};
 use crate::observed::Epoch;
 
 /// So many replaced boot ids are remembered: more workers than that behind one port are rare, and so are as many restarts between two answers.
@@ -147,9 +149,8 @@ impl Dialogue {
             Some(Conversation::Drain { epoch, .. }) => {
                 let in_epoch = protocol.is_some_and(|said| said.epoch == epoch);
                 if in_epoch && matches!(asked, Request::Drain { .. }) {
-                    let known = contact.acknowledged_at.filter(|_| contact.acknowledged == Some(epoch));
-                    contact.acknowledged_at = known.or(Some(now));
-                    contact.acknowledged = Some(epoch);
+                    let known = contact.acknowledged.filter(|known| known.epoch == epoch);
+                    contact.acknowledged = known.or(Some(Acknowledged { epoch, at: now }));
                 }
                 // A process that was restarted and kept its epoch has not been told yet: what it says until then proves nothing.
                 self.obeys = in_epoch && !(self.obeys && renewed);
@@ -358,13 +359,14 @@ mod tests {
         dialogue.begin(DRAIN, GAP, at(0));
         assert_eq!(dialogue.request(), PUT);
         dialogue.heard(PUT, reading(2, Some("a")), at(1));
-        assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (Request::Status, Some(Epoch(1))));
+        let acknowledged = |second| Some(Acknowledged { epoch: Epoch(1), at: at(second) });
+        assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (Request::Status, acknowledged(1)));
         hear(&mut dialogue, 0, Some("b"), 2);
         assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (PUT, None), "it was restarted");
         dialogue.heard(PUT, reading(0, Some("b")), at(3));
-        assert_eq!(dialogue.contact.acknowledged, Some(Epoch(1)));
+        assert_eq!(dialogue.contact.acknowledged, acknowledged(3));
         dialogue.heard(PUT, reading(0, Some("b")), at(5));
-        assert_eq!(dialogue.contact.acknowledged_at, Some(at(3)), "told once more, and known before");
+        assert_eq!(dialogue.contact.acknowledged, acknowledged(3), "told once more, and known before");
         dialogue.failed("late".to_owned(), at(4));
         assert_eq!(dialogue.request(), PUT, "the failure may hide a restart");
     }

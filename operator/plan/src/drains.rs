@@ -124,7 +124,7 @@ fn stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, clock: &
 /// One answer says all of it: this epoch, admission closed, nothing in flight, from the process that was told. Once true it stays true until the
 /// process ends, because the latch opens only for a resumption, and that has an epoch of its own. A question without an answer may mean just that: it is asked again.
 fn idle(contact: &Contact, epoch: Epoch) -> bool {
-    contact.acknowledged == Some(epoch)
+    contact.acknowledged.is_some_and(|known| known.epoch == epoch)
         && contact.error.is_none()
         && !contact.several
         && contact.answer.as_ref().is_some_and(|answer| {

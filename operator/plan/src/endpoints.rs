@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::action::{Action, Conversation};
-    use crate::contact::{Answer, Contact, InFlight, Protocol, Quiet};
+    use crate::contact::{Acknowledged, Answer, Contact, InFlight, Protocol, Quiet};
     use crate::fixture;
     use crate::observed::{Epoch, Observed, Revision};
 
@@ -94,7 +94,7 @@ mod tests {
         };
         let contact = Contact {
             answer: Some(answer),
-            acknowledged: told.then_some(Epoch(1)),
+            acknowledged: told.then_some(Acknowledged { epoch: Epoch(1), at: at(0) }),
             quiet: Some(Quiet { epoch: Epoch(1), since: at(0), until: at(60), reads: 60 }),
             ..Contact::default()
         };

@@ -278,7 +278,7 @@ fn in_flight_by_kind(count: InFlight, scheduled: Option<Scheduled>) -> String {
 fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let said = snapshot.answer(pod).and_then(|a| a.protocol);
     let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
-    let since = snapshot.contact(pod).and_then(|c| c.acknowledged_at);
+    let since = snapshot.contact(pod).and_then(|c| c.acknowledged).map(|known| known.at);
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
         && since.is_some_and(|at| snapshot.clock.past(at.saturating_add(linger).unwrap_or(Timestamp::MAX)))
 }
@@ -374,7 +374,7 @@ mod tests {
     use graceful_api::DrainReason;
 
     use super::*;
-    use crate::contact::{Answer, Contact, Protocol};
+    use crate::contact::{Acknowledged, Answer, Contact, Protocol};
     use crate::fixture;
     use crate::observed::{DrainMark, Epoch};
 
@@ -434,8 +434,7 @@ mod tests {
             let answer = Answer { at: at(now), in_flight: InFlight::default(), protocol, scheduled: None };
             let contact = Contact {
                 answer: Some(answer),
-                acknowledged: Some(Epoch(1)),
-                acknowledged_at: Some(at(told)),
+                acknowledged: Some(Acknowledged { epoch: Epoch(1), at: at(told) }),
                 ..Contact::default()
             };
             let mut observed = fixture::observed(fixture::app(1, fixture::policy(Signal::Http)));

@@ -3,7 +3,7 @@ use graceful_api::validated::MAX_DEADLINE_SECONDS;
 
 use super::*;
 use crate::NodeFate;
-use crate::contact::{Answer, Contact, ContactError, InFlight, Protocol, Quiet};
+use crate::contact::{Acknowledged, Answer, Contact, ContactError, InFlight, Protocol, Quiet};
 use crate::fixture;
 use crate::observed::{Containers, Kubelet, Observed, PodUid, Readiness, Revision};
 
@@ -53,7 +53,7 @@ fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
     Contact {
         answer: Some(Answer { at: at(4), in_flight, protocol, scheduled: None }),
         tried_at: Some(at(4)),
-        acknowledged: Some(Epoch(epoch)),
+        acknowledged: Some(Acknowledged { epoch: Epoch(epoch), at: at(4) }),
         ..Contact::default()
     }
 }
@@ -79,7 +79,8 @@ fn idle_is_one_answer_that_says_all_of_it() {
 fn a_restarted_process_is_idle_only_once_it_was_told() {
     let unacknowledged = Contact { acknowledged: None, ..said(0, 7, false) };
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, unacknowledged, 10), Progress::Busy);
-    let of_another = Contact { acknowledged: Some(Epoch(6)), ..said(0, 7, false) };
+    let of_another =
+        Contact { acknowledged: Some(Acknowledged { epoch: Epoch(6), at: at(4) }), ..said(0, 7, false) };
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, of_another, 10), Progress::Busy);
 }
 

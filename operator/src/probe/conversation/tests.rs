@@ -308,7 +308,7 @@ async fn a_restart_in_mid_drain_is_told_again_even_if_it_remembers() {
     let (asks, contact) = asks_of(remembers, DRAIN).await;
     assert!((3..=8).contains(&asks), "{asks} in 3 s");
     assert_eq!(contact.restarted, Some(Restarted { times: 1, last_known: 3 }));
-    assert_eq!(contact.acknowledged, Some(Epoch(7)), "the third question was PUT");
+    assert_eq!(contact.acknowledged.map(|known| known.epoch), Some(Epoch(7)), "the third question was PUT");
 }
 
 /// 409 is no acknowledgement, whatever the pod's own view says.
@@ -367,7 +367,7 @@ async fn a_pod_that_verifies_is_told_with_a_token_and_resumed_with_another() {
     scene.signs(&ring, &ring);
     scene.say(DRAIN);
     let contact = scene.until("that it is idle", idle_in(7)).await;
-    assert_eq!((contact.acknowledged, contact.refused), (Some(Epoch(7)), None));
+    assert_eq!((contact.acknowledged.map(|known| known.epoch), contact.refused), (Some(Epoch(7)), None));
     scene.talk.shutdown().await;
     scene.say(Conversation::Resume { epoch: Epoch(8) });
     let accepts = |c: &Contact| c.answer.as_ref().and_then(|a| a.protocol).is_some_and(|p| p.accepting);
@@ -471,7 +471,7 @@ async fn told(
 async fn a_token_expires_by_the_pod_s_own_clock() {
     let takes = |claims: &serde_json::Value| claims["exp"] == 1_800_000_060;
     let contact = told(|_| "b", |_| "u-1", "Fri, 15 Jan 2027 08:00:00 GMT", takes).await;
-    assert_eq!((contact.acknowledged, contact.refused), (Some(Epoch(7)), None));
+    assert_eq!((contact.acknowledged.map(|known| known.epoch), contact.refused), (Some(Epoch(7)), None));
     let contact = told(
         |_| "b",
         |_| "u-1",
@@ -482,7 +482,11 @@ async fn a_token_expires_by_the_pod_s_own_clock() {
         },
     )
     .await;
-    assert_eq!(contact.acknowledged, Some(Epoch(7)), "without a date, ours has to do");
+    assert_eq!(
+        contact.acknowledged.map(|known| known.epoch),
+        Some(Epoch(7)),
+        "without a date, ours has to do"
+    );
 }
 
 /// GET, PUT, GET: it was restarted after the first, so that its refusal says nothing of our key.
@@ -491,7 +495,7 @@ async fn a_refusal_of_a_token_for_a_process_that_is_gone_counts_for_nothing() {
     let date = "Fri, 15 Jan 2027 08:00:00 GMT";
     let boot = |n| if n == 0 { "a" } else { "b" };
     let contact = told(boot, |_| "u-1", date, |claims| claims["boot"] == "b").await;
-    assert_eq!((contact.acknowledged, contact.refused), (Some(Epoch(7)), None));
+    assert_eq!((contact.acknowledged.map(|known| known.epoch), contact.refused), (Some(Epoch(7)), None));
 }
 
 #[tokio::test]
