@@ -1,0 +1,188 @@
+//! One pod, as its object, its Services' EndpointSlices and our own annotations on it have it.
+
+use std::fmt;
+
+use graceful_api::{DrainReason, RevisionHash};
+use jiff::Timestamp;
+
+use super::{Backoff, Node};
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: PodUid,
+    /// Which revision it belongs to.
+    pub revision: RevisionHash,
+    /// When it was made.
+    pub created: Timestamp,
+    /// It has a deletion timestamp: whatever we think of it, it goes.
+    pub terminating: bool,
+    /// It has the label that routes traffic to it, Ready or not.
+    pub routed: bool,
+    /// The epoch on its annotation, of its last drain or resumption.
+    pub epoch: Option<Epoch>,
+    /// Why and since when it drains, from its annotations.
+    pub drain: Option<DrainMark>,
+    /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to take this one.
+    pub cheapest: bool,
+    /// Whether Services still send clients to it; looked at while it drains.
+    pub endpoints: Endpoints,
+    /// EndpointSlices of ours keep it reachable on its node, for Services with a traffic policy `Local`.
+    pub bridged: bool,
+    /// What it says to evictions and autoscalers.
+    pub mark: Mark,
+    /// It was marked not long ago, and is left alone until then.
+    pub mark_rests_until: Option<Timestamp>,
+    /// It is, or was about to be, ended at its deadline, from its annotation.
+    pub cut: Option<CutMark>,
+    /// Since when it is terminating.
+    pub ends_since: Option<Timestamp>,
+    /// When its grace period ends, while it is terminating.
+    pub grace_ends: Option<Timestamp>,
+    /// Kubernetes' Ready condition.
+    pub readiness: Readiness,
+    /// What the kubelet says of the containers that last: ordinary ones and native sidecars.
+    pub containers: Containers,
+    /// The node that it was given.
+    pub node: Node,
+    /// Since when the scheduler finds no node for it.
+    pub unschedulable: Option<Timestamp>,
+    /// Its `terminationGracePeriodSeconds`.
+    pub grace_seconds: u32,
+    /// What keeps it from running or becoming Ready, in the kubelet's or the scheduler's words.
+    pub trouble: Option<String>,
+    /// Why it is not written to for now: what our last write to it met.
+    pub backoff: Option<Backoff>,
+}
+
+impl Pod {
+    /// Its ReplicaSet counts it: neither terminating nor finished. The record of an evicted pod stays, and counts for nothing anywhere.
+    pub fn is_counted(&self) -> bool {
+        !self.terminating && self.containers != Containers::Finished
+    }
+
+    /// Its node does not go, or the pod stays on it all the same ([`KeptBy`](super::KeptBy)).
+    pub fn stays(&self) -> bool {
+        self.node.fate.stays()
+    }
+
+    /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
+    pub fn has_begun(&self) -> bool {
+        self.is_counted() && self.containers != Containers::NeverStarted
+    }
+}
+
+/// A pod's `metadata.uid`: unlike its name, never used twice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodUid(pub String);
+
+impl fmt::Display for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for PodUid {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// The number of one drain or one resumption. Each is above all that any pod of the app that is still there carries, and above what its own pod has seen; numbers
+/// of pods that are gone may be used again. Annotations that no operator of ours can have written are ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The next number.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the Services that route by the serving label make of a pod that has lost it. Their EndpointSlices are written by a controller, which may be seconds behind, or
+/// away: until it has followed, clients are sent to the pod, however long it lingers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Endpoints {
+    /// None lists it since its drain began, or there is none that could.
+    #[default]
+    Withdrawn,
+    /// None lists it, as far as is known since then.
+    WithdrawnAt(Timestamp),
+    /// One lists it.
+    Listed {
+        /// Its name.
+        slice: String,
+        /// Who keeps it, by its label; empty where it does not say.
+        managed_by: String,
+    },
+    /// They could not be read, and why.
+    Unread(String),
+}
+
+/// Whether an eviction waits for a pod under `disruption: HoldWhileBusy`: our label, and what autoscalers go by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// It waits, and autoscalers leave the pod alone.
+    Busy,
+    /// It does not wait.
+    Idle,
+    /// Neither as a whole: the pod was made otherwise, or somebody changed it.
+    #[default]
+    Unclear,
+}
+
+/// Why and since when a pod drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainMark {
+    /// The reason, as it was told.
+    pub reason: DrainReason,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Written on a pod before it is deleted at its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutMark {
+    /// What it had in flight by its last answer; none where it never told.
+    pub tasks: Option<u64>,
+}
+
+/// Kubernetes' Ready condition of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Ready since then.
+    Ready(Timestamp),
+    /// It was Ready once, and is not since then.
+    Lost(Timestamp),
+    /// It has never been Ready, so that no Service has sent it anything, unless one publishes unready addresses.
+    Never,
+}
+
+/// What the kubelet says of all containers of a pod that last. One that runs, or that nothing is known of, is enough to be busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Containers {
+    /// One runs: it may be busy.
+    Running,
+    /// One runs, and the one that is asked for its in-flight count crashed. What it accepted may wait in a volume for its next start.
+    HalfCrashed,
+    /// None runs now, and no run of any has ever started.
+    NeverStarted,
+    /// None runs now, and one ran (a crash loop's back-off). What it accepted may wait in a volume for its next start.
+    Crashed,
+    /// As `Crashed`, in a pod without a volume that could hold accepted work: what it had is gone already.
+    CrashedEmpty,
+    /// The pod's phase is Failed or Succeeded: nothing in it will run again.
+    Finished,
+    /// Nothing is known: it may be busy.
+    Unknown,
+}

@@ -1,0 +1,75 @@
+//! What stands around the app: its Service and budget, what the API server says to its template, and others' objects over its pods.
+
+use graceful_api::conditions::Reason;
+
+use super::Backoff;
+
+/// What stands around the app.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Surroundings {
+    /// What the API server says to the update revision's Deployment.
+    pub template: TemplateVerdict,
+    /// The managed Service.
+    pub service: Child,
+    /// The PodDisruptionBudget.
+    pub budget: Child,
+    /// Services of the user's that select the app's pods without the serving label.
+    pub unfenced_services: Vec<String>,
+    /// The user's own PodDisruptionBudgets over these pods.
+    pub foreign_budgets: Vec<String>,
+    /// What the user should know of the spec or of running pods. No drain waits for it; where a child is refused the app is Stalled all the same.
+    pub warnings: Vec<Warning>,
+    /// Services with `publishNotReadyAddresses` that select the app's pods: even one that was never Ready may have been sent work.
+    pub publishing_unready: Vec<String>,
+    /// The app has ended as many pods as it may without getting nearer to its spec: it ends no more for a while.
+    pub brake: Option<Backoff>,
+    /// The Service or the budget, where its last write had no answer. No drain waits for it; a deletion of the app does.
+    pub late_children: Vec<Backoff>,
+    /// The namespace is terminating: nothing can be made, all is taken by others.
+    pub namespace_terminating: bool,
+}
+
+/// Something to know that no drain waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// As a word.
+    pub reason: Reason,
+    /// As a sentence that says what to do.
+    pub message: String,
+}
+
+/// What a server-side dry run says of the template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TemplateVerdict {
+    /// Not asked yet.
+    #[default]
+    Unknown,
+    /// It would be taken.
+    Accepted,
+    /// It would not: Kubernetes' own words.
+    Refused(String),
+    /// The same, a while ago: it is asked again, and is refused until it has answered otherwise.
+    RefusedBefore(String),
+}
+
+impl TemplateVerdict {
+    /// Why it is not taken.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Unknown | Self::Accepted => None,
+            Self::Refused(why) | Self::RefusedBefore(why) => Some(why),
+        }
+    }
+}
+
+/// A child that is kept equal to what the spec says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Child {
+    /// It is as wanted: there and equal, or absent where none is wanted.
+    #[default]
+    AsWanted,
+    /// It is wanted, and missing or different.
+    Outdated,
+    /// It is there, and not wanted.
+    Unwanted,
+}
