@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection, Row, query};
+use sqlx::{Connection, Decode, Postgres, Row, Type, query};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -61,16 +61,24 @@ pub(super) struct Claimer {
 impl Claimer {
     /// Whether a task is due that has to run alone, of a kind that we can run.
     pub(super) async fn suspect_is_due(&self) -> Result<bool, StoreError> {
+        self.ask_of_ours(SUSPECT_IS_DUE).await
+    }
+
+    /// What a query answers of the kinds that we can run (`$1`), where a task is a suspect from so many interruptions (`$2`).
+    async fn ask_of_ours<T>(&self, question: &'static str) -> Result<T, StoreError>
+    where
+        T: Type<Postgres> + for<'r> Decode<'r, Postgres> + Send + Unpin,
+    {
         self.database
             .within(CALL_TIMEOUT, async {
                 let mut lane = self.database.work.lane().await?;
-                let due = sqlx::query_scalar(SUSPECT_IS_DUE)
+                let answer = sqlx::query_scalar(question)
                     .bind(&self.kinds)
                     .bind(i32::from(SUSPECT))
                     .fetch_one(&mut *lane)
                     .await?;
                 lane.keep();
-                Ok(due)
+                Ok(answer)
             })
             .await
     }
@@ -126,19 +134,7 @@ impl Claimer {
 
     /// How long until something is due that we can run.
     async fn until_due(&self) -> Result<Duration, StoreError> {
-        let due: Option<Millis> = self
-            .database
-            .within(CALL_TIMEOUT, async {
-                let mut lane = self.database.work.lane().await?;
-                let due = sqlx::query_scalar(UNTIL_DUE)
-                    .bind(&self.kinds)
-                    .bind(i32::from(SUSPECT))
-                    .fetch_one(&mut *lane)
-                    .await?;
-                lane.keep();
-                Ok(due)
-            })
-            .await?;
+        let due: Option<Millis> = self.ask_of_ours(UNTIL_DUE).await?;
         Ok(due.map_or(Duration::MAX, span))
     }
 
