@@ -79,7 +79,7 @@ pub enum Action {
         to: u32,
     },
     /// Lower a Deployment's `spec.replicas` by replicas behind which no pod has started. Void unless a live list shows at most `to`
-    /// pods that are neither terminating nor unstarted (`retire::may_lower`).
+    /// pods that have begun (`retire::may_lower`).
     ScaleDown {
         /// The revision whose Deployment is scaled.
         revision: RevisionHash,

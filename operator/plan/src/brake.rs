@@ -1,11 +1,11 @@
 //! The bound that holds whatever else goes wrong: an app that makes and ends pods without getting nearer to its spec is stopped, and goes on slowly.
 
+use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::observed::{Backoff, BackoffCause, Deletion, Observed};
 use crate::snapshot::count;
 use crate::stall::too_many_ended;
-use graceful_api::RevisionHash;
 
 /// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
 ///

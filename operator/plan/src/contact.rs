@@ -16,9 +16,9 @@ pub struct Contact {
     pub asking_since: Option<Timestamp>,
     /// What the last attempt met, where it failed; cleared by a valid answer.
     pub error: Option<ContactError>,
-    /// The run of zeros that still holds, since the pod was unrouted in that epoch (signals Sigterm and None).
+    /// The run of zeros that still holds, since the pod was unrouted in that epoch (signal None, and pods that refuse our token).
     pub quiet: Option<Quiet>,
-    /// The app's container was restarted under us: how often, and its last known in-flight count before the last time.
+    /// The app was restarted in place: how often, and its last known in-flight count before the last time.
     pub restarted: Option<Restarted>,
     /// Since when it has said, without a break, that it takes no work.
     pub closed_since: Option<Timestamp>,

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::observed::{Backoff, BackoffCause, Revision};
-use graceful_api::RevisionHash;
 
 /// A controller that is well takes up a change in milliseconds, and behind an API server of two seconds a call in less than this.
 const LATE: SignedDuration = SignedDuration::from_secs(10);
@@ -49,7 +49,8 @@ struct Lag {
 }
 
 impl Lags {
-    /// Before each plan: notes on the Deployments which of them are late, which are to be written to, and of which a pod was ended not long ago.
+    /// Before each plan. Sets on each Deployment of the view whether its controllers are late (`lag`), whether it is to be written to (`nudge`), and whether a pod
+    /// of it was ended not long ago (`room_until`).
     pub fn look(&mut self, revisions: &mut [Revision], now: Timestamp) {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
         for revision in revisions {

@@ -5,12 +5,16 @@
 //!
 //! Read [`plan`] first: it is the table of contents. Then, by what they decide:
 //!
+//! - what all rules stand on: `observed` is the view, `contact` what a pod has said, `snapshot` the facts that several rules ask for; `clock` notes the next moment
+//!   that matters, and `draft` the actions as they are planned;
 //! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `futile` stops revisions
 //!   whose pods come to nothing;
 //! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
-//!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE;
-//! - what a pod is told and has answered: `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that refuse our token;
-//! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `marks` says which pods an eviction waits for;
+//!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE; `endpoints` says until when clients are sent to
+//!   a pod that drains;
+//! - what a pod is told and has answered: `conversations` and `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that refuse our token;
+//! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `refusals` says how long what was refused is left alone;
+//!   `marks` says which pods an eviction waits for;
 //! - what people are told (P8): `stall`, `status`, `waiting_for` and its `new_pods`; `others` tells of pods that somebody else ended.
 mod action;
 mod astray;
@@ -74,9 +78,17 @@ use snapshot::Snapshot;
 /// Decides everything.
 ///
 /// # Flow
-/// Take a snapshot; then, in this order: revisions whose pods come to nothing are stopped; children that follow the spec; spares that go; replicas that a
-/// ReplicaSet would choose among; pods whose label and answer differ; superseded pods that need no drain; draining pods that can serve again put back, and new pods made; lingers and drains
-/// that are over; pods on nodes that go; drains that the budget allows; history; which pods an eviction waits for. Last, who is spoken to and what people are told.
+/// Of an app that stays, in this order:
+///
+/// 1. stop revisions whose pods come to nothing, and make the children as the spec says;
+/// 2. take spares out of service, and raise `spec.replicas` where a ReplicaSet would choose among pods that run;
+/// 3. return to service the pods whose label and answer differ;
+/// 4. end superseded pods that need no drain; then put draining pods back that can serve again, and make new ones;
+/// 5. end what keeps lingering pods reachable, and the pods whose drain is over;
+/// 6. start drains: of pods on nodes that go, then those that the budget allows;
+/// 7. delete old Deployments, and mark which pods an eviction waits for.
+///
+/// Last, who is spoken to and what people are told.
 ///
 /// # Guarantees
 /// The same view and moment give the same plan. A view that is as the spec says gives no actions (P6). Every [`Action::Retire`] rests on a

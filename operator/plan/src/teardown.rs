@@ -14,8 +14,8 @@ use crate::upkeep;
 
 /// Every pod drains, then the children go, then the finalizer.
 ///
-/// Of terminating pods it waits for those that drain themselves, while their node is heard (`handed_over`), and for no others; in a terminating namespace for none
-/// (all is being taken there anyway).
+/// Of terminating pods it waits for those that drain themselves, while their node is heard (`handed_over`), and for no others. Queue workers that their ReplicaSet
+/// has yet to take are waited for as well. In a terminating namespace nothing is: all is being taken there anyway.
 pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.finalizer {
         return;
