@@ -56,6 +56,8 @@ pub(crate) struct Pod {
     pub(crate) version: u64,
     pub(crate) deleted_at: Option<Timestamp>,
     pub(crate) gone_at: Option<Timestamp>,
+    /// When the grace of its DELETE is over, where that is its template's.
+    pub(crate) grace_ends: Option<Timestamp>,
     /// It was handed over to its own drain, and is killed then at the latest.
     pub(crate) killed_at: Option<Timestamp>,
     /// Somebody has shortened that.
@@ -138,7 +140,7 @@ impl Pod {
             drain: self.drain,
             cut: self.cut.map(|tasks| CutMark { tasks: Some(tasks) }),
             ends_since: self.deleted_at,
-            grace_ends: self.killed_at.or(self.gone_at),
+            grace_ends: self.killed_at.or(self.grace_ends).or(self.gone_at),
             readiness: self.readiness,
             containers: self.containers,
             node: Node {
@@ -280,6 +282,7 @@ impl World {
             version: 1,
             deleted_at: None,
             gone_at: None,
+            grace_ends: None,
             killed_at: None,
             shortened: false,
             routed: true,

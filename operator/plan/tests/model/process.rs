@@ -331,7 +331,7 @@ impl World {
         let gone = now + SignedDuration::from_secs(2);
         let grace = now + SignedDuration::from_secs(grace_seconds);
         let pod = &mut self.pods[i];
-        pod.deleted_at = Some(now);
+        (pod.deleted_at, pod.grace_ends) = (Some(now), Some(grace));
         pod.version += 1;
         // What waits in a volume for the next start has none.
         let waiting = u32::try_from(std::mem::take(&mut pod.volume).len()).expect("few");
