@@ -177,9 +177,11 @@ impl Error {
         }
     }
 
-    /// The API server has answered, and not with a time-out of its own: what was asked for was not done.
-    pub(crate) fn answered(&self) -> bool {
-        self.code().is_some_and(|code| code != 504)
+    /// What was asked for was not done: the API server has refused it, or an admission webhook has failed. Any other error of a server (etcd that was lost, a load
+    /// balancer's 502) may come after the deed.
+    pub(crate) fn not_done(&self) -> bool {
+        let of_admission = |status: &Status| status.code == 500 && status.reason == "InternalError";
+        self.status().is_some_and(|status| status.code < 500 || of_admission(status))
     }
 
     fn code(&self) -> Option<u16> {
@@ -216,4 +218,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_server_may_come_after_the_deed() {
+        let not_done = |code: u16, reason: &str| {
+            let status = Status { code, reason: reason.to_owned(), ..Status::default() };
+            Error::Answered { what: "delete a pod", status: Box::new(status) }.not_done()
+        };
+        assert!(not_done(403, "Forbidden") && not_done(409, "Conflict") && not_done(429, "TooManyRequests"));
+        assert!(not_done(500, "InternalError"), "a webhook that fails is asked first");
+        assert!(!not_done(500, ""), "etcd was lost");
+        assert!(!not_done(502, "Failed to parse error data") && !not_done(503, "ServiceUnavailable"));
+        assert!(!not_done(504, "Timeout"));
+    }
 }

@@ -113,6 +113,10 @@ impl Dialogue {
         self.told = Some(conversation);
         self.obeys = false;
         self.longest_gap = longest_gap;
+        // It may open at any moment from now on, whether or not its answer is heard: an idle that it said before does not stand.
+        if matches!(conversation, Conversation::Resume { .. }) {
+            self.contact.acknowledged = None;
+        }
         self.contact.asking_since = (conversation == Conversation::Ask).then_some(now);
     }
 
@@ -391,6 +395,17 @@ mod tests {
     }
 
     /// After a 409 the pod is asked for its own view: that it has seen the epoch is not that it drains.
+    /// The plan may want it drained again before its answer is heard.
+    #[test]
+    fn what_is_told_to_open_is_not_idle_by_what_it_said_before() {
+        let mut dialogue = Dialogue::default();
+        dialogue.begin(DRAIN, GAP, at(0));
+        dialogue.heard(PUT, reading(0, Some("a")), at(1));
+        dialogue.begin(Conversation::Resume { epoch: Epoch(2) }, GAP, at(2));
+        dialogue.begin(DRAIN, GAP, at(2));
+        assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (PUT, None));
+    }
+
     #[test]
     fn a_refused_drain_is_not_acknowledged() {
         let mut dialogue = Dialogue::default();

@@ -152,10 +152,11 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Nothing in it can be busy: see [`crate::busy`]. A crashed pod that was never Ready may have been sent something all the same where a Service
-    /// publishes unready addresses.
+    /// publishes unready addresses, or where it pulls its work, as its own last count says.
     pub(crate) fn cannot_be_busy(&self, pod: &Pod) -> bool {
         let only_ready_are_routed = self.observed.surroundings.publishing_unready.is_empty();
-        nothing_runs(pod) && (pod.containers != Containers::Crashed || only_ready_are_routed)
+        let had_work = self.answer(pod).is_some_and(|a| a.in_flight.total > 0);
+        nothing_runs(pod) && (pod.containers != Containers::Crashed || (only_ready_are_routed && !had_work))
     }
 
     pub(crate) fn serving(&self) -> u32 {

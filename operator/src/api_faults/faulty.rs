@@ -101,11 +101,16 @@ pub(super) fn client(world: &World, dice: &Dice) -> Client {
             if !dice.wrong() {
                 return Ok(answer(&world, request, dice).await);
             }
-            match dice.below(5) {
+            match dice.below(6) {
                 0 => Ok(refuse(500, "InternalError")),
                 1 => Ok(refuse(429, "TooManyRequests")),
                 2 => Ok(refuse(409, "Conflict")),
                 3 => Err(std::io::ErrorKind::ConnectionReset.into()),
+                // Done, and the answer says that it was not: etcd, or a load balancer, was lost behind it.
+                4 => {
+                    drop(answer(&world, request, dice).await);
+                    Ok(refuse(503, "ServiceUnavailable"))
+                }
                 // Done, and nobody hears of it.
                 _ => {
                     drop(answer(&world, request, dice).await);

@@ -44,7 +44,10 @@ pub(super) async fn begin(
     let mut slices = Vec::new();
     for name in &services {
         match call("read a Service", scene.api::<Service>().get_opt(name)).await {
-            Ok(service) => slices.extend(service.iter().flat_map(|service| slices_of(&object, service))),
+            Ok(service) => {
+                let its = service.iter().filter(|service| selects(service, &object));
+                slices.extend(its.flat_map(|service| slices_of(&object, service)));
+            }
             // The pod goes on to drain, as below.
             Err(error) => tracing::warn!(
                 pod = pod.name,
@@ -114,6 +117,12 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
 }
 
 /// One for each address family of the pod.
+/// Whether this Service sends clients to the pod: another of the app's pods may be all that it selects.
+fn selects(service: &Service, pod: &Pod) -> bool {
+    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
+    selector.is_some_and(|selector| selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value)))
+}
+
 fn slices_of(pod: &Pod, service: &Service) -> Vec<Value> {
     let status = pod.status.as_ref();
     let many = status.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.as_str());
@@ -184,7 +193,7 @@ mod tests {
     #[test]
     fn a_slice_says_what_a_pod_that_is_being_deleted_says() {
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "tasks-a-b-c", "namespace": "apps", "uid": "u"},
+            "metadata": {"name": "tasks-a-b-c", "namespace": "apps", "uid": "u", "labels": {"app": "tasks"}},
             "spec": {"nodeName": "n2", "containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 8000}]}]},
             "status": {"podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}]},
         }))
@@ -194,6 +203,13 @@ mod tests {
             "spec": {"ports": [{"name": "web", "port": 80, "targetPort": "http"}, {"name": "raw", "port": 9}]},
         }))
         .unwrap();
+        let chosen = |selector: Value| {
+            let service = json!({"metadata": {"name": "s"}, "spec": {"selector": selector}});
+            selects(&serde_json::from_value(service).unwrap(), &pod)
+        };
+        assert!(chosen(json!({"app": "tasks"})));
+        assert!(!chosen(json!({"app": "tasks", "version": "2"})), "another revision's alone");
+        assert!(!chosen(json!({})), "its endpoints are made by hand");
         let slices = slices_of(&pod, &service);
         assert_eq!(slices.len(), 2, "one a family");
         let (four, six) = (&slices[0], &slices[1]);

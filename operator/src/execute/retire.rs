@@ -98,8 +98,8 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
     match delete(scene, pod, &version, grace).await {
         Ok(Outcome::Done) => {}
         Ok(undone) => return Ok(undone),
-        // The API server has said no, to this or to all just now: nothing was ended.
-        Err(error) if error.answered() => return Err(error),
+        // Nothing was ended.
+        Err(error) if error.not_done() => return Err(error),
         Err(error) => {
             // It may be ended all the same, with nobody to take its replica back: nothing more of that Deployment for a while.
             let why = format!("pod {} may have been ended, without an answer: {}", pod.name, chain(&error));
@@ -409,7 +409,7 @@ async fn delete(
         Err(error) if error.conflict() => Ok(CHANGED),
         Err(error) => {
             // Where the answer is lost the pod may be ended all the same.
-            if !error.answered() {
+            if !error.not_done() {
                 scene.writes.brake.ended();
             }
             match error.denial() {

@@ -7,12 +7,12 @@ use graceful_api::{GracefulApp, names};
 use graceful_plan::{NodeFate, PodRef};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, OwnerReference, Time};
 use kube::api::{ListParams, ObjectMeta, Request};
 use kube::{Api, Resource, ResourceExt};
 
 use super::revisions::Ours;
-use super::view::list;
+use super::view::{PAGE, list};
 use super::{Sources, container, pods};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
@@ -54,12 +54,10 @@ pub(crate) async fn look(
     // As a ReplicaSet counts: what has finished counts for nothing.
     let unfinished = "status.phase!=Failed,status.phase!=Succeeded";
     let params = ListParams::default().labels(&revision_selector(app, &ours)).fields(unfinished);
-    let (found, all) = futures::try_join!(
-        call("read a pod", api.get_opt(&pod.name)),
-        call("count pods", identities(sources, app, &params)),
-    )?;
+    let (found, all) =
+        futures::try_join!(call("read a pod", api.get_opt(&pod.name)), identities(sources, app, &params),)?;
     let belongs = |meta: &ObjectMeta| pods::belongs_to(meta, &deployment.name_any(), &ours.hash.0);
-    let others = all.into_iter().map(ObjectMeta::from).filter(|meta| {
+    let others = all.iter().filter(|meta| {
         belongs(meta) && meta.deletion_timestamp.is_none() && meta.uid.as_ref() != Some(&pod.uid.0)
     });
     let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
@@ -91,6 +89,7 @@ struct Item {
 
 #[derive(serde::Deserialize)]
 struct Items {
+    metadata: ListMeta,
     items: Vec<Item>,
 }
 
@@ -101,10 +100,25 @@ impl From<Item> for ObjectMeta {
     }
 }
 
-async fn identities(sources: &Sources, app: &GracefulApp, params: &ListParams) -> kube::Result<Vec<Item>> {
+/// In pages, so that no answer is large.
+async fn identities(
+    sources: &Sources,
+    app: &GracefulApp,
+    params: &ListParams,
+) -> Result<Vec<ObjectMeta>, Error> {
     let url = Pod::url_path(&(), app.namespace().as_deref());
-    let request = Request::new(url).list_metadata(params).map_err(kube::Error::BuildRequest)?;
-    Ok(sources.client.request::<Items>(request).await?.items)
+    let mut page = params.clone().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let request = Request::new(&url).list_metadata(&page).map_err(kube::Error::BuildRequest);
+        let Items { items, metadata } =
+            call("count pods", async { sources.client.request::<Items>(request?).await }).await?;
+        all.extend(items.into_iter().map(ObjectMeta::from));
+        match metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
 }
 
 fn pods_api(sources: &Sources, app: &GracefulApp) -> Api<Decoded<Pod>> {

@@ -246,7 +246,7 @@ where
 }
 
 /// A pod is some 10 KiB of JSON: a page stays at a few MiB.
-const PAGE: u32 = 500;
+pub(super) const PAGE: u32 = 500;
 
 /// The app's own child, and what may select its pods.
 fn concerning<K: Resource<DynamicType = ()> + Clone>(

@@ -119,7 +119,9 @@ impl Cuts {
         self.tried = tried.iter().filter_map(cut).collect();
         for action in tried {
             if let Action::Retire {
-                pod, proof: Proof::NeverWorked { .. } | Proof::HandedOver { .. }, ..
+                pod,
+                proof: Proof::NeverWorked { .. } | Proof::HandedOver { .. } | Proof::TokenRefused { .. },
+                ..
             } = action
             {
                 self.with_grace.entry(pod.uid.clone()).or_insert_with(|| Finishing::new(&pod.name));
@@ -244,11 +246,11 @@ mod tests {
     #[test]
     fn what_is_killed_at_the_end_of_its_grace_period_is_cut() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let ended = |uid: &str| Action::Retire {
+        let ended = |uid: &str, proof| Action::Retire {
             pod: PodRef { name: uid.to_owned(), uid: PodUid::from(uid) },
             revision: RevisionHash::from("v1"),
             replicas: 1,
-            proof: Proof::NeverWorked { grace_seconds: 120 },
+            proof,
             as_well: Vec::new(),
         };
         let ending = |uid: &str| Pod { grace_ends: Some(at(120)), ..pod(uid, true, None) };
@@ -257,11 +259,15 @@ mod tests {
             let told = cuts.newly_seen(None, pods, &BTreeMap::new(), tried, at(now)).len();
             (cuts.total().pods, cuts.total().tasks, told)
         };
-        look(&[pod("a", false, None), pod("b", false, None)], &[ended("a"), ended("b")], 0);
-        assert_eq!(look(&[ending("a"), ending("b")], &[], 1), (0, 0, 0));
-        assert_eq!(look(&[ending("a")], &[], 60), (0, 0, 0), "b has finished by itself");
-        assert_eq!(look(&[], &[], 121), (1, 0, 1), "a was killed");
-        assert_eq!(look(&[], &[], 122), (1, 0, 0));
+        let never = Proof::NeverWorked { grace_seconds: 120 };
+        let refused = Proof::TokenRefused { epoch: Epoch(1), grace_seconds: 120 };
+        let all = ["a", "b", "c"];
+        let tried = [ended("a", never), ended("b", never), ended("c", refused)];
+        look(&all.map(|uid| pod(uid, false, None)), &tried, 0);
+        assert_eq!(look(&all.map(ending), &[], 1), (0, 0, 0));
+        assert_eq!(look(&[ending("a"), ending("c")], &[], 60), (0, 0, 0), "b has finished by itself");
+        assert_eq!(look(&[], &[], 121), (2, 0, 2), "the others were killed");
+        assert_eq!(look(&[], &[], 122), (2, 0, 0));
     }
 
     /// A queue worker has what is left of its grace, by whichever leader it was handed over; one that exits by itself is not cut, whatever it said last.

@@ -53,12 +53,24 @@ pub(super) struct Announced {
     pub(super) left: Left,
     /// Pods past their deadline that were told as held, and still are.
     held: BTreeSet<PodUid>,
+    /// What was told of this stall, without its numbers.
+    stalls: BTreeSet<String>,
     /// Said by others than the report.
     noted: Vec<Happening>,
     sent: Sent,
 }
 
+/// So many different words of one stall are told: those of an app whose pods fail one after the other name each of them.
+const WORDS_OF_A_STALL: usize = 10;
+
 impl Announced {
+    /// A stall whose numbers move (a restart count) is the same stall. Other words, a second cause among them, are told once in it.
+    fn is_new(&mut self, stall: &ConditionReport) -> bool {
+        let words = stall.message.chars().filter(|c| !c.is_ascii_digit());
+        let words = format!("{}: {}", stall.reason.as_str(), words.collect::<String>());
+        self.stalls.len() < WORDS_OF_A_STALL && self.stalls.insert(words)
+    }
+
     /// A rollout that a former leader has told of is not begun again by this one.
     pub(super) fn goes_on_from(&mut self, status: Option<&GracefulAppStatus>, update: &RevisionHash) {
         let told = status.is_some_and(|s| {
@@ -96,12 +108,14 @@ pub(super) fn happenings(told: &mut Announced, now: &Report, seen: &Observation)
     if slow(now) && !before.as_ref().is_some_and(slow) {
         found.push(Happening::warning(Reason::ControlPlaneSlow.as_str(), now.waiting_for.clone()));
     }
-    // A stall whose words move (a restart count in them) is the same stall; a warning is its words.
-    let stalled = condition(now, ConditionType::Stalled);
-    let was = before.as_ref().and_then(|report| condition(report, ConditionType::Stalled));
-    if let Some(stall) = stalled.filter(|stall| was.is_none_or(|was| was.reason != stall.reason)) {
-        found.push(Happening::warning(stall.reason.as_str(), stall.message.clone()));
+    match condition(now, ConditionType::Stalled) {
+        Some(stall) if told.is_new(stall) => {
+            found.push(Happening::warning(stall.reason.as_str(), stall.message.clone()));
+        }
+        Some(_) => {}
+        None => told.stalls.clear(),
     }
+    // A warning is its words.
     let warned = condition(now, ConditionType::Warning);
     let was = before.as_ref().and_then(|report| condition(report, ConditionType::Warning));
     if let Some(warning) = warned.filter(|warning| was != Some(warning)) {

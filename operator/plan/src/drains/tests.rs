@@ -106,6 +106,18 @@ fn a_crashed_pod_may_hold_what_an_unready_address_was_sent() {
     assert_eq!(judge(&["headless"]), Progress::Busy);
 }
 
+/// Keeps P1, P7. A pull consumer that was Ready for no moment had work all the same, and its volume may hold it.
+#[test]
+fn a_crashed_pod_that_was_heard_with_work_is_not_idle() {
+    let judge = |contact| {
+        judged_of(Signal::None, OnDeadline::Hold, contact, 10, |pod, _| {
+            (pod.containers, pod.readiness) = (Containers::Crashed, Readiness::Never);
+        })
+    };
+    assert_eq!(judge(said(2, 0, true)), Progress::Busy);
+    assert_eq!(judge(said(0, 0, true)), Progress::MayEnd(Proof::NotRunning));
+}
+
 #[test]
 fn only_a_pod_that_is_told_epochs_is_closed_by_an_older_one() {
     let closed = |signal| {

@@ -163,6 +163,24 @@ fn a_pod_that_is_held_is_said_in_every_phase() {
     assert_eq!(about(&mut Announced::default(), &view, "DrainHeld"), ["a".to_owned()].into());
 }
 
+#[test]
+fn a_second_cause_of_a_stall_is_told_as_well() {
+    let told = &mut Announced::default();
+    let mut is_new = |why: &str| {
+        told.is_new(&ConditionReport {
+            kind: ConditionType::Stalled,
+            holds: true,
+            reason: Reason::Refused,
+            message: why.to_owned(),
+        })
+    };
+    assert!(is_new("denied: change freeze, try 1"));
+    assert!(!is_new("denied: change freeze, try 2"), "a number is no news");
+    assert!(is_new("no webhook answers for Services"));
+    assert!(!is_new("denied: change freeze, try 3"), "told in this stall");
+    assert_eq!(('a'..'z').filter(|c| is_new(&c.to_string())).count(), WORDS_OF_A_STALL - 2);
+}
+
 /// A restarted operator has asked nobody yet: a pod past its deadline may be idle by now.
 #[test]
 fn a_pod_is_said_to_be_held_once_it_was_asked() {
