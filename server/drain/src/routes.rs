@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -27,6 +28,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The longest linger a request may ask for. Endpoints propagate in seconds; an hour is surely a mistake in units.
 const LONGEST_LINGER: u64 = 3600;
 
+/// In bytes. A drain takes thirty.
+const LONGEST_BODY: usize = 4096;
+
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -47,7 +51,7 @@ impl Drain {
         Router::new()
             .route("/drain", put(start))
             .route("/drain", delete(resume))
-            .layer(DefaultBodyLimit::max(4096))
+            .layer(DefaultBodyLimit::max(LONGEST_BODY))
             .with_state(self.clone())
     }
 }
@@ -71,8 +75,13 @@ async fn show(State(drain): State<Drain>, headers: HeaderMap) -> Response {
     response
 }
 
-async fn start(State(drain): State<Drain>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
+async fn start(
+    State(drain): State<Drain>,
+    caller: Caller,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     let grant = caller.grant(&drain, Action::Drain)?;
+    let body = body?;
     let body: Value = serde_json::from_slice(&body).map_err(|error| Problem {
         status: StatusCode::BAD_REQUEST,
         field: None,
@@ -200,6 +209,20 @@ fn quotable(text: &str) -> String {
 impl From<Infallible> for Problem {
     fn from(never: Infallible) -> Self {
         match never {}
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    /// It was too long, or broke off.
+    fn from(rejection: BytesRejection) -> Self {
+        let status = rejection.status();
+        let detail = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                format!("the body is over {LONGEST_BODY} bytes; send {{\"epoch\": 7, \"lingerSeconds\": 3}}")
+            }
+            _ => rejection.body_text(),
+        };
+        Self { status, field: None, challenge: None, detail }
     }
 }
 

@@ -139,7 +139,9 @@ async fn a_bad_body_is_refused_and_its_field_named() {
         let (status, answer) = delete(&routes, query).await;
         assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("epoch")), "{query}");
     }
-    assert_eq!(put(&routes, "x".repeat(5000)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, answer) = put(&routes, "x".repeat(5000)).await;
+    assert_eq!((status, &answer["status"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!(413)), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("4096"), "{answer}");
     assert_eq!(drain.status().epoch, 0, "none of them changed anything");
 }
 
