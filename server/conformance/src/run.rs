@@ -1,0 +1,305 @@
+//! One run: the implementation, what may be asked of it, and the rules in their order.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use futures::channel::mpsc::UnboundedSender;
+use http::{Request, header};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::call::Call;
+use crate::config::Flags;
+use crate::http1::{Answer, Body, Connection, piecemeal, whole};
+use crate::life::{Life, START};
+use crate::outcome::{Not, Outcome, broken};
+use crate::pod::{PATIENCE, PROMPT, Pod, Seen};
+use crate::report::{Held, Report, Verdict};
+use crate::rules::{self, Exit, Need, Rule};
+use crate::token::Signer;
+
+/// How long the last byte of a slow request's body is held back where a rule does not decide it: long beside what a loaded machine delays an answer.
+pub(crate) const HELD: Duration = Duration::from_millis(400);
+/// A --slow without a body must take so long by itself.
+const SLOW: Duration = Duration::from_millis(200);
+
+/// What rules share.
+pub(crate) struct Run {
+    pub(crate) pod: Pod,
+    pub(crate) flags: Flags,
+    pub(crate) life: Life,
+    /// How long --slow takes, where it has no body.
+    pub(crate) slow_takes: Duration,
+    /// The tour has been made: what is held of all answers has some to look at.
+    pub(crate) toured: bool,
+    /// What was seen of the SIGTERM that found it serving.
+    pub(crate) exit: Option<Outcome<Exit>>,
+}
+
+/// Holds the rules that were asked for.
+///
+/// # Errors
+/// Where nothing can be held: nothing answers, or a request that was given does not do what its flag says.
+pub async fn hold(flags: Flags) -> anyhow::Result<Report> {
+    let admin = flags.admin.clone().context("give the admin port's URL: http://POD:9808")?;
+    let signer = Signer::read(flags.token_key.as_deref())?;
+    let life = Life::of(&flags, signer.public());
+    let pod = Pod::new(admin.0, signer);
+    let mut run = Run { pod, flags, life, slow_takes: HELD, toured: false, exit: None };
+    run.life.start(&run.pod).await?;
+    run.prepare().await?;
+    let mut report = Report::default();
+    let wanted =
+        |rule: &&Rule| run.flags.only.is_empty() || run.flags.only.iter().any(|name| name == rule.name);
+    let wanted: Vec<&Rule> = rules::all().filter(wanted).collect();
+    for rule in wanted {
+        report.rules.push(run.held(rule).await);
+    }
+    Ok(report)
+}
+
+impl Run {
+    async fn held(&mut self, rule: &Rule) -> Held {
+        let begun = Instant::now();
+        let missing = rule.needs.iter().find_map(|need| need.missing(self));
+        let outcome = match missing {
+            Some(missing) => Err(Not::Held(missing)),
+            None => (rule.hold)(self).await,
+        };
+        let (verdict, reason) = match outcome {
+            Ok(()) => (Verdict::Passed, String::new()),
+            Err(Not::Kept(reason)) => (Verdict::Failed, reason),
+            Err(Not::Held(reason)) => (Verdict::Skipped, reason),
+        };
+        Held { rule: rule.name, says: rule.says, verdict, reason, took: begun.elapsed() }
+    }
+
+    /// Tries everything once, so that a slip in a flag is not taken for a fault.
+    async fn prepare(&mut self) -> anyhow::Result<()> {
+        let answered = self.pod.get().await.map_err(text);
+        let seen = answered.with_context(|| format!("http://{}/drain", self.pod.authority()))?;
+        if !seen.status.accepting {
+            bail!("the implementation is {}: start it anew, or resume it", seen.status.told());
+        }
+        self.ready().await;
+        let flags = self.flags.clone();
+        for (flag, call) in flags.app.iter().map(|call| ("--app", call)).chain(
+            flags
+                .open
+                .iter()
+                .map(|call| ("--open", call))
+                .chain(flags.task.iter().map(|call| ("--task", call))),
+        ) {
+            self.expect(flag, call).await?;
+        }
+        if let Some(slow) = &flags.slow {
+            let answer = self.expect("--slow", slow).await?;
+            self.slow_takes = answer.head - answer.sent;
+            let natural = slow.body.is_empty();
+            anyhow::ensure!(
+                !natural || (SLOW..PATIENCE).contains(&self.slow_takes),
+                "--slow was answered after {:.2} s; give one that takes from 0.2 to 20 s, or one with a BODY",
+                self.slow_takes.as_secs_f64()
+            );
+            if !natural {
+                self.slow_takes = HELD;
+            }
+        }
+        if let Some(socket) = &flags.socket {
+            let opened = timeout(PATIENCE, tokio_tungstenite::connect_async(&socket.0)).await?;
+            let (mut socket, _) = opened.with_context(|| format!("--socket {}", socket.0))?;
+            socket.close(None).await?;
+        }
+        self.rested(PATIENCE)
+            .await
+            .map(drop)
+            .map_err(text)
+            .context("does anybody else use it, or is what has ended not counted out?")
+    }
+
+    async fn expect(&self, flag: &str, call: &Call) -> anyhow::Result<Answer> {
+        let shown = format!("{flag} {} http://{}{}", call.method, call.at.authority, call.at.path);
+        match self.call(call).await {
+            Ok(answer) if answer.succeeded() => Ok(answer),
+            Ok(answer) => bail!("{shown}: answered with {}; give one that is answered with 2xx", answer.code),
+            Err(error) => bail!("{shown}: {error}"),
+        }
+    }
+
+    /// A new process, where it is ours.
+    pub(crate) async fn fresh(&mut self) -> Outcome {
+        self.pod.forget_epochs();
+        let started = self.life.start(&self.pod).await;
+        started.map_err(|error| Not::Kept(format!("it does not start again: {error:#}")))?;
+        self.ready().await;
+        Ok(())
+    }
+
+    /// An app may take a while after /drain has begun to answer. Where it takes longer than it may, whoever asks next says so.
+    async fn ready(&self) {
+        let Some(call) = self.work().chain(&self.flags.open).next() else { return };
+        let begun = Instant::now();
+        while self.life.is_ours() && begun.elapsed() < START {
+            if self.call(call).await.is_ok_and(|answer| answer.succeeded()) {
+                return;
+            }
+            sleep(PROMPT / 20).await;
+        }
+    }
+
+    /// Every request that brings work.
+    pub(crate) fn work(&self) -> impl Iterator<Item = &Call> {
+        self.flags.app.iter().chain(&self.flags.slow).chain(&self.flags.task)
+    }
+
+    /// One that brings work and is soon done with.
+    pub(crate) fn some_work(&self) -> Outcome<&Call> {
+        self.work().next().ok_or_else(|| Not::Held(Need::Work.says().to_owned()))
+    }
+
+    pub(crate) fn request(&self, call: &Call, body: Body) -> Result<Request<Body>, String> {
+        let mut request = Request::builder().method(&call.method).uri(&call.at.path);
+        if !call.body.is_empty() {
+            let json = call.body.starts_with(b"{") || call.body.starts_with(b"[");
+            let kind = if json { "application/json" } else { "application/octet-stream" };
+            request =
+                request.header(header::CONTENT_TYPE, kind).header(header::CONTENT_LENGTH, call.body.len());
+        }
+        let mut request = request.body(body).map_err(|error| error.to_string())?;
+        for given in &self.flags.header {
+            request.headers_mut().insert(given.0.clone(), given.1.clone());
+        }
+        Ok(request)
+    }
+
+    /// One request over a connection of its own.
+    pub(crate) async fn call(&self, call: &Call) -> Result<Answer, String> {
+        let request = self.request(call, whole(call.body.clone()))?;
+        let asking = async {
+            let mut connection = connect(&call.at.authority).await?;
+            connection.exchange(request).await
+        };
+        timeout(PATIENCE, asking).await.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+    }
+
+    /// Begins --slow.
+    pub(crate) async fn slow(&self) -> Outcome<Work> {
+        let Some(call) = &self.flags.slow else { return Err(Not::Held(Need::Slow.says().to_owned())) };
+        let mut connection = connect(&call.at.authority).await.map_err(Not::Kept)?;
+        let mut work = Work::prepared(self, call).map_err(Not::Kept)?;
+        let request = work.request.take();
+        work.answering = Some(tokio::spawn(async move {
+            match request {
+                Some(request) => connection.exchange(request).await,
+                None => Err("no request".to_owned()),
+            }
+        }));
+        Ok(work)
+    }
+
+    /// Begins --slow, and waits until it is counted.
+    pub(crate) async fn busy(&self) -> Outcome<Work> {
+        let work = self.slow().await?;
+        let counted =
+            self.pod.until("busy, with --slow under way,", PROMPT, |status| status.in_flight.total > 0).await;
+        match counted {
+            Ok(_) => Ok(work),
+            Err(not) => {
+                let _ = work.end().await;
+                Err(not)
+            }
+        }
+    }
+
+    /// Waits until it is open and has nothing in flight.
+    async fn rested(&self, limit: Duration) -> Outcome<Seen> {
+        let rests = |status: &crate::status::Status| status.accepting && status.in_flight.total == 0;
+        self.pod.until("at rest (accepting, nothing in flight)", limit + self.slow_takes, rests).await
+    }
+
+    /// Serving, with nothing in flight, whatever went before.
+    pub(crate) async fn serving(&self) -> Outcome {
+        if self.pod.get().await?.status.state != "Serving" {
+            self.pod.delete(self.pod.next_epoch()).await?;
+        }
+        self.rested(PATIENCE).await.map(drop)
+    }
+
+    /// Serving, then drained without a linger until the latch has closed. The epoch, and the first answer that said so.
+    pub(crate) async fn closed(&self) -> Outcome<(u64, Seen)> {
+        self.serving().await?;
+        self.close().await
+    }
+
+    /// The same, with what is in flight.
+    pub(crate) async fn close(&self) -> Outcome<(u64, Seen)> {
+        let epoch = self.pod.next_epoch();
+        let seen = self.pod.put(epoch, 0).await?;
+        if !seen.status.accepting {
+            return Ok((epoch, seen));
+        }
+        let what = "closed after a PUT with lingerSeconds 0";
+        Ok((epoch, self.pod.until(what, PROMPT, |status| !status.accepting).await?))
+    }
+}
+
+pub(crate) async fn connect(authority: &str) -> Result<Connection, String> {
+    Connection::open(authority).await.map_err(|error| format!("cannot connect to {authority}: {error}"))
+}
+
+/// A slow request that is under way.
+pub(crate) struct Work {
+    /// The last byte of its body, and where it goes.
+    last: Option<(UnboundedSender<Bytes>, Bytes)>,
+    request: Option<Request<Body>>,
+    answering: Option<JoinHandle<Result<Answer, String>>>,
+}
+
+impl Work {
+    /// Nothing of it is sent yet.
+    fn prepared(run: &Run, call: &Call) -> Result<Self, String> {
+        if call.body.is_empty() {
+            let request = run.request(call, whole(Bytes::new()))?;
+            return Ok(Self { last: None, request: Some(request), answering: None });
+        }
+        let (pieces, body) = piecemeal();
+        let cut = call.body.len() - 1;
+        let _ = pieces.unbounded_send(call.body.slice(..cut));
+        let request = run.request(call, body)?;
+        Ok(Self { last: Some((pieces, call.body.slice(cut..))), request: Some(request), answering: None })
+    }
+
+    /// Whether its answer is there, although nothing has ended it.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answering.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Lets it end, and takes its answer.
+    pub(crate) async fn end(mut self) -> Outcome<Answer> {
+        if let Some((pieces, last)) = self.last.take() {
+            let _ = pieces.unbounded_send(last);
+        }
+        let Some(answering) = self.answering.take() else { return broken("it was never begun") };
+        match timeout(PATIENCE, answering).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) => broken(format!("a request in flight was cut: {error}")),
+            Ok(Err(_)) => broken("a request in flight was given up"),
+            Err(_) => broken(format!("a request in flight was not answered within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// A client that goes without a word.
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(answering) = self.answering.take() {
+            answering.abort();
+        }
+    }
+}
+
+fn text(not: Not) -> anyhow::Error {
+    let (Not::Kept(reason) | Not::Held(reason)) = not;
+    anyhow::anyhow!(reason)
+}
