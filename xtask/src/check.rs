@@ -6,6 +6,7 @@ use std::process::Command;
 use graceful_cluster::prerequisites;
 use graceful_process::{run, succeeds};
 
+use crate::conformance;
 use crate::run::{cargo, stage};
 
 /// Tests that need more of a machine than Rust.
@@ -17,7 +18,7 @@ struct Need {
     is_here: fn() -> bool,
 }
 
-const NEEDS: [Need; 2] = [
+const NEEDS: [Need; 3] = [
     Need {
         tests: "on_postgres",
         what: "a PostgreSQL server; on Debian or Ubuntu: sudo apt-get install -y --no-install-recommends postgresql",
@@ -28,6 +29,11 @@ const NEEDS: [Need; 2] = [
         what: "a small disk of their own; on Linux, user namespaces in which one may mount",
         is_here: may_mount,
     },
+    Need {
+        tests: "from_elsewhere",
+        what: "an address of this machine that is not loopback's; any network will do",
+        is_here: conformance::is_reachable_from_elsewhere,
+    },
 ];
 
 /// Tests at a time. They mostly wait, for time-outs, back-offs and one another: on two cores the operator's took 370 s with one for each core, and 140 s with eight.
@@ -37,6 +43,14 @@ const THREADS: &str = "8";
 pub(crate) fn run_what_can_be() -> anyhow::Result<()> {
     let left_out: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_here)()).collect();
     run_stages(&left_out)?;
+    let mut left_out_too = Vec::new();
+    stage("conformance", || {
+        left_out_too = conformance::run_what_can_be()?;
+        Ok(())
+    })?;
+    for what in left_out_too {
+        eprintln!("left out: {what}");
+    }
     for Need { tests, what, .. } in left_out {
         eprintln!("left out: the tests whose names contain `{tests}`; they need {what}");
     }
@@ -46,7 +60,8 @@ pub(crate) fn run_what_can_be() -> anyhow::Result<()> {
 /// All of it; what is missing is installed, or is an error.
 pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("prerequisites", || prerequisites::ensure(&prerequisites::POSTGRES))?;
-    run_stages(&[])
+    run_stages(&[])?;
+    stage("conformance", conformance::run_all)
 }
 
 /// Runs every stage in the order of its price and stops at the first that fails.

@@ -6,6 +6,7 @@ mod bench;
 mod charts;
 mod check;
 mod cluster;
+mod conformance;
 mod demo;
 mod e2e;
 mod fuzz_api;
@@ -51,6 +52,8 @@ enum Command {
     Kills(kills::Options),
     /// The server's API against its OpenAPI document, by schemathesis; needs no cluster.
     FuzzApi(fuzz_api::Options),
+    /// The drain protocol's conformance kit, on the task server, the gate and the samples; needs no cluster.
+    Conformance(conformance::Options),
     /// Everything: check, charts, e2e, with the time of each stage.
     Test,
     /// Measures: rollouts on the real cluster, or the task server on loopback.
@@ -68,6 +71,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(target) => demo::run(&target),
         Command::Kills(options) => kills::run(&options),
         Command::FuzzApi(options) => fuzz_api::run(&options),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Test => test::run_all(),
         Command::Bench(options) => bench::run(&options),
     }
