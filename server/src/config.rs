@@ -16,6 +16,7 @@ use graceful_store::MOST_INTERRUPTIONS;
 use crate::api::visitors::Hosts;
 use crate::events::limits::Limits;
 use crate::events::origin::Origins;
+use crate::http::allow::Allow;
 
 /// A task server: hand it tasks over HTTP, watch them over a WebSocket, and roll it out without losing one.
 #[derive(Debug, Parser)]
@@ -91,6 +92,13 @@ pub struct Run {
     /// operator would wait for, and one that hangs does not keep its place for ever.
     #[arg(long, env = "GRACEFUL_TASK_TIMEOUT_SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub task_timeout_seconds: u64,
+    /// Targets that tasks of kind `http` may call: `https://api.example.com`, `https://*.example.com:8443`, several with commas. A
+    /// host at loopback or private addresses needs its range: `http://worker.tasks.svc:8080=10.96.0.0/12`. Without it, none.
+    #[arg(long, env = "GRACEFUL_HTTP_ALLOW", default_value = "")]
+    pub http_allow: Allow,
+    /// A file of certificate authorities (PEM) by which https targets are known, beside the system's; the image has none.
+    #[arg(long, env = "GRACEFUL_HTTP_CA")]
+    pub http_ca: Option<PathBuf>,
     /// Where each task that ends with an attempt of this server is reported: POST {"taskId","podUid","bootId","outcome"}.
     #[arg(long, env = "GRACEFUL_REPORT_URL")]
     pub report_url: Option<ReportUrl>,
@@ -271,6 +279,8 @@ mod tests {
             (["--concurrency", "0"], "--concurrency", "zero"),
             (["--allowed-origins", "example.com"], "--allowed-origins", "write https://app.example.com"),
             (["--allowed-hosts", "https://x.example"], "--allowed-hosts", "write tasks.example.com"),
+            (["--http-allow", "api.example.com"], "--http-allow", "write https://api.example.com"),
+            (["--http-allow", "http://169.254.169.254"], "--http-allow", "never called"),
             (["--bind", "localhost"], "--bind", "invalid IP address"),
             (["--linger-seconds", "4000"], "--linger-seconds", "0..=3600"),
             (["--store", "redis"], "--store", "sqlite, postgres"),

@@ -62,6 +62,12 @@ pub trait Kind: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether this process takes tasks of the kind off a queue that pods share. One that is not set up for it leaves them
+    /// to those that are.
+    fn is_on(&self) -> bool {
+        true
+    }
+
     /// One attempt. It is dropped at its next `.await` when its time is over, when its task was taken over by another
     /// pod, and a few seconds after a client cancelled it; [`Running::cancelled`] tells beforehand. A panic is a failure
     /// like any other. What blocks a thread belongs on [`tokio::task::spawn_blocking`], with a clone of `task`: until the
@@ -131,13 +137,21 @@ pub struct InvalidInput {
     pub field: String,
     /// What is wrong, and what to write instead.
     pub detail: String,
+    /// Whether it could be done and may not.
+    pub forbidden: bool,
 }
 
 impl InvalidInput {
     /// For [`Kind::check`]: `field` is the input's own, `seconds`.
     #[must_use]
     pub fn new(field: &str, detail: impl Into<String>) -> Self {
-        Self { field: format!("input.{field}"), detail: detail.into() }
+        Self { field: format!("input.{field}"), detail: detail.into(), forbidden: false }
+    }
+
+    /// For what could be done, and this server is not allowed to. The answer is 403 rather than 400.
+    #[must_use]
+    pub fn forbidden(field: &str, detail: impl Into<String>) -> Self {
+        Self { forbidden: true, ..Self::new(field, detail) }
     }
 }
 
@@ -192,6 +206,12 @@ impl Kinds {
         self.0.keys().map(|name| (*name).to_owned()).collect()
     }
 
+    /// The names of those that this process takes off a shared queue, sorted.
+    #[must_use]
+    pub fn names_on(&self) -> Vec<String> {
+        self.0.iter().filter(|(_, kind)| kind.is_on()).map(|(name, _)| (*name).to_owned()).collect()
+    }
+
     /// Each kind's name, sorted, and the JSON Schema of its input.
     pub fn schemas(&self) -> impl Iterator<Item = (&'static str, Value)> {
         self.0.iter().map(|(name, kind)| (*name, kind.schema()))
@@ -216,6 +236,7 @@ impl Kinds {
 /// A [`Kind`] whose types are forgotten: JSON text in, JSON text out.
 pub(crate) trait Erased: Send + Sync {
     fn schema(&self) -> Value;
+    fn is_on(&self) -> bool;
     fn check(&self, input: &str) -> Result<(), InvalidInput>;
     fn run(self: Arc<Self>, input: String, task: Running) -> BoxFuture<'static, Result<String, Failure>>;
 }
@@ -225,6 +246,10 @@ impl<K: Kind> Erased for K {
         Kind::schema(self)
     }
 
+    fn is_on(&self) -> bool {
+        Kind::is_on(self)
+    }
+
     fn check(&self, input: &str) -> Result<(), InvalidInput> {
         Kind::check(self, &parse::<K>(input)?)
     }
@@ -232,8 +257,10 @@ impl<K: Kind> Erased for K {
     fn run(self: Arc<Self>, input: String, task: Running) -> BoxFuture<'static, Result<String, Failure>> {
         async move {
             // It was checked when it came; a newer version of the kind may see it otherwise.
-            let input = parse::<K>(&input).map_err(Failure::fatal)?;
-            let output = Kind::run(&*self, input, &task).await?;
+            let parsed = parse::<K>(&input).map_err(Failure::fatal)?;
+            // It may be long, and the attempt as well.
+            drop(input);
+            let output = Kind::run(&*self, parsed, &task).await?;
             serde_json::to_string(&output)
                 .map_err(|error| Failure::fatal(format!("the output is not JSON: {error}")))
         }
@@ -249,7 +276,7 @@ fn parse<K: Kind>(input: &str) -> Result<K::Input, InvalidInput> {
         // Line and column are those of a text that the client never saw.
         let said = error.into_inner().to_string();
         let detail = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what).to_owned();
-        InvalidInput { field, detail }
+        InvalidInput { field, detail, forbidden: false }
     })
 }
 

@@ -1,7 +1,7 @@
 //! The task server: hand it a task over HTTP, watch it over a WebSocket; a rollout loses none. It is also a crate to
 //! build one's own task service on: write a [`kind::Kind`], and give it to [`command_line`].
 //!
-//! - [`kind`]: kinds of task, and [`running`], what a handler knows of the task it runs; [`sleep`] is built in
+//! - [`kind`]: kinds of task, and [`running`], what a handler knows of the task it runs; [`sleep`] and [`mod@http`] are built in
 //! - [`config`]: flags and environment
 //! - [`api`]: the routes, public and admin; `problem` says why a request failed
 //! - [`queue`]: the durable queue, as far as it can be reached
@@ -17,6 +17,7 @@ pub mod api;
 mod client_id;
 pub mod config;
 pub mod events;
+pub mod http;
 pub mod identity;
 pub mod kind;
 pub mod logs;

@@ -226,7 +226,15 @@ impl From<Unrunnable> for Problem {
             Unrunnable::Kind { kind, known } => {
                 Self::invalid("kind", &format!("there is no kind `{kind}`; write one of {known}"))
             }
-            Unrunnable::Input(InvalidInput { field, detail }) => Self::invalid(field, &detail),
+            Unrunnable::Input(InvalidInput { field, detail, forbidden: false }) => {
+                Self::invalid(field, &detail)
+            }
+            Unrunnable::Input(InvalidInput { field, detail, forbidden: true }) => {
+                let kind = "tag:graceful.dev,2026:not-allowed";
+                let detail = format!("{field}: {detail}");
+                Self::of(StatusCode::FORBIDDEN, kind, "This server is not allowed to do that", detail)
+                    .field(field)
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::api::{self, Api};
 use crate::config::{Cli, Command, PreStop, ReportUrl, Run};
 use crate::events::hub::{Hub, HubSettings};
 use crate::events::limits::Limits;
+use crate::http::{Http, sign};
 use crate::identity::Pod;
 use crate::kind::{Kind, Kinds};
 use crate::metrics::Metrics;
@@ -77,7 +78,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// With the built-in kind `sleep` alone.
+    /// With the built-in kinds alone: `sleep`, and `http` as soon as it runs.
     #[must_use]
     pub fn new(flags: Run) -> Self {
         let sleep = Sleep { task_seconds: flags.task_seconds };
@@ -99,7 +100,10 @@ impl Server {
     /// When a flag contradicts another, a kind's name can't be used, a port is taken, or the process may not have
     /// signals or an HTTP client. A queue that can't be opened is no error: it is tried until it can.
     pub async fn run(self) -> anyhow::Result<Exit> {
-        let Self { flags, kinds, refused } = self;
+        let Self { flags, kinds, refused } = match http(&self.flags) {
+            Ok(http) => self.kind(http),
+            Err(error) => return Err(error),
+        };
         if let Some(why) = refused {
             anyhow::bail!(why);
         }
@@ -172,6 +176,17 @@ fn connections(flags: &Run) -> Bounds {
     bounds
 }
 
+/// The kind `http`, which calls what the flags allow.
+fn http(flags: &Run) -> anyhow::Result<Http> {
+    let keys = sign::Keys::from_env().map_err(anyhow::Error::msg)?;
+    if keys.is_empty() && !flags.http_allow.is_empty() {
+        warn!(
+            "calls of kind http are not signed, so that anybody can make the same; set GRACEFUL_HTTP_KEY: openssl rand -hex 32"
+        );
+    }
+    Http::new(flags.http_allow.clone(), keys, flags.http_ca.as_deref())
+}
+
 fn listening(flags: &Run) -> HubSettings {
     let limits = Limits {
         total: flags.max_sockets,
@@ -190,7 +205,7 @@ fn store_settings(flags: &Run, kinds: &Kinds) -> StoreSettings {
     StoreSettings {
         owner: identity::owner(),
         capacity: flags.queue_capacity.get(),
-        kinds: kinds.names(),
+        kinds: kinds.names_on(),
         keep_events: Duration::from_secs(flags.keep_events_seconds),
         max_interruptions: flags.max_interruptions.get(),
         keep_dead: Duration::from_secs(flags.keep_dead_seconds),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use graceful_server::api;
+use graceful_server::http::Http;
 use graceful_server::kind::{Failure, Kind, Kinds};
 use graceful_server::running::Running;
 use graceful_server::sleep::Sleep;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 fn built_in() -> Kinds {
     let mut kinds = Kinds::default();
     kinds.add(Sleep { task_seconds: "20".parse().unwrap() }).unwrap();
+    kinds.add(Http::default()).unwrap();
     kinds
 }
 
@@ -74,6 +76,8 @@ fn each_kind_has_its_own_body() {
     assert_eq!(variants[0]["properties"]["kind"]["enum"], json!(["echo"]));
     assert_eq!(variants[0]["required"], json!(["kind"]), "the default is another");
     assert_eq!(variants[0]["properties"]["input"]["anyOf"][0], json!({"type": "string"}));
-    assert_eq!(variants[1]["properties"]["kind"]["enum"], json!(["sleep", null]));
-    assert_eq!(variants[1].get("required"), None);
+    assert_eq!(variants[1]["properties"]["kind"]["enum"], json!(["http"]));
+    assert_eq!(variants[1]["required"], json!(["kind", "input"]), "an empty input is none of its");
+    assert_eq!(variants[2]["properties"]["kind"]["enum"], json!(["sleep", null]));
+    assert_eq!(variants[2].get("required"), None);
 }

@@ -5,5 +5,6 @@
     reason = "tests may panic, and clippy does not see that helpers are part of them"
 )]
 
+mod callee;
 mod child;
 mod on_postgres;

@@ -18,7 +18,7 @@ struct Need {
     is_here: fn() -> bool,
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need {
         tests: "on_postgres",
         what: "a PostgreSQL server; on Debian or Ubuntu: sudo apt-get install -y --no-install-recommends postgresql",
@@ -33,6 +33,11 @@ const NEEDS: [Need; 3] = [
         tests: "from_elsewhere",
         what: "an address of this machine that is not loopback's; any network will do",
         is_here: conformance::is_reachable_from_elsewhere,
+    },
+    Need {
+        tests: "in_python",
+        what: "python3; on Debian or Ubuntu: sudo apt-get install -y python3",
+        is_here: || succeeds(Command::new("python3").arg("--version")),
     },
 ];
 

@@ -107,15 +107,25 @@ fn of_kinds(general: &Value, kinds: &Kinds) -> Value {
     let variants = kinds.schemas().map(|(name, input)| {
         let mut variant = general.clone();
         let properties = &mut variant["properties"];
+        let mut required = Vec::new();
         if name == submission::DEFAULT_KIND {
             properties["kind"]["enum"] = json!([name, null]);
         } else {
             properties["kind"]["enum"] = json!([name]);
-            variant["required"] = json!(["kind"]);
+            required.push("kind");
         }
         let description = general["properties"]["input"]["description"].clone();
-        variant["properties"]["input"] =
-            json!({"description": description, "anyOf": [input, {"type": "null"}]});
+        // One that is left out, or null, is an empty object.
+        let may_be_empty = input["required"].as_array().is_none_or(Vec::is_empty);
+        variant["properties"]["input"] = if may_be_empty {
+            json!({"description": description, "anyOf": [input, {"type": "null"}]})
+        } else {
+            required.push("input");
+            json!({"description": description, "allOf": [input]})
+        };
+        if !required.is_empty() {
+            variant["required"] = json!(required);
+        }
         variant
     });
     let mut variants: Vec<_> = variants.collect();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
+/// No pause is longer.
+pub const LONGEST: Duration = Duration::from_secs(300);
 
 /// The pause after the failure of `attempt` (1 for the first): a second, doubled each time up to five minutes, and by
 /// `die` (from 0 to 1) up to a quarter shorter or longer, so that many that failed together don't come back together.

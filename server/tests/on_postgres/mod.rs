@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::callee::{Callee, Say};
 use crate::child::Server;
 use graceful_postgres::Postgres;
 use serde_json::json;
@@ -170,4 +171,22 @@ async fn a_pod_that_starts_before_its_database_waits_for_it() {
     timeout(TIMEOUT, ready).await.expect("opens it by itself");
     pod.submit().await;
     pod.logged_once("processed").await;
+}
+
+#[tokio::test]
+async fn calls_are_made_by_the_pods_that_may_make_them() {
+    let (_, url) = database();
+    let callee = Callee::that(&[Say::Bytes("HTTP/1.1 204 No Content\r\n\r\n")]).await;
+    // It comes first to all that waits, and leaves it.
+    let closed = Server::start_sharing(&url, &QUICK).await;
+    let open = Server::start_sharing(&url, &["--http-allow", &callee.url()]).await;
+    for _ in 0..10 {
+        let task = json!({"kind": "http", "input": {"url": callee.url()}, "max_attempts": 1});
+        let (status, body) = open.call("POST", "/v1/tasks", Some(&task)).await;
+        assert_eq!(status, 202, "{body}");
+        let id = body["id"].as_str().unwrap();
+        let task = open.task(id, |task| task["ended_at"].is_string()).await;
+        assert_eq!(task["state"], "succeeded", "{task}");
+    }
+    assert_eq!((callee.calls(), closed.logged("processed").len()), (10, 0));
 }
