@@ -17,6 +17,7 @@ use crate::api::visitors::Hosts;
 use crate::events::limits::Limits;
 use crate::events::origin::Origins;
 use crate::http::allow::Allow;
+use crate::tokens::make::Make;
 
 /// A task server: hand it tasks over HTTP, watch them over a WebSocket, and roll it out without losing one.
 #[derive(Debug, Parser)]
@@ -37,6 +38,8 @@ pub enum Command {
     Run(Box<Run>),
     /// For a preStop hook: start the drain of the server in this pod if nobody has, and wait until it is idle.
     PreStop(PreStop),
+    /// Makes a token for --tokens: its line for the file goes to stdout, the token itself, which nothing keeps, to stderr.
+    Token(Make),
 }
 
 /// The flags of `server run`.
@@ -125,6 +128,10 @@ pub struct Run {
     /// `*`.
     #[arg(long, env = "GRACEFUL_ALLOWED_ORIGINS", default_value = "")]
     pub allowed_origins: Origins,
+    /// A file of tokens, a line each: name, scopes (submit, read, admin) and the token's SHA-256, as `server token` prints it. With it, all
+    /// but probes and the page itself needs one; without it nothing does. It is read again as it changes.
+    #[arg(long, env = "GRACEFUL_TOKENS")]
+    pub tokens: Option<PathBuf>,
     /// How long a SIGTERM that nobody announced leaves the door open, while endpoints propagate.
     #[arg(long, env = "GRACEFUL_LINGER_SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub linger_seconds: u64,
@@ -290,6 +297,19 @@ mod tests {
         ] {
             let said = refusal(&args);
             assert!(said.contains(flag) && said.contains(instead), "{args:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_made_for_a_name_and_scopes() {
+        let made = Cli::try_parse_from(["server", "token", "ci", "submit,read"]).unwrap();
+        assert!(matches!(made.command, Some(Command::Token(_))));
+        for (args, instead) in [
+            (["token", "c i", "read"], "write 1 to 64 letters"),
+            (["token", "ci", "write"], "write submit, read or admin"),
+        ] {
+            let said = refusal(&args);
+            assert!(said.contains(instead), "{args:?}: {said}");
         }
     }
 

@@ -6,6 +6,7 @@
 //! - [`api`]: the routes, public and admin; `problem` says why a request failed
 //! - [`queue`]: the durable queue, as far as it can be reached
 //! - [`runner`]: runs what is in it
+//! - [`tokens`]: who may do what, where that is asked
 //! - [`events`]: tells the sockets
 //! - [`page`]: the page at `/`
 //! - [`report`]: tells the collector
@@ -32,6 +33,7 @@ pub mod runner;
 pub mod running;
 pub mod sleep;
 mod tally;
+pub mod tokens;
 pub mod trace;
 mod volume;
 

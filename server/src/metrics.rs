@@ -38,11 +38,20 @@ pub enum Refusal {
     Unavailable,
     /// The submission can't be used: 400 and its like.
     Invalid,
+    /// No token, or not the right one: 401 and 403. Counts requests of all kinds.
+    Token,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] =
-        [Self::Draining, Self::Full, Self::Crowded, Self::Origin, Self::Unavailable, Self::Invalid];
+    const ALL: [Self; 7] = [
+        Self::Draining,
+        Self::Full,
+        Self::Crowded,
+        Self::Origin,
+        Self::Unavailable,
+        Self::Invalid,
+        Self::Token,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +61,7 @@ impl Refusal {
             Self::Origin => "origin",
             Self::Unavailable => "unavailable",
             Self::Invalid => "invalid",
+            Self::Token => "token",
         }
     }
 }
@@ -184,7 +194,11 @@ impl Metrics {
         to.register("task_attempts_overrunning", help, self.overrunning.clone());
 
         let Self { refused, reports, trouble, slow_clients, .. } = self;
-        to.register("requests_refused", "Submits and sockets refused, by reason", refused.clone());
+        to.register(
+            "requests_refused",
+            "Submits and sockets refused, and requests without the right token, by reason",
+            refused.clone(),
+        );
         to.register("reports", "Reports of ended tasks to --report-url, by outcome", reports.clone());
         to.register("queue_errors", "Calls that the queue could not do, by reason", trouble.clone());
         let help = "Sockets and streams dropped because they did not keep up";

@@ -211,6 +211,29 @@ impl Problem {
         Self::of(StatusCode::FORBIDDEN, kind, "A page of another site", detail).field("Origin")
     }
 
+    /// The request has no token.
+    pub(crate) fn no_token() -> Self {
+        let kind = "tag:graceful.dev,2026:no-token";
+        let detail = "Authorization: this server asks for a token; write Bearer and one of those that its --tokens file knows";
+        Self::of(StatusCode::UNAUTHORIZED, kind, "A token is needed", detail).field("Authorization")
+    }
+
+    /// Its token is not among those of the file.
+    pub(crate) fn unknown_token() -> Self {
+        let kind = "tag:graceful.dev,2026:unknown-token";
+        let detail =
+            "Authorization: this token is not known here, or no more; ask who runs the server for another";
+        Self::of(StatusCode::UNAUTHORIZED, kind, "The token is not known", detail).field("Authorization")
+    }
+
+    /// Its token is for other things.
+    pub(crate) fn narrow_token(scope: &str) -> Self {
+        let kind = "tag:graceful.dev,2026:narrow-token";
+        let detail =
+            format!("Authorization: this token is not for that; one with the scope {scope} is needed");
+        Self::of(StatusCode::FORBIDDEN, kind, "The token is for other things", detail).field("Authorization")
+    }
+
     /// The queue did not answer in time.
     pub(crate) fn no_answer() -> Self {
         Self::unavailable(

@@ -26,6 +26,7 @@ use crate::queue::{Defaults, Queue};
 use crate::report::Reporter;
 use crate::runner::Runner;
 use crate::sleep::Sleep;
+use crate::tokens::Tokens;
 use crate::{identity, logs};
 
 /// The whole of a task service's `main`: parses the command line, does what it says, and ends the process with the right
@@ -59,6 +60,12 @@ pub async fn command_line(build: impl FnOnce(Server) -> Server) -> anyhow::Resul
             crate::trace::otlp::flush();
             // Not by returning: an abort must not wait for work that blocks a thread.
             std::process::exit(exit.code())
+        }
+        Command::Token(make) => {
+            let (token, line) = make.make();
+            eprintln!("{token}");
+            println!("{line}");
+            Ok(())
         }
         Command::PreStop(PreStop { admin_port, linger_seconds }) => {
             logs::start(LogFormat::Auto, "info")?;
@@ -109,6 +116,7 @@ impl Server {
         }
         // Not through anyhow: clap knows how to show it, and which exit code it has.
         let engine = flags.engine().unwrap_or_else(|error| error.exit());
+        let tokens = tokens(&flags)?;
         // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
         let signals = Signals::install().context("cannot listen for signals")?;
         let bounds = connections(&flags);
@@ -144,7 +152,7 @@ impl Server {
         let rooms = Arc::default();
         let hosts = flags.allowed_hosts.clone().listening_on(flags.bind);
         let visitors = Arc::new(Visitors { origins: flags.allowed_origins.clone(), hosts });
-        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics, rooms, visitors };
+        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics, rooms, visitors, tokens };
         let admin_app = api::admin(&api);
         let exit = serve_within(bounds, (public, api::public(api)), (admin, admin_app), drain, signals).await;
         match exit {
@@ -174,6 +182,22 @@ fn connections(flags: &Run) -> Bounds {
         );
     }
     bounds
+}
+
+/// Who may do what, kept up to date; None: everybody everything, which is said unless only this machine can ask.
+fn tokens(flags: &Run) -> anyhow::Result<Option<Arc<Tokens>>> {
+    let Some(file) = flags.tokens.clone() else {
+        if !flags.bind.is_loopback() {
+            warn!(
+                bind = %flags.bind,
+                "whoever reaches the port may hand in tasks, see them and cancel them; --tokens FILE says who may"
+            );
+        }
+        return Ok(None);
+    };
+    let tokens = Tokens::open(file)?;
+    tokio::spawn(tokens.clone().keep_up());
+    Ok(Some(tokens))
 }
 
 /// The kind `http`, which calls what the flags allow.

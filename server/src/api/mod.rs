@@ -27,6 +27,8 @@ use crate::metrics::{Metrics, Refusal};
 use crate::page;
 use crate::problem::Problem;
 use crate::queue::{Defaults, Queue};
+use crate::tokens::Tokens;
+use crate::tokens::door::{self, Doorkeeper};
 use rooms::Rooms;
 use visitors::{Porter, Visitors};
 
@@ -64,12 +66,16 @@ pub struct Api {
     pub rooms: Arc<Rooms>,
     /// Whose pages may do what.
     pub visitors: Arc<Visitors>,
+    /// Who may do what; None: everybody everything.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 /// The public routes.
 pub fn public(api: Api) -> Router {
     let (metrics, queue, drain) = (api.metrics.clone(), api.queue.clone(), api.drain.clone());
     let admitted = from_fn_with_state(porter(&api), visitors::admit);
+    let keeper = Doorkeeper { tokens: api.tokens.clone(), metrics: api.metrics.clone() };
+    let known = from_fn_with_state(keeper, door::admit);
     // Once, and shared by all answers: a copy for each who asks and takes nothing would add up.
     let description = Bytes::from(serde_json::to_vec(&document(&api.kinds)).unwrap_or_default());
     let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], description) };
@@ -101,6 +107,7 @@ pub fn public(api: Api) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::bare(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
+        .layer(known)
         .layer(admitted)
 }
 

@@ -59,9 +59,32 @@ pub fn document(kinds: &Kinds) -> Value {
             }
         }
     }
+    offer_tokens(&mut document);
     let new_task = &mut document["components"]["schemas"]["NewTask"];
     *new_task = of_kinds(new_task, kinds);
     document
+}
+
+/// Each operation but health may be asked with a token, and must be where the server has `--tokens`.
+fn offer_tokens(document: &mut Value) {
+    document["components"]["securitySchemes"]["token"] = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Where the server was started with --tokens: made by `server token NAME submit,read`.",
+    });
+    let refused = |description: &str| {
+        let schema = json!({"$ref": "#/components/schemas/Problem"});
+        json!({"description": description, "content": {problem::CONTENT_TYPE: {"schema": schema}}})
+    };
+    for operation in operations(document).filter(|operation| operation["operationId"] != "health") {
+        operation["security"] = json!([{}, {"token": []}]);
+        operation["responses"]["401"] =
+            refused("The server asks for a token, and this is none that it knows.");
+        if operation["responses"].get("403").is_none() {
+            operation["responses"]["403"] =
+                refused("The token is not for this, or the page is one of another site.");
+        }
+    }
 }
 
 fn entries(object: Option<&mut Value>) -> impl Iterator<Item = (&String, &mut Value)> {

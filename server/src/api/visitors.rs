@@ -28,8 +28,8 @@ use crate::problem::Problem;
 const PREFLIGHT_SECONDS: &str = "600";
 /// What a listed page may send, and see of an answer.
 const METHODS: &str = "GET, POST";
-const SENT: &str = "content-type, idempotency-key, last-event-id, traceparent";
-const SEEN: &str = "idempotency-replayed, location, retry-after";
+const SENT: &str = "authorization, content-type, idempotency-key, last-event-id, traceparent";
+const SEEN: &str = "idempotency-replayed, location, retry-after, www-authenticate";
 
 /// The names under which the server may be asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -26,6 +26,7 @@ use super::feed::{Feed, Next, Start, Wish};
 use super::frame::{self, Frame, Range};
 use super::hub::{Hub, PodState};
 use super::limits::Place;
+use crate::tokens::door::SUBPROTOCOL;
 
 /// How long one frame may take to leave: a client that reads nothing for so long is gone.
 const SEND: Duration = Duration::from_secs(10);
@@ -94,6 +95,7 @@ pub(crate) async fn watch(
         Wish::Plain
     };
     let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
         .max_message_size(LONGEST_MESSAGE)
         .max_frame_size(LONGEST_MESSAGE)
         .read_buffer_size(READ_BUFFER)

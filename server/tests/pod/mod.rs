@@ -131,6 +131,7 @@ impl Plan {
             metrics: metrics.clone(),
             rooms: Arc::default(),
             visitors,
+            tokens: None,
         };
         let admin = api::admin(&api);
         Pod { drain, queue, hub, metrics, admin, public: api::public(api), defaults, folder }
@@ -156,7 +157,8 @@ pub(crate) fn routes(drain: Drain, queue: Arc<Queue>) -> (Router, Router) {
     let (kinds, metrics) = (Arc::new(plan.kinds), Arc::<Metrics>::default());
     let hub = Hub::new(HubSettings::default(), drain.clone(), metrics.clone());
     let (rooms, visitors) = (Arc::default(), Arc::default());
-    let api = Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics, rooms, visitors };
+    let api =
+        Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics, rooms, visitors, tokens: None };
     (api::public(api.clone()), api::admin(&api))
 }
 
