@@ -18,7 +18,7 @@ use graceful_server::kind::{Failure, Kind};
 use graceful_server::queue::Defaults;
 use graceful_server::running::Running;
 use graceful_store::{Cancelled, Completion, Lease, Outcome, State};
-use pod::{Held, Plan, Pod, TIMEOUT};
+use pod::{Held, Plan, Pod, TIMEOUT, json};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -379,4 +379,29 @@ async fn a_pod_with_its_own_queue_drains_what_waits_for_its_time_too() {
     assert_eq!((pod.drain.status().state, pod.drain.status().in_flight.queued), (Draining, 1));
     timeout(TIMEOUT, pod.drain.idle()).await.expect("it is done when its time has come");
     assert_eq!(pod.ended(id).await.state, State::Succeeded, "idle means that it was done");
+}
+
+#[tokio::test]
+async fn a_task_that_is_looked_at_tells_its_attempts_and_one_of_a_list_does_not() {
+    let (pod, _) = pod().await;
+    let id = pod.put("odd", r#"{"fail_until": 2}"#).await;
+    pod.ended(id).await;
+    let (status, task) = json(&pod.public, "GET", &format!("/v1/tasks/{id}")).await;
+    assert_eq!(status, 200, "{task}");
+    let attempts = task["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{task}");
+    assert_eq!(
+        (&attempts[0]["attempt"], &attempts[0]["error"]),
+        (&1.into(), &"no luck in 1".into()),
+        "{task}"
+    );
+    assert_eq!((&attempts[1]["attempt"], &attempts[1]["error"]), (&2.into(), &Value::Null), "{task}");
+    for attempt in attempts {
+        assert!(attempt["pod"].is_string() && attempt["started_at"].is_string(), "{task}");
+        assert!(attempt["ended_at"].is_string(), "{task}");
+    }
+    assert_eq!(attempts[1]["started_at"], task["started_at"]);
+    let (_, list) = json(&pod.public, "GET", "/v1/tasks").await;
+    assert_eq!(list["tasks"][0]["id"], task["id"]);
+    assert_eq!(list["tasks"][0].get("attempts"), None, "{list}");
 }

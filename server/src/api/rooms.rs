@@ -30,7 +30,7 @@ const TASKS: usize = 16 << 20;
 
 /// A page has 1 MiB of tasks and a task more, once as it is read and once as it is written.
 const LARGEST_LIST: usize = 3 << 20;
-/// An input of 256 KiB, an output of 64, a progress and an error, in both forms.
+/// An input of 256 KiB, an output of 64, a progress, an error and twenty attempts, in both forms.
 const LARGEST_TASK: usize = 1 << 20;
 
 /// Longer than any answer takes to send; short enough that a client tries again elsewhere.

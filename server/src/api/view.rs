@@ -1,6 +1,6 @@
 //! A task as clients see it: a superset of the seed's `{"task_id", "message"}`.
 
-use graceful_store::{Millis, NewTask, State, TaskRecord};
+use graceful_store::{Attempt, Millis, NewTask, State, TaskRecord};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -70,6 +70,46 @@ pub(crate) struct Task<'a> {
     #[serde(serialize_with = "time_if_any")]
     #[schema(value_type = Option<String>, required, format = DateTime)]
     ended_at: Option<Millis>,
+    /// Its latest attempts, twenty at most, the oldest first. Only where one task is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<AttemptOut>, required = false, max_items = 20)]
+    attempts: Option<Vec<AttemptOut<'a>>>,
+}
+
+/// One attempt at a task.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Attempt)]
+pub(crate) struct AttemptOut<'a> {
+    /// 1 for the first.
+    attempt: u16,
+    /// The pod that ran it; null where an older server did, which did not write it down.
+    #[schema(required)]
+    pod: Option<&'a str>,
+    /// When it started.
+    #[serde(serialize_with = "time")]
+    #[schema(value_type = String, format = DateTime)]
+    started_at: Millis,
+    /// When it ended, or was found to have ended with its process. Null while it runs.
+    #[serde(serialize_with = "time_if_any")]
+    #[schema(value_type = Option<String>, required, format = DateTime)]
+    ended_at: Option<Millis>,
+    /// Why it failed, 500 letters of it at most; null while it runs, and where it did not fail.
+    #[schema(required)]
+    error: Option<&'a str>,
+}
+
+impl<'a> AttemptOut<'a> {
+    fn of(attempt: &'a Attempt) -> Self {
+        let Attempt { number, pod, started, ended, error } = attempt;
+        Self {
+            attempt: *number,
+            pod: pod.as_deref(),
+            started_at: *started,
+            ended_at: *ended,
+            error: error.as_deref(),
+        }
+    }
 }
 
 /// Where a task is: it waits (`queued`), runs, was done (`succeeded`), was given up (`dead`), or was called off.
@@ -105,6 +145,7 @@ impl<'a> Task<'a> {
             started,
             ended,
             cancel_requested,
+            attempts,
         } = record;
         Self {
             task_id: *id,
@@ -126,6 +167,7 @@ impl<'a> Task<'a> {
             due_at: *due,
             started_at: *started,
             ended_at: *ended,
+            attempts: attempts.as_ref().map(|attempts| attempts.iter().map(AttemptOut::of).collect()),
         }
     }
 
@@ -166,6 +208,7 @@ impl<'a> Task<'a> {
             due_at: created.saturating_add(delay.as_millis().try_into().unwrap_or(Millis::MAX)),
             started_at: None,
             ended_at: None,
+            attempts: None,
         }
     }
 }
@@ -226,6 +269,7 @@ mod tests {
             started: Some(i64::MAX),
             ended: None,
             cancel_requested: false,
+            attempts: None,
         }
     }
 

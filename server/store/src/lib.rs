@@ -1,6 +1,6 @@
 //! The durable queue: one seam, [`TaskStore`], and two engines behind it.
 //!
-//! - [`task`]: what a task is, on its way in, while it runs, and for those who look
+//! - [`task`]: what a task is, on its way in, while it runs, and for those who look; `history`, its attempts
 //! - [`event`]: the numbered record of how tasks ended
 //! - [`error`]: what can go wrong, by what the caller should do about it
 //! - [`sqlite`]: a file in a volume; the process that has it open owns every task in it
@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 pub mod error;
 pub mod event;
+mod history;
 mod interruption;
 mod page;
 pub mod postgres;
@@ -42,6 +43,7 @@ pub mod task;
 
 pub use error::{OpenError, StoreError, Unavailable};
 pub use event::{Event, Events};
+pub use history::Attempt;
 pub use interruption::MOST as MOST_INTERRUPTIONS;
 pub use task::{
     Cancelled, Claim, Completion, Counts, Cursor, Delayed, Filter, Held, Hold, Idempotency, Lease, Millis,
@@ -112,7 +114,7 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Queues a dead or cancelled task again, with all its attempts before it. `hold` is as in [`TaskStore::submit`].
     async fn retry(&self, id: Uuid, hold: Hold) -> Result<Retried, StoreError>;
 
-    /// Looks a task up by its id.
+    /// Looks a task up by its id, with its attempts.
     async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError>;
 
     /// Tasks, the newest first; at most `limit` of them, and fewer when they are large or few match, from `after` on. Whoever goes on

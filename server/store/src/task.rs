@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::history::Attempt;
+
 /// Milliseconds since 1970 on the clock of the queue (SQLite: this machine's; PostgreSQL: the server's).
 pub type Millis = i64;
 
@@ -276,6 +278,8 @@ pub struct TaskRecord {
     pub ended: Option<Millis>,
     /// Someone wants it to stop.
     pub cancel_requested: bool,
+    /// Its latest attempts, twenty at most, the oldest first. Only where one task is looked up.
+    pub attempts: Option<Vec<Attempt>>,
 }
 
 /// Which tasks to list; what is None does not matter.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::database::{CALL_TIMEOUT, Database};
 use super::ending::append;
+use super::history::note;
 use super::record::{Ended, now, record, record_columns};
 use super::signals::Signals;
 use crate::error::StoreError;
@@ -87,6 +88,16 @@ impl Changes {
                 Retried::NotEnded(Box::new(found))
             }
             Some(_) => {
+                // One that was cancelled as it waited has its last attempt noted already.
+                let noted = query(concat!(
+                    "WITH ",
+                    note!(
+                        "id, attempt, started, ended, owner, CASE state WHEN 'dead' THEN error END FROM graceful_tasks \
+                         WHERE id = $1 AND ended IS NOT NULL AND attempt > 0"
+                    ),
+                    " SELECT"
+                ));
+                noted.bind(id).execute(&mut *transaction).await?;
                 let task = query(concat!(
                     "UPDATE graceful_tasks SET state = 'queued', cancel = false, owner = NULL, due = ",
                     now!(),

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::database::{CALL_TIMEOUT, Database};
 use super::failure::{again, is_in_the_data};
+use super::history::{note, trim};
 use super::record::{Ended, ended, millis, now, state, text};
 use super::running::Running;
 use super::signals::Signals;
@@ -209,10 +210,10 @@ impl Writer {
         }
         query(concat!(
             "WITH mine AS MATERIALIZED ( \
-                SELECT id, attempt, max_attempts, cancel FROM graceful_tasks \
+                SELECT id, attempt, max_attempts, cancel, started FROM graceful_tasks \
                 WHERE id = ANY($1) AND state = 'running' AND owner = $2 ORDER BY id FOR UPDATE \
              ), decided AS ( \
-                SELECT i.*, CASE \
+                SELECT i.*, mine.started, CASE \
                     WHEN i.outcome = 'succeeded' THEN 'succeeded' \
                     WHEN i.outcome = 'cancelled' OR mine.cancel THEN 'cancelled' \
                     WHEN i.outcome = 'released' OR (i.wait IS NOT NULL AND mine.attempt < mine.max_attempts) THEN 'queued' \
@@ -220,7 +221,11 @@ impl Writer {
                 FROM UNNEST($1::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[]) \
                 WITH ORDINALITY AS i (id, attempt, outcome, output, error, wait, place) \
                 JOIN mine ON mine.id = i.id AND mine.attempt = i.attempt \
-             ) UPDATE graceful_tasks t SET \
+             ), ",
+            note!("id, attempt, started, ", now!(), ", $2, error FROM decided WHERE next = 'queued' AND wait IS NOT NULL"),
+            ", ",
+            trim!("decided"),
+            " UPDATE graceful_tasks t SET \
                 state = d.next, \
                 attempt = CASE WHEN d.next = 'queued' AND d.wait IS NULL THEN t.attempt - 1 ELSE t.attempt END, \
                 started = CASE WHEN d.next = 'queued' AND d.wait IS NULL THEN NULL ELSE t.started END, \

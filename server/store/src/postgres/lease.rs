@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::database::{CALL_TIMEOUT, Database};
 use super::ending::append;
+use super::history::{note, trim};
 use super::record::{clock, ended, millis, number, state, text};
 use super::running::Running;
 use super::signals::Signals;
@@ -159,9 +160,13 @@ impl Leases {
         let mut transaction = lane.begin().await?;
         let rows = query(concat!(
             "WITH silent AS MATERIALIZED ( \
-                SELECT id FROM graceful_tasks WHERE state = 'running' AND lease_until < $1 \
+                SELECT id, attempt, started, owner FROM graceful_tasks WHERE state = 'running' AND lease_until < $1 \
                 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED \
-             ) UPDATE graceful_tasks t SET \
+             ), ",
+            note!("id, attempt, started, ", clock!(), ", owner, 'the process that ran attempt ' || attempt || ' fell silent' FROM silent WHERE true"),
+            ", ",
+            trim!("silent"),
+            " UPDATE graceful_tasks t SET \
                 state = CASE WHEN t.cancel THEN 'cancelled' WHEN t.interrupted + 1 < $3 THEN 'queued' ELSE 'dead' END, \
                 interrupted = t.interrupted + 1, max_attempts = least(t.max_attempts + 1, 65535), \
                 due = CASE WHEN t.interrupted > 0 THEN ",

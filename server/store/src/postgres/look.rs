@@ -6,6 +6,7 @@ use sqlx::{Postgres, QueryBuilder, Row, query};
 use uuid::Uuid;
 
 use super::database::{CALL_TIMEOUT, Database};
+use super::history;
 use super::record::{count, event, record, record_columns, text};
 use crate::error::StoreError;
 use crate::event::Events;
@@ -16,10 +17,15 @@ impl Database {
     pub(super) async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
         self.within(CALL_TIMEOUT, async {
             let mut lane = self.desk.lane().await?;
-            let found = query(concat!("SELECT ", record_columns!(), " FROM graceful_tasks WHERE id = $1"));
+            let found =
+                query(concat!("SELECT ", record_columns!(), ", owner FROM graceful_tasks WHERE id = $1"));
             let found = found.bind(id).fetch_optional(&mut *lane).await?;
+            let mut task = found.as_ref().map(record).transpose()?;
+            if let (Some(task), Some(row)) = (&mut task, &found) {
+                task.attempts = Some(history::attempts(&mut lane, task, row.try_get("owner")?).await?);
+            }
             lane.keep();
-            found.as_ref().map(record).transpose()
+            Ok(task)
         })
         .await
     }

@@ -42,6 +42,7 @@ mod depth;
 mod ending;
 mod failure;
 mod hints;
+mod history;
 mod lease;
 mod line;
 mod look;

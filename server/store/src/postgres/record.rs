@@ -52,6 +52,7 @@ pub(super) fn record(row: &PgRow) -> sqlx::Result<TaskRecord> {
         started: row.try_get("started")?,
         ended: row.try_get("ended")?,
         cancel_requested: row.try_get("cancel")?,
+        attempts: None,
     })
 }
 

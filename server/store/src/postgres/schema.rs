@@ -13,7 +13,7 @@ use super::failure::not_opened;
 use crate::error::OpenError;
 
 /// The migrations that this code knows; each takes the schema from the version before it.
-const MIGRATIONS: [&str; 2] = [FIRST, INTERRUPTIONS];
+const MIGRATIONS: [&str; 3] = [FIRST, INTERRUPTIONS, HISTORY];
 
 /// The lowest version a server must know to work with what [`MIGRATIONS`] make.
 const LEAST: i64 = 1;
@@ -94,6 +94,20 @@ INSERT INTO graceful_schema (version, least) VALUES (0, 0);
 const INTERRUPTIONS: &str = "
 ALTER TABLE graceful_tasks ADD COLUMN interrupted integer NOT NULL DEFAULT 0, ADD COLUMN keep_dead bigint;
 CREATE INDEX graceful_tasks_suspects ON graceful_tasks (due, id) WHERE state = 'queued' AND interrupted > 0;
+";
+
+/// Attempts that another followed; the latest is in the task's own row. A server of before notes none, and forgets them with their tasks
+/// by the key all the same.
+const HISTORY: &str = "
+CREATE TABLE graceful_attempts (
+    task_id uuid NOT NULL REFERENCES graceful_tasks ON DELETE CASCADE,
+    attempt integer NOT NULL,
+    started bigint NOT NULL,
+    ended bigint NOT NULL,
+    owner text,
+    error text,
+    PRIMARY KEY (task_id, attempt)
+);
 ";
 
 /// Makes what is missing; the name of this queue's numbering.

@@ -25,6 +25,8 @@ pub(super) struct Tables<'a> {
     /// Attempts that someone wants to stop.
     pub(super) stop: &'a mut Vec<Lease>,
     pub(super) limits: Limits,
+    /// Who runs tasks here.
+    pub(super) pod: &'a str,
 }
 
 impl Tables<'_> {
@@ -152,6 +154,9 @@ impl Tables<'_> {
         if !matches!(task.state, State::Dead | State::Cancelled) {
             return Ok(Retried::NotEnded(self.record(id)?));
         }
+        // One that was cancelled as it waited has its last attempt noted already.
+        let ended = self.ended(id)?;
+        self.note(id, &task, ended.0.unwrap_or(self.now), ended.1.as_deref())?;
         self.connection
             .prepare_cached(
                 "UPDATE tasks SET state = 0, cancel = 0, due = ?2, max_attempts = ?3, started = NULL, ended = NULL,
@@ -185,6 +190,7 @@ impl Tables<'_> {
         due: Millis,
         error: &str,
     ) -> Result<State, Fault> {
+        self.note(id, task, self.now, Some(error))?;
         self.connection
             .prepare_cached("UPDATE tasks SET state = 0, due = ?2, error = ?3 WHERE id = ?1")?
             .execute(params![id.as_bytes(), due, error])
@@ -200,6 +206,7 @@ impl Tables<'_> {
         task: &Standing,
         error: &str,
     ) -> Result<State, Fault> {
+        self.note(id, task, self.now, Some(error))?;
         let interrupted = task.interrupted.saturating_add(1);
         let pause = interruption::pause(interrupted);
         let due = if pause.is_zero() { task.due } else { self.now.saturating_add(millis(pause)) };

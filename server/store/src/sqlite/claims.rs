@@ -54,9 +54,9 @@ impl Tables<'_> {
     fn start(&mut self, claim: &Claim, from: Place) -> Result<(), Fault> {
         self.connection
             .prepare_cached(
-                "UPDATE tasks SET state = 1, attempt = ?2, started = ?3, progress = NULL WHERE id = ?1",
+                "UPDATE tasks SET state = 1, attempt = ?2, started = ?3, progress = NULL, pod = ?4 WHERE id = ?1",
             )?
-            .execute(params![claim.lease.id.as_bytes(), claim.lease.attempt, self.now])
+            .execute(params![claim.lease.id.as_bytes(), claim.lease.attempt, self.now, self.pod])
             .map_err(first_write)?;
         self.ledger.step(Some(from), Some(Place::Running));
         Ok(())

@@ -24,6 +24,7 @@ mod clock;
 mod command;
 mod fault;
 mod file;
+mod history;
 mod ledger;
 mod open;
 mod reader;

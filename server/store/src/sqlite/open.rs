@@ -18,6 +18,7 @@ use super::schema::{self, Content};
 use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
 use crate::error::{OpenError, Unavailable};
+use crate::history;
 use crate::room::Room;
 use crate::{OwnedWatch, StoreSettings};
 
@@ -56,12 +57,13 @@ fn open_blocking(folder: &Path, settings: StoreSettings) -> Result<Arc<SqliteSto
         keep_dead: millis(settings.keep_dead),
         max_interruptions: settings.max_interruptions,
     };
-    let letters = adopt(&mut connection, &mut ledger, &mut head, now, limits)
+    let pod = history::pod(&settings.owner).to_owned();
+    let letters = adopt(&mut connection, &mut ledger, &mut head, now, (limits, &pod))
         .map_err(|failure| explained(&path, failure))?;
     if letters > 0 {
         (settings.letters)(letters);
     }
-    start(Opened { file, connection, clock, ledger, head }, limits, settings.owned, stream)
+    start(Opened { file, connection, clock, ledger, head, pod }, limits, settings.owned, stream)
 }
 
 /// Sees whose file it is and whether it is sound, and makes the tables where there are none.
@@ -135,7 +137,7 @@ fn adopt(
     ledger: &mut Ledger,
     head: &mut u64,
     now: i64,
-    limits: Limits,
+    (limits, pod): (Limits, &str),
 ) -> Result<u64, Failure> {
     if ledger.owned().running == 0 {
         return Ok(0);
@@ -143,7 +145,7 @@ fn adopt(
     let transaction = connection.transaction()?;
     let mut stop = Vec::new();
     let mut tables =
-        Tables { connection: &transaction, ledger: &mut *ledger, now, head, stop: &mut stop, limits };
+        Tables { connection: &transaction, ledger: &mut *ledger, now, head, stop: &mut stop, limits, pod };
     let Adopted { orphans, letters } = match tables.adopt_orphans() {
         Ok(adopted) => adopted,
         Err(Fault::Batch(failure)) => return Err(failure),

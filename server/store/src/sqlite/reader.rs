@@ -8,6 +8,7 @@ use rusqlite::{Connection, InterruptHandle, OptionalExtension, params, params_fr
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::history;
 use super::row::{EVENT, RECORD, code, event, id, record};
 use crate::event::Events;
 use crate::page::{FEW, Filling, LOOKED_THROUGH};
@@ -61,6 +62,15 @@ pub(super) fn get(connection: &Connection, id: Uuid) -> rusqlite::Result<Option<
         .prepare_cached(&format!("SELECT {RECORD} FROM tasks WHERE id = ?1"))?
         .query_row([id.as_bytes()], record)
         .optional()
+}
+
+/// With its attempts, which [`get`] leaves out.
+pub(super) fn get_whole(connection: &Connection, id: Uuid) -> rusqlite::Result<Option<TaskRecord>> {
+    // One transaction: an attempt that ends meanwhile would else be there twice, or not at all.
+    let transaction = connection.unchecked_transaction()?;
+    let Some(mut task) = get(&transaction, id)? else { return Ok(None) };
+    task.attempts = Some(history::attempts(&transaction, &task)?);
+    Ok(Some(task))
 }
 
 pub(super) fn renew(connection: &Connection, leases: &[Lease]) -> rusqlite::Result<Vec<Held>> {

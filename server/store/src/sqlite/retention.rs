@@ -23,17 +23,22 @@ impl Tables<'_> {
         let past = self
             .connection
             .prepare_cached(
-                "SELECT id, state, input IS NULL FROM tasks INDEXED BY past WHERE forget IS NOT NULL AND forget <= ?1
+                "SELECT id, state, input IS NULL, attempt > 1 FROM tasks INDEXED BY past WHERE forget IS NOT NULL AND forget <= ?1
                  ORDER BY forget LIMIT ?2",
             )?
             .query_map(params![self.now, CHUNK as i64], |row| {
-                Ok((id(row, 0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?))
+                Ok((id(row, 0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?, row.get::<_, bool>(3)?))
             })?
             .collect::<Result<Vec<_>, _>>()?;
-        for (id, state, long) in &past {
+        for (id, state, long, again) in &past {
             if *long {
                 self.connection
                     .prepare_cached("DELETE FROM inputs WHERE id = ?1")?
+                    .execute([id.as_bytes()])?;
+            }
+            if *again {
+                self.connection
+                    .prepare_cached("DELETE FROM attempts WHERE task = ?1")?
                     .execute([id.as_bytes()])?;
             }
             self.connection.prepare_cached("DELETE FROM tasks WHERE id = ?1")?.execute([id.as_bytes()])?;

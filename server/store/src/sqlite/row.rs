@@ -64,6 +64,7 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         error: row.get(14)?,
         output: row.get(15)?,
         input: row.get(16)?,
+        attempts: None,
     })
 }
 

@@ -12,7 +12,7 @@ const APPLICATION: i64 = 0x6772_6366;
 
 /// What each version of the tables is made of: the first, and the steps from one to the next. A step is never changed once
 /// it was released, since files that have taken it do not take it again; `tests/sqlite/versions` has one file of each.
-const STEPS: [&str; 2] = [FIRST, INTERRUPTIONS];
+const STEPS: [&str; 3] = [FIRST, INTERRUPTIONS, HISTORY];
 
 /// What this code reads and writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -81,6 +81,21 @@ const INTERRUPTIONS: &str = "
 ALTER TABLE tasks ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN keep_dead INTEGER;
 CREATE INDEX suspects ON tasks (due, id) WHERE state = 0 AND interrupted > 0;
+";
+
+/// `pod`: who ran it last. `attempts` has those that another followed; the latest is in the task's own row, so that one that succeeds
+/// at once writes no row more.
+const HISTORY: &str = "
+ALTER TABLE tasks ADD COLUMN pod TEXT;
+CREATE TABLE attempts (
+    task BLOB NOT NULL,
+    attempt INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    pod TEXT,
+    error TEXT,
+    PRIMARY KEY (task, attempt)
+) WITHOUT ROWID, STRICT;
 ";
 
 /// What a file is, before anything is read from it.

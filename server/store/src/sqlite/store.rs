@@ -170,7 +170,7 @@ impl TaskStore for SqliteStore {
     }
 
     async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
-        self.read(self.lookups.as_ref(), move |connection| reader::get(connection, id)).await
+        self.read(self.lookups.as_ref(), move |connection| reader::get_whole(connection, id)).await
     }
 
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {

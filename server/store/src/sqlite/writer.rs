@@ -53,6 +53,7 @@ pub(super) struct Writer {
     /// The number of the latest event.
     head: u64,
     limits: Limits,
+    pod: String,
     owned: OwnedWatch,
     told: Owned,
     shared: Arc<Shared>,
@@ -84,6 +85,8 @@ pub(super) struct Opened {
     pub(super) clock: Clock,
     pub(super) ledger: Ledger,
     pub(super) head: u64,
+    /// Who runs tasks here.
+    pub(super) pod: String,
 }
 
 impl Writer {
@@ -94,7 +97,7 @@ impl Writer {
         shared: Arc<Shared>,
         (own_inbox, inbox): (Sender<Command>, Receiver<Command>),
     ) -> Self {
-        let Opened { file, connection, clock, ledger, head } = opened;
+        let Opened { file, connection, clock, ledger, head, pod } = opened;
         let owned_now = ledger.owned();
         let writer = Self {
             file,
@@ -103,6 +106,7 @@ impl Writer {
             ledger,
             head,
             limits,
+            pod,
             owned,
             told: owned_now,
             shared,
@@ -213,6 +217,7 @@ impl Writer {
             head: &mut self.head,
             stop: &mut outbox.stop,
             limits: self.limits,
+            pod: &self.pod,
         };
         if failed.is_none() {
             failed = settle(tables.take_back(&self.undelivered)).1;

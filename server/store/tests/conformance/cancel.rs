@@ -5,7 +5,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::fixture::{
-    Fixture, LONG, claim_one, complete, done, failed, get, nothing_to_claim, settings, submit, task,
+    Fixture, LONG, claim_one, complete, done, failed, get, get_briefly, nothing_to_claim, settings, submit,
+    task,
 };
 
 pub(crate) async fn what_waits_is_cancelled_at_once(fixture: &impl Fixture) {
@@ -15,7 +16,7 @@ pub(crate) async fn what_waits_is_cancelled_at_once(fixture: &impl Fixture) {
     let Cancelled::Now(found) = store.cancel(id).await.unwrap() else { panic!("it waits") };
     assert_eq!((found.state, found.attempt), (State::Cancelled, 0));
     assert!(found.ended.is_some());
-    assert_eq!(*found, get(&store, id).await);
+    assert_eq!(*found, get_briefly(&store, id).await);
     nothing_to_claim(&store).await;
 }
 

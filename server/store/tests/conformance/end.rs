@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fixture::{
-    Fixture, claim_one, complete, done, failed, get, nothing_to_claim, settings, submit, task,
+    Fixture, claim_one, complete, done, failed, get, get_briefly, nothing_to_claim, settings, submit, task,
 };
 
 pub(crate) async fn success_keeps_the_output(fixture: &impl Fixture) {
@@ -108,7 +108,7 @@ pub(crate) async fn a_dead_task_can_be_retried_with_all_its_attempts(fixture: &i
         let Retried::Now(found) = store.retry(id, Hold::default()).await.unwrap() else {
             panic!("it is dead")
         };
-        assert_eq!(*found, get(&store, id).await);
+        assert_eq!(*found, get_briefly(&store, id).await);
         assert_eq!(
             (found.state, found.attempt, found.max_attempts),
             (State::Queued, 2 * round + 2, 2 * round + 4)

@@ -163,6 +163,11 @@ pub(crate) async fn get(store: &Arc<dyn TaskStore>, id: Uuid) -> TaskRecord {
     store.get(id).await.unwrap().expect("the task is gone")
 }
 
+/// The same as all calls but [`TaskStore::get`] tell it: without its attempts.
+pub(crate) async fn get_briefly(store: &Arc<dyn TaskStore>, id: Uuid) -> TaskRecord {
+    TaskRecord { attempts: None, ..get(store, id).await }
+}
+
 /// Maintains until `so`.
 pub(crate) async fn until(store: &Arc<dyn TaskStore>, what: &str, so: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + LONG;

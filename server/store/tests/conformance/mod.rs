@@ -1,13 +1,14 @@
 //! What every engine promises, one function a promise. An engine's own test file says [`suite!`] with its fixture.
 //!
 //! - [`fixture`]: what an engine brings, and the wards that each promise begins with
-//! - `submit`, `claim`, `end`, `cancel`, `count`, `look`, `recover`: the promises
+//! - `submit`, `claim`, `end`, `cancel`, `count`, `look`, `history`, `recover`: the promises
 
 pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod count;
 pub(crate) mod end;
 pub(crate) mod fixture;
+pub(crate) mod history;
 pub(crate) mod look;
 pub(crate) mod recover;
 pub(crate) mod submit;
@@ -72,6 +73,14 @@ macro_rules! suite {
             forgetting_goes_on_while_there_is_time,
             a_dead_letter_is_kept_for_its_own_time,
             old_events_are_forgotten_and_it_shows,
+        ]);
+        $crate::conformance::suite!($fixture, history: [
+            each_attempt_is_told_with_its_pod_times_and_error,
+            an_attempt_whose_process_died_is_told_with_its_pod,
+            an_attempt_that_was_given_back_was_none,
+            a_retry_by_hand_forgets_no_attempt,
+            only_the_latest_attempts_are_kept_and_only_the_beginning_of_an_error,
+            attempts_are_forgotten_with_their_task,
         ]);
         $crate::conformance::suite!($fixture, recover: [
             what_was_accepted_is_there_after_a_crash,

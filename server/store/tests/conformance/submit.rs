@@ -8,7 +8,7 @@ use std::time::Duration;
 use graceful_store::{Hold, Idempotency, NewTask, State, StoreError, StoreSettings, Submitted};
 
 use super::fixture::{
-    Fixture, claim, claim_one, complete, done, get, key, settings, submit, task, until, watched,
+    Fixture, claim, claim_one, complete, done, get, get_briefly, key, settings, submit, task, until, watched,
 };
 
 pub(crate) async fn a_task_is_there_once_it_is_accepted(fixture: &impl Fixture) {
@@ -42,7 +42,7 @@ pub(crate) async fn the_same_key_is_the_same_task(fixture: &impl Fixture) {
     let Submitted::Known(known) = store.submit(again.clone(), Hold::default()).await.unwrap() else {
         panic!("a second task");
     };
-    assert_eq!(*known, get(&store, first).await);
+    assert_eq!(*known, get_briefly(&store, first).await);
     // It is remembered as long as the task is.
     let claim = claim_one(&store).await;
     complete(&store, claim.lease, done()).await;

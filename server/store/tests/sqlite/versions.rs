@@ -8,7 +8,7 @@ use crate::conformance::fixture::{claim, complete, done, get, settings, submit, 
 use crate::{Folder, open};
 
 /// What a server of each version left behind as it was killed: one task that waits, one that runs, one dead letter.
-const VERSIONS: [&str; 1] = [include_str!("versions/1.sql")];
+const VERSIONS: [&str; 2] = [include_str!("versions/1.sql"), include_str!("versions/2.sql")];
 
 const WAITS: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
 const RUNS: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0002);
@@ -45,6 +45,9 @@ async fn a_file_of_each_released_version_opens_and_its_tasks_run() {
         let mut leases: Vec<_> = claims.iter().map(|claim| (claim.lease.id, claim.lease.attempt)).collect();
         leases.sort_unstable();
         assert_eq!(leases, [(WAITS, 1), (RUNS, 2)]);
+        let before = get(&store, RUNS).await.attempts.unwrap();
+        assert_eq!(before.len(), 2, "the one that was cut, and the one that runs");
+        assert_eq!((before[0].pod.as_deref(), before[0].started), (None, 1_764_000_001_000));
         for claim in claims {
             complete(&store, claim.lease, done()).await;
         }
