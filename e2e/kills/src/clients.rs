@@ -1,5 +1,5 @@
 //! Clients that submit without a pause to speak of: half through the seed's route, half with an idempotency key and as
-//! many tries as it takes.
+//! many tries as it takes. Half of the latter hand in calls.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::Shared;
+use crate::callee::TIMEOUT_SECONDS;
 
 /// Between two submissions of one client.
 const PAUSE_MS: std::ops::Range<u64> = 20..120;
@@ -31,6 +32,8 @@ pub(crate) struct Client {
     shared: Shared,
     rng: StdRng,
     keyed: bool,
+    /// What its tasks call, if they are calls.
+    calls: Option<String>,
 }
 
 /// What came of one try.
@@ -40,10 +43,12 @@ enum Answer {
 }
 
 impl Client {
-    /// The client with this number: odd ones use keys, and every other pair keeps its connections.
+    /// The client with this number: odd ones use keys, every other of which hands in calls, and every other pair keeps its
+    /// connections.
     pub(crate) fn new(
         number: usize,
         servers: Vec<watch::Receiver<Option<String>>>,
+        call_url: &str,
         shared: Shared,
         rng: StdRng,
     ) -> anyhow::Result<Self> {
@@ -54,7 +59,8 @@ impl Client {
             .pool_max_idle_per_host(idle)
             .build()
             .context("cannot make an HTTP client")?;
-        Ok(Self { http, servers, shared, rng, keyed: number % 2 == 1 })
+        let calls = (number % 4 == 3).then(|| call_url.to_owned());
+        Ok(Self { http, servers, shared, rng, keyed: number % 2 == 1, calls })
     }
 
     /// Submits until it is told to stop. A key whose answer is unknown then is left: nothing was promised.
@@ -114,7 +120,7 @@ impl Client {
                 .http
                 .post(format!("{base}/v1/tasks"))
                 .header("idempotency-key", key.to_string())
-                .json(&json!({"kind": "sleep"})),
+                .json(&self.task()),
         };
         self.shared.ledger().counts.sent += 1;
         let sent = request.send();
@@ -130,7 +136,10 @@ impl Client {
         match answered {
             Ok((status, body)) if status.is_success() => match task_id(&body) {
                 Some(task) => {
-                    ledger.accepted(task);
+                    match &self.calls {
+                        None => ledger.accepted(task),
+                        Some(_) => ledger.accepted_call(task),
+                    }
                     return Answer::Accepted(task);
                 }
                 None => ledger.counts.cut += 1,
@@ -139,6 +148,18 @@ impl Client {
             Err(_) => ledger.counts.cut += 1,
         }
         Answer::NotYet
+    }
+
+    fn task(&self) -> Value {
+        match &self.calls {
+            None => json!({"kind": "sleep"}),
+            // As many attempts as may be: what the callee fails at is not what is asked here.
+            Some(url) => json!({
+                "kind": "http",
+                "input": {"url": url, "timeout_seconds": TIMEOUT_SECONDS},
+                "max_attempts": 100,
+            }),
+        }
     }
 
     /// One of those that listen, so far as anybody knows.

@@ -18,6 +18,10 @@ pub(crate) struct Ledger {
     accepted: HashSet<Uuid>,
     /// Which processes said that they had done it.
     reported: HashMap<Uuid, HashSet<String>>,
+    /// Tasks of kind `http` that were accepted.
+    calls: HashSet<Uuid>,
+    /// Calls that were answered with 200.
+    answered: HashSet<Uuid>,
     /// Accepted and not yet reported.
     open: HashSet<Uuid>,
     running: HashMap<Life, HashMap<Uuid, u64>>,
@@ -61,6 +65,23 @@ impl Ledger {
         if self.accepted.insert(task) && !self.reported.contains_key(&task) {
             self.open.insert(task);
         }
+    }
+
+    /// A client read that this call was accepted.
+    pub(crate) fn accepted_call(&mut self, task: Uuid) {
+        self.calls.insert(task);
+        self.accepted(task);
+    }
+
+    /// The callee answers this task's call with 200.
+    pub(crate) fn answered(&mut self, task: Uuid) {
+        self.answered.insert(task);
+    }
+
+    /// Calls that were accepted, and those of them that are said to be done and never had an answer that says so.
+    pub(crate) fn calls(&self) -> (usize, Vec<Uuid>) {
+        let made_up = |task: &&Uuid| self.reported.contains_key(*task) && !self.answered.contains(*task);
+        (self.calls.len(), self.calls.iter().filter(made_up).copied().collect())
     }
 
     /// A server says that it did this task. The same report may come twice.
@@ -136,6 +157,19 @@ mod tests {
         ledger.accepted(second);
         assert_eq!((ledger.open(), ledger.unheard()), (1, 0));
         assert_eq!(ledger.all().iter().filter(|(_, reported)| *reported).count(), 1);
+    }
+
+    #[test]
+    fn a_call_that_is_said_to_be_done_and_had_no_answer_is_made_up() {
+        let (mut ledger, good, bad, open) =
+            (Ledger::default(), Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        for call in [good, bad, open] {
+            ledger.accepted_call(call);
+        }
+        ledger.answered(good);
+        ledger.reported(good, "boot".into());
+        ledger.reported(bad, "boot".into());
+        assert_eq!(ledger.calls(), (3, vec![bad]));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! SIGKILL at a thousand moments: real servers, real clients, and a ledger that trusts neither.
 //!
 //! - [`moments`]: when to kill, and whom. [`server`]: a process that is started, killed, started again.
+//! - [`callee`]: what `http` tasks call; it fails, hangs and lies.
 //! - [`clients`]: submissions without end. [`reports`]: what servers say they have done. [`ledger`]: both, joined.
 //! - [`run`]: the run. [`settle`]: what is true at its end, asked of the servers' own API as well. [`summary`]: all of it,
 //!   printed and judged.
 //!
-//! It passes when every task that a client was told was accepted was reported done and is `succeeded` by the API, when
+//! It passes when every task that a client was told was accepted was reported done and is `succeeded` by the API, when no call
+//! is said to be done that had no whole answer, when
 //! enough kills hit running work to prove something, and when every interrupted task was picked up in time.
 
+mod callee;
 mod clients;
 mod engine;
 mod ledger;

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::moments::{Kill, Moments, When, Whom};
 use crate::server::Place;
 use crate::summary::Summary;
-use crate::{Args, Shared, reports, settle};
+use crate::{Args, Shared, callee, reports, settle};
 
 /// They keep three servers of sixteen places busy, and two cores not quite.
 const CLIENTS: usize = 8;
@@ -36,12 +36,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<bool> {
     }
     let shared = Shared::default();
     let report_url = reports::listen(shared.clone()).await?;
+    let call_url = callee::listen(shared.clone(), seed).await?;
     let engine = Engine::prepare(store, &folder)?;
     let places = (0..engine.servers).map(|number| {
         let mut args = engine.args.clone();
         let common = ["--port", "0", "--admin-port", "0", "--concurrency", "16", "--task-seconds", "0-0.3"];
         args.extend(common.map(str::to_owned));
         args.extend(["--linger-seconds", "0", "--report-url", &report_url].map(str::to_owned));
+        args.extend(["--http-allow", &call_url].map(str::to_owned));
         // A task that was running in so many kills in a row is given up as one that kills its process; not here.
         args.extend(["--max-interruptions", "1000"].map(str::to_owned));
         let env = [
@@ -64,7 +66,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<bool> {
     for number in 0..CLIENTS {
         let rng = StdRng::seed_from_u64(seed ^ (number as u64 + 1));
         let addresses = fleet.places.iter().map(Place::address).collect();
-        clients.spawn(Client::new(number, addresses, shared.clone(), rng)?.run(stopped.clone()));
+        clients.spawn(Client::new(number, addresses, &call_url, shared.clone(), rng)?.run(stopped.clone()));
     }
     let begun = Instant::now();
     let mut moments = Moments::new(seed, engine.servers);

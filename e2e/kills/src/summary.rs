@@ -58,6 +58,8 @@ impl Summary {
             ledger.duplicates(),
             ledger.unheard()
         );
+        let (calls, made_up) = ledger.calls();
+        println!("calls: {calls} accepted, to a callee that fails, hangs and lies");
         for Lost { task, reported, said } in lost.iter().take(10) {
             println!("LOST {task}: reported={reported}, the server says: {said}");
         }
@@ -66,6 +68,15 @@ impl Summary {
         }
         if counts.at_work < n / 3 {
             faults.push(format!("only {} of {n} kills hit running work: this proves little", counts.at_work));
+        }
+        if calls == 0 {
+            faults.push("no call was accepted: nothing is proved of them".to_owned());
+        }
+        if !made_up.is_empty() {
+            faults.push(format!(
+                "{} calls are said to be done and had no whole answer: {made_up:?}",
+                made_up.len()
+            ));
         }
         if !counts.changed.is_empty() {
             faults.push(format!("{} keys gave another task the second time", counts.changed.len()));
