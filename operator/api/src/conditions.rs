@@ -66,7 +66,8 @@ pub enum Reason {
     NodeKept,
     /// Pods that others ended (a delete, an eviction) finish their work.
     EndedByOthers,
-    /// A pod is past its deadline and is held (`onDeadline: Hold`).
+    /// A pod is past its deadline and is kept: by `onDeadline: Hold`, or, with signal Sigterm, since its container has crashed and its next start may find
+    /// work in a volume.
     DeadlineHeld,
     /// The API server, an admission webhook or the cluster's controllers are too slow to end pods safely, or to take our writes.
     ControlPlaneSlow,

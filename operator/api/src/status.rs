@@ -75,7 +75,7 @@ pub struct GracefulAppStatus {
 /// The STATUS column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// Being deleted: all pods drain, then the children go.
+    /// Being deleted: all pods drain. The Service goes once none lingers, the other children once all have ended.
     Deleting,
     /// Something cannot go on without help, and the Stalled condition says what would help. What does not depend on it goes on.
     Stalled,

@@ -12,7 +12,7 @@ use crate::rollout::{self, unroute};
 use crate::snapshot::Snapshot;
 use crate::upkeep;
 
-/// Every pod drains, then the children go, then the finalizer.
+/// Every pod drains; the Service goes once none lingers, the other children once all pods have ended, the finalizer last.
 ///
 /// Of terminating pods it waits for those that drain themselves, while their node is heard (`handed_over`), and for no others. Queue workers that their ReplicaSet
 /// has yet to take are waited for as well. In a terminating namespace nothing is: all is being taken there anyway.

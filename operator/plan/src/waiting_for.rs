@@ -297,7 +297,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
             }
             Deletion::No | Deletion::Drain if gone => "its finalizer is being removed",
             Deletion::No | Deletion::Drain if !snapshot.live.is_empty() => {
-                "its pods are about to drain; nothing is removed before they have ended"
+                "its pods are about to drain; its Service goes once none lingers, all else once they have ended"
             }
             Deletion::No | Deletion::Drain => {
                 "what it had is being removed: Deployments, Service, PodDisruptionBudget"
