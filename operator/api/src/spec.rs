@@ -190,7 +190,7 @@ pub struct Drain {
     #[schemars(range(min = 1))]
     pub deadline_seconds: u32,
     /// Hold: wait on and say so. Terminate: delete the pod, and count what was cut. With signal Sigterm the pod is deleted after its linger, and this
-    /// decides its grace period: 7 days with Hold, deadlineSeconds with Terminate.
+    /// decides its grace period: 7 days with Hold, deadlineSeconds with Terminate. One whose container has crashed is waited for with either, until it runs.
     pub on_deadline: OnDeadline,
     /// Auto adds a preStop hook to containers that have none, for exits that the operator does not start.
     pub pre_stop: PreStop,
