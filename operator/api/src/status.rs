@@ -184,21 +184,15 @@ impl fmt::Display for DrainReason {
     }
 }
 
-/// The life of a pod.
+/// How far a pod's drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum PodState {
-    /// Not yet Available, or no valid in-flight answer yet.
-    Starting,
-    /// Routed to.
-    Serving,
     /// Unrouted, still accepting stragglers.
     Lingering,
     /// Accepts nothing, finishes what it has.
     Draining,
     /// Has nothing left.
     Idle,
-    /// Its DELETE was sent.
-    Deleting,
 }
 
 /// What a pod has in flight, by kind. Formats other than Graceful know the total alone.

@@ -238,7 +238,7 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
             );
         }
         PodState::Idle => ", idle",
-        PodState::Starting | PodState::Serving | PodState::Draining | PodState::Deleting => "",
+        PodState::Draining => "",
     };
     format!("{}{suffix}", in_flight_by_kind(count, answer.scheduled.filter(|s| !snapshot.clock.past(s.next))))
 }
