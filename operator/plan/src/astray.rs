@@ -4,7 +4,7 @@ use graceful_api::conditions::Reason;
 
 use crate::contact::{Contact, Way};
 use crate::observed::{Pod, Warning};
-use crate::others::first_of;
+use crate::phrases::first_of;
 use crate::snapshot::Snapshot;
 
 /// Whether a pod may be given a new epoch now.

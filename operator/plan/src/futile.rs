@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
 use crate::draft::Draft;
-use crate::observed::{Containers, Pod, PodUid, Readiness, Revision};
+use crate::observed::{Absent, Containers, Pod, PodUid, Readiness, Rejected, Revision};
 use crate::snapshot::{Snapshot, count};
 
 /// So many more than `replicas` may end that way: a node that restarts rejects a few.
@@ -29,17 +29,6 @@ const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
 #[derive(Clone, Debug, Default)]
 pub struct Rejections(BTreeMap<PodUid, (RevisionHash, Timestamp, String)>);
 
-/// The rejected pods of one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected {
-    /// How many pods have ended.
-    pub pods: u32,
-    /// When the last of them was made.
-    pub last: Timestamp,
-    /// Its name, and why it was not taken.
-    pub words: String,
-}
-
 /// Pods that Deployments ask for and that no view shows. Kept like [`Rejections`].
 #[derive(Clone, Debug, Default)]
 pub struct Absences(BTreeMap<RevisionHash, Asked>);
@@ -56,13 +45,6 @@ struct Asked {
     times: u32,
     /// When more may be asked for.
     until: Option<Timestamp>,
-}
-
-/// A revision of which no pod has come for too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Absent {
-    /// When one more may be asked for.
-    pub until: Timestamp,
 }
 
 impl Absences {

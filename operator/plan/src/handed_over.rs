@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 
 use crate::drains::deadline;
 use crate::observed::{Containers, DrainMark, NodeFate, Observed, Pod, Readiness};
-use crate::others::whole_seconds;
+use crate::phrases::whole_seconds;
 use crate::snapshot::{Snapshot, has_worked};
 
 /// What the command of [`way_out`] leaves a pod that is past its deadline.

@@ -39,6 +39,7 @@ mod new_pods;
 mod node_drain;
 mod observed;
 mod others;
+mod phrases;
 mod put_back;
 pub mod refusals;
 mod report;
@@ -60,14 +61,14 @@ pub use contact::{
 };
 pub use dialogue::{Dialogue, News, Reading, Request, longest_gap};
 pub use doubled::doubled;
-pub use futile::{Absences, Absent, Rejected, Rejections};
+pub use futile::{Absences, Rejections};
 pub use handed_over::is_handed_over;
 pub use lag::Lags;
 pub use marks::MARK_RESTS;
 pub use observed::{
-    App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Endpoints, Epoch, Failure,
-    KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Revision, Surroundings,
-    TemplateVerdict, Warning,
+    Absent, App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Endpoints, Epoch,
+    Failure, KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Rejected, Revision,
+    Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::{LONGEST_SENTENCE, way_out};

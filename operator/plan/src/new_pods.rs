@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::astray::contradiction;
 use crate::expendable::superseded;
 use crate::observed::{Deletion, Pod, Readiness, Revision};
-use crate::others::{and_more, whole_seconds};
+use crate::phrases::{and_more, whole_seconds};
 use crate::rollout::superseded_pods;
 use crate::snapshot::{Snapshot, after};
 use crate::token_refused;

@@ -12,7 +12,7 @@ use crate::draft::Draft;
 use crate::drains::needs_no_drain;
 use crate::new_pods::new_pod;
 use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
-use crate::others::and_more;
+use crate::phrases::and_more;
 use crate::rollout::{Course, idlest_first, still_serving, unroute};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;

@@ -3,6 +3,7 @@
 //! These are plain data, parsed once by `observe`; nothing here knows of a client. All counts are pods.
 
 mod backoff;
+mod futile;
 mod node;
 mod pod;
 mod surroundings;
@@ -13,11 +14,11 @@ use graceful_api::{DrainPolicy, ReplaceWhen, RevisionHash};
 use jiff::Timestamp;
 
 pub use self::backoff::{Backoff, BackoffCause, Failure};
+pub use self::futile::{Absent, Rejected};
 pub use self::node::{KeptBy, Kubelet, Node, NodeFate};
 pub use self::pod::{Containers, CutMark, DrainMark, Endpoints, Epoch, Mark, Pod, PodUid, Readiness};
 pub use self::surroundings::{Child, Surroundings, TemplateVerdict, Warning};
 use crate::contact::Contact;
-use crate::futile::{Absent, Rejected};
 
 /// One app, all at one moment, including the effect of our own last writes.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,12 +3,12 @@
 
 use graceful_api::Signal;
 use graceful_api::conditions::Reason;
-use jiff::Timestamp;
 
 use crate::busy::nothing_runs;
 use crate::contact::InFlight;
 use crate::handed_over::is_handed_over;
 use crate::observed::{Containers, Pod, Readiness, Warning};
+use crate::phrases::{and_more, whole_seconds};
 use crate::snapshot::{Snapshot, after};
 
 /// How long a pod may take to end before that is said: longer than Kubernetes' own grace period, and than most programs need to stop.
@@ -58,25 +58,6 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
 
 fn may_run(pod: &Pod) -> bool {
     matches!(pod.containers, Containers::Running | Containers::HalfCrashed | Containers::Unknown)
-}
-
-/// The first of these pods, with how many others there are behind its name, and what is wrong with it.
-pub(crate) fn first_of<T>(mut found: impl Iterator<Item = (String, T)>) -> Option<(String, T)> {
-    let (pod, wrong) = found.next()?;
-    Some((format!("{pod}{}", and_more(found.count())), wrong))
-}
-
-/// Behind the name of the one pod that is told of.
-pub(crate) fn and_more(others: usize) -> String {
-    match others {
-        0 => String::new(),
-        1 => " (and 1 more pod)".to_owned(),
-        n => format!(" (and {n} more pods)"),
-    }
-}
-
-pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// Whether others ended it. A pod that we end is marked as draining, and has nothing known in flight, is handed over to its own drain, or is marked as cut; only one in which nothing

@@ -4,9 +4,9 @@ use graceful_api::conditions::Reason;
 use graceful_api::{RevisionHash, names};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::futile::{self, Rejected};
+use crate::futile;
 use crate::new_pods;
-use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness};
+use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness, Rejected};
 use crate::rollout::{room_comes, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;

@@ -8,7 +8,7 @@ use graceful_api::conditions::Reason;
 use graceful_api::{DrainPolicy, Signal};
 
 use crate::observed::{Pod, Warning};
-use crate::others::first_of;
+use crate::phrases::first_of;
 use crate::snapshot::Snapshot;
 
 /// Whether the pod was told, and refused it.
