@@ -279,7 +279,7 @@ pub enum Conversation {
     },
     /// `DELETE /drain?epoch=` until it says that it accepts again.
     Resume {
-        /// The resumption's number, as it stands on the pod.
+        /// The resumption's number. It stands on a pod that is routed to; on one that is put back it is written once the pod has opened in it.
         epoch: Epoch,
     },
 }

@@ -251,7 +251,8 @@ impl<'a> Snapshot<'a> {
             .max_by_key(|r| (self.any_takes_work(&r.hash), r.created, &r.hash))
     }
 
-    /// The epochs that this plan may still hand out: each above all annotations of the app and what the pod itself has seen.
+    /// The epochs that this plan may still write: each above all plausible annotations of the app, and above what the pod itself carries and has said. (One that is
+    /// told before it is written, by `put_back`, is the pod's own next.)
     pub(crate) fn epochs(&self) -> Epochs {
         let epochs = self.observed.pods.iter().filter_map(|p| p.epoch);
         let last = epochs.filter(|e| *e < IMPLAUSIBLE).max().unwrap_or_default();
@@ -269,7 +270,8 @@ impl<'a> Snapshot<'a> {
 }
 
 /// An epoch that no operator of ours has counted up to: a thousand drains a second reach it after 34 years. Somebody told it to one pod by hand,
-/// and that pod alone must live with it.
+/// and that pod alone must live with it: its annotation is read, and counts for no other pod. (`operator/src/observe` reads no annotation from 2^52 on: that one
+/// leaves the pod no numbers above it.)
 const IMPLAUSIBLE: Epoch = Epoch(1 << 40);
 
 /// Hands out epochs.

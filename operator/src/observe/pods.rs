@@ -111,7 +111,8 @@ pub(crate) fn container_id(pod: &PodObject, container: &str) -> Option<String> {
     container_status(pod, container)?.container_id.clone()
 }
 
-/// None above what any operator counts up to: a pod that was told the last number there is could be told no other.
+/// None from 2^52 on: a pod that was told the last number there is could be told no other. (The planner takes lower ones, that no operator has counted up to either,
+/// from 2^40 on, for this pod's own alone.)
 fn epoch(text: &str) -> Option<Epoch> {
     const PLAUSIBLE: u64 = 1 << 52;
     text.parse().ok().filter(|n| *n < PLAUSIBLE).map(Epoch)

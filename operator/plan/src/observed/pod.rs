@@ -91,8 +91,9 @@ impl From<&str> for PodUid {
     }
 }
 
-/// The number of one drain or one resumption. Each is above all that any pod of the app that is still there carries, and above what its own pod has seen; numbers
-/// of pods that are gone may be used again. Annotations that no operator of ours can have written are ignored.
+/// The number of one drain or one resumption. Each is above what its own pod carries and has said. A drain's is above those of the app's other pods as well, as far
+/// as an operator of ours can have counted; a resumption that is told before it is written (`put_back`) need not be. Numbers of pods that are gone may be used
+/// again. Annotations that no operator of ours can have written are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
