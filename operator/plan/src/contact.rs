@@ -1,8 +1,11 @@
 //! What a pod has said, as far as this operator process remembers. Lost with the process, and asked again.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Conversation;
+use crate::doubled::doubled;
 use crate::observed::Epoch;
 
 /// What one pod has said, and what came of asking it.
@@ -70,11 +73,11 @@ pub enum Way {
 /// So often a pod that goes astray is told anew at once: a person, or a second operator, may have spoken to it.
 const AT_ONCE: u32 = 3;
 
-/// After that, twice as long each time, from two seconds up to this.
-const LONGEST: i64 = 3600;
+/// After that, twice as long each time, from the first up to the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3600));
 
-/// What is longer ago than this is forgotten. Longer than `LONGEST`, or a pod that is told once an hour would begin anew each time.
-const FORGOTTEN: SignedDuration = SignedDuration::from_secs(2 * LONGEST);
+/// What is longer ago than this is forgotten. Longer than the longest `PAUSE`, or a pod that is told once an hour would begin anew each time.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(2);
 
 impl Contact {
     /// Notes how the pod's new word fits to what it is told and to what it said before. To be called before `answer` is replaced.
@@ -118,8 +121,8 @@ impl Contact {
     /// From when on the pod may be given a new epoch; none where at once. One that goes astray time and again is told less and less often.
     pub fn not_told_before(&self) -> Option<Timestamp> {
         let astray = self.astray.filter(|a| a.times > AT_ONCE)?;
-        let seconds = (1 << (astray.times - AT_ONCE).min(12)).min(LONGEST);
-        Some(astray.last.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
+        let pause = doubled(PAUSE.0, astray.times - AT_ONCE - 1, PAUSE.1);
+        Some(astray.last.saturating_add(pause).unwrap_or(Timestamp::MAX))
     }
 }
 

@@ -2,11 +2,13 @@
 //! off each, so that neither its ReplicaSet nor we know it. Here they are stopped, told in STATUS, and retried one pod at a time.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
+use crate::doubled::doubled;
 use crate::draft::Draft;
 use crate::observed::{Absent, Containers, Pod, PodUid, Readiness, Rejected, Revision};
 use crate::snapshot::{Snapshot, count};
@@ -16,8 +18,7 @@ const MANY: u32 = 5;
 
 /// How long a Deployment may ask for pods of which none comes, the first time; twice as long each time after that, up to the longest. It is
 /// counted from when its ReplicaSet has heard of it; a controller that is well makes a pod in milliseconds, and one that is slow gets longer the next time.
-const UNSEEN: (SignedDuration, SignedDuration) =
-    (SignedDuration::from_secs(10), SignedDuration::from_secs(300));
+const UNSEEN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
 /// How long nothing more is made of such a revision. Whatever rejects its pods is rarely over sooner, and each try costs a few records.
 pub(crate) const PAUSE: SignedDuration = SignedDuration::from_secs(60);
@@ -72,8 +73,9 @@ impl Absences {
                 asked.since = Some(now);
             }
             asked.replicas = revision.replicas;
-            let patience = (UNSEEN.0 * 2_i32.saturating_pow(asked.times.min(8))).min(UNSEEN.1);
-            if asked.since.is_some_and(|since| now.duration_since(since) >= patience) {
+            let patience = doubled(UNSEEN.0, asked.times, UNSEEN.1);
+            let enough = |since: Timestamp| since.saturating_add(patience).unwrap_or(Timestamp::MAX) <= now;
+            if asked.since.is_some_and(enough) {
                 asked.times = asked.times.saturating_add(1);
                 (asked.since, asked.until) =
                     (None, Some(now.saturating_add(PAUSE).unwrap_or(Timestamp::MAX)));
