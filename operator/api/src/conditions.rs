@@ -75,13 +75,13 @@ pub enum Reason {
     Paused,
     /// The GracefulApp is being deleted.
     Deleting,
-    /// The spec contradicts itself; the message names the field.
+    /// The spec contradicts itself, or it or a Deployment of the app cannot be read; the message names the field.
     InvalidSpec,
     /// Kubernetes refuses the template or a child; the message is its own.
     Refused,
-    /// Pods were made and ended without getting nearer to the spec: the operator goes on slowly.
+    /// Pods were made and ended without getting nearer to the spec, or are asked for and none comes: the operator goes on slowly.
     NoProgress,
-    /// New pods fail to become Available within `progressDeadlineSeconds`.
+    /// New pods cannot be made, do not become Available, or are Available and do not accept, for `progressDeadlineSeconds`.
     ProgressDeadlineExceeded,
     /// New pods are Available, but their in-flight endpoint gives no valid answer.
     InFlightUnreadable,
