@@ -1,4 +1,4 @@
-//! Pods that drain: when each may go, and what repairs a drain that went astray.
+//! Pods that drain: the proofs by which each may go, the new epoch of one that has seen a higher, the end of what keeps it reachable; and spares, which lose their label.
 
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, PodState, Signal};
 use jiff::{SignedDuration, Timestamp};

@@ -5,10 +5,10 @@
 //!
 //! Read [`plan`] first: it is the table of contents. Then, by what they decide:
 //!
-//! - what all rules stand on: `observed` is the view, `contact` what a pod has said, `snapshot` the facts that several rules ask for; `clock` notes the next moment
-//!   that matters, and `draft` the actions as they are planned;
+//! - what all rules stand on: `observed` is the view, `contact` what a pod has said, `action` what may be done, `report` what is told; `snapshot` has the facts that several
+//!   rules ask for, `clock` notes the next moment that matters, and `draft` the actions as they are planned; `doubled` is a pause that grows, and `phrases` is what sentences share;
 //! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `futile` stops revisions
-//!   whose pods come to nothing;
+//!   whose pods come to nothing; `put_back` returns draining pods to service, and `expendable` says how many pods of a superseded revision nobody waits for;
 //! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
 //!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE; `endpoints` says until when clients are sent to
 //!   a pod that drains;
@@ -83,7 +83,7 @@ use snapshot::Snapshot;
 ///
 /// 1. stop revisions whose pods come to nothing, and make the children as the spec says;
 /// 2. take spares out of service, and raise `spec.replicas` where a ReplicaSet would choose among pods that run;
-/// 3. return to service the pods whose label and answer differ;
+/// 3. return to service the labelled pods that somebody else closed, the labelled ones that are marked as draining, and those that lost the label without a drain;
 /// 4. end superseded pods that need no drain; then put draining pods back that can serve again, and make new ones;
 /// 5. end what keeps lingering pods reachable, and the pods whose drain is over;
 /// 6. start drains: of pods on nodes that go, then those that the budget allows;
