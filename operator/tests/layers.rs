@@ -51,11 +51,51 @@ fn module(src: &Path, file: &Path) -> String {
         .unwrap_or_default()
 }
 
-/// The modules that a text names with `crate::`.
-fn imports(text: &str) -> BTreeSet<String> {
+/// How many modules a file's own stands below the crate: 0 for a top module.
+fn depth(src: &Path, file: &Path) -> usize {
+    let within = file.strip_prefix(src).unwrap_or(file);
+    let of_its_folder = within.ends_with("mod.rs");
+    within.components().count().saturating_sub(if of_its_folder { 2 } else { 1 })
+}
+
+/// The modules that a path's rest begins with: one, or in `{a, b::{c, d}}` those of the list.
+fn heads(rest: &str) -> Vec<String> {
     let name =
-        |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
-    text.split("crate::").skip(1).map(name).filter(|name| !name.is_empty()).collect()
+        |path: &str| path.trim_start().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+    let Some(list) = rest.strip_prefix('{') else { return vec![name(rest)] };
+    let mut open = 0_u32;
+    let mut names = vec![name(list)];
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 0 => break,
+            '}' => open -= 1,
+            ',' if open == 0 => names.push(name(&list[at + 1..])),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The top modules that a text names: with `crate::`, and with as many `super::` as lead out of its own.
+fn imports(text: &str, depth: usize) -> BTreeSet<String> {
+    // In a file's tests one more leads to the file itself.
+    let production = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let out = "super::".repeat(depth + 1);
+    let paths = text.split("crate::").skip(1).chain(production.split(out.as_str()).skip(1));
+    paths.flat_map(heads).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn every_way_to_name_a_module_is_seen() {
+    let seen = |text, depth| imports(text, depth).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(seen("use crate::error::Error;", 0), "error");
+    assert_eq!(seen("use crate::{error::{Error, call}, Root, merge, watch};", 0), "error merge watch");
+    assert_eq!(seen("use crate::{\n    app_ref::AppRef,\n    run,\n};\nuse jiff::{a, b};", 1), "app_ref run");
+    assert_eq!(seen("use super::{watch, run::Run};", 0), "run watch");
+    assert_eq!(seen("use super::neighbour;", 1), "", "of its own top module");
+    assert_eq!(seen("use super::super::watch;\npub(super) fn f() {}", 1), "watch");
+    assert_eq!(seen("#[cfg(test)]\nmod tests {\n    use super::{own, *};\n}", 0), "", "its own tests");
 }
 
 #[test]
@@ -71,7 +111,8 @@ fn imports_point_down() -> io::Result<()> {
     };
     let mut seen = BTreeSet::new();
     for file in files(&src)?.into_iter().filter(|file| !apart(file)) {
-        let (module, imports) = (module(&src, &file), imports(&fs::read_to_string(&file)?));
+        let imports = imports(&fs::read_to_string(&file)?, depth(&src, &file));
+        let module = module(&src, &file);
         let own = place(&module).unwrap_or_else(|| panic!("module {module} has no place in ORDER"));
         for other in imports.iter().filter(|other| **other != module) {
             let below = place(other)
