@@ -61,7 +61,8 @@ impl From<&Action> for ActionKind {
 pub(crate) enum ActionResult {
     Done,
     Refused,
-    /// Not done, or not followed by what was planned, since things had changed.
+    /// Not done, or not followed by what was planned, since things had changed. A `Retire` too whose pod was deleted and whose scale failed: that scale is counted
+    /// by its own result, as `ScaleAfterDelete`.
     Void,
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn begin(
             Err(error) => {
                 tracing::warn!(
                     pod = pod.name,
-                    "no linger behind externalTrafficPolicy Local: {}",
+                    "cannot keep the pod reachable on its node while it lingers: {}",
                     chain(&error)
                 );
             }

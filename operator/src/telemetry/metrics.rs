@@ -143,7 +143,12 @@ impl Metrics {
             "1 while this operator leads, 0 while it stands by",
             self.leading.clone(),
         );
-        operator.register("actions", "Calls that change something, by kind and result", self.actions.clone());
+        operator.register(
+            "actions",
+            "Calls that change something, by kind and result; void: not done, or not followed by what was planned, as a Retire whose pod was \
+             ended and whose scale failed (see ScaleAfterDelete)",
+            self.actions.clone(),
+        );
         operator.register("probes", "Questions put to pods, by class of answer", self.questions.clone());
         let app = self.registry.sub_registry_with_prefix("graceful_app");
         app.register(
