@@ -1,7 +1,7 @@
 //! When clients are no longer sent to a pod that drains.
 //!
 //! Taking the serving label off is the operator's; taking the pod out of the EndpointSlices is a controller's, and it may be seconds behind, or away with the
-//! API server. A pod that closed its door before that would refuse whom its Service still sends. So its linger begins once no EndpointSlice lists it, and it is
+//! API server. A pod that closed admission before that would refuse whom its Service still sends. So its linger begins once no EndpointSlice lists it, and it is
 //! told to close no sooner.
 
 use jiff::Timestamp;

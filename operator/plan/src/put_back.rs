@@ -1,10 +1,10 @@
-//! Draining pods return to service: the door first, the label after.
+//! Draining pods return to service: admission first, the label after.
 //!
 //! # Flow
 //! a rule asks for a pod to be [`put_back`] → it is told to accept again, while no client is sent to it → it says that it does → the label.
 //!
 //! # Guarantees
-//! A pod that can be told is routed to only once it has said that it accepts, in an epoch above its drain's: no client meets a closed door, however slow
+//! A pod that can be told is routed to only once it has said that it accepts, in an epoch above its drain's: no client meets a closed latch, however slow
 //! the pod or whoever speaks to it, and a PUT of its drain that is still under way is refused by it. What is told here is not written on the pod first: the next
 //! leader finds a draining pod that has seen a higher epoch, and puts it back or drains it anew.
 
@@ -21,57 +21,66 @@ use crate::token_refused;
 /// How long a pod that does not answer is waited for, before others are made in its place.
 const ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// What is known of a pod's door.
-enum Door {
+/// What is known of a pod's admission.
+enum Admission {
     /// It accepts, in this epoch, and nobody has told it otherwise since.
     Open(Epoch),
     /// It is to be told first, in this epoch.
-    Closed(Epoch),
-    /// It cannot be told, or nobody has closed it: the label alone decides.
-    None,
+    ToBeOpened(Epoch),
+    /// It has a label, and its clients with it: it is told once that is written.
+    HasClients,
+    /// It has none that we close: another signal than Http, or an answer that says nothing of the protocol.
+    NoLatch,
+    /// It has never answered, and is not Ready or does not answer now: as far as is known nobody has closed it.
+    Unheard,
     /// It cannot open now.
     Stuck,
 }
 
 /// Puts a pod back, or takes the next step towards it. False where it cannot come back now, so that others are needed in its place.
 pub(crate) fn put_back(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
-    let epoch = match door(snapshot, pod) {
-        Door::Stuck => return false,
-        Door::Closed(epoch) => {
+    let epoch = match admission(snapshot, pod) {
+        Admission::Stuck => return false,
+        Admission::ToBeOpened(epoch) => {
             draft.reopen(pod, epoch);
             return true;
         }
-        Door::Open(epoch) => epoch,
-        Door::None => draft.epochs.next_for(snapshot, pod),
+        Admission::Open(epoch) => epoch,
+        // The label alone decides.
+        Admission::HasClients | Admission::NoLatch | Admission::Unheard => {
+            draft.epochs.next_for(snapshot, pod)
+        }
     };
     draft.act(Action::PutBack { pod: pod_ref(pod), epoch });
     true
 }
 
-fn door(snapshot: &Snapshot<'_>, pod: &Pod) -> Door {
-    // One that is routed to already has its clients; the others are told nothing.
-    if pod.routed || snapshot.policy(pod).signal != Signal::Http {
-        return Door::None;
+fn admission(snapshot: &Snapshot<'_>, pod: &Pod) -> Admission {
+    if pod.routed {
+        return Admission::HasClients;
+    }
+    if snapshot.policy(pod).signal != Signal::Http {
+        return Admission::NoLatch;
     }
     let silent = silent(snapshot, pod);
     let Some(answer) = snapshot.answer(pod) else {
-        // Nobody can be sent to what is not Ready, nor ask what never answers.
+        // No client can be sent to what is not Ready, and nobody can tell what never answers.
         let ready = matches!(pod.readiness, Readiness::Ready(_));
-        return if silent || !ready { Door::None } else { Door::Closed(next(pod.epoch)) };
+        return if silent || !ready { Admission::Unheard } else { Admission::ToBeOpened(next(pod.epoch)) };
     };
-    let Some(said) = answer.protocol else { return Door::None };
+    let Some(said) = answer.protocol else { return Admission::NoLatch };
     // The drain's PUT may be under way still: only an answer to what was told after it counts.
     let told_after =
         pod.epoch.is_none_or(|ours| said.epoch > ours || (pod.drain.is_none() && said.epoch == ours));
     if said.accepting && told_after {
-        return Door::Open(said.epoch);
+        return Admission::Open(said.epoch);
     }
     // Told this already, and closed all the same: it goes astray.
     let astray = said.epoch > pod.epoch.unwrap_or_default();
     if !said.resumable || silent || (astray && !may_be_told_anew(snapshot, pod)) {
-        return Door::Stuck;
+        return Admission::Stuck;
     }
-    Door::Closed(next(pod.epoch).max(next(Some(said.epoch))))
+    Admission::ToBeOpened(next(pod.epoch).max(next(Some(said.epoch))))
 }
 
 /// The same from plan to plan, until the pod has said something else: each change begins the conversation anew.
