@@ -11,7 +11,7 @@ pub struct Behind(Drain);
 
 /// The latch had closed and nothing was counted here any more. What was asked before this proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Emptied(u64);
+pub struct Quiesced(u64);
 
 impl Drain {
     /// From now on there is work behind this process. Once latched it is idle only after [`Behind::prove`]. Say so before the first request comes.
@@ -29,19 +29,19 @@ impl Behind {
     }
 
     /// Waits until the latch is closed and nothing is counted here any more.
-    pub async fn emptied(&self) -> Emptied {
-        Emptied(self.0.emptied().await)
+    pub async fn quiesced(&self) -> Quiesced {
+        Quiesced(self.0.quiesced().await)
     }
 
     /// Whether it is so still: false once the latch was opened.
     #[must_use]
-    pub fn holds(&self, emptied: Emptied) -> bool {
-        self.0.look(|core, _| core.emptied()) == Some(emptied.0)
+    pub fn holds(&self, quiesced: Quiesced) -> bool {
+        self.0.look(|core, _| core.quiesced()) == Some(quiesced.0)
     }
 
-    /// Vouches that nothing is left behind, by answers that were all asked for after `emptied`. False, and without effect, if the latch was opened since.
+    /// Vouches that nothing is left behind, by answers that were all asked for after `quiesced`. False, and without effect, if the latch was opened since.
     #[must_use]
-    pub fn prove(&self, emptied: Emptied) -> bool {
-        self.0.change(|core, now| core.prove_behind(emptied.0, now))
+    pub fn prove(&self, quiesced: Quiesced) -> bool {
+        self.0.change(|core, now| core.prove_behind(quiesced.0, now))
     }
 }

@@ -196,14 +196,14 @@ impl Core {
 
     /// Latched, and nothing is left that is counted here: the earliest moment from which an answer of the process behind proves anything. Its number is
     /// another one after each resume.
-    pub(crate) fn emptied(&self) -> Option<u64> {
+    pub(crate) fn quiesced(&self) -> Option<u64> {
         (!self.accepting() && self.counted().total() == 0).then_some(self.reopened)
     }
 
-    /// All that was heard since `emptied` says that nothing is left behind. False when the latch was opened since.
-    pub(crate) fn prove_behind(&mut self, emptied: u64, now: Instant) -> bool {
+    /// All that was heard since `quiesced` says that nothing is left behind. False when the latch was opened since.
+    pub(crate) fn prove_behind(&mut self, quiesced: u64, now: Instant) -> bool {
         self.advance(now);
-        let holds = self.emptied() == Some(emptied);
+        let holds = self.quiesced() == Some(quiesced);
         if let Some(behind) = self.behind.as_mut().filter(|_| holds) {
             behind.count = 0;
             behind.since = None;
@@ -286,7 +286,7 @@ impl Core {
     }
 
     /// The drain of this epoch was begun from inside the pod.
-    pub(crate) fn is_of_its_own(&mut self) {
+    pub(crate) fn mark_begun_in_pod(&mut self) {
         self.of_its_own = true;
     }
 

@@ -214,7 +214,7 @@ impl Drain {
         let (new, state) = self.change(|core, now| {
             let new = core.drain(epoch, linger, now)?;
             if new && of_its_own {
-                core.is_of_its_own();
+                core.mark_begun_in_pod();
             }
             Ok((new, core.state()))
         })?;
@@ -325,9 +325,9 @@ impl Drain {
     }
 
     /// Waits until the latch is closed and nothing is counted here.
-    pub(crate) async fn emptied(&self) -> u64 {
+    pub(crate) async fn quiesced(&self) -> u64 {
         // Not `phase_changed`: with work behind, the last request's end is no new phase.
-        self.watch(&self.0.changed, || self.look(|core, _| core.emptied().ok_or_else(|| core.latches_at())))
+        self.watch(&self.0.changed, || self.look(|core, _| core.quiesced().ok_or_else(|| core.latches_at())))
             .await
     }
 

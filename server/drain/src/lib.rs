@@ -32,7 +32,8 @@
 //! Serving → Lingering (still accepting, answers say `Connection: close`, idle keep-alive connections are closed) →
 //! Draining (the latch is closed: newcomers get 503 with `Retry-After`) → Idle. `PUT /drain` starts it, `DELETE /drain`
 //! takes it back. SIGTERM does the same by itself and ends the process: sockets are told once nothing is in flight,
-//! spread over a second, then the process exits with 0. A second signal (in a pod: SIGINT alone) aborts with 128 + its number.
+//! spread over a second, then the process exits with 0. A second signal aborts, with 128 + its
+//! number; in a pod a repeated SIGTERM is ignored and only SIGINT aborts.
 //!
 //! # Guarantees
 //! - A request is counted before the latch closes, or it is refused: latch and counts are one value under one lock.
@@ -83,7 +84,7 @@ mod status;
 mod tokens;
 
 pub use crate::core::Conflict;
-pub use behind::{Behind, Emptied};
+pub use behind::{Behind, Quiesced};
 pub use descriptors::raise_descriptor_limit;
 pub use drain::{Drain, Refused, Settings};
 pub use gate::{Gate, Gated};

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a sequence: the first drains, the second aborts (in a pod SIGINT alone).
+//! SIGTERM and SIGINT as a sequence: the first drains. A second aborts; in a pod a repeated SIGTERM is ignored and only SIGINT aborts.
 
 use std::io;
 

@@ -196,19 +196,19 @@ fn what_is_behind_is_busy_until_it_is_proven_idle() {
     );
     let request = core.admit(Work::Request, at(0.0)).unwrap();
     core.drain(1, NOW, at(1.0)).unwrap();
-    assert_eq!(core.emptied(), None, "a request is being answered");
+    assert_eq!(core.quiesced(), None, "a request is being answered");
     core.release(request, Work::Request);
     assert_eq!(
         (core.idle(), core.in_flight().running),
         (false, 1),
         "it said zero before the latch, which proves nothing"
     );
-    let emptied = core.emptied().unwrap();
+    let quiesced = core.quiesced().unwrap();
     core.set_behind(0, at(2.0));
     assert!(!core.idle(), "a lone zero is not idle");
     core.set_behind(3, at(2.0));
     assert_eq!((core.in_flight().running, core.oldest(at(5.0)).as_secs()), (3, 3));
-    assert!(core.prove_behind(emptied, at(9.0)));
+    assert!(core.prove_behind(quiesced, at(9.0)));
     assert_eq!((core.idle(), core.state(), core.in_flight().total()), (true, State::Idle, 0));
     core.set_behind(1, at(10.0));
     assert!(!core.idle(), "work that shows later takes the proof back");
@@ -221,12 +221,12 @@ fn a_proof_from_before_a_resume_proves_nothing() {
     let (mut core, at) = core();
     core.expect_behind();
     core.drain(1, NOW, at(0.0)).unwrap();
-    let emptied = core.emptied().unwrap();
-    assert!(core.prove_behind(emptied, at(1.0)));
+    let quiesced = core.quiesced().unwrap();
+    assert!(core.prove_behind(quiesced, at(1.0)));
     core.resume(2, at(2.0)).unwrap();
     core.drain(3, NOW, at(3.0)).unwrap();
     assert!(!core.idle(), "clients were served in between");
-    assert!(!core.prove_behind(emptied, at(4.0)));
+    assert!(!core.prove_behind(quiesced, at(4.0)));
     assert!(!core.idle());
-    assert!(core.prove_behind(core.emptied().unwrap(), at(5.0)) && core.idle());
+    assert!(core.prove_behind(core.quiesced().unwrap(), at(5.0)) && core.idle());
 }

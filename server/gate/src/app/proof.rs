@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_drain::{Behind, Drain, Emptied, State};
+use graceful_drain::{Behind, Drain, Quiesced, State};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -34,7 +34,7 @@ pub(super) async fn attend(
     loop {
         tokio::select! {
             biased;
-            emptied = behind.emptied() => attendant.emptied(emptied).await,
+            quiesced = behind.quiesced() => attendant.quiesced(quiesced).await,
             () = attendant.while_serving() => {}
         }
     }
@@ -81,7 +81,7 @@ impl Attendant {
     }
 
     /// From the moment at which the gate was latched and empty until it is opened again.
-    async fn emptied(&mut self, emptied: Emptied) {
+    async fn quiesced(&mut self, quiesced: Quiesced) {
         let mut told = self.told.clone();
         while !*told.borrow_and_update() {
             tokio::select! {
@@ -90,21 +90,21 @@ impl Attendant {
             }
         }
         let Some(asker) = self.asker.clone() else {
-            let _ = self.behind.prove(emptied);
-            while self.behind.holds(emptied) {
+            let _ = self.behind.prove(quiesced);
+            while self.behind.holds(quiesced) {
                 // Opened and closed again between two looks, it would not be seen by the first of these alone.
                 let _ = timeout(SERVING, reopened(&self.drain)).await;
             }
             return;
         };
         let (mut quiet, mut proven) = (Quiet::default(), false);
-        while self.behind.holds(emptied) {
+        while self.behind.holds(quiesced) {
             let asked = Instant::now();
             match self.read(&asker).await {
                 Some(0) if proven => {}
                 Some(0) => {
                     if quiet.zero(asked, Instant::now(), self.quiet) {
-                        proven = self.behind.prove(emptied);
+                        proven = self.behind.prove(quiesced);
                         info!(reads = quiet.reads, "the app has nothing in hand");
                     }
                 }

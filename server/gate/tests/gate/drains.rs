@@ -189,7 +189,7 @@ async fn a_signal_drains_and_then_ends() {
     assert_eq!(gate.exit().await.code(), Some(0));
 }
 
-/// In a pod that is SIGINT alone: containerd may send SIGTERM twice.
+/// In a pod SIGINT alone aborts: containerd may send SIGTERM twice.
 #[tokio::test]
 async fn a_second_signal_cuts() {
     let (app, _go, has) = held().await;
