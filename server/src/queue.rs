@@ -39,7 +39,7 @@ const WELL: Duration = Duration::from_secs(30);
 /// Long enough for a predecessor's lock to go, and short beside any grace period.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
 
-/// What lasts is logged again so often.
+/// Trouble that lasts is logged again once a minute.
 const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
 
 /// Makes a store.
