@@ -97,7 +97,7 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
     };
     let (api, params) = (scene.api::<EndpointSlice>(), DeleteParams::default());
     let its_own = |name: &&String| name.strip_prefix(&pod.name).is_some_and(|rest| rest.starts_with('-'));
-    for name in scene.seen.lingering.get(&pod.uid).into_iter().flatten().filter(its_own) {
+    for name in scene.seen.bridges.get(&pod.uid).into_iter().flatten().filter(its_own) {
         match call("remove an EndpointSlice", api.delete(name, &params)).await {
             Ok(_) => {}
             Err(error) if error.not_found() => {}

@@ -36,7 +36,7 @@ pub(super) async fn unroute(
         (names::DRAIN_REASON): reason.as_str(),
         (names::DRAIN_SINCE): since.to_string(),
         (names::POD_DELETION_COST): number,
-        // Of a cut that was refused: what is counted as cut must have been cut.
+        // The mark of a cut that was refused goes: what is counted as cut must have been cut.
         (names::CUT): null,
     });
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {

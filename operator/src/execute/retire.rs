@@ -175,7 +175,7 @@ fn cut_mark(proof: Proof, marked: bool) -> Option<Value> {
         Proof::Cut { tasks, .. } => {
             Some(json!(tasks.map_or_else(|| "unknown".to_owned(), |n| n.to_string())))
         }
-        // Of a cut that was refused: it has finished since, and nothing of it is cut.
+        // An earlier try to cut it was refused after the mark was written. It has finished since, so nothing of it is cut: the mark goes.
         _ if marked => Some(Value::Null),
         _ => None,
     }
@@ -296,7 +296,8 @@ async fn scale_first(
 }
 
 /// For pods that are slow to write to: a spare would have clients before it is out of service, and end with them, unless its ReplicaSet takes it back before
-/// it has started. How fast that hears of a change is measured by one that means nothing. None where it is fast; else the pod waits, and why is told.
+/// it has started. How fast its Deployment's controllers hear of a change is measured first, by a write of an annotation that asks for
+/// nothing (`nudge`). None where they are fast; else the pod waits, and why is told.
 async fn kept_for_its_replica_set(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,

@@ -72,7 +72,7 @@ pub(crate) struct Observation {
     /// Services that send clients to pods on their own node alone (a traffic policy `Local`), and route to the app's serving pods.
     pub(crate) local_services: Vec<String>,
     /// The EndpointSlices of ours that keep lingering pods reachable.
-    pub(crate) lingering: BTreeMap<PodUid, Vec<String>>,
+    pub(crate) bridges: BTreeMap<PodUid, Vec<String>>,
     /// Pods with the app's label that no Deployment in the view owns: it lost its label or is gone, or they are not the app's.
     pub(crate) strangers: Vec<graceful_plan::Pod>,
     /// How each pod that has finished was ended, where Kubernetes says it.
@@ -218,7 +218,7 @@ pub(crate) async fn observe(
         versions: of_each(&pods, |p| Some(p.resource_version().unwrap_or_default())),
         autoscaler_annotations: of_each(&pods, |p| marks.then(|| pods::autoscaler_annotations(p))),
         local_services: local_services(&view, &pods),
-        lingering: of_each(&pods, |p| {
+        bridges: of_each(&pods, |p| {
             Some(p.annotations().get(names::LINGERING)?.split(',').map(str::to_owned).collect())
         }),
         observed,

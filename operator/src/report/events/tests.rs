@@ -120,7 +120,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         versions: BTreeMap::new(),
         autoscaler_annotations: BTreeMap::new(),
         local_services: Vec::new(),
-        lingering: BTreeMap::new(),
+        bridges: BTreeMap::new(),
         deployments: BTreeMap::new(),
         strangers: Vec::new(),
         endings: BTreeMap::new(),
