@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use graceful_plan::refusals::{Of, Refusals};
+use graceful_plan::refusals::{Refusals, Subject};
 use graceful_plan::{Backoff, BackoffCause, Brake, MARK_RESTS, PodUid, TemplateVerdict};
 use jiff::Timestamp;
 
@@ -61,8 +61,8 @@ pub(crate) struct ChildRefusal {
 
 impl Writes {
     /// What the last write to it met, while that is worth telling.
-    pub(crate) fn backoff(&self, of: &Of, now: Timestamp) -> Option<Backoff> {
-        self.refusals.of(of, now, Instant::now())
+    pub(crate) fn backoff(&self, subject: &Subject, now: Timestamp) -> Option<Backoff> {
+        self.refusals.of(subject, now, Instant::now())
     }
 
     pub(crate) fn marked(&mut self, pod: &PodUid) {

@@ -14,7 +14,7 @@ use crate::observed::{Backoff, BackoffCause, PodUid};
 
 /// What is written to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Of {
+pub enum Subject {
     /// The scale of a revision's Deployment: without it no pod of it is ended.
     Deployment(RevisionHash),
     /// Our annotations on it, and its deletion once it is history: no drain waits for them.
@@ -27,7 +27,7 @@ pub enum Of {
 
 /// One app's. Lost with the process, which then tries once and knows again.
 #[derive(Debug, Default)]
-pub struct Refusals(BTreeMap<Of, Refused>);
+pub struct Refusals(BTreeMap<Subject, Refused>);
 
 #[derive(Debug)]
 struct Refused {
@@ -55,52 +55,52 @@ const CALM: Duration = Duration::from_secs(60);
 
 impl Refusals {
     /// A write was refused, or would come too late. Each time the pause doubles.
-    pub fn note(&mut self, of: Of, kind: BackoffCause, message: String, at: Instant) {
-        let before = self.0.get(&of).filter(|r| !r.forgotten(at));
+    pub fn note(&mut self, subject: Subject, kind: BackoffCause, message: String, at: Instant) {
+        let before = self.0.get(&subject).filter(|r| !r.forgotten(at));
         let (times, late) = before.map_or((0, false), |r| (r.times.saturating_add(1), r.late));
-        self.0.insert(of, Refused { times, kind, message, late, passed: false, at });
+        self.0.insert(subject, Refused { times, kind, message, late, passed: false, at });
     }
 
     /// The same of a scale that did not follow its DELETE.
-    pub fn note_late(&mut self, of: &Of, kind: BackoffCause, message: String, at: Instant) {
-        self.note(of.clone(), kind, message, at);
-        if let Some(refused) = self.0.get_mut(of) {
+    pub fn note_late(&mut self, subject: &Subject, kind: BackoffCause, message: String, at: Instant) {
+        self.note(subject.clone(), kind, message, at);
+        if let Some(refused) = self.0.get_mut(subject) {
             refused.late = true;
         }
     }
 
     /// A scale did not follow its DELETE in time, not long ago.
-    pub fn came_late(&self, of: &Of, at: Instant) -> bool {
-        self.0.get(of).is_some_and(|r| r.late && !r.forgotten(at))
+    pub fn came_late(&self, subject: &Subject, at: Instant) -> bool {
+        self.0.get(subject).is_some_and(|r| r.late && !r.forgotten(at))
     }
 
     /// A write went through. What was refused is told no more, and its pauses are remembered for a while: where admission takes one write and refuses the
     /// other, they come by turns.
-    pub fn cleared(&mut self, of: &Of) {
-        if let Some(refused) = self.0.get_mut(of) {
+    pub fn cleared(&mut self, subject: &Subject) {
+        if let Some(refused) = self.0.get_mut(subject) {
             refused.passed = true;
         }
     }
 
     /// What the last write met, while that is worth telling. `now` and `at` are the same moment, by the clock that plans are made by and by the one that
     /// pauses are measured by.
-    pub fn of(&self, of: &Of, now: Timestamp, at: Instant) -> Option<Backoff> {
-        let refused = self.0.get(of).filter(|r| !r.passed && r.age(at) < r.pause() + TOLD)?;
+    pub fn of(&self, subject: &Subject, now: Timestamp, at: Instant) -> Option<Backoff> {
+        let refused = self.0.get(subject).filter(|r| !r.passed && r.age(at) < r.pause() + TOLD)?;
         let left = refused.pause().saturating_sub(refused.age(at));
         let until = now.saturating_add(left).unwrap_or(Timestamp::MAX);
         Some(Backoff { cause: refused.kind, message: refused.message.clone(), until })
     }
 
     /// A write to it was refused not long ago.
-    pub fn knows(&self, of: &Of, at: Instant) -> bool {
-        self.0.get(of).is_some_and(|r| r.kind == BackoffCause::Refused && !r.forgotten(at))
+    pub fn knows(&self, subject: &Subject, at: Instant) -> bool {
+        self.0.get(subject).is_some_and(|r| r.kind == BackoffCause::Refused && !r.forgotten(at))
     }
 
     /// Drops what concerns pods that are gone.
     pub fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool, at: Instant) {
-        self.0.retain(|of, refused| match of {
-            Of::Pod(uid) => there(uid) && !refused.forgotten(at),
-            Of::Deployment(_) | Of::Annotations(_) | Of::Finalizer => !refused.forgotten(at),
+        self.0.retain(|subject, refused| match subject {
+            Subject::Pod(uid) => there(uid) && !refused.forgotten(at),
+            Subject::Deployment(_) | Subject::Annotations(_) | Subject::Finalizer => !refused.forgotten(at),
         });
     }
 }
@@ -126,8 +126,8 @@ impl Refused {
 mod tests {
     use super::*;
 
-    fn deployment() -> Of {
-        Of::Deployment(RevisionHash::from("abc"))
+    fn deployment() -> Subject {
+        Subject::Deployment(RevisionHash::from("abc"))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Our finalizer: on before anything is made that needs cleaning up, off when nothing of ours is left.
 
 use graceful_api::{GracefulApp, names};
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::json;
@@ -26,12 +26,12 @@ pub(super) async fn add(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
     });
     match written {
         Ok(Some(_)) => {
-            scene.writes.refusals.cleared(&Of::Finalizer);
+            scene.writes.refusals.cleared(&Subject::Finalizer);
             Ok(Outcome::Done)
         }
         Ok(None) => Ok(CHANGED),
         Err(error) if error.not_found() => Ok(CHANGED),
-        Err(error) => super::back_off(scene, Of::Finalizer, error, |why| {
+        Err(error) => super::back_off(scene, Subject::Finalizer, error, |why| {
             format!("the GracefulApp cannot be given its finalizer, and nothing is made without it: {why}")
         }),
     }

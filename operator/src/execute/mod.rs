@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graceful_api::{GracefulApp, RevisionHash};
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::{Action, BackoffCause, DrainMark};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
@@ -85,7 +85,7 @@ pub(crate) enum Outcome {
 /// Remembers what a write met that stops only what depends on it; any other failure is the whole plan's.
 fn back_off(
     scene: &mut Scene<'_>,
-    of: Of,
+    subject: Subject,
     error: Error,
     words: impl FnOnce(&str) -> String,
 ) -> Result<Outcome, Error> {
@@ -94,7 +94,7 @@ fn back_off(
     };
     let message = words(&why);
     scene.unanswered += u32::from(kind == BackoffCause::TooSlow);
-    scene.writes.refusals.note(of, kind, message.clone(), Instant::now());
+    scene.writes.refusals.note(subject, kind, message.clone(), Instant::now());
     Ok(Outcome::Refused(message))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graceful_api::{DrainReason, RevisionHash, Signal, marks, names};
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::retire::unroutes_in_time;
 use graceful_plan::{BackoffCause, Conversation, DeletionCost, DrainMark, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
@@ -91,7 +91,7 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
             pod.name
         );
         scene.writes.refusals.note(
-            Of::Pod(pod.uid.clone()),
+            Subject::Pod(pod.uid.clone()),
             BackoffCause::Refused,
             message.clone(),
             Instant::now(),
@@ -169,7 +169,7 @@ async fn patch(
 ) -> Result<Outcome, Error> {
     // Where a write has cost a pod its label, the next is first sent as a dry run.
     let suspect = revision_of(scene, pod)
-        .is_some_and(|hash| scene.writes.refusals.knows(&Of::Deployment(hash), Instant::now()));
+        .is_some_and(|hash| scene.writes.refusals.knows(&Subject::Deployment(hash), Instant::now()));
     if suspect
         && let Ok(tried) = write(scene, pod, version, labels, annotations, Mode::Dry).await
         && !keeps_ours(&tried)
@@ -192,7 +192,7 @@ async fn patch(
                 let altered = Error::Altered { what: "write to a pod", how: how.to_owned() };
                 return refused(scene, pod, "changed", altered);
             }
-            scene.writes.refusals.cleared(&Of::Pod(pod.uid.clone()));
+            scene.writes.refusals.cleared(&Subject::Pod(pod.uid.clone()));
             Ok(Outcome::Done)
         }
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
@@ -224,7 +224,7 @@ fn lost_label(scene: &mut Scene<'_>, pod: &PodRef, what: &str) -> Result<Outcome
         return refused(scene, pod, "changed", altered);
     };
     let name = &pod.name;
-    super::back_off(scene, Of::Deployment(revision), altered, |why| format!("pod {name} {what}: {why}"))
+    super::back_off(scene, Subject::Deployment(revision), altered, |why| format!("pod {name} {what}: {why}"))
 }
 
 fn revision_of(scene: &Scene<'_>, pod: &PodRef) -> Option<RevisionHash> {
@@ -244,7 +244,7 @@ pub(super) fn refused(
     what: &str,
     error: Error,
 ) -> Result<Outcome, Error> {
-    let (of, name) = (Of::Pod(pod.uid.clone()), &pod.name);
+    let (of, name) = (Subject::Pod(pod.uid.clone()), &pod.name);
     super::back_off(scene, of, error, |why| format!("pod {name} cannot be {what}: {why}"))
 }
 

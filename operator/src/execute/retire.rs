@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::retire::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_scale_first};
 use graceful_plan::{BackoffCause, PodRef, PodUid, Proof};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -105,7 +105,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             let why = format!("pod {} may have been ended, without an answer: {}", pod.name, chain(&error));
             scene.unanswered += 1;
             scene.writes.refusals.note_late(
-                &Of::Deployment(revision.clone()),
+                &Subject::Deployment(revision.clone()),
                 BackoffCause::TooSlow,
                 why.clone(),
                 Instant::now(),
@@ -148,7 +148,7 @@ async fn may_scale_after(
         }
     }
     // A dry run commits nothing: where the last real scale came late, this one may as well.
-    let came_late = scene.writes.refusals.came_late(&Of::Deployment(revision.clone()), Instant::now());
+    let came_late = scene.writes.refusals.came_late(&Subject::Deployment(revision.clone()), Instant::now());
     let pod_write = scene.writes.pod_write(pod_write);
     let in_time = retire::unroutes_in_time(pod_write);
     if (came_late || !in_time)
@@ -241,7 +241,12 @@ async fn take_back(
     let (name, pod) = (deployment.name_any(), &what.pod.name);
     let message = format!("Deployment {name} was not scaled to {scale_to} after pod {pod} was ended: {why}");
     warn!("{message}");
-    scene.writes.refusals.note_late(&Of::Deployment(what.revision.clone()), kind, message, Instant::now());
+    scene.writes.refusals.note_late(
+        &Subject::Deployment(what.revision.clone()),
+        kind,
+        message,
+        Instant::now(),
+    );
     Ok(Outcome::DoneLookAgain("its replica was not taken back"))
 }
 
@@ -331,7 +336,7 @@ async fn kept_for_its_replica_set(
          webhook or policy on replicasets and pods, or a busy API server)",
         what.pod.name
     );
-    let of = Of::Deployment(what.revision.clone());
+    let of = Subject::Deployment(what.revision.clone());
     scene.writes.refusals.note_late(&of, BackoffCause::TooSlow, message.clone(), Instant::now());
     Ok(Some(Outcome::Refused(message)))
 }
@@ -363,7 +368,7 @@ fn too_slow(scene: &mut Scene<'_>, what: &Retirement<'_>, took: Duration) -> Out
         took.as_secs_f64(),
         AT_ONCE.as_secs_f64()
     );
-    let of = Of::Deployment(what.revision.clone());
+    let of = Subject::Deployment(what.revision.clone());
     scene.writes.refusals.note(of, BackoffCause::TooSlow, message.clone(), Instant::now());
     Outcome::Refused(message)
 }
@@ -397,7 +402,7 @@ async fn delete(
     match call("delete a pod", scene.api::<Pod>().delete(&pod.name, &params)).await {
         Ok(answer) => {
             scene.writes.brake.ended();
-            scene.writes.refusals.cleared(&Of::Pod(pod.uid.clone()));
+            scene.writes.refusals.cleared(&Subject::Pod(pod.uid.clone()));
             match answer.left() {
                 Some(going) if going.metadata.deletion_timestamp.is_some() => {
                     scene.writes.written.wrote(Kind::Pod, &going);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use graceful_api::{RevisionHash, Validated, children, names};
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::{BackoffCause, TemplateVerdict};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -197,7 +197,7 @@ async fn annotate(
             "an admission webhook or policy takes the annotation {key} off; exempt Deployments with the label graceful.dev/app from it"
         ),
         Ok(Some(written)) => {
-            scene.writes.refusals.cleared(&Of::Annotations(revision.clone()));
+            scene.writes.refusals.cleared(&Subject::Annotations(revision.clone()));
             scene.writes.written.wrote(Kind::Deployment, &written);
             return Ok(Outcome::Done);
         }
@@ -206,13 +206,13 @@ async fn annotate(
             .to_owned(),
         Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
         Err(error) => {
-            let of = Of::Annotations(revision.clone());
+            let of = Subject::Annotations(revision.clone());
             return super::back_off(scene, of, error, |why| format!("Deployment {name} cannot be annotated: {why}"));
         }
     };
     let message = format!("Deployment {name} cannot be annotated: {why}");
     scene.writes.refusals.note(
-        Of::Annotations(revision.clone()),
+        Subject::Annotations(revision.clone()),
         BackoffCause::Refused,
         message.clone(),
         Instant::now(),
@@ -242,7 +242,7 @@ pub(super) async fn delete(scene: &mut Scene<'_>, revision: &RevisionHash) -> Re
         Err(error) if error.not_found() => {}
         Err(error) if error.conflict() => return Ok(CHANGED),
         Err(error) => {
-            let of = Of::Annotations(revision.clone());
+            let of = Subject::Annotations(revision.clone());
             return super::back_off(scene, of, error, |why| {
                 format!("Deployment {name} cannot be deleted: {why}")
             });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
 use graceful_plan::BackoffCause;
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::retire::{self, may_lower};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -68,7 +68,7 @@ pub(super) async fn set(
                         deployment.name_any()
                     );
                     scene.writes.refusals.note_late(
-                        &Of::Deployment(revision.clone()),
+                        &Subject::Deployment(revision.clone()),
                         BackoffCause::TooSlow,
                         message,
                         Instant::now(),
@@ -137,7 +137,7 @@ pub(super) async fn write(scene: &Scene<'_>, seen: &ReadScale, to: u32, mode: Mo
 
 /// Remembers that it went through.
 pub(super) fn wrote(scene: &mut Scene<'_>, revision: &RevisionHash, scaled: &Scale) {
-    scene.writes.refusals.cleared(&Of::Deployment(revision.clone()));
+    scene.writes.refusals.cleared(&Subject::Deployment(revision.clone()));
     scene.writes.written.wrote(Kind::Deployment, scaled);
 }
 
@@ -149,7 +149,7 @@ pub(super) fn refused(
     to: u32,
     error: Error,
 ) -> Result<Outcome, Error> {
-    let of = Of::Deployment(revision.clone());
+    let of = Subject::Deployment(revision.clone());
     super::back_off(scene, of, error, |why| {
         format!("Deployment {name} cannot be scaled to {to}: {why}; no pod of it is ended until it can")
     })

@@ -23,7 +23,7 @@ use graceful_api::{
     Disruption, DrainReason, FieldError, GracefulApp, Policy, ReplaceWhen, RevisionHash, Signal, Validated,
     names,
 };
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::{
     Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodUid,
     Readiness, Rejections,
@@ -191,7 +191,7 @@ pub(crate) async fn observe(
     let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), writes, now)).collect();
     sightings.lags.look(&mut revisions, now);
     let mut observed = Observed {
-        app: resolved(app, valid.as_ref(), deletion, writes.backoff(&Of::Finalizer, now)),
+        app: resolved(app, valid.as_ref(), deletion, writes.backoff(&Subject::Finalizer, now)),
         absent: sightings.absences.look(&revisions, &parsed, now),
         revisions,
         contacts,
@@ -248,7 +248,7 @@ async fn parsed(
     let tolerates = |pod: &graceful_plan::Pod| tolerating.contains(&pod.uid);
     sightings.departures.look(&mut parsed, |name| node(name).fate, tolerates, now);
     for pod in &mut parsed {
-        pod.backoff = writes.backoff(&Of::Pod(pod.uid.clone()), now);
+        pod.backoff = writes.backoff(&Subject::Pod(pod.uid.clone()), now);
         pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));
     }
     ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, now);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use graceful_api::{DrainPolicy, Policy, RevisionHash, Validated, names};
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::{Failure, Revision};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -59,8 +59,8 @@ impl Ours {
             end_failure,
             has_no_replica_set,
             proven: self.object.annotations().get(names::PROVEN).is_none_or(|v| v != names::PROVEN_FALSE),
-            backoff: writes.backoff(&Of::Deployment(self.hash.clone()), now),
-            unannotated: writes.backoff(&Of::Annotations(self.hash.clone()), now),
+            backoff: writes.backoff(&Subject::Deployment(self.hash.clone()), now),
+            unannotated: writes.backoff(&Subject::Annotations(self.hash.clone()), now),
             followed: followed(&self.object),
             lag: None,
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, DrainReason, RevisionHash, Signal};
-use graceful_plan::refusals::Of;
+use graceful_plan::refusals::Subject;
 use graceful_plan::{
     Containers, CutMark, DrainMark, Endpoints, Epoch, Failure, Kubelet, Mark, Node, NodeFate, Observed,
     PodUid, Readiness, Revision, TemplateVerdict,
@@ -526,10 +526,10 @@ impl World {
         let (pods, now) = (&self.pods, self.instant());
         self.refusals.keep_pods(|uid| pods.iter().any(|p| p.uid == *uid), now);
         for revision in &mut snapshot.observed.revisions {
-            revision.backoff = self.backoff(&Of::Deployment(revision.hash.clone()));
+            revision.backoff = self.backoff(&Subject::Deployment(revision.hash.clone()));
         }
         for pod in &mut snapshot.observed.pods {
-            pod.backoff = self.backoff(&Of::Pod(pod.uid.clone()));
+            pod.backoff = self.backoff(&Subject::Pod(pod.uid.clone()));
         }
         snapshot.observed.rejected = self.rejections.look(&snapshot.observed.pods, self.now);
         snapshot.observed.absent =

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::{DrainPolicy, RevisionHash, Signal};
-use graceful_plan::refusals::{Of, Refusals};
+use graceful_plan::refusals::{Refusals, Subject};
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
     Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, Dialogue, DrainMark, Lags,
@@ -86,19 +86,19 @@ impl World {
     }
 
     /// What is left alone for now.
-    pub(super) fn backoff(&self, of: &Of) -> Option<Backoff> {
+    pub(super) fn backoff(&self, of: &Subject) -> Option<Backoff> {
         self.refusals.of(of, self.now, self.instant())
     }
 
     /// Leaves it alone, longer each time.
-    fn back_off(&mut self, of: Of, cause: BackoffCause, message: &str) -> Undone {
+    fn back_off(&mut self, of: Subject, cause: BackoffCause, message: &str) -> Undone {
         self.refusals.note(of, cause, message.to_owned(), self.instant());
         Undone::Refused
     }
 
     /// The same of a Deployment whose scale did not follow its DELETE.
     fn came_late(&mut self, revision: &RevisionHash, cause: BackoffCause, message: &str) -> Undone {
-        let of = Of::Deployment(revision.clone());
+        let of = Subject::Deployment(revision.clone());
         self.refusals.note_late(&of, cause, message.to_owned(), self.instant());
         Undone::Refused
     }
@@ -262,7 +262,7 @@ impl World {
             deployment.lowered = now;
         }
         deployment.replicas = to;
-        self.refusals.cleared(&Of::Deployment(revision.clone()));
+        self.refusals.cleared(&Subject::Deployment(revision.clone()));
         Ok(())
     }
 
@@ -287,7 +287,7 @@ impl World {
 
     fn permitted(&mut self, revision: &RevisionHash) -> Result<(), Undone> {
         if self.refuses_until > self.now {
-            let of = Of::Deployment(revision.clone());
+            let of = Subject::Deployment(revision.clone());
             return Err(self.back_off(of, BackoffCause::Refused, "denied: change freeze"));
         }
         Ok(())
@@ -296,9 +296,9 @@ impl World {
     fn writable(&mut self, pod: &PodRef) -> Result<(), Undone> {
         if self.random.chance(self.faults.refuse_pod) {
             let denied = "denied: this pod is not to be changed";
-            return Err(self.back_off(Of::Pod(pod.uid.clone()), BackoffCause::Refused, denied));
+            return Err(self.back_off(Subject::Pod(pod.uid.clone()), BackoffCause::Refused, denied));
         }
-        self.refusals.cleared(&Of::Pod(pod.uid.clone()));
+        self.refusals.cleared(&Subject::Pod(pod.uid.clone()));
         Ok(())
     }
 
@@ -336,9 +336,13 @@ impl World {
             let may = retire::may_scale_first(&pod.uid, proof, &as_well, policy, &self.live(revision));
             if slow && !may {
                 let told = "the API server is too slow to retire safely: a scale takes 2 s";
-                return Err(self.back_off(Of::Deployment(revision.clone()), BackoffCause::TooSlow, told));
+                return Err(self.back_off(
+                    Subject::Deployment(revision.clone()),
+                    BackoffCause::TooSlow,
+                    told,
+                ));
             }
-            let came_late = self.refusals.came_late(&Of::Deployment(revision.clone()), self.instant());
+            let came_late = self.refusals.came_late(&Subject::Deployment(revision.clone()), self.instant());
             if slow || (may && came_late) {
                 self.judge(i, proof);
                 self.note(proof);
