@@ -30,6 +30,8 @@ pub struct Contact {
     /// The drain's epoch that this very process of the pod's has answered our PUT with. One that was restarted has to be told first, even if it
     /// remembers the epoch.
     pub acknowledged: Option<Acknowledged>,
+    /// Since when it is told to accept again, and has not said that it does; kept while it is told something else, once [`OPENS_WITHIN`] is over.
+    pub opening: Option<Timestamp>,
     /// It goes another way than it is told.
     pub astray: Option<Astray>,
     /// It refuses to be told (401), since when and in which words: it verifies who drains it, and takes no token of ours. What it answers otherwise is as
@@ -76,6 +78,9 @@ const AT_ONCE: u32 = 3;
 /// After that, twice as long each time, from the first up to the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3600));
 
+/// How long a pod that is told to accept again may take. After that it cannot, until it does, or another process speaks for it.
+pub(crate) const OPENS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+
 /// What is longer ago than this is forgotten. Longer than the longest `PAUSE`, or a pod that is told once an hour would begin anew each time.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(2);
 
@@ -113,7 +118,7 @@ impl Contact {
 
     /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
     pub(crate) fn begins_anew(&mut self) {
-        (self.highest, self.closed_since, self.acknowledged) = (None, None, None);
+        (self.highest, self.closed_since, self.acknowledged, self.opening) = (None, None, None, None);
         // It may know other keys.
         self.refused = None;
     }

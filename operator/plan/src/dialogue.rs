@@ -16,7 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Conversation;
 use crate::contact::{
-    Acknowledged, Answer, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled,
+    Acknowledged, Answer, Contact, ContactError, InFlight, OPENS_WITHIN, Protocol, Quiet, Restarted,
+    Scheduled,
 };
 use crate::observed::Epoch;
 
@@ -114,8 +115,13 @@ impl Dialogue {
         self.obeys = false;
         self.longest_gap = longest_gap;
         // It may open at any moment from now on, whether or not its answer is heard: an idle that it said before does not stand.
+        let contact = &mut self.contact;
         if matches!(conversation, Conversation::Resume { .. }) {
-            self.contact.acknowledged = None;
+            contact.acknowledged = None;
+            contact.opening.get_or_insert(now);
+        } else if contact.opening.is_some_and(|since| now.duration_since(since) < OPENS_WITHIN) {
+            // It was not given the time.
+            contact.opening = None;
         }
         self.contact.asking_since = (conversation == Conversation::Ask).then_some(now);
     }
@@ -161,6 +167,7 @@ impl Dialogue {
             }
             Some(Conversation::Resume { epoch }) => {
                 self.obeys |= protocol.is_some_and(|said| said.accepting && said.epoch == epoch);
+                contact.opening = (!self.obeys).then(|| contact.opening.unwrap_or(now));
             }
             Some(Conversation::Quiet { epoch }) => self.contact.quiet = self.counted(epoch, now),
             Some(Conversation::Ask | Conversation::Survey) | None => {}
@@ -404,6 +411,23 @@ mod tests {
         dialogue.begin(Conversation::Resume { epoch: Epoch(2) }, GAP, at(2));
         dialogue.begin(DRAIN, GAP, at(2));
         assert_eq!((dialogue.request(), dialogue.contact.acknowledged), (PUT, None));
+    }
+
+    #[test]
+    fn a_pod_that_was_given_the_time_and_does_not_open_cannot() {
+        let (mut dialogue, resume) = (Dialogue::default(), Conversation::Resume { epoch: Epoch(2) });
+        let since = |dialogue: &Dialogue| dialogue.contact.opening;
+        dialogue.begin(resume, GAP, at(0));
+        dialogue.begin(DRAIN, GAP, at(2));
+        assert_eq!(since(&dialogue), None, "we have changed our mind");
+        dialogue.begin(resume, GAP, at(5));
+        dialogue.heard(Request::Status, reading(0, Some("a")), at(6));
+        dialogue.failed("500".to_owned(), at(7));
+        dialogue.begin(Conversation::Resume { epoch: Epoch(3) }, GAP, at(8));
+        dialogue.begin(DRAIN, GAP, at(15));
+        assert_eq!(since(&dialogue), Some(at(5)));
+        dialogue.heard(PUT, reading(0, Some("b")), at(16));
+        assert_eq!(since(&dialogue), None, "another process may");
     }
 
     #[test]

@@ -68,13 +68,14 @@ pub(crate) fn is_held(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     ends.is_none_or(|at| at > deadline) && snapshot.clock.past(deadline)
 }
 
-/// The command that shortens it.
+/// What ends it sooner. A kubelet (1.37.2) that stops a pod already goes by the grace that it began with, until it is restarted.
 pub(crate) fn way_out(namespace: &str, pod: &Pod) -> String {
-    let until = pod.grace_ends.map_or(String::new(), |at| format!(" (until {} at most)", whole_seconds(at)));
+    let until = pod.grace_ends.map_or(String::new(), |at| format!(" (its grace period ends at {})", whole_seconds(at)));
     let name = &pod.name;
+    let node = pod.node.name.as_ref().map_or_else(|| "its node".to_owned(), |node| format!("node {node}"));
     format!(
-        "wait{until}, or `kubectl -n {namespace} delete pod {name} --grace-period={SHORT_GRACE_SECONDS}`: it is to be killed {SHORT_GRACE_SECONDS} s later, \
-         whatever it has in flight (a kubelet that stops it already may not take that up)"
+        "wait{until}; to end it before that, or where it outlives that, whatever it has in flight: `kubectl -n {namespace} delete pod {name} \
+         --grace-period={SHORT_GRACE_SECONDS}`, then restart the kubelet of {node}, which takes a shorter grace period up only then"
     )
 }
 

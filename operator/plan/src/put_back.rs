@@ -9,17 +9,15 @@
 //! leader finds a draining pod that has seen a higher epoch, and puts it back or drains it anew.
 
 use graceful_api::{RevisionHash, Signal};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::action::Action;
 use crate::astray::may_be_told_anew;
+use crate::contact::OPENS_WITHIN;
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Epoch, NodeFate, Pod, Readiness};
 use crate::snapshot::Snapshot;
 use crate::token_refused;
-
-/// How long a pod that does not answer is waited for, before others are made in its place.
-const ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is known of a pod's admission.
 enum Admission {
@@ -77,7 +75,7 @@ fn admission(snapshot: &Snapshot<'_>, pod: &Pod) -> Admission {
     }
     // Told this already, and closed all the same: it goes astray.
     let astray = said.epoch > pod.epoch.unwrap_or_default();
-    if !said.resumable || silent || (astray && !may_be_told_anew(snapshot, pod)) {
+    if !said.resumable || silent || late(snapshot, pod) || (astray && !may_be_told_anew(snapshot, pod)) {
         return Admission::Stuck;
     }
     Admission::ToBeOpened(next(pod.epoch).max(next(Some(said.epoch))))
@@ -91,9 +89,16 @@ fn next(epoch: Option<Epoch>) -> Epoch {
 /// It has not answered for too long to be relied on.
 fn silent(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
-    error.is_some_and(|e| {
-        snapshot.clock.past(e.since.saturating_add(ANSWERS_WITHIN).unwrap_or(Timestamp::MAX))
-    })
+    error.is_some_and(|e| over(snapshot, e.since))
+}
+
+/// It was told to accept again, and has not for too long, whatever it answers.
+fn late(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    snapshot.contact(pod).and_then(|c| c.opening).is_some_and(|since| over(snapshot, since))
+}
+
+fn over(snapshot: &Snapshot<'_>, since: Timestamp) -> bool {
+    snapshot.clock.past(since.saturating_add(OPENS_WITHIN).unwrap_or(Timestamp::MAX))
 }
 
 /// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
@@ -137,4 +142,81 @@ fn closed_by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
         let drained = p.epoch > Epoch::default() && pod.epoch.is_none_or(|ours| ours <= p.epoch);
         !p.accepting && p.resumable && drained
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::DrainReason;
+
+    use super::*;
+    use crate::action::Conversation;
+    use crate::contact::{Acknowledged, Answer, Contact, InFlight, Protocol};
+    use crate::fixture;
+    use crate::observed::{App, DrainMark, Observed, Revision};
+    use crate::plan;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Two pods are wanted, and one of the two drains since second 0: it has closed, and has nothing in flight.
+    fn closed(epoch: u64, accepting: bool, opening: Option<i64>) -> Observed {
+        let policy = fixture::policy(Signal::Http);
+        let mut pod = Pod { routed: false, epoch: Some(Epoch(1)), ..fixture::serving("tasks-r-1") };
+        pod.drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(0) });
+        let protocol = Protocol { epoch: Epoch(epoch), accepting, resumable: true };
+        let answer =
+            Answer { at: at(5), in_flight: InFlight::default(), protocol: Some(protocol), scheduled: None };
+        let contact = Contact {
+            answer: Some(answer),
+            acknowledged: Some(Acknowledged { epoch: Epoch(1), at: at(0) }),
+            opening: opening.map(at),
+            ..Contact::default()
+        };
+        let app = App { max_surge: 0, max_unavailable: 1, ..fixture::app(2, policy) };
+        let mut observed = fixture::observed(app);
+        observed.revisions = vec![Revision { replicas: 2, policy, ..fixture::revision("r") }];
+        observed.contacts = [(pod.uid.clone(), contact)].into();
+        observed.pods = vec![pod, fixture::serving("tasks-r-2")];
+        observed
+    }
+
+    /// What is told to the pod that drains, and what is done with it.
+    fn done(observed: &Observed, second: i64) -> (Option<Conversation>, Option<&'static str>) {
+        let plan = plan(observed, at(second));
+        let uid = &observed.pods[0].uid;
+        let acts = |a: &Action| match a {
+            Action::PutBack { pod, .. } if pod.uid == *uid => Some("put back"),
+            Action::Retire { pod, .. } if pod.uid == *uid => Some("ended"),
+            _ => None,
+        };
+        (plan.conversations.get(uid).copied(), plan.actions.iter().find_map(acts))
+    }
+
+    #[test]
+    fn a_pod_gets_its_label_once_it_has_opened() {
+        let resume = Some(Conversation::Resume { epoch: Epoch(2) });
+        assert_eq!(done(&closed(1, false, None), 10), (resume, None), "told first");
+        assert_eq!(done(&closed(1, false, Some(6)), 10), (resume, None), "it is given the time");
+        assert_eq!(done(&closed(1, true, Some(6)), 10), (resume, None), "its drain may be under way still");
+        assert_eq!(done(&closed(2, true, None), 10).1, Some("put back"));
+    }
+
+    /// Keeps P6: it would fill its revision's place for ever.
+    #[test]
+    fn a_pod_that_does_not_open_is_replaced() {
+        assert_eq!(done(&closed(1, false, Some(0)), 11).1, Some("ended"));
+        let not_heard = |mut observed: Observed| {
+            for contact in observed.contacts.values_mut() {
+                contact.answer = None;
+            }
+            observed
+        };
+        let (told, done) = done(&not_heard(closed(1, false, None)), 10);
+        assert_eq!(
+            (told, done),
+            (Some(Conversation::Resume { epoch: Epoch(2) }), None),
+            "by the next leader"
+        );
+    }
 }

@@ -87,6 +87,11 @@ impl PodClient {
             Request::Resume { epoch } => {
                 let (path, headers) = (self.resumption(epoch), HeaderMap::new());
                 let answer = self.tell(request, epoch, Method::DELETE, &path, headers, Bytes::new()).await;
+                // It may be closed, and clients are not to be sent to it then: that it cannot be told says nothing of that.
+                if matches!(answer, Err(AskError::Status { .. } | AskError::Timeout { .. })) {
+                    let status = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
+                    let _failed_as_well = self.note(Request::Status, status);
+                }
                 self.or_status(request, answer).await
             }
         }

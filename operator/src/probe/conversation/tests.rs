@@ -311,6 +311,18 @@ async fn a_restart_in_mid_drain_is_told_again_even_if_it_remembers() {
     assert_eq!(contact.acknowledged.map(|known| known.epoch), Some(Epoch(7)), "the third question was PUT");
 }
 
+/// Keeps P7. Clients would be sent to it if nobody knew that it is closed.
+#[tokio::test]
+async fn a_pod_that_fails_to_open_is_heard_all_the_same() {
+    let fails = |m: &Method, _| {
+        let status = if *m == Method::DELETE { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+        (status, 7, "b", false, 0)
+    };
+    let (_, contact) = asks_of(fails, Conversation::Resume { epoch: Epoch(8) }).await;
+    assert!(contact.answer.and_then(|a| a.protocol).is_some_and(|p| !p.accepting));
+    assert!(contact.opening.is_some() && contact.error.is_some());
+}
+
 /// 409 is no acknowledgement, whatever the pod's own view says.
 #[tokio::test]
 async fn a_refused_epoch_is_not_acknowledged() {

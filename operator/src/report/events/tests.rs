@@ -178,7 +178,7 @@ fn a_second_cause_of_a_stall_is_told_as_well() {
     assert!(!is_new("denied: change freeze, try 2"), "a number is no news");
     assert!(is_new("no webhook answers for Services"));
     assert!(!is_new("denied: change freeze, try 3"), "told in this stall");
-    assert_eq!(('a'..'z').filter(|c| is_new(&c.to_string())).count(), WORDS_OF_A_STALL - 2);
+    assert_eq!(('a'..='z').filter(|c| is_new(&c.to_string())).count(), WORDS_OF_A_STALL - 2);
 }
 
 /// A restarted operator has asked nobody yet: a pod past its deadline may be idle by now.
