@@ -82,6 +82,10 @@ struct Behind {
     since: Option<Instant>,
     /// What was heard since the latch closed on nothing proves that there is none. Until then an answer of zero is as good as one.
     proven: bool,
+    /// It was heard at least once.
+    heard: bool,
+    /// Why it was not, while it was not.
+    unknown: Option<String>,
 }
 
 #[derive(Debug)]
@@ -180,14 +184,33 @@ impl Core {
 
     /// From now on there is work behind: idle takes a proof that it has ended.
     pub(crate) fn expect_behind(&mut self) {
-        self.behind.get_or_insert(Behind { count: 0, since: None, proven: false });
+        self.behind.get_or_insert(Behind {
+            count: 0,
+            since: None,
+            proven: false,
+            heard: false,
+            unknown: None,
+        });
+    }
+
+    /// Why the process behind has never said anything. Once it has, that it does not is no news: it is busy. True when this differs from the last one.
+    pub(crate) fn set_unknown(&mut self, why: String) -> bool {
+        let Some(behind) = self.behind.as_mut().filter(|behind| !behind.heard) else { return false };
+        let changed = behind.unknown.as_ref() != Some(&why);
+        behind.unknown = Some(why);
+        changed
+    }
+
+    pub(crate) fn unknown(&self) -> Option<&str> {
+        self.behind.as_ref()?.unknown.as_deref()
     }
 
     /// What the process behind said last. Any work that it has takes a proof back. True when the count differs from the last one.
     pub(crate) fn set_behind(&mut self, count: u64, now: Instant) -> bool {
         self.advance(now);
         let Some(behind) = &mut self.behind else { return false };
-        let changed = behind.count != count;
+        let changed = behind.count != count || behind.unknown.is_some();
+        (behind.heard, behind.unknown) = (true, None);
         behind.count = count;
         behind.since = if count == 0 { None } else { behind.since.or(Some(now)) };
         behind.proven &= count == 0;
@@ -374,8 +397,8 @@ impl Core {
     /// What has a guard, what the queue counts, and what may be left behind: there unknown is one, since a zero would be taken for idle.
     pub(crate) fn in_flight(&self) -> InFlight {
         let behind = match &self.behind {
-            Some(Behind { count, proven: false, since: _ }) if !self.accepting() => (*count).max(1),
-            Some(Behind { count, proven: _, since: _ }) => *count,
+            Some(Behind { count, proven: false, .. }) if !self.accepting() => (*count).max(1),
+            Some(Behind { count, .. }) => *count,
             None => 0,
         };
         let InFlight { queued, running, requests } = self.counted();

@@ -264,6 +264,7 @@ impl Drain {
             oldest_seconds: core.oldest(now).as_secs(),
             resumable: !core.terminating(),
             verifies: self.0.settings.verifies(),
+            unknown: core.unknown().map(str::to_owned),
             scheduled: core.scheduled(),
             shared: core.shared_queued().map(|queued| SharedQueue { queued }),
         })

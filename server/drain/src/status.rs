@@ -111,6 +111,9 @@ pub struct DrainStatus {
     /// `PUT` and `DELETE` need a token of the operator's. Left out where they do not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verifies: bool,
+    /// Why the pod cannot say yet what it has in flight, where it cannot: `inFlight` is then no answer. Left out where it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
     /// Those of the queued tasks that wait for a time of their own, if there are any. For information: they are in flight
     /// like the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,10 +143,10 @@ impl DrainStatus {
     /// Nothing accepted is left and nothing new can come in. Both halves are needed: a lone zero is not idle.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
-        !self.accepting && self.in_flight.total() == 0
+        self.unknown.is_none() && !self.accepting && self.in_flight.total() == 0
     }
 
-    /// A weak `ETag` of what decides something: boot id, state, accepting, epoch and the counts in flight. The age of
+    /// A weak `ETag` of what decides something: boot id, state, accepting, epoch, the counts in flight and whether they are known. The age of
     /// the oldest, the number of sockets, a shared queue's length and what is scheduled move all the time and decide
     /// nothing, so they wake nobody up.
     #[must_use]
@@ -151,6 +154,7 @@ impl DrainStatus {
         let InFlight { queued, running, requests } = self.in_flight;
         let open = if self.accepting { "open" } else { "shut" };
         let state = self.state.as_str();
-        format!("W/\"{}.{state}.{open}.{}.{queued}.{running}.{requests}\"", self.boot_id, self.epoch)
+        let unknown = if self.unknown.is_some() { ".unknown" } else { "" };
+        format!("W/\"{}.{state}.{open}.{}.{queued}.{running}.{requests}{unknown}\"", self.boot_id, self.epoch)
     }
 }

@@ -333,8 +333,10 @@ async fn the_schema_describes_every_answer_in_full() {
     drain.set_shared_queued(17);
     drain.set_scheduled(Some(scheduled()));
     answers.push(delete(&routes, &format!("?epoch={}", (1_u64 << 53) - 2)).await.1);
+    drain.behind().unknown("nobody was asked yet");
     drain.terminate(Duration::ZERO);
     answers.push(get(&routes).await.2);
+    assert_eq!(answers[5]["unknown"], "nobody was asked yet");
     let states: Vec<_> = answers.iter().map(|answer| answer["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["Serving", "Lingering", "Draining", "Idle", "Serving", "Terminating"]);
     for answer in &answers {

@@ -216,6 +216,22 @@ fn what_is_behind_is_busy_until_it_is_proven_idle() {
     assert!(!core.idle(), "and another has to be made");
 }
 
+/// Keeps P7.
+#[test]
+fn what_was_never_heard_is_unknown_and_what_falls_silent_is_busy() {
+    let (mut core, at) = core();
+    assert!(!core.set_unknown("nothing is behind".to_owned()) && core.unknown().is_none());
+    core.expect_behind();
+    assert!(core.set_unknown("refused".to_owned()));
+    assert!(!core.set_unknown("refused".to_owned()), "no news");
+    assert_eq!(core.unknown(), Some("refused"));
+    assert!(core.set_behind(0, at(1.0)), "that it is known is news, though the count was zero before");
+    assert_eq!(core.unknown(), None);
+    assert!(!core.set_unknown("silent".to_owned()) && core.unknown().is_none(), "it was heard once");
+    core.drain(1, NOW, at(2.0)).unwrap();
+    assert_eq!(core.in_flight().total(), 1);
+}
+
 #[test]
 fn a_proof_from_before_a_resume_proves_nothing() {
     let (mut core, at) = core();

@@ -37,10 +37,14 @@ pub(crate) fn attend(flags: &Run, app: SocketAddr, drain: &Drain, metrics: &Arc<
     if let Some(call) = flags.on_drain.clone() {
         tokio::spawn(told::tell(call, app, drain.clone(), tells));
     }
+    let behind = drain.behind();
     let asker = flags.in_flight.clone().map(|question| {
         let authorization = flags.in_flight_authorization.clone();
         ask::Asker::new(question, app, authorization)
     });
+    if asker.is_some() {
+        behind.unknown("the app behind the gate was not asked yet");
+    }
     let quiet = Duration::from_secs(flags.quiet_seconds);
-    tokio::spawn(proof::attend(asker, quiet, told, drain.clone(), metrics.clone()));
+    tokio::spawn(proof::attend(asker, quiet, told, (drain.clone(), behind), metrics.clone()));
 }

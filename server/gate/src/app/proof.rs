@@ -25,11 +25,10 @@ pub(super) async fn attend(
     asker: Option<Asker>,
     quiet: Duration,
     told: watch::Receiver<bool>,
-    drain: Drain,
+    (drain, behind): (Drain, Behind),
     metrics: Arc<Metrics>,
 ) {
-    let mut attendant =
-        Attendant { asker, quiet, told, behind: drain.behind(), drain, metrics, silent: false };
+    let mut attendant = Attendant { asker, quiet, told, behind, drain, metrics, silent: false, heard: false };
     let behind = attendant.behind.clone();
     loop {
         tokio::select! {
@@ -49,6 +48,8 @@ struct Attendant {
     metrics: Arc<Metrics>,
     /// The last question had no answer, and the log has said so.
     silent: bool,
+    /// One had.
+    heard: bool,
 }
 
 /// Zeros in a row.
@@ -70,8 +71,10 @@ impl Quiet {
 impl Attendant {
     async fn while_serving(&mut self) {
         let Some(asker) = self.asker.clone() else { return std::future::pending().await };
-        let pause = if self.drain.winding_down() { asker.poll() } else { SERVING };
         self.read(&asker).await;
+        // Until the first answer the pod counts for nothing, and somebody waits for it.
+        let often = self.drain.winding_down() || !self.heard;
+        let pause = if often { asker.poll() } else { SERVING };
         // A drain that begins is worth a fresh answer.
         let status = self.drain.status();
         tokio::select! {
@@ -128,7 +131,7 @@ impl Attendant {
         };
         match answer {
             Ok(count) => {
-                self.silent = false;
+                (self.silent, self.heard) = (false, true);
                 self.metrics.asked(Asked::Count);
                 self.metrics.behind(count);
                 self.behind.set(count);
@@ -136,6 +139,7 @@ impl Attendant {
             }
             Err(why) => {
                 self.metrics.asked(Asked::NoAnswer);
+                self.behind.unknown(format!("the app behind the gate: {why}"));
                 if !std::mem::replace(&mut self.silent, true) {
                     warn!("the app does not say what it has in hand, and is taken for busy: {why}");
                 }

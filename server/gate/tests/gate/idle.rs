@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::app::{App, header, ok};
 use super::client::{ask, get};
 use super::gate::{Gate, PATIENCE};
-use graceful_drain::State;
+use graceful_drain::{DrainStatus, State};
 
 /// An app with a count of its own, and when it was asked for it.
 struct Counting {
@@ -86,6 +86,28 @@ async fn work_behind_a_response_holds_the_drain_and_any_rise_starts_over() {
     gate.wait("busy again", |status| status.in_flight.running == 2).await;
     counting.says("0");
     gate.wait("idle again", |status| status.is_idle()).await;
+}
+
+/// A question that is wrong is found when the pod comes, and not when it must go.
+#[tokio::test]
+async fn until_the_apps_first_answer_the_gate_says_that_it_knows_nothing() {
+    let counting = Counting::new().await;
+    counting.says("\"many\"");
+    let gate = Gate::before(counting.app.port, &["--in-flight", QUESTION]).await;
+    let why = |status: &DrainStatus| status.unknown.clone().unwrap_or_default();
+    let status = gate.wait("asked", |status| why(status).contains("/task_lenth")).await;
+    assert_eq!((status.state, status.accepting, status.is_idle()), (State::Serving, true, false));
+    counting.says("0");
+    gate.wait("heard", |status| status.unknown.is_none()).await;
+    // From then on silence is an app that is busy, or restarts.
+    let moment = Instant::now();
+    counting.says("\"many\"");
+    gate.drain(1, 0).await;
+    while counting.asked_since(moment) < 2 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let status = gate.status().await;
+    assert_eq!((status.unknown.as_ref(), status.in_flight.total()), (None, 1));
 }
 
 /// Whatever is not surely a count is busy, and so is silence.
