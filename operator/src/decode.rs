@@ -19,7 +19,7 @@ use graceful_api::{Cut, FieldError, GracefulApp, GracefulAppSpec, GracefulAppSta
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
-    Container, Node, NodeStatus, Pod, PodCondition, PodSpec, PodStatus, Service, ServiceSpec,
+    Container, Node, NodeStatus, Pod, PodCondition, PodSpec, PodStatus, Service, ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -279,9 +279,15 @@ impl Lenient for Service {
             external_traffic_policy: spec.external_traffic_policy,
             internal_traffic_policy: spec.internal_traffic_policy,
             type_: spec.type_,
+            ports: spec.ports.map(|ports| ports.into_iter().map(target_alone).collect()),
             ..ServiceSpec::default()
         });
     }
+}
+
+/// Where one of its ports leads.
+fn target_alone(port: ServicePort) -> ServicePort {
+    ServicePort { port: port.port, target_port: port.target_port, ..ServicePort::default() }
 }
 
 impl Lenient for PodDisruptionBudget {

@@ -37,5 +37,5 @@ mod written;
 pub use error::Error;
 pub use keys::{KeySecret, rotate};
 pub use leader::{Lease, Timing};
-pub use observe::{NodeDrain, TAINTS, URGENT_TAINTS};
+pub use observe::{GateImage, NodeDrain, TAINTS, URGENT_TAINTS};
 pub use run::{Settings, Tokens, run, run_with};

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use graceful_operator::{KeySecret, Lease, NodeDrain, Settings, TAINTS, Timing, Tokens, URGENT_TAINTS};
+use graceful_operator::{
+    GateImage, KeySecret, Lease, NodeDrain, Settings, TAINTS, Timing, Tokens, URGENT_TAINTS,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -50,6 +52,26 @@ struct Run {
     election: Election,
     #[command(flatten)]
     keys: Keys,
+    #[command(flatten)]
+    gate: Gate,
+}
+
+/// What the gates of new revisions are made of. Those that run keep what they were made of: a change here restarts nobody.
+#[derive(clap::Args)]
+struct Gate {
+    /// The image of the gates in the pods of new revisions, where an app has spec.gate.
+    #[arg(long, env = "GRACEFUL_GATE_IMAGE", default_value = "graceful/gate:dev")]
+    gate_image: String,
+    /// When that image is pulled; without, as Kubernetes defaults it.
+    #[arg(long, env = "GRACEFUL_GATE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    gate_pull_policy: Option<String>,
+}
+
+impl Gate {
+    fn settings(self) -> GateImage {
+        let Self { gate_image: image, gate_pull_policy: pull_policy } = self;
+        GateImage { image, pull_policy }
+    }
 }
 
 /// What drains are signed with.
@@ -137,11 +159,12 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Run(run) => {
-            let Run { listen, log_format, instance, nodes, namespaces, election, keys } = *run;
+            let Run { listen, log_format, instance, nodes, namespaces, election, keys, gate } = *run;
             log(log_format);
             let (node_drain, lease, tokens) = (nodes.settings(), election.settings(), keys.settings());
             let namespaces = named(namespaces);
-            let settings = Settings { listen, instance, node_drain, namespaces, lease, tokens };
+            let gate_image = gate.settings();
+            let settings = Settings { listen, instance, node_drain, namespaces, lease, tokens, gate_image };
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
                 // First: as process 1 of a container, a SIGTERM that nobody handles yet is lost.
                 let stop = stop_signal()?;

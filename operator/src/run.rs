@@ -24,7 +24,7 @@ use crate::index::Index;
 use crate::keys::{Keep, KeySecret, Keyring, in_use, keep};
 use crate::leader::{Campaign, Lease, leading};
 use crate::memory::Memory;
-use crate::observe::{NodeDrain, Sources};
+use crate::observe::{GateImage, NodeDrain, Sources};
 use crate::operator::Operator;
 use crate::probe::{Asker, MARKS, Pace, Probes, Trigger, Triggered};
 use crate::reconcile::reconcile;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub lease: Option<Lease>,
     /// What drains are signed with. None: pods are told without a token.
     pub tokens: Option<Tokens>,
+    /// What the gates of new revisions are made of.
+    pub gate_image: GateImage,
 }
 
 /// Drain tokens.
@@ -233,6 +235,7 @@ fn build(
             stores: follows.stores(),
             probes: Probes::new(asker, keyring.clone(), trigger.clone(), Arc::clone(&metrics), clock.clone()),
             keyring,
+            gate_image: settings.gate_image.clone(),
             clock,
             mark_pace: Pace::of(MARKS),
         },

@@ -17,7 +17,7 @@ use futures::stream::{BoxStream, select_all};
 use futures::{FutureExt, Stream, StreamExt};
 use graceful_api::{GracefulApp, names};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
@@ -132,12 +132,17 @@ impl Follows {
             self.apps.drive(watch_apps(asks.clone(), Arc::clone(operator))),
             self.deployments.drive(asks.clone().of_labelled()),
             self.pods.drive(asks.clone().of_labelled()),
-            self.services
-                .drive(asks.clone().of_selecting(|service| selected(service).cloned(), names::service_name)),
+            self.services.drive(asks.clone().of_selecting(
+                |service| selected(service).cloned(),
+                // Where it leads matters as well: past a gate, perhaps.
+                |before, now| ports(before) == ports(now),
+                names::service_name,
+            )),
             self.budgets.drive(asks.clone().of_selecting(
                 |budget| {
                     covered(budget).filter(|labels| !labels.is_empty()).cloned().or(Some(BTreeMap::new()))
                 },
+                |_, _| true,
                 names::pdb_name,
             )),
         ];
@@ -191,10 +196,11 @@ impl Asks {
     }
 
     /// A Service or a budget asks for the apps whose pods it may select, before or now, and for the one that it belongs to by its name.
-    /// `selector` is empty if it selects otherwise than by pairs, and none if it selects nothing.
+    /// `selector` is empty if it selects otherwise than by pairs, and none if it selects nothing. `alike`: nothing else of it that matters has changed.
     fn of_selecting<K: Resource>(
         self,
         selector: impl Fn(&K) -> Option<BTreeMap<String, String>>,
+        alike: impl Fn(&K, &K) -> bool,
         name_of_child: fn(&str) -> String,
     ) -> impl Fn(Change<'_, Decoded<K>>) {
         move |told| {
@@ -213,7 +219,8 @@ impl Asks {
                 self.pull(&AppRef::new(owner).within(&namespace));
             }
             let selectors = (before.map(|b| selector(b)), selector(now));
-            if selectors.0.as_ref() == Some(&selectors.1) {
+            let as_before = before.is_some_and(|before| alike(before, now));
+            if as_before && selectors.0.as_ref() == Some(&selectors.1) {
                 return; // what else changed of it concerns nobody but its owner
             }
             for selector in selectors.0.flatten().into_iter().chain(selectors.1) {
@@ -253,6 +260,10 @@ impl Asks {
             apps.iter().for_each(|app| self.pull(app));
         }
     }
+}
+
+fn ports(service: &Service) -> Option<&Vec<ServicePort>> {
+    service.spec.as_ref()?.ports.as_ref()
 }
 
 fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Change<'_, Decoded<GracefulApp>>) {

@@ -156,13 +156,57 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
             "progressDeadlineSeconds must be longer than minReadySeconds",
         ),
         ("", http_without_graceful(), "signal Http needs inFlight.format: Graceful"),
+        (
+            "",
+            gated(&json!({"port": "web"}), &json!({})),
+            "has a port named web; add {name: web, containerPort: 8000}",
+        ),
+        ("/gate", json!({"port": "admin", "protocol": "Udp"}), r#"supported values: "Http", "Tcp""#),
+        ("/gate", json!({"protocol": "Http"}), "spec.gate.port: Required value"),
+        ("/gate", json!({"port": "admin", "onDrain": {"path": "stop"}}), "spec.gate.onDrain.path"),
+        (
+            "",
+            gated(&json!({"port": "admin"}), &json!({"drain": {"signal": "Sigterm"}})),
+            "with gate the signal is Http",
+        ),
+        (
+            "",
+            gated(&json!({"port": "admin"}), &json!({"drain": {"preStopCommand": ["x"]}})),
+            "preStopCommand has no place beside gate",
+        ),
+        (
+            "",
+            gated(&json!({"port": "admin"}), &json!({"inFlight": {"path": "/mine"}})),
+            "with gate the format Graceful is the gate's own",
+        ),
     ]
+}
+
+/// A gate, and what else is set beside it.
+fn gated(gate: &Value, more: &Value) -> Value {
+    let mut spec = more.clone();
+    spec["gate"] = gate.clone();
+    spec
 }
 
 fn accepted() -> Vec<(&'static str, Value)> {
     let sidecar = json!([{"name": "agent", "restartPolicy": "Always", "ports": [{"name": "admin", "containerPort": 5}]}]);
     vec![
         ("/name", json!("a".repeat(37))),
+        // Each container and port is looked at for the gate's name as well: at their most, the rules still fit what a request may cost.
+        ("", gated(&json!({"port": "p31"}), &json!({"template": {"spec": {"containers": crowd()}}}))),
+        (
+            "/gate",
+            json!({"port": "admin", "resources": {"limits": {"cpu": 0.5, "memory": 1_000_000}},
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}),
+        ),
+        (
+            "",
+            gated(
+                &json!({"port": "admin", "protocol": "Tcp", "openSockets": "Farewell", "onDrain": {"path": "/stop", "body": "{}"}}),
+                &json!({"inFlight": {"port": "admin", "format": "JsonPointer", "jsonPointers": ["/n"]}, "drain": {"signal": "Http"}}),
+            ),
+        ),
         ("/inFlight", json!({"port": 9000})),
         ("/inFlight", json!({"format": "JsonPointer", "jsonPointers": [""]})),
         ("/inFlight", json!({"format": "JsonPointer", "jsonPointers": ["/running", "/queued"], "idleAt": 1})),
@@ -239,6 +283,16 @@ fn app_with(pointer: &str, value: Value) -> (String, Value) {
         }
     }
     ("web".to_owned(), spec)
+}
+
+/// As many containers with as many ports as there may be; one of them has the name.
+fn crowd() -> Value {
+    let ports = |c: usize| {
+        (0..32).map(move |p| json!({"name": if c == 31 { format!("p{p}") } else { format!("c{c}p{p}") }, "containerPort": 1000 + p}))
+    };
+    let container =
+        |c: usize| json!({"name": format!("c{c}"), "image": "x", "ports": ports(c).collect::<Vec<_>>()});
+    (0..32).map(container).collect()
 }
 
 fn http_without_graceful() -> Value {

@@ -63,6 +63,7 @@ fn values_are_checked(server: &Server) -> anyhow::Result<()> {
         "admissionPolicy.enabled=maybe",
         "admissionPolicy.operators=me",
         "tokens.enabled=1",
+        "gate.image.tag=5",
     ] {
         let refused = server.helm(&["template", "x", OPERATOR, "--validate", "--set", wrong]);
         ensure!(refused.is_err(), "the values schema lets {wrong} pass");
@@ -77,7 +78,7 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     let chart =
         server.helm(&["template", "charts-check", OPERATOR, "--validate", "-n", &server.namespace])?;
     server.dry_run(&chart).context("the operator's chart")?;
-    for sample in ["samples/tasks.yaml", "samples/tasks-postgres.yaml"] {
+    for sample in ["samples/tasks.yaml", "samples/tasks-postgres.yaml", "samples/gate.yaml"] {
         server.dry_run(&fs::read_to_string(root().join(sample))?).context(sample)?;
     }
     for apps::Pasted { page, yaml } in apps::pasted()? {

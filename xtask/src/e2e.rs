@@ -54,9 +54,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let mut command = prepare(target)?;
     if target.context.is_none() {
-        // The scenario of queue workers that are not ours mounts their broker and their packages.
+        // The scenarios of queue workers and of an app that are not ours mount their broker and their packages.
         prerequisites::ensure(&prerequisites::REDIS)?;
-        command.env("GRACEFUL_CELERY", stage("celery", celery)?);
+        command.env("GRACEFUL_CELERY", stage("celery", || packages("celery", "e2e/assets/celery"))?);
+        command.env("GRACEFUL_FASTAPI", stage("fastapi", || packages("fastapi", "e2e/bench/seed"))?);
     }
     if *keep {
         command.arg("--keep");
@@ -108,10 +109,10 @@ pub(crate) fn prepare(target: &Target) -> anyhow::Result<Command> {
     }
 }
 
-/// The folder of Celery's packages, from PyPI.
-fn celery() -> anyhow::Result<PathBuf> {
-    let environment = root().join("target/e2e/celery");
-    python::ensure(&environment, &root().join("e2e/assets/celery/requirements.txt"))?;
+/// A folder of packages, from PyPI.
+fn packages(name: &str, required_by: &str) -> anyhow::Result<PathBuf> {
+    let environment = root().join("target/e2e").join(name);
+    python::ensure(&environment, &root().join(required_by).join("requirements.txt"))?;
     let versions = fs::read_dir(environment.join("lib"))?;
     let mut found = versions.flatten().map(|version| version.path().join("site-packages"));
     found.find(|folder| folder.is_dir()).context("the virtual environment has no packages")

@@ -64,12 +64,13 @@ const fn target(kind: &'static str, version: Option<&'static str>) -> Target {
     Target { kind, version }
 }
 
-/// Every path of the pod template that names an object of the namespace or the cluster.
+/// Every path of the pod template, and of the gate beside it, that names an object of the namespace or the cluster.
 fn named() -> BTreeMap<Target, BTreeSet<String>> {
     let crd = serde_json::to_value(graceful_api::crd()).unwrap_or_default();
     let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     let mut found = BTreeMap::new();
     walk(&spec["template"], "spec/template", &mut found);
+    walk(&spec["gate"], "spec/gate", &mut found);
     found
 }
 
@@ -125,6 +126,7 @@ fn definitions() -> Value {
     ] {
         all.insert(name.to_owned(), object(fields));
     }
+    let env = || list("env", &["name"], vec![]);
     let service_ports = || list("ports", &["port", "protocol"], vec![]);
     let job =
         || object(vec![template(), ("scheduling", object(vec![list("resourceClaims", &["name"], vec![])]))]);
@@ -133,7 +135,11 @@ fn definitions() -> Value {
     let [core, apps, batch, policy, admission] =
         ["", "apps", "batch", "policy", "admissionregistration.k8s.io"].map(|group| (group, "v1"));
     for ((group, version), kind, fields) in [
-        (ours, names::KIND, spec(vec![template(), ("service", object(vec![service_ports()]))])),
+        (
+            ours,
+            names::KIND,
+            spec(vec![template(), ("service", object(vec![service_ports()])), ("gate", object(vec![env()]))]),
+        ),
         (core, "Pod", vec![("spec", shared("PodSpec"))]),
         (core, "PodTemplate", vec![template()]),
         (core, "ReplicationController", spec(vec![template()])),

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use crate::inject;
+use crate::inject::{self, Given};
 use crate::marks;
 use crate::names;
 use crate::spec::{Disruption, ServiceTemplate, ServiceType};
@@ -22,8 +22,8 @@ use crate::validated::Validated;
 /// Its template is written once and never changes, so that the Deployment controller never rolls anything: the strategy
 /// only says what would happen if somebody got past the admission policy (one pod at a time).
 ///
-/// `drain_keys`: see [`inject::pod_template`].
-pub fn deployment(app: &Validated, replicas: u32, drain_keys: Option<&str>) -> Value {
+/// `given`: see [`inject::pod_template`].
+pub fn deployment(app: &Validated, replicas: u32, given: &Given<'_>) -> Value {
     let selector = BTreeMap::from([
         (names::APP_LABEL, app.name.as_str()),
         (names::REVISION_LABEL, app.revision.as_str()),
@@ -52,7 +52,7 @@ pub fn deployment(app: &Validated, replicas: u32, drain_keys: Option<&str>) -> V
             "revisionHistoryLimit": 0,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": selector},
-            "template": inject::pod_template(app, drain_keys),
+            "template": inject::pod_template(app, given),
         },
     })
 }
@@ -168,7 +168,7 @@ mod tests {
     fn no_child_is_owned_so_that_no_garbage_collector_kills_a_busy_pod() {
         let app = tasks(&spec());
         let children = [
-            deployment(&app, 3, None),
+            deployment(&app, 3, &Given::default()),
             serde_json::to_value(service(&app)).unwrap(),
             serde_json::to_value(pdb(&app, true)).unwrap(),
         ];
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_deployment_selects_its_revision_whether_serving_or_not() {
         let app = tasks(&spec());
-        let deployment = deployment(&app, 2, None);
+        let deployment = deployment(&app, 2, &Given::default());
         assert_eq!(deployment["metadata"]["name"], format!("tasks-{}", app.revision));
         assert_eq!(deployment["spec"]["replicas"], 2);
         assert_eq!(

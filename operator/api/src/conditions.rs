@@ -105,6 +105,10 @@ pub enum Reason {
     GraceTooShort,
     /// A probe's path fails while the pod drains.
     ProbeFailsWhileDraining,
+    /// A container beside a gate has a preStop hook of its own, which does not wait for the gate.
+    HookBesideGate,
+    /// The NetworkPolicies over the pods let nobody in to the gate.
+    GateShutOff,
     /// What a pod answers contradicts the drain protocol.
     ProtocolBroken,
     /// A pod refuses our token: it cannot be told to drain, and is ended once its in-flight count has stayed 0 for quietSeconds.
@@ -119,7 +123,7 @@ pub enum Reason {
 
 impl Reason {
     /// All, as they stand above.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::AsDesired,
         Self::MinimumReplicasAvailable,
         Self::MinimumReplicasUnavailable,
@@ -149,6 +153,8 @@ impl Reason {
         Self::BakedInDiffers,
         Self::GraceTooShort,
         Self::ProbeFailsWhileDraining,
+        Self::HookBesideGate,
+        Self::GateShutOff,
         Self::ProtocolBroken,
         Self::TokenRefused,
         Self::EndsSlowly,
@@ -188,6 +194,8 @@ impl Reason {
             Self::BakedInDiffers => "BakedInDiffers",
             Self::GraceTooShort => "GraceTooShort",
             Self::ProbeFailsWhileDraining => "ProbeFailsWhileDraining",
+            Self::HookBesideGate => "HookBesideGate",
+            Self::GateShutOff => "GateShutOff",
             Self::ProtocolBroken => "ProtocolBroken",
             Self::TokenRefused => "TokenRefused",
             Self::EndsSlowly => "EndsSlowly",

@@ -82,7 +82,7 @@ fn shape_template(root: &mut Value) {
 
 /// What else of Kubernetes' own is embedded: typed, without its long descriptions.
 fn shape_embedded(root: &mut Value) {
-    for path in ["spec.service.ports", "status.conditions"] {
+    for path in ["spec.service.ports", "spec.gate.env", "status.conditions"] {
         let list = at(root, path);
         if let Some(item) = list.get_mut("items") {
             strip_descriptions(item);
@@ -104,6 +104,16 @@ fn shape_embedded(root: &mut Value) {
         at(root, &format!("spec.rollout.{field}")).insert("maxLength".to_owned(), json!(5));
     }
     at(root, "spec.inFlight.port").insert("maxLength".to_owned(), json!(63));
+    let env = at(root, "spec.gate.env");
+    env.insert("x-kubernetes-list-type".to_owned(), json!("map"));
+    env.insert("x-kubernetes-list-map-keys".to_owned(), json!(["name"]));
+    // As in the template: a quantity may be a fraction.
+    for kind in ["requests", "limits"] {
+        let amounts = at(root, &format!("spec.gate.resources.{kind}"));
+        let any = json!({"x-kubernetes-preserve-unknown-fields": true});
+        amounts.insert("additionalProperties".to_owned(), any);
+        amounts.insert("maxProperties".to_owned(), json!(16));
+    }
 }
 
 fn strip_descriptions(schema: &mut Value) {
@@ -210,12 +220,12 @@ mod tests {
     fn each_of_our_own_fields_is_explained() {
         let mut root = root();
         at(&mut root, "spec")["properties"]["template"] = json!({"description": "tested above"});
-        for embedded in ["spec.service.ports", "status.conditions"] {
+        for embedded in ["spec.service.ports", "spec.gate.env", "status.conditions"] {
             at(&mut root, embedded).remove("items");
         }
         let mut missing = Vec::new();
         walk(&root["properties"]["spec"], "spec", &mut |path, node| {
-            let lists = ["preStopCommand", "annotations", "jsonPointers", "metrics"];
+            let lists = ["preStopCommand", "annotations", "jsonPointers", "metrics", "requests", "limits"];
             let is_list_item = lists.iter().any(|list| path.ends_with(list));
             if !node.contains_key("description") && !is_list_item {
                 missing.push(path.to_owned());

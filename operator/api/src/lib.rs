@@ -6,11 +6,13 @@ pub mod budget;
 pub mod children;
 pub mod conditions;
 pub mod crd;
+pub mod gated;
 pub mod inject;
 pub mod marks;
 pub mod members;
 pub mod names;
 pub mod policy;
+mod quantity;
 pub mod revision;
 mod rules;
 mod schema;
@@ -21,13 +23,16 @@ pub mod validated;
 
 pub use budget::Budget;
 pub use crd::{crd, crd_yaml};
+pub use gated::Gated;
 pub use graceful_prometheus::MetricSelector;
+pub use inject::Given;
 pub use members::Members;
 pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 pub use revision::RevisionHash;
 pub use spec::{
-    Disruption, Drain, Format, GracefulApp, GracefulAppSpec, InFlight, OnDeadline, PreStop, ReplaceWhen,
-    Rollout, ServiceTemplate, ServiceType, Signal, WhenAbsent,
+    Disruption, Drain, Format, Gate, GateProtocol, GateResources, GracefulApp, GracefulAppSpec, InFlight,
+    OnDeadline, OnDrain, OpenSockets, PreStop, ReplaceWhen, Rollout, ServiceTemplate, ServiceType, Signal,
+    WhenAbsent,
 };
 pub use status::{
     Cut, DrainReason, DrainingPod, EndedByOthers, GracefulAppStatus, InFlightCount, Phase, PodState,

@@ -42,8 +42,11 @@ impl Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InFlightPolicy {
-    /// The container that has the port: while it never started, its pod cannot be busy.
+    /// The container that has the port. Without a gate: while it never started, its pod cannot be busy.
     pub container: String,
+    /// With a gate: the container whose work it is, and the gate's own is none. An operator of before reads over it, and takes the gate for the app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_container: Option<String>,
     /// The port's number.
     pub port: u16,
     /// The HTTP path.

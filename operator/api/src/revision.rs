@@ -1,4 +1,4 @@
-//! A revision is named by its template alone: the same template is the same revision, on any operator version.
+//! A revision is named by its template alone, and the gate before it if there is one: the same template is the same revision, on any operator version.
 
 use std::fmt;
 
@@ -23,8 +23,15 @@ impl RevisionHash {
     /// Of the user's template. Neither the order of keys nor nulls change it: the API server keeps a null that a Helm
     /// chart renders, and it means the same as nothing.
     pub fn of(template: &Template) -> Self {
-        let mut canonical = String::new();
-        write_canonical(&template.0, &mut canonical);
+        Self::of_text(&canonical(&template.0))
+    }
+
+    /// Of the user's template with a gate before it, and what of that is part of the name. No JSON has a bare line break: nothing else reads like it.
+    pub(crate) fn of_gated(template: &Template, gate: &Value) -> Self {
+        Self::of_text(&format!("{}\n{}", canonical(&template.0), canonical(gate)))
+    }
+
+    fn of_text(canonical: &str) -> Self {
         let digest = Sha256::digest(canonical.as_bytes());
         let mut rest = digest.iter().take(16).fold(0u128, |n, byte| n << 8 | u128::from(*byte));
         let base = ALPHABET.len() as u128;
@@ -54,7 +61,13 @@ impl fmt::Display for RevisionHash {
     }
 }
 
-/// JSON with sorted keys, without null members and without spaces.
+/// JSON with sorted keys, without null members and without spaces: the same text for the same value, on any version.
+pub(crate) fn canonical(value: &Value) -> String {
+    let mut canonical = String::new();
+    write_canonical(value, &mut canonical);
+    canonical
+}
+
 fn write_canonical(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) => {

@@ -49,6 +49,7 @@ impl Rule {
 /// All rules, in the order of the spec.
 pub(crate) fn rules() -> Vec<Rule> {
     let mut rules = vec![name_is_a_label(), name_leaves_room(), port_exists(), signal_suits_format()];
+    rules.extend(gate());
     rules.extend(template());
     rules.extend(in_flight());
     rules.extend(drain());
@@ -80,14 +81,13 @@ fn name_leaves_room() -> Rule {
 
 /// Spelt with `has` throughout: an optional's default has no bound on its size, and would exceed the cost budget.
 fn port_exists() -> Rule {
-    let named = "has(c.ports) && c.ports.exists(p, has(p.name) && p.name == self.inFlight.port)";
-    let sidecar = "has(c.restartPolicy) && c.restartPolicy == 'Always'";
+    let exists = some_port_is("self.inFlight.port");
     Rule {
         at: "spec",
         field: ".inFlight.port",
+        // Before a gate the format Graceful asks nobody.
         rule: format!(
-            "type(self.inFlight.port) != string || self.template.spec.containers.exists(c, {named}) || \
-             (has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, {sidecar} && {named}))"
+            "type(self.inFlight.port) != string || (has(self.gate) && self.inFlight.format == 'Graceful') || {exists}"
         ),
         message: Message::Expression(
             "'no container or native sidecar has a port named ' + string(self.inFlight.port) + \
@@ -97,11 +97,56 @@ fn port_exists() -> Rule {
     }
 }
 
+/// That a container or a native sidecar has a port of this name.
+fn some_port_is(name: &str) -> String {
+    let named = format!("has(c.ports) && c.ports.exists(p, has(p.name) && p.name == {name})");
+    let sidecar = "has(c.restartPolicy) && c.restartPolicy == 'Always'";
+    format!(
+        "self.template.spec.containers.exists(c, {named}) || \
+         (has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, {sidecar} && {named}))"
+    )
+}
+
+/// What `validated/gate.rs` checks beside these needs more than CEL may cost.
+fn gate() -> [Rule; 4] {
+    [
+        Rule {
+            at: "spec",
+            field: ".gate.port",
+            rule: format!("!has(self.gate) || {}", some_port_is("self.gate.port")),
+            message: Message::Expression(
+                "'no container or native sidecar has a port named ' + self.gate.port + \
+                 '; add {name: ' + self.gate.port + ', containerPort: 8000} to the one that listens there, or name a port that is there'"
+                    .to_owned(),
+            ),
+        },
+        Rule::new(
+            "spec",
+            ".drain.signal",
+            "!has(self.gate) || self.?drain.signal.orValue('Http') == 'Http'",
+            "with gate the signal is Http, since the gate is told over HTTP; remove it",
+        ),
+        Rule::new(
+            "spec",
+            ".drain.preStopCommand",
+            "!has(self.gate) || !has(self.drain) || !has(self.drain.preStopCommand)",
+            "preStopCommand has no place beside gate, which brings hooks of its own; remove it",
+        ),
+        Rule::new(
+            "spec",
+            ".inFlight.format",
+            "!has(self.gate) || self.inFlight.format != 'Graceful' || (self.inFlight.path == '/drain' && \
+             type(self.inFlight.port) == string && self.inFlight.port == 'admin')",
+            "with gate the format Graceful is the gate's own; write JsonPointer or Prometheus with what the gate is to ask the app, or remove inFlight",
+        ),
+    ]
+}
+
 fn signal_suits_format() -> Rule {
     Rule::new(
         "spec",
         ".drain.signal",
-        "self.?drain.signal.orValue('') != 'Http' || self.inFlight.format == 'Graceful'",
+        "self.?drain.signal.orValue('') != 'Http' || self.inFlight.format == 'Graceful' || has(self.gate)",
         "signal Http needs inFlight.format: Graceful; set that format, or write signal: None, or signal: Sigterm if the app drains itself on SIGTERM",
     )
 }

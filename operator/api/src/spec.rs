@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::status::GracefulAppStatus;
 use crate::template::Template;
 
+mod gate;
+
+pub use gate::{Gate, GateProtocol, GateResources, OnDrain, OpenSockets};
+
 /// An application whose pods end only when their work is done.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -45,9 +49,13 @@ pub struct GracefulAppSpec {
     /// A Service that the operator keeps, with the app's name, which selects serving pods only. None by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceTemplate>,
-    /// How a pod is asked what it has in flight. Belongs to the revision: older pods are asked in their own way.
+    /// How a pod is asked what it has in flight. Belongs to the revision: older pods are asked in their own way. With gate it is how the gate asks the app, over
+    /// loopback, and a change of it is a new revision.
     #[serde(default)]
     pub in_flight: InFlight,
+    /// A gate before an app that cannot close its own door, in each pod. None by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
     /// How a pod is drained. Belongs to the revision as well.
     #[serde(default)]
     pub drain: Drain,
@@ -195,7 +203,7 @@ pub struct Drain {
     /// Auto adds a preStop hook to containers that have none, for exits that the operator does not start.
     pub pre_stop: PreStop,
     /// With preStop Auto: the command of the hook in the container that has the in-flight port. Without it, and in
-    /// all other containers, the hook sleeps for lingerSeconds.
+    /// all other containers, the hook sleeps for lingerSeconds. With gate the hooks are its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), inner(length(max = 1024)))]
     pub pre_stop_command: Option<Vec<String>>,
@@ -302,6 +310,7 @@ impl Default for GracefulAppSpec {
             template: Template::default(),
             service: None,
             in_flight: InFlight::default(),
+            gate: None,
             drain: Drain::default(),
             rollout: Rollout::default(),
             disruption: Disruption::default(),

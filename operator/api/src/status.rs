@@ -108,6 +108,9 @@ pub struct RevisionStatus {
     /// When the Deployment was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
+    /// The image of the gate in its pods. Absent where they have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
 }
 
 /// One draining pod.

@@ -86,6 +86,10 @@ pub struct OutlinePort {
     pub name: Option<String>,
     /// Its number.
     pub container_port: i32,
+    /// A port of the node that leads to it.
+    pub host_port: Option<i32>,
+    /// TCP, where it is not given.
+    pub protocol: Option<String>,
 }
 
 impl From<PodTemplateSpec> for Template {

@@ -5,11 +5,12 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::budget::Budget;
+use crate::gated::Gated;
 use crate::names;
-use crate::policy::{DrainPolicy, InFlightPolicy, Policy};
+use crate::policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 use crate::revision::RevisionHash;
 use crate::spec::{
-    Disruption, Drain, Format, GracefulApp, PreStop, ReplaceWhen, Rollout, ServiceTemplate, Signal,
+    Disruption, Drain, Format, GracefulApp, InFlight, PreStop, ReplaceWhen, Rollout, ServiceTemplate, Signal,
 };
 use crate::template::{Outline, OutlineContainer, OutlinePod, Template};
 
@@ -49,6 +50,8 @@ pub struct Validated {
     pub template: Template,
     /// The name of the template's revision.
     pub revision: RevisionHash,
+    /// The gate in its pods, if the app wants one.
+    pub gate: Option<Gated>,
     /// The Service to keep, if any.
     pub service: Option<ServiceTemplate>,
     /// How pods of this revision are asked and drained.
@@ -101,8 +104,16 @@ impl TryFrom<&GracefulApp> for Validated {
 
     fn try_from(app: &GracefulApp) -> Result<Self, Vec<FieldError>> {
         // Destructured whole, so that a new field cannot be forgotten here.
-        let crate::GracefulAppSpec { replicas, template, service, in_flight, drain, rollout, disruption } =
-            &app.spec;
+        let crate::GracefulAppSpec {
+            replicas,
+            template,
+            service,
+            in_flight,
+            gate,
+            drain,
+            rollout,
+            disruption,
+        } = &app.spec;
         let Rollout {
             max_surge,
             max_unavailable,
@@ -122,8 +133,16 @@ impl TryFrom<&GracefulApp> for Validated {
         let outline = template.outline().map_err(|e| errors.add("spec.template", e.to_string())).ok();
         let pod = outline.as_ref().and_then(|t| check_template(t, &mut errors));
         let question = question::question(in_flight, &mut errors);
-        let signal = signal(drain, in_flight.format, &mut errors);
-        let place = pod.and_then(|pod| locate(&in_flight.port, pod, &mut errors));
+        let gated = gate.as_ref().zip(pod);
+        let gated = gated.and_then(|(g, pod)| gate::gate(g, &app.spec, question.as_ref(), pod, &mut errors));
+        let (signal, asked) = match gate {
+            Some(_) => (Signal::Http, gated.as_ref().map(|(gated, _)| gate::policy(gated))),
+            None => {
+                let signal = signal(drain, in_flight.format, &mut errors);
+                let place = pod.and_then(|pod| locate(&in_flight.port, pod, &mut errors));
+                (signal, place.zip(question).map(|(place, question)| policy(in_flight, place, question)))
+            }
+        };
         check_drain(drain, &mut errors);
         if !in_flight.path.starts_with('/') {
             errors.add("spec.inFlight.path", format!("{:?} must start with /", in_flight.path));
@@ -135,10 +154,12 @@ impl TryFrom<&GracefulApp> for Validated {
         let given_grace = pod.and_then(|pod| pod.termination_grace_period_seconds);
         let grace = grace(given_grace, drain, &mut errors);
 
-        let (Some(budget), Some(question), Some((container, port)), true) =
-            (budget, question, place, errors.0.is_empty())
-        else {
+        let (Some(budget), Some(asked), true) = (budget, asked, errors.0.is_empty()) else {
             return Err(errors.0);
+        };
+        let revision = match &gated {
+            Some((_, identity)) => RevisionHash::of_gated(template, identity),
+            None => RevisionHash::of(template),
         };
         let annotations = app.metadata.annotations.as_ref();
         let accepts = annotations.and_then(|a| a.get(names::ACCEPT_UNFENCED_SERVICES));
@@ -149,17 +170,11 @@ impl TryFrom<&GracefulApp> for Validated {
             generation: app.metadata.generation.unwrap_or_default(),
             replicas: *replicas,
             template: template.clone(),
-            revision: RevisionHash::of(template),
+            revision,
+            gate: gated.map(|(gated, _)| gated),
             service: service.clone(),
             policy: Policy {
-                in_flight: InFlightPolicy {
-                    container,
-                    port,
-                    path: in_flight.path.clone(),
-                    question,
-                    poll_interval_seconds: in_flight.poll_interval_seconds.max(1),
-                    timeout_seconds: in_flight.timeout_seconds.max(1),
-                },
+                in_flight: asked,
                 drain: DrainPolicy {
                     signal,
                     linger_seconds: drain.linger_seconds,
@@ -238,6 +253,19 @@ fn check_template<'a>(template: &'a Outline, errors: &mut Errors) -> Option<&'a 
         errors.add("spec.template.spec.hostNetwork", why);
     }
     Some(pod)
+}
+
+/// Of an app without a gate.
+fn policy(in_flight: &InFlight, (container, port): (String, u16), question: Question) -> InFlightPolicy {
+    InFlightPolicy {
+        container,
+        app_container: None,
+        port,
+        path: in_flight.path.clone(),
+        question,
+        poll_interval_seconds: in_flight.poll_interval_seconds.max(1),
+        timeout_seconds: in_flight.timeout_seconds.max(1),
+    }
 }
 
 fn signal(drain: &Drain, format: Format, errors: &mut Errors) -> Signal {
@@ -331,6 +359,7 @@ fn locate(port: &IntOrString, pod: &OutlinePod, errors: &mut Errors) -> Option<(
     }
 }
 
+mod gate;
 mod question;
 #[cfg(test)]
 mod tests;

@@ -66,9 +66,9 @@ pub use handed_over::is_handed_over;
 pub use lag::Lags;
 pub use marks::MARK_RESTS;
 pub use observed::{
-    Absent, App, Backoff, BackoffCause, Child, Containers, CutMark, Deletion, DrainMark, Endpoints, Epoch,
-    Failure, KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Rejected, Revision,
-    Surroundings, TemplateVerdict, Warning,
+    Absent, App, Backoff, BackoffCause, Bypass, Child, Containers, CutMark, Deletion, DrainMark, Endpoints,
+    Epoch, Failure, KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Rejected,
+    Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::{LONGEST_SENTENCE, way_out};

@@ -17,7 +17,7 @@ pub use self::backoff::{Backoff, BackoffCause, Failure};
 pub use self::futile::{Absent, Rejected};
 pub use self::node::{KeptBy, Kubelet, Node, NodeFate};
 pub use self::pod::{Containers, CutMark, DrainMark, Endpoints, Epoch, Mark, Pod, PodUid, Readiness};
-pub use self::surroundings::{Child, Surroundings, TemplateVerdict, Warning};
+pub use self::surroundings::{Bypass, Child, Surroundings, TemplateVerdict, Warning};
 use crate::contact::Contact;
 
 /// One app, all at one moment, including the effect of our own last writes.

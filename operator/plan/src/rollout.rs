@@ -206,9 +206,10 @@ pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course
     }
 }
 
-/// No Service of the user's own would keep sending clients to a draining pod.
+/// No Service would keep sending clients to a draining pod, nor past its gate.
 pub(crate) fn services_are_fenced(snapshot: &Snapshot<'_>) -> bool {
-    snapshot.observed.surroundings.unfenced_services.is_empty()
+    let around = &snapshot.observed.surroundings;
+    around.unfenced_services.is_empty() && around.bypasses.is_empty()
 }
 
 /// How many pods that take work may be taken out of service: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::futile;
 use crate::new_pods;
-use crate::observed::{Backoff, BackoffCause, Deletion, Pod, Readiness, Rejected};
+use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Pod, Readiness, Rejected};
 use crate::rollout::{room_comes, services_are_fenced, superseded_pods};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;
@@ -177,10 +177,13 @@ fn comes_to_nothing(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Stri
     (here < snapshot.observed.app.replicas).then_some(message)
 }
 
-/// Which of the user's own Services are not fenced, and the exact command that fences the first.
+/// Which Services are not fenced, and the exact command that fences the first.
 pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
-    let services = &snapshot.observed.surroundings.unfenced_services;
-    let first = services.first().map_or("", String::as_str);
+    let around = &snapshot.observed.surroundings;
+    let services = &around.unfenced_services;
+    let Some(first) = services.first() else {
+        return around.bypasses.first().map_or_else(String::new, |b| past_the_gate(snapshot, b));
+    };
     let namespace = &snapshot.observed.app.namespace;
     let named = services.iter().take(SERVICES_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let others = match services.len().saturating_sub(SERVICES_NAMED) {
@@ -190,6 +193,22 @@ pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
     format!(
         "Service {named}{others} would send clients to draining pods: run `kubectl -n {namespace} patch service {first} --type merge -p \
          '{{\"spec\":{{\"selector\":{{\"graceful.dev/serving\":\"true\"}}}}}}'`, or accept it with the annotation \
+         graceful.dev/accept-unfenced-services=true on the GracefulApp"
+    )
+}
+
+fn past_the_gate(snapshot: &Snapshot<'_>, bypass: &Bypass) -> String {
+    let Bypass { service, managed, port, number, name } = bypass;
+    let namespace = &snapshot.observed.app.namespace;
+    let helps = match managed {
+        true => format!("write targetPort: {name} in spec.service"),
+        false => format!(
+            "run `kubectl -n {namespace} patch service {service} --type json -p \
+             '[{{\"op\":\"add\",\"path\":\"/spec/ports/{port}/targetPort\",\"value\":\"{name}\"}}]'`"
+        ),
+    };
+    format!(
+        "Service {service} sends clients to port {number}, the app's own, past its gate: {helps}, or accept it with the annotation \
          graceful.dev/accept-unfenced-services=true on the GracefulApp"
     )
 }

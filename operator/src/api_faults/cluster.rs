@@ -17,6 +17,9 @@ use super::world::{Key, World, now};
 
 pub(super) const ADMIN: u16 = 19808;
 
+/// The container that stands before the others and answers for them.
+pub(super) const GATE: &str = "graceful-gate";
+
 /// What the clients were told, and what became of it.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -211,22 +214,34 @@ impl Cluster {
 
     async fn start(&self, pod: &Value, uid: String) {
         let address = fresh_address();
-        let listener = TcpListener::bind((address, ADMIN)).await.unwrap();
+        let gate = &pod["spec"]["initContainers"][0];
+        let answers = if gate["name"] == GATE { gate } else { &pod["spec"]["containers"][0] };
         // As from its environment.
-        let env = pod["spec"]["containers"][0]["env"].as_array().into_iter().flatten();
-        let keys = env.filter(|v| v["name"] == "GRACEFUL_DRAIN_KEYS").find_map(|v| v["value"].as_str());
+        let variable = |name: &str| {
+            let mut env = answers["env"].as_array().into_iter().flatten();
+            env.find(|v| v["name"] == name).and_then(|v| v["value"].as_str())
+        };
+        let port = variable("GRACEFUL_ADMIN_LISTEN_PORT").map_or(ADMIN, |port| port.parse().unwrap());
+        let listener = TcpListener::bind((address, port)).await.unwrap();
+        let keys = variable("GRACEFUL_DRAIN_KEYS");
         let keys = keys.map(|set| Keys::from_jwk_set(set).unwrap());
         let drain = Drain::new(Settings { pod_uid: uid.clone(), keys, ..Settings::default() });
         let mut port = JoinSet::new();
         let routes = drain.routes();
         port.spawn(async move { axum::serve(listener, routes).await.unwrap() });
         self.processes.lock().unwrap().insert(uid, Process { drain, _port: port });
-        let status = json!({
+        let runs = |name: &Value| {
+            json!({"name": name, "image": "x", "imageID": "x", "ready": true, "restartCount": 0,
+                "state": {"running": {}}, "containerID": "c"})
+        };
+        let mut status = json!({
             "phase": "Running", "podIP": address.to_string(), "startTime": now(),
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now()}],
-            "containerStatuses": [{"name": "server", "image": "x", "imageID": "x", "ready": true, "restartCount": 0,
-                "state": {"running": {}}, "containerID": "c"}],
+            "containerStatuses": [runs(&json!("server"))],
         });
+        if gate["name"] == GATE {
+            status["initContainerStatuses"] = json!([runs(&gate["name"])]);
+        }
         let _deleted_meanwhile = self.world.write(|w| {
             w.edit(&key(pod), &json!({}), |object| {
                 object["status"] = status;

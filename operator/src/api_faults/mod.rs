@@ -10,6 +10,7 @@ mod elected;
 mod endpoints;
 mod events;
 mod faulty;
+mod gates;
 mod http;
 mod lifecycle;
 mod mess;

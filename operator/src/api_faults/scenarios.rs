@@ -17,7 +17,7 @@ use super::faulty::{Dice, client};
 use super::world::{World, merge};
 use crate::clock::{Clock, heard_by};
 use crate::leader::{Campaign, Lease, Timing};
-use crate::observe::NodeDrain;
+use crate::observe::{GateImage, NodeDrain};
 use crate::probe::Asker;
 use crate::run::{Means, Settings, Tokens, run_on};
 
@@ -120,6 +120,7 @@ impl Stage {
             node_drain: Some(NodeDrain::default()),
             namespaces: ["apps".to_owned()].into(),
             lease: None,
+            gate_image: GateImage { image: "graceful/gate:test".to_owned(), pull_policy: None },
         };
         let (stop, stopped) = oneshot::channel();
         let operator = tokio::spawn(async move {
@@ -318,6 +319,7 @@ async fn start(world: &World, dice: &Dice, tokens: Option<Tokens>) -> (JoinHandl
             node_drain: Some(NodeDrain::default()),
             namespaces,
             lease: None,
+            gate_image: GateImage { image: "graceful/gate:test".to_owned(), pull_policy: None },
         };
         run_on(means, listener, settings, never).await.unwrap();
     });

@@ -89,15 +89,16 @@ fn metadata_is_read_field_by_field_if_it_has_to_be() {
 }
 
 #[test]
-fn of_other_peoples_services_only_what_they_select_is_kept() {
-    let spec = json!({"selector": {"a": "b"}, "ports": [{"port": 80}], "clusterIP": "10.96.0.7"});
+fn of_other_peoples_services_only_what_they_select_and_where_they_lead_is_kept() {
+    let spec = json!({"selector": {"a": "b"}, "ports": [{"name": "web", "port": 80, "targetPort": 8000}], "clusterIP": "10.96.0.7"});
     let theirs: Decoded<Service> = decode(
         &json!({"metadata": {"name": "s", "annotations": {"big": "x".repeat(1000)}}, "spec": spec})
             .to_string(),
     );
     let kept = theirs.spec.as_ref().unwrap();
     assert_eq!(kept.selector.as_ref().unwrap()["a"], "b");
-    assert!(kept.ports.is_none() && theirs.metadata.annotations.is_none());
+    assert_eq!(serde_json::to_value(&kept.ports).unwrap(), json!([{"port": 80, "targetPort": 8000}]));
+    assert!(kept.cluster_ip.is_none() && theirs.metadata.annotations.is_none());
     let ours: Decoded<Service> = decode(
         &json!({"metadata": {"name": "s", "annotations": {(names::APP_UID): "u"}}, "spec": spec}).to_string(),
     );

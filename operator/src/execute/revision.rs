@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use graceful_api::{RevisionHash, Validated, children, names};
+use graceful_api::{Given, RevisionHash, Validated, children, names};
 use graceful_plan::refusals::Subject;
 use graceful_plan::{BackoffCause, TemplateVerdict};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::{ANSWERED, CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
+use crate::observe::GateImage;
 use crate::writes::Held;
 use crate::written::Kind;
 
@@ -26,7 +27,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
-    let asked = children::deployment(&app, 0, scene.sources.keyring.public_halves().as_deref());
+    let asked = asked(scene, &app, 0);
     let verdict = match post(scene, &asked, Post::DryRun).await {
         Ok(tried) => match taken_off(&tried, &asked).or(taken_off_pods(scene, &asked).await) {
             Some(why) => TemplateVerdict::Refused(why),
@@ -39,6 +40,15 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     scene.writes.verdicts.clear();
     scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
     Ok(ANSWERED)
+}
+
+/// The Deployment as it is asked for.
+fn asked(scene: &Scene<'_>, app: &Validated, replicas: u32) -> Value {
+    let (keys, GateImage { image, pull_policy }) =
+        (scene.sources.keyring.public_halves(), &scene.sources.gate_image);
+    let given =
+        Given { drain_keys: keys.as_deref(), gate_image: image, gate_pull_policy: pull_policy.as_deref() };
+    children::deployment(app, replicas, &given)
 }
 
 /// What admission takes off the Deployment that we could not do without: its label finds it, and its annotations say whose it is and how its pods drain.
@@ -89,7 +99,7 @@ pub(super) async fn create(
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
-    let asked = children::deployment(&app, replicas, scene.sources.keyring.public_halves().as_deref());
+    let asked = asked(scene, &app, replicas);
     match post(scene, &asked, Post::Create).await {
         Ok(made) => {
             let Some(why) = taken_off(&made, &asked) else {

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::pods;
+use super::pods::{self, Workers};
 
 fn odd() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -91,7 +91,8 @@ proptest! {
         }
         if let Ok(object) = serde_json::from_value::<Pod>(object) {
             for container in [Some("web"), Some("none"), None] {
-                let parsed = pods::parse(&object, container, |_| graceful_plan::Node::default(), jiff::Timestamp::now());
+                let workers = container.map(|container| Workers { container, gate: None });
+                let parsed = pods::parse(&object, workers, |_| graceful_plan::Node::default(), jiff::Timestamp::now());
                 prop_assert_eq!(parsed.terminating, object.metadata.deletion_timestamp.is_some());
             }
         }

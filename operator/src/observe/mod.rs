@@ -3,11 +3,13 @@
 mod child_state;
 mod children;
 mod endpoints;
+mod gates;
 #[cfg(test)]
 mod hostile;
 mod look;
 mod nodes;
 mod pods;
+mod policies;
 mod revisions;
 mod surroundings;
 mod trouble;
@@ -20,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use graceful_api::marks::AutoscalerAnnotation;
 use graceful_api::{
-    Disruption, DrainReason, FieldError, GracefulApp, Policy, ReplaceWhen, RevisionHash, Signal, Validated,
-    names,
+    Disruption, DrainReason, FieldError, GracefulApp, InFlightPolicy, ReplaceWhen, RevisionHash, Signal,
+    Validated, names,
 };
 use graceful_plan::refusals::Subject;
 use graceful_plan::{
@@ -39,7 +41,9 @@ pub(crate) use self::look::{live_pods, look};
 use self::nodes::Departures;
 pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
 pub(crate) use self::nodes::{Nodes, state as node_state};
+use self::pods::Workers;
 pub(crate) use self::pods::condition;
+use self::policies::Policies;
 use self::revisions::Ours;
 pub(crate) use self::revisions::followed;
 pub(crate) use self::surroundings::WantedChildren;
@@ -91,6 +95,17 @@ pub(crate) struct Sources {
     pub(crate) mark_pace: Pace,
     /// What drains are signed with, and what new revisions' pods are given of it.
     pub(crate) keyring: Keyring,
+    /// What new revisions' gates are made of.
+    pub(crate) gate_image: GateImage,
+}
+
+/// The image of the gates that new revisions' pods get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateImage {
+    /// Its name, as a container has it.
+    pub image: String,
+    /// When it is pulled: `Always`, `IfNotPresent` or `Never`. None: Kubernetes' default.
+    pub pull_policy: Option<String>,
 }
 
 /// What observing remembers of one app between two looks.
@@ -104,6 +119,8 @@ pub(crate) struct Sightings {
     departures: Departures,
     /// Pods that drain, and whether Services still send clients to them.
     withdrawals: Withdrawals,
+    /// NetworkPolicies, where there is a gate that they may shut off.
+    policies: Policies,
     /// Pods of a node whose clock is ahead: since when they are Ready by that clock, and since when we know.
     ready_ahead: HashMap<PodUid, (Timestamp, Timestamp)>,
     /// Pods that ended before they were ever Ready.
@@ -179,7 +196,10 @@ pub(crate) async fn observe(
     let valid = valid.ok();
     let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
     let (surroundings, wanted) = match (&valid, deletion) {
-        (Some(app), Deletion::No) => surroundings(app, &view, &ours, &objects, writes, now),
+        (Some(app), Deletion::No) => {
+            sightings.policies.look(&sources.client, app).await;
+            surroundings(app, &view, &ours, &objects, (writes, &sightings.policies), now)
+        }
         _ => {
             let around = of_a_deleted(&name, &uid, &view, &objects, writes, now);
             (around, WantedChildren::default())
@@ -239,7 +259,7 @@ async fn parsed(
 ) -> Result<Vec<graceful_plan::Pod>, Error> {
     let node = |name: &str| sources.stores.nodes.of(name);
     let mut parsed: Vec<_> =
-        pods.iter().map(|(pod, owner)| pods::parse(pod, container(owner), node, now)).collect();
+        pods.iter().map(|(pod, owner)| pods::parse(pod, workers(owner), node, now)).collect();
     if live {
         look_again_at_nodes(sources, &mut parsed).await?;
     }
@@ -347,8 +367,9 @@ impl Observation {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn parse_pod(json: &[u8]) {
     if let Ok(pod) = serde_json::from_slice::<Pod>(json) {
-        let _parsed =
-            pods::parse(&pod, Some("web"), |_| graceful_plan::Node::default(), Timestamp::UNIX_EPOCH);
+        let workers = Workers { container: "web", gate: None };
+        let node = |_: &str| graceful_plan::Node::default();
+        let _parsed = pods::parse(&pod, Some(workers), node, Timestamp::UNIX_EPOCH);
     }
 }
 
@@ -356,8 +377,12 @@ fn owner<'a>(pod: &Pod, ours: &'a [Ours]) -> Option<&'a Ours> {
     ours.iter().find(|o| pods::belongs_to(&pod.metadata, &o.object.name_any(), &o.hash.0))
 }
 
-fn container(owner: &Ours) -> Option<&str> {
-    owner.policy.as_ref().map(|p: &Policy| p.in_flight.container.as_str())
+fn workers(owner: &Ours) -> Option<Workers<'_>> {
+    let InFlightPolicy { container, app_container, .. } = &owner.policy.as_ref()?.in_flight;
+    Some(match app_container {
+        Some(app) => Workers { container: app, gate: Some(container) },
+        None => Workers { container, gate: None },
+    })
 }
 
 /// What stands in the place of a dialogue for a pod that runs and must not or cannot be asked: unknown, so busy, and said.

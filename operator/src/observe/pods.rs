@@ -14,10 +14,19 @@ use super::trouble::trouble;
 /// condition that turned False later than that had been True.
 const SAME_MOMENT: SignedDuration = SignedDuration::from_secs(1);
 
-/// Parses a pod. `container` is the one that is asked for its in-flight count; none if its revision's policy cannot be read.
+/// Which containers of a pod say whether it may be at work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Workers<'a> {
+    /// The one whose work is asked for: that answers, or that stands behind a gate.
+    pub(crate) container: &'a str,
+    /// The gate, which has no work of its own: what it holds is between a client and the app. Were it counted, a pod whose app never started would be busy.
+    pub(crate) gate: Option<&'a str>,
+}
+
+/// Parses a pod. `workers`: none if its revision's policy cannot be read.
 pub(crate) fn parse(
     pod: &PodObject,
-    container: Option<&str>,
+    workers: Option<Workers<'_>>,
     node: impl Fn(&str) -> Node,
     now: Timestamp,
 ) -> Pod {
@@ -41,7 +50,7 @@ pub(crate) fn parse(
         ends_since: ends_since(&pod.metadata),
         grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         readiness: readiness(pod),
-        containers: containers(pod, container),
+        containers: containers(pod, workers),
         node: node_name.map(node).unwrap_or_default(),
         unschedulable: unschedulable(pod),
         grace_seconds: grace_seconds(pod),
@@ -158,7 +167,7 @@ fn never_was(ready: &PodCondition, since: Timestamp, started: Timestamp) -> bool
 }
 
 /// All containers that last: ordinary ones and native sidecars. An init container or one added for debugging accepts no work.
-fn containers(pod: &PodObject, container: Option<&str>) -> Containers {
+fn containers(pod: &PodObject, workers: Option<Workers<'_>>) -> Containers {
     if has_finished(pod) {
         return Containers::Finished;
     }
@@ -170,10 +179,12 @@ fn containers(pod: &PodObject, container: Option<&str>) -> Containers {
         return Containers::NeverStarted;
     }
     // Taken up. One without a word may run, and so may one that the kubelet has no word on yet.
-    let Some(asked) = container else {
+    let Some(Workers { container: asked, gate }) = workers else {
         return Containers::Unknown;
     };
-    let mut runs: Vec<_> = lasting(pod).map(|name| (name, run(container_status(pod, name)))).collect();
+    let works = |name: &&str| gate != Some(*name);
+    let mut runs: Vec<_> =
+        lasting(pod).filter(works).map(|name| (name, run(container_status(pod, name)))).collect();
     if !runs.iter().any(|(name, _)| *name == asked) {
         runs.push((asked, run(container_status(pod, asked))));
     }

@@ -18,13 +18,15 @@ use serde_json::Value;
 
 use super::child_state::{Place, cannot_be, refused, soon};
 use super::children::{self, Ownership, Wanted};
+use super::gates;
 use super::pods::{has_finished, mark, uid};
+use super::policies::Policies;
 use super::revisions::Ours;
 use super::view::View;
 use crate::writes::{REFUSAL_HOLDS, Writes};
 
 /// The labels of one pod, or of the template.
-type Labels = BTreeMap<String, String>;
+pub(super) type Labels = BTreeMap<String, String>;
 
 /// The children as they should be; none where none is wanted.
 #[derive(Clone, Debug, Default)]
@@ -39,13 +41,14 @@ pub(crate) fn surroundings(
     view: &View,
     ours: &[Ours],
     pods: &[&Pod],
-    writes: &Writes,
+    (writes, policies): (&Writes, &Policies),
     now: Timestamp,
 ) -> (Surroundings, WantedChildren) {
     let mut warnings = warnings(app, ours);
     warnings.extend(of_others(app, view));
     warnings.extend(let_go(app, view));
     let labels = pod_labels(app, pods);
+    warnings.extend(policies.warning(app, &labels));
     let foreign_budgets = foreign_budgets(app, view, &labels);
     // Where writes to a pod are refused, its mark may be another than it should be.
     let not_to_be_written = |pod: &Pod| writes.backoff(&Subject::Pod(uid(pod)), now).is_some();
@@ -79,6 +82,11 @@ pub(crate) fn surroundings(
             Vec::new()
         } else {
             unfenced(app, view, &labels)
+        },
+        bypasses: if app.accept_unfenced_services {
+            Vec::new()
+        } else {
+            gates::bypasses(app, view, ours, &labels)
         },
         foreign_budgets,
         publishing_unready: publishing_unready(view, &labels),
@@ -243,16 +251,20 @@ fn unfenced(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String
 
 /// Services, ours or others', that send clients to pods before they are Ready.
 fn publishing_unready(view: &View, pods: &BTreeSet<Labels>) -> Vec<String> {
-    let serving = |key: &String| key == names::SERVING_LABEL;
-    let selects = |service: &Service| {
-        let spec = service.spec.as_ref().filter(|s| s.publish_not_ready_addresses == Some(true));
-        let selector = spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
-        selector.is_some_and(|s| {
-            let carried = |labels: &Labels| s.iter().all(|(k, v)| serving(k) || labels.get(k) == Some(v));
-            pods.iter().any(carried)
-        })
+    let publishes = |service: &Service| {
+        service.spec.as_ref().is_some_and(|s| s.publish_not_ready_addresses == Some(true))
     };
-    view.services.iter().filter(|s| selects(s)).map(|s| s.name_any()).collect()
+    view.services.iter().filter(|s| publishes(s) && leads_to(s, pods)).map(|s| s.name_any()).collect()
+}
+
+/// Whether it sends clients to these pods while they serve.
+pub(super) fn leads_to(service: &Service, pods: &BTreeSet<Labels>) -> bool {
+    let serving = |key: &String| key == names::SERVING_LABEL;
+    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
+    selector.is_some_and(|s| {
+        let carried = |labels: &Labels| s.iter().all(|(k, v)| serving(k) || labels.get(k) == Some(v));
+        pods.iter().any(carried)
+    })
 }
 
 /// Budgets of others over these pods.
@@ -285,7 +297,9 @@ fn warnings(app: &Validated, ours: &[Ours]) -> Vec<Warning> {
             warnings.push(Warning { reason: Reason::BakedInDiffers, message });
         }
     }
-    warnings.extend(failing_probes(&app.template.0));
+    // Behind a gate it is not the app that drains.
+    warnings.extend(failing_probes(&app.template.0).filter(|_| app.gate.is_none()));
+    warnings.extend(gates::hooks(app));
     warnings.extend(no_such_port(app));
     warnings
 }

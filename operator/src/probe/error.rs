@@ -59,6 +59,15 @@ pub(crate) enum AskError {
     NotPrometheus { why: String },
     #[error("the answer is not a v1 DrainStatus: {why}")]
     NotProtocol { why: String },
+    #[error(
+        "it does not know yet what it has in flight: {why}; with a gate see inFlight, and that the app listens on loopback"
+    )]
+    NotKnown {
+        /// Its own words.
+        why: String,
+        /// The process that says so, which can be told to drain all the same.
+        boot_id: Option<String>,
+    },
     #[error("the answer has nothing at {pointer:?}; check inFlight.jsonPointers")]
     PointerMissing { pointer: String },
     #[error(

@@ -100,6 +100,9 @@ fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError> {
         return Err(AskError::WrongPod { found: excerpt(uid) });
     }
     let boot_id = answer.get("bootId").and_then(Value::as_str).filter(|id| !id.is_empty());
+    if let Some(why) = answer.get("unknown").and_then(Value::as_str) {
+        return Err(AskError::NotKnown { why: excerpt(why), boot_id: boot_id.map(str::to_owned) });
+    }
     let boot_id =
         boot_id.ok_or_else(|| missing("bootId", "a text that is new for each start of the process"))?;
     let accepting = answer.get("accepting").and_then(Value::as_bool);

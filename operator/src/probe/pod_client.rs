@@ -116,9 +116,15 @@ impl PodClient {
     ) -> Result<PodAnswer, AskError> {
         let mut known = None;
         if self.keyring.knows(&self.target.keys) {
-            let answer = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await?;
-            let token = self.token(&answer, action(request), epoch);
-            known = answer.reading.and_then(|r| r.boot_id);
+            let answer = self.quick(Method::GET, self.path(), HeaderMap::new(), Bytes::new()).await;
+            let (boot_id, there) = match answer {
+                Ok(answer) => (answer.reading.and_then(|r| r.boot_id), answer.date),
+                Err(AskError::NotKnown { boot_id, .. }) => (boot_id, None),
+                Err(error) => return Err(error),
+            };
+            let token =
+                boot_id.as_ref().and_then(|boot_id| self.token(boot_id, there, action(request), epoch));
+            known = boot_id;
             let bearer = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
             headers.extend(bearer.map(|bearer| (header::AUTHORIZATION, bearer)));
         }
@@ -133,9 +139,15 @@ impl PodClient {
         if known.is_some() && known != speaks { Err(AskError::AnotherProcess) } else { told }
     }
 
-    fn token(&self, answer: &PodAnswer, action: &'static str, epoch: Epoch) -> Option<String> {
-        let boot_id = answer.reading.as_ref()?.boot_id.as_ref()?;
-        let there = answer.date.unwrap_or_else(|| self.clock.now());
+    /// `there`: its own clock, where it said it.
+    fn token(
+        &self,
+        boot_id: &str,
+        there: Option<Timestamp>,
+        action: &'static str,
+        epoch: Epoch,
+    ) -> Option<String> {
+        let there = there.unwrap_or_else(|| self.clock.now());
         let claims = Claims {
             pod_uid: &self.target.uid.0,
             boot_id,

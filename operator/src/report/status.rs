@@ -3,11 +3,11 @@
 use graceful_api::conditions::{ConditionType, Reason};
 use graceful_api::status::{MAX_CUT_ENDING_LISTED, MAX_DRAINING_LISTED};
 use graceful_api::{
-    DrainingPod, EndedByOthers, GracefulApp, GracefulAppStatus, InFlightCount, Phase, RevisionStatus, names,
+    DrainingPod, EndedByOthers, GracefulApp, GracefulAppStatus, InFlightCount, Phase, RevisionStatus, inject,
+    names,
 };
 use graceful_plan::{
-    ConditionReport, DrainingPodReport, EndedPodReport, InFlight, LONGEST_SENTENCE, Observed, Report,
-    RevisionReport,
+    ConditionReport, DrainingPodReport, EndedPodReport, InFlight, LONGEST_SENTENCE, Report, RevisionReport,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -58,7 +58,7 @@ pub(crate) fn status(
         waiting_for: bounded(waiting_for, LONGEST_SENTENCE),
         current_revision: current_revision.as_ref().map(|r| r.0.clone()),
         update_revision: Some(observed.app.update.0.clone()).filter(|hash| !hash.is_empty()),
-        revisions: revisions.iter().map(|r| revision(&name, observed, r)).collect(),
+        revisions: revisions.iter().map(|r| revision(&name, seen, r)).collect(),
         draining: pods.iter().take(listed).map(|p| draining_pod(seen, p)).collect(),
         draining_omitted: u32::try_from(pods.len() - listed).unwrap_or(u32::MAX),
         cut: cuts.total(),
@@ -90,15 +90,17 @@ pub(crate) fn stalled(app: &GracefulApp, reason: Reason, message: &str, now: Tim
     status
 }
 
-fn revision(app: &str, observed: &Observed, report: &RevisionReport) -> RevisionStatus {
+fn revision(app: &str, seen: &Observation, report: &RevisionReport) -> RevisionStatus {
     let RevisionReport { hash, pods, serving, draining } = report;
+    let gate = seen.deployments.get(hash).and_then(|d| inject::gate_image(&d.spec.template));
     RevisionStatus {
         hash: hash.0.clone(),
         name: names::deployment_name(app, &hash.0),
         replicas: *pods,
         serving: *serving,
         draining: *draining,
-        created: observed.revisions.iter().find(|r| r.hash == *hash).map(|r| Time(r.created)),
+        created: seen.observed.revisions.iter().find(|r| r.hash == *hash).map(|r| Time(r.created)),
+        gate: gate.map(str::to_owned),
     }
 }
 

@@ -31,7 +31,7 @@ fn a_plain_template_gets_labels_env_hook_and_grace() {
     }));
     let [name, uid] = env();
     assert_eq!(
-        pod_template(&app, None),
+        pod_template(&app, &Given::default()),
         json!({
             "metadata": {"labels": {
                 "graceful.dev/app": "tasks",
@@ -82,7 +82,7 @@ fn what_the_user_wrote_is_never_overridden_and_unknown_fields_stay() {
     }
     expected["spec"]["initContainers"][1]["env"] = json!([name, uid]);
     expected["spec"]["containers"][0]["env"] = json!([name, {"name": "GRACEFUL_POD_UID", "value": "mine"}]);
-    assert_eq!(pod_template(&app, None), expected);
+    assert_eq!(pod_template(&app, &Given::default()), expected);
 }
 
 /// P5: in every container, since the one that is asked may become another without a new revision; and no reason to say that anything differs, or to restart
@@ -95,7 +95,7 @@ fn keys_are_an_env_variable_and_no_part_of_the_revision() {
         {"name": "off", "image": "y:1", "env": [{"name": "GRACEFUL_DRAIN_KEYS", "value": ""}]},
     ]);
     let app = validated(&json!({"template": {"spec": {"containers": containers}}}));
-    let written = pod_template(&app, Some(keys));
+    let written = pod_template(&app, &Given { drain_keys: Some(keys), ..Given::default() });
     let env = |n: usize| written["spec"]["containers"][n]["env"].as_array().unwrap().clone();
     assert_eq!(env(0).last(), Some(&json!({"name": "GRACEFUL_DRAIN_KEYS", "value": keys})));
     assert_eq!(env(1).len(), 3, "what is there already is the user's");
@@ -113,7 +113,7 @@ fn a_pod_that_is_held_while_busy_is_born_busy() {
             "spec": {"containers": [{"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 9808}]}]},
         },
     }));
-    let metadata = &pod_template(&app, None)["metadata"];
+    let metadata = &pod_template(&app, &Given::default())["metadata"];
     assert_eq!(metadata["labels"]["graceful.dev/busy"], "true");
     assert_eq!(
         metadata["annotations"],
@@ -132,7 +132,7 @@ fn a_sidecar_that_is_asked_gets_the_command() {
             "containers": [{"name": "web", "image": "x:1"}],
         }},
     }));
-    let template = pod_template(&app, None);
+    let template = pod_template(&app, &Given::default());
     let command = &template["spec"]["initContainers"][0]["lifecycle"]["preStop"]["exec"]["command"];
     assert_eq!(command, &json!(["/agent", "wait"]));
     assert_eq!(template["spec"]["containers"][0].get("lifecycle"), None, "no sleep for a linger of 0");
@@ -144,7 +144,7 @@ fn pre_stop_none_leaves_hooks_alone() {
         json!([{"name": "web", "image": "x:1", "ports": [{"name": "admin", "containerPort": 1}]}]);
     let app =
         validated(&json!({"drain": {"preStop": "None"}, "template": {"spec": {"containers": containers}}}));
-    assert_eq!(pod_template(&app, None)["spec"]["containers"][0].get("lifecycle"), None);
+    assert_eq!(pod_template(&app, &Given::default())["spec"]["containers"][0].get("lifecycle"), None);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_the_api_server_fills_in_is_no_difference() {
          "lifecycle": {"preStop": {"httpGet": {"path": "/bye", "port": 80}}}},
         {"name": "logs", "image": "y:1", "lifecycle": {"preStop": {"exec": {}}}},
     ]}}}));
-    let mut written = pod_template(&app, None);
+    let mut written = pod_template(&app, &Given::default());
     let hook = &mut written["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"];
     hook["scheme"] = json!("HTTP");
     assert_eq!(baked_in_differences(&app, &written), Vec::<String>::new());
@@ -170,7 +170,7 @@ fn what_is_baked_into_running_pods_and_differs_is_said() {
     let after =
         validated(&json!({"template": template, "drain": {"deadlineSeconds": 20, "lingerSeconds": 5}}));
     assert_eq!(before.revision, after.revision);
-    let written = pod_template(&before, None);
+    let written = pod_template(&before, &Given::default());
     assert_eq!(baked_in_differences(&before, &written), Vec::<String>::new());
     assert_eq!(
         baked_in_differences(&after, &written),

@@ -14,6 +14,7 @@ fn policy(when_absent: WhenAbsent) -> Policy {
     Policy {
         in_flight: InFlightPolicy {
             container: "web".to_owned(),
+            app_container: None,
             port: 8000,
             path: "/metrics".to_owned(),
             question: Question::Prometheus {

@@ -70,6 +70,13 @@ fn the_samples_are_valid() {
 }
 
 #[test]
+fn the_sample_with_a_gate_leaves_the_app_its_ports() {
+    let sample: GracefulApp = serde_saphyr::from_str(include_str!("../../../../samples/gate.yaml")).unwrap();
+    let gate = Validated::try_from(&sample).unwrap().gate.unwrap();
+    assert_eq!((gate.app_port, gate.admin_port, gate.listen_port), (8000, 9809, 9810));
+}
+
+#[test]
 fn the_signal_follows_the_format() {
     let mut spec = with("/inFlight", json!({"format": "JsonPointer", "jsonPointers": ["/task_lenth"]}));
     let signal = |spec: &Value| Validated::try_from(&app(spec)).unwrap().policy.drain.signal;

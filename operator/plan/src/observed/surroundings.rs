@@ -15,6 +15,8 @@ pub struct Surroundings {
     pub budget: Child,
     /// Services of the user's that select the app's pods without the serving label.
     pub unfenced_services: Vec<String>,
+    /// Services that lead to a gated app's own number.
+    pub bypasses: Vec<Bypass>,
     /// The user's own PodDisruptionBudgets over these pods.
     pub foreign_budgets: Vec<String>,
     /// What the user should know of the spec or of running pods. No drain waits for it; where a child is refused the app is Stalled all the same.
@@ -27,6 +29,21 @@ pub struct Surroundings {
     pub late_children: Vec<Backoff>,
     /// The namespace is terminating: nothing can be made, all is taken by others.
     pub namespace_terminating: bool,
+}
+
+/// A way past a gate: what comes by it is not counted, and is not refused when the gate is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bypass {
+    /// The Service.
+    pub service: String,
+    /// It is the one that the operator keeps.
+    pub managed: bool,
+    /// Which of its ports, from 0.
+    pub port: usize,
+    /// The number that it leads to.
+    pub number: i32,
+    /// The name that it should lead to.
+    pub name: String,
 }
 
 /// Something to know that no drain waits for.

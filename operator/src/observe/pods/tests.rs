@@ -3,6 +3,8 @@ use serde_json::{Value, json};
 use super::*;
 use graceful_plan::Kubelet;
 
+const WEB: Workers<'_> = Workers { container: "web", gate: None };
+
 fn object(status: &Value) -> PodObject {
     serde_json::from_value(json!({
         "metadata": {
@@ -19,7 +21,7 @@ fn object(status: &Value) -> PodObject {
 }
 
 fn parsed(status: &Value) -> Pod {
-    parse(&object(status), Some("web"), |_| Node::default(), Timestamp::now())
+    parse(&object(status), Some(WEB), |_| Node::default(), Timestamp::now())
 }
 
 fn with_container(state: &Value) -> Containers {
@@ -61,7 +63,7 @@ fn a_crash_loses_what_no_volume_holds() {
             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         }]}));
         pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
-        parse(&pod, Some("web"), |_| Node::default(), Timestamp::now()).containers
+        parse(&pod, Some(WEB), |_| Node::default(), Timestamp::now()).containers
     };
     let read_only = json!([{"name": "c", "configMap": {"name": "c"}}, {"name": "t", "projected": {}}]);
     assert_eq!(crashed(read_only), Containers::CrashedEmpty);
@@ -74,7 +76,7 @@ fn a_pod_without_a_node_runs_nowhere() {
     let mut pod = object(&json!({"phase": "Pending"}));
     pod.spec.as_mut().unwrap().node_name = None;
     let parsed =
-        parse(&pod, Some("web"), |_| Node { kubelet: Kubelet::Silent, ..Node::default() }, Timestamp::now());
+        parse(&pod, Some(WEB), |_| Node { kubelet: Kubelet::Silent, ..Node::default() }, Timestamp::now());
     assert_eq!((parsed.containers, parsed.node.is_heard()), (Containers::NeverStarted, true));
 }
 
@@ -136,7 +138,7 @@ fn a_pod_that_cannot_be_read_may_be_busy_and_does_not_serve() {
     assert!(belongs_to(&decoded.metadata, "tasks-abc", "abc"));
     let pod = parse(
         &decoded,
-        Some("web"),
+        Some(WEB),
         |_| Node { kubelet: Kubelet::Silent, ..Node::default() },
         Timestamp::now(),
     );
@@ -177,6 +179,10 @@ fn trouble_is_told_in_the_pod_s_own_words() {
 
 /// A pod with these containers, and native sidecars, each with its state.
 fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Containers {
+    judged_by(WEB, ordinary, sidecars)
+}
+
+fn judged_by(workers: Workers<'_>, ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Containers {
     let status = |(name, state): &(&str, Value)| {
         let mut status = json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         if !state["waiting"].is_null() && state["waiting"]["reason"] == "CrashLoopBackOff" {
@@ -195,8 +201,29 @@ fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Co
     };
     pod["spec"]["containers"] = json!(names(ordinary, None));
     pod["spec"]["initContainers"] = json!(names(sidecars, Some("Always")));
-    parse(&serde_json::from_value(pod).unwrap(), Some("web"), |_| Node::default(), Timestamp::now())
+    parse(&serde_json::from_value(pod).unwrap(), Some(workers), |_| Node::default(), Timestamp::now())
         .containers
+}
+
+/// Keeps P7 and ADR 2: a gate is up before its app, whatever becomes of that. A revision whose image cannot be pulled must not hold its own fix up.
+#[test]
+fn a_gate_alone_is_not_busy() {
+    let gated = Workers { container: "web", gate: Some("graceful-gate") };
+    let runs = || json!({"running": {}});
+    let judge = |web: Value| judged_by(gated, &[("web", web)], &[("graceful-gate", runs())]);
+    assert_eq!(judge(json!({"waiting": {"reason": "ImagePullBackOff"}})), Containers::NeverStarted);
+    assert_eq!(judge(json!({"waiting": {"reason": "PodInitializing"}})), Containers::NeverStarted);
+    assert_eq!(judge(json!({"waiting": {"reason": "CrashLoopBackOff"}})), Containers::CrashedEmpty);
+    assert_eq!(judge(runs()), Containers::Running);
+    assert_eq!(judge(json!({})), Containers::Unknown);
+    let beside = |mesh: Value| {
+        let pulls = json!({"waiting": {"reason": "ImagePullBackOff"}});
+        judged_by(gated, &[("web", pulls)], &[("graceful-gate", runs()), ("mesh", mesh)])
+    };
+    assert_eq!(beside(runs()), Containers::Running, "what else lasts may have work of its own");
+    let crashed = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    let gate_crashed = judged_by(gated, &[("web", runs())], &[("graceful-gate", crashed)]);
+    assert_eq!(gate_crashed, Containers::Running, "the app goes on without its gate");
 }
 
 #[test]

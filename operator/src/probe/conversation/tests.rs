@@ -83,6 +83,7 @@ impl Scene {
     fn say_to(&mut self, uid: &PodUid, address: SocketAddr, conversation: Conversation) {
         let policy = InFlightPolicy {
             container: "server".to_owned(),
+            app_container: None,
             port: address.port(),
             path: "/drain".to_owned(),
             question: self.language.clone(),

@@ -51,6 +51,19 @@ fn what_is_scheduled_is_read_where_it_can_be() {
     }
 }
 
+/// Keeps P7: a gate answers before its app, and its own zero says nothing of that.
+#[test]
+fn a_pod_that_says_that_it_does_not_know_gives_no_answer() {
+    let unknown = status(|s| s["unknown"] = json!("the app behind the gate: nothing listens there"));
+    let error = graceful(&unknown, &uid()).unwrap_err();
+    assert_eq!(error.class(), AskErrorClass::NotKnown);
+    assert!(
+        error.to_string().contains("in flight: the app behind the gate: nothing listens there;"),
+        "{error}"
+    );
+    assert!(graceful(&status(|s| s["unknown"] = json!(null)), &uid()).is_ok());
+}
+
 #[test]
 fn an_answer_of_another_pod_is_no_answer() {
     assert_eq!(class(&status(|s| s["podUid"] = json!("u-2"))), AskErrorClass::WrongPod);
