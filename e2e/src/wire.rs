@@ -15,6 +15,9 @@ pub struct LoadSpec {
     pub target: String,
     /// HTTP clients. Half of them keep their connection, the others open a fresh one for each request.
     pub clients: u32,
+    /// None of them keeps its connection.
+    #[serde(default)]
+    pub fresh: bool,
     /// Tasks submitted in a second by all clients together.
     pub rate_per_second: f64,
     /// WebSocket clients, each of which reconnects for as long as the load runs.

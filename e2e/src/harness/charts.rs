@@ -85,6 +85,13 @@ async fn upgrade_to(world: &World, operator: &str, more: &[&str]) -> anyhow::Res
     let mut args = vec!["upgrade", "--install", "graceful-operator", operator, "-n", NAMESPACE];
     let pull = format!("image.pullPolicy={}", world.pull_policy());
     args.extend(["--set", &repository, "--set", &tag, "--set", &pull, "--wait"]);
+    let gate = world.image("gate");
+    let (repository, tag) = gate.rsplit_once(':').unwrap_or((&gate, "dev"));
+    let gate = format!(
+        "gate.image.repository={repository},gate.image.tag={tag},gate.image.pullPolicy={}",
+        world.pull_policy()
+    );
+    args.extend(["--set", &gate]);
     args.extend(more);
     world.helm(&args).await.context("chart graceful-operator")?;
     Ok(())

@@ -26,6 +26,7 @@ pub fn usual() -> LoadSpec {
     LoadSpec {
         target: format!("http://{}", super::app::NAME),
         clients: 6,
+        fresh: false,
         rate_per_second: 6.0,
         sockets: 4,
         numbered: false,

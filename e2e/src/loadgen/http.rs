@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One client, until it is stopped. A submission that has begun is always waited for.
 pub(super) async fn run(number: u32, spec: LoadSpec, ledger: Shared, mut stop: watch::Receiver<bool>) {
-    let keeps_connection = number.is_multiple_of(2);
+    let keeps_connection = number.is_multiple_of(2) && !spec.fresh;
     let builder = reqwest::Client::builder().timeout(TIMEOUT).no_proxy();
     let builder = if keeps_connection { builder } else { builder.pool_max_idle_per_host(0) };
     let client = match builder.build() {

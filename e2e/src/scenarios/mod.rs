@@ -8,6 +8,7 @@ mod durable;
 mod endpoints;
 mod evictions;
 mod foreign;
+mod gated;
 mod guarded;
 mod leader;
 mod leaving;
@@ -52,6 +53,9 @@ pub fn all() -> Vec<Scenario> {
         foreign::python_app_drains_and_moves_to_the_protocol,
         foreign::python_app_behind_a_gate,
         foreign::prometheus_and_sigterm_with_clients_that_never_let_go,
+        gated::fastapi_gets_a_gate(packages),
+        gated::gated_pods_that_others_delete(packages),
+        gated::bad_image_behind_a_gate_then_its_correction(packages),
         workers::celery_workers_finish_what_they_have(packages),
         sockets::sockets_stay_while_their_tasks_run,
         resume::ws_resume,

@@ -161,6 +161,7 @@ fn load() -> LoadSpec {
     LoadSpec {
         target: format!("http://{NAME}"),
         clients: 4,
+        fresh: false,
         rate_per_second: 2.5,
         sockets: 0,
         numbered: false,

@@ -99,7 +99,9 @@ async fn lives_through_all(scene: &Scene, rule: &PolicyRule) -> anyhow::Result<O
     if let Some(line) = denied_until(scene, rule, || scene.settled()).await? {
         return Ok(Some(line));
     }
-    scene.apply(spec.env("MARK", "again")).await?;
+    // And with a gate, for what is looked at around one.
+    let drain = json!({"lingerSeconds": 2, "deadlineSeconds": 60});
+    scene.apply(spec.env("MARK", "again").set("/gate", json!({"port": "http"})).set("/drain", drain)).await?;
     if let Some(line) = denied_until(scene, rule, || scene.settled()).await? {
         return Ok(Some(line));
     }
