@@ -1,4 +1,4 @@
-//! What stands around gated pods: ways past their gates, and hooks that do not wait for them.
+//! What gates are made of, and what stands around gated pods: ways past their gates, and hooks that do not wait for them.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,15 @@ use kube::ResourceExt;
 use super::revisions::Ours;
 use super::surroundings::{Labels, leads_to};
 use super::view::View;
+
+/// The image of the gates that new revisions' pods get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateImage {
+    /// Its name, as a container has it.
+    pub image: String,
+    /// When it is pulled: `Always`, `IfNotPresent` or `Never`. None: Kubernetes' default.
+    pub pull_policy: Option<String>,
+}
 
 /// Services, the app's own among them, that lead to a gated app's number: of the spec, and of revisions whose pods are still there.
 pub(super) fn bypasses(app: &Validated, view: &View, ours: &[Ours], pods: &BTreeSet<Labels>) -> Vec<Bypass> {

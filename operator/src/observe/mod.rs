@@ -37,6 +37,7 @@ use kube::{Api, Client, ResourceExt};
 
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 use self::endpoints::Withdrawals;
+pub use self::gates::GateImage;
 pub(crate) use self::look::{live_pods, look};
 use self::nodes::Departures;
 pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
@@ -97,15 +98,6 @@ pub(crate) struct Sources {
     pub(crate) keyring: Keyring,
     /// What new revisions' gates are made of.
     pub(crate) gate_image: GateImage,
-}
-
-/// The image of the gates that new revisions' pods get.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GateImage {
-    /// Its name, as a container has it.
-    pub image: String,
-    /// When it is pulled: `Always`, `IfNotPresent` or `Never`. None: Kubernetes' default.
-    pub pull_policy: Option<String>,
 }
 
 /// What observing remembers of one app between two looks.

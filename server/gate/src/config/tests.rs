@@ -89,3 +89,21 @@ fn a_variable_that_nobody_reads_is_refused_by_name() {
     ];
     assert!(unknown(fine.into_iter().map(ToOwned::to_owned)).is_ok());
 }
+
+/// The operator writes them into pods by these names, and the gate stops at one that it does not know.
+#[test]
+fn each_variable_that_the_operator_writes_is_read() {
+    let operator = include_str!("../../../../operator/api/src/gated.rs");
+    let written: Vec<_> = operator
+        .lines()
+        .filter(|line| line.trim_start().starts_with("pub const"))
+        .filter_map(|line| line.split('"').nth(1))
+        .filter(|word| word.starts_with("GRACEFUL_"))
+        .collect();
+    assert!(written.len() >= 9, "only {written:?}: are they still there?");
+    let command = Run::augment_args(clap::Command::new("run"));
+    let read: Vec<_> = command.get_arguments().filter_map(|a| a.get_env()?.to_str()).collect();
+    for name in written {
+        assert!(read.contains(&name), "{name} is written by the operator, and not read");
+    }
+}
