@@ -19,6 +19,9 @@ pub(crate) struct Status {
     pub(crate) resumable: bool,
     #[serde(default)]
     pub(crate) verifies: bool,
+    /// Why it does not know yet what it has in flight.
+    #[serde(default)]
+    pub(crate) unknown: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -35,12 +38,13 @@ pub(crate) struct InFlight {
 impl Status {
     /// Nothing accepted is left, and nothing can come.
     pub(crate) fn idle(&self) -> bool {
-        !self.accepting && self.in_flight.total == 0
+        self.unknown.is_none() && !self.accepting && self.in_flight.total == 0
     }
 
     /// What decides something, and what the `ETag` therefore covers.
-    pub(crate) fn decides(&self) -> (String, String, bool, u64, InFlight) {
-        (self.boot_id.clone(), self.state.clone(), self.accepting, self.epoch, self.in_flight)
+    pub(crate) fn decides(&self) -> (String, String, bool, u64, InFlight, bool) {
+        let known = self.unknown.is_none();
+        (self.boot_id.clone(), self.state.clone(), self.accepting, self.epoch, self.in_flight, known)
     }
 
     /// For a sentence about what was seen.
