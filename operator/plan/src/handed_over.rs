@@ -70,7 +70,9 @@ pub(crate) fn is_held(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 
 /// What ends it sooner. A kubelet (1.37.2) that stops a pod already goes by the grace that it began with, until it is restarted.
 pub(crate) fn way_out(namespace: &str, pod: &Pod) -> String {
-    let until = pod.grace_ends.map_or(String::new(), |at| format!(" (its grace period ends at {})", whole_seconds(at)));
+    let until = pod
+        .grace_ends
+        .map_or(String::new(), |at| format!(" (its grace period ends at {})", whole_seconds(at)));
     let name = &pod.name;
     let node = pod.node.name.as_ref().map_or_else(|| "its node".to_owned(), |node| format!("node {node}"));
     format!(
