@@ -163,6 +163,11 @@ impl<K: Resource> Index<K> {
         !unlisted.contains(&Scope::All) && !unlisted.contains(&Scope::Namespace(namespace.to_owned()))
     }
 
+    /// There was a whole list of each namespace: what is not here was nowhere.
+    pub(crate) fn knows_all(&self) -> bool {
+        self.read().unlisted.is_empty()
+    }
+
     /// Waits for the first whole list of each watch, but of those that are refused.
     pub(crate) async fn listed(&self) {
         // The sender lives as long as this index does.

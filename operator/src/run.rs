@@ -251,10 +251,7 @@ fn build(
 /// Which keys are in use, the stores say; what refused the old ones is told again.
 async fn keep_keys(keys: Keep, operator: Arc<Operator>) {
     let stores = &operator.sources.stores;
-    let named = || {
-        let (deployments, pods) = (stores.deployments.all(), stores.pods.all());
-        in_use(deployments.iter().map(|d| &***d), pods.iter().map(|p| &***p))
-    };
+    let named = || in_use(&stores.deployments, &stores.pods);
     keep(keys, named, || operator.sources.probes.forget_refusals()).await;
 }
 
