@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use graceful_api::marks::BUSY_LABEL;
+use graceful_api::marks::{AUTOSCALERS, BUSY_LABEL, OURS};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::EvictParams;
 use kube::{Error, ResourceExt};
@@ -42,6 +42,7 @@ pub(super) async fn held_while_busy(scene: &Scene) -> anyhow::Result<()> {
     then.rolled_out().await?;
     // What is allowed ends a busy pod as well, which drains itself in its grace period.
     when.app_changes("disruption: Allow", |spec| spec.set("/disruption", "Allow")).await?;
+    then.pods("none tells autoscalers anything any more", MARKED, not_marked).await?;
     scene.load().await?.start(&load::usual()).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let allowed = first(scene).await?;
@@ -69,6 +70,16 @@ fn all_marked(pods: &[Pod], busy: bool) -> anyhow::Result<()> {
     };
     let marked = pods.iter().filter(right).count();
     ensure!(marked == 2 && pods.len() == 2, "{marked} of {} pods", pods.len());
+    Ok(())
+}
+
+fn not_marked(pods: &[Pod]) -> anyhow::Result<()> {
+    let keys = || AUTOSCALERS.iter().map(|a| a.key).chain([OURS]);
+    let marked = |pod: &&Pod| {
+        pod.labels().contains_key(BUSY_LABEL) || keys().any(|key| pod.annotations().contains_key(key))
+    };
+    let marked: Vec<_> = pods.iter().filter(marked).map(ResourceExt::name_any).collect();
+    ensure!(marked.is_empty(), "still marked: {}", marked.join(", "));
     Ok(())
 }
 

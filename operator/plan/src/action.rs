@@ -121,6 +121,11 @@ pub enum Action {
         /// It is not known to be idle.
         busy: bool,
     },
+    /// Take off what says so, where nobody keeps it in step any more.
+    Unmark {
+        /// The pod.
+        pod: PodRef,
+    },
     /// End a pod: live look, `retire::check`, the scale tried dry, DELETE with uid and resourceVersion, and at once the scale.
     Retire {
         /// The pod.
@@ -159,7 +164,8 @@ impl Action {
             Self::Unroute { pod, .. }
             | Self::PutBack { pod, .. }
             | Self::Unbridge { pod }
-            | Self::Mark { pod, .. } => (Some(pod), None),
+            | Self::Mark { pod, .. }
+            | Self::Unmark { pod } => (Some(pod), None),
             Self::ScaleUp { revision, .. } | Self::ScaleDown { revision, .. } => (None, Some(revision)),
             Self::AddFinalizer
             | Self::ReleaseFinalizer

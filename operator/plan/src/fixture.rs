@@ -24,7 +24,7 @@ pub(crate) fn serving(name: &str) -> Pod {
         cheapest: false,
         bridged: false,
         endpoints: Endpoints::Withdrawn,
-        mark: Mark::Unclear,
+        mark: Mark::Absent,
         mark_rests_until: None,
         cut: None,
         ends_since: None,

@@ -1,7 +1,9 @@
-//! `disruption: HoldWhileBusy`: which pods carry the mark that keeps an eviction waiting. The PodDisruptionBudget selects those alone.
+//! `disruption: HoldWhileBusy`: which pods carry the mark that keeps an eviction waiting. The PodDisruptionBudget selects those alone. Otherwise none carries it, but for
+//! a queue worker that drains (`handed_over`): no budget protects it, and autoscalers go by the mark.
 //!
 //! # Guarantees
 //! A pod is marked from birth, and for as long as it is not known to be idle: one that cannot be asked counts as busy (P7). Of a pod that drains the mark stays.
+//! Once the mode is another, marks that nobody keeps in step would hold nodes for ever: they are taken off, of pods that a Deployment of before still makes too.
 //!
 //! # Caveats
 //! A pod that was idle when it was asked may be busy a moment later, and is marked again when that is heard: within half a minute, or some minutes where a cluster
@@ -9,6 +11,7 @@
 
 use std::time::Duration;
 
+use graceful_api::Signal;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
@@ -34,28 +37,42 @@ const NEXT_MARKS_IN: SignedDuration = SignedDuration::from_secs(1);
 
 pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.hold_while_busy {
-        return;
+        return take_off(snapshot, draft);
     }
     // What it said while it was new does not count. The next survey may be half a minute away, and an unchanged answer would have no plan made.
     draft.ask_for_marks = snapshot.live.iter().any(|p| p.mark == Mark::Busy && says_too_early(snapshot, p));
-    let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
-    let wrong = |p: &&&Pod| wanted(snapshot, p).is_some_and(|mark| mark != p.mark);
-    let mut wrong: Vec<_> = snapshot
-        .live
-        .iter()
-        .filter(wrong)
-        .filter(|p| !snapshot.backs_off(p.backoff.as_ref()) && !rests(p))
-        .collect();
+    let wrong = |p: &Pod| wanted(snapshot, p).is_some_and(|mark| mark != p.mark);
+    let mut wrong: Vec<_> = writable(snapshot).filter(|p| wrong(p)).collect();
     // To protect is urgent; to let go is not.
     wrong.sort_by_key(|p| (wanted(snapshot, p) == Some(Mark::Idle), &p.name));
-    // Not all that are planned are done: the rate of all apps together is bounded.
-    if !wrong.is_empty() {
-        snapshot.clock.wake_in(NEXT_MARKS_IN);
-    }
-    for pod in wrong.into_iter().take(MARKS_PER_PLAN) {
+    for pod in some_of(snapshot, wrong) {
         let busy = wanted(snapshot, pod) == Some(Mark::Busy);
         draft.act(Action::Mark { pod: pod_ref(pod), busy });
     }
+}
+
+fn take_off(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    let drains_itself = |p: &Pod| p.drain.is_some() && snapshot.policy(p).signal == Signal::Sigterm;
+    let mut marked: Vec<_> =
+        writable(snapshot).filter(|p| p.mark != Mark::Absent && !drains_itself(p)).collect();
+    marked.sort_by_key(|p| &p.name);
+    for pod in some_of(snapshot, marked) {
+        draft.act(Action::Unmark { pod: pod_ref(pod) });
+    }
+}
+
+/// Those that may be written to now.
+fn writable<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+    let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
+    snapshot.live.iter().copied().filter(move |p| !snapshot.backs_off(p.backoff.as_ref()) && !rests(p))
+}
+
+/// As many as one plan writes to. Not all that are planned are done: the rate of all apps together is bounded.
+fn some_of<'a>(snapshot: &Snapshot<'_>, pods: Vec<&'a Pod>) -> impl Iterator<Item = &'a Pod> {
+    if !pods.is_empty() {
+        snapshot.clock.wake_in(NEXT_MARKS_IN);
+    }
+    pods.into_iter().take(MARKS_PER_PLAN)
 }
 
 /// None: nothing was heard of it yet, or it has just come into service, and what it says may stand as long.
@@ -66,12 +83,12 @@ fn wanted(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Mark> {
     let lately = |at: Timestamp| !snapshot.clock.past(at.saturating_add(HEARD_LATELY).unwrap_or(at));
     match answer {
         Some(answer) if !failing && answer.in_flight.total == 0 && lately(answer.at) => {
-            if pod.mark != Mark::Unclear && in_service(snapshot, pod).is_none_or(|known| answer.at < known) {
+            if pod.mark.is_clear() && in_service(snapshot, pod).is_none_or(|known| answer.at < known) {
                 return None;
             }
             pod.routed.then_some(Mark::Idle)
         }
-        None if !failing && pod.mark != Mark::Unclear => None,
+        None if !failing && pod.mark.is_clear() => None,
         Some(_) | None => Some(Mark::Busy),
     }
 }
@@ -94,8 +111,8 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact, ContactError, InFlight};
     use crate::fixture;
-    use crate::observed::Readiness;
-    use graceful_api::Signal;
+    use crate::observed::{DrainMark, Observed, Readiness, Revision};
+    use graceful_api::DrainReason;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -126,7 +143,11 @@ mod tests {
         let mut observed = fixture::observed(app);
         observed.contacts = [(pod.uid.clone(), contact)].into();
         observed.pods = vec![pod];
-        let snapshot = Snapshot::take(&observed, at(now));
+        kept(&observed, now)
+    }
+
+    fn kept(observed: &Observed, now: i64) -> Draft {
+        let snapshot = Snapshot::take(observed, at(now));
         let mut draft = Draft::new(&snapshot);
         keep(&snapshot, &mut draft);
         draft
@@ -157,5 +178,41 @@ mod tests {
         assert_eq!(marked(draining, heard(0), 101), None, "it is about to be ended");
         let lately = Pod { mark_rests_until: Some(at(110)), ..idle() };
         assert_eq!(marked(lately, heard(2), 101), None, "one write in ten seconds");
+        let made_otherwise = fixture::serving("a");
+        assert_eq!(marked(made_otherwise, Contact::default(), 100), Some(true), "it is not marked yet");
+    }
+
+    /// An autoscaler goes by the annotations whatever the mode is: marks that nobody keeps in step would hold their nodes for ever.
+    #[test]
+    fn marks_of_another_mode_are_taken_off_but_for_workers_that_drain() {
+        let unmarked = |signal, pods: &[Pod]| {
+            let policy = fixture::policy(signal);
+            let mut observed = fixture::observed(fixture::app(1, policy));
+            observed.revisions = vec![Revision { policy, ..fixture::revision("r") }];
+            observed.pods = pods.to_vec();
+            let draft = kept(&observed, 100);
+            let names = draft.actions.iter().map(|action| match action {
+                Action::Unmark { pod } => pod.name.clone(),
+                other => panic!("{other:?}"),
+            });
+            names.collect::<Vec<_>>()
+        };
+        let pod = |name: &str, mark| Pod { mark, ..fixture::serving(name) };
+        let pods = [
+            pod("c", Mark::Unclear),
+            pod("b", Mark::Idle),
+            pod("a", Mark::Busy),
+            pod("plain", Mark::Absent),
+            Pod { mark_rests_until: Some(at(110)), ..pod("lately", Mark::Busy) },
+            Pod { terminating: true, routed: false, ..pod("ends", Mark::Busy) },
+        ];
+        assert_eq!(unmarked(Signal::Http, &pods), ["a", "b", "c"]);
+        assert_eq!(unmarked(Signal::Sigterm, &pods), ["a", "b", "c"]);
+        let drain = Some(DrainMark { reason: DrainReason::Rollout, since: at(90) });
+        let draining = [Pod { drain, routed: false, ..pod("a", Mark::Busy) }];
+        assert_eq!(unmarked(Signal::Http, &draining), ["a"]);
+        assert_eq!(unmarked(Signal::Sigterm, &draining), [""; 0], "an autoscaler would take its node");
+        let many: Vec<_> = (0..MARKS_PER_PLAN + 2).map(|n| pod(&format!("p{n}"), Mark::Busy)).collect();
+        assert_eq!(unmarked(Signal::Http, &many).len(), MARKS_PER_PLAN);
     }
 }

@@ -47,6 +47,7 @@ enum Step {
     Template(String, Pods),
     Replicas(u32),
     Pause(bool),
+    HoldWhileBusy(bool),
     Tasks {
         every: u32,
         seconds: u32,
@@ -219,6 +220,10 @@ fn take(world: &mut World, step: &Step) -> String {
             world.app.replicas = *n;
             world.tick();
             format!("replicas {n}")
+        }
+        Step::HoldWhileBusy(hold) => {
+            world.app.hold_while_busy = *hold;
+            format!("disruption {}", if *hold { "HoldWhileBusy" } else { "Allow" })
         }
         Step::Pause(paused) => {
             world.app.paused = *paused;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use graceful_api::marks::{AUTOSCALERS, BUSY_LABEL, OURS};
 use serde_json::{Value, json};
 
 use super::cluster::key;
@@ -215,4 +216,26 @@ async fn a_budget_for_busy_pods_waits_for_their_marks() {
         }
     });
     stage.until("the budget to hold all pods", CALM, |s| !narrow(s)).await;
+}
+
+/// Autoscalers go by a pod's annotations, whatever our mode is: they are taken off as it changes, of pods that a template of before makes busy as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_are_taken_off_once_evictions_wait_for_nothing() {
+    let mut spec = spec(2);
+    spec["disruption"] = json!("HoldWhileBusy");
+    let mut stage = Stage::settled_with(59, spec).await;
+    let marks = [BUSY_LABEL, OURS, AUTOSCALERS[0].key, AUTOSCALERS[1].key];
+    let marked = |pod: &Value| {
+        let metadata = &pod["metadata"];
+        marks.iter().any(|key| !metadata["labels"][key].is_null() || !metadata["annotations"][key].is_null())
+    };
+    let count = |s: &Stage| s.world.list("pods").iter().filter(|pod| marked(pod)).count();
+    assert_eq!(count(&stage), 2);
+    stage.change(&json!({"spec": {"disruption": "Allow"}}));
+    stage.until("no mark", CALM, |s| count(s) == 0 && s.settled("0", 2)).await;
+    stage.change(&json!({"spec": {"replicas": 3}}));
+    stage.until("the third, born busy and unmarked", CALM, |s| s.settled("0", 3) && count(s) == 0).await;
+    let template = &stage.world.list("deployments")[0]["spec"]["template"];
+    assert!(marked(template), "which is written once");
+    stage.lost_nothing();
 }

@@ -48,7 +48,7 @@ impl From<&Action> for ActionKind {
             Action::Unroute { .. } => Self::Unroute,
             Action::PutBack { .. } => Self::PutBack,
             Action::Unbridge { .. } => Self::Unbridge,
-            Action::Mark { .. } => Self::Mark,
+            Action::Mark { .. } | Action::Unmark { .. } => Self::Mark,
             Action::Retire { .. } => Self::Retire,
         }
     }

@@ -192,6 +192,7 @@ fn nothing_follows_from(action: &Action) -> bool {
         | Action::SyncPolicy { .. }
         | Action::MarkProven { .. }
         | Action::Mark { .. }
+        | Action::Unmark { .. }
         | Action::Nudge { .. } => true,
         Action::AddFinalizer
         | Action::ReleaseFinalizer
@@ -238,7 +239,8 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
         Action::Unbridge { pod } => bridge::end(scene, pod).await,
-        Action::Mark { pod, busy } => pods::mark(scene, pod, *busy).await,
+        Action::Mark { pod, busy } => pods::mark(scene, pod, Some(*busy)).await,
+        Action::Unmark { pod } => pods::mark(scene, pod, None).await,
         Action::MarkProven { revision } => revision::mark_proven(scene, revision).await,
         Action::Nudge { revision } => revision::nudge(scene, revision).await,
         Action::Retire { pod, revision, replicas, proof, as_well } => {

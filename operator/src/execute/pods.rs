@@ -49,7 +49,7 @@ pub(super) async fn unroute(
     let mut labels = json!({(names::SERVING_LABEL): null});
     if drains_itself(scene, pod) {
         // No budget protects a pod after its DELETE; an autoscaler that would take its node goes by these alone.
-        busy_marks(scene, pod, true, &mut labels, &mut annotations);
+        busy_marks(scene, pod, Some(true), &mut labels, &mut annotations);
     }
     match bridge::begin(scene, pod, &version).await? {
         Ok(version) => patch(scene, pod, Some(&version), &labels, &annotations).await,
@@ -77,7 +77,7 @@ pub(super) async fn put_back(scene: &mut Scene<'_>, pod: &PodRef, epoch: Epoch) 
     let mut labels = json!({(names::SERVING_LABEL): names::SERVING});
     // With HoldWhileBusy they are kept in step by themselves.
     if drains_itself(scene, pod) && !scene.seen.observed.app.hold_while_busy {
-        busy_marks(scene, pod, false, &mut labels, &mut annotations);
+        busy_marks(scene, pod, None, &mut labels, &mut annotations);
     }
     let outcome = patch(scene, pod, Some(&version), &labels, &annotations).await?;
     if outcome == Outcome::Done {
@@ -124,13 +124,20 @@ fn signal_of(scene: &Scene<'_>, pod: &PodRef) -> Option<Signal> {
     scene.seen.policy(&revision).map(|policy| policy.signal)
 }
 
-/// Adds what says to autoscalers that the pod is busy, or takes it away again.
-fn busy_marks(scene: &Scene<'_>, pod: &PodRef, busy: bool, labels: &mut Value, annotations: &mut Value) {
-    let Some(ours) = scene.seen.autoscaler_annotations.get(&pod.uid) else { return };
-    labels[marks::BUSY_LABEL] = json!(busy.then_some(marks::BUSY));
-    for (key, value) in marks::annotations(ours, busy) {
-        annotations[key] = if busy { value } else { Value::Null };
+/// Adds what says to evictions and autoscalers whether the pod is busy, or takes it away; false where it is not known which of it is ours.
+fn busy_marks(
+    scene: &Scene<'_>,
+    pod: &PodRef,
+    busy: Option<bool>,
+    labels: &mut Value,
+    annotations: &mut Value,
+) -> bool {
+    let Some(ours) = scene.seen.autoscaler_annotations.get(&pod.uid) else { return false };
+    labels[marks::BUSY_LABEL] = json!((busy == Some(true)).then_some(marks::BUSY));
+    for (key, value) in marks::annotations(ours, busy == Some(true)) {
+        annotations[key] = if busy.is_some() { value } else { Value::Null };
     }
+    true
 }
 
 /// Whether a pod that drains for its node, which is said to stay now, was drained rightly: the watch may be late, and would send clients to a node that dies.
@@ -144,20 +151,18 @@ async fn node_goes(scene: &Scene<'_>, pod: &PodRef) -> Result<bool, Error> {
     Ok(!node.fate.stays())
 }
 
-/// Says to evictions and autoscalers whether it is to be waited for.
-pub(super) async fn mark(scene: &mut Scene<'_>, pod: &PodRef, busy: bool) -> Result<Outcome, Error> {
-    let (Some(version), Some(ours)) =
-        (scene.seen.versions.get(&pod.uid).cloned(), scene.seen.autoscaler_annotations.get(&pod.uid))
-    else {
+/// Says to evictions and autoscalers whether it is to be waited for; None: it says no more.
+pub(super) async fn mark(scene: &mut Scene<'_>, pod: &PodRef, busy: Option<bool>) -> Result<Outcome, Error> {
+    let (mut labels, mut annotations) = (json!({}), json!({}));
+    let known = busy_marks(scene, pod, busy, &mut labels, &mut annotations);
+    let Some(version) = scene.seen.versions.get(&pod.uid).cloned().filter(|_| known) else {
         return Ok(CHANGED);
     };
-    let label = busy.then_some(marks::BUSY);
-    let annotations = Value::Object(marks::annotations(ours, busy));
     if !scene.sources.mark_pace.try_turn() {
         return Ok(LATER);
     }
     scene.writes.marked(&pod.uid);
-    patch(scene, pod, Some(&version), &json!({(marks::BUSY_LABEL): label}), &annotations).await
+    patch(scene, pod, Some(&version), &labels, &annotations).await
 }
 
 async fn patch(

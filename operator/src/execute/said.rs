@@ -53,6 +53,7 @@ fn intent(action: &Action) -> String {
         }
         Action::Unbridge { pod } => format!("remove the EndpointSlices of pod {}", pod.name),
         Action::Mark { pod, busy } => format!("mark pod {} as {}", pod.name, busy_or_idle(*busy)),
+        Action::Unmark { pod } => format!("take the mark off pod {}", pod.name),
         Action::Retire { pod, proof, .. } => format!("end pod {} ({proof})", pod.name),
     }
 }
@@ -92,6 +93,7 @@ fn result(action: &Action) -> String {
         }
         Action::Unbridge { pod } => format!("removed the EndpointSlices of pod {}", pod.name),
         Action::Mark { pod, busy } => format!("marked pod {} as {}", pod.name, busy_or_idle(*busy)),
+        Action::Unmark { pod } => format!("took the mark off pod {}", pod.name),
         Action::Retire { pod, proof, .. } => format!("ended pod {} ({proof})", pod.name),
     }
 }

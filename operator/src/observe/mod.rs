@@ -27,8 +27,8 @@ use graceful_api::{
 };
 use graceful_plan::refusals::Subject;
 use graceful_plan::{
-    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, NodeFate, Observed, PodUid,
-    Readiness, Rejections,
+    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, Mark, NodeFate, Observed,
+    PodUid, Readiness, Rejections,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -228,7 +228,9 @@ pub(crate) async fn observe(
         wanted,
         targets,
         versions: of_each(&pods, |p| Some(p.resource_version().unwrap_or_default())),
-        autoscaler_annotations: of_each(&pods, |p| marks.then(|| pods::autoscaler_annotations(p))),
+        autoscaler_annotations: of_each(&pods, |p| {
+            (marks || pods::mark(p) != Mark::Absent).then(|| pods::autoscaler_annotations(p))
+        }),
         local_services: local_services(&view, &pods),
         bridges: of_each(&pods, |p| {
             Some(p.annotations().get(names::LINGERING)?.split(',').map(str::to_owned).collect())

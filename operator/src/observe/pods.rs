@@ -61,10 +61,11 @@ pub(crate) fn parse(
 
 /// What it says to evictions and autoscalers, where the operator has written that or made it so.
 pub(super) fn mark(pod: &PodObject) -> Mark {
+    let label = label(pod, marks::BUSY_LABEL);
     if annotation(pod, marks::OURS).is_none() {
-        return Mark::Unclear;
+        return if label.is_some() { Mark::Unclear } else { Mark::Absent };
     }
-    let busy = label(pod, marks::BUSY_LABEL) == Some(marks::BUSY);
+    let busy = label == Some(marks::BUSY);
     let in_step = autoscaler_annotations(pod).iter().all(|a| {
         let value = annotation(pod, a.key);
         if busy { value == Some(a.busy) } else { value == a.idle }

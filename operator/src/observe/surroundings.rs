@@ -6,7 +6,7 @@ use std::sync::Arc;
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
 use graceful_plan::refusals::Subject;
-use graceful_plan::{Backoff, Child, Mark, Surroundings, TemplateVerdict, Warning};
+use graceful_plan::{Backoff, Child, Surroundings, TemplateVerdict, Warning};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -53,7 +53,7 @@ pub(crate) fn surroundings(
     // Where writes to a pod are refused, its mark may be another than it should be.
     let not_to_be_written = |pod: &Pod| writes.backoff(&Subject::Pod(uid(pod)), now).is_some();
     let all_marked = pods.iter().filter(|pod| !has_finished(pod)).all(|pod| {
-        pod.metadata.deletion_timestamp.is_some() || (mark(pod) != Mark::Unclear && !not_to_be_written(pod))
+        pod.metadata.deletion_timestamp.is_some() || (mark(pod).is_clear() && !not_to_be_written(pod))
     });
     let mut wanted = WantedChildren {
         service: children::service(app),

@@ -193,7 +193,7 @@ mod tests {
             cheapest: false,
             bridged: false,
             endpoints: Endpoints::Withdrawn,
-            mark: Mark::Unclear,
+            mark: Mark::Absent,
             mark_rests_until: None,
             cut: cut.map(|n| CutMark { tasks: Some(n) }),
             ends_since: None,

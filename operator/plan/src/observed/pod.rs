@@ -137,9 +137,21 @@ pub enum Mark {
     Busy,
     /// It does not wait.
     Idle,
-    /// Neither as a whole: the pod was made otherwise, or somebody changed it.
-    #[default]
+    /// Neither as a whole, though there is something of it: somebody changed it.
     Unclear,
+    /// There is nothing of it: the pod was made without.
+    #[default]
+    Absent,
+}
+
+impl Mark {
+    /// It says as a whole whether it waits.
+    pub fn is_clear(self) -> bool {
+        match self {
+            Self::Busy | Self::Idle => true,
+            Self::Unclear | Self::Absent => false,
+        }
+    }
 }
 
 /// Why and since when a pod drains.

@@ -289,7 +289,7 @@ impl World {
             was_routed: false,
             listed_until: Timestamp::MIN,
             bridged: false,
-            mark: Mark::Busy,
+            mark: if self.app.hold_while_busy { Mark::Busy } else { Mark::Absent },
             mark_rests_until: None,
             epoch: None,
             drain: None,

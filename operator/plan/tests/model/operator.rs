@@ -207,6 +207,14 @@ impl World {
                 found.mark_rests_until = Some(until);
                 found.version += 1;
             }
+            Action::Unmark { pod } => {
+                self.writable(&pod)?;
+                let i = self.precondition(view, &pod)?;
+                let until = self.now.saturating_add(MARK_RESTS).expect("soon");
+                let found = &mut self.pods[i];
+                (found.mark, found.mark_rests_until) = (Mark::Absent, Some(until));
+                found.version += 1;
+            }
             Action::PutBack { pod, epoch } => {
                 self.writable(&pod)?;
                 let i = self.precondition(view, &pod)?;
@@ -216,7 +224,12 @@ impl World {
                 if self.is_put_back_behind_a_closed_door(i) {
                     self.violate("a pod is put back that has not opened: its clients are refused");
                 }
+                let worker = self.policy_of(i).signal == Signal::Sigterm;
+                let in_step = self.app.hold_while_busy;
                 let found = &mut self.pods[i];
+                if worker && !in_step {
+                    found.mark = Mark::Absent;
+                }
                 found.listed_until = jiff::Timestamp::MIN;
                 found.routed = true;
                 found.cost = 0;

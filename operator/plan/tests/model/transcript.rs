@@ -43,6 +43,7 @@ fn words(action: &Action) -> String {
         Action::Unbridge { pod } => format!("end the linger of {}", pod.name),
         Action::Mark { pod, busy: true } => format!("mark {} as busy", pod.name),
         Action::Mark { pod, busy: false } => format!("mark {} as idle", pod.name),
+        Action::Unmark { pod } => format!("unmark {}", pod.name),
         Action::PutBack { pod, epoch } => format!("put {} back, epoch {epoch}", pod.name),
         Action::Retire { pod, replicas, proof, .. } => {
             let proof = match proof {

@@ -31,7 +31,7 @@ fn pod(name: &str) -> Pod {
         cheapest: false,
         bridged: false,
         endpoints: Endpoints::Withdrawn,
-        mark: Mark::Unclear,
+        mark: Mark::Absent,
         mark_rests_until: None,
         cut: None,
         ends_since: None,
