@@ -1,13 +1,19 @@
 //! The keys that drains are signed with: made once by whoever is first, rotated without a restart, and lost without a pod that cannot be drained.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::faulty::{Dice, client};
 use super::scenarios::{CALM, Limits, Stage, spec, template};
 use super::world::{Key, World};
-use crate::keys::{KeySecret, Ring, Store};
+use crate::clock::Clock;
+use crate::keys::{Keep, KeyId, KeySecret, Keyring, Ring, Store, ids, keep};
+use crate::leader::Leadership;
 use crate::run::Tokens;
 
 fn place() -> KeySecret {
@@ -29,6 +35,58 @@ fn entries(world: &World) -> BTreeSet<String> {
     secret["data"].as_object().into_iter().flatten().map(|(entry, _)| entry.clone()).collect()
 }
 
+/// Somebody writes all of its data.
+fn replace(world: &World, data: Value) {
+    world.write(|w| {
+        w.edit(&key(), &json!({}), |secret| {
+            secret["data"] = data;
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+/// What a process that leads does with it, once it has looked; `named` are in use.
+async fn keeping(world: &World, named: Option<BTreeSet<KeyId>>) -> (Keyring, JoinHandle<()>) {
+    let (tried, mut looked) = watch::channel(false);
+    let keyring = Keyring::new(true);
+    let keys = Keep {
+        place: place(),
+        client: client(world, &Dice::new(1, 0)),
+        keyring: keyring.clone(),
+        leadership: Leadership::default(),
+        clock: Clock::default(),
+        tried,
+    };
+    let keeps = tokio::spawn(keep(keys, move || named.clone(), || ()));
+    looked.wait_for(|looked| *looked).await.unwrap();
+    (keyring, keeps)
+}
+
+/// The Secret is lost, pods are given new keys, and then a backup of it is put back: pods of both times are signed for, by this operator and by the next.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_restored_under_a_running_operator_costs_nobody_a_key() {
+    let world = World::default();
+    empty_secret(&world);
+    let (first, keeps) = keeping(&world, None).await;
+    let before = ids(&first.public_halves().unwrap());
+    keeps.abort();
+    let backup = world.open().all[&key()]["data"].clone();
+    replace(&world, json!({}));
+    let (second, keeps) = keeping(&world, None).await;
+    let since = ids(&second.public_halves().unwrap());
+    assert!(!second.knows(&before) && second.knows(&since));
+    replace(&world, backup);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(second.knows(&before) && second.knows(&since), "{:?}", second.ring());
+    keeps.abort();
+    let all: Vec<_> = before.iter().chain(&since).cloned().collect();
+    let (third, _keeps) = keeping(&world, Some(all.iter().cloned().collect())).await;
+    tokio::time::sleep(Duration::from_secs(2000)).await;
+    assert!(all.iter().all(|id| third.knows(std::slice::from_ref(id))), "{:?}", third.ring());
+    assert_eq!(entries(&world).len(), 4);
+}
+
 /// Many operators find it empty in the same moment, and their writes fail, or succeed without a word. All hold the same keys in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_that_race_to_make_the_keys_hold_the_same_ones() {
@@ -39,7 +97,7 @@ async fn operators_that_race_to_make_the_keys_hold_the_same_ones() {
             let store = Store::new(client(&world, &dice), place());
             tokio::spawn(async move {
                 loop {
-                    if let Ok(ring) = store.read_or_fill(None).await {
+                    if let Ok(ring) = store.read_or_fill(None, Timestamp::now).await {
                         return ring;
                     }
                 }
@@ -58,22 +116,14 @@ async fn an_emptied_secret_is_filled_from_memory_and_a_garbled_one_is_left() {
     let (world, dice) = (World::default(), Dice::new(1, 0));
     empty_secret(&world);
     let store = Store::new(client(&world, &dice), place());
-    let ring = store.read_or_fill(None).await.unwrap();
-    let set = |data: Value| {
-        world.write(|w| {
-            w.edit(&key(), &json!({}), |secret| {
-                secret["data"] = data;
-                Ok(())
-            })
-            .unwrap();
-        });
-    };
+    let ring = store.read_or_fill(None, Timestamp::now).await.unwrap();
+    let set = |data: Value| replace(&world, data);
     set(json!({}));
-    assert_eq!(store.read_or_fill(Some(&ring)).await.unwrap(), ring);
-    assert_eq!(store.read_or_fill(None).await.unwrap(), ring);
+    assert_eq!(store.read_or_fill(Some(&ring), Timestamp::now).await.unwrap(), ring);
+    assert_eq!(store.read_or_fill(None, Timestamp::now).await.unwrap(), ring);
     set(json!({"current": "bm9uc2Vuc2U="}));
     let version = world.open().version();
-    let why = store.read_or_fill(Some(&ring)).await.unwrap_err().to_string();
+    let why = store.read_or_fill(Some(&ring), Timestamp::now).await.unwrap_err().to_string();
     assert!(why.contains("system/drain-keys") && why.contains("current"), "{why}");
     assert_eq!(world.open().version(), version, "nothing was written");
 }
@@ -92,7 +142,7 @@ fn given(stage: &Stage, try_: &str) -> BTreeSet<String> {
     let of = pods.iter().filter(|p| p["metadata"]["labels"]["try"] == try_);
     of.flat_map(|p| p["spec"]["containers"][0]["env"].as_array().unwrap().clone())
         .filter(|v| v["name"] == "GRACEFUL_DRAIN_KEYS")
-        .flat_map(|v| crate::keys::ids(v["value"].as_str().unwrap()))
+        .flat_map(|v| ids(v["value"].as_str().unwrap()))
         .map(|id| id.0)
         .collect()
 }
@@ -108,7 +158,7 @@ async fn pods_that_verify_are_drained_over_a_rotation_and_none_is_restarted() {
     let pods = stage.world.list("pods").len();
     let store = Store::new(client(&stage.world, &Dice::new(1, 0)), place());
     for _ in 0..2 {
-        let now = jiff::Timestamp::now();
+        let now = Timestamp::now();
         store.change(|found| Ok(found.unwrap().rotated(&mut rand::rng(), now))).await.unwrap();
     }
     stage.kill_the_operator().await;
@@ -128,13 +178,7 @@ async fn pods_whose_keys_are_lost_can_be_drained_and_it_is_said() {
     let mut stage = stage(42, 0).await;
     stage.until("the first three pods", CALM, |s| s.settled("0", 3)).await;
     stage.change(&json!({"spec": {"drain": {"quietSeconds": 1}}}));
-    stage.world.write(|w| {
-        w.edit(&key(), &json!({}), |secret| {
-            secret["data"] = json!({});
-            Ok(())
-        })
-        .unwrap();
-    });
+    replace(&stage.world, json!({}));
     stage.kill_the_operator().await;
     stage.change(&template("1"));
     let limits = Limits { serving: 3, pods: 4, kills: false };

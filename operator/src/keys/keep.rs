@@ -49,7 +49,7 @@ pub(crate) async fn keep(
     let (mut said, mut pruned) = (None, Instant::now());
     loop {
         let held = keyring.ring();
-        let pause = match store.read_or_fill(held.as_deref()).await {
+        let pause = match store.read_or_fill(held.as_deref(), || clock.now()).await {
             Ok(ring) => {
                 said = None;
                 take(&keyring, ring, &renewed);
@@ -64,7 +64,7 @@ pub(crate) async fn keep(
         if pruned.elapsed() >= PRUNE_EVERY && keyring.ring().is_some() {
             pruned = Instant::now();
             if let Some(named) = named() {
-                match prune(&store, &named, clock.now()).await {
+                match prune(&store, keyring.ring().as_deref(), &named, clock.now()).await {
                     Ok(ring) => take(&keyring, ring, &renewed),
                     Err(error) => say(&mut said, &error, true),
                 }
@@ -74,12 +74,19 @@ pub(crate) async fn keep(
     }
 }
 
-async fn prune(store: &Store, named: &BTreeSet<KeyId>, now: Timestamp) -> Result<Ring, SecretError> {
+async fn prune(
+    store: &Store,
+    held: Option<&Ring>,
+    named: &BTreeSet<KeyId>,
+    now: Timestamp,
+) -> Result<Ring, SecretError> {
     store
-        .change(|found| match found {
-            Some(ring) => Ok(ring.pruned(named, now)),
+        .change(|found| match (found, held) {
+            // It may have been restored since the look just now.
+            (Some(found), Some(held)) => Ok(found.with(held, now).pruned(named, now)),
+            (Some(found), None) => Ok(found.pruned(named, now)),
             // The next look fills it.
-            None => Err(store.empty()),
+            (None, _) => Err(store.empty()),
         })
         .await
 }

@@ -6,7 +6,7 @@
 //!
 //! # Guarantees
 //! Two operators never hold different keys for long: all writes carry the resourceVersion that was read, and what is there is taken before anything is
-//! made. A private half lives while any Deployment, at 0 replicas included, names its id ([`in_use()`]).
+//! made. A Secret that somebody puts back as it once was loses nothing that was made since: what this process held stays, among the retired. A private half lives while any Deployment, at 0 replicas included, names its id ([`in_use()`]).
 //!
 //! # Caveats
 //! An operator that has read the keys once holds them, and signs with them, until its process ends, whatever becomes of the Secret. One that starts while the

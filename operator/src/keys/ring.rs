@@ -109,7 +109,7 @@ impl Ring {
             let (key, retired) = key(entry)?;
             old.push((key, retired.unwrap_or(Timestamp::UNIX_EPOCH)));
         }
-        old.sort_by(|(a, at), (b, bt)| (bt, &a.id).cmp(&(at, &b.id)));
+        latest_first(&mut old);
         Ok(Some(Self { current, next, old }))
     }
 
@@ -127,6 +127,19 @@ impl Ring {
         let Self { current, next, old } = self;
         let old = std::iter::once((current.clone(), now)).chain(old.iter().cloned());
         Self { current: next.clone(), next: Key::random(random), old: old.collect() }
+    }
+
+    /// With those that `held` has beside, as retired ones: whoever has put an older Secret back knew nothing of the keys that were made after it, and pods may.
+    pub(crate) fn with(&self, held: &Self, now: Timestamp) -> Self {
+        let of = |ring: &Self| {
+            let young = [ring.current.clone(), ring.next.clone()].map(|key| (key, now));
+            young.into_iter().chain(ring.old.iter().cloned()).collect::<Vec<_>>()
+        };
+        let there: BTreeSet<_> = of(self).into_iter().map(|(key, _)| key.id).collect();
+        let lacking = of(held).into_iter().filter(|(key, _)| !there.contains(&key.id));
+        let mut old: Vec<_> = self.old.iter().cloned().chain(lacking).collect();
+        latest_first(&mut old);
+        Self { old, ..self.clone() }
     }
 
     /// Without the retired keys that nobody names.
@@ -163,6 +176,10 @@ impl Ring {
         let Self { current, next, old } = self;
         format!("current {}, next {}, {} retired", current.id, next.id, old.len())
     }
+}
+
+fn latest_first(old: &mut [(Key, Timestamp)]) {
+    old.sort_by(|(a, at), (b, bt)| (bt, &a.id).cmp(&(at, &b.id)));
 }
 
 /// The ids in a JWK Set, as a pod has it in its environment.
@@ -264,6 +281,27 @@ mod tests {
             assert_eq!(with(&ring), Some(pod[1].clone()));
         }
         assert_eq!(ring.known(&[KeyId("0011223344556677".to_owned())]), None);
+    }
+
+    /// The Secret was lost, new keys were made, pods were given them, and then a backup of it came back.
+    #[test]
+    fn a_secret_that_is_restored_costs_no_key_that_was_made_since() {
+        let backup = ring().rotated(&mut rand::rng(), now());
+        let held = ring().rotated(&mut rand::rng(), after(1));
+        let both = backup.with(&held, after(2));
+        assert_eq!((&both.current, &both.next), (&backup.current, &backup.next));
+        for (key, retired) in
+            [(&held.current, 2), (&held.next, 2), (&held.old[0].0, 1), (&backup.old[0].0, 0)]
+        {
+            let found = both.old.iter().find(|(old, _)| old.id == key.id);
+            assert_eq!(found.map(|(_, at)| *at), Some(after(retired)), "{}", key.id);
+        }
+        assert_eq!(both.old.len(), 4);
+        assert_eq!(Ring::read(&both.entries()), Ok(Some(both.clone())), "in the Secret's order");
+        // A rotation is no loss: all that was held is there, if in another place.
+        let rotated = held.rotated(&mut rand::rng(), after(3));
+        assert_eq!(rotated.with(&held, after(4)), rotated);
+        assert_eq!(both.with(&held, after(4)), both);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Patch;
 use kube::{Api, Client, Config};
@@ -60,11 +61,20 @@ impl Store {
         Self { api: Api::namespaced(client, &place.namespace), place }
     }
 
-    /// What it holds. Where that is nothing: `held`, which this process still has (somebody emptied it), or else what is made now.
-    pub(crate) async fn read_or_fill(&self, held: Option<&Ring>) -> Result<Ring, SecretError> {
-        self.change(|found| match found {
-            Some(ring) => Ok(ring.clone()),
-            None => Ok(held.cloned().unwrap_or_else(|| Ring::random(&mut rand::rng()))),
+    /// What it holds, and what this process has held beside it: somebody may have put an older one back. Where it holds nothing: `held` (somebody emptied it), or
+    /// else what is made now.
+    pub(crate) async fn read_or_fill(
+        &self,
+        held: Option<&Ring>,
+        now: impl Fn() -> Timestamp,
+    ) -> Result<Ring, SecretError> {
+        self.change(|found| {
+            Ok(match (found, held) {
+                (Some(found), Some(held)) => found.with(held, now()),
+                (Some(found), None) => found.clone(),
+                (None, Some(held)) => held.clone(),
+                (None, None) => Ring::random(&mut rand::rng()),
+            })
         })
         .await
     }
@@ -142,7 +152,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use http::{HeaderValue, Request, Response};
-    use jiff::{SignedDuration, Timestamp};
+    use jiff::SignedDuration;
     use kube::client::Body;
 
     use super::*;
