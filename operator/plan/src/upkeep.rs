@@ -2,6 +2,7 @@
 
 use crate::action::Action;
 use crate::draft::Draft;
+use crate::handed_over;
 use crate::observed::{Child, Containers, Revision, TemplateVerdict};
 use crate::snapshot::{Snapshot, has_worked};
 
@@ -24,7 +25,7 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::SyncBudget);
     }
     match snapshot.revision(snapshot.update()) {
-        Some(update) if !update.policy_current && !snapshot.backs_off(update.unannotated.as_ref()) => {
+        Some(update) if may_sync_policy(snapshot, update) => {
             draft.act(Action::SyncPolicy { revision: update.hash.clone() });
         }
         None if asks(&around.template) && !snapshot.may_be_made() => {
@@ -32,6 +33,13 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         }
         Some(_) | None => {}
     }
+}
+
+/// A pod that was handed over is known by its revision's signal: with another one it would be forgotten while it still works. So a new signal waits for it.
+fn may_sync_policy(snapshot: &Snapshot<'_>, update: &Revision) -> bool {
+    let other_signal = snapshot.observed.app.policy.signal != update.policy.signal;
+    let forgets = other_signal && handed_over::still_running(snapshot).any(|p| p.revision == update.hash);
+    !update.policy_current && !forgets && !snapshot.backs_off(update.unannotated.as_ref())
 }
 
 /// The API server has not said yet whether it would take the template, or is asked once more.
