@@ -72,6 +72,34 @@ async fn a_child_that_others_delete_is_made_again() {
     }
 }
 
+/// P8: two budgets on one pod make the eviction API fail outright, so ours goes for as long as another is there, and both are named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_of_the_users_own_makes_ours_step_aside() {
+    let mut stage = Stage::settled_with(25, spec(1)).await;
+    let ours = child(&stage, "poddisruptionbudgets");
+    // As somebody writes it who copies the selector of the Service.
+    let selector = json!({"matchLabels": {"graceful.dev/app": "tasks", "graceful.dev/serving": "true"}});
+    let theirs = json!({"metadata": {"name": "mine"}, "spec": {"minAvailable": 1, "selector": selector}});
+    stage.world.write(|w| w.create("poddisruptionbudgets", "apps", theirs)).unwrap();
+    let names = |s: &Stage| {
+        let budgets = s.world.list("poddisruptionbudgets");
+        budgets.iter().map(|b| b["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    stage.until("ours to go", CALM, |s| names(s) == ["mine"]).await;
+    let said = |s: &Stage| ["mine", "tasks-graceful"].iter().all(|name| warning(s).contains(name));
+    stage.until("a Warning that names both", CALM, said).await;
+    assert_eq!(condition(&stage.app().unwrap(), "Warning")["reason"], "ForeignDisruptionBudget");
+    at_rest(&stage).await;
+    stage.world.write(|w| w.delete(&key("poddisruptionbudgets", "mine"), &json!({}))).unwrap();
+    stage
+        .until("ours to be back", CALM, |s| {
+            names(s) == ["tasks-graceful"]
+                && child(s, "poddisruptionbudgets")["spec"] == ours["spec"]
+                && condition(&s.app().unwrap(), "Warning")["status"] != "True"
+        })
+        .await;
+}
+
 /// P6: a port of somebody else's meant a write in every plan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_of_another_manager_is_left_and_said_without_a_write_in_every_plan() {

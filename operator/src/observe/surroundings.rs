@@ -88,7 +88,6 @@ pub(crate) fn surroundings(
         } else {
             gates::bypasses(app, view, ours, &labels)
         },
-        foreign_budgets,
         publishing_unready: publishing_unready(view, &labels),
         brake: None,
         namespace_terminating: writes.namespace_terminating,
@@ -269,13 +268,20 @@ pub(super) fn leads_to(service: &Service, pods: &BTreeSet<Labels>) -> bool {
 
 /// Budgets of others over these pods.
 fn foreign_budgets(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String> {
-    let covers = |budget: &PodDisruptionBudget| {
-        let selector = budget.spec.as_ref().and_then(|s| s.selector.clone());
-        let selector = selector.and_then(|s| Selector::try_from(s).ok());
-        selector.is_some_and(|s| pods.iter().any(|labels| s.matches(labels)))
-    };
     let ours = |budget: &PodDisruptionBudget| budget.annotations().get(names::APP_UID) == Some(&app.uid);
-    view.budgets.iter().filter(|b| !ours(b) && covers(b)).map(|b| b.name_any()).collect()
+    view.budgets.iter().filter(|b| !ours(b) && covers(b, pods)).map(|b| b.name_any()).collect()
+}
+
+/// Whether a budget selects one of these pods, be it while that serves or while it drains. One without a selector selects nothing, one with an empty selector all.
+fn covers(budget: &PodDisruptionBudget, pods: &BTreeSet<Labels>) -> bool {
+    let selector = budget.spec.as_ref().and_then(|s| s.selector.clone());
+    let Some(selector) = selector.and_then(|s| Selector::try_from(s).ok()) else { return false };
+    let serving = |labels: &Labels| {
+        let mut labels = labels.clone();
+        labels.insert(names::SERVING_LABEL.to_owned(), names::SERVING.to_owned());
+        labels
+    };
+    pods.iter().any(|labels| selector.matches(labels) || selector.matches(&serving(labels)))
 }
 
 /// Paths that are known to fail while a pod drains: the seed's health route answers 503 then.
@@ -340,4 +346,38 @@ fn failing_probes(template: &Value) -> Option<Warning> {
         "the {kind} of container {container} asks /v1/health, which fails while a pod drains: {outcome}; use /livez and /readyz"
     );
     Some(Warning { reason: Reason::ProbeFailsWhileDraining, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Two budgets on one pod make each eviction of it fail: one that is overlooked stops `kubectl drain`.
+    #[test]
+    fn a_budget_covers_what_the_eviction_api_says_it_does() {
+        let labels = [("app", "tasks"), ("tier", "web")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let pods = BTreeSet::from([Labels::from(labels)]);
+        let covers = |spec: Value| {
+            let budget = json!({"metadata": {"name": "mine", "namespace": "apps"}, "spec": spec});
+            covers(&serde_json::from_value(budget).unwrap(), &pods)
+        };
+        let by = |key: &str, value: &str| covers(json!({"selector": {"matchLabels": {(key): value}}}));
+        assert!(by("app", "tasks") && !by("app", "other") && !by("zone", "a"));
+        assert!(by(names::SERVING_LABEL, names::SERVING), "each serves at some time");
+        let expression = |key: &str, operator: &str, values: &[&str]| {
+            let values = Some(values).filter(|values| !values.is_empty());
+            covers(
+                json!({"selector": {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}}),
+            )
+        };
+        assert!(expression("tier", "In", &["db", "web"]) && !expression("tier", "NotIn", &["db", "web"]));
+        assert!(expression("zone", "DoesNotExist", &[]) && !expression("zone", "Exists", &[]));
+        assert!(expression(names::SERVING_LABEL, "DoesNotExist", &[]), "and drains at another");
+        assert!(covers(json!({"selector": {}})), "all pods of the namespace");
+        assert!(!covers(json!({})), "none");
+        let both = json!({"matchLabels": {"app": "tasks"}, "matchExpressions": [{"key": "tier", "operator": "Exists"}]});
+        assert!(covers(json!({"selector": both})));
+    }
 }

@@ -17,8 +17,6 @@ pub struct Surroundings {
     pub unfenced_services: Vec<String>,
     /// Services that lead to a gated app's own number.
     pub bypasses: Vec<Bypass>,
-    /// The user's own PodDisruptionBudgets over these pods.
-    pub foreign_budgets: Vec<String>,
     /// What the user should know of the spec or of running pods. No drain waits for it; where a child is refused the app is Stalled all the same.
     pub warnings: Vec<Warning>,
     /// Services with `publishNotReadyAddresses` that select the app's pods: even one that was never Ready may have been sent work.
