@@ -24,8 +24,8 @@ struct Args {
 enum Command {
     /// Run the operator, until SIGTERM.
     Run(Box<Run>),
-    /// Rotate the keys that drains are signed with: the next one becomes the current one, and a new next one is made. Pods go on as they are. In the
-    /// cluster: `kubectl -n graceful-system exec deploy/graceful-operator -- /operator rotate-key`.
+    /// Rotate the keys that drains are signed with: the next one becomes the current one, and a new next one is made. Pods go on as they are;
+    /// revisions that are made 2 s later are given the new ones. In the cluster: `kubectl -n graceful-system exec deploy/graceful-operator -- /operator rotate-key`.
     RotateKey(Rotate),
     /// Print the CustomResourceDefinition.
     Crd,

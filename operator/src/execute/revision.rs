@@ -99,6 +99,8 @@ pub(super) async fn create(
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
+    // What it is given it has for life: a key that was rotated out because it leaked must not be among it.
+    scene.sources.keyring.renewed().await;
     let asked = asked(scene, &app, replicas);
     match post(scene, &asked, Post::Create).await {
         Ok(made) => {

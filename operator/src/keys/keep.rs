@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Keyring;
@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::error::chain;
 use crate::leader::Leadership;
 
-/// How soon a rotation is taken up. Nothing hastens it: retired keys sign as well as the new ones.
+/// How soon a rotation is taken up, for what signs. Nothing hastens that: retired keys sign as well as the new ones. A new revision asks for a look of its own.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// How soon after a failure it is retried: nothing waits for the keys, and revisions made meanwhile do not verify.
@@ -48,7 +48,7 @@ pub(crate) async fn keep(
     let store = Store::new(client, place);
     let (mut said, mut pruned) = (None, Instant::now());
     loop {
-        let held = keyring.ring();
+        let (held, began) = (keyring.ring(), Instant::now());
         let pause = match store.read_or_fill(held.as_deref(), || clock.now()).await {
             Ok(ring) => {
                 said = None;
@@ -60,6 +60,7 @@ pub(crate) async fn keep(
                 RETRY_EVERY
             }
         };
+        keyring.looked.send_replace(Some(began));
         tried.send_replace(true);
         if pruned.elapsed() >= PRUNE_EVERY && keyring.ring().is_some() {
             pruned = Instant::now();
@@ -70,7 +71,8 @@ pub(crate) async fn keep(
                 }
             }
         }
-        sleep(pause).await;
+        // Where somebody asked while this look was under way, the next begins at once: this one may have read what was there before a rotation.
+        let _asked_or_due = timeout(pause, keyring.asked.notified()).await;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Flow
 //! [`keep()`] reads the Secret once this operator leads, and fills it where it is empty → the [`Keyring`] holds what it read → `execute` writes the public
-//! halves into a new revision's template, `probe` signs what it tells each pod with a key that the pod names.
+//! halves into a new revision's template (once the Secret was read moments ago: [`Keyring::renewed`]), `probe` signs what it tells each pod with a key that the pod names.
 //!
 //! # Guarantees
 //! Two operators never hold different keys for long: all writes carry the resourceVersion that was read, and what is there is taken before anything is
@@ -20,8 +20,11 @@ mod secret;
 mod token;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 
 pub(crate) use self::in_use::{in_use, named_by};
 pub(crate) use self::keep::{Keep, keep};
@@ -32,6 +35,11 @@ pub(crate) use self::ring::{KeyId, Ring};
 pub(crate) use self::secret::Store;
 pub use self::secret::{KeySecret, rotate};
 pub(crate) use self::token::Claims;
+use crate::error::CALL_DEADLINE;
+
+/// How old what is held may be as a new revision is given it: one that is made this long after a rotation has the new keys, and a hundred that are made at once cost
+/// one look.
+pub(crate) const FRESH: Duration = Duration::from_secs(2);
 
 /// The keys of now, shared by all who need them. Empty until they are read, and for good where there are none.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +47,10 @@ pub(crate) struct Keyring {
     ring: Arc<RwLock<Option<Arc<Ring>>>>,
     /// New revisions' pods are to verify.
     gives: bool,
+    /// When the last look at the Secret that is over began, whatever came of it; none where nobody looks.
+    looked: Arc<watch::Sender<Option<Instant>>>,
+    /// It is to be looked at now.
+    asked: Arc<Notify>,
 }
 
 impl Keyring {
@@ -71,6 +83,18 @@ impl Keyring {
     /// What a new revision's pods are given, if anything.
     pub(crate) fn public_halves(&self) -> Option<String> {
         self.gives.then(|| self.ring()).flatten().map(|ring| ring.public_halves())
+    }
+
+    /// Waits until the Secret was looked at moments ago. One that cannot be read keeps nobody waiting for longer than that call: what is held goes on.
+    pub(crate) async fn renewed(&self) {
+        let asked = Instant::now();
+        let mut looked = self.looked.subscribe();
+        let old = looked.borrow_and_update().is_some_and(|at| asked.duration_since(at) > FRESH);
+        if self.gives && old {
+            self.asked.notify_one();
+            let anew = looked.wait_for(|at| *at >= Some(asked));
+            let _as_it_is = timeout(CALL_DEADLINE, anew).await;
+        }
     }
 
     /// A token by a key that the pod names. None where there is no such key.

@@ -14,6 +14,7 @@ use kube::api::Patch;
 use kube::{Api, Client, Config};
 use serde_json::{Map, Value, json};
 
+use super::FRESH;
 use super::ring::{Ring, Unreadable};
 use crate::clock::{Clock, heard_by};
 use crate::error::{Error, call};
@@ -124,14 +125,18 @@ fn patch(secret: &Secret, found: &BTreeMap<String, Vec<u8>>, wanted: &BTreeMap<S
     json!({"metadata": metadata, "data": data})
 }
 
-/// `operator rotate-key`: the next key becomes the current one, and a new next one is made. Says which they are now.
+/// `operator rotate-key`: the next key becomes the current one, and a new next one is made. Says which they are now, and from when on new revisions are given them.
 ///
 /// # Errors
 /// When the API server cannot be found or does not take it, or the Secret has no keys yet.
 pub async fn rotate(place: KeySecret) -> anyhow::Result<String> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
-    Ok(rotate_by(Client::try_from(config)?, place).await?.summary())
+    let summary = rotate_by(Client::try_from(config)?, place).await?.summary();
+    Ok(format!(
+        "{summary}; revisions that are made from {} s from now on are given these two",
+        FRESH.as_secs()
+    ))
 }
 
 /// When a key is retired is written by the API server's clock, which its age is later compared with: the `Date` of the GET that comes before.
