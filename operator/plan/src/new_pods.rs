@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::astray::contradiction;
 use crate::expendable::superseded;
-use crate::observed::{Deletion, Pod, Readiness, Revision};
+use crate::observed::{Deletion, NodeFate, Pod, Readiness, Revision};
 use crate::phrases::{and_more, whole_seconds};
 use crate::rollout::superseded_pods;
 use crate::snapshot::{Snapshot, after};
@@ -103,15 +103,24 @@ pub(crate) fn lacks_room(words: &str) -> bool {
     words.contains("exceeded quota")
 }
 
-/// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go.
+/// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go; but one on a node that is emptied may go before
+/// its replacement comes.
 fn room_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
     superseded_pods(snapshot) > 0
+        || leave_their_nodes(snapshot)
         || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
+}
+
+fn leave_their_nodes(snapshot: &Snapshot<'_>) -> bool {
+    snapshot.on_going_nodes().any(|p| p.node.fate == NodeFate::Emptied)
 }
 
 /// `from`: an autoscaler may bring a node until then.
 fn what_makes_room(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
     let app = &snapshot.observed.app;
+    if superseded_pods(snapshot) == 0 && leave_their_nodes(snapshot) && app.max_unavailable == 0 {
+        return "make room on another node, or set spec.rollout.maxUnavailable to 1 so that a pod leaves its node before another serves in its place".to_owned();
+    }
     if superseded_pods(snapshot) == 0 || app.max_surge == 0 {
         return "make room".to_owned();
     }

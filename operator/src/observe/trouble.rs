@@ -70,8 +70,8 @@ fn claim(pod: &Pod) -> Option<String> {
 /// The attach controller says Multi-Attach in an Event alone, and nobody else says anything.
 fn attached_elsewhere(claim: &str) -> String {
     format!(
-        "; if volume claim {claim} can be mounted on one node alone (ReadWriteOnce) and another pod has it, set spec.rollout.maxSurge to 0, so that a pod goes before its \
-         replacement comes"
+        "; if volume claim {claim} can be mounted on one node alone (ReadWriteOnce) and another pod has it, set spec.rollout.maxSurge to 0 and \
+         maxUnavailable to 1, so that a pod goes before its replacement comes"
     )
 }
 
@@ -201,6 +201,7 @@ mod tests {
             trouble(&serde_json::from_value(pod).unwrap()).unwrap()
         };
         let claim = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "books"}}]);
+        assert!(words(claim.clone()).contains("set spec.rollout.maxSurge to 0 and maxUnavailable to 1"));
         assert!(words(claim).contains("volume claim books") && !words(json!([])).contains("claim"));
     }
 }
