@@ -57,7 +57,7 @@ pub(super) async fn python_app_behind_a_gate(scene: &Scene) -> anyhow::Result<()
     Ok(())
 }
 
-/// Asked through its Prometheus metrics, and never quiet: clients that keep their connection go on sending to a pod that
+/// P1: asked through its Prometheus metrics, and never quiet: clients that keep their connection go on sending to a pod that
 /// no Service routes to. It gets its SIGTERM after its linger, and the app's own drain loses nothing, whatever its template's grace is.
 pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
     scene: &Scene,

@@ -30,6 +30,7 @@ const TOGETHER: Duration = Duration::from_secs(3);
 /// What a container that is started anew takes, the kubelet's growing pauses included.
 const RESTARTS: Duration = Duration::from_secs(120);
 
+/// P1, P6: each hand-over falls into a rollout, which goes on to its end; no task is lost, and a leader of before writes nothing that takes effect.
 pub(super) async fn leader(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     given.app(AppSpec::tasks(&scene.world)).await?;

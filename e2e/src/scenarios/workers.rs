@@ -28,7 +28,7 @@ const TASKS: usize = 10;
 /// The Deployment to compare with, and the queue of its own.
 const PLAIN: &str = "plain";
 
-/// Two rollouts and a scale-down lose no task; a plain Deployment of the same workers loses some in one rollout.
+/// P1: two rollouts and a scale-down lose no task; a plain Deployment of the same workers loses some in one rollout.
 pub(super) async fn celery_workers_finish_what_they_have(scene: &Scene) -> anyhow::Result<()> {
     let (_, when, then) = scene.steps();
     scene.observer.app_drains_itself();

@@ -315,6 +315,7 @@ proptest! {
         bounded(&world)?;
     }
 
+    /// P1, P6: an app that is deleted drains to nothing.
     #[test]
     fn deletion_ends_and_loses_nothing(run in run()) {
         let mut world = run.world();
