@@ -270,6 +270,16 @@ mod tests {
         report.conditions.iter().find(|c| c.kind == kind && c.holds).map(|c| c.reason)
     }
 
+    /// Keeps P8: what CI waits for (docs/status.md).
+    #[test]
+    fn an_app_is_reconciling_until_it_serves_as_the_spec_says() {
+        let holds = |report: &Report, kind| reason(report, kind).is_some();
+        let serves = told("r", Vec::new());
+        assert!(!holds(&serves, ConditionType::Reconciling) && !holds(&serves, ConditionType::Stalled));
+        let rolls = told("old", Vec::new());
+        assert!(holds(&rolls, ConditionType::Reconciling) && !holds(&rolls, ConditionType::Stalled));
+    }
+
     #[test]
     fn an_unfenced_service_is_told_before_the_first_drain_and_stalls_it() {
         let both = |of| {

@@ -112,6 +112,7 @@ pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) ->
     }
     world.open().calls += 1;
     let (parts, body) = request.into_parts();
+    world.open().writes += u64::from(parts.method != Method::GET && !target.dry());
     let bytes = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let kind = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
