@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::action::Action;
 use crate::astray::may_be_told_anew;
-use crate::contact::OPENS_WITHIN;
+use crate::contact::{OPENS_WITHIN, Way};
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Epoch, NodeFate, Pod, Readiness};
 use crate::snapshot::Snapshot;
@@ -75,7 +75,8 @@ fn admission(snapshot: &Snapshot<'_>, pod: &Pod) -> Admission {
     }
     // Told this already, and closed all the same: it goes astray.
     let astray = said.epoch > pod.epoch.unwrap_or_default();
-    if !said.resumable || silent || late(snapshot, pod) || (astray && !may_be_told_anew(snapshot, pod)) {
+    let waits = astray && !may_be_told_anew(snapshot, pod);
+    if !said.resumable || silent || late(snapshot, pod) || stays_closed(snapshot, pod) || waits {
         return Admission::Stuck;
     }
     Admission::ToBeOpened(next(pod.epoch).max(next(Some(said.epoch))))
@@ -95,6 +96,12 @@ fn silent(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 /// It was told to accept again, and has not for too long, whatever it answers.
 fn late(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     snapshot.contact(pod).and_then(|c| c.opening).is_some_and(|since| over(snapshot, since))
+}
+
+/// It takes the epoch of each resumption and stays closed. To be told so once more it waits longer each time, and then it is its drain's turn.
+fn stays_closed(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+    let contact = snapshot.contact(pod).filter(|c| c.not_told_before().is_some());
+    contact.and_then(|c| c.astray).is_some_and(|a| a.way == Way::Closed)
 }
 
 fn over(snapshot: &Snapshot<'_>, since: Timestamp) -> bool {
@@ -150,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::action::Conversation;
-    use crate::contact::{Acknowledged, Answer, Contact, InFlight, Protocol};
+    use crate::contact::{Acknowledged, Answer, Astray, Contact, InFlight, Protocol};
     use crate::fixture;
     use crate::observed::{App, DrainMark, Observed, Revision};
     use crate::plan;
@@ -206,6 +213,13 @@ mod tests {
     #[test]
     fn a_pod_that_does_not_open_is_replaced() {
         assert_eq!(done(&closed(1, false, Some(0)), 11).1, Some("ended"));
+        // It takes each epoch, and is told again after a pause each time: none of them is ten seconds.
+        let mut stays = closed(4, false, Some(9));
+        let astray = Astray { way: Way::Closed, times: 4, last: at(5), epoch: Epoch(4) };
+        stays.contacts.values_mut().for_each(|contact| contact.astray = Some(astray));
+        let plan = plan(&stays, at(10));
+        let anew = |a: &Action| matches!(a, Action::Unroute { epoch, .. } if *epoch == Epoch(5));
+        assert!(plan.actions.iter().any(anew), "{:?}", plan.actions);
         let not_heard = |mut observed: Observed| {
             for contact in observed.contacts.values_mut() {
                 contact.answer = None;
