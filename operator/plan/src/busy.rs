@@ -8,8 +8,9 @@ use crate::observed::{Containers, NodeFate, Pod, Readiness};
 /// - `Finished`: the kubelet runs nothing in a pod whose phase is Failed or Succeeded, ever again.
 /// - `NeverStarted`: no lasting container has ever run; only the word of a kubelet that is heard counts.
 /// - `CrashedEmpty`: none runs now, and nothing of what was once accepted outlives the crash.
-/// - `Crashed` and never Ready: none runs now, and no Service has ever sent it anything. (What it has counted itself says otherwise: `Snapshot::cannot_be_busy`. One that was Ready once may hold accepted
-///   work in a volume for its next start, so it is drained like any other.) Otherwise a crash loop would fill the surge and block its own fix.
+/// - `Crashed` and never Ready: none runs now, and no Service has ever sent it anything. Otherwise a crash loop would fill the surge and block its own fix. (One
+///   that was Ready once may hold accepted work in a volume for its next start, so it is drained like any other. So is one whose own last count says that it
+///   had work: `Snapshot::cannot_be_busy`.)
 pub fn nothing_runs(pod: &Pod) -> bool {
     if pod.node.fate == NodeFate::ShutDown {
         return true;

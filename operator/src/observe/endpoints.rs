@@ -59,8 +59,7 @@ impl Withdrawals {
         let goes_on: BTreeSet<_> = draining.iter().collect();
         self.known.retain(|pod, _| goes_on.contains(pod));
         let in_doubt: Vec<_> = draining.iter().filter(|pod| !self.is_withdrawn(pod)).collect();
-        let wait = self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-        if !in_doubt.is_empty() && wait.is_zero() {
+        if !in_doubt.is_empty() && self.rests_for().is_zero() {
             let began = Instant::now();
             let found = slices(client, namespace, &fenced(view, pods)).await.map_err(|error| chain(&error));
             self.not_before = Some(began + SHARE * began.elapsed());
@@ -92,9 +91,12 @@ impl Withdrawals {
             self.looks = 0;
         }
         let pause = doubled(AGAIN.0, self.looks.saturating_sub(1), AGAIN.1);
-        let earliest =
-            self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-        self.again = waits.then(|| pause.max(earliest));
+        self.again = waits.then(|| pause.max(self.rests_for()));
+    }
+
+    /// Until the next look may be.
+    fn rests_for(&self) -> Duration {
+        self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
 
     fn is_withdrawn(&self, pod: &(PodUid, Epoch)) -> bool {
@@ -103,7 +105,7 @@ impl Withdrawals {
 }
 
 /// Of a pod that began to drain since the last look.
-const SOON: &str = "they are many, and are about to be read again";
+const SOON: &str = "they are read again in a moment";
 
 fn key(pod: &graceful_plan::Pod) -> Option<(PodUid, Epoch)> {
     Some((pod.uid.clone(), pod.epoch?))

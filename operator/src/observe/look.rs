@@ -12,7 +12,7 @@ use kube::api::{ListParams, ObjectMeta, Request};
 use kube::{Api, Resource, ResourceExt};
 
 use super::revisions::Ours;
-use super::view::{PAGE, list};
+use super::view::{PAGE, list, turn};
 use super::{Sources, pods, workers};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
@@ -114,9 +114,8 @@ async fn identities(
         let Items { items, metadata } =
             call("count pods", async { sources.client.request::<Items>(request?).await }).await?;
         all.extend(items.into_iter().map(ObjectMeta::from));
-        match metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page.continue_token = Some(token),
-            None => return Ok(all),
+        if !turn(&mut page, metadata) {
+            return Ok(all);
         }
     }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::time::sleep;
@@ -238,11 +239,16 @@ where
     loop {
         let list = call(what, api.list(&page)).await?;
         all.extend(list.items);
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page.continue_token = Some(token),
-            None => return Ok(all),
+        if !turn(&mut page, list.metadata) {
+            return Ok(all);
         }
     }
+}
+
+/// To the next page, if there is one.
+pub(super) fn turn(page: &mut ListParams, read: ListMeta) -> bool {
+    page.continue_token = read.continue_.filter(|token| !token.is_empty());
+    page.continue_token.is_some()
 }
 
 /// A pod is some 10 KiB of JSON: a page stays at a few MiB.
