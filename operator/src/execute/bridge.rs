@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call, chain};
 use crate::merge::Mode;
-use crate::observe::condition;
+use crate::observe::{condition, selects};
 use crate::written::Kind;
 
 /// Before a pod is unrouted. Gives the resourceVersion that the pod has after it.
@@ -45,7 +45,8 @@ pub(super) async fn begin(
     for name in &services {
         match call("read a Service", scene.api::<Service>().get_opt(name)).await {
             Ok(service) => {
-                let its = service.iter().filter(|service| selects(service, &object));
+                // Another of the app's pods may be all that it selects.
+                let its = service.iter().filter(|service| selects(service, object.labels()));
                 slices.extend(its.flat_map(|service| slices_of(&object, service)));
             }
             // The pod goes on to drain, as below.
@@ -117,12 +118,6 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
 }
 
 /// One for each address family of the pod.
-/// Whether this Service sends clients to the pod: another of the app's pods may be all that it selects.
-fn selects(service: &Service, pod: &Pod) -> bool {
-    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
-    selector.is_some_and(|selector| selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value)))
-}
-
 fn slices_of(pod: &Pod, service: &Service) -> Vec<Value> {
     let status = pod.status.as_ref();
     let many = status.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.as_str());
@@ -205,7 +200,7 @@ mod tests {
         .unwrap();
         let chosen = |selector: Value| {
             let service = json!({"metadata": {"name": "s"}, "spec": {"selector": selector}});
-            selects(&serde_json::from_value(service).unwrap(), &pod)
+            selects(&serde_json::from_value(service).unwrap(), pod.labels())
         };
         assert!(chosen(json!({"app": "tasks"})));
         assert!(!chosen(json!({"app": "tasks", "version": "2"})), "another revision's alone");

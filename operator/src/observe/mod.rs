@@ -47,7 +47,7 @@ pub(crate) use self::pods::condition;
 use self::policies::Policies;
 use self::revisions::Ours;
 pub(crate) use self::revisions::followed;
-pub(crate) use self::surroundings::WantedChildren;
+pub(crate) use self::surroundings::{WantedChildren, selects};
 use self::surroundings::{of_a_deleted, surroundings};
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
@@ -336,11 +336,11 @@ fn local_services(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
             let each = [&s.external_traffic_policy, &s.internal_traffic_policy];
             each.into_iter().flatten().any(|policy| policy == "Local")
         };
-        spec.is_some_and(policies)
-            && spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()).is_some_and(|selector| {
-                let carries = |pod: &Pod| selector.iter().all(|(k, v)| pod.labels().get(k) == Some(v));
-                selector.contains_key(names::SERVING_LABEL) && pods.iter().any(|(pod, _)| carries(pod))
-            })
+        let fenced = |s: &ServiceSpec| {
+            s.selector.as_ref().is_some_and(|selector| selector.contains_key(names::SERVING_LABEL))
+        };
+        spec.is_some_and(|s| policies(s) && fenced(s))
+            && pods.iter().any(|(pod, _)| selects(service, pod.labels()))
     };
     view.services.iter().filter(local).map(|s| s.name_any()).collect()
 }

@@ -238,12 +238,15 @@ fn labels_of(pods: &[&Pod]) -> impl Iterator<Item = Labels> {
     })
 }
 
+/// Whether this Service sends clients to pods with these labels. The endpoints of one without a selector are made by hand.
+pub(crate) fn selects(service: &Service, labels: &Labels) -> bool {
+    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
+    selector.is_some_and(|s| s.iter().all(|(key, value)| labels.get(key) == Some(value)))
+}
+
 /// Services that would go on sending clients to a pod whose serving label was taken off.
 fn unfenced(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String> {
-    let routes = |service: &Service| {
-        let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
-        selector.is_some_and(|s| pods.iter().any(|labels| s.iter().all(|(k, v)| labels.get(k) == Some(v))))
-    };
+    let routes = |service: &Service| pods.iter().any(|labels| selects(service, labels));
     let managed = |service: &Service| service.annotations().get(names::APP_UID) == Some(&app.uid);
     view.services.iter().filter(|s| !managed(s) && routes(s)).map(|s| s.name_any()).collect()
 }
