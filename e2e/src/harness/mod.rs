@@ -20,6 +20,7 @@ pub mod given;
 pub mod load;
 pub mod observer;
 pub mod plain;
+pub mod python;
 pub mod runner;
 pub mod scene;
 pub mod then;

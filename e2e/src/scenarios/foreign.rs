@@ -4,12 +4,11 @@
 //! from there, so that no image must be made of it.
 
 use anyhow::ensure;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::harness::app::{AppSpec, NAME};
+use crate::harness::python::{Python, program};
 use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, load};
 use crate::wire::LoadSpec;
@@ -21,7 +20,7 @@ const PROGRAM: &str = include_str!("../../assets/foreign.py");
 /// language of its own revision.
 pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    program(scene).await?;
+    program(scene, &[("foreign.py", PROGRAM)]).await?;
     given.app(python(scene)).await?;
     given.load(LoadSpec { sockets: 0, ..load::usual() }).await?;
     when.template_changes("second").await?;
@@ -46,7 +45,7 @@ pub(super) async fn python_app_drains_and_moves_to_the_protocol(scene: &Scene) -
 /// refused, since the gate closes once no EndpointSlice lists the pod.
 pub(super) async fn python_app_behind_a_gate(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    program(scene).await?;
+    program(scene, &[("foreign.py", PROGRAM)]).await?;
     given.app(gated(scene)).await?;
     given.load(LoadSpec { sockets: 0, ..load::usual() }).await?;
     when.template_changes("second").await?;
@@ -84,22 +83,9 @@ pub(super) async fn prometheus_and_sigterm_with_clients_that_never_let_go(
     Ok(())
 }
 
-/// The program as a ConfigMap.
-async fn program(scene: &Scene) -> anyhow::Result<()> {
-    let map = json!({"metadata": {"name": "program"}, "data": {"foreign.py": PROGRAM}});
-    scene.api::<ConfigMap>().create(&PostParams::default(), &serde_json::from_value(map)?).await?;
-    Ok(())
-}
-
 /// Its pods: any image will do, since all that runs comes from the node.
 fn python(scene: &Scene) -> AppSpec {
-    let mount = |volume: &str, path: &str, sub: Option<&str>| {
-        let mut mount = json!({"name": volume, "mountPath": path, "readOnly": true});
-        if let Some(sub) = sub {
-            mount["subPath"] = json!(sub);
-        }
-        mount
-    };
+    let python = Python::bare();
     let from_field = |path: &str| -> Value { json!({"fieldRef": {"fieldPath": path}}) };
     AppSpec(json!({
         "replicas": 2,
@@ -121,17 +107,9 @@ fn python(scene: &Scene) -> AppSpec {
                     "ports": [{"name": "http", "containerPort": 8000}],
                     "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
                     "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
-                    "volumeMounts": [
-                        mount("usr", "/usr", None),
-                        mount("usr", "/lib", Some("lib")),
-                        mount("usr", "/lib64", Some("lib64")),
-                        mount("program", "/program", None),
-                    ],
+                    "volumeMounts": python.mounts(),
                 }],
-                "volumes": [
-                    {"name": "usr", "hostPath": {"path": "/usr", "type": "Directory"}},
-                    {"name": "program", "configMap": {"name": "program"}},
-                ],
+                "volumes": python.volumes(),
             },
         },
         "service": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},

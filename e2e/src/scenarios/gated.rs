@@ -2,15 +2,13 @@
 //!
 //! Assumption: the nodes are of this machine. Its Python and the packages are mounted from there, so that no image must be made of them.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::harness::app::{AppSpec, NAME};
+use crate::harness::python::{Python, program};
 use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, load};
 use crate::wire::LoadSpec;
@@ -30,7 +28,7 @@ const SERVICE_RESTART: u16 = 1012;
 /// P1, P5: an app that runs without a gate gets one by a line in its spec, and then another template, and is scaled down: no task is lost and no client refused.
 pub(super) async fn fastapi_gets_a_gate(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    program(scene).await?;
+    program(scene, &[("app.py", APP)]).await?;
     given.app(fastapi(scene)?).await?;
     // Without a gate nobody closes the door: a client that keeps its connection would go on sending to a pod that drains, and that is never quiet then.
     given.load(LoadSpec { sockets: 0, fresh: true, ..load::usual() }).await?;
@@ -68,7 +66,7 @@ pub(super) async fn fastapi_gets_a_gate(scene: &Scene) -> anyhow::Result<()> {
 /// P2: somebody deletes pods: the gate drains them within their grace, and the app's SIGTERM waits for it.
 pub(super) async fn gated_pods_that_others_delete(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    program(scene).await?;
+    program(scene, &[("app.py", APP)]).await?;
     let spec = fastapi(scene)?.set("/gate", json!({"port": "http", "openSockets": "Farewell"})).grace(60);
     given.app(spec).await?;
     given.load(LoadSpec { sockets: 0, ..load::usual() }).await?;
@@ -82,7 +80,7 @@ pub(super) async fn gated_pods_that_others_delete(scene: &Scene) -> anyhow::Resu
 /// P1: a gate is up before its app, and answers for it. A revision whose image is not there must not hold its own correction up.
 pub(super) async fn bad_image_behind_a_gate_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
-    program(scene).await?;
+    program(scene, &[("app.py", APP)]).await?;
     let good = fastapi(scene)?.set("/gate", json!({"port": "http"}));
     let image = good.0["template"]["spec"]["containers"][0]["image"].clone();
     given.app(good).await?;
@@ -118,25 +116,9 @@ fn all_are_gated(pods: &[Pod]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The program as a ConfigMap.
-async fn program(scene: &Scene) -> anyhow::Result<()> {
-    let map = json!({"metadata": {"name": "program"}, "data": {"app.py": APP}});
-    scene.api::<ConfigMap>().create(&PostParams::default(), &serde_json::from_value(map)?).await?;
-    Ok(())
-}
-
 /// As its users have it: any image will do, since all that runs comes from the node.
 fn fastapi(scene: &Scene) -> anyhow::Result<AppSpec> {
-    let packages = std::env::var_os("GRACEFUL_FASTAPI").map(PathBuf::from);
-    let packages =
-        packages.context("GRACEFUL_FASTAPI names no folder of packages: run this by cargo xtask e2e")?;
-    let mount = |volume: &str, path: &str, sub: Option<&str>| {
-        let mut mount = json!({"name": volume, "mountPath": path, "readOnly": volume != "tmp"});
-        if let Some(sub) = sub {
-            mount["subPath"] = json!(sub);
-        }
-        mount
-    };
+    let python = Python::with_packages("GRACEFUL_FASTAPI")?;
     let from_field = |name: &str, path: &str| -> Value {
         json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
     };
@@ -166,21 +148,9 @@ fn fastapi(scene: &Scene) -> anyhow::Result<AppSpec> {
                     "ports": [{"name": "http", "containerPort": 8000}],
                     "readinessProbe": {"httpGet": {"path": "/v1/health", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5},
                     "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-                    "volumeMounts": [
-                        mount("usr", "/usr", None),
-                        mount("usr", "/lib", Some("lib")),
-                        mount("usr", "/lib64", Some("lib64")),
-                        mount("packages", "/packages", None),
-                        mount("program", "/program", None),
-                        mount("tmp", "/tmp", None),
-                    ],
+                    "volumeMounts": python.mounts(),
                 }],
-                "volumes": [
-                    {"name": "usr", "hostPath": {"path": "/usr", "type": "Directory"}},
-                    {"name": "packages", "hostPath": {"path": packages, "type": "Directory"}},
-                    {"name": "program", "configMap": {"name": "program"}},
-                    {"name": "tmp", "emptyDir": {}},
-                ],
+                "volumes": python.volumes(),
             },
         },
         "service": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},

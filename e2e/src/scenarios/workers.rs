@@ -3,15 +3,15 @@
 //! Assumption: the nodes are of this machine. Its Python, Redis and Celery's packages are mounted from there, so that no image must be made of them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::harness::app::{AppSpec, NAME};
+use crate::harness::python::{Python, program};
 use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
 use crate::harness::{ROLLS, STARTS};
@@ -75,9 +75,7 @@ pub(super) async fn celery_workers_finish_what_they_have(scene: &Scene) -> anyho
 }
 
 async fn given(scene: &Scene) -> anyhow::Result<()> {
-    let program =
-        json!({"metadata": {"name": "program"}, "data": {"worker.py": WORKER, "submit.py": SUBMIT}});
-    scene.api::<ConfigMap>().create(&PostParams::default(), &serde_json::from_value(program)?).await?;
+    program(scene, &[("worker.py", WORKER), ("submit.py", SUBMIT)]).await?;
     let command = ["/usr/bin/redis-server", "--save", "", "--protected-mode", "no", "--dir", "/tmp"];
     let redis = json!({"metadata": {"name": "redis", "labels": {"app": "redis"}}, "spec": pod(scene, "redis", &command)?});
     scene.api::<Pod>().create(&PostParams::default(), &serde_json::from_value(redis)?).await?;
@@ -166,16 +164,7 @@ fn worker(scene: &Scene, queue: &str) -> anyhow::Result<Value> {
 
 /// Any image will do, since all that runs comes from the node.
 fn pod(scene: &Scene, queue: &str, command: &[&str]) -> anyhow::Result<Value> {
-    let packages = std::env::var_os("GRACEFUL_CELERY").map(PathBuf::from);
-    let packages =
-        packages.context("GRACEFUL_CELERY names no folder of packages: run this by cargo xtask e2e")?;
-    let mount = |volume: &str, path: &str, sub: Option<&str>| {
-        let mut mount = json!({"name": volume, "mountPath": path, "readOnly": volume != "tmp"});
-        if let Some(sub) = sub {
-            mount["subPath"] = json!(sub);
-        }
-        mount
-    };
+    let python = Python::with_packages("GRACEFUL_CELERY")?;
     Ok(json!({
         // A checkout may be where nobody else may look.
         "securityContext": {"runAsUser": 0},
@@ -191,20 +180,8 @@ fn pod(scene: &Scene, queue: &str, command: &[&str]) -> anyhow::Result<Value> {
                 {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
             ],
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
-            "volumeMounts": [
-                mount("usr", "/usr", None),
-                mount("usr", "/lib", Some("lib")),
-                mount("usr", "/lib64", Some("lib64")),
-                mount("packages", "/packages", None),
-                mount("program", "/program", None),
-                mount("tmp", "/tmp", None),
-            ],
+            "volumeMounts": python.mounts(),
         }],
-        "volumes": [
-            {"name": "usr", "hostPath": {"path": "/usr", "type": "Directory"}},
-            {"name": "packages", "hostPath": {"path": packages, "type": "Directory"}},
-            {"name": "program", "configMap": {"name": "program"}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
+        "volumes": python.volumes(),
     }))
 }
