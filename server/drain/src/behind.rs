@@ -25,14 +25,14 @@ impl Drain {
 impl Behind {
     /// What was answered last; it is added to the running tasks. Anything above zero takes a proof back.
     pub fn set(&self, count: u64) {
-        self.0.change_quietly(|core, now| core.set_behind(count, now));
+        self.0.change_if(|core, now| core.set_behind(count, now));
     }
 
     /// Why it has never been asked with success: the pod's status says so, and that its counts are no answer. Once there was a first ([`Behind::set`]), this
     /// says nothing any more: whoever falls silent later is busy.
     pub fn unknown(&self, why: impl Into<String>) {
         let why = why.into();
-        self.0.change_quietly(|core, _| core.set_unknown(why));
+        self.0.change_if(|core, _| core.set_unknown(why));
     }
 
     /// Waits until the latch is closed and nothing is counted here any more.

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use jiff::Timestamp;
 
 use crate::drain::Drain;
-use crate::tokens::{Here, Refusal};
+use crate::tokens::{Audience, Refusal};
 
 pub(crate) use crate::tokens::Action;
 
@@ -51,7 +51,7 @@ impl Caller {
             // One that is given is looked at, wherever it comes from: a wrong one is a mistake that should be seen.
             return if self.loopback { Ok(Grant::Any) } else { Err(Refusal::Missing) };
         };
-        let here = Here { pod_uid: &drain.settings().pod_uid, boot_id: drain.boot_id() };
+        let here = Audience { pod_uid: &drain.settings().pod_uid, boot_id: drain.boot_id() };
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
         keys.verify(token, here, action, now).map(Grant::Only)
     }

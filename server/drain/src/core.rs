@@ -80,11 +80,12 @@ struct Tasks {
 struct Behind {
     count: u64,
     since: Option<Instant>,
-    /// What was heard since the latch closed on nothing proves that there is none. Until then an answer of zero is as good as one.
+    /// True once answers that were asked for after the latch closed, with nothing counted here, have all said zero. Until then a
+    /// reported zero counts as one.
     proven: bool,
-    /// It was heard at least once.
+    /// It has answered at least once.
     heard: bool,
-    /// Why it was not, while it was not.
+    /// Why it has not, until it has.
     unknown: Option<String>,
 }
 
@@ -93,10 +94,10 @@ pub(crate) struct Core {
     admission: Admission,
     terminating: bool,
     /// The drain was begun from inside the pod.
-    of_its_own: bool,
+    begun_in_pod: bool,
     epoch: u64,
     epoch_of: EpochOf,
-    /// How often the latch was opened again: what was heard before that proves nothing after it.
+    /// How often the latch was opened again: an answer from before that proves nothing after it.
     reopened: u64,
     in_flight: InFlight,
     tasks: Tasks,
@@ -114,7 +115,7 @@ impl Core {
         Self {
             admission: Admission::Open,
             terminating: false,
-            of_its_own: false,
+            begun_in_pod: false,
             epoch: 0,
             epoch_of: EpochOf::Nobody,
             reopened: 0,
@@ -130,7 +131,7 @@ impl Core {
         }
     }
 
-    /// Closes the latch if its time has come. Every method here that admits or changes the state calls it first, and
+    /// Closes the latch if its time has come. Every method here that admits, or that moves the latch or the epoch, calls it first, and
     /// [`Drain`](crate::Drain) calls it before it reads, so the latch closes on time without a timer. True if this call
     /// closed it.
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
@@ -193,7 +194,8 @@ impl Core {
         });
     }
 
-    /// Why the process behind has never said anything. Once it has, that it does not is no news: it is busy. True when this differs from the last one.
+    /// Why the process behind has never answered. After its first answer this is ignored: silence then counts as busy. True when it differs
+    /// from the last one.
     pub(crate) fn set_unknown(&mut self, why: String) -> bool {
         let Some(behind) = self.behind.as_mut().filter(|behind| !behind.heard) else { return false };
         let changed = behind.unknown.as_ref() != Some(&why);
@@ -217,8 +219,8 @@ impl Core {
         changed
     }
 
-    /// Latched, and nothing is left that is counted here: the earliest moment from which an answer of the process behind proves anything. Its number is
-    /// another one after each resume.
+    /// Latched, and nothing is left that is counted here: the earliest moment from which an answer of the process behind proves anything. The
+    /// number changes with each resume, so that an old proof does not hold.
     pub(crate) fn quiesced(&self) -> Option<u64> {
         (!self.accepting() && self.counted().total() == 0).then_some(self.reopened)
     }
@@ -278,7 +280,7 @@ impl Core {
             return Ok(false);
         }
         self.take_epoch(epoch, EpochOf::Drain)?;
-        self.of_its_own = false;
+        self.begun_in_pod = false;
         self.admission = match self.admission {
             Admission::Open => lingering(now, linger),
             // A newer epoch may lengthen a linger but never cut short what an older one promised; past SIGTERM the
@@ -300,7 +302,7 @@ impl Core {
             return Ok(());
         }
         self.take_epoch(epoch, EpochOf::Resume)?;
-        (self.admission, self.of_its_own) = (Admission::Open, false);
+        (self.admission, self.begun_in_pod) = (Admission::Open, false);
         self.reopened += 1;
         if let Some(behind) = &mut self.behind {
             behind.proven = false;
@@ -310,12 +312,12 @@ impl Core {
 
     /// The drain of this epoch was begun from inside the pod.
     pub(crate) fn mark_begun_in_pod(&mut self) {
-        self.of_its_own = true;
+        self.begun_in_pod = true;
     }
 
     /// It drains, and nobody outside the pod has asked for it.
     pub(crate) fn leaves(&self) -> bool {
-        self.terminating || self.of_its_own
+        self.terminating || self.begun_in_pod
     }
 
     fn take_epoch(&mut self, epoch: u64, by: EpochOf) -> Result<(), Conflict> {

@@ -9,84 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-#[cfg(feature = "tokens")]
-use tracing::error;
 use tracing::info;
 use uuid::Uuid;
 
 use crate::core::{Conflict, Core, Ticket, Work};
-use crate::guard::{ConnectionGuard, RequestGuard, TaskGuard};
-use crate::pace::SlowestBody;
+use crate::settings::Settings;
 use crate::status::{DrainStatus, PROTOCOL, Scheduled, SharedQueue, State};
-#[cfg(feature = "tokens")]
-use crate::tokens::Keys;
-
-/// How a pod drains; the defaults are what the operator's own defaults expect.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The pod's uid; empty outside a cluster. `from_env` reads `GRACEFUL_POD_UID`.
-    pub pod_uid: String,
-    /// How long a pod that drains itself goes on accepting, so that endpoints can propagate. Three seconds: an
-    /// EndpointSlice change reaches every kube-proxy within about one, and a busy API server gets three times that.
-    pub linger: Duration,
-    /// Farewells to open sockets are spread over this time, so that their clients don't all come back at once.
-    pub farewell_spread: Duration,
-    /// What a refused client is told to wait, in seconds (`Retry-After`).
-    pub retry_after_seconds: u32,
-    /// How slowly a client may send a request's body to what is behind the gate; past it 408, and the request counts no more. None
-    /// sets no bound, for an app whose clients stream to it with pauses (gRPC, a feed): one of them may then hold a drain for ever.
-    pub slowest_body: Option<SlowestBody>,
-    /// The public keys of who may drain this pod. None: anyone who reaches the admin port may. `from_env` reads `GRACEFUL_DRAIN_KEYS`, which the operator
-    /// sets; a value without a usable key means that no token is accepted, since somebody meant the pod to verify.
-    #[cfg(feature = "tokens")]
-    pub keys: Option<Keys>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            pod_uid: String::new(),
-            linger: Duration::from_secs(3),
-            farewell_spread: Duration::from_secs(1),
-            retry_after_seconds: 1,
-            slowest_body: Some(SlowestBody::default()),
-            #[cfg(feature = "tokens")]
-            keys: None,
-        }
-    }
-}
-
-impl Settings {
-    /// The defaults, with the pod's uid from `GRACEFUL_POD_UID` and the keys from `GRACEFUL_DRAIN_KEYS`.
-    #[must_use]
-    pub fn from_env() -> Self {
-        Self {
-            pod_uid: std::env::var("GRACEFUL_POD_UID").unwrap_or_default(),
-            #[cfg(feature = "tokens")]
-            keys: std::env::var("GRACEFUL_DRAIN_KEYS").ok().and_then(|text| keys(&text)),
-            ..Self::default()
-        }
-    }
-
-    fn verifies(&self) -> bool {
-        #[cfg(feature = "tokens")]
-        return self.keys.is_some();
-        #[cfg(not(feature = "tokens"))]
-        false
-    }
-}
-
-/// An empty variable is as good as none: so a template switches off what the operator would add.
-#[cfg(feature = "tokens")]
-fn keys(text: &str) -> Option<Keys> {
-    if text.trim().is_empty() {
-        return None;
-    }
-    Some(Keys::from_jwk_set(text).unwrap_or_else(|error| {
-        error!("GRACEFUL_DRAIN_KEYS cannot be used, and every PUT and DELETE /drain from outside is refused: {error}");
-        Keys::default()
-    }))
-}
 
 /// New work came after the latch had closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -139,24 +67,7 @@ impl Drain {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Counts a request, or refuses it. [`crate::Gate`] does this for HTTP; call it for work that comes by other ways.
-    ///
-    /// # Errors
-    /// [`Refused`] once the latch is closed.
-    pub fn try_request(&self) -> Result<RequestGuard, Refused> {
-        self.admit(Work::Request).map(|ticket| RequestGuard::new(self.clone(), ticket))
-    }
-
-    /// Counts a queued task that no request brings (a timer's, a message's), or refuses it. A task that a request
-    /// brings comes from [`RequestGuard::queue_task`], which cannot fail.
-    ///
-    /// # Errors
-    /// [`Refused`] once the latch is closed.
-    pub fn try_task(&self) -> Result<TaskGuard, Refused> {
-        self.admit(Work::Queued).map(|ticket| TaskGuard::new(self.clone(), ticket))
-    }
-
-    fn admit(&self, work: Work) -> Result<Ticket, Refused> {
+    pub(crate) fn admit(&self, work: Work) -> Result<Ticket, Refused> {
         let admitted = self.change(|core, now| core.admit(work, now));
         admitted.ok_or_else(|| {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
@@ -168,7 +79,7 @@ impl Drain {
     /// They are added to what has a guard. The queue calls it in the step that changes them, before anyone learns of the
     /// change, and while the request that brought a task still has its guard. Waiters are woken only if a count changed.
     pub fn set_tasks(&self, queued: u64, running: u64) {
-        self.change_quietly(|core, now| core.set_tasks(queued, running, now));
+        self.change_if(|core, now| core.set_tasks(queued, running, now));
     }
 
     /// Since when the oldest of the queue's own tasks has been here, if the queue knows. Without it the age is taken
@@ -188,13 +99,6 @@ impl Drain {
         self.lock().set_shared_queued(queued);
     }
 
-    /// Counts an open upgraded connection. It holds no drain up; it is told at the end by its [`crate::Farewell`].
-    #[must_use]
-    pub fn connection(&self) -> ConnectionGuard {
-        self.change(|core, _| core.connect());
-        ConnectionGuard::new(self.clone())
-    }
-
     /// Starts a drain in `epoch`. A pod that accepts goes on accepting for `linger`, or for the rest of a longer linger that already runs, and then latches;
     /// after SIGTERM no linger is lengthened. A closed latch stays closed. The same epoch again changes nothing.
     ///
@@ -204,16 +108,16 @@ impl Drain {
         self.start_for(epoch, linger, false)
     }
 
-    /// `of_its_own`: begun from inside the pod.
+    /// `begun_in_pod`: begun from inside the pod.
     pub(crate) fn start_for(
         &self,
         epoch: u64,
         linger: Duration,
-        of_its_own: bool,
+        begun_in_pod: bool,
     ) -> Result<DrainStatus, Conflict> {
         let (new, state) = self.change(|core, now| {
             let new = core.drain(epoch, linger, now)?;
-            if new && of_its_own {
+            if new && begun_in_pod {
                 core.mark_begun_in_pod();
             }
             Ok((new, core.state()))
@@ -395,8 +299,8 @@ impl Drain {
         seen
     }
 
-    /// As `change`, for a write that says itself whether anything changed: without that, nobody is woken.
-    pub(crate) fn change_quietly(&self, write: impl FnOnce(&mut Core, Instant) -> bool) {
+    /// As `change`, but nobody is woken unless the write says that something changed.
+    pub(crate) fn change_if(&self, write: impl FnOnce(&mut Core, Instant) -> bool) {
         let now = Instant::now();
         let mut core = self.lock();
         let before = core.phase();

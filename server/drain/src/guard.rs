@@ -9,7 +9,33 @@ use axum::http::request::Parts;
 use uuid::Uuid;
 
 use crate::core::{Ticket, Work};
-use crate::drain::Drain;
+use crate::drain::{Drain, Refused};
+
+impl Drain {
+    /// Counts a request, or refuses it. [`crate::Gate`] does this for HTTP; call it for work that comes by other ways.
+    ///
+    /// # Errors
+    /// [`Refused`] once the latch is closed.
+    pub fn try_request(&self) -> Result<RequestGuard, Refused> {
+        self.admit(Work::Request).map(|ticket| RequestGuard::new(self.clone(), ticket))
+    }
+
+    /// Counts a queued task that no request brings (a timer's, a message's), or refuses it. A task that a request
+    /// brings comes from [`RequestGuard::queue_task`], which cannot fail.
+    ///
+    /// # Errors
+    /// [`Refused`] once the latch is closed.
+    pub fn try_task(&self) -> Result<TaskGuard, Refused> {
+        self.admit(Work::Queued).map(|ticket| TaskGuard::new(self.clone(), ticket))
+    }
+
+    /// Counts an open upgraded connection. It holds no drain up; it is told at the end by its [`crate::Farewell`].
+    #[must_use]
+    pub fn connection(&self) -> ConnectionGuard {
+        self.change(|core, _| core.connect());
+        ConnectionGuard::new(self.clone())
+    }
+}
 
 /// A request in flight. The gate puts one in each request's extensions, and it is an extractor: a handler that takes
 /// it can queue tasks. Clones are the same request, counted until the last clone is gone: moved into a spawned task,
@@ -31,7 +57,7 @@ impl Drop for Counted {
 }
 
 impl RequestGuard {
-    pub(crate) fn new(drain: Drain, ticket: Ticket) -> Self {
+    fn new(drain: Drain, ticket: Ticket) -> Self {
         Self(Arc::new(Counted { drain, ticket, work: Work::Request }))
     }
 
@@ -58,7 +84,7 @@ impl<S: Sync> FromRequestParts<S> for RequestGuard {
 pub struct TaskGuard(Counted);
 
 impl TaskGuard {
-    pub(crate) fn new(drain: Drain, ticket: Ticket) -> Self {
+    fn new(drain: Drain, ticket: Ticket) -> Self {
         Self(Counted { drain, ticket, work: Work::Queued })
     }
 
@@ -82,7 +108,7 @@ impl TaskGuard {
 pub struct ConnectionGuard(Drain);
 
 impl ConnectionGuard {
-    pub(crate) fn new(drain: Drain) -> Self {
+    fn new(drain: Drain) -> Self {
         Self(drain)
     }
 

@@ -26,7 +26,8 @@
 //! }
 //! ```
 //!
-//! `examples/counter.rs` is a whole app with a WebSocket.
+//! `examples/counter.rs` is a whole app with a WebSocket, `examples/grpc.rs` a gRPC service (tonic), `examples/tls.rs` an app that ends
+//! TLS itself.
 //!
 //! # Flow
 //! Serving → Lingering (still accepting, answers say `Connection: close`, idle keep-alive connections are closed) →
@@ -58,25 +59,33 @@
 //! - A request's body that comes too slowly is given up ([`SlowestBody`]: 30 s, and a second more for each KiB), since one byte a second
 //!   would hold a drain for ever. Apps whose clients stream to them with pauses set [`Settings::slowest_body`] to None, and bound that themselves.
 //!   One that comes fast enough and never ends holds the drain: bound its length (axum's `DefaultBodyLimit` does, for its extractors).
-//! - HTTP/1 only ([`serve()`]); the gate itself works under any server, and [`serve_behind`] ends a process in order whose public side is its own.
+//! - [`serve()`] speaks HTTP/1; with the feature `http2` and `Bounds::with_http2`, [`serve_within`] speaks h2c too. It ends no TLS. The gate itself works
+//!   under any server, and [`serve_behind`] ends a process in order whose public side is its own.
+//! - A response that never ends (gRPC's health `Watch`, a stream of events) is in flight for as long: leave such routes outside of the gate, or end
+//!   them when [`Drain::winding_down`] says so.
 //! - What was handed to the kernel's socket buffer counts as sent, as everywhere.
 
 mod behind;
+mod bounds;
 #[cfg(not(feature = "tokens"))]
 #[path = "anyone.rs"]
 mod caller;
 #[cfg(feature = "tokens")]
 mod caller;
+mod connection;
 mod core;
 mod descriptors;
 mod drain;
 mod gate;
 mod guard;
+#[cfg(feature = "http2")]
+mod http2;
 mod listener;
 mod pace;
 mod pre_stop;
 mod routes;
 mod serve;
+mod settings;
 mod signal;
 mod sockets;
 mod status;
@@ -85,14 +94,16 @@ mod tokens;
 
 pub use crate::core::Conflict;
 pub use behind::{Behind, Quiesced};
+pub use bounds::Bounds;
 pub use descriptors::raise_descriptor_limit;
-pub use drain::{Drain, Refused, Settings};
+pub use drain::{Drain, Refused};
 pub use gate::{Gate, Gated};
 pub use guard::{ConnectionGuard, Farewell, RequestGuard, TaskGuard};
 pub use pace::{SlowestBody, TooSlow};
 pub use pre_stop::{PreStopError, pre_stop};
-pub use serve::{Bounds, Exit, serve, serve_behind, serve_within};
-pub use signal::Signals;
+pub use serve::{Exit, serve, serve_behind, serve_within};
+pub use settings::Settings;
+pub use signal::{Signal, Signals};
 pub use sockets::{SERVICE_RESTART, closing_frame};
 pub use status::{DrainStatus, EPOCH_LIMIT, InFlight, PROTOCOL, Scheduled, SharedQueue, State};
 #[cfg(feature = "tokens")]

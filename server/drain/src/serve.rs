@@ -11,14 +11,15 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::bounds::Bounds;
 use crate::descriptors::{self, Reserve};
 use crate::drain::Drain;
 use crate::listener::Listener;
 use crate::signal::{Signal, Signals};
 use crate::status::InFlight;
 
-/// After the last farewell, how long a socket's peer has to answer the close frame; half of it is for an app that looks
-/// for last words before the first farewell.
+/// After the last farewell, how long a socket's peer has to answer the close frame. Half of it lets an app publish its last
+/// events before the first close frame.
 const CLOSE_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// How a process ended.
@@ -48,40 +49,6 @@ impl Exit {
     }
 }
 
-/// How many connections there may be to the public port at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Of all connections.
-    pub(crate) all: usize,
-    /// Of those that speak HTTP.
-    pub(crate) http: usize,
-}
-
-impl Default for Bounds {
-    /// As many as the process may have descriptors, less a half or 256 (the smaller of both) for all else that it opens.
-    fn default() -> Self {
-        let (all, _) = descriptors::connections();
-        Self { all, http: all }
-    }
-}
-
-impl Bounds {
-    /// At most so many that speak HTTP, and beside them so many upgraded ones; in all no more than the default. An HTTP
-    /// connection takes up to 36 KiB where its client means harm, beside what its handler keeps; an upgraded one what the app
-    /// gives it.
-    #[must_use]
-    pub fn at_most(http: usize, upgraded: usize) -> Self {
-        let all = http.saturating_add(upgraded).min(Self::default().all);
-        Self { all, http: http.min(all) }
-    }
-
-    /// How many there may be in all.
-    #[must_use]
-    pub const fn all(&self) -> usize {
-        self.all
-    }
-}
-
 /// [`serve_within`] the default bounds.
 pub async fn serve(
     public: (TcpListener, Router),
@@ -92,7 +59,8 @@ pub async fn serve(
     serve_within(Bounds::default(), public, admin, drain, signals).await
 }
 
-/// Serves `app` on `public` (each request has its client's address as `ConnectInfo<SocketAddr>`) and `admin_app` (with [`Drain::routes`]) on `admin` until a signal has drained it.
+/// Serves `app` on `public` (each request has its client's address as `ConnectInfo<SocketAddr>`) and the second router of `admin`, which needs
+/// [`Drain::routes`], until a signal has drained the process.
 ///
 /// Where as many connections are open as may be, those that had no request for a second are closed for newcomers. The admin port
 /// has bounds and file descriptors of its own.
@@ -116,7 +84,7 @@ pub async fn serve_behind(
     close: impl Future<Output = ()>,
 ) -> Exit {
     let (_, few) = descriptors::connections();
-    let few = Bounds { all: few, http: few };
+    let few = Bounds::new(few, few);
     let admin = Listener::open(admin, admin_app, None, few, Some(Reserve::default()));
 
     let first = signals.next().await;
@@ -146,13 +114,13 @@ pub async fn serve_behind(
     };
     tokio::select! {
         () = orderly => Exit::Drained,
-        second = aborts(&drain, &mut signals) => abort(&drain, second),
+        second = until_aborted(&drain, &mut signals) => abort(&drain, second),
     }
 }
 
 /// The signal that cuts the drain short. In a pod that is no SIGTERM: containerd forgets over a restart that it has sent one, and
 /// sends it again to a pod that may have hours of its grace left.
-async fn aborts(drain: &Drain, signals: &mut Signals) -> Signal {
+async fn until_aborted(drain: &Drain, signals: &mut Signals) -> Signal {
     let in_a_pod = !drain.settings().pod_uid.is_empty();
     loop {
         match signals.next().await {

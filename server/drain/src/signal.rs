@@ -6,20 +6,26 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 /// A request to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Signal {
+pub enum Signal {
+    /// SIGTERM, as the kubelet sends it.
     Terminate,
+    /// SIGINT: Ctrl-C at a terminal.
     Interrupt,
 }
 
 impl Signal {
-    pub(crate) const fn name(self) -> &'static str {
+    /// As the system calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Terminate => "SIGTERM",
             Self::Interrupt => "SIGINT",
         }
     }
 
-    pub(crate) fn number(self) -> i32 {
+    /// The system's number for it; a process that it ended exits with 128 more.
+    #[must_use]
+    pub fn number(self) -> i32 {
         match self {
             Self::Terminate => SignalKind::terminate().as_raw_value(),
             Self::Interrupt => SignalKind::interrupt().as_raw_value(),
@@ -44,7 +50,9 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    pub(crate) async fn next(&mut self) -> Signal {
+    /// Waits for the next one. [`serve()`](crate::serve()) does that itself; a process with a loop of its own calls
+    /// [`Drain::terminate`](crate::Drain::terminate) after the first.
+    pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Interrupt,

@@ -84,7 +84,8 @@ impl From<InFlightOnTheWire> for InFlight {
     }
 }
 
-/// The answer of `GET`, `PUT` and `DELETE /drain`. It speaks for the whole pod.
+/// The answer of `GET`, `PUT` and `DELETE /drain`. The operator takes it as the whole pod's; a pod of several processes needs one that answers
+/// for all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainStatus {

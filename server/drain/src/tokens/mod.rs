@@ -45,7 +45,7 @@ impl Action {
 
 /// Which pod, and which process of it, a token must be for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Here<'a> {
+pub(crate) struct Audience<'a> {
     pub(crate) pod_uid: &'a str,
     pub(crate) boot_id: &'a str,
 }
@@ -112,7 +112,7 @@ impl Keys {
     pub(crate) fn verify(
         &self,
         token: &str,
-        here: Here<'_>,
+        here: Audience<'_>,
         action: Action,
         now: u64,
     ) -> Result<u64, Refusal> {

@@ -10,8 +10,10 @@ use super::*;
 const VECTORS: &str = include_str!("../../../../docs/drain-token.vectors.json");
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/drain-token.vectors.json");
 
-const HERE: Here<'_> =
-    Here { pod_uid: "4c0f5ad1-1c66-4f1b-9a63-0e1f8c9a7b52", boot_id: "138d3f3f-6f8a-4831-b095-2b7105d59bb3" };
+const AUDIENCE: Audience<'_> = Audience {
+    pod_uid: "4c0f5ad1-1c66-4f1b-9a63-0e1f8c9a7b52",
+    boot_id: "138d3f3f-6f8a-4831-b095-2b7105d59bb3",
+};
 const NOW: u64 = 1_800_000_000;
 
 /// Of RFC 8037 appendix A, of RFC 8032 §7.1 test 2, and one that the pod was never given.
@@ -48,7 +50,7 @@ fn header(n: usize) -> String {
 }
 
 fn claims(action: &str, epoch: u64, exp: u64) -> String {
-    let Here { pod_uid, boot_id } = HERE;
+    let Audience { pod_uid, boot_id } = AUDIENCE;
     format!(
         r#"{{"iss":"graceful-operator","sub":"{pod_uid}","boot":"{boot_id}","action":"{action}","epoch":{epoch},"exp":{exp}}}"#
     )
@@ -59,7 +61,7 @@ fn good() -> String {
 }
 
 fn verify(token: &str, action: Action, epoch: u64) -> Result<(), Refusal> {
-    let allowed = keys().verify(token, HERE, action, NOW)?;
+    let allowed = keys().verify(token, AUDIENCE, action, NOW)?;
     crate::caller::Grant::Only(allowed).covers(epoch)
 }
 
@@ -83,8 +85,8 @@ fn vectors() -> Value {
                         `refused` names the claim at fault; null is accepted. The private key is the one of RFC 8037 appendix A, for tests alone.",
         "keys": {"keys": [jwk(0), jwk(1)]},
         "privateKey": private,
-        "podUid": HERE.pod_uid,
-        "bootId": HERE.boot_id,
+        "podUid": AUDIENCE.pod_uid,
+        "bootId": AUDIENCE.boot_id,
         "now": NOW,
         "vectors": [
             vector("a drain", by(0, claims("drain", 7, exp)), None),
@@ -92,8 +94,8 @@ fn vectors() -> Value {
             vector("by the next key", by(1, claims("drain", 7, exp)), None),
             vector("expired within the leeway", by(0, claims("drain", 7, NOW - 59)), None),
             vector("expired", by(0, claims("drain", 7, NOW - 60)), Some("exp")),
-            vector("for another pod", by(0, other(HERE.pod_uid, "77c1e9d5-58b5-4c0c-8a44-8dd0f8a1c0de")), Some("sub")),
-            vector("for another process of the pod", by(0, other(HERE.boot_id, "00000000-0000-4000-8000-000000000000")), Some("boot")),
+            vector("for another pod", by(0, other(AUDIENCE.pod_uid, "77c1e9d5-58b5-4c0c-8a44-8dd0f8a1c0de")), Some("sub")),
+            vector("for another process of the pod", by(0, other(AUDIENCE.boot_id, "00000000-0000-4000-8000-000000000000")), Some("boot")),
             vector("for another action", by(0, claims("resume", 7, exp)), Some("action")),
             vector("for another epoch", by(0, claims("drain", 6, exp)), Some("epoch")),
             vector("of another issuer", by(0, other("graceful-operator", "somebody")), Some("iss")),
@@ -185,9 +187,9 @@ fn what_a_token_may_not_leave_open_is_not_taken_as_said() {
 
 #[test]
 fn a_pod_without_a_uid_takes_no_token() {
-    let for_nobody = claims("drain", 7, NOW + 60).replace(HERE.pod_uid, "");
+    let for_nobody = claims("drain", 7, NOW + 60).replace(AUDIENCE.pod_uid, "");
     let token = signed(0, &header(0), &for_nobody);
-    let verdict = keys().verify(&token, Here { pod_uid: "", ..HERE }, Action::Drain, NOW);
+    let verdict = keys().verify(&token, Audience { pod_uid: "", ..AUDIENCE }, Action::Drain, NOW);
     assert!(matches!(verdict, Err(Refusal::Pod { .. })), "{verdict:?}");
 }
 
