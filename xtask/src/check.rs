@@ -91,7 +91,15 @@ fn run_stages(left_out: &[&Need]) -> anyhow::Result<()> {
         let test = ["test", "--package", "graceful-server", "--features", "otlp", "--test", "otlp"];
         run(cargo().args(test).args(["--locked", "--quiet"]))
     })?;
+    stage("publish", publish)?;
     stage("deny", deny)
+}
+
+/// Whether the crates that others may use can be published: their metadata, and that they depend on nothing that is only here. They are
+/// not compiled once more.
+fn publish() -> anyhow::Result<()> {
+    let dry = ["publish", "--dry-run", "--no-verify", "--allow-dirty", "--locked", "--quiet"];
+    run(cargo().args(dry).args(["--package", "graceful-drain", "--package", "graceful-store"]))
 }
 
 /// Ours is started from Debian's and Ubuntu's folders, and watched through Linux' /proc.
