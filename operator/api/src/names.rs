@@ -61,7 +61,7 @@ pub const KEEP: &str = "graceful.dev/keep";
 
 /// Kubernetes' annotation that ranks a ReplicaSet's victims: the lowest cost goes first.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// The cost of a draining pod, the highest there is: its ReplicaSet takes any other pod before it.
+/// The cost of a draining pod, the highest there is: its ReplicaSet deletes any other pod before it.
 pub const DRAINING_DELETION_COST: &str = "2147483647";
 
 /// The cost of a pod that its ReplicaSet is to take now, the lowest there is.

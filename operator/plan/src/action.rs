@@ -22,7 +22,7 @@ pub struct Plan {
     pub report: Report,
 }
 
-/// The deletion cost: among pods that are equally Ready, a ReplicaSet takes the cheapest first.
+/// The deletion cost: among pods that are equally Ready, a ReplicaSet deletes the cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionCost {
     /// Last: it may be at work.
@@ -99,7 +99,7 @@ pub enum Action {
         reason: DrainReason,
         /// Since when; kept when a drain is only given a new number.
         since: Timestamp,
-        /// Its place in the order in which its ReplicaSet takes pods.
+        /// Its place in the order in which its ReplicaSet deletes pods.
         cost: DeletionCost,
     },
     /// Remove the EndpointSlices that keep a lingering pod reachable on its node, and the annotation that names them.

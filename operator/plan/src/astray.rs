@@ -33,7 +33,7 @@ pub(crate) fn contradiction(contact: &Contact) -> Option<&'static str> {
 /// The Warning condition's part: the first such pod, and how many others there are.
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let wrong = |p: &&Pod| Some((p.name.clone(), contradiction(snapshot.contact(p)?)?));
-    let (pods, why) = first_of(snapshot.live.iter().filter_map(wrong))?;
+    let (pods, why) = first_of(snapshot.remaining.iter().filter_map(wrong))?;
     let message = format!("{pods}: {why} (docs/protocol.md)");
     Some(Warning { reason: Reason::ProtocolBroken, message })
 }

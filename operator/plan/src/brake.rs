@@ -48,7 +48,7 @@ impl Brake {
         let scaled = self.replicas.abs_diff(app.replicas);
         self.level = self.level.saturating_sub(scaled.saturating_mul(PER_POD));
         self.replicas = app.replicas;
-        let living = count(observed.pods.iter().filter(|p| p.is_counted()));
+        let living = count(observed.pods.iter().filter(|p| p.is_active()));
         self.allowed = self.allowed.max(living).max(app.replicas.saturating_add(app.max_surge));
         self.take_off_pauses(now);
         let may = self.allowed.saturating_mul(PER_POD).saturating_add(EXTRA);

@@ -17,11 +17,12 @@ const MANY: usize = 20;
 
 /// A conversation for each pod that can hold one.
 pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
-    let live = snapshot.live.iter().filter_map(|p| Some((p.uid.clone(), conversation(snapshot, draft, p)?)));
+    let remaining =
+        snapshot.remaining.iter().filter_map(|p| Some((p.uid.clone(), conversation(snapshot, draft, p)?)));
     // Pods that others end, and those that drain themselves, are asked while they end, since STATUS reports their counts. Many at once (a namespace that goes) are asked as rarely as serving ones.
     let ended: Vec<_> = ended_by_others(snapshot).chain(handed_over::all(snapshot)).collect();
     let how = if ended.len() > MANY { Conversation::Survey } else { Conversation::Ask };
-    live.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()
+    remaining.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()
 }
 
 fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Conversation> {
@@ -54,7 +55,7 @@ fn serving(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod, signal: Signal) ->
     if !matches!(pod.readiness, Readiness::Ready(_)) {
         return None;
     }
-    let never_heard = !snapshot.superseded(pod) && snapshot.answer(pod).is_none();
+    let never_heard = !snapshot.is_superseded(pod) && snapshot.answer(pod).is_none();
     Some(if draft.ask_serving || draft.ask_for_marks || never_heard {
         Conversation::Ask
     } else {

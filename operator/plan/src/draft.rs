@@ -63,7 +63,7 @@ impl Draft {
     pub(crate) fn retire(&mut self, snapshot: &Snapshot<'_>, pod: &Pod, proof: Proof) -> bool {
         let reason = match snapshot.observed.app.deletion {
             Deletion::No if !pod.stays() => DrainReason::NodeDrain,
-            Deletion::No if snapshot.superseded(pod) => DrainReason::Rollout,
+            Deletion::No if snapshot.is_superseded(pod) => DrainReason::Rollout,
             Deletion::No => DrainReason::ScaleDown,
             Deletion::Drain | Deletion::Orphan => DrainReason::Delete,
         };
@@ -101,8 +101,8 @@ impl Draft {
             });
             return true;
         }
-        // A spare: its Deployment has no replica for it, and its ReplicaSet takes it by itself; if we deleted it, the ReplicaSet might make another.
-        if may_start(pod) && snapshot.live_of(&pod.revision) > revision.replicas {
+        // A spare: its Deployment has no replica for it, and its ReplicaSet deletes it by itself; if we deleted it, the ReplicaSet might make another.
+        if may_start(pod) && snapshot.remaining_of(&pod.revision) > revision.replicas {
             return true;
         }
         // Its ReplicaSet has not heard of the last replica less, and would make this pod anew.
@@ -135,7 +135,7 @@ impl Draft {
 }
 
 fn others_that_may_go(snapshot: &Snapshot<'_>, pod: &Pod) -> Vec<(PodUid, Proof)> {
-    let siblings = snapshot.live.iter().filter(|p| p.revision == pod.revision && p.uid != pod.uid);
+    let siblings = snapshot.remaining.iter().filter(|p| p.revision == pod.revision && p.uid != pod.uid);
     let proven = |p: &&&Pod| match progress(snapshot, p) {
         Progress::MayEnd(proof) => Some((p.uid.clone(), proof)),
         Progress::Busy | Progress::Held => None,

@@ -210,7 +210,7 @@ fn last_word(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
 
 /// Ends what is proven, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
 pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    for pod in snapshot.draining() {
+    for pod in snapshot.unrouted() {
         let Some(mark) = pod.drain else {
             continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
         };
@@ -243,7 +243,7 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         p.terminating && p.routed && p.containers != Containers::Finished && p.readiness == Readiness::Never
     };
     let ending = snapshot.observed.pods.iter().filter(ends);
-    for pod in ending.chain(spares_not_taken(snapshot)) {
+    for pod in ending.chain(surplus_spares(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
         if snapshot.backs_off(pod.backoff.as_ref()) || futile::is_stopped(snapshot, &pod.revision) {
             continue;
@@ -254,13 +254,13 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Spares that have no replica in their Deployment, and that their ReplicaSet has not taken yet. It may hear of it late.
-fn spares_not_taken<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
+/// Spares that have no replica in their Deployment, and that their ReplicaSet has not deleted yet: it may hear of its scale late.
+fn surplus_spares<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     snapshot.observed.revisions.iter().flat_map(|revision| {
         let mut spares: Vec<_> =
             snapshot.routed().filter(|p| p.revision == revision.hash && may_start(p)).collect();
         spares.sort_by_key(|p| std::cmp::Reverse((p.created, &p.name)));
-        let surplus = snapshot.live_of(&revision.hash).saturating_sub(revision.replicas);
+        let surplus = snapshot.remaining_of(&revision.hash).saturating_sub(revision.replicas);
         spares.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
         spares
     })

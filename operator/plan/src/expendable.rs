@@ -22,11 +22,12 @@ struct Reliance {
 
 impl Reliance {
     fn of(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Self {
-        let wants_pods = superseded(snapshot).filter(|r| snapshot.wanted_of(r) > 0);
+        let wants_pods = superseded_revisions(snapshot).filter(|r| snapshot.wanted_of(r) > 0);
         Self {
             update_works: update_takes_work(snapshot),
             works: snapshot.any_takes_work(hash),
-            another_works: superseded(snapshot).any(|r| r.hash != *hash && snapshot.any_takes_work(&r.hash)),
+            another_works: superseded_revisions(snapshot)
+                .any(|r| r.hash != *hash && snapshot.any_takes_work(&r.hash)),
             oldest: wants_pods.min_by_key(|r| (r.created, &r.hash)).is_some_and(|r| r.hash == *hash),
         }
     }
@@ -49,7 +50,7 @@ impl Reliance {
 /// How many of a revision's missing or unready pods need not be waited for; of the update revision none.
 ///
 /// The revisions that are relied on keep up to `replicas` pods between them. Without surge, maxUnavailable says how many may be missing of these.
-/// (`rollout::grow_serving` makes no more than is kept here, or what it makes would go again at once.)
+/// (`rollout::grow_predecessor` makes no more than is kept here, or what it makes would go again at once.)
 pub(crate) fn expendable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
     if hash == snapshot.update() {
         return 0;
@@ -59,7 +60,7 @@ pub(crate) fn expendable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
     }
     let app = &snapshot.observed.app;
     let may_miss = if app.max_surge == 0 { app.max_unavailable } else { 0 };
-    let there: i64 = superseded(snapshot).map(|r| snapshot.staying_of(r)).sum();
+    let there: i64 = superseded_revisions(snapshot).map(|r| snapshot.staying_of(r)).sum();
     (there - i64::from(app.replicas.saturating_sub(may_miss))).max(0)
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn update_takes_work(snapshot: &Snapshot<'_>) -> bool {
 }
 
 /// All revisions but the one that the spec asks for.
-pub(crate) fn superseded<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Revision> {
+pub(crate) fn superseded_revisions<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Revision> {
     snapshot.observed.revisions.iter().filter(|r| r.hash != *snapshot.update())
 }
 

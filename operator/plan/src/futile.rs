@@ -66,7 +66,7 @@ impl Absences {
             if seen != asked.seen {
                 *asked = Asked { seen, ..Asked::default() };
             }
-            let missing = revision.replicas > count(all().filter(|p| p.is_counted()));
+            let missing = revision.replicas > count(all().filter(|p| p.is_active()));
             if !missing || revision.replica_failure.is_some() || !revision.followed {
                 asked.since = None;
             } else if revision.replicas > asked.replicas || asked.since.is_none() {
@@ -125,7 +125,7 @@ fn next_pod_at(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp
 /// Its rejected pods, where these are too many and none works.
 pub(crate) fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
     let rejected = snapshot.observed.rejected.get(hash)?;
-    let works = |p: &Pod| p.is_counted() && p.containers == Containers::Running && p.created > rejected.last;
+    let works = |p: &Pod| p.is_active() && p.containers == Containers::Running && p.created > rejected.last;
     let many = rejected.pods > snapshot.observed.app.replicas.saturating_add(MANY);
     (many && !snapshot.pods_of(hash).any(works)).then_some(rejected)
 }
@@ -148,7 +148,7 @@ pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
         let started = match rejected(snapshot, &revision.hash) {
             Some(_) => started(snapshot, revision),
-            None => snapshot.live_of(&revision.hash),
+            None => snapshot.remaining_of(&revision.hash),
         };
         if is_stopped(snapshot, &revision.hash)
             && revision.replicas > started

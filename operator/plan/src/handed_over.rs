@@ -35,7 +35,7 @@ pub(crate) fn occupying_room<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item 
     still_running(snapshot).filter(move |p| counts && p.node.fate != NodeFate::Dying)
 }
 
-/// Whether a pod of this view is one that drains itself after its DELETE. A spare that its ReplicaSet takes back is none, nor is a pod of a revision that never worked: it must
+/// Whether a pod of this view is one that drains itself after its DELETE. A spare that its ReplicaSet deletes again is none, nor is a pod of a revision that never worked: it must
 /// not block its own fix, and was marked as the first to go.
 pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
     let revision = observed.revisions.iter().find(|r| r.hash == pod.revision);

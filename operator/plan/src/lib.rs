@@ -101,7 +101,7 @@ use snapshot::Snapshot;
 /// # Caveats
 /// One pod a Deployment is retired in each plan, since each retirement scales from the number that it saw.
 pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
-    let snapshot = Snapshot::take(observed, now);
+    let snapshot = Snapshot::of(observed, now);
     let mut draft = Draft::new(&snapshot);
     let course = rollout::course(&snapshot);
     match observed.app.deletion {

@@ -40,7 +40,8 @@ pub(crate) fn keep(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         return take_off(snapshot, draft);
     }
     // What it said while it was new does not count. The next survey may be half a minute away, and an unchanged answer would have no plan made.
-    draft.ask_for_marks = snapshot.live.iter().any(|p| p.mark == Mark::Busy && says_too_early(snapshot, p));
+    draft.ask_for_marks =
+        snapshot.remaining.iter().any(|p| p.mark == Mark::Busy && says_too_early(snapshot, p));
     let wrong = |p: &Pod| wanted(snapshot, p).is_some_and(|mark| mark != p.mark);
     let mut wrong: Vec<_> = writable(snapshot).filter(|p| wrong(p)).collect();
     // To protect is urgent; to let go is not.
@@ -64,7 +65,7 @@ fn take_off(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Those that may be written to now.
 fn writable<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
-    snapshot.live.iter().copied().filter(move |p| !snapshot.backs_off(p.backoff.as_ref()) && !rests(p))
+    snapshot.remaining.iter().copied().filter(move |p| !snapshot.backs_off(p.backoff.as_ref()) && !rests(p))
 }
 
 /// As many as one plan writes to. Not all that are planned are done: the rate of all apps together is bounded.
@@ -147,7 +148,7 @@ mod tests {
     }
 
     fn kept(observed: &Observed, now: i64) -> Draft {
-        let snapshot = Snapshot::take(observed, at(now));
+        let snapshot = Snapshot::of(observed, at(now));
         let mut draft = Draft::new(&snapshot);
         keep(&snapshot, &mut draft);
         draft

@@ -4,18 +4,18 @@ use graceful_api::RevisionHash;
 use jiff::Timestamp;
 
 use crate::astray::contradiction;
-use crate::expendable::superseded;
+use crate::expendable::superseded_revisions;
 use crate::observed::{Deletion, NodeFate, Pod, Readiness, Revision};
 use crate::phrases::{and_more, whole_seconds};
-use crate::rollout::superseded_pods;
+use crate::rollout::count_superseded;
 use crate::snapshot::{Snapshot, after};
 use crate::token_refused;
 
 /// New pods that do not take work yet.
 pub(crate) fn not_taking_work(snapshot: &Snapshot<'_>) -> Option<String> {
     let mut pods: Vec<_> =
-        snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)).collect();
-    if superseded_pods(snapshot) == 0 {
+        snapshot.routed().filter(|p| !snapshot.is_superseded(p) && !snapshot.takes_work(p)).collect();
+    if count_superseded(snapshot) == 0 {
         // One that is about to be asked for the first time keeps nothing waiting.
         pods.retain(|p| !snapshot.serves(p) || snapshot.contact(p).is_some_and(|c| c.tried_at.is_some()));
     }
@@ -73,8 +73,8 @@ pub(crate) fn not_made(snapshot: &Snapshot<'_>) -> Option<String> {
     }
     let update = snapshot.revision(snapshot.update());
     // A superseded one as well, where its pods are replaced: on a node that goes, in a rollout that is paused or stuck.
-    let lacks = |r: &&Revision| r.replicas > snapshot.live_of(&r.hash);
-    let others = || superseded(snapshot).filter(lacks).find(|r| r.replica_failure.is_some());
+    let lacks = |r: &&Revision| r.replicas > snapshot.remaining_of(&r.hash);
+    let others = || superseded_revisions(snapshot).filter(lacks).find(|r| r.replica_failure.is_some());
     let revision = update.filter(|r| r.replica_failure.is_some()).or_else(others)?;
     Some(no_room(snapshot, &revision.hash, &revision.replica_failure.as_ref()?.message))
 }
@@ -106,7 +106,7 @@ pub(crate) fn lacks_room(words: &str) -> bool {
 /// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go; but one on a node that is emptied may go before
 /// its replacement comes.
 fn room_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
-    superseded_pods(snapshot) > 0
+    count_superseded(snapshot) > 0
         || leave_their_nodes(snapshot)
         || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
 }
@@ -118,10 +118,10 @@ fn leave_their_nodes(snapshot: &Snapshot<'_>) -> bool {
 /// `from`: an autoscaler may bring a node until then.
 fn what_makes_room(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
     let app = &snapshot.observed.app;
-    if superseded_pods(snapshot) == 0 && leave_their_nodes(snapshot) && app.max_unavailable == 0 {
+    if count_superseded(snapshot) == 0 && leave_their_nodes(snapshot) && app.max_unavailable == 0 {
         return "make room on another node, or set spec.rollout.maxUnavailable to 1 so that a pod leaves its node before another serves in its place".to_owned();
     }
-    if superseded_pods(snapshot) == 0 || app.max_surge == 0 {
+    if count_superseded(snapshot) == 0 || app.max_surge == 0 {
         return "make room".to_owned();
     }
     if app.max_unavailable == 0 {

@@ -13,7 +13,7 @@ use crate::drains::needs_no_drain;
 use crate::new_pods::new_pod;
 use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
 use crate::phrases::and_more;
-use crate::rollout::{Course, idlest_first, still_serving, unroute};
+use crate::rollout::{Course, idlest_first, unroute, working_predecessor};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
 
@@ -60,10 +60,10 @@ pub(crate) fn drain_emptied(
 /// The pods of a new revision that is stuck take up the surge, and would hold the node for as long: one of them goes, and is made again after the node is
 /// empty.
 fn end_stuck_pod(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
-    if still_serving(snapshot, course).is_none() || !is_stuck(snapshot) {
+    if working_predecessor(snapshot, course).is_none() || !is_stuck(snapshot) {
         return;
     }
-    let new = snapshot.routed().filter(|p| !snapshot.superseded(p));
+    let new = snapshot.routed().filter(|p| !snapshot.is_superseded(p));
     if let Some((pod, proof)) = new.filter_map(|p| Some((p, needs_no_drain(snapshot, p)?))).next() {
         draft.retire_for(snapshot, pod, proof, DrainReason::NodeDrain);
     }
@@ -71,7 +71,7 @@ fn end_stuck_pod(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>
 
 /// Replacements of what serves come before a new revision that does not work yet, where that is stuck or has no pod yet.
 pub(crate) fn comes_first(snapshot: &Snapshot<'_>) -> bool {
-    let new = || snapshot.live.iter().any(|p| !snapshot.superseded(p));
+    let new = || snapshot.remaining.iter().any(|p| !snapshot.is_superseded(p));
     snapshot.on_going_nodes().next().is_some() && (!new() || is_stuck(snapshot))
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn is_called_off(pod: &Pod) -> bool {
 
 /// Some node with pods of the app goes.
 pub(crate) fn is_under_way(snapshot: &Snapshot<'_>) -> bool {
-    snapshot.on_going_nodes().next().is_some() || snapshot.still_draining().any(drains_for_its_node)
+    snapshot.on_going_nodes().next().is_some() || snapshot.shown_as_draining().any(drains_for_its_node)
 }
 
 fn drains_for_its_node(pod: &Pod) -> bool {
@@ -100,12 +100,12 @@ pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Vec<String> {
         (NodeFate::Dying, "about to be shut down: its pods drain, and are replaced elsewhere"),
         (NodeFate::ShutDown, "shut down (node.kubernetes.io/out-of-service): its pods are replaced"),
     ] {
-        let on = snapshot.live.iter().filter(|p| p.node.fate == fate);
+        let on = snapshot.remaining.iter().filter(|p| p.node.fate == fate);
         let names: BTreeSet<_> = on.filter_map(|p| p.node.name.as_deref()).collect();
         parts.extend(names.into_iter().map(|name| format!("node {name} is {what}")));
     }
     // Where all of them drain, for an hour perhaps, only what is wrong with the others.
-    let all_drain = parts.is_empty() && snapshot.still_draining().any(drains_for_its_node);
+    let all_drain = parts.is_empty() && snapshot.shown_as_draining().any(drains_for_its_node);
     parts.extend(
         pending_replacement(snapshot)
             .filter(|p| !parts.is_empty() || (all_drain && p.trouble.is_some()))
@@ -142,7 +142,7 @@ fn pending_replacement<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod> {
 
 /// The Warning condition's part on nodes that are about to be shut down.
 pub(crate) fn dying_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
-    let dying = || snapshot.live.iter().copied().filter(|p| p.node.fate == NodeFate::Dying);
+    let dying = || snapshot.remaining.iter().copied().filter(|p| p.node.fate == NodeFate::Dying);
     let (nodes, one) = nodes(dying());
     let what = match one {
         true => "has a taint that says it is about to be shut down",
@@ -159,7 +159,8 @@ pub(crate) fn dying_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
 
 /// The Warning condition's part on nodes that are to be emptied and where pods stay: why they do, since an eviction of them may wait for long.
 pub(crate) fn kept_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
-    let on = |by: KeptBy| snapshot.live.iter().copied().filter(move |p| p.node.fate == NodeFate::Kept(by));
+    let on =
+        |by: KeptBy| snapshot.remaining.iter().copied().filter(move |p| p.node.fate == NodeFate::Kept(by));
     let said = |by: KeptBy| {
         let first = on(by).next()?;
         let (nodes, one) = nodes(on(by));

@@ -61,7 +61,7 @@ fn may_run(pod: &Pod) -> bool {
 }
 
 /// Whether others ended it. A pod that we end is marked as draining, and has nothing known in flight, is handed over to its own drain, or is marked as cut; only one in which nothing
-/// runs is ended unmarked. (A spare that a ReplicaSet takes back was never Ready.)
+/// runs is ended unmarked. (A spare that a ReplicaSet deletes again was never Ready.)
 fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let busy = snapshot.answer(pod).is_some_and(|a| a.in_flight.total > 0);
     let ours = match pod.drain {
@@ -98,7 +98,7 @@ mod tests {
             pods: vec![pod],
             ..fixture::observed(fixture::app(1, fixture::policy(signal)))
         };
-        let snapshot = Snapshot::take(&observed, at);
+        let snapshot = Snapshot::of(&observed, at);
         (ended_by_others(&snapshot).count() == 1, busy(&snapshot).count() == 1)
     }
 
@@ -149,7 +149,7 @@ mod tests {
             pods.iter_mut().for_each(edit);
             let app = fixture::app(1, fixture::policy(Signal::Http));
             let observed = Observed { pods, ..fixture::observed(app) };
-            let snapshot = Snapshot::take(&observed, at(now));
+            let snapshot = Snapshot::of(&observed, at(now));
             let warning = end_slowly(&snapshot).map(|w| w.message).unwrap_or_default();
             (warning, snapshot.clock.next().map(Timestamp::as_second))
         };

@@ -111,7 +111,7 @@ fn over(snapshot: &Snapshot<'_>, since: Timestamp) -> bool {
 /// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.
 pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHash) -> Vec<&'a Pod> {
     let mut pods: Vec<_> = snapshot
-        .draining()
+        .unrouted()
         .filter(|p| p.revision == *revision && snapshot.available(p))
         .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.backoff.as_ref()))
         // On a node that is gone or silent nobody knows whether it comes back. (Where no nodes are read, Ready and Available say as much as of any pod that serves.)
@@ -129,7 +129,7 @@ pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHas
 /// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was closed by nobody: it warms up, and says itself when it takes
 /// work.
 pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    for pod in &snapshot.live {
+    for pod in &snapshot.remaining {
         let astray = if pod.routed {
             (closed_by_others(snapshot, pod) && may_be_told_anew(snapshot, pod)) || pod.drain.is_some()
         } else {

@@ -26,7 +26,7 @@ pub enum Verdict {
     Void(&'static str),
 }
 
-/// Decides on a live look: the pod as it is just now, and how many others of its Deployment its ReplicaSet counts (`Pod::is_counted`). `replicas` is
+/// Decides on a live look: the pod as it is just now, and how many others of its Deployment its ReplicaSet counts (`Pod::is_active`). `replicas` is
 /// what the plan saw.
 ///
 /// # Flow
@@ -122,7 +122,7 @@ pub fn may_scale_first(
     let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_)) && p.containers == Containers::Running;
     let safe_sibling = |p: &Pod| drains_itself && ready(p) && p.grace_seconds >= policy.deadline_seconds;
     let (mut target, others): (Vec<_>, Vec<_>) =
-        live.iter().filter(|p| p.is_counted()).partition(|p| p.uid == *pod);
+        live.iter().filter(|p| p.is_active()).partition(|p| p.uid == *pod);
     target.pop().is_some_and(loses_nothing)
         && (others.iter().all(|p| loses_nothing(p)) || others.iter().all(|p| safe_sibling(p)))
 }
@@ -131,7 +131,7 @@ pub fn may_scale_first(
 fn needs_no_delete_of_ours(pod: &Pod, proof: Proof) -> bool {
     match proof {
         Proof::Idle { .. } | Proof::Quiet { .. } => true,
-        // A crashed one runs again before a ReplicaSet that follows late has taken it, and clients are sent to it.
+        // A crashed one runs again before a ReplicaSet that follows late has deleted it, and clients are sent to it.
         Proof::NotRunning => !pod.routed,
         Proof::NeverWorked { grace_seconds }
         | Proof::TokenRefused { grace_seconds, .. }

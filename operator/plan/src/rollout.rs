@@ -10,7 +10,7 @@ use graceful_api::{DrainReason, RevisionHash};
 use crate::action::{Action, DeletionCost};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::needs_no_drain;
-use crate::expendable::{expendable, superseded, update_takes_work};
+use crate::expendable::{expendable, superseded_revisions, update_takes_work};
 use crate::futile::may_make;
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
@@ -29,24 +29,25 @@ pub(crate) struct Course<'a> {
 /// serves grows and shrinks instead.
 pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
     let app = &snapshot.observed.app;
-    let current = snapshot.serving_revision().map(|r| &r.hash);
-    let stay = || Course { growth: current, rolling: false };
+    let predecessor = snapshot.predecessor().map(|r| &r.hash);
+    let stay = || Course { growth: predecessor, rolling: false };
     let exists = snapshot.revision(&app.update).is_some();
     if !exists && !snapshot.may_be_made() {
         return stay();
     }
-    if app.paused && !update_takes_work(snapshot) && current.is_some() {
+    if app.paused && !update_takes_work(snapshot) && predecessor.is_some() {
         return stay();
     }
     Course { growth: Some(&app.update), rolling: !app.paused }
 }
 
 /// A ReplicaSet with fewer replicas than running pods is about to choose among them, and it does not know who is busy. (Its controller was away
-/// while a spare started, or somebody scaled the Deployment.) Pods that it has been told to take do not count here (`Snapshot::to_be_taken`). `spec.replicas`
+/// while a spare started, or somebody scaled the Deployment.) Condemned pods do not count here (`Snapshot::condemned`). `spec.replicas`
 /// is raised again; the surplus then drains like any other pod.
 pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
-        let running = count(snapshot.live.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
+        let running =
+            count(snapshot.remaining.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
         if running > revision.replicas && !snapshot.backs_off(revision.backoff.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });
@@ -64,7 +65,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
     }
     let spared = |hash: &RevisionHash| halted && snapshot.any_takes_work(hash);
     // Of each revision once: an app may have thousands of pods.
-    let expendable_of: BTreeMap<_, _> = superseded(snapshot)
+    let expendable_of: BTreeMap<_, _> = superseded_revisions(snapshot)
         .map(|r| (&r.hash, if spared(&r.hash) { 0 } else { expendable(snapshot, &r.hash) }))
         .collect();
     let expendable = |hash: &RevisionHash| expendable_of.get(hash).copied().unwrap_or(0);
@@ -81,8 +82,8 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
             gone += 1;
         }
     }
-    for revision in superseded(snapshot).filter(|r| !spared(&r.hash)) {
-        let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
+    for revision in superseded_revisions(snapshot).filter(|r| !spared(&r.hash)) {
+        let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash));
         let left = expendable(&revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);
         if take_back_unmade(snapshot, draft, revision, at_most) {
@@ -94,7 +95,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
 
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
 fn take_back_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
-    let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash)).min(at_most);
+    let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash)).min(at_most);
     if unmade == 0 || snapshot.backs_off(revision.backoff.as_ref()) {
         return false;
     }
@@ -120,16 +121,16 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
         need -= i64::from(put_back(snapshot, draft, pod));
     }
     let mut room = if clearing { 0 } else { snapshot.room() };
-    if let Some(serving) = still_serving(snapshot, course) {
+    if let Some(predecessor) = working_predecessor(snapshot, course) {
         for pod in
-            resumable_pods(snapshot, &serving.hash).into_iter().filter(|p| node_drain::is_called_off(p))
+            resumable_pods(snapshot, &predecessor.hash).into_iter().filter(|p| node_drain::is_called_off(p))
         {
             put_back(snapshot, draft, pod);
         }
         // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While replacements come first, none of it.
         let share = if node_drain::comes_first(snapshot) { 0 } else { newcomers_share(app) };
         need = need.min(i64::from(share) - revision.map_or(0, |r| snapshot.staying_of(r)));
-        room -= grow_serving(snapshot, draft, serving, room - need.max(0));
+        room -= grow_predecessor(snapshot, draft, predecessor, room - need.max(0));
     }
     let new = u32::try_from(need.min(room).max(0)).unwrap_or(u32::MAX).min(may_make(snapshot, growth));
     match revision {
@@ -144,15 +145,15 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
     }
 }
 
-/// The revision that serves while no pod of the one that is rolled out has ever worked. (Once one has, growth stays with the new revision even
+/// The predecessor, if it takes work, while no pod of the revision that is rolled out has ever worked. (Once one has, growth stays with the new revision even
 /// where it flaps, or pods would be made and drained with each flap.)
-pub(crate) fn still_serving<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
+pub(crate) fn working_predecessor<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
     let rolling_out = course.rolling && course.growth == Some(snapshot.update());
     let ever_worked =
         snapshot.revision(snapshot.update()).is_some_and(|r| r.proven) && !node_drain::comes_first(snapshot);
     let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
     snapshot
-        .serving_revision()
+        .predecessor()
         .filter(|_| rolling_out && !ever_worked && !update_takes_work(snapshot))
         .filter(serves)
 }
@@ -163,7 +164,7 @@ fn newcomers_share(app: &App) -> u32 {
 }
 
 /// Makes what is missing to `replicas` of the revision that serves, and says how many pods it asked for.
-fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, room: i64) -> i64 {
+fn grow_predecessor(snapshot: &Snapshot<'_>, draft: &mut Draft, predecessor: &Revision, room: i64) -> i64 {
     let app = &snapshot.observed.app;
     // What may be missing for the new revision's sake (all of maxUnavailable without surge, one pod with it) is not made again.
     // While replacements come first (`node_drain::comes_first`), nothing may be missing where there is a surge: what is on such a node waits for what serves in
@@ -173,16 +174,16 @@ fn grow_serving(snapshot: &Snapshot<'_>, draft: &mut Draft, serving: &Revision, 
         _ if node_drain::comes_first(snapshot) => 0,
         _ => app.max_unavailable.min(1),
     };
-    let there: i64 = superseded(snapshot).map(|r| snapshot.staying_of(r)).sum();
+    let there: i64 = superseded_revisions(snapshot).map(|r| snapshot.staying_of(r)).sum();
     let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
-    if missing == 0 || snapshot.backs_off(serving.backoff.as_ref()) {
+    if missing == 0 || snapshot.backs_off(predecessor.backoff.as_ref()) {
         return 0;
     }
-    let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(snapshot, &serving.hash));
+    let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(snapshot, &predecessor.hash));
     if by == 0 {
         return 0;
     }
-    let (revision, from) = (serving.hash.clone(), serving.replicas);
+    let (revision, from) = (predecessor.hash.clone(), predecessor.replicas);
     let asked = draft.act(Action::ScaleUp { revision, from, to: from.saturating_add(by) });
     if asked { missing } else { 0 }
 }
@@ -235,7 +236,7 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let timeout = snapshot.observed.app.surge_timeout_seconds;
     let update = snapshot.revision(snapshot.update());
     let refused = update.is_some_and(|r| r.replica_failure.is_some() && !r.has_no_replica_set);
-    let mut new = snapshot.routed().filter(|p| !snapshot.superseded(p));
+    let mut new = snapshot.routed().filter(|p| !snapshot.is_superseded(p));
     let given_up = |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.past(after(since, timeout)));
     refused || new.any(given_up)
 }
@@ -246,16 +247,17 @@ pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
     if app.paused || app.max_surge == 0 || app.max_unavailable == 0 {
         return false;
     }
-    let drains = snapshot.draining().any(|p| p.drain.is_some() && snapshot.superseded(p));
+    let drains = snapshot.unrouted().any(|p| p.drain.is_some() && snapshot.is_superseded(p));
     let just_ended =
         |r: &Revision| r.hash != app.update && r.room_until.is_some_and(|until| !snapshot.clock.past(until));
     let was_ended = snapshot.observed.revisions.iter().any(just_ended);
     let may_miss = if update_takes_work(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
     let one_may_go = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);
-    let may_go = |p: &Pod| snapshot.superseded(p) && snapshot.takes_work(p) && may_be_unrouted(snapshot, p);
+    let may_go =
+        |p: &Pod| snapshot.is_superseded(p) && snapshot.takes_work(p) && may_be_unrouted(snapshot, p);
     drains
         || was_ended
-        || (one_may_go && services_are_fenced(snapshot) && snapshot.live.iter().any(|p| may_go(p)))
+        || (one_may_go && services_are_fenced(snapshot) && snapshot.remaining.iter().any(|p| may_go(p)))
 }
 
 /// The rollout's drains.
@@ -265,7 +267,7 @@ pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
 fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
     let mut old: Vec<_> = snapshot
         .routed()
-        .filter(|p| p.stays() && snapshot.superseded(p) && needs_no_drain(snapshot, p).is_none())
+        .filter(|p| p.stays() && snapshot.is_superseded(p) && needs_no_drain(snapshot, p).is_none())
         .collect();
     idlest_first(snapshot, &mut old);
     for pod in old {
@@ -291,7 +293,7 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
     }
     let ours = |hash: &RevisionHash| !course.rolling || course.growth == Some(hash);
     for revision in snapshot.observed.revisions.iter().filter(|r| ours(&r.hash)) {
-        let unmade = revision.replicas.saturating_sub(snapshot.live_of(&revision.hash));
+        let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash));
         if take_back_unmade(snapshot, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
             surplus -= i64::from(unmade).min(surplus);
         }
@@ -331,8 +333,8 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
 fn pods_to_keep(snapshot: &Snapshot<'_>) -> u32 {
     let app = &snapshot.observed.app;
     let half_way = app.paused
-        && snapshot.routed().any(|p| snapshot.superseded(p))
-        && snapshot.routed().any(|p| !snapshot.superseded(p));
+        && snapshot.routed().any(|p| snapshot.is_superseded(p))
+        && snapshot.routed().any(|p| !snapshot.is_superseded(p));
     if half_way { app.replicas.saturating_add(app.max_surge) } else { app.replicas }
 }
 
@@ -377,12 +379,12 @@ pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, rea
     draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost: DeletionCost::Highest });
 }
 
-/// Its ReplicaSet still has a pod to take: raising this pod's deletion cost now would steer it to a busy sibling.
+/// Its ReplicaSet still has a pod to delete: raising this pod's deletion cost now would steer it to a busy sibling.
 fn replica_set_is_choosing(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    snapshot.revision(&pod.revision).is_some_and(|r| snapshot.live_of(&r.hash) > r.replicas)
+    snapshot.revision(&pod.revision).is_some_and(|r| snapshot.remaining_of(&r.hash) > r.replicas)
 }
 
-/// How many live pods are of other revisions than the spec asks for.
-pub(crate) fn superseded_pods(snapshot: &Snapshot<'_>) -> u32 {
-    count(snapshot.live.iter().filter(|p| snapshot.superseded(p)))
+/// How many pods that remain are of other revisions than the spec asks for.
+pub(crate) fn count_superseded(snapshot: &Snapshot<'_>) -> u32 {
+    count(snapshot.remaining.iter().filter(|p| snapshot.is_superseded(p)))
 }

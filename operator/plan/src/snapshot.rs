@@ -19,10 +19,10 @@ use crate::token_refused;
 pub(crate) struct Snapshot<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) clock: Clock,
-    /// Pods that a ReplicaSet counts (neither terminating nor finished) and is not told to take.
-    pub(crate) live: Vec<&'a Pod>,
-    /// The others that it counts, which it is told to take and has not taken yet (`retire::may_scale_first`): as good as gone, but for P3.
-    to_be_taken: Vec<&'a Pod>,
+    /// Active pods ([`Pod::is_active`]) that are not condemned, by name. Most rules ask of these.
+    pub(crate) remaining: Vec<&'a Pod>,
+    /// The other active pods: their ReplicaSet has been told to delete them and has not yet (`retire::may_scale_first`). As good as gone, but for P3.
+    condemned: Vec<&'a Pod>,
     /// Pods that end, whoever began it.
     pub(crate) terminating: Vec<&'a Pod>,
 }
@@ -35,16 +35,16 @@ pub(crate) fn has_worked(observed: &Observed, revision: &Revision) -> bool {
 }
 
 impl<'a> Snapshot<'a> {
-    pub(crate) fn take(observed: &'a Observed, now: Timestamp) -> Self {
-        let mut live: Vec<_> = observed.pods.iter().filter(|p| p.is_counted()).collect();
-        live.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut to_be_taken = Vec::new();
+    pub(crate) fn of(observed: &'a Observed, now: Timestamp) -> Self {
+        let mut remaining: Vec<_> = observed.pods.iter().filter(|p| p.is_active()).collect();
+        remaining.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut condemned = Vec::new();
         for revision in &observed.revisions {
-            let counted = count(live.iter().filter(|p| p.revision == revision.hash));
+            let counted = count(remaining.iter().filter(|p| p.revision == revision.hash));
             let to_go = counted.saturating_sub(revision.replicas) as usize;
-            // One that is not Ready would be taken before one that is, whatever they cost.
+            // A ReplicaSet deletes a pod that is not Ready before one that is, whatever they cost.
             let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_));
-            let before_it = live.iter().any(|p| {
+            let before_it = remaining.iter().any(|p| {
                 p.revision == revision.hash
                     && !p.cheapest
                     && p.containers != Containers::NeverStarted
@@ -62,11 +62,11 @@ impl<'a> Snapshot<'a> {
             let is_next = |p: &&Pod| {
                 p.revision == revision.hash && p.cheapest && !(before_it && ready(p)) && in_time(p)
             };
-            to_be_taken.extend(live.extract_if(.., |p| is_next(p)).take(to_go));
+            condemned.extend(remaining.extract_if(.., |p| is_next(p)).take(to_go));
         }
         let mut terminating: Vec<_> = observed.pods.iter().filter(|p| p.terminating).collect();
         terminating.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { observed, clock: Clock::at(now), live, to_be_taken, terminating }
+        Self { observed, clock: Clock::at(now), remaining, condemned, terminating }
     }
 
     pub(crate) fn update(&self) -> &'a RevisionHash {
@@ -88,14 +88,14 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Whether the spec asks for another revision than the pod's.
-    pub(crate) fn superseded(&self, pod: &Pod) -> bool {
+    pub(crate) fn is_superseded(&self, pod: &Pod) -> bool {
         pod.revision != *self.update()
     }
 
-    /// Pods that a ReplicaSet is told to take and has not taken yet, and that have work to finish when it does.
-    pub(crate) fn work_until_taken(&self) -> impl Iterator<Item = &'a Pod> {
+    /// Condemned queue workers, which have work to finish once their ReplicaSet deletes them.
+    pub(crate) fn condemned_workers(&self) -> impl Iterator<Item = &'a Pod> {
         let works = |p: &&Pod| self.policy(p).signal == Signal::Sigterm && p.has_begun();
-        self.to_be_taken.iter().copied().filter(works)
+        self.condemned.iter().copied().filter(works)
     }
 
     /// How the pod is drained: as its revision says, but for one that refuses to be told. Its admission cannot be closed, so that its zero must hold.
@@ -140,7 +140,8 @@ impl<'a> Snapshot<'a> {
     /// Serves, and may be relied on: a pod of the update revision must have given a valid answer and take new work. (Older ones proved
     /// themselves when they came; after an operator's restart they are not asked to prove it again.)
     pub(crate) fn takes_work(&self, pod: &Pod) -> bool {
-        self.serves(pod) && (self.superseded(pod) || (self.answer(pod).is_some() && !self.not_accepting(pod)))
+        self.serves(pod)
+            && (self.is_superseded(pod) || (self.answer(pod).is_some() && !self.not_accepting(pod)))
     }
 
     /// A serving pod whose admission is closed, or will be: its last resumption has not reached it yet. (Under signal Http alone is a pod told an epoch.)
@@ -160,45 +161,45 @@ impl<'a> Snapshot<'a> {
     }
 
     pub(crate) fn serving(&self) -> u32 {
-        count(self.live.iter().filter(|p| self.serves(p)))
+        count(self.remaining.iter().filter(|p| self.serves(p)))
     }
 
     /// Those that may be relied on; where a node dies, not on its pods.
     pub(crate) fn taking_work(&self) -> u32 {
         let lasts = |p: &&&Pod| p.stays() || p.node.fate == NodeFate::Emptied;
-        count(self.live.iter().filter(lasts).filter(|p| self.takes_work(p)))
+        count(self.remaining.iter().filter(lasts).filter(|p| self.takes_work(p)))
     }
 
     /// Some pod of it may be relied on.
     pub(crate) fn any_takes_work(&self, hash: &RevisionHash) -> bool {
-        self.live.iter().any(|p| p.revision == *hash && self.takes_work(p))
+        self.remaining.iter().any(|p| p.revision == *hash && self.takes_work(p))
     }
 
-    /// Pods that finish their work.
-    pub(crate) fn draining(&self) -> impl Iterator<Item = &'a Pod> {
-        self.live.iter().copied().filter(|p| !p.routed)
+    /// Pods without the serving label: those that drain, and those that lost it otherwise.
+    pub(crate) fn unrouted(&self) -> impl Iterator<Item = &'a Pod> {
+        self.remaining.iter().copied().filter(|p| !p.routed)
     }
 
-    /// For the report: those, the drained ones that their ReplicaSet is told to take (they are there until it has, and it may be kept from that), and those that
-    /// drain themselves after their DELETE.
-    pub(crate) fn still_draining(&self) -> impl Iterator<Item = &'a Pod> {
+    /// The pods that the report shows as draining: the unrouted, the condemned that have drained (they are there until their ReplicaSet has deleted them, and it may
+    /// be kept from that), and those that drain themselves after their DELETE.
+    pub(crate) fn shown_as_draining(&self) -> impl Iterator<Item = &'a Pod> {
         let drained = |p: &&Pod| !p.routed && p.drain.is_some_and(|mark| mark.reason != DrainReason::Spare);
-        let taken = self.to_be_taken.iter().copied().filter(drained);
-        self.draining().chain(taken).chain(handed_over::all(self))
+        let condemned = self.condemned.iter().copied().filter(drained);
+        self.unrouted().chain(condemned).chain(handed_over::all(self))
     }
 
     /// Pods that are, or are to be, routed to.
     pub(crate) fn routed(&self) -> impl Iterator<Item = &'a Pod> {
-        self.live.iter().copied().filter(|p| p.routed)
+        self.remaining.iter().copied().filter(|p| p.routed)
     }
 
-    pub(crate) fn live_of(&self, hash: &RevisionHash) -> u32 {
-        count(self.live.iter().filter(|p| p.revision == *hash))
+    pub(crate) fn remaining_of(&self, hash: &RevisionHash) -> u32 {
+        count(self.remaining.iter().filter(|p| p.revision == *hash))
     }
 
     /// How many pods a revision will have in service once its ReplicaSet has followed: its replicas less its draining pods.
     pub(crate) fn wanted_of(&self, revision: &Revision) -> i64 {
-        let draining = count(self.draining().filter(|p| p.revision == revision.hash));
+        let draining = count(self.unrouted().filter(|p| p.revision == revision.hash));
         i64::from(revision.replicas) - i64::from(draining)
     }
 
@@ -218,16 +219,18 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn room(&self) -> i64 {
         let app = &self.observed.app;
         let most = app.replicas.saturating_add(app.max_surge);
-        let doomed = self.live.iter().filter(|p| matches!(p.node.fate, NodeFate::Dying | NodeFate::ShutDown));
+        let doomed =
+            self.remaining.iter().filter(|p| matches!(p.node.fate, NodeFate::Dying | NodeFate::ShutDown));
         let handed_over = i64::from(count(handed_over::occupying_room(self)));
         i64::from(most) - i64::from(self.total()) - handed_over + i64::from(count(doomed).min(most))
     }
 
     /// All pods there are or will be, of all revisions: what P3 bounds by replicas + maxSurge.
     pub(crate) fn total(&self) -> u32 {
-        let owned: u32 = self.observed.revisions.iter().map(|r| r.replicas.max(self.live_of(&r.hash))).sum();
-        let orphans = count(self.live.iter().filter(|p| self.revision(&p.revision).is_none()));
-        owned.saturating_add(orphans).saturating_add(count(self.to_be_taken.iter()))
+        let owned: u32 =
+            self.observed.revisions.iter().map(|r| r.replicas.max(self.remaining_of(&r.hash))).sum();
+        let orphans = count(self.remaining.iter().filter(|p| self.revision(&p.revision).is_none()));
+        owned.saturating_add(orphans).saturating_add(count(self.condemned.iter()))
     }
 
     /// No pod of this revision was ever Ready or heard: no Service has sent it anything, and it can only be a bad one or a new one.
@@ -241,8 +244,8 @@ impl<'a> Snapshot<'a> {
         self.observed.pods.iter().filter(move |p| p.revision == *hash)
     }
 
-    /// The newest other revision that takes work; where none does, the newest that still wants pods.
-    pub(crate) fn serving_revision(&self) -> Option<&'a Revision> {
+    /// The revision that the update revision replaces: the newest other one that takes work; where none does, the newest other one that still wants pods.
+    pub(crate) fn predecessor(&self) -> Option<&'a Revision> {
         self.observed
             .revisions
             .iter()
@@ -262,7 +265,7 @@ impl<'a> Snapshot<'a> {
     /// Pods by revision, for the report.
     pub(crate) fn by_revision(&self) -> BTreeMap<&'a RevisionHash, Vec<&'a Pod>> {
         let mut map: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for pod in &self.live {
+        for pod in &self.remaining {
             map.entry(&pod.revision).or_default().push(*pod);
         }
         map

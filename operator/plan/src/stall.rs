@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::futile;
 use crate::new_pods;
 use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Pod, Readiness, Rejected};
-use crate::rollout::{room_comes, services_are_fenced, superseded_pods};
+use crate::rollout::{count_superseded, room_comes, services_are_fenced};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;
 
@@ -30,7 +30,7 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
         let message = format!("spec.template cannot be rolled out, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
     }
-    if !services_are_fenced(snapshot) && (superseded_pods(snapshot) > 0 || has_surplus(snapshot)) {
+    if !services_are_fenced(snapshot) && (count_superseded(snapshot) > 0 || has_surplus(snapshot)) {
         return Some(Stall { reason: Reason::UnfencedService, message: how_to_fence(snapshot) });
     }
     if let Some(stall) = backoffs(snapshot).find_map(stalled_by) {
@@ -57,7 +57,7 @@ pub(crate) fn waits_for_room(snapshot: &Snapshot<'_>) -> Option<String> {
 /// What is left alone for now, and why; the app's own first.
 pub(crate) fn backoffs<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Backoff> {
     let observed = snapshot.observed;
-    let pods = snapshot.live.clone().into_iter().filter_map(|p| p.backoff.as_ref());
+    let pods = snapshot.remaining.clone().into_iter().filter_map(|p| p.backoff.as_ref());
     let around = &observed.surroundings;
     // An app that is as its spec says has got somewhere, and waits for nobody who is slow.
     let settled = is_settled(snapshot);
@@ -116,7 +116,7 @@ fn past_progress_deadline(snapshot: &Snapshot<'_>, room_comes: bool) -> Option<S
     }
     let mut found = None;
     let lacks_room = |p: &Pod| p.unschedulable.is_some();
-    for pod in snapshot.routed().filter(|p| !snapshot.superseded(p) && !snapshot.takes_work(p)) {
+    for pod in snapshot.routed().filter(|p| !snapshot.is_superseded(p) && !snapshot.takes_work(p)) {
         if room_comes && lacks_room(pod) {
             continue;
         }

@@ -11,7 +11,7 @@ use crate::node_drain;
 use crate::observed::{Deletion, Pod, Warning};
 use crate::others;
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
-use crate::rollout::{Course, services_are_fenced, superseded_pods};
+use crate::rollout::{Course, count_superseded, services_are_fenced};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::{Stall, how_to_fence, stall, too_slow};
 use crate::token_refused;
@@ -35,21 +35,23 @@ pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>
         what.clone_into(&mut waiting_for);
     }
     let warning = warning(snapshot, stall.as_ref());
-    let drained: Vec<_> = draining_pods(snapshot);
+    let draining = draining_pods(snapshot);
     Report {
         conditions: conditions(snapshot, phase, stall.as_ref(), &waiting_for, warning),
         phase,
         waiting_for,
         serving: snapshot.serving(),
-        updated: count(snapshot.live.iter().filter(|p| snapshot.serves(p) && !snapshot.superseded(p))),
-        draining: count(snapshot.still_draining()),
-        in_flight: drained.iter().filter_map(|p| p.in_flight).map(|f| f.total).fold(0, u64::saturating_add),
+        updated: count(
+            snapshot.remaining.iter().filter(|p| snapshot.serves(p) && !snapshot.is_superseded(p)),
+        ),
+        draining: count(snapshot.shown_as_draining()),
+        in_flight: draining.iter().filter_map(|p| p.in_flight).map(|f| f.total).fold(0, u64::saturating_add),
         current_revision: snapshot
-            .serving_revision()
+            .predecessor()
             .map(|r| r.hash.clone())
             .or_else(|| snapshot.revision(snapshot.update()).map(|r| r.hash.clone())),
         revisions: revisions(snapshot),
-        pods: drained,
+        pods: draining,
         ended_by_others: others::ended_by_others(snapshot).map(|p| ended_pod(snapshot, p)).collect(),
     }
 }
@@ -57,8 +59,7 @@ pub(crate) fn report(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>
 /// The first that applies, in this order.
 fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
     let app = &snapshot.observed.app;
-    let superseded = to_be_replaced(snapshot);
-    let to_roll = superseded || snapshot.revision(&app.update).is_none();
+    let to_roll = to_be_replaced(snapshot) || snapshot.revision(&app.update).is_none();
     if app.deletion != Deletion::No || snapshot.observed.surroundings.namespace_terminating {
         Phase::Deleting
     } else if stall.is_some() {
@@ -79,20 +80,20 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
 
 /// A pod is past its deadline and kept.
 fn any_is_held(snapshot: &Snapshot<'_>) -> bool {
-    let mut pods = snapshot.draining().chain(handed_over::all(snapshot));
+    let mut pods = snapshot.unrouted().chain(handed_over::all(snapshot));
     pods.any(|p| progress(snapshot, p) == Progress::Held)
 }
 
 /// Pods of other revisions than the spec asks for are there, those that drain themselves after their DELETE among them.
 fn to_be_replaced(snapshot: &Snapshot<'_>) -> bool {
-    superseded_pods(snapshot) > 0 || handed_over::all(snapshot).any(|p| snapshot.superseded(p))
+    count_superseded(snapshot) > 0 || handed_over::all(snapshot).any(|p| snapshot.is_superseded(p))
 }
 
 /// All is as the spec says.
 pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
     let app = &snapshot.observed.app;
     app.deletion == Deletion::No
-        && superseded_pods(snapshot) == 0
+        && count_superseded(snapshot) == 0
         && snapshot.revision(&app.update).is_some()
         && all_replicas_serve(snapshot)
         && snapshot.total() <= app.replicas
@@ -104,10 +105,11 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
 /// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,
 /// and a restarted operator must not report a rollout that is not there.
 fn all_replicas_serve(snapshot: &Snapshot<'_>) -> bool {
-    let here = snapshot.live.iter().filter(|p| !snapshot.superseded(p) && snapshot.serves(p)).filter(|p| {
-        let asked = snapshot.contact(p).and_then(|c| c.tried_at).is_some();
-        !asked || snapshot.takes_work(p)
-    });
+    let here =
+        snapshot.remaining.iter().filter(|p| !snapshot.is_superseded(p) && snapshot.serves(p)).filter(|p| {
+            let asked = snapshot.contact(p).and_then(|c| c.tried_at).is_some();
+            !asked || snapshot.takes_work(p)
+        });
     count(here) >= snapshot.observed.app.replicas
 }
 
@@ -121,7 +123,7 @@ fn conditions(
     let app = &snapshot.observed.app;
     let serving = snapshot.serving();
     let enough = serving >= app.replicas.saturating_sub(app.max_unavailable);
-    let draining = count(snapshot.still_draining());
+    let draining = count(snapshot.shown_as_draining());
     let pods = if serving == 1 { "pod serves" } else { "pods serve" };
     let (why, busy) = match phase {
         Phase::Serving => (Reason::AsDesired, false),
@@ -213,7 +215,7 @@ fn revisions(snapshot: &Snapshot<'_>) -> Vec<RevisionReport> {
 }
 
 fn draining_pods(snapshot: &Snapshot<'_>) -> Vec<DrainingPodReport> {
-    let mut pods: Vec<_> = snapshot.still_draining().filter_map(|p| draining_pod(snapshot, p)).collect();
+    let mut pods: Vec<_> = snapshot.shown_as_draining().filter_map(|p| draining_pod(snapshot, p)).collect();
     pods.sort_by(|a, b| (a.since, &a.pod).cmp(&(b.since, &b.pod)));
     pods
 }

@@ -15,7 +15,7 @@ use crate::upkeep;
 /// Every pod drains; the Service goes once none lingers, the other children once all pods have ended, the finalizer last.
 ///
 /// Of terminating pods it waits for those that drain themselves, while their node is heard (`handed_over`), and for no others. Queue workers that their ReplicaSet
-/// has yet to take are waited for as well. In a terminating namespace nothing is: all is being taken there anyway.
+/// has yet to delete are waited for as well. In a terminating namespace nothing is: all is being taken there anyway.
 pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.finalizer {
         return;
@@ -29,7 +29,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     upkeep::nudge(snapshot, draft);
     drains::unroute_spares(snapshot, draft);
     rollout::protect(snapshot, draft);
-    for pod in snapshot.live.iter().filter(|p| p.routed || p.drain.is_none()) {
+    for pod in snapshot.remaining.iter().filter(|p| p.routed || p.drain.is_none()) {
         if let Some(proof) = drains::needs_no_drain(snapshot, pod) {
             draft.retire(snapshot, pod, proof);
         } else {
@@ -40,14 +40,14 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     drains::end_drained(snapshot, draft);
     remove_service_first(snapshot, draft);
     for revision in &snapshot.observed.revisions {
-        let live = snapshot.live_of(&revision.hash);
-        if revision.replicas > live && !snapshot.backs_off(revision.backoff.as_ref()) {
+        let remaining = snapshot.remaining_of(&revision.hash);
+        if revision.replicas > remaining && !snapshot.backs_off(revision.backoff.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
-            draft.act(Action::ScaleDown { revision, from, to: live });
+            draft.act(Action::ScaleDown { revision, from, to: remaining });
         }
     }
-    let works = handed_over::still_running(snapshot).chain(snapshot.work_until_taken()).next().is_some();
-    let drained = snapshot.live.is_empty() && !works;
+    let works = handed_over::still_running(snapshot).chain(snapshot.condemned_workers()).next().is_some();
+    let drained = snapshot.remaining.is_empty() && !works;
     if drained && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
         remove_children(snapshot, draft);
     }
@@ -57,10 +57,10 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// nobody looks perhaps, finds no clients.
 fn remove_service_first(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let lingers = |p: &Pod| p.bridged || p.drain.is_none_or(|mark| !linger_is_over(snapshot, p, mark));
-    let closed = snapshot.routed().next().is_none() && !snapshot.draining().any(lingers);
+    let closed = snapshot.routed().next().is_none() && !snapshot.unrouted().any(lingers);
     if closed
         && !children_back_off(snapshot)
-        && !snapshot.live.is_empty()
+        && !snapshot.remaining.is_empty()
         && snapshot.observed.surroundings.service != Child::AsWanted
     {
         draft.act(Action::SyncService);

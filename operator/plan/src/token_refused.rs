@@ -46,7 +46,7 @@ const REMEDY: &str = "restore the Secret with the drain keys, if it was lost (do
 /// The Warning condition's part: the first such pod, and how many others there are.
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let refusal = |p: &&Pod| Some((p.name.clone(), snapshot.contact(p)?.refused.as_ref()?.message.clone()));
-    let (pods, why) = first_of(snapshot.live.iter().filter_map(refusal))?;
+    let (pods, why) = first_of(snapshot.remaining.iter().filter_map(refusal))?;
     let message = format!(
         "{pods}: it refuses the operator's token ({why}), so its admission cannot be closed: {HOW_IT_ENDS}; {REMEDY}"
     );

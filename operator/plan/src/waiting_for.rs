@@ -16,7 +16,7 @@ use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict
 use crate::others;
 use crate::phrases::{and_more, whole_seconds};
 use crate::retire::waits_in_a_volume;
-use crate::rollout::{Course, superseded_pods};
+use crate::rollout::{Course, count_superseded};
 use crate::snapshot::{Snapshot, after, count, seconds};
 use crate::stall::{Stall, backoffs, waits_for_room};
 use crate::token_refused;
@@ -77,7 +77,7 @@ pub(crate) fn sentence(
 
 /// The pod whose drain is nearest to trouble, and how many others drain.
 fn nearest_to_trouble<'a>(snapshot: &Snapshot<'a>) -> Option<(&'a Pod, usize)> {
-    let mut pods: Vec<_> = snapshot.still_draining().filter(|p| p.drain.is_some()).collect();
+    let mut pods: Vec<_> = snapshot.shown_as_draining().filter(|p| p.drain.is_some()).collect();
     pods.sort_by_key(|p| (p.drain.map(|d| d.since), &p.name));
     let held = |p: &&&Pod| progress(snapshot, p) == Progress::Held;
     let pod = pods.iter().find(held).or(pods.first())?;
@@ -92,7 +92,7 @@ fn drains_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Timestamp {
 fn replaced_once_gone(snapshot: &Snapshot<'_>) -> Option<String> {
     let app = &snapshot.observed.app;
     let behind = count(handed_over::occupying_room(snapshot));
-    let here = count(snapshot.routed().filter(|p| !snapshot.superseded(p)));
+    let here = count(snapshot.routed().filter(|p| !snapshot.is_superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let waits = app.deletion == Deletion::No && missing > 0 && behind > 0 && snapshot.room() <= 0;
     let (pods, are) = if missing == 1 { ("pod", "is") } else { ("pods", "are") };
@@ -297,7 +297,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
                 "its PodDisruptionBudget and its finalizer are being removed; its Deployments, pods and Service stay"
             }
             Deletion::No | Deletion::Drain if gone => "its finalizer is being removed",
-            Deletion::No | Deletion::Drain if !snapshot.live.is_empty() => {
+            Deletion::No | Deletion::Drain if !snapshot.remaining.is_empty() => {
                 "its pods are about to drain; its Service goes once none lingers, all else once they have ended"
             }
             Deletion::No | Deletion::Drain => {
@@ -306,7 +306,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
         };
         return Some(what.to_owned());
     }
-    let to_roll = superseded_pods(snapshot) > 0 || snapshot.revision(&app.update).is_none();
+    let to_roll = count_superseded(snapshot) > 0 || snapshot.revision(&app.update).is_none();
     if app.paused && to_roll && !course.rolling {
         return Some("the rollout is paused: set spec.rollout.paused to false to go on".to_owned());
     }
@@ -324,11 +324,11 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
             "scaling down: the least busy pods drain once every pod has told what it has in flight, and as far as spec.rollout.maxUnavailable allows".to_owned(),
         );
     }
-    let here = count(snapshot.routed().filter(|p| !snapshot.superseded(p)));
+    let here = count(snapshot.routed().filter(|p| !snapshot.is_superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let (pods, have) = if missing == 1 { ("pod", "has") } else { ("pods", "have") };
     if missing > 0 {
-        let lost = count(snapshot.live.iter().filter(|p| p.node.is_silent()));
+        let lost = count(snapshot.remaining.iter().filter(|p| p.node.is_silent()));
         let lost = match lost {
             0 => String::new(),
             n => {
@@ -442,7 +442,7 @@ mod tests {
             observed.revisions = vec![fixture::revision("r")];
             observed.contacts = [(pod.uid.clone(), contact)].into();
             observed.pods = vec![pod];
-            let snapshot = Snapshot::take(&observed, at(now));
+            let snapshot = Snapshot::of(&observed, at(now));
             in_flight(&snapshot, &observed.pods[0])
         };
         assert!(!said(300, 310).contains("it still accepts long after its linger"), "told just now");

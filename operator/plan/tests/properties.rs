@@ -297,7 +297,7 @@ proptest! {
         // Serving pods are asked now and then: what somebody did to one by hand is seen within a while.
         (0..150).for_each(|_| world.tick());
         prop_assert!(settle(&mut world), "no longer at rest: {:?}\n{}", world.app, tail(&world));
-        let live: Vec<_> = world.pods.iter().filter(|p| p.is_counted()).collect();
+        let live: Vec<_> = world.pods.iter().filter(|p| p.is_active()).collect();
         prop_assert_eq!(live.len(), world.app.replicas as usize);
         prop_assert!(live.iter().all(|p| p.revision == world.app.update && p.routed));
         prop_assert!(live.iter().all(|p| !p.bridged), "a serving pod has slices of a lingering one");

@@ -273,7 +273,7 @@ fn take(world: &mut World, step: &Step) -> String {
             format!("kubectl uncordon node{}", node + 1)
         }
         Step::UntilEmpty(node) => {
-            let empty = |w: &World| !w.pods.iter().any(|p| p.is_counted() && p.on(*node));
+            let empty = |w: &World| !w.pods.iter().any(|p| p.is_active() && p.on(*node));
             assert!(pass_until(world, empty), "never empty: {}", world.transcript.join("\n"));
             format!("until node{} is empty", node + 1)
         }

@@ -409,7 +409,7 @@ async fn a_finalizer_that_admission_takes_off_is_said_and_no_loop() {
     stage.lost_nothing();
 }
 
-/// A webhook on ReplicaSets: each pod that goes is made again meanwhile, unless its ReplicaSet takes it itself.
+/// A webhook on ReplicaSets: each pod that goes is made again meanwhile, unless its ReplicaSet deletes it itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_set_that_follows_late_makes_no_loop() {
     let mut stage = Stage::settled_with(51, spec(3)).await;

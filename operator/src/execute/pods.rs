@@ -19,7 +19,7 @@ use crate::merge::{Mode, merge};
 use crate::writes::Held;
 use crate::written::Kind;
 
-/// Unroutes, and protects one that may be at work: no new connections reach it, and its ReplicaSet takes any other pod first. Established ones live on.
+/// Unroutes, and protects one that may be at work: no new connections reach it, and its ReplicaSet deletes any other pod first. Established ones live on.
 pub(super) async fn unroute(
     scene: &mut Scene<'_>,
     pod: &PodRef,

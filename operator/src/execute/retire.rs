@@ -300,7 +300,7 @@ async fn scale_first(
     Ok(Some(outcome))
 }
 
-/// For pods that are slow to write to: a spare would have clients before it is out of service, and end with them, unless its ReplicaSet takes it back before
+/// For pods that are slow to write to: a spare would have clients before it is out of service, and end with them, unless its ReplicaSet deletes it before
 /// it has started. How fast its Deployment's controllers hear of a change is measured first, by a write of an annotation that asks for
 /// nothing (`nudge`). None where they are fast; else the pod waits, and why is told.
 async fn kept_for_its_replica_set(

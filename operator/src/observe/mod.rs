@@ -437,7 +437,7 @@ fn suspects_its_namespace(
     // Of one that goes, a ReplicaSet makes no pod, and after our restart nobody says why.
     let old = |r: &graceful_plan::Revision| now.duration_since(r.created) > UNMADE;
     let lives = |r: &graceful_plan::Revision| {
-        observed.pods.iter().filter(|p| p.is_counted() && p.revision == r.hash).count()
+        observed.pods.iter().filter(|p| p.is_active() && p.revision == r.hash).count()
     };
     let unmade = observed.revisions.iter().any(|r| old(r) && lives(r) < r.replicas as usize);
     let lately = sightings.namespace_read.is_some_and(|at| at.elapsed() < NAMESPACE_READ_EVERY);

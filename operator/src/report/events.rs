@@ -178,7 +178,7 @@ fn drains(before: &Report, now: &Report, seen: &Observation, found: &mut Vec<Hap
     for pod in before.pods.iter().filter(|p| !among(&now.pods, &p.uid)) {
         let DrainingPodReport { pod: name, uid, in_flight, .. } = pod;
         let serves = seen.observed.pods.iter().any(|p| p.uid == *uid && p.routed && !p.terminating);
-        let stranger = seen.strangers.iter().any(|p| p.uid == *uid && p.is_counted());
+        let stranger = seen.strangers.iter().any(|p| p.uid == *uid && p.is_active());
         let (reason, note) = if serves {
             ("DrainCancelled", format!("pod {name} is back in service"))
         } else if stranger {

@@ -43,7 +43,7 @@ impl Left {
     fn missing(&mut self, seen: &Observation) -> Vec<RevisionHash> {
         let there: BTreeSet<_> = seen.observed.revisions.iter().map(|r| r.hash.clone()).collect();
         let living =
-            |hash: &RevisionHash| seen.strangers.iter().any(|p| p.is_counted() && p.revision == *hash);
+            |hash: &RevisionHash| seen.strangers.iter().any(|p| p.is_active() && p.revision == *hash);
         let left: Vec<_> = self.known.difference(&there).cloned().collect();
         self.missing.extend(left);
         self.missing.retain(|hash| !there.contains(hash) && living(hash));

@@ -62,7 +62,7 @@ impl Others {
         for (uid, before) in std::mem::replace(&mut self.at_work, at_work.collect()) {
             let in_flight = in_flight_of(observed, &uid).or(before.in_flight);
             let stranger = strangers.get(&uid).copied();
-            if stranger.is_some_and(Pod::is_counted) {
+            if stranger.is_some_and(Pod::is_active) {
                 self.at_work.insert(uid, before);
                 continue;
             }

@@ -44,7 +44,7 @@ fn judged_of(
     };
     differ(&mut pod, &mut observed);
     observed.pods.push(pod.clone());
-    progress(&Snapshot::take(&observed, at(now)), &pod)
+    progress(&Snapshot::of(&observed, at(now)), &pod)
 }
 
 fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
@@ -125,7 +125,7 @@ fn only_a_pod_that_is_told_epochs_is_closed_by_an_older_one() {
         judged_of(signal, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
             pod.routed = true;
             observed.contacts.insert(pod.uid.clone(), said(0, 0, true));
-            closed = Some(Snapshot::take(observed, at(10)).not_accepting(pod));
+            closed = Some(Snapshot::of(observed, at(10)).not_accepting(pod));
         });
         closed.unwrap()
     };
@@ -141,7 +141,7 @@ fn a_pod_that_is_ready_from_a_later_moment_on_is_available_now() {
         judged_of(Signal::Http, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
             observed.app.min_ready_seconds = min_ready_seconds;
             pod.readiness = Readiness::Ready(at(3600));
-            from = Snapshot::take(observed, at(10)).available_from(pod);
+            from = Snapshot::of(observed, at(10)).available_from(pod);
         });
         from.unwrap()
     };
@@ -178,7 +178,7 @@ fn a_pod_that_drains_itself_counts_until_it_is_gone_or_its_node_is() {
             (pod.terminating, pod.ends_since, pod.grace_ends) = (true, Some(at(3)), Some(at(604_803)));
             differ(pod, observed);
             observed.pods.push(pod.clone());
-            let snapshot = Snapshot::take(observed, at(10));
+            let snapshot = Snapshot::of(observed, at(10));
             let count = |pods: &mut dyn Iterator<Item = &Pod>| pods.count();
             found = (
                 count(&mut handed_over::all(&snapshot)),

@@ -26,7 +26,7 @@ pub struct Pod {
     pub epoch: Option<Epoch>,
     /// Why and since when it drains, from its annotations.
     pub drain: Option<DrainMark>,
-    /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to take this one.
+    /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to delete this one.
     pub cheapest: bool,
     /// Whether Services still send clients to it; looked at while it drains.
     pub endpoints: Endpoints,
@@ -59,8 +59,9 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Its ReplicaSet counts it: neither terminating nor finished. The record of an evicted pod stays, and counts for nothing anywhere.
-    pub fn is_counted(&self) -> bool {
+    /// Whether its ReplicaSet counts it, as client-go's `IsPodActive` has it: neither terminating nor finished. The record of an evicted pod stays, and counts for
+    /// nothing anywhere.
+    pub fn is_active(&self) -> bool {
         !self.terminating && self.containers != Containers::Finished
     }
 
@@ -71,7 +72,7 @@ impl Pod {
 
     /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
     pub fn has_begun(&self) -> bool {
-        self.is_counted() && self.containers != Containers::NeverStarted
+        self.is_active() && self.containers != Containers::NeverStarted
     }
 }
 

@@ -97,8 +97,7 @@ impl World {
                 Action::CreateRevision { replicas, .. } => *replicas,
                 // Replicas that only say what is there make nothing.
                 Action::ScaleUp { revision, from, to } => {
-                    let there =
-                        seen.pods.iter().filter(|p| p.is_counted() && p.revision == *revision).count();
+                    let there = seen.pods.iter().filter(|p| p.is_active() && p.revision == *revision).count();
                     to.saturating_sub((*from).max(u32::try_from(there).expect("few")))
                 }
                 _ => 0,
@@ -110,7 +109,7 @@ impl World {
             let known = p.node.kubelet != graceful_plan::Kubelet::Silent;
             p.terminating && there && known && app.replace_when == graceful_api::ReplaceWhen::Drained
         };
-        let live = seen.pods.iter().filter(|p| p.is_counted() || drains_itself(p)).filter(lasts).count();
+        let live = seen.pods.iter().filter(|p| p.is_active() || drains_itself(p)).filter(lasts).count();
         let ceiling = (app.replicas + app.max_surge) as usize;
         if made > 0 && live + made as usize > ceiling {
             self.violate(&format!("P3: {made} pods made beside {live} with a ceiling of {ceiling}"));

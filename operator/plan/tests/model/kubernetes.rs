@@ -98,7 +98,7 @@ impl Pod {
     }
 
     /// A ReplicaSet counts it.
-    pub(crate) fn is_counted(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         !self.terminating() && self.containers != Containers::Finished
     }
 
@@ -215,7 +215,7 @@ impl World {
             .collect();
         for (hash, replicas) in wanted {
             let active: Vec<usize> = (0..self.pods.len())
-                .filter(|i| self.pods[*i].revision == hash && self.pods[*i].is_counted())
+                .filter(|i| self.pods[*i].revision == hash && self.pods[*i].is_active())
                 .collect();
             let have = u32::try_from(active.len()).expect("few");
             let failing = self.deployments.get_mut(&hash).expect("it is there");
@@ -244,7 +244,7 @@ impl World {
             for (_, i) in order.into_iter().take(have.saturating_sub(replicas) as usize) {
                 // One with all the grace that a drain may take drains itself: the ledger tells whether it did.
                 let drains_itself = self.grace_seconds >= i64::from(self.app.policy.deadline_seconds);
-                // So does one whose admission cannot be closed, with what slips in after its zero: a ReplicaSet that is told to take it may do so late.
+                // So does one whose admission cannot be closed, with what slips in after its zero: a ReplicaSet that is told to delete it may do so late.
                 let let_go = self.pods[i].cost == i32::MIN && self.app.policy.signal != Signal::Http;
                 let too_late_to_know = self.crashed_since_the_scale(i);
                 if self.pods[i].busy() && !drains_itself && !let_go && !too_late_to_know {
@@ -329,7 +329,7 @@ impl World {
     /// The kubelet evicts a pod, or its node shuts down: what it had is lost, and its record stays.
     pub(crate) fn evict(&mut self, nth: usize) {
         let now = self.now;
-        let mut living: Vec<_> = self.pods.iter_mut().filter(|p| p.is_counted()).collect();
+        let mut living: Vec<_> = self.pods.iter_mut().filter(|p| p.is_active()).collect();
         let count = living.len().max(1);
         let Some(pod) = living.get_mut(nth % count) else {
             return;
@@ -373,7 +373,7 @@ impl World {
     /// A node's agent stops being heard, and its pods are said to be not Ready; what runs there runs on, and answers or does not.
     pub(crate) fn node_falls_silent(&mut self, node: usize, seconds: i64, answers: bool) {
         self.node_silent[node] = Some((self.now + SignedDuration::from_secs(seconds), answers));
-        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.is_counted()) {
+        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.is_active()) {
             if matches!(pod.readiness, Readiness::Ready(_)) {
                 pod.readiness = Readiness::Lost(self.now);
                 pod.version += 1;
@@ -407,7 +407,7 @@ impl World {
             pod.gone_at = Some(self.now);
             self.ledger.unpromised += u32::try_from(had).expect("few");
         }
-        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.is_counted()) {
+        for pod in self.pods.iter_mut().filter(|p| p.on(node) && p.is_active()) {
             let had = pod.process.take().map_or(0, |p| p.tasks.len()) + std::mem::take(&mut pod.volume).len();
             self.ledger.unpromised += u32::try_from(had).expect("few");
             pod.readiness = Readiness::Lost(self.now);

@@ -322,7 +322,7 @@ impl World {
         if self.random.chance(self.faults.slow) {
             self.slow_until = self.now + SignedDuration::from_secs(some_seconds(&mut self.random));
         }
-        let living = u32::try_from(self.pods.iter().filter(|p| p.is_counted()).count()).expect("few");
+        let living = u32::try_from(self.pods.iter().filter(|p| p.is_active()).count()).expect("few");
         self.deeds.most = self.deeds.most.max(living);
     }
 

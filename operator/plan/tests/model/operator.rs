@@ -326,7 +326,7 @@ impl World {
     ) -> Result<(), Undone> {
         let live = self.live(revision);
         let found = live.iter().find(|p| p.uid == pod.uid);
-        let others = live.iter().filter(|p| p.is_counted() && p.uid != pod.uid).count();
+        let others = live.iter().filter(|p| p.is_active() && p.uid != pod.uid).count();
         let others = u32::try_from(others).expect("few");
         let Verdict::Go { scale_to, grace_seconds } = retire::check(found, proof, replicas, others) else {
             return Err(Stopped);

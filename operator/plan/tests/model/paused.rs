@@ -121,5 +121,5 @@ impl World {
 fn serves(world: &World, pod: &super::Pod) -> bool {
     let fate = world.nodes[pod.node as usize];
     let lasts = !matches!(fate, NodeFate::Dying | NodeFate::ShutDown);
-    pod.is_counted() && pod.routed && lasts && matches!(pod.readiness, Readiness::Ready(_))
+    pod.is_active() && pod.routed && lasts && matches!(pod.readiness, Readiness::Ready(_))
 }

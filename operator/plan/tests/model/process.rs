@@ -143,7 +143,7 @@ impl World {
             self.run(i, behaviour);
             // Of a crash that no kubelet sees nobody could know.
             let seen = !self.is_unheard(&self.pods[i]);
-            if restart && seen && self.pods[i].process.is_some() && self.pods[i].is_counted() {
+            if restart && seen && self.pods[i].process.is_some() && self.pods[i].is_active() {
                 self.crash_container(i);
             }
             self.work(i);
@@ -156,7 +156,7 @@ impl World {
         let taken = self.pods.iter().filter(|p| p.homeless_since.is_none()).count();
         let mut free = self.places.map_or(usize::MAX, |places| places.saturating_sub(taken));
         let taking: Vec<_> = (0_u32..2).filter(|node| self.takes_pods(*node as usize)).collect();
-        for pod in self.pods.iter_mut().filter(|p| p.homeless_since.is_some() && p.is_counted()) {
+        for pod in self.pods.iter_mut().filter(|p| p.homeless_since.is_some() && p.is_active()) {
             let by_turns = taking.iter().find(|node| **node == pod.node).or(taking.first());
             if let Some(node) = by_turns.filter(|_| free > 0) {
                 free -= 1;
@@ -171,7 +171,7 @@ impl World {
         let (now, unheard) = (self.now, self.is_unheard(&self.pods[i]));
         let pod = &mut self.pods[i];
         if unheard
-            || !pod.is_counted()
+            || !pod.is_active()
             || pod.homeless_since.is_some()
             || pod.starts_at.is_some_and(|at| at > now)
         {
