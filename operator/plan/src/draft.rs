@@ -82,8 +82,8 @@ impl Draft {
             return false; // its Deployment is gone: the garbage collector ends it
         };
         let brake = &snapshot.observed.surroundings.brake;
-        let all = [&pod.backoff, &revision.backoff, &revision.lag, brake];
-        if all.into_iter().any(|h| snapshot.backs_off(h.as_ref())) {
+        let all = [&pod.write_backoff, &revision.scale_backoff, &revision.lag, brake];
+        if all.into_iter().any(|b| snapshot.backs_off(b.as_ref())) {
             return false;
         }
         if self.acts_on(&pod.uid) {

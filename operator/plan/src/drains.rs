@@ -220,7 +220,7 @@ pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             }
             Progress::Busy | Progress::Held => {
                 if needs_new_epoch(snapshot, pod)
-                    && !snapshot.backs_off(pod.backoff.as_ref())
+                    && !snapshot.backs_off(pod.write_backoff.as_ref())
                     && may_be_told_anew(snapshot, pod)
                 {
                     let epoch = draft.epochs.next_for(snapshot, pod);
@@ -245,7 +245,7 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let ending = snapshot.observed.pods.iter().filter(ends);
     for pod in ending.chain(surplus_spares(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
-        if snapshot.backs_off(pod.backoff.as_ref()) || futile::is_stopped(snapshot, &pod.revision) {
+        if snapshot.backs_off(pod.write_backoff.as_ref()) || futile::is_stopped(snapshot, &pod.revision) {
             continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);
@@ -291,7 +291,7 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             }
             (false, Some(mark), _) => linger_is_over(snapshot, pod, mark),
         };
-        if over && !snapshot.backs_off(pod.backoff.as_ref()) {
+        if over && !snapshot.backs_off(pod.write_backoff.as_ref()) {
             draft.act(Action::Unbridge { pod: pod_ref(pod) });
         }
     }

@@ -35,7 +35,7 @@ pub(crate) fn serving(name: &str) -> Pod {
         unschedulable: None,
         grace_seconds: 90,
         trouble: None,
-        backoff: None,
+        write_backoff: None,
     }
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn app(replicas: u32, policy: DrainPolicy) -> App {
         hold_while_busy: false,
         deletion: Deletion::No,
         finalizer: true,
-        unclaimed: None,
+        finalizer_backoff: None,
     }
 }
 
@@ -81,8 +81,8 @@ pub(crate) fn revision(hash: &str) -> Revision {
         end_failure: None,
         has_no_replica_set: false,
         proven: true,
-        backoff: None,
-        unannotated: None,
+        scale_backoff: None,
+        annotation_backoff: None,
         followed: true,
         lag: None,
         nudged: None,

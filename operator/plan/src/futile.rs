@@ -152,7 +152,7 @@ pub(crate) fn stop(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         };
         if is_stopped(snapshot, &revision.hash)
             && revision.replicas > started
-            && !snapshot.backs_off(revision.backoff.as_ref())
+            && !snapshot.backs_off(revision.scale_backoff.as_ref())
         {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: started });

@@ -65,7 +65,11 @@ fn take_off(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Those that may be written to now.
 fn writable<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
-    snapshot.remaining.iter().copied().filter(move |p| !snapshot.backs_off(p.backoff.as_ref()) && !rests(p))
+    snapshot
+        .remaining
+        .iter()
+        .copied()
+        .filter(move |p| !snapshot.backs_off(p.write_backoff.as_ref()) && !rests(p))
 }
 
 /// As many as one plan writes to. Not all that are planned are done: the rate of all apps together is bounded.

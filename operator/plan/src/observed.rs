@@ -74,8 +74,8 @@ pub struct App {
     pub deletion: Deletion,
     /// Our finalizer is on the GracefulApp.
     pub finalizer: bool,
-    /// Why our finalizer is not put on for now: what the last try met.
-    pub unclaimed: Option<Backoff>,
+    /// Why our finalizer is not put on the GracefulApp for now: what the last try met.
+    pub finalizer_backoff: Option<Backoff>,
 }
 
 /// Whether the GracefulApp goes.
@@ -114,9 +114,9 @@ pub struct Revision {
     /// A pod of it was Ready, or gave a valid answer, at some time: written on its Deployment, so that a restarted operator knows.
     pub proven: bool,
     /// Why its Deployment is not scaled for now, and so none of its pods ended: what the last scale met.
-    pub backoff: Option<Backoff>,
-    /// The same of our annotations on it. No drain waits for them; what is history is not deleted meanwhile.
-    pub unannotated: Option<Backoff>,
+    pub scale_backoff: Option<Backoff>,
+    /// Why our annotations on its Deployment are not written for now. No drain waits for them; a Deployment that is history is not deleted meanwhile.
+    pub annotation_backoff: Option<Backoff>,
     /// Its controller has taken up the last change of it.
     pub followed: bool,
     /// Its controller has not taken it up for too long ([`Lags`](crate::Lags)): none of its pods is ended, and none taken

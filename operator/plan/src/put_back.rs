@@ -113,7 +113,7 @@ pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHas
     let mut pods: Vec<_> = snapshot
         .unrouted()
         .filter(|p| p.revision == *revision && snapshot.available(p))
-        .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.backoff.as_ref()))
+        .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.write_backoff.as_ref()))
         // On a node that is gone or silent nobody knows whether it comes back. (Where no nodes are read, Ready and Available say as much as of any pod that serves.)
         .filter(|p| !p.node.is_silent())
         .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
@@ -137,7 +137,7 @@ pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         };
         // One that closed by itself on a node that dies has only been faster.
         let dies = pod.routed && pod.node.fate == NodeFate::Dying;
-        if astray && !dies && !snapshot.backs_off(pod.backoff.as_ref()) {
+        if astray && !dies && !snapshot.backs_off(pod.write_backoff.as_ref()) {
             put_back(snapshot, draft, pod);
         }
     }

@@ -48,7 +48,7 @@ pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
         let running =
             count(snapshot.remaining.iter().filter(|p| p.revision == revision.hash && p.has_begun()));
-        if running > revision.replicas && !snapshot.backs_off(revision.backoff.as_ref()) {
+        if running > revision.replicas && !snapshot.backs_off(revision.scale_backoff.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleUp { revision, from, to: running });
         }
@@ -96,7 +96,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
 fn take_back_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
     let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash)).min(at_most);
-    if unmade == 0 || snapshot.backs_off(revision.backoff.as_ref()) {
+    if unmade == 0 || snapshot.backs_off(revision.scale_backoff.as_ref()) {
         return false;
     }
     draft.act(Action::ScaleDown {
@@ -137,7 +137,7 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
         None => {
             draft.act(Action::CreateRevision { revision: growth.clone(), replicas: new });
         }
-        Some(r) if new > 0 && !snapshot.backs_off(r.backoff.as_ref()) => {
+        Some(r) if new > 0 && !snapshot.backs_off(r.scale_backoff.as_ref()) => {
             let to = r.replicas.saturating_add(new);
             draft.act(Action::ScaleUp { revision: growth.clone(), from: r.replicas, to });
         }
@@ -176,7 +176,7 @@ fn grow_predecessor(snapshot: &Snapshot<'_>, draft: &mut Draft, predecessor: &Re
     };
     let there: i64 = superseded_revisions(snapshot).map(|r| snapshot.staying_of(r)).sum();
     let missing = (i64::from(app.replicas.saturating_sub(spent)) - there).min(room).max(0);
-    if missing == 0 || snapshot.backs_off(predecessor.backoff.as_ref()) {
+    if missing == 0 || snapshot.backs_off(predecessor.scale_backoff.as_ref()) {
         return 0;
     }
     let by = u32::try_from(missing).unwrap_or(u32::MAX).min(may_make(snapshot, &predecessor.hash));
@@ -361,9 +361,10 @@ fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
 /// Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
 fn may_be_unrouted(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let revision = snapshot.revision(&pod.revision);
-    let (backoff, lag) = (revision.and_then(|r| r.backoff.as_ref()), revision.and_then(|r| r.lag.as_ref()));
+    let (backoff, lag) =
+        (revision.and_then(|r| r.scale_backoff.as_ref()), revision.and_then(|r| r.lag.as_ref()));
     let brake = snapshot.observed.surroundings.brake.as_ref();
-    let all = [backoff, lag, brake, pod.backoff.as_ref()];
+    let all = [backoff, lag, brake, pod.write_backoff.as_ref()];
     !all.into_iter().any(|backoff| snapshot.backs_off(backoff))
 }
 
@@ -371,7 +372,7 @@ pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, rea
     // What is deleted, or dies with its node, is to serve nobody any more, whenever it can be ended.
     let at_once = reason == DrainReason::Delete || pod.node.fate == NodeFate::Dying;
     let may = at_once || may_be_unrouted(snapshot, pod);
-    if !may || snapshot.backs_off(pod.backoff.as_ref()) || replica_set_is_choosing(snapshot, pod) {
+    if !may || snapshot.backs_off(pod.write_backoff.as_ref()) || replica_set_is_choosing(snapshot, pod) {
         return;
     }
     let epoch = draft.epochs.next_for(snapshot, pod);

@@ -129,7 +129,7 @@ impl<'a> Snapshot<'a> {
 
     /// Not now: what the last try met is still in its pause.
     pub(crate) fn backs_off(&self, backoff: Option<&Backoff>) -> bool {
-        backoff.is_some_and(|h| !self.clock.past(h.until))
+        backoff.is_some_and(|b| !self.clock.past(b.until))
     }
 
     /// Routed to and Available: traffic reaches it.

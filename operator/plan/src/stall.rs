@@ -57,18 +57,24 @@ pub(crate) fn waits_for_room(snapshot: &Snapshot<'_>) -> Option<String> {
 /// What is left alone for now, and why; the app's own first.
 pub(crate) fn backoffs<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Backoff> {
     let observed = snapshot.observed;
-    let pods = snapshot.remaining.clone().into_iter().filter_map(|p| p.backoff.as_ref());
+    let pods = snapshot.remaining.clone().into_iter().filter_map(|p| p.write_backoff.as_ref());
     let around = &observed.surroundings;
     // An app that is as its spec says has got somewhere, and waits for nobody who is slow.
     let settled = is_settled(snapshot);
     let waited_for = move |b: &&Backoff| !settled || !b.cause.is_slowness();
     // What the spec says of drains and is not written to its Deployment yet is not settled.
-    let deployments = observed
-        .revisions
-        .iter()
-        .flat_map(move |r| r.backoff.iter().chain(&r.lag).filter(waited_for).chain(&r.unannotated));
+    let deployments = observed.revisions.iter().flat_map(move |r| {
+        r.scale_backoff.iter().chain(&r.lag).filter(waited_for).chain(&r.annotation_backoff)
+    });
     let brake = around.brake.iter().filter(move |_| !settled);
-    observed.app.unclaimed.iter().chain(brake).chain(deployments).chain(pods).chain(&around.late_children)
+    observed
+        .app
+        .finalizer_backoff
+        .iter()
+        .chain(brake)
+        .chain(deployments)
+        .chain(pods)
+        .chain(&around.children_backoff)
 }
 
 fn stalled_by(backoff: &Backoff) -> Option<Stall> {
@@ -234,13 +240,14 @@ mod tests {
             };
             crate::plan(&seen, Timestamp::from_second(600).unwrap()).report.phase
         };
-        let unannotated = Revision { unannotated: met(BackoffCause::TooSlow), ..revision("r") };
+        let annotation_backoff = Revision { annotation_backoff: met(BackoffCause::TooSlow), ..revision("r") };
         assert_eq!(
-            phase_of(unannotated, &["a"]),
+            phase_of(annotation_backoff, &["a"]),
             Phase::Held,
             "its pods drain by a policy that the spec has changed"
         );
-        let phase = |kind, pods: &[&str]| phase_of(Revision { backoff: met(kind), ..revision("r") }, pods);
+        let phase =
+            |kind, pods: &[&str]| phase_of(Revision { scale_backoff: met(kind), ..revision("r") }, pods);
         assert_eq!(phase(BackoffCause::TooSlow, &["a"]), Phase::Serving);
         assert_eq!(phase(BackoffCause::TooSlow, &["a", "b"]), Phase::Held, "one of them is to go");
         assert_eq!(phase(BackoffCause::Refused, &["a"]), Phase::Stalled, "that needs a person all the same");

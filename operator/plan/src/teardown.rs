@@ -41,7 +41,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     remove_service_first(snapshot, draft);
     for revision in &snapshot.observed.revisions {
         let remaining = snapshot.remaining_of(&revision.hash);
-        if revision.replicas > remaining && !snapshot.backs_off(revision.backoff.as_ref()) {
+        if revision.replicas > remaining && !snapshot.backs_off(revision.scale_backoff.as_ref()) {
             let (revision, from) = (revision.hash.clone(), revision.replicas);
             draft.act(Action::ScaleDown { revision, from, to: remaining });
         }
@@ -69,7 +69,7 @@ fn remove_service_first(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// The last removal of the Service or the budget was refused just now, or had no answer.
 fn children_back_off(snapshot: &Snapshot<'_>) -> bool {
-    snapshot.observed.surroundings.late_children.iter().any(|h| snapshot.backs_off(Some(h)))
+    snapshot.observed.surroundings.children_backoff.iter().any(|b| snapshot.backs_off(Some(b)))
 }
 
 fn remove_children(snapshot: &Snapshot<'_>, draft: &mut Draft) {

@@ -8,7 +8,7 @@ use crate::snapshot::{Snapshot, has_worked};
 
 /// Before anything is made that needs cleaning up.
 pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    if !snapshot.backs_off(snapshot.observed.app.unclaimed.as_ref()) {
+    if !snapshot.backs_off(snapshot.observed.app.finalizer_backoff.as_ref()) {
         draft.act(Action::AddFinalizer);
     }
 }
@@ -39,7 +39,7 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 fn may_sync_policy(snapshot: &Snapshot<'_>, update: &Revision) -> bool {
     let other_signal = snapshot.observed.app.policy.signal != update.policy.signal;
     let forgets = other_signal && handed_over::still_running(snapshot).any(|p| p.revision == update.hash);
-    !update.policy_current && !forgets && !snapshot.backs_off(update.unannotated.as_ref())
+    !update.policy_current && !forgets && !snapshot.backs_off(update.annotation_backoff.as_ref())
 }
 
 /// The API server has not said yet whether it would take the template, or is asked once more.
@@ -50,7 +50,9 @@ fn asks(verdict: &TemplateVerdict) -> bool {
 /// First, since what follows reads it: once a pod of a revision has worked, its pods are always drained before they are ended.
 pub(crate) fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {
-        if has_worked(snapshot.observed, revision) && !snapshot.backs_off(revision.unannotated.as_ref()) {
+        if has_worked(snapshot.observed, revision)
+            && !snapshot.backs_off(revision.annotation_backoff.as_ref())
+        {
             draft.act(Action::MarkProven { revision: revision.hash.clone() });
         }
     }
@@ -59,7 +61,7 @@ pub(crate) fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Writes to Deployments whose controllers have given them up, or wait long before they try again: see [`crate::Lags`].
 pub(crate) fn nudge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| r.nudge) {
-        if !snapshot.backs_off(revision.unannotated.as_ref()) {
+        if !snapshot.backs_off(revision.annotation_backoff.as_ref()) {
             draft.act(Action::Nudge { revision: revision.hash.clone() });
         }
     }
@@ -77,7 +79,7 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let limit = usize::try_from(snapshot.observed.app.revision_history_limit).unwrap_or(usize::MAX);
     let surplus = without_pods.len().saturating_sub(limit);
     for revision in without_pods.into_iter().take(surplus) {
-        if snapshot.backs_off(revision.unannotated.as_ref()) {
+        if snapshot.backs_off(revision.annotation_backoff.as_ref()) {
             continue;
         }
         draft.act(Action::DeleteRevision { revision: revision.hash.clone() });

@@ -262,7 +262,7 @@ async fn parsed(
     let tolerates = |pod: &graceful_plan::Pod| tolerating.contains(&pod.uid);
     sightings.departures.look(&mut parsed, |name| node(name).fate, tolerates, now);
     for pod in &mut parsed {
-        pod.backoff = writes.backoff(&Subject::Pod(pod.uid.clone()), now);
+        pod.write_backoff = writes.backoff(&Subject::Pod(pod.uid.clone()), now);
         pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));
     }
     ready_by_our_clock(&mut parsed, &mut sightings.ready_ahead, now);
@@ -455,7 +455,7 @@ fn resolved(
     app: &GracefulApp,
     valid: Option<&Validated>,
     deletion: Deletion,
-    unclaimed: Option<Backoff>,
+    finalizer_backoff: Option<Backoff>,
 ) -> App {
     let finalizer = app.finalizers().iter().any(|f| f == names::FINALIZER);
     match valid {
@@ -476,7 +476,7 @@ fn resolved(
             hold_while_busy: valid.disruption == Disruption::HoldWhileBusy,
             deletion,
             finalizer,
-            unclaimed,
+            finalizer_backoff,
         },
         None => App {
             name: app.name_any(),
@@ -495,7 +495,7 @@ fn resolved(
             hold_while_busy: false,
             deletion,
             finalizer,
-            unclaimed,
+            finalizer_backoff,
         },
     }
 }

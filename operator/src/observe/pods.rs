@@ -55,7 +55,7 @@ pub(crate) fn parse(
         unschedulable: unschedulable(pod),
         grace_seconds: grace_seconds(pod),
         trouble: trouble(pod),
-        backoff: None,
+        write_backoff: None,
     }
 }
 

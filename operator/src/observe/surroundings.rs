@@ -92,7 +92,7 @@ pub(crate) fn surroundings(
         brake: None,
         namespace_terminating: writes.namespace_terminating,
         warnings,
-        late_children: [service.late, budget.late].into_iter().flatten().collect(),
+        children_backoff: [service.late, budget.late].into_iter().flatten().collect(),
     };
     (surroundings, wanted)
 }
@@ -118,12 +118,12 @@ pub(crate) fn of_a_deleted(
     writes: &Writes,
     now: Timestamp,
 ) -> Surroundings {
-    let mut late_children = Vec::new();
+    let mut children_backoff = Vec::new();
     let mut gone = |kind: &str, name: &str, ownership| {
         let Ownership::Ours(child, _) = ownership else { return Child::AsWanted };
         if let (true, Some((refusal, left))) = (child != Child::AsWanted, refused(writes, kind, None)) {
             let message = cannot_be("removed", kind, name, refusal);
-            late_children.push(Backoff { cause: refusal.kind, message, until: soon(left, now) });
+            children_backoff.push(Backoff { cause: refusal.kind, message, until: soon(left, now) });
         }
         child
     };
@@ -134,7 +134,7 @@ pub(crate) fn of_a_deleted(
     Surroundings {
         service,
         budget,
-        late_children,
+        children_backoff,
         publishing_unready: publishing_unready(view, &labels_of(pods).collect()),
         namespace_terminating: writes.namespace_terminating,
         ..Surroundings::default()

@@ -204,7 +204,7 @@ mod tests {
             unschedulable: None,
             grace_seconds: 30,
             trouble: None,
-            backoff: None,
+            write_backoff: None,
         }
     }
 

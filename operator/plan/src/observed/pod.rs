@@ -55,7 +55,7 @@ pub struct Pod {
     /// What keeps it from running or becoming Ready, in the kubelet's or the scheduler's words.
     pub trouble: Option<String>,
     /// Why it is not written to for now: what our last write to it met.
-    pub backoff: Option<Backoff>,
+    pub write_backoff: Option<Backoff>,
 }
 
 impl Pod {

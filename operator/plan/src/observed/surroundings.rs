@@ -23,8 +23,9 @@ pub struct Surroundings {
     pub publishing_unready: Vec<String>,
     /// The app has ended as many pods as it may without getting nearer to its spec: it ends no more for a while.
     pub brake: Option<Backoff>,
-    /// The Service or the budget, where its last write had no answer. No drain waits for it; a deletion of the app does.
-    pub late_children: Vec<Backoff>,
+    /// Why the Service or the budget is not written for now: its last write had no answer, or, while the app is deleted, was refused as well. No drain waits
+    /// for it; a deletion of the app does.
+    pub children_backoff: Vec<Backoff>,
     /// The namespace is terminating: nothing can be made, all is taken by others.
     pub namespace_terminating: bool,
 }

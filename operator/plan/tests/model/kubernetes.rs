@@ -149,7 +149,7 @@ impl Pod {
             },
             grace_seconds: u32::try_from(grace_seconds).expect("few"),
             unschedulable: self.homeless_since,
-            backoff: None,
+            write_backoff: None,
             trouble: match (self.containers, behaviour) {
                 _ if self.homeless_since.is_some() => Some(
                     "not scheduled: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules"
@@ -453,8 +453,8 @@ impl World {
             end_failure: None,
             has_no_replica_set: d.failing.is_some() && self.lacks_replica_set(d),
             proven: d.proven,
-            backoff: None,
-            unannotated: None,
+            scale_backoff: None,
+            annotation_backoff: None,
             followed: d.of_its_replica_set == d.replicas,
             lag: None,
             nudged: d.nudged,
@@ -526,10 +526,10 @@ impl World {
         let (pods, now) = (&self.pods, self.instant());
         self.refusals.keep_pods(|uid| pods.iter().any(|p| p.uid == *uid), now);
         for revision in &mut snapshot.observed.revisions {
-            revision.backoff = self.backoff(&Subject::Deployment(revision.hash.clone()));
+            revision.scale_backoff = self.backoff(&Subject::Deployment(revision.hash.clone()));
         }
         for pod in &mut snapshot.observed.pods {
-            pod.backoff = self.backoff(&Subject::Pod(pod.uid.clone()));
+            pod.write_backoff = self.backoff(&Subject::Pod(pod.uid.clone()));
         }
         snapshot.observed.rejected = self.rejections.look(&snapshot.observed.pods, self.now);
         snapshot.observed.absent =

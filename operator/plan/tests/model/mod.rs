@@ -217,7 +217,7 @@ impl World {
             hold_while_busy: false,
             deletion: Deletion::No,
             finalizer: false,
-            unclaimed: None,
+            finalizer_backoff: None,
         };
         Self {
             now,

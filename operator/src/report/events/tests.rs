@@ -42,7 +42,7 @@ fn pod(name: &str) -> Pod {
         unschedulable: None,
         grace_seconds: 30,
         trouble: None,
-        backoff: None,
+        write_backoff: None,
     }
 }
 
@@ -72,8 +72,8 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         end_failure: None,
         has_no_replica_set: false,
         proven: true,
-        backoff: None,
-        unannotated: None,
+        scale_backoff: None,
+        annotation_backoff: None,
         followed: true,
         lag: None,
         nudged: None,
@@ -103,7 +103,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
             hold_while_busy: false,
             deletion: Deletion::No,
             finalizer: true,
-            unclaimed: None,
+            finalizer_backoff: None,
         },
         revisions: vec![revision],
         contacts: contacts.collect(),
@@ -202,7 +202,7 @@ fn a_pod_is_said_to_be_held_once_it_was_asked() {
 fn a_drain_that_is_held_for_the_api_server_is_said_of_the_app() {
     let told = &mut Announced::default();
     let mut view = seen(vec![draining("a", NOW - 10), pod("b")], &[("a", 3), ("b", 0)]);
-    view.observed.revisions[0].backoff = Some(Backoff {
+    view.observed.revisions[0].scale_backoff = Some(Backoff {
         cause: BackoffCause::TooSlow,
         message: "the API server is too slow".to_owned(),
         until: at(NOW + 10),
