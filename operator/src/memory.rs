@@ -27,7 +27,7 @@ pub(crate) struct AppMemory {
 pub(crate) struct Memory {
     after_another: bool,
     apps: Mutex<HashMap<String, Shared>>,
-    /// Apps seen with `--cascade=orphan`: the garbage collector takes its mark off within moments, and we must not drain then.
+    /// Apps seen with `--cascade=orphan`: the garbage collector removes the `orphan` finalizer within moments, and we must not drain then.
     orphaned: Mutex<HashSet<String>>,
 }
 
@@ -62,7 +62,7 @@ impl Memory {
         self.orphaned.lock().retain(|uid| uids.contains(uid));
     }
 
-    pub(crate) fn mark_orphaned(&self, uid: &str) {
+    pub(crate) fn note_orphaned(&self, uid: &str) {
         self.orphaned.lock().insert(uid.to_owned());
     }
 

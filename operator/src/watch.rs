@@ -270,7 +270,7 @@ fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Change<'_, Decoded
     move |told| match told {
         Change::Applied { now: app, .. } => {
             if orphaning(app) {
-                operator.memory.mark_orphaned(&app.uid().unwrap_or_default());
+                operator.memory.note_orphaned(&app.uid().unwrap_or_default());
             }
             asks.pull(&AppRef::from_obj(&**app));
         }

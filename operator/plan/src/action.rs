@@ -60,7 +60,7 @@ pub enum Action {
         revision: RevisionHash,
     },
     /// Write on a Deployment that a pod of its revision was Ready or heard.
-    MarkProven {
+    RecordProven {
         /// The revision whose Deployment is written to.
         revision: RevisionHash,
     },
@@ -174,7 +174,7 @@ impl Action {
             | Self::DryRunTemplate { .. }
             | Self::CreateRevision { .. }
             | Self::SyncPolicy { .. }
-            | Self::MarkProven { .. }
+            | Self::RecordProven { .. }
             | Self::Nudge { .. }
             | Self::DeleteRevision { .. } => (None, None),
         }

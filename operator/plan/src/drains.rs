@@ -11,7 +11,7 @@ use crate::draft::{Draft, pod_ref};
 use crate::endpoints::{still_list, withdrawn_since};
 use crate::futile;
 use crate::handed_over;
-use crate::observed::{Containers, DrainMark, Epoch, Pod, Readiness};
+use crate::observed::{Containers, DrainNote, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
 use crate::snapshot::{Snapshot, after, seconds};
 use crate::token_refused;
@@ -47,7 +47,7 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     if let Some(proof) = needs_no_drain(snapshot, pod) {
         return Progress::MayEnd(proof);
     }
-    let (Some(epoch), Some(mark)) = (pod.epoch, pod.drain) else {
+    let (Some(epoch), Some(note)) = (pod.epoch, pod.drain) else {
         return Progress::Busy;
     };
     let policy = snapshot.policy(pod);
@@ -57,11 +57,11 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
         }
         Signal::Http => Proof::Idle { epoch },
         Signal::None => Proof::Quiet { epoch },
-        Signal::Sigterm => return drains_itself(snapshot, pod, epoch, mark, policy),
+        Signal::Sigterm => return drains_itself(snapshot, pod, epoch, note, policy),
     };
     match !still_list(pod) && stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
         true => Progress::MayEnd(proof),
-        false if !snapshot.clock.past(deadline(mark, policy)) => Progress::Busy,
+        false if !snapshot.clock.past(deadline(note, policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),
     }
 }
@@ -72,14 +72,14 @@ fn drains_itself(
     snapshot: &Snapshot<'_>,
     pod: &Pod,
     epoch: Epoch,
-    mark: DrainMark,
+    note: DrainNote,
     policy: DrainPolicy,
 ) -> Progress {
-    match linger_is_over(snapshot, pod, mark) {
+    match linger_is_over(snapshot, pod, note) {
         true if !waits_in_a_volume(pod) => {
             Progress::MayEnd(Proof::HandedOver { epoch, grace_seconds: policy.longest_drain_seconds() })
         }
-        true if snapshot.clock.past(deadline(mark, policy)) => Progress::Held,
+        true if snapshot.clock.past(deadline(note, policy)) => Progress::Held,
         true | false => Progress::Busy,
     }
 }
@@ -171,12 +171,12 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
 fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     snapshot.policy(pod).signal != Signal::None
         && !pod.terminating
-        && pod.drain.is_some_and(|mark| !linger_is_over(snapshot, pod, mark))
+        && pod.drain.is_some_and(|note| !linger_is_over(snapshot, pod, note))
 }
 
 /// By the time that it was given, from when no client was sent to it any more. (An app that speaks the protocol says itself when it has latched.)
-pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, mark: DrainMark) -> bool {
-    withdrawn_since(pod, mark)
+pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, note: DrainNote) -> bool {
+    withdrawn_since(pod, note)
         .is_some_and(|at| snapshot.clock.past(after(at, snapshot.policy(pod).linger_seconds)))
 }
 
@@ -195,24 +195,24 @@ fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: Drain
 /// that cannot even be asked is cut a little later.
 fn unasked(snapshot: &Snapshot<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
     let asked = snapshot.contact(pod).is_some_and(|c| c.tried_at.is_some());
-    let late = pod.drain.is_none_or(|mark| snapshot.clock.past(last_word(mark, policy)));
+    let late = pod.drain.is_none_or(|note| snapshot.clock.past(last_word(note, policy)));
     !asked && !late
 }
 
-pub(crate) fn deadline(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
-    after(mark.since, policy.deadline_seconds)
+pub(crate) fn deadline(note: DrainNote, policy: DrainPolicy) -> Timestamp {
+    after(note.since, policy.deadline_seconds)
 }
 
 /// When a pod past its deadline is waited for no longer.
-fn last_word(mark: DrainMark, policy: DrainPolicy) -> Timestamp {
-    after(deadline(mark, policy), LAST_WORD_SECONDS)
+fn last_word(note: DrainNote, policy: DrainPolicy) -> Timestamp {
+    after(deadline(note, policy), LAST_WORD_SECONDS)
 }
 
 /// Ends what is proven, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
 pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in snapshot.unrouted() {
-        let Some(mark) = pod.drain else {
-            continue; // unlabelled by somebody else: `repair` puts it back, a deletion marks it
+        let Some(note) = pod.drain else {
+            continue; // unlabelled by somebody else: `repair` puts it back, a deletion notes it
         };
         match progress(snapshot, pod) {
             Progress::MayEnd(proof) => {
@@ -224,7 +224,7 @@ pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
                     && may_be_told_anew(snapshot, pod)
                 {
                     let epoch = draft.epochs.next_for(snapshot, pod);
-                    let DrainMark { reason, since } = mark;
+                    let DrainNote { reason, since } = note;
                     let cost = if may_start(pod) { DeletionCost::Lowest } else { DeletionCost::Highest };
                     draft.act(Action::Unroute { pod: pod_ref(pod), epoch, reason, since, cost });
                 }
@@ -238,7 +238,7 @@ pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// The kubelet may start one all the same, and where no other endpoint is left (a scale to 0, a deletion) kube-proxy falls back to terminating
 /// ones: the spare would accept work and be killed with it. Seen on a real cluster: 5 tasks of 41.
 pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    // One that was Ready once is no spare: whoever ends it is told of, with what it has in flight, and no mark of ours may hide that.
+    // One that was Ready once is no spare: whoever ends it is told of, with what it has in flight, and no note of ours may hide that.
     let ends = |p: &&Pod| {
         p.terminating && p.routed && p.containers != Containers::Finished && p.readiness == Readiness::Never
     };
@@ -280,16 +280,16 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             _ if pod.containers == Containers::Finished => true,
             // Ended by somebody in its linger, and it answers no more.
             _ if pod.terminating && !matches!(pod.readiness, Readiness::Ready(_)) => true,
-            (false, Some(mark), _) if pod.terminating && linger_is_over(snapshot, pod, mark) => true,
+            (false, Some(note), _) if pod.terminating && linger_is_over(snapshot, pod, note) => true,
             (true, ..) | (false, None, _) => true,
             // One that never latches would go on to be sent clients, and never be idle.
-            (false, Some(mark), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
+            (false, Some(note), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
                 let said = snapshot.answer(pod).and_then(|a| a.protocol);
                 let end = linger_seconds.saturating_add(LATCHES_WITHIN);
-                let late = withdrawn_since(pod, mark).is_some_and(|at| snapshot.clock.past(after(at, end)));
+                let late = withdrawn_since(pod, note).is_some_and(|at| snapshot.clock.past(after(at, end)));
                 late || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
-            (false, Some(mark), _) => linger_is_over(snapshot, pod, mark),
+            (false, Some(note), _) => linger_is_over(snapshot, pod, note),
         };
         if over && !snapshot.backs_off(pod.write_backoff.as_ref()) {
             draft.act(Action::Unbridge { pod: pod_ref(pod) });

@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use crate::observed::{DrainMark, Endpoints, NodeFate, Pod};
+use crate::observed::{DrainNote, Endpoints, NodeFate, Pod};
 use crate::snapshot::Snapshot;
 
 /// Clients may still be sent to it, and it is to take them. On a node that dies soon it closes all the same: what it accepted would die with it.
@@ -23,11 +23,11 @@ pub(crate) fn waits_for_them(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 }
 
 /// From when its linger counts; none before that.
-pub(crate) fn withdrawn_since(pod: &Pod, mark: DrainMark) -> Option<Timestamp> {
+pub(crate) fn withdrawn_since(pod: &Pod, note: DrainNote) -> Option<Timestamp> {
     match pod.endpoints {
         _ if still_list(pod) => None,
-        Endpoints::WithdrawnAt(at) => Some(at.max(mark.since)),
-        Endpoints::Withdrawn | Endpoints::Listed { .. } | Endpoints::Unread(_) => Some(mark.since),
+        Endpoints::WithdrawnAt(at) => Some(at.max(note.since)),
+        Endpoints::Withdrawn | Endpoints::Listed { .. } | Endpoints::Unread(_) => Some(note.since),
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     fn draining(signal: Signal, endpoints: Endpoints, fate: NodeFate, told: bool) -> Observed {
         let mut pod =
             Pod { routed: false, endpoints, epoch: Some(Epoch(1)), ..fixture::serving("tasks-v1-1") };
-        pod.drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(0) });
+        pod.drain = Some(DrainNote { reason: DrainReason::ScaleDown, since: at(0) });
         pod.node.fate = fate;
         let protocol = Protocol { epoch: Epoch(u64::from(told)), accepting: !told, resumable: true };
         let answer = Answer {

@@ -12,7 +12,7 @@ use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, Signal};
 use jiff::SignedDuration;
 
 use crate::drains::deadline;
-use crate::observed::{Containers, DrainMark, NodeFate, Observed, Pod, Readiness};
+use crate::observed::{Containers, DrainNote, NodeFate, Observed, Pod, Readiness};
 use crate::phrases::whole_seconds;
 use crate::snapshot::{Snapshot, has_worked};
 
@@ -36,17 +36,17 @@ pub(crate) fn occupying_room<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item 
 }
 
 /// Whether a pod of this view is one that drains itself after its DELETE. A spare that its ReplicaSet deletes again is none, nor is a pod of a revision that never worked: it must
-/// not block its own fix, and was marked as the first to go.
+/// not block its own fix, and has the lowest deletion cost.
 pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
     let revision = observed.revisions.iter().find(|r| r.hash == pod.revision);
     let policy = revision.map_or(observed.app.policy, |r| r.policy);
     let has_worked = revision.is_none_or(|r| has_worked(observed, r));
     let never_worked = !has_worked && pod.cheapest && pod.readiness == Readiness::Never;
     // One that had begun to work was ended by a DELETE of ours, whose grace a person may have shortened since.
-    let taken_back = |mark: DrainMark| mark.reason == DrainReason::Spare && has_its_own_grace(pod, policy);
+    let taken_back = |note: DrainNote| note.reason == DrainReason::Spare && has_its_own_grace(pod, policy);
     pod.terminating
         && !pod.routed
-        && pod.drain.is_some_and(|mark| !taken_back(mark))
+        && pod.drain.is_some_and(|note| !taken_back(note))
         && pod.containers != Containers::Finished
         && policy.signal == Signal::Sigterm
         && !never_worked
@@ -62,7 +62,7 @@ fn has_its_own_grace(pod: &Pod, policy: DrainPolicy) -> bool {
 /// It is past its deadline, and has longer than that to finish. (With `onDeadline: Terminate` its grace ends a linger later than its deadline.)
 pub(crate) fn is_held(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let policy = snapshot.policy(pod);
-    let Some(deadline) = pod.drain.map(|mark| deadline(mark, policy)) else { return false };
+    let Some(deadline) = pod.drain.map(|note| deadline(note, policy)) else { return false };
     let linger = SignedDuration::from_secs(i64::from(policy.linger_seconds) + 1);
     let ends = pod.grace_ends.and_then(|at| at.checked_sub(linger).ok());
     ends.is_none_or(|at| at > deadline) && snapshot.clock.past(deadline)
@@ -100,7 +100,7 @@ mod tests {
             terminating: true,
             routed: false,
             epoch: Some(Epoch(1)),
-            drain: Some(DrainMark { reason: DrainReason::Delete, since: at(0) }),
+            drain: Some(DrainNote { reason: DrainReason::Delete, since: at(0) }),
             ends_since: Some(at(3)),
             grace_ends: Some(at(604_803)),
             node: Node { kubelet, ..Node::default() },

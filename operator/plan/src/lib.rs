@@ -66,7 +66,7 @@ pub use handed_over::is_handed_over;
 pub use lag::Lags;
 pub use marks::MARK_RESTS;
 pub use observed::{
-    Absent, App, Backoff, BackoffCause, Bypass, Child, Containers, CutMark, Deletion, DrainMark, Endpoints,
+    Absent, App, Backoff, BackoffCause, Bypass, Child, Containers, CutNote, Deletion, DrainNote, Endpoints,
     Epoch, Failure, KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Rejected,
     Revision, Surroundings, TemplateVerdict, Warning,
 };
@@ -83,7 +83,7 @@ use snapshot::Snapshot;
 ///
 /// 1. stop revisions whose pods come to nothing, and make the children as the spec says;
 /// 2. take spares out of service, and raise `spec.replicas` where a ReplicaSet would choose among pods that run;
-/// 3. return to service the labelled pods that somebody else closed, the labelled ones that are marked as draining, and those that lost the label without a drain;
+/// 3. return to service the labelled pods that somebody else closed, the labelled ones that have a drain note, and those that lost the label without a drain;
 /// 4. end superseded pods that need no drain; then put draining pods back that can serve again, and make new ones;
 /// 5. end what keeps lingering pods reachable, and the pods whose drain is over;
 /// 6. start drains: of pods on nodes that go, then those that the budget allows;

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact, ContactError, InFlight};
     use crate::fixture;
-    use crate::observed::{DrainMark, Observed, Readiness, Revision};
+    use crate::observed::{DrainNote, Observed, Readiness, Revision};
     use graceful_api::DrainReason;
 
     fn at(second: i64) -> Timestamp {
@@ -213,7 +213,7 @@ mod tests {
         ];
         assert_eq!(unmarked(Signal::Http, &pods), ["a", "b", "c"]);
         assert_eq!(unmarked(Signal::Sigterm, &pods), ["a", "b", "c"]);
-        let drain = Some(DrainMark { reason: DrainReason::Rollout, since: at(90) });
+        let drain = Some(DrainNote { reason: DrainReason::Rollout, since: at(90) });
         let draining = [Pod { drain, routed: false, ..pod("a", Mark::Busy) }];
         assert_eq!(unmarked(Signal::Http, &draining), ["a"]);
         assert_eq!(unmarked(Signal::Sigterm, &draining), [""; 0], "an autoscaler would take its node");

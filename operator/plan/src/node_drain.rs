@@ -86,7 +86,7 @@ pub(crate) fn is_under_way(snapshot: &Snapshot<'_>) -> bool {
 }
 
 fn drains_for_its_node(pod: &Pod) -> bool {
-    pod.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain)
+    pod.drain.is_some_and(|note| note.reason == DrainReason::NodeDrain)
 }
 
 /// WAITING-FOR's parts: pods that have yet to leave their nodes, nodes that are dying or shut down, and what keeps a replacement from serving.

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 pub use self::backoff::{Backoff, BackoffCause, Failure};
 pub use self::futile::{Absent, Rejected};
 pub use self::node::{KeptBy, Kubelet, Node, NodeFate};
-pub use self::pod::{Containers, CutMark, DrainMark, Endpoints, Epoch, Mark, Pod, PodUid, Readiness};
+pub use self::pod::{Containers, CutNote, DrainNote, Endpoints, Epoch, Mark, Pod, PodUid, Readiness};
 pub use self::surroundings::{Bypass, Child, Surroundings, TemplateVerdict, Warning};
 use crate::contact::Contact;
 

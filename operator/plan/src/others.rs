@@ -60,8 +60,8 @@ fn may_run(pod: &Pod) -> bool {
     matches!(pod.containers, Containers::Running | Containers::HalfCrashed | Containers::Unknown)
 }
 
-/// Whether others ended it. A pod that we end is marked as draining, and has nothing known in flight, is handed over to its own drain, or is marked as cut; only one in which nothing
-/// runs is ended unmarked. (A spare that a ReplicaSet deletes again was never Ready.)
+/// Whether others ended it. A pod that we end has a drain note, and nothing known in flight; or it is handed over to its own drain, or has a cut note. Only one in which nothing
+/// runs is ended without a note. (A spare that a ReplicaSet deletes again was never Ready.)
 fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let busy = snapshot.answer(pod).is_some_and(|a| a.in_flight.total > 0);
     let ours = match pod.drain {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact};
     use crate::fixture;
-    use crate::observed::{CutMark, DrainMark, Epoch, Kubelet, Observed};
+    use crate::observed::{CutNote, DrainNote, Epoch, Kubelet, Observed};
 
     /// Whether a terminating pod that served counts as ended by others, with this last count and this edit; and whether as busy.
     fn judged(signal: Signal, in_flight: Option<u64>, edit: impl FnOnce(&mut Pod)) -> (bool, bool) {
@@ -102,10 +102,10 @@ mod tests {
         (ended_by_others(&snapshot).count() == 1, busy(&snapshot).count() == 1)
     }
 
-    fn marked(pod: &mut Pod) {
+    fn noted(pod: &mut Pod) {
         pod.routed = false;
         pod.epoch = Some(Epoch(1));
-        pod.drain = Some(DrainMark { reason: DrainReason::Rollout, since: Timestamp::UNIX_EPOCH });
+        pod.drain = Some(DrainNote { reason: DrainReason::Rollout, since: Timestamp::UNIX_EPOCH });
     }
 
     #[test]
@@ -115,18 +115,18 @@ mod tests {
         assert_eq!(judge(Some(0), |_| ()), (true, false), "with nothing to wait for");
         assert_eq!(judge(None, |_| ()), (true, false), "unheard");
         assert_eq!(judge(None, |p| p.terminating = false), (false, false));
-        assert_eq!(judge(Some(0), marked), (false, false), "we ended it, idle");
-        assert_eq!(judge(None, marked), (false, false), "a restarted operator cannot tell, and says nothing");
-        assert_eq!(judge(Some(2), marked), (true, true), "in mid-drain: the way out of a held one");
+        assert_eq!(judge(Some(0), noted), (false, false), "we ended it, idle");
+        assert_eq!(judge(None, noted), (false, false), "a restarted operator cannot tell, and says nothing");
+        assert_eq!(judge(Some(2), noted), (true, true), "in mid-drain: the way out of a held one");
         assert_eq!(
             judge(Some(2), |p| p.node.kubelet = Kubelet::Silent),
             (true, true),
             "on a lost node: nobody knows that it is done"
         );
-        assert_eq!(judged(Signal::Sigterm, Some(2), marked), (false, false), "its own drain is the drain");
+        assert_eq!(judged(Signal::Sigterm, Some(2), noted), (false, false), "its own drain is the drain");
         let cut = |p: &mut Pod| {
-            marked(p);
-            p.cut = Some(CutMark { tasks: Some(2) });
+            noted(p);
+            p.cut = Some(CutNote { tasks: Some(2) });
         };
         assert_eq!(judged(Signal::Http, Some(2), cut), (false, false), "counted as cut");
         let spare = |p: &mut Pod| p.readiness = Readiness::Never;

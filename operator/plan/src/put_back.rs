@@ -123,7 +123,7 @@ pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHas
     pods
 }
 
-/// Returns to service: pods that are labelled and that somebody else closed; pods that are labelled and marked as draining (somebody put the label on one of
+/// Returns to service: pods that are labelled and that somebody else closed; pods that are labelled and have a drain note (somebody put the label on one of
 /// ours: that calls its drain off); pods that lost the label without a drain. Neither of the last two takes work meanwhile.
 ///
 /// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was closed by nobody: it warms up, and says itself when it takes
@@ -159,7 +159,7 @@ mod tests {
     use crate::action::Conversation;
     use crate::contact::{Acknowledged, Answer, Astray, Contact, InFlight, Protocol};
     use crate::fixture;
-    use crate::observed::{App, DrainMark, Observed, Revision};
+    use crate::observed::{App, DrainNote, Observed, Revision};
     use crate::plan;
 
     fn at(second: i64) -> Timestamp {
@@ -170,7 +170,7 @@ mod tests {
     fn closed(epoch: u64, accepting: bool, opening: Option<i64>) -> Observed {
         let policy = fixture::policy(Signal::Http);
         let mut pod = Pod { routed: false, epoch: Some(Epoch(1)), ..fixture::serving("tasks-r-1") };
-        pod.drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(0) });
+        pod.drain = Some(DrainNote { reason: DrainReason::ScaleDown, since: at(0) });
         let protocol = Protocol { epoch: Epoch(epoch), accepting, resumable: true };
         let answer =
             Answer { at: at(5), in_flight: InFlight::default(), protocol: Some(protocol), scheduled: None };

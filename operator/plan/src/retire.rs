@@ -33,7 +33,7 @@ pub enum Verdict {
 /// live look → `check` → the scale tried dry → DELETE with uid and resourceVersion → scale to `scale_to`, on the Deployment as it was tried.
 ///
 /// # Guarantees
-/// A pod that was put back to serving, re-marked by another leader, or replaced under its name is never deleted. `scale_to` is never
+/// A pod that was put back to serving, given a new epoch by another leader, or replaced under its name is never deleted. `scale_to` is never
 /// lowered below the number of pods that live on, so that the ReplicaSet has no busy pod to choose.
 ///
 /// # Assumptions
@@ -155,14 +155,14 @@ mod tests {
 
     use super::*;
     use crate::fixture::serving;
-    use crate::observed::{DrainMark, Kubelet, Node};
+    use crate::observed::{DrainNote, Kubelet, Node};
 
     const EPOCH: Epoch = Epoch(4);
     const IDLE: Proof = Proof::Idle { epoch: EPOCH };
 
     fn draining(name: &str) -> Pod {
         let drain =
-            Some(DrainMark { reason: graceful_api::DrainReason::Rollout, since: Timestamp::UNIX_EPOCH });
+            Some(DrainNote { reason: graceful_api::DrainReason::Rollout, since: Timestamp::UNIX_EPOCH });
         Pod { routed: false, epoch: Some(EPOCH), drain, ..serving(name) }
     }
 
@@ -177,8 +177,8 @@ mod tests {
         let go = Verdict::Go { scale_to: 2, grace_seconds: None };
         assert_eq!(check(Some(&draining("a")), IDLE, 3, 2), go);
         assert!(matches!(check(Some(&serving("a")), IDLE, 3, 2), Verdict::Void(_)));
-        let marked_anew = Pod { epoch: Some(EPOCH.next()), ..draining("a") };
-        assert!(matches!(check(Some(&marked_anew), IDLE, 3, 2), Verdict::Void(_)));
+        let drained_anew = Pod { epoch: Some(EPOCH.next()), ..draining("a") };
+        assert!(matches!(check(Some(&drained_anew), IDLE, 3, 2), Verdict::Void(_)));
         assert!(matches!(check(None, IDLE, 3, 2), Verdict::Void(_)));
     }
 

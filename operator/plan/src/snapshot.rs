@@ -183,7 +183,7 @@ impl<'a> Snapshot<'a> {
     /// The pods that the report shows as draining: the unrouted, the condemned that have drained (they are there until their ReplicaSet has deleted them, and it may
     /// be kept from that), and those that drain themselves after their DELETE.
     pub(crate) fn shown_as_draining(&self) -> impl Iterator<Item = &'a Pod> {
-        let drained = |p: &&Pod| !p.routed && p.drain.is_some_and(|mark| mark.reason != DrainReason::Spare);
+        let drained = |p: &&Pod| !p.routed && p.drain.is_some_and(|note| note.reason != DrainReason::Spare);
         let condemned = self.condemned.iter().copied().filter(drained);
         self.unrouted().chain(condemned).chain(handed_over::all(self))
     }

@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::{app, observed, policy, revision, serving};
-    use crate::observed::{DrainMark, Epoch, Failure, Revision};
+    use crate::observed::{DrainNote, Epoch, Failure, Revision};
 
     /// What is as the spec says waits for nobody, however slow.
     #[test]
@@ -267,8 +267,8 @@ mod tests {
             let seen = crate::Observed { revisions: vec![old_one, new], pods, ..observed(app) };
             crate::plan(&seen, Timestamp::from_second(700).unwrap()).report.phase
         };
-        let mark = DrainMark { reason: DrainReason::Rollout, since: Timestamp::from_second(690).unwrap() };
-        let draining = Pod { routed: false, epoch: Some(Epoch(1)), drain: Some(mark), ..serving("b") };
+        let note = DrainNote { reason: DrainReason::Rollout, since: Timestamp::from_second(690).unwrap() };
+        let draining = Pod { routed: false, epoch: Some(Epoch(1)), drain: Some(note), ..serving("b") };
         let (two, one) = ([serving("a"), serving("b")], [serving("a")]);
         assert_eq!(phase(1, quota, &two, None), Phase::Rolling, "one of the two is about to make room");
         assert_eq!(phase(1, quota, &[serving("a"), draining], None), Phase::Rolling, "one makes room");

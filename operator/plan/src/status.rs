@@ -221,17 +221,17 @@ fn draining_pods(snapshot: &Snapshot<'_>) -> Vec<DrainingPodReport> {
 }
 
 fn draining_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<DrainingPodReport> {
-    let mark = pod.drain?;
+    let note = pod.drain?;
     let contact = snapshot.contact(pod);
     let answer = snapshot.answer(pod);
     Some(DrainingPodReport {
         pod: pod.name.clone(),
         uid: pod.uid.clone(),
-        reason: mark.reason,
+        reason: note.reason,
         state: state(snapshot, pod),
         in_flight: answer.map(|a| a.in_flight),
-        since: mark.since,
-        deadline: deadline(mark, snapshot.policy(pod)),
+        since: note.since,
+        deadline: deadline(note, snapshot.policy(pod)),
         held: progress(snapshot, pod) == Progress::Held,
         last_contact: answer.map(|a| a.at),
         error: contact.and_then(|c| c.error.as_ref()).map(|e| e.message.clone()),

@@ -25,7 +25,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         return;
     }
     futile::stop(snapshot, draft);
-    upkeep::mark_proven(snapshot, draft);
+    upkeep::record_proven(snapshot, draft);
     upkeep::nudge(snapshot, draft);
     drains::unroute_spares(snapshot, draft);
     rollout::protect(snapshot, draft);
@@ -56,7 +56,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Once no pod is routed to, and none lingers any more, the Service goes, ahead of the other children: a spare that its ReplicaSet makes all the same, while
 /// nobody looks perhaps, finds no clients.
 fn remove_service_first(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let lingers = |p: &Pod| p.bridged || p.drain.is_none_or(|mark| !linger_is_over(snapshot, p, mark));
+    let lingers = |p: &Pod| p.bridged || p.drain.is_none_or(|note| !linger_is_over(snapshot, p, note));
     let closed = snapshot.routed().next().is_none() && !snapshot.unrouted().any(lingers);
     if closed
         && !children_back_off(snapshot)

@@ -16,7 +16,7 @@ pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Children that follow the spec, whatever the rollout does.
 pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let around = &snapshot.observed.surroundings;
-    mark_proven(snapshot, draft);
+    record_proven(snapshot, draft);
     nudge(snapshot, draft);
     if around.service != Child::AsWanted {
         draft.act(Action::SyncService);
@@ -48,12 +48,12 @@ fn asks(verdict: &TemplateVerdict) -> bool {
 }
 
 /// First, since what follows reads it: once a pod of a revision has worked, its pods are always drained before they are ended.
-pub(crate) fn mark_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+pub(crate) fn record_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {
         if has_worked(snapshot.observed, revision)
             && !snapshot.backs_off(revision.annotation_backoff.as_ref())
         {
-            draft.act(Action::MarkProven { revision: revision.hash.clone() });
+            draft.act(Action::RecordProven { revision: revision.hash.clone() });
         }
     }
 }

@@ -377,7 +377,7 @@ mod tests {
     use super::*;
     use crate::contact::{Acknowledged, Answer, Contact, Protocol};
     use crate::fixture;
-    use crate::observed::{DrainMark, Epoch};
+    use crate::observed::{DrainNote, Epoch};
 
     #[test]
     fn what_waits_for_its_time_is_told_from_what_hangs() {
@@ -415,7 +415,7 @@ mod tests {
     fn a_plan_is_made_again_when_the_age_in_its_sentence_changes() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let mut pod = Pod { routed: false, epoch: Some(Epoch(1)), ..fixture::serving("tasks-v1-1") };
-        pod.drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(0) });
+        pod.drain = Some(DrainNote { reason: DrainReason::ScaleDown, since: at(0) });
         let mut observed = fixture::observed(fixture::app(0, fixture::policy(Signal::Http)));
         observed.revisions = vec![fixture::revision("r")];
         observed.pods = vec![pod];
@@ -430,7 +430,7 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let said = |told: i64, now: i64| {
             let mut pod = Pod { routed: false, epoch: Some(Epoch(1)), ..fixture::serving("tasks-v1-1") };
-            pod.drain = Some(DrainMark { reason: DrainReason::Rollout, since: at(0) });
+            pod.drain = Some(DrainNote { reason: DrainReason::Rollout, since: at(0) });
             let protocol = Some(Protocol { epoch: Epoch(1), accepting: true, resumable: true });
             let answer = Answer { at: at(now), in_flight: InFlight::default(), protocol, scheduled: None };
             let contact = Contact {

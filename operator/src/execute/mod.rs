@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{GracefulApp, RevisionHash};
 use graceful_plan::refusals::Subject;
-use graceful_plan::{Action, BackoffCause, DrainMark};
+use graceful_plan::{Action, BackoffCause, DrainNote};
 use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
@@ -190,7 +190,7 @@ fn nothing_follows_from(action: &Action) -> bool {
         Action::SyncService
         | Action::SyncBudget
         | Action::SyncPolicy { .. }
-        | Action::MarkProven { .. }
+        | Action::RecordProven { .. }
         | Action::Mark { .. }
         | Action::Unmark { .. }
         | Action::Nudge { .. } => true,
@@ -234,14 +234,14 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
             scale::set(scene, revision, *from, *to).await
         }
         Action::Unroute { pod, epoch, reason, since, cost } => {
-            let mark = DrainMark { reason: *reason, since: *since };
-            pods::unroute(scene, pod, *epoch, mark, *cost).await
+            let note = DrainNote { reason: *reason, since: *since };
+            pods::unroute(scene, pod, *epoch, note, *cost).await
         }
         Action::PutBack { pod, epoch } => pods::put_back(scene, pod, *epoch).await,
         Action::Unbridge { pod } => bridge::end(scene, pod).await,
         Action::Mark { pod, busy } => pods::mark(scene, pod, Some(*busy)).await,
         Action::Unmark { pod } => pods::mark(scene, pod, None).await,
-        Action::MarkProven { revision } => revision::mark_proven(scene, revision).await,
+        Action::RecordProven { revision } => revision::record_proven(scene, revision).await,
         Action::Nudge { revision } => revision::nudge(scene, revision).await,
         Action::Retire { pod, revision, replicas, proof, as_well } => {
             let what = Retirement { pod, revision, replicas: *replicas, proof: *proof, as_well };

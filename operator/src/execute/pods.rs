@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use graceful_api::{DrainReason, RevisionHash, Signal, marks, names};
 use graceful_plan::refusals::Subject;
 use graceful_plan::retire::unroutes_in_time;
-use graceful_plan::{BackoffCause, Conversation, DeletionCost, DrainMark, Epoch, PodRef};
+use graceful_plan::{BackoffCause, Conversation, DeletionCost, DrainNote, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::Patch;
@@ -24,7 +24,7 @@ pub(super) async fn unroute(
     scene: &mut Scene<'_>,
     pod: &PodRef,
     epoch: Epoch,
-    DrainMark { reason, since }: DrainMark,
+    DrainNote { reason, since }: DrainNote,
     cost: DeletionCost,
 ) -> Result<Outcome, Error> {
     let number = match cost {
@@ -36,7 +36,7 @@ pub(super) async fn unroute(
         (names::DRAIN_REASON): reason.as_str(),
         (names::DRAIN_SINCE): since.to_string(),
         (names::POD_DELETION_COST): number,
-        // The mark of a cut that was refused goes: what is counted as cut must have been cut.
+        // The note of a cut that was refused goes: what is counted as cut must have been cut.
         (names::CUT): null,
     });
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
@@ -145,7 +145,7 @@ async fn node_goes(scene: &Scene<'_>, pod: &PodRef) -> Result<bool, Error> {
     let for_its_node = scene
         .seen
         .pod(&pod.uid)
-        .filter(|p| p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain));
+        .filter(|p| p.drain.is_some_and(|note| note.reason == DrainReason::NodeDrain));
     let Some(name) = for_its_node.and_then(|p| p.node.name.as_deref()) else { return Ok(false) };
     let node = scene.sources.stores.nodes.read(&scene.sources.client, name).await?;
     Ok(!node.fate.stays())

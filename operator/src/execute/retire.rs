@@ -4,7 +4,7 @@
 //! live look → [`retire::check`] → the scale and a write to the pod, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
 //!
 //! # Guarantees
-//! A pod that was put back to serving or re-marked since the look is not deleted. Nothing is deleted whose replica could not be taken back in time:
+//! A pod that was put back to serving or given a new epoch since the look is not deleted. Nothing is deleted whose replica could not be taken back in time:
 //! where the scale would be refused nothing happens, and where the API server is too slow for this order, see [`scale_first`].
 //!
 //! # Caveats
@@ -74,7 +74,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         }
         Verdict::Void(why) => return Ok(Outcome::LookAgain(why)),
     };
-    let marked = found.is_some_and(|pod| pod.cut.is_some());
+    let noted = found.is_some_and(|pod| pod.cut.is_some());
     let (Some((_, mut version)), Some(mut seen)) = (look.pod, seen) else {
         return Ok(CHANGED);
     };
@@ -84,7 +84,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
             Err(outcome) => return Ok(outcome),
         }
     }
-    if let Some(cut) = cut_mark(proof, marked) {
+    if let Some(cut) = cut_note(proof, noted) {
         match count_cut(scene, pod, &version, &cut).await {
             Ok(Some(counted)) => version = counted,
             Ok(None) => return Ok(CHANGED),
@@ -170,13 +170,13 @@ async fn may_scale_after(
 }
 
 /// What is to be written on the pod of what is cut, before it is ended; none where nothing is to be written.
-fn cut_mark(proof: Proof, marked: bool) -> Option<Value> {
+fn cut_note(proof: Proof, noted: bool) -> Option<Value> {
     match proof {
         Proof::Cut { tasks, .. } => {
             Some(json!(tasks.map_or_else(|| "unknown".to_owned(), |n| n.to_string())))
         }
-        // An earlier try to cut it was refused after the mark was written. It has finished since, so nothing of it is cut: the mark goes.
-        _ if marked => Some(Value::Null),
+        // An earlier try to cut it was refused after the note was written. It has finished since, so nothing of it is cut: the note goes.
+        _ if noted => Some(Value::Null),
         _ => None,
     }
 }

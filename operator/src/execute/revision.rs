@@ -168,7 +168,7 @@ pub(super) async fn sync_policy(scene: &mut Scene<'_>, revision: &RevisionHash) 
 }
 
 /// The same for the word that a pod of it once worked.
-pub(super) async fn mark_proven(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
+pub(super) async fn record_proven(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
     annotate(scene, revision, names::PROVEN, names::PROVEN_TRUE.to_owned()).await
 }
 

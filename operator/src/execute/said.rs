@@ -30,7 +30,7 @@ fn intent(action: &Action) -> String {
             format!("create the Deployment of revision {revision} with {replicas} replicas")
         }
         Action::SyncPolicy { revision } => format!("write the drain policy of revision {revision}"),
-        Action::MarkProven { revision } => format!("write that revision {revision} has worked"),
+        Action::RecordProven { revision } => format!("write that revision {revision} has worked"),
         Action::Nudge { revision } => {
             format!(
                 "write to the Deployment of revision {revision}, so that its controllers look at it again"
@@ -70,7 +70,7 @@ fn result(action: &Action) -> String {
             format!("created the Deployment of revision {revision} with {replicas} replicas")
         }
         Action::SyncPolicy { revision } => format!("wrote the drain policy of revision {revision}"),
-        Action::MarkProven { revision } => format!("wrote that revision {revision} has worked"),
+        Action::RecordProven { revision } => format!("wrote that revision {revision} has worked"),
         Action::Nudge { revision } => {
             format!(
                 "wrote to the Deployment of revision {revision}, so that its controllers look at it again"

@@ -140,7 +140,7 @@ impl Sightings {
 /// What is known beside the objects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trust {
-    /// The app was seen with `--cascade=orphan`, though the mark of that is gone.
+    /// The app was seen with `--cascade=orphan`, though its `orphan` finalizer is gone.
     pub(crate) orphaned: bool,
     /// How long the watches are trusted without a live view.
     pub(crate) watches_for: Duration,
@@ -296,7 +296,7 @@ fn of_each<T>(pods: &[(&Pod, &Ours)], what: impl Fn(&Pod) -> Option<T>) -> BTree
 /// Whether pods that drain for their node are put back, and those of a node that is shut down are ended, does not follow from what a late watch shows of it.
 async fn look_again_at_nodes(sources: &Sources, pods: &mut [graceful_plan::Pod]) -> Result<(), Error> {
     let in_doubt = |p: &graceful_plan::Pod| {
-        let for_its_node = p.drain.is_some_and(|mark| mark.reason == DrainReason::NodeDrain);
+        let for_its_node = p.drain.is_some_and(|note| note.reason == DrainReason::NodeDrain);
         (for_its_node && p.stays()) || p.node.fate == NodeFate::ShutDown
     };
     let names: BTreeSet<_> =
@@ -408,7 +408,7 @@ fn target(probes: &Probes, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(Pod
     Some((uid, target))
 }
 
-/// Foreground and background deletions drain; `--cascade=orphan` leaves its mark among the finalizers, for a moment.
+/// Foreground and background deletions drain; with `--cascade=orphan` the API server adds the finalizer `orphan`, which stays for a moment.
 fn deletion(app: &GracefulApp, orphaned: bool) -> Deletion {
     if app.metadata.deletion_timestamp.is_none() {
         Deletion::No
@@ -419,7 +419,7 @@ fn deletion(app: &GracefulApp, orphaned: bool) -> Deletion {
     }
 }
 
-/// Whether this is a deletion with `--cascade=orphan`, while the garbage collector has not taken its mark off yet.
+/// Whether this is a deletion with `--cascade=orphan`, while the garbage collector has not removed the `orphan` finalizer yet.
 pub(crate) fn orphaning(app: &GracefulApp) -> bool {
     app.metadata.deletion_timestamp.is_some() && app.finalizers().iter().any(|f| f == "orphan")
 }

@@ -2,7 +2,7 @@
 
 use graceful_api::marks::AutoscalerAnnotation;
 use graceful_api::{DrainReason, RevisionHash, marks, names};
-use graceful_plan::{Containers, CutMark, DrainMark, Endpoints, Epoch, Mark, Node, Pod, PodUid, Readiness};
+use graceful_plan::{Containers, CutNote, DrainNote, Endpoints, Epoch, Mark, Node, Pod, PodUid, Readiness};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -46,7 +46,7 @@ pub(crate) fn parse(
         bridged: annotation(pod, names::LINGERING).is_some(),
         mark: mark(pod),
         mark_rests_until: None,
-        cut: annotation(pod, names::CUT).map(|tasks| CutMark { tasks: tasks.parse().ok() }),
+        cut: annotation(pod, names::CUT).map(|tasks| CutNote { tasks: tasks.parse().ok() }),
         ends_since: ends_since(&pod.metadata),
         grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         readiness: readiness(pod),
@@ -130,13 +130,13 @@ fn epoch(text: &str) -> Option<Epoch> {
 
 /// None also where its time is none that we could have written: before the pod was made or tomorrow, give or take clocks that differ by hours.
 /// Such a pod is one that lost its label without a drain: put back, and drained anew if it must go.
-fn drain_mark(pod: &PodObject, now: Timestamp) -> Option<DrainMark> {
+fn drain_mark(pod: &PodObject, now: Timestamp) -> Option<DrainNote> {
     const CLOCKS: SignedDuration = SignedDuration::from_hours(24);
     let since: Timestamp = annotation(pod, names::DRAIN_SINCE)?.parse().ok()?;
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
     let sane = since.duration_since(created) > -CLOCKS && since.duration_since(now) < CLOCKS;
     let reason = DrainReason::parse(annotation(pod, names::DRAIN_REASON)?)?;
-    sane.then_some(DrainMark { reason, since })
+    sane.then_some(DrainNote { reason, since })
 }
 
 fn readiness(pod: &PodObject) -> Readiness {

@@ -178,7 +178,7 @@ fn cut(action: &Action) -> Option<(PodUid, (String, Option<u64>))> {
 mod tests {
     use super::*;
     use graceful_api::RevisionHash;
-    use graceful_plan::{CutMark, Endpoints, Epoch, Mark, Node, PodRef, Readiness};
+    use graceful_plan::{CutNote, Endpoints, Epoch, Mark, Node, PodRef, Readiness};
 
     fn pod(uid: &str, terminating: bool, cut: Option<u64>) -> Pod {
         Pod {
@@ -195,7 +195,7 @@ mod tests {
             endpoints: Endpoints::Withdrawn,
             mark: Mark::Absent,
             mark_rests_until: None,
-            cut: cut.map(|n| CutMark { tasks: Some(n) }),
+            cut: cut.map(|n| CutNote { tasks: Some(n) }),
             ends_since: None,
             grace_ends: None,
             readiness: Readiness::Never,

@@ -165,7 +165,7 @@ fn ended(pods: &[EndedPodReport]) -> Option<EndedByOthers> {
     })
 }
 
-/// At most so many characters, with a mark where some are left out.
+/// At most so many characters, with an ellipsis where some are left out.
 fn bounded(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -34,7 +34,7 @@ fn judged_of(
         revision: hash.clone(),
         routed: false,
         epoch: Some(EPOCH),
-        drain: Some(DrainMark { reason: DrainReason::Rollout, since: at(0) }),
+        drain: Some(DrainNote { reason: DrainReason::Rollout, since: at(0) }),
         ..fixture::serving("tasks-old-1")
     };
     let mut observed = Observed {
@@ -204,7 +204,7 @@ fn a_pod_that_drains_itself_counts_until_it_is_gone_or_its_node_is() {
         (1, 1, 0),
         "a deletion of the app waits for it all the same"
     );
-    let spare = DrainMark { reason: DrainReason::Spare, since: at(0) };
+    let spare = DrainNote { reason: DrainReason::Spare, since: at(0) };
     assert_eq!(counts(Signal::Sigterm, &|p, _| p.drain = Some(spare)), (1, 1, 1), "it had begun to work");
     let taken_back =
         |p: &mut Pod, _: &mut Observed| (p.drain, p.grace_ends) = (Some(spare), Some(at(3 + 90)));
@@ -269,9 +269,9 @@ fn the_last_moment_there_is_is_a_moment() {
         deadline_seconds: u32::MAX,
         on_deadline: OnDeadline::Hold,
     };
-    let mark = DrainMark { reason: DrainReason::Rollout, since: year_9999 };
-    assert_eq!(deadline(mark, policy), Timestamp::MAX);
-    assert_eq!(last_word(mark, policy), Timestamp::MAX);
+    let note = DrainNote { reason: DrainReason::Rollout, since: year_9999 };
+    assert_eq!(deadline(note, policy), Timestamp::MAX);
+    assert_eq!(last_word(note, policy), Timestamp::MAX);
 }
 
 /// Keeps P7.

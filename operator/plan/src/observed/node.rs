@@ -43,7 +43,7 @@ pub enum NodeFate {
     Stays,
     /// It would be emptied, and its pods stay all the same.
     Kept(KeptBy),
-    /// It is being emptied: it is cordoned, or an autoscaler has marked it. Its pods are replaced elsewhere, and drained.
+    /// It is being emptied: it is cordoned, or an autoscaler has tainted it. Its pods are replaced elsewhere, and drained.
     Emptied,
     /// It dies soon, whatever we do: a spot instance that is taken back. What its pods accepted from now on would die with it.
     Dying,

@@ -25,7 +25,7 @@ pub struct Pod {
     /// The epoch on its annotation, of its last drain or resumption.
     pub epoch: Option<Epoch>,
     /// Why and since when it drains, from its annotations.
-    pub drain: Option<DrainMark>,
+    pub drain: Option<DrainNote>,
     /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to delete this one.
     pub cheapest: bool,
     /// Whether Services still send clients to it; looked at while it drains.
@@ -37,7 +37,7 @@ pub struct Pod {
     /// It was marked not long ago, and is left alone until then.
     pub mark_rests_until: Option<Timestamp>,
     /// It is, or was about to be, ended at its deadline, from its annotation.
-    pub cut: Option<CutMark>,
+    pub cut: Option<CutNote>,
     /// Since when it is terminating.
     pub ends_since: Option<Timestamp>,
     /// When its grace period ends, while it is terminating.
@@ -155,18 +155,18 @@ impl Mark {
     }
 }
 
-/// Why and since when a pod drains.
+/// Why and since when a pod drains, as our annotations on it say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DrainMark {
+pub struct DrainNote {
     /// The reason, as it was told.
     pub reason: DrainReason,
     /// Since when.
     pub since: Timestamp,
 }
 
-/// Written on a pod before it is deleted at its deadline.
+/// What is written on a pod before it is deleted at its deadline, in an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CutMark {
+pub struct CutNote {
     /// What it had in flight by its last answer; none where it never told.
     pub tasks: Option<u64>,
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, DrainReason, RevisionHash, Signal};
 use graceful_plan::refusals::Subject;
 use graceful_plan::{
-    Containers, CutMark, DrainMark, Endpoints, Epoch, Failure, Kubelet, Mark, Node, NodeFate, Observed,
+    Containers, CutNote, DrainNote, Endpoints, Epoch, Failure, Kubelet, Mark, Node, NodeFate, Observed,
     PodUid, Readiness, Revision, TemplateVerdict,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -72,7 +72,7 @@ pub(crate) struct Pod {
     /// The operator has just written it.
     pub(crate) mark_rests_until: Option<Timestamp>,
     pub(crate) epoch: Option<Epoch>,
-    pub(crate) drain: Option<DrainMark>,
+    pub(crate) drain: Option<DrainNote>,
     /// Its deletion cost.
     pub(crate) cost: i32,
     pub(crate) readiness: Readiness,
@@ -118,7 +118,7 @@ impl Pod {
                 slice: "tasks-abc".to_owned(),
                 managed_by: "endpointslice-controller.k8s.io".to_owned(),
             },
-            Some(mark) if self.listed_until > mark.since => Endpoints::WithdrawnAt(self.listed_until),
+            Some(note) if self.listed_until > note.since => Endpoints::WithdrawnAt(self.listed_until),
             Some(_) | None => Endpoints::Withdrawn,
         }
     }
@@ -138,7 +138,7 @@ impl Pod {
             mark_rests_until: self.mark_rests_until,
             epoch: self.epoch,
             drain: self.drain,
-            cut: self.cut.map(|tasks| CutMark { tasks: Some(tasks) }),
+            cut: self.cut.map(|tasks| CutNote { tasks: Some(tasks) }),
             ends_since: self.deleted_at,
             grace_ends: self.killed_at.or(self.grace_ends).or(self.gone_at),
             readiness: self.readiness,
@@ -252,7 +252,7 @@ impl World {
                     self.violate(&what);
                 }
                 // A worker's spare has taken work before a late ReplicaSet took it back, within its template's grace: ADR 19 says so, and a Warning.
-                let spare = self.pods[i].drain.is_some_and(|mark| mark.reason == DrainReason::Spare);
+                let spare = self.pods[i].drain.is_some_and(|note| note.reason == DrainReason::Spare);
                 let said = spare && !drains_itself && self.policy_of(i).signal == Signal::Sigterm;
                 self.deeds.ended += 1;
                 self.end(i, !said && !too_late_to_know);

@@ -6,7 +6,7 @@ use graceful_api::{DrainPolicy, RevisionHash, Signal};
 use graceful_plan::refusals::{Refusals, Subject};
 use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
-    Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, Dialogue, DrainMark, Lags,
+    Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, Dialogue, DrainNote, Lags,
     MARK_RESTS, Mark, PodRef, PodUid, Proof, Rejections, TemplateVerdict, longest_gap, plan,
 };
 
@@ -148,7 +148,7 @@ impl World {
                 (deployment.given_up, deployment.nudged) = (false, Some(self.now));
                 deployment.tries.0 = self.now;
             }
-            Action::MarkProven { revision } => {
+            Action::RecordProven { revision } => {
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.proven = true;
             }
             Action::ScaleUp { revision, from, to } => {
@@ -188,7 +188,7 @@ impl World {
                 }
                 found.cost = if cost == DeletionCost::Highest { i32::MAX } else { i32::MIN };
                 found.epoch = Some(epoch);
-                found.drain = Some(DrainMark { reason, since });
+                found.drain = Some(DrainNote { reason, since });
                 found.version += 1;
                 self.patched(&pod.uid);
             }

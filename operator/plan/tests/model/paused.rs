@@ -39,7 +39,7 @@ impl World {
             Action::ScaleUp { revision, .. }
             | Action::ScaleDown { revision, .. }
             | Action::SyncPolicy { revision }
-            | Action::MarkProven { revision }
+            | Action::RecordProven { revision }
             | Action::Nudge { revision }
             | Action::DeleteRevision { revision } => Some(revision),
             _ => None,
@@ -100,7 +100,7 @@ impl World {
             Action::ScaleUp { ref revision, .. }
             | Action::ScaleDown { ref revision, .. }
             | Action::SyncPolicy { ref revision }
-            | Action::MarkProven { ref revision }
+            | Action::RecordProven { ref revision }
             | Action::Nudge { ref revision }
             | Action::DeleteRevision { ref revision } => {
                 if deployment.is_some() && self.deployments.get(revision) == deployment.as_ref() {

@@ -33,7 +33,7 @@ fn words(action: &Action) -> String {
             format!("create {revision} with {replicas} replicas")
         }
         Action::SyncPolicy { revision } => format!("sync the policy of {revision}"),
-        Action::MarkProven { revision } => format!("mark {revision} as proven"),
+        Action::RecordProven { revision } => format!("record that {revision} has worked"),
         Action::Nudge { revision } => format!("nudge the controller of {revision}"),
         Action::ScaleUp { revision, from, to } => format!("scale {revision} up, {from} to {to}"),
         Action::ScaleDown { revision, from, to } => format!("scale {revision} down, {from} to {to}"),

@@ -123,8 +123,8 @@ fn the_drain_is_read_from_the_pod_or_not_at_all() {
     let garbled = annotate(&[(names::DRAIN_EPOCH, "seven"), (names::DRAIN_REASON, "Whim")]);
     assert_eq!((garbled.epoch, garbled.drain), (None, None));
     for insane in ["9999-12-30T22:00:00Z", "-9999-01-02T01:59:59Z", "1970-01-01T00:00:00Z", "soon"] {
-        let marked = annotate(&[(names::DRAIN_REASON, "Rollout"), (names::DRAIN_SINCE, insane)]);
-        assert_eq!(marked.drain, None, "{insane}");
+        let noted = annotate(&[(names::DRAIN_REASON, "Rollout"), (names::DRAIN_SINCE, insane)]);
+        assert_eq!(noted.drain, None, "{insane}");
     }
 }
 

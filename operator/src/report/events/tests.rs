@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{
-    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainMark, Endpoints, Epoch, Mark, Node,
+    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainNote, Endpoints, Epoch, Mark, Node,
     Readiness, Revision, Surroundings, plan,
 };
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ fn pod(name: &str) -> Pod {
 
 /// One that drains since then; its deadline is 60 s later.
 fn draining(name: &str, since: i64) -> Pod {
-    let drain = Some(DrainMark { reason: DrainReason::ScaleDown, since: at(since) });
+    let drain = Some(DrainNote { reason: DrainReason::ScaleDown, since: at(since) });
     Pod { routed: false, epoch: Some(Epoch(1)), drain, ..pod(name) }
 }
 
