@@ -1,4 +1,5 @@
-//! What this process remembers of each app between two plans, each stage its own part. All of it can be lost: it is found again, or asked for again.
+//! What this process remembers of each app between two plans, each stage its own part. All of it can be lost, since it is found or asked for
+//! again, but for the apps that were deleted with `--cascade=orphan`: an operator that starts between the collector's removal of that finalizer and of ours drains them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use crate::engine::Store;
 use crate::ledger::Ledger;
 use crate::settle::Lost;
 
-/// The design's promise: orphans are picked up within this.
+/// What docs/queue.md promises: the tasks of a process that died are picked up within this.
 const PICKED_UP: Duration = Duration::from_secs(10);
 
 /// One run, and whether it passed.

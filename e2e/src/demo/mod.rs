@@ -30,7 +30,7 @@ const NAMESPACE: &str = "demo";
 const TASK_SECONDS: &str = "2-12";
 /// Shorter than the longest task: what many Deployments have without knowing.
 const CARELESS: Care = Care { grace: 5, pre_stop_sleep: None };
-/// The figures: at least so many tasks through each, and so many sockets.
+/// At least so many tasks through each, and so many sockets: enough for the careless control to lose some in every run.
 const TASKS: u64 = 300;
 const SOCKETS: u32 = 20;
 /// The templates after the first: one rollout each.

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::measure::{Figures, Phase, Rest};
 
-/// The aims. "Flat" is within what two runs of one size differ by here.
+/// What an operator of 500 apps should need: ready again within a restart of its node, in a limit that a small cluster grants without
+/// a question, and next to nothing at rest. "Flat" is within what two runs of one size differ by here.
 const NEW_SECONDS: f64 = 30.0;
 const RESTART_SECONDS: f64 = 15.0;
 const PEAK_MEBIBYTES: f64 = 96.0;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail, ensure};
 
-/// What the issue asks for: sizes that show whether cost an app grows, the other layout once, and pods.
+/// Sizes that show whether the cost of an app grows with their number, all apps in one namespace once, and pods.
 pub(super) const DEFAULT: &str = "50,150,500,2000,500ns,50x2,500x2";
 
 /// The stub nodes have room for more, and so has their address range.

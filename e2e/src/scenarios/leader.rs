@@ -20,7 +20,7 @@ use crate::harness::{STARTS, charts, load};
 
 /// Each way to go, so often: once a minute each.
 const TIMES: u32 = 1;
-/// What the issue asks for: a release is noticed at the next look.
+/// A released lease is noticed at the standby's next look, so that a rollout of the operator is no pause that anybody sees.
 const AFTER_SIGTERM: Duration = Duration::from_secs(2);
 /// The lease, and a look and a write on a machine that is busy.
 const AFTER_SIGKILL: Duration = Duration::from_secs(18);

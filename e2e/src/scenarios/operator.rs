@@ -15,7 +15,7 @@ use crate::harness::charts;
 use crate::harness::scene::Scene;
 use crate::harness::{ROLLS, STARTS, load};
 
-/// What the issue asks for.
+/// Each falls into another step of a drain; with fewer, some steps would be met by chance alone.
 const KILLS: u32 = 10;
 /// Between kills: from the middle of a reconcile to several drains later.
 const MOMENTS_MS: std::ops::Range<u64> = 200..5_000;
