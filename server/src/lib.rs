@@ -18,6 +18,7 @@ pub mod api;
 mod client_id;
 pub mod config;
 pub mod events;
+pub mod history;
 pub mod http;
 pub mod identity;
 pub mod kind;

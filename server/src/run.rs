@@ -18,6 +18,7 @@ use crate::api::{self, Api};
 use crate::config::{Cli, Command, PreStop, ReportUrl, Run};
 use crate::events::hub::{Hub, HubSettings};
 use crate::events::limits::Limits;
+use crate::history::History;
 use crate::http::{Http, sign};
 use crate::identity::Pod;
 use crate::kind::{Kind, Kinds};
@@ -152,7 +153,20 @@ impl Server {
         let rooms = Arc::default();
         let hosts = flags.allowed_hosts.clone().listening_on(flags.bind);
         let visitors = Arc::new(Visitors { origins: flags.allowed_origins.clone(), hosts });
-        let api = Api { drain: drain.clone(), queue, kinds, defaults, hub, metrics, rooms, visitors, tokens };
+        let history = Arc::<History>::default();
+        tokio::spawn(history.clone().keep(queue.clone(), hub.clone()));
+        let api = Api {
+            drain: drain.clone(),
+            queue,
+            kinds,
+            defaults,
+            hub,
+            history,
+            metrics,
+            rooms,
+            visitors,
+            tokens,
+        };
         let admin_app = api::admin(&api);
         let exit = serve_within(bounds, (public, api::public(api)), (admin, admin_app), drain, signals).await;
         match exit {

@@ -121,6 +121,25 @@ async fn a_client_that_comes_back_gets_what_it_missed_and_goes_on() {
 
 /// Clients leave and come back at any moment while tasks end all the time: the page they read from the queue and the
 /// ring they then listen to meet at every possible place.
+/// Of those that are kept, and as events that are missing from nobody.
+#[tokio::test]
+async fn a_client_may_begin_with_the_latest_events() {
+    let (pod, _, address) = plain_pod().await;
+    end_many(&pod, 5).await;
+    let (mut ada, hello) = Listener::json(address, "ada?format=json&last=2").await;
+    let stream = hello["stream"].as_str().unwrap().to_owned();
+    assert_eq!(hello["id"], format!("{stream}.3"));
+    assert_eq!(hello["head"], format!("{stream}.5"));
+    assert_eq!((&hello["resumed"], &hello["reason"]), (&json!(false), &json!(null)));
+    end_one(&pod, None).await;
+    for expected in 4..=6 {
+        assert_eq!(number(&ada.event().await), expected);
+    }
+    let (mut all, hello) = Listener::json(address, "all?format=json&last=1000").await;
+    assert_eq!(hello["id"], format!("{stream}.0"));
+    assert_eq!(number(&all.event().await), 1);
+}
+
 async fn no_gap_and_no_duplicate(pods: Vec<(Pod, SocketAddr)>, last: u64) {
     const CLIENTS: usize = 8;
     let pods = Arc::new(pods);
@@ -266,6 +285,9 @@ async fn what_is_no_longer_kept_is_named() {
     assert_eq!(number(&ada.event().await), 64, "and what is kept comes");
     let (_, hello) = Listener::json(address, &format!("ada?after={stream}.63")).await;
     assert_eq!(hello["missed"], Value::Null, "who has seen all that is gone has missed nothing");
+    let (_, hello) = Listener::json(address, "ada?format=json&last=1000").await;
+    let oldest = json!(format!("{stream}.63"));
+    assert_eq!((&hello["id"], &hello["missed"]), (&oldest, &Value::Null), "nor has who only looks back");
 }
 
 #[tokio::test]

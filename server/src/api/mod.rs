@@ -2,7 +2,7 @@
 //!
 //! - [`tasks`]: `/v1/tasks`, from handing in to trying again; [`submission`] reads what is handed in, [`query`] what is
 //!   asked, [`view`] shows a task
-//! - [`overview`]: `/v1/queue` and `/v1/kinds`
+//! - [`overview`]: `/v1/queue`, its history, and `/v1/kinds`
 //! - [`seed`]: the routes of the first clients, answer for answer
 //! - [`limits`]: what a request may cost, and [`rooms`], what all may take up together
 //! - [`visitors`]: what pages of other sites may do
@@ -22,6 +22,7 @@ use graceful_drain::Drain;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::events::{self, hub::Hub};
+use crate::history::History;
 use crate::kind::Kinds;
 use crate::metrics::{Metrics, Refusal};
 use crate::page;
@@ -60,6 +61,8 @@ pub struct Api {
     pub defaults: Defaults,
     /// Those who listen to this pod.
     pub hub: Hub,
+    /// How much there was to do.
+    pub history: Arc<History>,
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
     /// What requests may take up in memory.
@@ -91,6 +94,7 @@ pub fn public(api: Api) -> Router {
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry).route_layer(gate.clone()))
         .route("/v1/queue", get(overview::queue))
+        .route("/v1/queue/history", get(overview::history))
         .route("/v1/kinds", get(overview::kinds))
         .route("/v1/create-task/", create())
         .route("/v1/create-task", create())

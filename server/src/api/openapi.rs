@@ -35,6 +35,7 @@ use crate::problem;
         tasks::cancel,
         tasks::retry,
         overview::queue,
+        overview::history,
         overview::kinds,
         seed::create_task,
         seed::queue_length,

@@ -1,14 +1,16 @@
-//! `/v1/queue` and `/v1/kinds`: how much there is to do, and what can be done here.
+//! `/v1/queue`, `/v1/queue/history` and `/v1/kinds`: how much there is to do, how much there was, and what can be done here.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use graceful_store::Counts;
+use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::{Api, limits};
+use crate::history;
 use crate::problem::{Problem, ProblemBody};
 
 /// How much there is to do.
@@ -25,6 +27,37 @@ pub(crate) struct QueueCounts {
     dead: u64,
     /// Whether pods share this queue (PostgreSQL), or each has its own (SQLite).
     shared: bool,
+}
+
+/// How much there was to do.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueueHistory {
+    /// Seconds between samples.
+    every_seconds: u64,
+    /// The oldest first, at most an hour of them.
+    samples: Vec<QueueSample>,
+}
+
+/// The queue at a moment.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueueSample {
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    queued: u64,
+    delayed: u64,
+    running: u64,
+    dead: u64,
+    /// Tasks that have ended since the sample before, however they ended; null where that is not known.
+    ended: Option<u64>,
+}
+
+impl From<history::Sample> for QueueSample {
+    fn from(sample: history::Sample) -> Self {
+        let history::Sample { at, counts: Counts { queued, delayed, running, dead }, ended } = sample;
+        Self { at, queued, delayed, running, dead, ended }
+    }
 }
 
 /// What can be done here.
@@ -59,6 +92,17 @@ pub(crate) async fn queue(State(api): State<Arc<Api>>) -> Result<Json<QueueCount
     let store = api.queue.store()?;
     let Counts { queued, delayed, running, dead } = limits::ask(&api.queue, store.counts()).await?;
     Ok(Json(QueueCounts { queued, delayed, running, dead, shared: store.shared() }))
+}
+
+/// How much there was to do
+///
+/// Over the last hour, since this pod began: a sample every ten seconds, kept in memory.
+#[utoipa::path(get, path = "/v1/queue/history", operation_id = "queue_history", tag = "queue", responses(
+    (status = 200, description = "The samples.", body = QueueHistory),
+))]
+pub(crate) async fn history(State(api): State<Arc<Api>>) -> Json<QueueHistory> {
+    let samples = api.history.samples().into_iter().map(QueueSample::from).collect();
+    Json(QueueHistory { every_seconds: history::EVERY.as_secs(), samples })
 }
 
 /// What can be done here

@@ -16,6 +16,9 @@ use crate::problem::Problem;
 /// A place is free when someone leaves; nobody knows when.
 const CROWDED_RETRY_SECONDS: u16 = 5;
 
+/// What a person may look back over as the page opens. More is a matter for `after`.
+const MOST_LAST: u64 = 1000;
+
 /// The peer's address, where the server that runs us tells it.
 pub(crate) type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
 
@@ -30,6 +33,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) json: bool,
     /// The last event seen.
     pub(crate) after: Option<Token<'a>>,
+    /// Without a last event seen: how many of the latest to begin with.
+    pub(crate) last: u64,
     /// Only the client's own tasks.
     pub(crate) own: bool,
     /// Only how tasks ended, and not what happens before.
@@ -52,10 +57,10 @@ impl<'a> Ask<'a> {
                 ("tasks", "own") => ask.own = true,
                 ("tasks", "all") => ask.own = false,
                 ("tasks", _) => return Err(("tasks", "write own or all".to_owned())),
-                _ => ask.shared(name, value, "format, after, tasks and hints")?,
+                _ => ask.shared(name, value, "format, after, last, tasks and hints")?,
             }
         }
-        let json_only = [("after", ask.after.is_some()), ("tasks", ask.own), ("hints", ask.no_hints)];
+        let json_only = [("last", ask.last > 0), ("tasks", ask.own), ("hints", ask.no_hints)];
         // A token is of no use to a client that does not read JSON, so it implies it; the others may be a mistake.
         ask.json |= ask.after.is_some();
         match json_only.into_iter().find(|(_, given)| *given && !ask.json) {
@@ -74,7 +79,7 @@ impl<'a> Ask<'a> {
         for (name, value) in query {
             match (name.as_str(), value.as_str()) {
                 ("client_id", id) => (ask.client_id, ask.own) = (Some(client_id(id)?), true),
-                _ => ask.shared(name, value, "after, client_id and hints")?,
+                _ => ask.shared(name, value, "after, last, client_id and hints")?,
             }
         }
         if let Some(token) = last_event_id.filter(|token| !token.is_empty()) {
@@ -87,6 +92,11 @@ impl<'a> Ask<'a> {
     fn shared(&mut self, name: &str, value: &'a str, known: &str) -> Result<(), Unusable> {
         match (name, value) {
             ("after", token) => self.after = Some(Token::parse(token).map_err(|why| ("after", why))?),
+            ("last", many) => {
+                let many = many.parse().ok().filter(|many| *many <= MOST_LAST);
+                self.last =
+                    many.ok_or_else(|| ("last", format!("write a whole number from 0 to {MOST_LAST}")))?;
+            }
             ("hints", "false") => self.no_hints = true,
             ("hints", "true") => self.no_hints = false,
             ("hints", _) => return Err(("hints", "write true or false".to_owned())),
@@ -166,6 +176,7 @@ mod tests {
         let expected = Ask {
             json: true,
             after: Some(Token { stream: "s", number: 7 }),
+            last: 0,
             own: true,
             no_hints: true,
             client_id: None,
@@ -182,7 +193,9 @@ mod tests {
             ("tasks=own", "tasks", "write format=json"),
             ("hints=false", "hints", "write format=json"),
             ("format=json&hints=no", "hints", "write true or false"),
-            ("format=json&afer=s.7", "query", "there are format, after, tasks and hints"),
+            ("format=json&last=1001", "last", "from 0 to 1000"),
+            ("last=5", "last", "write format=json"),
+            ("format=json&afer=s.7", "query", "there are format, after, last, tasks and hints"),
         ] {
             let (found, why) = Ask::of_socket(&query(text)).unwrap_err();
             assert!(found == field && why.contains(instead), "{text}: {found}: {why}");

@@ -62,6 +62,8 @@ enum From {
     Head(Option<&'static str>),
     /// After this number; `oldest` is what is still kept.
     After { number: u64, oldest: u64 },
+    /// After this number, which nobody has seen: with the latest, to look back.
+    Back(u64),
 }
 
 const OTHER: From = From::Head(Some(
@@ -73,10 +75,21 @@ impl Start {
     /// For the first clients.
     pub(crate) const PLAIN: Self = Self { stream: None, from: From::Head(None) };
 
-    /// Where who wants to go on `after` begins.
-    pub(crate) async fn find(log: &dyn TaskStore, after: Option<Token<'_>>) -> Result<Self, StoreError> {
+    /// Where who wants to go on `after` begins; without that, with so many of the `last`, of which `head` is the newest.
+    pub(crate) async fn find(
+        log: &dyn TaskStore,
+        after: Option<Token<'_>>,
+        last: u64,
+        head: u64,
+    ) -> Result<Self, StoreError> {
         let start = |from| Ok(Self { stream: Some(log.stream().into()), from });
-        let Some(Token { stream, number }) = after else { return start(From::Head(None)) };
+        let Some(Token { stream, number }) = after else {
+            if last == 0 {
+                return start(From::Head(None));
+            }
+            let Events { oldest, .. } = log.events(head.saturating_sub(last), 1).await?;
+            return start(From::Back(head.saturating_sub(last).max(oldest.saturating_sub(1)).min(head)));
+        };
         if stream != log.stream() {
             return start(OTHER);
         }
@@ -132,6 +145,7 @@ impl Feed {
         let from = if stream == asked { from } else { OTHER };
         let (last, behind) = match from {
             From::Head(_) => (hub.published(), false),
+            From::Back(number) => (number, true),
             // What the first frame says is missing is not said again.
             From::After { number, oldest } => (number.max(oldest.saturating_sub(1)), true),
         };
@@ -146,6 +160,7 @@ impl Feed {
         let token = |number| Token { stream, number };
         let (resumed, reason, missed) = match from {
             From::Head(reason) => (false, reason, None),
+            From::Back(_) => (false, None, None),
             From::After { number, oldest } => {
                 let gone = oldest > number + 1;
                 (true, None, gone.then(|| Range { from: token(number + 1), to: token(oldest - 1) }))

@@ -78,7 +78,7 @@ pub(crate) async fn watch(
     let start = match hub.log() {
         _ if !ask.json => Start::PLAIN,
         None => return ask::closed(),
-        Some(log) => match Start::find(&*log, ask.after).await {
+        Some(log) => match Start::find(&*log, ask.after, ask.last, hub.published()).await {
             Ok(start) => start,
             Err(error) => {
                 return ask::away(error);

@@ -43,7 +43,7 @@ pub(crate) async fn events(
         Err(refusal) => return *refusal,
     };
     let Some(log) = hub.log() else { return ask::closed() };
-    let start = match Start::find(&*log, ask.after).await {
+    let start = match Start::find(&*log, ask.after, ask.last, hub.published()).await {
         Ok(start) => start,
         Err(error) => {
             return ask::away(error);

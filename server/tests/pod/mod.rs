@@ -128,6 +128,7 @@ impl Plan {
             kinds,
             defaults,
             hub: hub.clone(),
+            history: Arc::default(),
             metrics: metrics.clone(),
             rooms: Arc::default(),
             visitors,
@@ -157,8 +158,18 @@ pub(crate) fn routes(drain: Drain, queue: Arc<Queue>) -> (Router, Router) {
     let (kinds, metrics) = (Arc::new(plan.kinds), Arc::<Metrics>::default());
     let hub = Hub::new(HubSettings::default(), drain.clone(), metrics.clone());
     let (rooms, visitors) = (Arc::default(), Arc::default());
-    let api =
-        Api { drain, queue, kinds, defaults: plan.defaults, hub, metrics, rooms, visitors, tokens: None };
+    let api = Api {
+        drain,
+        queue,
+        kinds,
+        defaults: plan.defaults,
+        hub,
+        history: Arc::default(),
+        metrics,
+        rooms,
+        visitors,
+        tokens: None,
+    };
     (api::public(api.clone()), api::admin(&api))
 }
 
