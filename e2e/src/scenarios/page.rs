@@ -131,6 +131,8 @@ async fn look_on(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
     let (given, when, then) = scene.steps();
     see_tasks_through(scene, browser).await?;
     browser.ask(&format!("return (async () => {{ {VARIETY} }})()"), Vec::new()).await?;
+    scene.step("then a count leads to its tasks, and the address to both", lead(browser)).await?;
+    scene.step("then the plot shows what ended", eventually("drawn", STARTS, || drawn(browser))).await?;
 
     let before = browser.text("#pod").await?;
     given.load(load()).await?;
@@ -240,6 +242,42 @@ async fn waited(browser: &Browser) -> anyhow::Result<()> {
         seen.as_object().is_some_and(|tasks| tasks.values().any(|states| *states == whole)),
         "seen: {seen}"
     );
+    Ok(())
+}
+
+/// The count of the dead is pressed, a task is opened, and the back button goes both steps back.
+async fn lead(browser: &Browser) -> anyhow::Result<()> {
+    let view = "return [location.search, [...document.querySelectorAll('#rows [data-state]')].map((row) => row.dataset.state), document.querySelector('#details').open]";
+    let at = async |what: &str, search: &str, only: Option<&str>, opened: bool| {
+        eventually(what, STARTS, || async {
+            let (seen, states, open): (String, Vec<String>, bool) =
+                serde_json::from_value(browser.ask(view, Vec::new()).await?)?;
+            ensure!(seen.starts_with(search) && (opened || seen == search), "the address is {seen:?}");
+            ensure!(open == opened, "a task is open: {open}");
+            ensure!(!states.is_empty(), "no task is listed");
+            ensure!(states.iter().all(|state| only.is_none_or(|only| state == only)), "listed: {states:?}");
+            Ok(())
+        })
+        .await
+    };
+    eventually("one is dead", STARTS, || async {
+        ensure!(browser.text("#count-dead").await? == "1", "not yet");
+        Ok(())
+    })
+    .await?;
+    browser.ask("document.querySelector('[data-show=dead]').click()", Vec::new()).await?;
+    at("the dead are listed", "?state=dead", Some("dead"), false).await?;
+    browser.ask("document.querySelector('#rows .name').click()", Vec::new()).await?;
+    at("one is open", "?state=dead&task=", Some("dead"), true).await?;
+    browser.ask("history.back()", Vec::new()).await?;
+    at("it is closed", "?state=dead", Some("dead"), false).await?;
+    browser.ask("history.back()", Vec::new()).await?;
+    at("all are listed", "", None, false).await
+}
+
+async fn drawn(browser: &Browser) -> anyhow::Result<()> {
+    let said = browser.attribute("#plot-ended", "aria-label").await?.unwrap_or_default();
+    ensure!(said.contains(" ended, at most ") && !said.contains(" 0 tasks ended"), "the plot says {said:?}");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The page at `/`: the queue, live, in one file that is part of the binary. It needs nothing but this server's own API,
+//! The page at `/`: the queue, live, in one answer that is part of the binary. It needs nothing but this server's own API,
 //! and its policy lets it reach nothing else.
 
 use std::sync::LazyLock;
@@ -11,7 +11,30 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-const PAGE: &str = include_str!("index.html");
+/// The parts, in the order in which a browser meets them. All scripts are one function, so that they see each other's names and
+/// nothing else does.
+const PAGE: &str = concat!(
+    include_str!("head.html"),
+    "<style>\n",
+    include_str!("style.css"),
+    "</style>\n",
+    include_str!("body.html"),
+    "<script>\n'use strict';\n(() => {\n",
+    include_str!("basics.js"),
+    include_str!("api.js"),
+    include_str!("tasks.js"),
+    include_str!("row.js"),
+    include_str!("list.js"),
+    include_str!("address.js"),
+    include_str!("plot.js"),
+    include_str!("details.js"),
+    include_str!("submit.js"),
+    include_str!("log.js"),
+    include_str!("connection.js"),
+    include_str!("handover.js"),
+    include_str!("start.js"),
+    "})();\n</script>\n</body>\n</html>\n",
+);
 
 /// What a browser is told with the page, worked out from its content once.
 static HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {

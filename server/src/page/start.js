@@ -1,0 +1,6 @@
+// The start.
+
+connect();
+offerKinds();
+readAddress();
+pastSamples();
