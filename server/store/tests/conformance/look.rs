@@ -195,13 +195,18 @@ pub(crate) async fn events_are_numbered_without_a_gap(fixture: &impl Fixture) {
         });
     }
     clients.join_all().await;
-    while let Ok(claims) = timeout(Duration::from_secs(1), store.claim(9)).await {
-        for (place, claim) in claims.unwrap().into_iter().enumerate() {
-            // Some have been asked to stop between their claim and now; each ends once all the same.
-            complete(&store, claim.lease, if place % 2 == 0 { done() } else { failed("no") }).await;
+    let working = async {
+        loop {
+            for (place, claim) in store.claim(9).await.unwrap().into_iter().enumerate() {
+                // Some have been asked to stop between their claim and now; each ends once all the same.
+                complete(&store, claim.lease, if place % 2 == 0 { done() } else { failed("no") }).await;
+            }
         }
+    };
+    tokio::select! {
+        watched = timeout(LONG, watcher) => watched.unwrap().unwrap(),
+        () = working => {}
     }
-    timeout(LONG, watcher).await.unwrap().unwrap();
     assert_eq!(numbers(&store).await, (1..=TASKS).collect::<Vec<_>>());
     assert_eq!(store.events(TASKS, 10).await.unwrap(), Events { events: Vec::new(), oldest: 1 });
     assert_eq!(store.events(u64::MAX, 10).await.unwrap().events, []);
