@@ -269,7 +269,7 @@ impl fmt::Display for Proof {
 pub enum Conversation {
     /// Serving: asked now and then, for the report, under the global rate cap.
     Survey,
-    /// Asked at once and every pollIntervalSeconds: a decision waits for its answer.
+    /// Asked at once and every pollIntervalSeconds: a decision, or a person reading STATUS, needs a recent count.
     Ask,
     /// `PUT /drain` until it is answered in this epoch, then watched (long poll) until it is idle.
     Drain {
@@ -279,7 +279,7 @@ pub enum Conversation {
         linger_seconds: u32,
     },
     /// Asked every pollIntervalSeconds, counting zeros in a row since the first one in this epoch.
-    Quiet {
+    CountZeros {
         /// The drain's number, as it stands on the pod.
         epoch: Epoch,
     },

@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 
 /// Whether a pod may be given a new epoch now.
 pub(crate) fn may_be_told_anew(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    snapshot.contact(pod).and_then(Contact::not_told_before).is_none_or(|from| snapshot.clock.past(from))
+    snapshot.contact(pod).and_then(Contact::retell_at).is_none_or(|from| snapshot.clock.past(from))
 }
 
 /// What the app does wrong; without a number that moves, since each new word is an Event.
@@ -19,7 +19,7 @@ pub(crate) fn contradiction(contact: &Contact) -> Option<&'static str> {
             "several processes answer, each for itself alone (boot ids alternate): one of them must answer for all",
         );
     }
-    contact.not_told_before()?;
+    contact.retell_at()?;
     Some(match contact.astray?.way {
         Way::Epoch => {
             "it reports epochs that nobody told it: `epoch` must be the number it was told by PUT or DELETE, not a clock"

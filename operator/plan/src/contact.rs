@@ -20,10 +20,10 @@ pub struct Contact {
     /// What the last attempt met, where it failed; cleared by a valid answer.
     pub error: Option<ContactError>,
     /// The run of zeros that still holds, since the pod was unrouted in that epoch (signal None, and pods that refuse our token).
-    pub quiet: Option<Quiet>,
+    pub zero_run: Option<ZeroRun>,
     /// The app was restarted in place: how often, and its last known in-flight count before the last time.
     pub restarted: Option<Restarted>,
-    /// Since when it has said, without a break, that it takes no work.
+    /// Since when it has said, without a break, that it is not accepting.
     pub closed_since: Option<Timestamp>,
     /// The highest epoch that this process of the pod's has said.
     pub highest: Option<Epoch>,
@@ -72,8 +72,8 @@ pub enum Way {
     Closed,
 }
 
-/// So often a pod that goes astray is told anew at once: a person, or a second operator, may have spoken to it.
-const AT_ONCE: u32 = 3;
+/// How often a pod that goes astray is told anew at once: a person, or a second operator, may have spoken to it.
+const RETOLD_AT_ONCE: u32 = 3;
 
 /// After that, twice as long each time, from the first up to the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3600));
@@ -82,51 +82,52 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 pub(crate) const OPENS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is longer ago than this is forgotten. Longer than the longest `PAUSE`, or a pod that is told once an hour would begin anew each time.
-const FORGOTTEN: SignedDuration = SignedDuration::from_hours(2);
+const FORGET_STRAYS_AFTER: SignedDuration = SignedDuration::from_hours(2);
 
 impl Contact {
-    /// Notes how the pod's new word fits to what it is told and to what it said before. To be called before `answer` is replaced.
-    pub(crate) fn compare(&mut self, told: Option<Conversation>, said: Protocol, now: Timestamp) {
+    /// Records how the protocol part of a new answer fits to what the pod is told and to what it said before. To be called before `answer` is replaced.
+    pub(crate) fn record(&mut self, told: Option<Conversation>, protocol: Protocol, now: Timestamp) {
         let open_before = self.answer.as_ref().and_then(|a| a.protocol).is_some_and(|p| p.accepting);
-        if said.accepting {
+        if protocol.accepting {
             self.closed_since = None;
         } else {
             self.closed_since.get_or_insert(now);
         }
-        let Some(before) = self.highest.replace(self.highest.unwrap_or(said.epoch).max(said.epoch)) else {
-            return; // its first word: what was before is not held against it
+        let Some(before) = self.highest.replace(self.highest.unwrap_or(protocol.epoch).max(protocol.epoch))
+        else {
+            return; // its first answer: what was before is not held against it
         };
+        let Protocol { epoch: heard, accepting, resumable } = protocol;
         let way = match told {
-            Some(Conversation::Drain { epoch, .. }) if said.epoch == epoch => None,
-            Some(Conversation::Resume { epoch }) if said.epoch == epoch && said.accepting => None,
-            Some(Conversation::Resume { epoch }) if said.epoch == epoch && said.epoch > before => {
-                Some(Way::Closed)
-            }
-            _ if said.epoch > before => Some(Way::Epoch),
+            Some(Conversation::Drain { epoch, .. }) if heard == epoch => None,
+            Some(Conversation::Resume { epoch }) if heard == epoch && accepting => None,
+            Some(Conversation::Resume { epoch }) if heard == epoch && heard > before => Some(Way::Closed),
+            _ if heard > before => Some(Way::Epoch),
             // By itself, in the epoch of its resumption.
-            _ if said.epoch == before && open_before && !said.accepting && said.resumable => {
-                Some(Way::Closed)
-            }
+            _ if heard == before && open_before && !accepting && resumable => Some(Way::Closed),
             _ => None,
         };
-        if let Some(way) = way.filter(|_| self.astray.is_none_or(|a| a.epoch != said.epoch)) {
-            let lately = self.astray.filter(|a| now.duration_since(a.last) < FORGOTTEN);
+        if let Some(way) = way.filter(|_| self.astray.is_none_or(|a| a.epoch != heard)) {
+            let lately = self.astray.filter(|a| now.duration_since(a.last) < FORGET_STRAYS_AFTER);
             let times = lately.map_or(0, |a| a.times).saturating_add(1);
-            self.astray = Some(Astray { way, times, last: now, epoch: said.epoch });
+            self.astray = Some(Astray { way, times, last: now, epoch: heard });
         }
     }
 
-    /// Another process than before speaks for the pod: what the last one said of epochs binds it no more.
-    pub(crate) fn begins_anew(&mut self) {
-        (self.highest, self.closed_since, self.acknowledged, self.opening) = (None, None, None, None);
-        // It may know other keys.
+    /// Forgets what the process before the one that answers now has said of epochs, and that it refused a token: the new one may know other keys.
+    pub(crate) fn forget_process(&mut self) {
+        self.highest = None;
+        self.closed_since = None;
+        self.acknowledged = None;
+        self.opening = None;
         self.refused = None;
     }
 
-    /// From when on the pod may be given a new epoch; none where at once. One that goes astray time and again is told less and less often.
-    pub fn not_told_before(&self) -> Option<Timestamp> {
-        let astray = self.astray.filter(|a| a.times > AT_ONCE)?;
-        let pause = doubled(PAUSE.0, astray.times - AT_ONCE - 1, PAUSE.1);
+    /// Returns from when on the pod may be told again, under a new epoch; None where that is at once. A pod that goes astray time and again is told less and
+    /// less often.
+    pub fn retell_at(&self) -> Option<Timestamp> {
+        let astray = self.astray.filter(|a| a.times > RETOLD_AT_ONCE)?;
+        let pause = doubled(PAUSE.0, astray.times - RETOLD_AT_ONCE - 1, PAUSE.1);
         Some(astray.last.saturating_add(pause).unwrap_or(Timestamp::MAX))
     }
 }
@@ -186,9 +187,9 @@ pub struct ContactError {
     pub since: Timestamp,
 }
 
-/// Zeros in a row.
+/// A run of answers that each said that nothing was in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quiet {
+pub struct ZeroRun {
     /// The drain they were read in.
     pub epoch: Epoch,
     /// The first of them.
@@ -218,7 +219,7 @@ mod tests {
 
     fn hear(contact: &mut Contact, told: Option<Conversation>, epoch: u64, accepting: bool, second: i64) {
         let protocol = Protocol { epoch: Epoch(epoch), accepting, resumable: true };
-        contact.compare(told, protocol, at(second));
+        contact.record(told, protocol, at(second));
         let in_flight = InFlight::default();
         contact.answer =
             Some(Answer { at: at(second), in_flight, protocol: Some(protocol), scheduled: None });
@@ -245,15 +246,15 @@ mod tests {
         let mut contact = Contact::default();
         (0..4).for_each(|n| hear(&mut contact, DRAIN, 100 + n, false, 10 + i64::try_from(n).unwrap()));
         assert_eq!(contact.astray.map(|a| (a.way, a.times)), Some((Way::Epoch, 3)));
-        assert_eq!(contact.not_told_before(), None, "three times at once");
+        assert_eq!(contact.retell_at(), None, "three times at once");
         hear(&mut contact, DRAIN, 104, false, 20);
-        assert_eq!(contact.not_told_before(), Some(at(22)));
+        assert_eq!(contact.retell_at(), Some(at(22)));
         hear(&mut contact, DRAIN, 105, false, 30);
-        assert_eq!(contact.not_told_before(), Some(at(34)));
+        assert_eq!(contact.retell_at(), Some(at(34)));
         (0..40).for_each(|n| hear(&mut contact, DRAIN, 200 + n, false, 40));
-        assert_eq!(contact.not_told_before(), Some(at(40 + 3600)), "an hour at most");
+        assert_eq!(contact.retell_at(), Some(at(40 + 3600)), "an hour at most");
         hear(&mut contact, DRAIN, 300, false, 40 + 7200);
-        assert_eq!(contact.not_told_before(), None, "two hours later it is forgotten");
+        assert_eq!(contact.retell_at(), None, "two hours later it is forgotten");
     }
 
     #[test]
@@ -273,7 +274,7 @@ mod tests {
     fn a_new_process_begins_anew() {
         let mut contact = Contact::default();
         hear(&mut contact, DRAIN, 5, false, 1);
-        contact.begins_anew();
+        contact.forget_process();
         hear(&mut contact, DRAIN, 0, true, 2);
         hear(&mut contact, DRAIN, 5, false, 3);
         assert_eq!(contact.astray, None);

@@ -12,8 +12,8 @@ use crate::observed::{Pod, PodUid, Readiness};
 use crate::others::ended_by_others;
 use crate::snapshot::Snapshot;
 
-/// More pods than these are not asked each second for a report alone.
-const MANY: usize = 20;
+/// Above so many pods that end, they are asked as rarely as serving ones: the report alone needs their counts.
+const SURVEY_ABOVE: usize = 20;
 
 /// A conversation for each pod that can hold one.
 pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<PodUid, Conversation> {
@@ -21,7 +21,7 @@ pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<
         snapshot.remaining.iter().filter_map(|p| Some((p.uid.clone(), conversation(snapshot, draft, p)?)));
     // Pods that others end, and those that drain themselves, are asked while they end, since STATUS reports their counts. Many at once (a namespace that goes) are asked as rarely as serving ones.
     let ended: Vec<_> = ended_by_others(snapshot).chain(handed_over::all(snapshot)).collect();
-    let how = if ended.len() > MANY { Conversation::Survey } else { Conversation::Ask };
+    let how = if ended.len() > SURVEY_ABOVE { Conversation::Survey } else { Conversation::Ask };
     remaining.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()
 }
 
@@ -38,8 +38,8 @@ fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Con
         // It is told once its Services have followed.
         Signal::Http if waits_for_them(snapshot, pod) => Conversation::Ask,
         Signal::Http => Conversation::Drain { epoch, linger_seconds: policy.linger_seconds },
-        Signal::None => Conversation::Quiet { epoch },
-        // Nothing waits for its word; a person does.
+        Signal::None => Conversation::CountZeros { epoch },
+        // Polled for STATUS only: the DELETE does not depend on its count.
         Signal::Sigterm => Conversation::Ask,
     })
 }
@@ -47,9 +47,9 @@ fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Con
 /// A serving pod is asked rarely, unless something waits for its word: that it may be relied on, or how idle it is. One whose resumption has not
 /// arrived is told until it has.
 fn serving(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod, signal: Signal) -> Option<Conversation> {
-    let said = snapshot.answer(pod).and_then(|a| a.protocol);
-    let unheard = said.and_then(|s| pod.epoch.filter(|e| s.epoch < *e && s.resumable));
-    if let (Signal::Http, Some(epoch)) = (signal, unheard) {
+    let protocol = snapshot.answer(pod).and_then(|a| a.protocol);
+    let undelivered = protocol.and_then(|p| pod.epoch.filter(|e| p.epoch < *e && p.resumable));
+    if let (Signal::Http, Some(epoch)) = (signal, undelivered) {
         return Some(Conversation::Resume { epoch });
     }
     if !matches!(pod.readiness, Readiness::Ready(_)) {

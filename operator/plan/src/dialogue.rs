@@ -16,27 +16,27 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Conversation;
 use crate::contact::{
-    Acknowledged, Answer, Contact, ContactError, InFlight, OPENS_WITHIN, Protocol, Quiet, Restarted,
-    Scheduled,
+    Acknowledged, Answer, Contact, ContactError, InFlight, OPENS_WITHIN, Protocol, Restarted, Scheduled,
+    ZeroRun,
 };
 use crate::observed::Epoch;
 
 /// So many replaced boot ids are remembered: more workers than that behind one port are rare, and so are as many restarts between two answers.
-const REMEMBERED: usize = 16;
+const BOOT_IDS_REMEMBERED: usize = 16;
 
 /// What we say to one pod, and what it has said, as far as this process remembers.
 #[derive(Clone, Debug, Default)]
 pub struct Dialogue {
     contact: Contact,
-    /// What is being said to it.
-    told: Option<Conversation>,
-    /// Its last word was in the epoch that it is told, and nothing has happened since that could have made it forget.
+    /// What is being said to it, `Ask` and `Survey` among them.
+    conversation: Option<Conversation>,
+    /// Its last answer was in the epoch that it is told, and nothing has happened since that could have made it forget.
     obeys: bool,
     /// Between two zeros of a quiet run may be so much time at most.
     longest_gap: SignedDuration,
     boot_id: Option<String>,
     /// Boot ids that have been replaced, the last of them.
-    gone: VecDeque<String>,
+    replaced_boot_ids: VecDeque<String>,
     /// The container's id, for languages that have no boot id.
     container_id: Option<String>,
 }
@@ -111,7 +111,7 @@ impl Dialogue {
 
     /// A conversation begins, or begins anew. Answers to `Ask` are told from earlier ones by when it began.
     pub fn begin(&mut self, conversation: Conversation, longest_gap: SignedDuration, now: Timestamp) {
-        self.told = Some(conversation);
+        self.conversation = Some(conversation);
         self.obeys = false;
         self.longest_gap = longest_gap;
         // It may open at any moment from now on, whether or not its answer is heard: an idle that it said before does not stand.
@@ -128,7 +128,7 @@ impl Dialogue {
 
     /// What to say next.
     pub fn request(&self) -> Request {
-        match self.told {
+        match self.conversation {
             Some(Conversation::Drain { epoch, linger_seconds }) if !self.obeys => {
                 Request::Drain { epoch, linger_seconds }
             }
@@ -143,8 +143,8 @@ impl Dialogue {
         let several = self.contact.several;
         let renewed = boot_id.is_some_and(|boot_id| self.boots_as(&boot_id));
         let contact = &mut self.contact;
-        if let Some(said) = protocol {
-            contact.compare(self.told, said, now);
+        if let Some(protocol) = protocol {
+            contact.record(self.conversation, protocol, now);
         }
         let same = contact.error.is_none()
             && contact.several == several
@@ -155,9 +155,9 @@ impl Dialogue {
         contact.answer = Some(Answer { at: now, in_flight, protocol, scheduled });
         contact.tried_at = Some(now);
         contact.error = None;
-        match self.told {
+        match self.conversation {
             Some(Conversation::Drain { epoch, .. }) => {
-                let in_epoch = protocol.is_some_and(|said| said.epoch == epoch);
+                let in_epoch = protocol.is_some_and(|p| p.epoch == epoch);
                 if in_epoch && matches!(asked, Request::Drain { .. }) {
                     let known = contact.acknowledged.filter(|known| known.epoch == epoch);
                     contact.acknowledged = known.or(Some(Acknowledged { epoch, at: now }));
@@ -166,10 +166,10 @@ impl Dialogue {
                 self.obeys = in_epoch && !(self.obeys && renewed);
             }
             Some(Conversation::Resume { epoch }) => {
-                self.obeys |= protocol.is_some_and(|said| said.accepting && said.epoch == epoch);
+                self.obeys |= protocol.is_some_and(|p| p.accepting && p.epoch == epoch);
                 contact.opening = (!self.obeys).then(|| contact.opening.unwrap_or(now));
             }
-            Some(Conversation::Quiet { epoch }) => self.contact.quiet = self.counted(epoch, now),
+            Some(Conversation::CountZeros { epoch }) => self.contact.zero_run = self.zero_run(epoch, now),
             Some(Conversation::Ask | Conversation::Survey) | None => {}
         }
         if same { News::Same } else { News::Changed }
@@ -187,7 +187,7 @@ impl Dialogue {
 
     /// An attempt failed. It may hide a restart, so that a drain is told again.
     pub fn failed(&mut self, message: String, now: Timestamp) -> News {
-        if !matches!(self.told, Some(Conversation::Resume { .. })) {
+        if !matches!(self.conversation, Some(Conversation::Resume { .. })) {
             self.obeys = false;
         }
         let contact = &mut self.contact;
@@ -195,7 +195,7 @@ impl Dialogue {
         let same = contact.error.as_ref().is_some_and(|e| e.message == message);
         contact.error = Some(ContactError { message, since });
         contact.tried_at = Some(now);
-        contact.quiet = None;
+        contact.zero_run = None;
         if same { News::Same } else { News::Changed }
     }
 
@@ -220,21 +220,21 @@ impl Dialogue {
         let replaced = self.container_id.as_deref().is_some_and(|known| known != container_id);
         if replaced && self.boot_id.is_none() {
             self.restarted();
-            self.contact.quiet = None;
+            self.contact.zero_run = None;
         }
         self.container_id = Some(container_id.to_owned());
     }
 
     /// The run of zeros with the answer that was just heard. A gap ends it: what happened in between nobody knows.
-    fn counted(&self, epoch: Epoch, now: Timestamp) -> Option<Quiet> {
+    fn zero_run(&self, epoch: Epoch, now: Timestamp) -> Option<ZeroRun> {
         let zero = self.contact.answer.as_ref().is_some_and(|a| a.in_flight.total == 0);
         // A clock that was put back says nothing of how long a run has held.
         let in_time =
-            |q: &Quiet| (SignedDuration::ZERO..=self.longest_gap).contains(&now.duration_since(q.until));
-        let run = self.contact.quiet.filter(|q| q.epoch == epoch && in_time(q));
+            |r: &ZeroRun| (SignedDuration::ZERO..=self.longest_gap).contains(&now.duration_since(r.until));
+        let run = self.contact.zero_run.filter(|r| r.epoch == epoch && in_time(r));
         zero.then(|| match run {
-            None => Quiet { epoch, since: now, until: now, reads: 1 },
-            Some(run) => Quiet { until: now, reads: run.reads.saturating_add(1), ..run },
+            None => ZeroRun { epoch, since: now, until: now, reads: 1 },
+            Some(run) => ZeroRun { until: now, reads: run.reads.saturating_add(1), ..run },
         })
     }
 
@@ -243,18 +243,18 @@ impl Dialogue {
         let Some(old) = self.boot_id.replace(boot_id.to_owned()).filter(|old| old != boot_id) else {
             return false;
         };
-        if self.gone.iter().any(|id| id == boot_id) {
+        if self.replaced_boot_ids.iter().any(|id| id == boot_id) {
             self.contact.several = true;
             self.contact.restarted = None;
         }
-        if !self.gone.contains(&old) {
-            self.gone.push_back(old);
+        if !self.replaced_boot_ids.contains(&old) {
+            self.replaced_boot_ids.push_back(old);
         }
-        if self.gone.len() > REMEMBERED {
-            self.gone.pop_front();
+        if self.replaced_boot_ids.len() > BOOT_IDS_REMEMBERED {
+            self.replaced_boot_ids.pop_front();
         }
         if self.contact.several {
-            self.contact.begins_anew();
+            self.contact.forget_process();
         } else {
             self.restarted();
         }
@@ -262,7 +262,7 @@ impl Dialogue {
     }
 
     fn restarted(&mut self) {
-        self.contact.begins_anew();
+        self.contact.forget_process();
         let last_known = self.contact.answer.as_ref().map_or(0, |a| a.in_flight.total);
         let times = self.contact.restarted.map_or(0, |r| r.times).saturating_add(1);
         self.contact.restarted = Some(Restarted { times, last_known });
@@ -323,14 +323,14 @@ mod tests {
         let mut dialogue = Dialogue::default();
         dialogue.runs_as("c1");
         hear(&mut dialogue, 2, None, 1);
-        dialogue.begin(Conversation::Quiet { epoch: Epoch(1) }, GAP, at(2));
+        dialogue.begin(Conversation::CountZeros { epoch: Epoch(1) }, GAP, at(2));
         hear(&mut dialogue, 0, None, 2);
         dialogue.runs_as("c1");
         assert_eq!(dialogue.contact.restarted, None);
-        assert!(dialogue.contact.quiet.is_some());
+        assert!(dialogue.contact.zero_run.is_some());
         dialogue.runs_as("c2");
         assert_eq!(dialogue.contact.restarted, Some(Restarted { times: 1, last_known: 0 }));
-        assert_eq!(dialogue.contact.quiet, None, "another process may have found work");
+        assert_eq!(dialogue.contact.zero_run, None, "another process may have found work");
     }
 
     #[test]
@@ -350,9 +350,9 @@ mod tests {
     fn a_run_of_zeros_ends_with_a_count_a_failure_another_drain_or_a_gap() {
         let mut dialogue = Dialogue::default();
         let count = |dialogue: &mut Dialogue, total, second, epoch| {
-            dialogue.begin(Conversation::Quiet { epoch: Epoch(epoch) }, GAP, at(second));
+            dialogue.begin(Conversation::CountZeros { epoch: Epoch(epoch) }, GAP, at(second));
             hear(dialogue, total, None, second);
-            dialogue.contact.quiet.map_or(0, |q| q.reads)
+            dialogue.contact.zero_run.map_or(0, |q| q.reads)
         };
         let reads: Vec<_> = (1..=3).map(|second| count(&mut dialogue, 0, second, 1)).collect();
         assert_eq!(reads, [1, 2, 3]);
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(count(&mut dialogue, 1, 11, 2), 0, "a count");
         assert_eq!(count(&mut dialogue, 0, 12, 2), 1);
         dialogue.failed("409".to_owned(), at(13));
-        assert_eq!(dialogue.contact.quiet, None);
+        assert_eq!(dialogue.contact.zero_run, None);
     }
 
     #[test]
@@ -389,7 +389,7 @@ mod tests {
         dialogue.begin(DRAIN, GAP, at(0));
         assert_eq!(dialogue.refused("unknown key".to_owned(), at(1)), News::Changed);
         assert_eq!(dialogue.refused("unknown key".to_owned(), at(2)), News::Same);
-        dialogue.begin(Conversation::Quiet { epoch: Epoch(1) }, GAP, at(2));
+        dialogue.begin(Conversation::CountZeros { epoch: Epoch(1) }, GAP, at(2));
         hear(&mut dialogue, 0, Some("a"), 3);
         dialogue.failed("late".to_owned(), at(4));
         let refused = dialogue.contact.refused.clone().unwrap();
@@ -401,7 +401,6 @@ mod tests {
         assert_eq!(dialogue.contact.refused, None);
     }
 
-    /// After a 409 the pod is asked for its own view: that it has seen the epoch is not that it drains.
     /// The plan may want it drained again before its answer is heard.
     #[test]
     fn what_is_told_to_open_is_not_idle_by_what_it_said_before() {
@@ -430,6 +429,7 @@ mod tests {
         assert_eq!(since(&dialogue), None, "another process may");
     }
 
+    /// After a 409 the pod is asked for its own view: that it has seen the epoch does not mean that it drains.
     #[test]
     fn a_refused_drain_is_not_acknowledged() {
         let mut dialogue = Dialogue::default();
@@ -447,7 +447,7 @@ mod tests {
         dialogue.heard(ask, reading(0, Some("a")), at(1));
         assert_eq!(dialogue.request(), ask, "it still refuses");
         let mut open = reading(0, Some("a"));
-        open.protocol = open.protocol.map(|said| Protocol { accepting: true, ..said });
+        open.protocol = open.protocol.map(|p| Protocol { accepting: true, ..p });
         dialogue.heard(ask, open, at(2));
         assert_eq!(dialogue.request(), Request::Status);
     }

@@ -17,7 +17,7 @@ use crate::snapshot::{Snapshot, after, seconds};
 use crate::token_refused;
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
-pub(crate) const QUIET_READS: u32 = 3;
+const QUIET_READS: u32 = 3;
 
 /// How old the last zero may be when the pod is ended. A plan follows each read at once; after this long nobody knows what came since.
 const QUIET_AGE: SignedDuration = SignedDuration::from_secs(10);
@@ -136,11 +136,11 @@ fn idle(contact: &Contact, epoch: Epoch) -> bool {
 fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, clock: &Clock) -> bool {
     contact.error.is_none()
         && !contact.several
-        && contact.quiet.is_some_and(|q| {
-            q.epoch == epoch
-                && q.reads >= QUIET_READS
-                && q.until.duration_since(q.since) >= seconds(policy.quiet_seconds)
-                && !clock.past(q.until.saturating_add(QUIET_AGE).unwrap_or(Timestamp::MAX))
+        && contact.zero_run.is_some_and(|run| {
+            run.epoch == epoch
+                && run.reads >= QUIET_READS
+                && run.until.duration_since(run.since) >= seconds(policy.quiet_seconds)
+                && !clock.past(run.until.saturating_add(QUIET_AGE).unwrap_or(Timestamp::MAX))
         })
 }
 

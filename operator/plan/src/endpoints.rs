@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::action::{Action, Conversation};
-    use crate::contact::{Acknowledged, Answer, Contact, InFlight, Protocol, Quiet};
+    use crate::contact::{Acknowledged, Answer, Contact, InFlight, Protocol, ZeroRun};
     use crate::fixture;
     use crate::observed::{Epoch, Observed, Revision};
 
@@ -95,7 +95,7 @@ mod tests {
         let contact = Contact {
             answer: Some(answer),
             acknowledged: told.then_some(Acknowledged { epoch: Epoch(1), at: at(0) }),
-            quiet: Some(Quiet { epoch: Epoch(1), since: at(0), until: at(60), reads: 60 }),
+            zero_run: Some(ZeroRun { epoch: Epoch(1), since: at(0), until: at(60), reads: 60 }),
             ..Contact::default()
         };
         let policy = graceful_api::DrainPolicy {

@@ -57,7 +57,8 @@ pub use action::{Action, Conversation, DeletionCost, Plan, PodRef, Proof};
 pub use brake::Brake;
 pub use busy::nothing_runs;
 pub use contact::{
-    Acknowledged, Answer, Astray, Contact, ContactError, InFlight, Protocol, Quiet, Restarted, Scheduled, Way,
+    Acknowledged, Answer, Astray, Contact, ContactError, InFlight, Protocol, Restarted, Scheduled, Way,
+    ZeroRun,
 };
 pub use dialogue::{Dialogue, News, Reading, Request, longest_gap};
 pub use doubled::doubled;

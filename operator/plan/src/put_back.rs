@@ -100,7 +100,7 @@ fn late(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 
 /// It takes the epoch of each resumption and stays closed. To be told so once more it waits longer each time, and then it is its drain's turn.
 fn stays_closed(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let contact = snapshot.contact(pod).filter(|c| c.not_told_before().is_some());
+    let contact = snapshot.contact(pod).filter(|c| c.retell_at().is_some());
     contact.and_then(|c| c.astray).is_some_and(|a| a.way == Way::Closed)
 }
 

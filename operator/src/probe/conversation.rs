@@ -50,7 +50,7 @@ pub(crate) async fn hold(client: PodClient, conversation: Conversation, trigger:
         Conversation::Drain { epoch, .. } if graceful => looping.drain(epoch).await,
         Conversation::Resume { .. } if graceful => looping.resume().await,
         // A language without a word for drain and resume: all that can be done is to listen.
-        Conversation::Quiet { .. } | Conversation::Drain { .. } | Conversation::Resume { .. } => {
+        Conversation::CountZeros { .. } | Conversation::Drain { .. } | Conversation::Resume { .. } => {
             looping.ask().await;
         }
     }

@@ -3,7 +3,7 @@ use graceful_api::validated::MAX_DEADLINE_SECONDS;
 
 use super::*;
 use crate::NodeFate;
-use crate::contact::{Acknowledged, Answer, Contact, ContactError, InFlight, Protocol, Quiet};
+use crate::contact::{Acknowledged, Answer, Contact, ContactError, InFlight, Protocol, ZeroRun};
 use crate::fixture;
 use crate::observed::{Containers, Kubelet, Observed, PodUid, Readiness, Revision};
 
@@ -59,8 +59,8 @@ fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
 }
 
 fn zeros(reads: u32, since: i64, until: i64) -> Contact {
-    let quiet = Quiet { epoch: EPOCH, since: at(since), until: at(until), reads };
-    Contact { quiet: Some(quiet), ..said(0, 0, true) }
+    let run = ZeroRun { epoch: EPOCH, since: at(since), until: at(until), reads };
+    Contact { zero_run: Some(run), ..said(0, 0, true) }
 }
 
 /// Keeps P1, P7.

@@ -251,18 +251,18 @@ impl World {
                 process.wakes = now + process.truly(left).max(1);
                 return;
             }
-            Step::Lost(_) => return self.begins_anew(now, n),
+            Step::Lost(_) => return self.forget_process(now, n),
             Step::Read => Call::Read,
             Step::Write(version) => Call::Write(version),
         };
         let weather = self.weather.next().unwrap_or(CALM);
         let call = match weather.end {
             None => call,
-            Some(End::Killed) => return self.begins_anew(now, n),
+            Some(End::Killed) => return self.forget_process(now, n),
             Some(End::Released) => {
                 let version = self.processes[n].elector.own_version().cloned();
                 let from = (n, self.processes[n].life);
-                self.begins_anew(now, n);
+                self.forget_process(now, n);
                 if let Some(version) = version {
                     self.send(now, from, Call::Release(version), weather);
                 }
@@ -337,7 +337,7 @@ impl World {
         self.terms += usize::from(!led && process.elector.until().is_some());
     }
 
-    fn begins_anew(&mut self, now: u64, n: usize) {
+    fn forget_process(&mut self, now: u64, n: usize) {
         let process = &mut self.processes[n];
         process.life += 1;
         process.elector = elector(&format!("{n}-{}", process.life));

@@ -202,9 +202,9 @@ async fn a_pod_is_told_to_serve_again_until_it_does() {
 async fn zeros_are_counted_where_admission_cannot_be_closed() {
     let drain = app();
     let mut scene = Scene::with(&drain).await;
-    scene.say(Conversation::Quiet { epoch: Epoch(7) });
-    let contact = scene.until("two zeros", |c| c.quiet.is_some_and(|q| q.reads == 2)).await;
-    let quiet = contact.quiet.unwrap();
+    scene.say(Conversation::CountZeros { epoch: Epoch(7) });
+    let contact = scene.until("two zeros", |c| c.zero_run.is_some_and(|q| q.reads == 2)).await;
+    let quiet = contact.zero_run.unwrap();
     assert!(quiet.until > quiet.since);
     assert!(drain.status().accepting, "nobody told it anything");
 }
@@ -290,12 +290,12 @@ async fn black_holes_do_not_starve_a_quiet_zero() {
         }
     });
     for n in 0..200 {
-        scene.say_to(&PodUid(format!("hole-{n}")), deep, Conversation::Quiet { epoch: Epoch(7) });
+        scene.say_to(&PodUid(format!("hole-{n}")), deep, Conversation::CountZeros { epoch: Epoch(7) });
     }
-    scene.say(Conversation::Quiet { epoch: Epoch(7) });
-    let held = |c: &Contact| c.quiet.is_some_and(|q| q.until.duration_since(q.since).as_secs() >= 5);
+    scene.say(Conversation::CountZeros { epoch: Epoch(7) });
+    let held = |c: &Contact| c.zero_run.is_some_and(|q| q.until.duration_since(q.since).as_secs() >= 5);
     let contact = scene.until("a zero that holds for five seconds", held).await;
-    assert!(contact.quiet.unwrap().reads >= 4, "{contact:?}");
+    assert!(contact.zero_run.unwrap().reads >= 4, "{contact:?}");
 }
 
 /// A process that keeps its epoch and its latch over a restart answers as its predecessor would have, with nothing in flight. It is told again.
@@ -432,8 +432,8 @@ async fn a_pod_that_knows_no_key_of_ours_refuses_and_is_heard_all_the_same() {
     assert!(contact.refused.unwrap().message.starts_with("401: this pod does not know that key; it knows "));
     assert_eq!(drain.status().epoch, 0);
     scene.talk.shutdown().await;
-    scene.say(Conversation::Quiet { epoch: Epoch(7) });
-    scene.until("two zeros", |c| c.quiet.is_some_and(|q| q.reads == 2)).await;
+    scene.say(Conversation::CountZeros { epoch: Epoch(7) });
+    scene.until("two zeros", |c| c.zero_run.is_some_and(|q| q.reads == 2)).await;
 }
 
 /// It gets no token, and asks for none.
