@@ -3,7 +3,7 @@
 //! # Flow
 //! the plan's conversation → [`Dialogue::begin`] → [`Dialogue::request`] → the answer, into [`Dialogue::heard`], [`Dialogue::unchanged`] or
 //! [`Dialogue::failed`] → [`Dialogue::contact`], which the next plan rests on. The operator's probes and the model of the property tests both drive
-//! this, so that P7 is proven of what runs.
+//! this, so that the tests of P7 hold for what runs.
 //!
 //! # Guarantees
 //! A pod counts as told only once the very process that speaks for it now has answered a PUT in the drain's epoch: after a failure, which may hide a
@@ -176,13 +176,12 @@ impl Dialogue {
     }
 
     /// The pod said that nothing has changed since its last answer.
-    pub fn unchanged(&mut self, now: Timestamp) -> News {
+    pub fn unchanged(&mut self, now: Timestamp) {
         self.contact.tried_at = Some(now);
         if let Some(answer) = &mut self.contact.answer {
             answer.at = now;
             self.contact.error = None;
         }
-        News::Same
     }
 
     /// An attempt failed. It may hide a restart, so that a drain is told again.

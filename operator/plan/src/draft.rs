@@ -136,11 +136,11 @@ impl Draft {
 
 fn others_that_may_go(snapshot: &Snapshot<'_>, pod: &Pod) -> Vec<(PodUid, Proof)> {
     let siblings = snapshot.remaining.iter().filter(|p| p.revision == pod.revision && p.uid != pod.uid);
-    let proven = |p: &&&Pod| match progress(snapshot, p) {
+    let with_proof = |p: &&&Pod| match progress(snapshot, p) {
         Progress::MayEnd(proof) => Some((p.uid.clone(), proof)),
         Progress::Busy | Progress::Held => None,
     };
-    siblings.filter_map(|p| proven(&p)).collect()
+    siblings.filter_map(|p| with_proof(&p)).collect()
 }
 
 pub(crate) fn pod_ref(pod: &Pod) -> PodRef {

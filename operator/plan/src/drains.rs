@@ -91,10 +91,10 @@ pub(crate) fn needs_no_drain(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof
 
 /// The pod of a revision that never worked at all may get its SIGTERM, with time for what it may be at all the same. Otherwise a bad revision
 /// would fill the surge and block its own fix. For what serves nobody this asks for less than a confirmed zero, so it asks for more elsewhere:
-/// the kubelet is heard, and nothing that publishes unready addresses selects it (`Snapshot::never_worked`).
+/// the kubelet is heard, and nothing that publishes unready addresses selects it (`Snapshot::cannot_have_worked`).
 fn proof_of_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
     let grace_seconds = longest_grace(pod, snapshot.policy(pod));
-    (pod.node.is_heard() && snapshot.never_worked(&pod.revision))
+    (pod.node.is_heard() && snapshot.cannot_have_worked(&pod.revision))
         .then_some(Proof::NeverWorked { grace_seconds })
 }
 
@@ -208,7 +208,7 @@ fn last_word(note: DrainNote, policy: DrainPolicy) -> Timestamp {
     after(deadline(note, policy), LAST_WORD_SECONDS)
 }
 
-/// Ends what is proven, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
+/// Ends pods that have a proof, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
 pub(crate) fn end_drained(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in snapshot.unrouted() {
         let Some(note) = pod.drain else {

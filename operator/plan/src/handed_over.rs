@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use crate::drains::deadline;
 use crate::observed::{Containers, DrainNote, NodeFate, Observed, Pod, Readiness};
 use crate::phrases::whole_seconds;
-use crate::snapshot::{Snapshot, has_worked};
+use crate::snapshot::{Snapshot, is_proven};
 
 /// What the command of [`way_out`] leaves a pod that is past its deadline.
 const SHORT_GRACE_SECONDS: u32 = 30;
@@ -40,8 +40,8 @@ pub(crate) fn occupying_room<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item 
 pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
     let revision = observed.revisions.iter().find(|r| r.hash == pod.revision);
     let policy = revision.map_or(observed.app.policy, |r| r.policy);
-    let has_worked = revision.is_none_or(|r| has_worked(observed, r));
-    let never_worked = !has_worked && pod.cheapest && pod.readiness == Readiness::Never;
+    let unproven = revision.is_some_and(|r| !is_proven(observed, r));
+    let blocks_its_fix = unproven && pod.cheapest && pod.readiness == Readiness::Never;
     // One that had begun to work was ended by a DELETE of ours, whose grace a person may have shortened since.
     let taken_back = |note: DrainNote| note.reason == DrainReason::Spare && has_its_own_grace(pod, policy);
     pod.terminating
@@ -49,7 +49,7 @@ pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
         && pod.drain.is_some_and(|note| !taken_back(note))
         && pod.containers != Containers::Finished
         && policy.signal == Signal::Sigterm
-        && !never_worked
+        && !blocks_its_fix
 }
 
 /// Its end was given the grace of its template, as a ReplicaSet's is, and that is not what we give.

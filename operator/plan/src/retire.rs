@@ -102,7 +102,7 @@ pub fn may_lower(to: u32, live: &[Pod]) -> bool {
 /// Whether the Deployment may be scaled down by one *before* the pod is deleted, on this live list of all its pods. That is for an API server too
 /// slow for the other order: the ReplicaSet then chooses, so a wrong choice must lose nothing.
 ///
-/// Either every pod that lives is proven (`as_well` are the plan's other proofs); or all drain themselves on SIGTERM within a grace of at least the
+/// Either every active pod has a proof (`as_well` are the plan's other proofs); or all drain themselves on SIGTERM within a grace of at least the
 /// deadline, and every sibling is Ready, so that the lowest deletion cost, put on this pod just before, decides.
 pub fn may_scale_first(
     pod: &PodUid,

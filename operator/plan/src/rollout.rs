@@ -149,13 +149,10 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
 /// where it flaps, or pods would be made and drained with each flap.)
 pub(crate) fn working_predecessor<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
     let rolling_out = course.rolling && course.growth == Some(snapshot.update());
-    let ever_worked =
+    let grows_on =
         snapshot.revision(snapshot.update()).is_some_and(|r| r.proven) && !node_drain::comes_first(snapshot);
     let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
-    snapshot
-        .predecessor()
-        .filter(|_| rolling_out && !ever_worked && !update_takes_work(snapshot))
-        .filter(serves)
+    snapshot.predecessor().filter(|_| rolling_out && !grows_on && !update_takes_work(snapshot)).filter(serves)
 }
 
 /// How many pods there may be of a new revision of which none takes work yet.

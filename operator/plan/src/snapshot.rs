@@ -27,8 +27,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) terminating: Vec<&'a Pod>,
 }
 
-/// A pod of this revision was Ready, or heard, at some time: as was written on its Deployment, or as is seen and not written yet.
-pub(crate) fn has_worked(observed: &Observed, revision: &Revision) -> bool {
+/// Whether a pod of this revision was Ready, or heard, at some time: as was written on its Deployment, or as is seen and not written yet.
+pub(crate) fn is_proven(observed: &Observed, revision: &Revision) -> bool {
     let heard = |p: &Pod| observed.contacts.get(&p.uid).is_some_and(|c| c.answer.is_some());
     let mut pods = observed.pods.iter().filter(|p| p.revision == revision.hash);
     revision.proven || pods.any(|p| p.readiness != Readiness::Never || heard(p))
@@ -233,9 +233,10 @@ impl<'a> Snapshot<'a> {
         owned.saturating_add(orphans).saturating_add(count(self.condemned.iter()))
     }
 
-    /// No pod of this revision was ever Ready or heard: no Service has sent it anything, and it can only be a bad one or a new one.
-    pub(crate) fn never_worked(&self, hash: &RevisionHash) -> bool {
-        self.revision(hash).is_some_and(|r| !has_worked(self.observed, r))
+    /// Whether no pod of this revision can have been sent anything by a Service: it is not proven, and no Service publishes unready addresses. Then it can only be
+    /// a bad revision or a new one.
+    pub(crate) fn cannot_have_worked(&self, hash: &RevisionHash) -> bool {
+        self.revision(hash).is_some_and(|r| !is_proven(self.observed, r))
             && self.observed.surroundings.publishing_unready.is_empty()
     }
 

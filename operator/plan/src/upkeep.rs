@@ -4,7 +4,7 @@ use crate::action::Action;
 use crate::draft::Draft;
 use crate::handed_over;
 use crate::observed::{Child, Containers, Revision, TemplateVerdict};
-use crate::snapshot::{Snapshot, has_worked};
+use crate::snapshot::{Snapshot, is_proven};
 
 /// Before anything is made that needs cleaning up.
 pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
@@ -50,8 +50,7 @@ fn asks(verdict: &TemplateVerdict) -> bool {
 /// First, since what follows reads it: once a pod of a revision has worked, its pods are always drained before they are ended.
 pub(crate) fn record_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {
-        if has_worked(snapshot.observed, revision)
-            && !snapshot.backs_off(revision.annotation_backoff.as_ref())
+        if is_proven(snapshot.observed, revision) && !snapshot.backs_off(revision.annotation_backoff.as_ref())
         {
             draft.act(Action::RecordProven { revision: revision.hash.clone() });
         }

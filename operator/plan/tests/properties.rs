@@ -240,7 +240,7 @@ fn calm(world: &mut World) {
     }
 }
 
-/// Whatever goes wrong, pods are ended for a reason: one proven idle may cost a spare beside it, and each edit or exit by others a few that never
+/// Whatever goes wrong, pods are ended for a reason: one that was idle may cost a spare beside it, and each edit or exit by others a few that never
 /// came to serve.
 fn bounded(world: &World) -> Result<(), TestCaseError> {
     const FOR_EACH: u32 = 8;

@@ -234,7 +234,10 @@ impl PodClient {
                 self.metrics.asked("ok");
                 answer.news = self.dialogues.with(uid, |pod| match &answer.reading {
                     Some(reading) => pod.heard(request, reading.clone(), now),
-                    None => pod.unchanged(now),
+                    None => {
+                        pod.unchanged(now);
+                        News::Same
+                    }
                 });
                 Ok(answer)
             }

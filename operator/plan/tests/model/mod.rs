@@ -140,7 +140,7 @@ pub(crate) struct World {
 pub(crate) struct Deeds {
     /// Pods ended by the operator, or by a ReplicaSet after its scale.
     pub(crate) ended: u32,
-    /// Of those, proven idle.
+    /// Of those, ended idle.
     pub(crate) proven_idle: u32,
     /// Of those, cut at a deadline.
     pub(crate) cut: u32,
