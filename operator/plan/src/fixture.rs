@@ -87,7 +87,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         lag: None,
         nudged: None,
         nudge: false,
-        room_until: None,
+        capacity_until: None,
     }
 }
 

@@ -24,16 +24,16 @@ const FIRST_NUDGE: SignedDuration = SignedDuration::from_secs(30);
 /// The pause between two later ones: what kept the controller may be gone since.
 const NEXT_NUDGE: SignedDuration = SignedDuration::from_secs(60);
 
-/// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever room there is by then. A write to
+/// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever capacity is free by then. A write to
 /// its Deployment makes it try at once, and is made each time that the pause since the last reaches a quarter of the time for which it has been failing.
 const FAILING_TO_PAUSE: i32 = 4;
 
 /// The longest pause between two such writes.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(300);
 
-/// How long after a pod's end a ReplicaSet that had no room may take its place: the longest pause between two nudges, and half a minute to end the one and make
+/// How long after a pod's end another ReplicaSet, which lacked capacity, may still use its place: the longest pause between two nudges, and half a minute to end the one and make
 /// the other.
-const ROOM_IS_TAKEN_WITHIN: SignedDuration = SignedDuration::from_secs(330);
+const CAPACITY_IS_TAKEN_WITHIN: SignedDuration = SignedDuration::from_secs(330);
 
 /// Since when each Deployment has not been followed, and each ReplicaSet could not make or end pods. Kept by whoever executes plans.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,7 @@ struct Lag {
 
 impl Lags {
     /// Before each plan. Sets on each Deployment of the view whether its controllers are late (`lag`), whether it is to be written to (`nudge`), and whether a pod
-    /// of it was ended not long ago (`room_until`).
+    /// of it was ended not long ago (`capacity_until`).
     pub fn look(&mut self, revisions: &mut [Revision], now: Timestamp) {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
         for revision in revisions {
@@ -59,8 +59,8 @@ impl Lags {
                 lag.lowered = Some(now);
             }
             lag.replicas = revision.replicas;
-            let until = |at: Timestamp| at.saturating_add(ROOM_IS_TAKEN_WITHIN).unwrap_or(Timestamp::MAX);
-            revision.room_until = lag.lowered.map(until).filter(|until| now < *until);
+            let until = |at: Timestamp| at.saturating_add(CAPACITY_IS_TAKEN_WITHIN).unwrap_or(Timestamp::MAX);
+            revision.capacity_until = lag.lowered.map(until).filter(|until| now < *until);
             // One that has none to follow it says why in words of its own.
             let late = !revision.followed && !revision.has_no_replica_set;
             lag.unfollowed = late.then(|| lag.unfollowed.unwrap_or(now));
@@ -161,7 +161,7 @@ mod tests {
         let mut look = |replicas, second| {
             let mut revisions = [Revision { replicas, ..fixture::revision("r") }];
             lags.look(&mut revisions, Timestamp::from_second(second).unwrap());
-            revisions[0].room_until.map(Timestamp::as_second)
+            revisions[0].capacity_until.map(Timestamp::as_second)
         };
         assert_eq!((look(2, 0), look(3, 10), look(2, 20)), (None, None, Some(350)));
         assert_eq!((look(2, 349), look(2, 350)), (Some(350), None));

@@ -46,10 +46,10 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
             format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
-        (None, Some(trouble), _) if pod.unschedulable.is_some() && room_helps(snapshot, trouble) => {
+        (None, Some(trouble), _) if pod.unschedulable.is_some() && capacity_helps(snapshot, trouble) => {
             format!(
                 "{name}: not Ready: {trouble}; {}",
-                what_makes_room(
+                what_frees_capacity(
                     snapshot,
                     pod.unschedulable.map(|at| after(at, snapshot.observed.app.surge_timeout_seconds))
                 )
@@ -76,13 +76,13 @@ pub(crate) fn not_made(snapshot: &Snapshot<'_>) -> Option<String> {
     let lacks = |r: &&Revision| r.replicas > snapshot.remaining_of(&r.hash);
     let others = || superseded_revisions(snapshot).filter(lacks).find(|r| r.replica_failure.is_some());
     let revision = update.filter(|r| r.replica_failure.is_some()).or_else(others)?;
-    Some(no_room(snapshot, &revision.hash, &revision.replica_failure.as_ref()?.message))
+    Some(cannot_be_made(snapshot, &revision.hash, &revision.replica_failure.as_ref()?.message))
 }
 
-/// A quota, a policy or the scheduler leaves no room for the pods to come: in its own words, with what would help.
-pub(crate) fn no_room(snapshot: &Snapshot<'_>, revision: &RevisionHash, words: &str) -> String {
+/// Why no pod of this revision can be made (a quota, a policy), in Kubernetes' own words, and what would help.
+pub(crate) fn cannot_be_made(snapshot: &Snapshot<'_>, revision: &RevisionHash, words: &str) -> String {
     let no_replica_set = snapshot.revision(revision).is_some_and(|r| r.has_no_replica_set);
-    let helps = if no_replica_set && lacks_room(words) {
+    let helps = if no_replica_set && exceeds_quota(words) {
         "raise that quota, or delete what it counts; the operator retries by itself".to_owned()
     } else {
         what_helps(snapshot, words)
@@ -90,22 +90,22 @@ pub(crate) fn no_room(snapshot: &Snapshot<'_>, revision: &RevisionHash, words: &
     format!("no pod of revision {revision} can be made: {words}; {helps}")
 }
 
-/// Room helps against a quota, and against nothing else that refuses a pod.
+/// What would help against what refuses a pod: capacity against a full quota, and against nothing else.
 fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
-    if lacks_room(words) {
-        return what_makes_room(snapshot, None);
+    if exceeds_quota(words) {
+        return what_frees_capacity(snapshot, None);
     }
     "change the policy or webhook that refuses it; the operator retries by itself".to_owned()
 }
 
 /// Whether what keeps a ReplicaSet from making a pod is a full quota.
-pub(crate) fn lacks_room(words: &str) -> bool {
+pub(crate) fn exceeds_quota(words: &str) -> bool {
     words.contains("exceeded quota")
 }
 
-/// A serving pod that goes makes room on its node, whatever is scarce there. Without a rollout, none is there to go; but one on a node that is emptied may go before
+/// Whether capacity on the nodes is what a new pod lacks. A serving pod that goes frees its node's, whatever is scarce there. Without a rollout, none is there to go; but one on a node that is emptied may go before
 /// its replacement comes.
-fn room_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
+fn capacity_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
     count_superseded(snapshot) > 0
         || leave_their_nodes(snapshot)
         || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
@@ -116,24 +116,24 @@ fn leave_their_nodes(snapshot: &Snapshot<'_>) -> bool {
 }
 
 /// `from`: an autoscaler may bring a node until then.
-fn what_makes_room(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
+fn what_frees_capacity(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
     let app = &snapshot.observed.app;
     if count_superseded(snapshot) == 0 && leave_their_nodes(snapshot) && app.max_unavailable == 0 {
-        return "make room on another node, or set spec.rollout.maxUnavailable to 1 so that a pod leaves its node before another serves in its place".to_owned();
+        return "free capacity on another node, or set spec.rollout.maxUnavailable to 1 so that a pod leaves its node before another serves in its place".to_owned();
     }
     if count_superseded(snapshot) == 0 || app.max_surge == 0 {
-        return "make room".to_owned();
+        return "free capacity on the nodes".to_owned();
     }
     if app.max_unavailable == 0 {
-        return "make room, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes room for a new one".to_owned();
+        return "free capacity on the nodes, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes way for a new one".to_owned();
     }
     match from.filter(|at| !snapshot.clock.past(*at)) {
         Some(at) => format!(
-            "at {} (surgeTimeoutSeconds) one serving pod makes room for it by itself",
+            "at {} (surgeTimeoutSeconds) one serving pod makes way for it by itself",
             whole_seconds(at)
         ),
         None => {
-            "one serving pod at a time makes room by itself, as spec.rollout.maxUnavailable allows".to_owned()
+            "one serving pod at a time makes way by itself, as spec.rollout.maxUnavailable allows".to_owned()
         }
     }
 }

@@ -109,7 +109,7 @@ pub struct Revision {
     pub replica_failure: Option<Failure>,
     /// The same where it cannot end them (a policy): a spare of it stays.
     pub end_failure: Option<Failure>,
-    /// Its ReplicaSet itself cannot be made, as `replica_failure` says: no room among pods would help that.
+    /// Its ReplicaSet itself cannot be made, as `replica_failure` says: free places for pods would not help that.
     pub has_no_replica_set: bool,
     /// A pod of it was Ready, or gave a valid answer, at some time: written on its Deployment, so that a restarted operator knows.
     pub proven: bool,
@@ -126,6 +126,6 @@ pub struct Revision {
     pub nudged: Option<Timestamp>,
     /// It is time to write to it once more, so that its controllers look.
     pub nudge: bool,
-    /// A pod of it was ended a while ago, and until then another Deployment's that had no room may find the place ([`Lags`](crate::Lags)).
-    pub room_until: Option<Timestamp>,
+    /// Until when another Deployment's ReplicaSet may still use the place of a pod that was ended here ([`Lags`](crate::Lags)).
+    pub capacity_until: Option<Timestamp>,
 }

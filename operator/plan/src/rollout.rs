@@ -213,7 +213,7 @@ pub(crate) fn services_are_fenced(snapshot: &Snapshot<'_>) -> bool {
 /// How many pods that take work may be taken out of service: what serves above `replicas − maxUnavailable`. Negative where too few serve as it is.
 ///
 /// While no pod of a rollout that can surge takes work yet, only what serves above `replicas` itself: a bad revision costs no capacity. Where the
-/// surge cannot come at all, or where replacements for a node that goes come first, one pod makes room, if maxUnavailable has one.
+/// surge cannot come at all, or where replacements for a node that goes come first, one pod frees its place, if maxUnavailable has one.
 fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let app = &snapshot.observed.app;
     let nothing_takes_work_yet = course.rolling && app.max_surge > 0 && !update_takes_work(snapshot);
@@ -228,7 +228,7 @@ fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
 }
 
 /// A quota or a policy refuses the new pods, or no node has taken one for `surgeTimeoutSeconds`. Not where one fails to start, crashes or is not
-/// Ready: more room would not help it.
+/// Ready: more capacity would not help it.
 fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let timeout = snapshot.observed.app.surge_timeout_seconds;
     let update = snapshot.revision(snapshot.update());
@@ -238,15 +238,16 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     refused || new.any(given_up)
 }
 
-/// Whether a new pod that lacks room gets it without help: a superseded pod drains, or is about to by [`spendable`], or was ended not long ago.
-pub(crate) fn room_comes(snapshot: &Snapshot<'_>) -> bool {
+/// Whether a quota or nodes will have capacity for a new pod without help: a superseded pod drains, or is about to by [`spendable`], or was ended not long ago.
+pub(crate) fn capacity_will_free(snapshot: &Snapshot<'_>) -> bool {
     let app = &snapshot.observed.app;
     if app.paused || app.max_surge == 0 || app.max_unavailable == 0 {
         return false;
     }
     let drains = snapshot.unrouted().any(|p| p.drain.is_some() && snapshot.is_superseded(p));
-    let just_ended =
-        |r: &Revision| r.hash != app.update && r.room_until.is_some_and(|until| !snapshot.clock.past(until));
+    let just_ended = |r: &Revision| {
+        r.hash != app.update && r.capacity_until.is_some_and(|until| !snapshot.clock.past(until))
+    };
     let was_ended = snapshot.observed.revisions.iter().any(just_ended);
     let may_miss = if update_takes_work(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
     let one_may_go = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);

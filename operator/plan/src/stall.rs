@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::futile;
 use crate::new_pods;
 use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Pod, Readiness, Rejected};
-use crate::rollout::{count_superseded, room_comes, services_are_fenced};
+use crate::rollout::{capacity_will_free, count_superseded, services_are_fenced};
 use crate::snapshot::{Snapshot, after, count};
 use crate::status::is_settled;
 
@@ -39,19 +39,20 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
     if let Some(message) = comes_to_nothing(snapshot, snapshot.update()) {
         return Some(Stall { reason: Reason::NoProgress, message });
     }
-    let failing = past_progress_deadline(snapshot, false);
-    match failing.is_some() && room_comes(snapshot) {
+    let failing = past_progress_deadline(snapshot, For::Anything);
+    if failing.is_some() && capacity_will_free(snapshot) {
         // What would finish by itself is no stall.
-        true => past_progress_deadline(snapshot, true),
-        false => failing,
+        past_progress_deadline(snapshot, For::MoreThanCapacity)
+    } else {
+        failing
     }
     .or_else(|| refused_child(snapshot))
 }
 
-/// What would be a stall, did the room that is lacking not come by itself.
-pub(crate) fn waits_for_room(snapshot: &Snapshot<'_>) -> Option<String> {
-    let failing = past_progress_deadline(snapshot, false).filter(|_| room_comes(snapshot))?;
-    past_progress_deadline(snapshot, true).is_none().then_some(failing.message)
+/// What would be a stall, did the capacity that is lacking not become free by itself.
+pub(crate) fn waits_for_capacity(snapshot: &Snapshot<'_>) -> Option<String> {
+    let failing = past_progress_deadline(snapshot, For::Anything).filter(|_| capacity_will_free(snapshot))?;
+    past_progress_deadline(snapshot, For::MoreThanCapacity).is_none().then_some(failing.message)
 }
 
 /// What is left alone for now, and why; the app's own first.
@@ -105,27 +106,37 @@ fn has_surplus(snapshot: &Snapshot<'_>) -> bool {
 
 /// The new revision has not got on for `progressDeadlineSeconds`, whatever is to come.
 pub(crate) fn is_stuck(snapshot: &Snapshot<'_>) -> bool {
-    past_progress_deadline(snapshot, false).is_some()
+    past_progress_deadline(snapshot, For::Anything).is_some()
 }
 
-/// A new pod that has not taken work for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long. Where room comes by itself
-/// ([`room_comes`]), only what lacks something else.
-fn past_progress_deadline(snapshot: &Snapshot<'_>, room_comes: bool) -> Option<Stall> {
+/// What a new pod waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    Anything,
+    /// Pods that lack capacity alone are passed over: it will be free ([`capacity_will_free`]).
+    MoreThanCapacity,
+}
+
+/// A new pod that has not taken work for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
+fn past_progress_deadline(snapshot: &Snapshot<'_>, waits: For) -> Option<Stall> {
     let update = snapshot.revision(snapshot.update())?;
-    let helps = |words: &str| room_comes && !update.has_no_replica_set && new_pods::lacks_room(words);
-    if let Some(failure) = update.replica_failure.as_ref().filter(|f| !helps(&f.message)) {
+    let capacity_helps = |words: &str| !update.has_no_replica_set && new_pods::exceeds_quota(words);
+    let passed_over = |lacks_capacity: bool| waits == For::MoreThanCapacity && lacks_capacity;
+    if let Some(failure) =
+        update.replica_failure.as_ref().filter(|f| !passed_over(capacity_helps(&f.message)))
+    {
         let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
         if snapshot.clock.past(overdue) {
-            let message = new_pods::no_room(snapshot, snapshot.update(), &failure.message);
+            let message = new_pods::cannot_be_made(snapshot, snapshot.update(), &failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
         }
     }
     let mut found = None;
-    let lacks_room = |p: &Pod| p.unschedulable.is_some();
     for pod in snapshot.routed().filter(|p| !snapshot.is_superseded(p) && !snapshot.takes_work(p)) {
-        if room_comes && lacks_room(pod) {
+        if passed_over(pod.unschedulable.is_some()) {
             continue;
         }
+        // No early return: each pod's deadline must be asked for, so that the plan is made again then.
         let Some((since, reason)) = failing_since(snapshot, pod) else {
             continue;
         };
@@ -257,10 +268,10 @@ mod tests {
     #[test]
     fn an_app_that_makes_room_by_itself_is_not_stalled() {
         let quota = "pods \"x\" is forbidden: exceeded quota: pods";
-        let phase = |max_unavailable, why: &str, old: &[Pod], room_until| {
+        let phase = |max_unavailable, why: &str, old: &[Pod], capacity_until| {
             let failure = Failure { message: why.to_owned(), since: Timestamp::UNIX_EPOCH };
             let old_replicas = u32::try_from(old.len()).unwrap();
-            let old_one = Revision { replicas: old_replicas, room_until, ..revision("o") };
+            let old_one = Revision { replicas: old_replicas, capacity_until, ..revision("o") };
             let new = Revision { replica_failure: Some(failure), proven: false, ..revision("r") };
             let pods = old.iter().map(|p| Pod { revision: RevisionHash::from("o"), ..p.clone() }).collect();
             let app = crate::App { max_unavailable, ..app(2, policy(Signal::Http)) };

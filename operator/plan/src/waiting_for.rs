@@ -18,7 +18,7 @@ use crate::phrases::{and_more, whole_seconds};
 use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, count_superseded};
 use crate::snapshot::{Snapshot, after, count, seconds};
-use crate::stall::{Stall, backoffs, waits_for_room};
+use crate::stall::{Stall, backoffs, waits_for_capacity};
 use crate::token_refused;
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
@@ -48,7 +48,7 @@ pub(crate) fn sentence(
     }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
     if stall.is_none() && snapshot.observed.app.deletion == Deletion::No {
-        parts.extend(waits_for_room(snapshot));
+        parts.extend(waits_for_capacity(snapshot));
     }
     // A stall has said the others.
     let not_said_yet = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();

@@ -65,7 +65,7 @@ impl Ours {
             lag: None,
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
             nudge: false,
-            room_until: None,
+            capacity_until: None,
         }
     }
 }

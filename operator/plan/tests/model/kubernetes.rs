@@ -459,7 +459,7 @@ impl World {
             lag: None,
             nudged: d.nudged,
             nudge: false,
-            room_until: None,
+            capacity_until: None,
         };
         Snapshot {
             at: self.now,

@@ -78,7 +78,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         lag: None,
         nudged: None,
         nudge: false,
-        room_until: None,
+        capacity_until: None,
     };
     let contacts = in_flight.iter().map(|(name, total)| {
         let in_flight = InFlight { total: *total, ..InFlight::default() };
