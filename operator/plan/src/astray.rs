@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 
 /// Whether a pod may be given a new epoch now.
 pub(crate) fn may_be_told_anew(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    snapshot.contact(pod).and_then(Contact::retell_at).is_none_or(|from| snapshot.clock.past(from))
+    snapshot.contact(pod).and_then(Contact::retell_at).is_none_or(|from| snapshot.clock.has_come(from))
 }
 
 /// What the app does wrong; without a number that moves, since each new word is an Event.

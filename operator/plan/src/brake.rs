@@ -39,7 +39,7 @@ const CALM: u32 = 3;
 
 impl Brake {
     /// Before each plan. Says whether the app was stopped, and until when it may end no pod.
-    pub fn look(&mut self, observed: &Observed, now: Timestamp) -> Option<Backoff> {
+    pub fn update(&mut self, observed: &Observed, now: Timestamp) -> Option<Backoff> {
         let app = &observed.app;
         let spec = (app.update.clone(), app.deletion);
         if self.spec.as_ref() != Some(&spec) {
@@ -102,10 +102,10 @@ mod tests {
     fn an_app_that_gets_nowhere_goes_on_slowly() {
         let (mut brake, seen) = (Brake::default(), app(3));
         for n in 0..18 {
-            assert_eq!(brake.look(&seen, at(1)), None, "after {n} pods");
+            assert_eq!(brake.update(&seen, at(1)), None, "after {n} pods");
             brake.ended();
         }
-        let held = brake.look(&seen, at(20)).expect("2 × 4 + 10 pods were ended");
+        let held = brake.update(&seen, at(20)).expect("2 × 4 + 10 pods were ended");
         assert_eq!((held.cause, held.until), (BackoffCause::NoProgress, at(31)));
         assert!(
             held.message
@@ -115,7 +115,7 @@ mod tests {
         );
         let mut look = |ended: u32, seen: &Observed, second| {
             (0..ended).for_each(|_| brake.ended());
-            brake.look(seen, at(second)).map(|backoff| backoff.until > at(second))
+            brake.update(seen, at(second)).map(|backoff| backoff.until > at(second))
         };
         assert_eq!(look(0, &seen, 31), Some(false), "one more, and it is told all the same");
         assert_eq!(look(1, &seen, 32), Some(true));
@@ -125,19 +125,19 @@ mod tests {
         assert_eq!(look(0, &app(2), 34 + 3 * 30), None, "nothing was ended for a while: it is over");
         let mut next = app(2);
         next.app.update = RevisionHash::from("next");
-        assert_eq!(brake.look(&next, at(35)), None, "a new template is a new reason");
+        assert_eq!(brake.update(&next, at(35)), None, "a new template is a new reason");
     }
 
     #[test]
     fn an_autoscaler_saves_up_nothing_for_a_loop() {
         let mut brake = Brake::default();
         for n in 0..1000 {
-            assert_eq!(brake.look(&app(50 * (n % 2)), at(i64::from(n))), None, "a round of an autoscaler");
+            assert_eq!(brake.update(&app(50 * (n % 2)), at(i64::from(n))), None, "a round of an autoscaler");
             (0..50 * ((n + 1) % 2)).for_each(|_| brake.ended());
         }
         let ended = (0..1000).take_while(|_| {
             brake.ended();
-            brake.look(&app(50), at(1000)).is_none()
+            brake.update(&app(50), at(1000)).is_none()
         });
         assert!(ended.count() < 2 * 51 + 10);
     }
@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn a_long_rest_saves_up_nothing_beyond_the_limit() {
         let (mut brake, seen) = (Brake::default(), app(1));
-        brake.look(&seen, at(0));
+        brake.update(&seen, at(0));
         brake.ended();
-        assert_eq!(brake.look(&seen, at(100_000)), None);
+        assert_eq!(brake.update(&seen, at(100_000)), None);
         (0..14).for_each(|_| brake.ended());
-        assert!(brake.look(&seen, at(100_001)).is_some());
+        assert!(brake.update(&seen, at(100_001)).is_some());
     }
 }

@@ -1,8 +1,8 @@
 //! The moment that a plan is made for, and the next one at which it may turn out otherwise.
 //!
 //! # Guarantees
-//! Whatever a rule compares with now, it asks the clock ([`Clock::past`]), and the clock remembers what is still to come. So no rule can forget to have
-//! the plan made again in time, and none has to say so.
+//! A rule that compares a moment with now asks [`Clock::has_come`], and the clock remembers what is still to come: so no such rule can forget to have the plan
+//! made again in time. Ages and batch limits call [`Clock::wake_in`] themselves.
 
 use std::cell::Cell;
 
@@ -20,13 +20,13 @@ impl Clock {
         Self { now, next: Cell::new(None) }
     }
 
-    /// For what is written down. What is compared with it asks [`past`](Self::past).
+    /// The moment of this plan, for what is written down. To compare with it, ask [`has_come`](Self::has_come).
     pub(crate) fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// Whether this moment has come. If it has not, the plan is made again when it has.
-    pub(crate) fn past(&self, moment: Timestamp) -> bool {
+    /// Returns whether this moment has come. If it has not, the plan is made again when it has.
+    pub(crate) fn has_come(&self, moment: Timestamp) -> bool {
         if moment <= self.now {
             return true;
         }
@@ -36,7 +36,7 @@ impl Clock {
 
     /// Has the plan made again after this time at the latest.
     pub(crate) fn wake_in(&self, time: SignedDuration) {
-        self.past(self.now.saturating_add(time).unwrap_or(Timestamp::MAX));
+        self.has_come(self.now.saturating_add(time).unwrap_or(Timestamp::MAX));
     }
 
     /// The first moment that was asked for and has not come.
@@ -53,8 +53,11 @@ mod tests {
     fn the_first_moment_to_come_is_the_next() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let clock = Clock::at(at(10));
-        assert_eq!((clock.past(at(9)), clock.past(at(10)), clock.next()), (true, true, None));
-        assert_eq!((clock.past(at(30)), clock.past(at(20)), clock.past(at(40))), (false, false, false));
+        assert_eq!((clock.has_come(at(9)), clock.has_come(at(10)), clock.next()), (true, true, None));
+        assert_eq!(
+            (clock.has_come(at(30)), clock.has_come(at(20)), clock.has_come(at(40))),
+            (false, false, false)
+        );
         assert_eq!(clock.next(), Some(at(20)));
         clock.wake_in(SignedDuration::from_secs(1));
         assert_eq!(clock.next(), Some(at(11)));

@@ -61,7 +61,7 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     };
     match !still_list(pod) && stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
         true => Progress::MayEnd(proof),
-        false if !snapshot.clock.past(deadline(note, policy)) => Progress::Busy,
+        false if !snapshot.clock.has_come(deadline(note, policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),
     }
 }
@@ -79,7 +79,7 @@ fn drains_itself(
         true if !waits_in_a_volume(pod) => {
             Progress::MayEnd(Proof::HandedOver { epoch, grace_seconds: policy.longest_drain_seconds() })
         }
-        true if snapshot.clock.past(deadline(note, policy)) => Progress::Held,
+        true if snapshot.clock.has_come(deadline(note, policy)) => Progress::Held,
         true | false => Progress::Busy,
     }
 }
@@ -140,7 +140,7 @@ fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, clock: &Clock) ->
             run.epoch == epoch
                 && run.reads >= QUIET_READS
                 && run.until.duration_since(run.since) >= seconds(policy.quiet_seconds)
-                && !clock.past(run.until.saturating_add(QUIET_AGE).unwrap_or(Timestamp::MAX))
+                && !clock.has_come(run.until.saturating_add(QUIET_AGE).unwrap_or(Timestamp::MAX))
         })
 }
 
@@ -177,7 +177,7 @@ fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 /// By the time that it was given, from when no client was sent to it any more. (An app that speaks the protocol says itself when it has latched.)
 pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, note: DrainNote) -> bool {
     withdrawn_since(pod, note)
-        .is_some_and(|at| snapshot.clock.past(after(at, snapshot.policy(pod).linger_seconds)))
+        .is_some_and(|at| snapshot.clock.has_come(after(at, snapshot.policy(pod).linger_seconds)))
 }
 
 fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
@@ -195,7 +195,7 @@ fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: Drain
 /// that cannot even be asked is cut a little later.
 fn unasked(snapshot: &Snapshot<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
     let asked = snapshot.contact(pod).is_some_and(|c| c.tried_at.is_some());
-    let late = pod.drain.is_none_or(|note| snapshot.clock.past(last_word(note, policy)));
+    let late = pod.drain.is_none_or(|note| snapshot.clock.has_come(last_word(note, policy)));
     !asked && !late
 }
 
@@ -286,7 +286,8 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             (false, Some(note), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
                 let said = snapshot.answer(pod).and_then(|a| a.protocol);
                 let end = linger_seconds.saturating_add(LATCHES_WITHIN);
-                let late = withdrawn_since(pod, note).is_some_and(|at| snapshot.clock.past(after(at, end)));
+                let late =
+                    withdrawn_since(pod, note).is_some_and(|at| snapshot.clock.has_come(after(at, end)));
                 late || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
             (false, Some(note), _) => linger_is_over(snapshot, pod, note),

@@ -51,7 +51,7 @@ struct Asked {
 impl Absences {
     /// Before each plan, with all Deployments and pods there are. Where it is known why a pod cannot be made (`ReplicaFailure`, a lag), that is the word to
     /// go by.
-    pub fn look(
+    pub fn update(
         &mut self,
         revisions: &[Revision],
         pods: &[Pod],
@@ -90,7 +90,7 @@ impl Absences {
 
 impl Rejections {
     /// Before each plan, with all pods there are.
-    pub fn look(&mut self, pods: &[Pod], now: Timestamp) -> BTreeMap<RevisionHash, Rejected> {
+    pub fn update(&mut self, pods: &[Pod], now: Timestamp) -> BTreeMap<RevisionHash, Rejected> {
         // One that was ended while it was Pending may be Failed for a moment as well.
         let ended = |p: &&Pod| {
             p.containers == Containers::Finished && p.readiness == Readiness::Never && !p.terminating
@@ -132,14 +132,14 @@ pub(crate) fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Opti
 
 /// Nothing is to be made of it just now.
 pub(crate) fn is_stopped(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> bool {
-    next_pod_at(snapshot, hash).is_some_and(|until| !snapshot.clock.past(until))
+    next_pod_at(snapshot, hash).is_some_and(|until| !snapshot.clock.has_come(until))
 }
 
 /// How many pods of a revision may be made at a time.
 pub(crate) fn may_make(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> u32 {
     match next_pod_at(snapshot, hash) {
         None => u32::MAX,
-        Some(until) => u32::from(snapshot.clock.past(until)),
+        Some(until) => u32::from(snapshot.clock.has_come(until)),
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
     fn a_rejected_pod_counts_once_also_when_its_record_is_gone() {
         let mut rejections = Rejections::default();
         let mut look =
-            |pods: &[Pod], second| rejections.look(pods, at(second)).remove(&serving("a").revision);
+            |pods: &[Pod], second| rejections.update(pods, at(second)).remove(&serving("a").revision);
         assert_eq!(look(&[serving("a")], 1), None);
         for second in 1..=8 {
             look(&[rejected(&format!("p{second}"), second), rejected("p1", 1)], second);
@@ -201,7 +201,7 @@ mod tests {
         let mut absences = Absences::default();
         let mut look = |replicas, pods: &[Pod], second| {
             let revision = Revision { replicas, ..fixture::revision("r") };
-            let found = absences.look(&[revision], pods, at(second));
+            let found = absences.update(&[revision], pods, at(second));
             found.values().next().map(|absent| absent.until.as_second())
         };
         assert_eq!((look(2, &[], 0), look(2, &[], 9)), (None, None));
@@ -220,7 +220,7 @@ mod tests {
         let refused = Revision { replicas: 2, replica_failure: Some(failure), ..fixture::revision("r") };
         let mut absences = Absences::default();
         for second in 0..100 {
-            assert!(absences.look(std::slice::from_ref(&refused), &[], at(second)).is_empty());
+            assert!(absences.update(std::slice::from_ref(&refused), &[], at(second)).is_empty());
         }
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn is_held(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let Some(deadline) = pod.drain.map(|note| deadline(note, policy)) else { return false };
     let linger = SignedDuration::from_secs(i64::from(policy.linger_seconds) + 1);
     let ends = pod.grace_ends.and_then(|at| at.checked_sub(linger).ok());
-    ends.is_none_or(|at| at > deadline) && snapshot.clock.past(deadline)
+    ends.is_none_or(|at| at > deadline) && snapshot.clock.has_come(deadline)
 }
 
 /// What ends it sooner. A kubelet (1.37.2) that stops a pod already goes by the grace that it began with, until it is restarted.

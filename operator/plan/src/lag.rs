@@ -51,7 +51,7 @@ struct Lag {
 impl Lags {
     /// Before each plan. Sets on each Deployment of the view whether its controllers are late (`lag`), whether it is to be written to (`nudge`), and whether a pod
     /// of it was ended not long ago (`capacity_until`).
-    pub fn look(&mut self, revisions: &mut [Revision], now: Timestamp) {
+    pub fn update(&mut self, revisions: &mut [Revision], now: Timestamp) {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
         for revision in revisions {
             let lag = self.0.entry(revision.hash.clone()).or_default();
@@ -107,7 +107,7 @@ mod tests {
         let written = |second: &i64| {
             let now = Timestamp::from_second(*second).unwrap();
             let mut revisions = [stuck(Revision { nudged, ..fixture::revision("r") })];
-            lags.look(&mut revisions, now);
+            lags.update(&mut revisions, now);
             if revisions[0].nudge {
                 nudged = Some(now);
             }
@@ -136,7 +136,7 @@ mod tests {
         let mut lags = Lags::default();
         let mut asked = |second| {
             let mut revisions = [Revision { followed: false, ..fixture::revision("r") }];
-            lags.look(&mut revisions, Timestamp::from_second(second).unwrap());
+            lags.update(&mut revisions, Timestamp::from_second(second).unwrap());
             revisions[0].nudge
         };
         assert_eq!((asked(0), asked(30), asked(31)), (false, true, true));
@@ -147,7 +147,7 @@ mod tests {
         let mut lags = Lags::default();
         let mut look = |followed, second| {
             let mut revisions = [Revision { followed, ..fixture::revision("r") }];
-            lags.look(&mut revisions, Timestamp::from_second(second).unwrap());
+            lags.update(&mut revisions, Timestamp::from_second(second).unwrap());
             revisions[0].lag.is_some()
         };
         assert_eq!((look(false, 0), look(false, 9), look(false, 10)), (false, false, true));
@@ -160,7 +160,7 @@ mod tests {
         let mut lags = Lags::default();
         let mut look = |replicas, second| {
             let mut revisions = [Revision { replicas, ..fixture::revision("r") }];
-            lags.look(&mut revisions, Timestamp::from_second(second).unwrap());
+            lags.update(&mut revisions, Timestamp::from_second(second).unwrap());
             revisions[0].capacity_until.map(Timestamp::as_second)
         };
         assert_eq!((look(2, 0), look(3, 10), look(2, 20)), (None, None, Some(350)));

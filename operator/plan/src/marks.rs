@@ -64,7 +64,7 @@ fn take_off(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// Those that may be written to now.
 fn writable<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
-    let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.past(until));
+    let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.has_come(until));
     snapshot
         .remaining
         .iter()
@@ -85,7 +85,7 @@ fn wanted(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Mark> {
     let contact = snapshot.contact(pod);
     let answer = contact.and_then(|c| c.answer.as_ref());
     let failing = contact.is_some_and(|c| c.error.is_some() || c.several);
-    let lately = |at: Timestamp| !snapshot.clock.past(at.saturating_add(HEARD_LATELY).unwrap_or(at));
+    let lately = |at: Timestamp| !snapshot.clock.has_come(at.saturating_add(HEARD_LATELY).unwrap_or(at));
     match answer {
         Some(answer) if !failing && answer.in_flight.total == 0 && lately(answer.at) => {
             if pod.mark.is_clear() && in_service(snapshot, pod).is_none_or(|known| answer.at < known) {
@@ -108,7 +108,7 @@ fn says_too_early(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let contact = snapshot.contact(pod).filter(|c| c.error.is_none() && !c.several);
     let idle = contact.and_then(|c| c.answer.as_ref()).filter(|answer| answer.in_flight.total == 0);
     let known = in_service(snapshot, pod).filter(|_| pod.routed);
-    idle.zip(known).is_some_and(|(answer, known)| answer.at < known && snapshot.clock.past(known))
+    idle.zip(known).is_some_and(|(answer, known)| answer.at < known && snapshot.clock.has_come(known))
 }
 
 #[cfg(test)]

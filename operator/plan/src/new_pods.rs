@@ -29,7 +29,7 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
     let name = format!("{}{others}", pod.name);
     let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
     match (snapshot.available_from(pod), &pod.trouble, error) {
-        (Some(from), ..) if !snapshot.clock.past(from) => {
+        (Some(from), ..) if !snapshot.clock.has_come(from) => {
             format!(
                 "{name}: Ready, Available after minReadySeconds ({} s)",
                 snapshot.observed.app.min_ready_seconds
@@ -127,7 +127,7 @@ fn what_frees_capacity(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> Stri
     if app.max_unavailable == 0 {
         return "free capacity on the nodes, or set spec.rollout.maxUnavailable to 1 so that a serving pod makes way for a new one".to_owned();
     }
-    match from.filter(|at| !snapshot.clock.past(*at)) {
+    match from.filter(|at| !snapshot.clock.has_come(*at)) {
         Some(at) => format!(
             "at {} (surgeTimeoutSeconds) one serving pod makes way for it by itself",
             whole_seconds(at)

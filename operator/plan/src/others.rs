@@ -33,7 +33,7 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     for pod in snapshot.observed.pods.iter().filter(|p| may_run(p) && !is_handed_over(snapshot.observed, p)) {
         let Some(since) = pod.ends_since else { continue };
         let said = after(since, SLOW_SECONDS);
-        if snapshot.clock.past(said) {
+        if snapshot.clock.has_come(said) {
             slow.push((since, pod));
         }
     }

@@ -105,7 +105,7 @@ fn stays_closed(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 }
 
 fn over(snapshot: &Snapshot<'_>, since: Timestamp) -> bool {
-    snapshot.clock.past(since.saturating_add(OPENS_WITHIN).unwrap_or(Timestamp::MAX))
+    snapshot.clock.has_come(since.saturating_add(OPENS_WITHIN).unwrap_or(Timestamp::MAX))
 }
 
 /// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.

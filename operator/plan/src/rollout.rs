@@ -234,7 +234,8 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let update = snapshot.revision(snapshot.update());
     let refused = update.is_some_and(|r| r.replica_failure.is_some() && !r.has_no_replica_set);
     let mut new = snapshot.routed().filter(|p| !snapshot.is_superseded(p));
-    let given_up = |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.past(after(since, timeout)));
+    let given_up =
+        |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.has_come(after(since, timeout)));
     refused || new.any(given_up)
 }
 
@@ -246,7 +247,7 @@ pub(crate) fn capacity_will_free(snapshot: &Snapshot<'_>) -> bool {
     }
     let drains = snapshot.unrouted().any(|p| p.drain.is_some() && snapshot.is_superseded(p));
     let just_ended = |r: &Revision| {
-        r.hash != app.update && r.capacity_until.is_some_and(|until| !snapshot.clock.past(until))
+        r.hash != app.update && r.capacity_until.is_some_and(|until| !snapshot.clock.has_come(until))
     };
     let was_ended = snapshot.observed.revisions.iter().any(just_ended);
     let may_miss = if update_takes_work(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };

@@ -124,12 +124,12 @@ impl<'a> Snapshot<'a> {
     }
 
     pub(crate) fn available(&self, pod: &Pod) -> bool {
-        self.available_from(pod).is_some_and(|from| self.clock.past(from))
+        self.available_from(pod).is_some_and(|from| self.clock.has_come(from))
     }
 
     /// Not now: what the last try met is still in its pause.
     pub(crate) fn backs_off(&self, backoff: Option<&Backoff>) -> bool {
-        backoff.is_some_and(|b| !self.clock.past(b.until))
+        backoff.is_some_and(|b| !self.clock.has_come(b.until))
     }
 
     /// Routed to and Available: traffic reaches it.

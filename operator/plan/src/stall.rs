@@ -126,7 +126,7 @@ fn past_progress_deadline(snapshot: &Snapshot<'_>, waits: For) -> Option<Stall> 
         update.replica_failure.as_ref().filter(|f| !passed_over(capacity_helps(&f.message)))
     {
         let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
-        if snapshot.clock.past(overdue) {
+        if snapshot.clock.has_come(overdue) {
             let message = new_pods::cannot_be_made(snapshot, snapshot.update(), &failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
         }
@@ -141,7 +141,7 @@ fn past_progress_deadline(snapshot: &Snapshot<'_>, waits: For) -> Option<Stall> 
             continue;
         };
         let overdue = after(since, snapshot.observed.app.progress_deadline_seconds);
-        if snapshot.clock.past(overdue) && found.is_none() {
+        if snapshot.clock.has_come(overdue) && found.is_none() {
             found = Some(Stall { reason, message: new_pods::new_pod(snapshot, pod, "") });
         }
     }
@@ -151,7 +151,7 @@ fn past_progress_deadline(snapshot: &Snapshot<'_>, waits: For) -> Option<Stall> 
 /// Since when a new pod has been failing, and at what. None while it has not been asked yet.
 fn failing_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<(Timestamp, Reason)> {
     match (snapshot.available_from(pod), pod.readiness) {
-        (Some(from), _) if snapshot.clock.past(from) => {
+        (Some(from), _) if snapshot.clock.has_come(from) => {
             let contact = snapshot.contact(pod)?;
             match (&contact.error, contact.closed_since) {
                 (Some(error), _) => Some((from.max(error.since), Reason::InFlightUnreadable)),

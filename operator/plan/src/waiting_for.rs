@@ -241,14 +241,17 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         PodState::Idle => ", idle",
         PodState::Draining => "",
     };
-    format!("{}{suffix}", in_flight_by_kind(count, answer.scheduled.filter(|s| !snapshot.clock.past(s.next))))
+    format!(
+        "{}{suffix}",
+        in_flight_by_kind(count, answer.scheduled.filter(|s| !snapshot.clock.has_come(s.next)))
+    )
 }
 
 /// Its Services have not followed within the linger that it was given: what is wrong.
 fn still_listed(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
     let why = endpoints::why_not_told_to_close(snapshot, pod)?;
     let given = after(pod.drain?.since, snapshot.policy(pod).linger_seconds);
-    snapshot.clock.past(given).then_some(why)
+    snapshot.clock.has_come(given).then_some(why)
 }
 
 /// As in "3 in flight (1 queued, 2 running)", and "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)".
@@ -281,7 +284,8 @@ fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
     let since = snapshot.contact(pod).and_then(|c| c.acknowledged).map(|known| known.at);
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
-        && since.is_some_and(|at| snapshot.clock.past(at.saturating_add(linger).unwrap_or(Timestamp::MAX)))
+        && since
+            .is_some_and(|at| snapshot.clock.has_come(at.saturating_add(linger).unwrap_or(Timestamp::MAX)))
 }
 
 /// What is waited for when no pod is at fault.

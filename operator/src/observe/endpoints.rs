@@ -46,7 +46,7 @@ impl Withdrawals {
     }
 
     /// Looks at those of these pods that drain and are not known to be withdrawn.
-    pub(super) async fn look(
+    pub(super) async fn update(
         &mut self,
         client: &Client,
         namespace: &str,

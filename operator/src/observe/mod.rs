@@ -189,7 +189,7 @@ pub(crate) async fn observe(
     let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
     let (surroundings, wanted) = match (&valid, deletion) {
         (Some(app), Deletion::No) => {
-            sightings.policies.look(&sources.client, app).await;
+            sightings.policies.update(&sources.client, app).await;
             surroundings(app, &view, &ours, &objects, (writes, &sightings.policies), now)
         }
         _ => {
@@ -198,20 +198,20 @@ pub(crate) async fn observe(
         }
     };
     let mut parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
-    sightings.withdrawals.look(&sources.client, &namespace, &view, &pods, &mut parsed, now).await;
+    sightings.withdrawals.update(&sources.client, &namespace, &view, &pods, &mut parsed, now).await;
     let (targets, contacts) = conversations(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
     let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), writes, now)).collect();
-    sightings.lags.look(&mut revisions, now);
+    sightings.lags.update(&mut revisions, now);
     let mut observed = Observed {
         app: resolved(app, valid.as_ref(), deletion, writes.backoff(&Subject::Finalizer, now)),
-        absent: sightings.absences.look(&revisions, &parsed, now),
+        absent: sightings.absences.update(&revisions, &parsed, now),
         revisions,
         contacts,
-        rejected: sightings.rejections.look(&parsed, now),
+        rejected: sightings.rejections.update(&parsed, now),
         pods: parsed,
         surroundings,
     };
-    observed.surroundings.brake = writes.brake.look(&observed, now);
+    observed.surroundings.brake = writes.brake.update(&observed, now);
     if deletion == Deletion::No && suspects_its_namespace(&observed, writes, sightings, now) {
         sightings.namespace_read = Some(Instant::now());
         // Asked for the report alone: without an answer it stays as it was.
@@ -260,7 +260,7 @@ async fn parsed(
     let may_take = |(pod, _): &&(&Pod, &Ours)| sources.stores.nodes.may_take(pod);
     let tolerating: BTreeSet<_> = pods.iter().filter(may_take).map(|(pod, _)| pods::uid(pod)).collect();
     let tolerates = |pod: &graceful_plan::Pod| tolerating.contains(&pod.uid);
-    sightings.departures.look(&mut parsed, |name| node(name).fate, tolerates, now);
+    sightings.departures.update(&mut parsed, |name| node(name).fate, tolerates, now);
     for pod in &mut parsed {
         pod.write_backoff = writes.backoff(&Subject::Pod(pod.uid.clone()), now);
         pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));

@@ -161,7 +161,7 @@ pub(super) fn tolerates(pod: &PodObject, node: &NodeObject) -> bool {
 impl Departures {
     /// Pods that were put on a node after it began to go stay there: their replacements might be put there as well, without end. Of a pod that tolerates whatever
     /// keeps others away that is known at once.
-    pub(super) fn look(
+    pub(super) fn update(
         &mut self,
         pods: &mut [Pod],
         fate: impl Fn(&str) -> NodeFate,
@@ -273,10 +273,10 @@ mod tests {
         };
         let fates = |tolerates: bool| {
             let mut departures = Departures::default();
-            departures.look(&mut [], |_| NodeFate::Dying, |_| tolerates, second(100));
+            departures.update(&mut [], |_| NodeFate::Dying, |_| tolerates, second(100));
             let mut pods = [on(90), on(101)];
-            departures.look(&mut pods[..1], |_| NodeFate::Dying, |_| tolerates, second(100));
-            departures.look(&mut pods, |_| NodeFate::Dying, |_| tolerates, second(101));
+            departures.update(&mut pods[..1], |_| NodeFate::Dying, |_| tolerates, second(100));
+            departures.update(&mut pods, |_| NodeFate::Dying, |_| tolerates, second(101));
             pods.map(|p| p.node.fate)
         };
         assert_eq!(fates(true), [NodeFate::Dying, NodeFate::Kept(KeptBy::Toleration)]);

@@ -33,7 +33,7 @@ pub(super) struct Policies {
 
 impl Policies {
     /// Reads them again where it is time; nothing where the app has no gate.
-    pub(super) async fn look(&mut self, client: &Client, app: &Validated) {
+    pub(super) async fn update(&mut self, client: &Client, app: &Validated) {
         if app.gate.is_none() || self.read.is_some_and(|at| at.elapsed() < HOLDS) {
             return;
         }

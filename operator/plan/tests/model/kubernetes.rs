@@ -522,7 +522,7 @@ impl World {
         snapshot.observed.surroundings = self.surroundings.clone();
         snapshot.observed.contacts =
             self.dialogues.iter().map(|(uid, dialogue)| (uid.clone(), dialogue.contact().clone())).collect();
-        self.lags.look(&mut snapshot.observed.revisions, self.now);
+        self.lags.update(&mut snapshot.observed.revisions, self.now);
         let (pods, now) = (&self.pods, self.instant());
         self.refusals.keep_pods(|uid| pods.iter().any(|p| p.uid == *uid), now);
         for revision in &mut snapshot.observed.revisions {
@@ -531,10 +531,10 @@ impl World {
         for pod in &mut snapshot.observed.pods {
             pod.write_backoff = self.backoff(&Subject::Pod(pod.uid.clone()));
         }
-        snapshot.observed.rejected = self.rejections.look(&snapshot.observed.pods, self.now);
+        snapshot.observed.rejected = self.rejections.update(&snapshot.observed.pods, self.now);
         snapshot.observed.absent =
-            self.absences.look(&snapshot.observed.revisions, &snapshot.observed.pods, self.now);
-        snapshot.observed.surroundings.brake = self.brake.look(&snapshot.observed, self.now);
+            self.absences.update(&snapshot.observed.revisions, &snapshot.observed.pods, self.now);
+        snapshot.observed.surroundings.brake = self.brake.update(&snapshot.observed, self.now);
         snapshot
     }
 }
