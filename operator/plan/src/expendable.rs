@@ -10,8 +10,8 @@ use crate::snapshot::Snapshot;
 /// Whether a superseded revision is relied on depends on these alone.
 #[derive(Clone, Copy, Debug)]
 struct Reliance {
-    /// A pod of the update revision takes work: it can replace others.
-    update_works: bool,
+    /// The update revision can replace others.
+    update_suffices: bool,
     /// A pod of this revision takes work.
     works: bool,
     /// A pod of another superseded revision does.
@@ -24,7 +24,7 @@ impl Reliance {
     fn of(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Self {
         let wants_pods = superseded_revisions(snapshot).filter(|r| snapshot.wanted_of(r) > 0);
         Self {
-            update_works: update_takes_work(snapshot),
+            update_suffices: update_suffices(snapshot),
             works: snapshot.any_takes_work(hash),
             another_works: superseded_revisions(snapshot)
                 .any(|r| r.hash != *hash && snapshot.any_takes_work(&r.hash)),
@@ -34,7 +34,7 @@ impl Reliance {
 
     /// Whether its pods that are only starting are kept: were a node lost while the new revision is bad, they would be all there is.
     fn relied_on(self) -> bool {
-        match (self.update_works, self.works, self.another_works, self.oldest) {
+        match (self.update_suffices, self.works, self.another_works, self.oldest) {
             // The new revision can do the work.
             (true, _, _, _) => false,
             // It does the work, alone or with others.
@@ -64,8 +64,8 @@ pub(crate) fn expendable(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> i64 {
     (there - i64::from(app.replicas.saturating_sub(may_miss))).max(0)
 }
 
-/// The update revision works: a pod of it takes work, or none is wanted.
-pub(crate) fn update_takes_work(snapshot: &Snapshot<'_>) -> bool {
+/// Whether the update revision can do the work alone: a pod of it takes work, or none is wanted.
+pub(crate) fn update_suffices(snapshot: &Snapshot<'_>) -> bool {
     snapshot.observed.app.replicas == 0 || snapshot.any_takes_work(snapshot.update())
 }
 
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_revision_is_relied_on_while_the_new_one_does_not_work_and_nobody_else_does() {
-        // update_works, works, another_works, oldest → relied on
+        // update_suffices, works, another_works, oldest → relied on
         let table = [
             ("0000", false),
             ("0001", true),
@@ -102,7 +102,7 @@ mod tests {
         for (row, relied_on) in table {
             let at = |n: usize| row.as_bytes()[n] == b'1';
             let reliance =
-                Reliance { update_works: at(0), works: at(1), another_works: at(2), oldest: at(3) };
+                Reliance { update_suffices: at(0), works: at(1), another_works: at(2), oldest: at(3) };
             assert_eq!(reliance.relied_on(), relied_on, "{reliance:?}");
         }
     }

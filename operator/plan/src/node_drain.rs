@@ -13,13 +13,13 @@ use crate::drains::needs_no_drain;
 use crate::new_pods::new_pod;
 use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
 use crate::phrases::and_more;
-use crate::rollout::{Course, idlest_first, unroute, working_predecessor};
+use crate::rollout::{Course, least_busy_first, unroute, working_predecessor};
 use crate::snapshot::{Snapshot, count};
 use crate::stall::is_stuck;
 
-/// Pods whose node is dying or shut down, whatever the budget says (an exception to P3): what the first accepted from now on would die with them, and in the
-/// others nothing runs.
-pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+/// Takes pods off dying and shut-down nodes, whatever the budget says (an exception to P3): on a dying node new work would be lost, on one that is shut down
+/// nothing runs.
+pub(crate) fn leave_dying_nodes(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in snapshot.on_going_nodes() {
         match (pod.node.fate, needs_no_drain(snapshot, pod)) {
             (NodeFate::Dying | NodeFate::ShutDown, Some(proof)) => {
@@ -31,7 +31,7 @@ pub(crate) fn give_up(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Drains what the budget allows of the pods whose node is emptied, before all other drains; the idlest first.
+/// Drains what the budget allows of the pods whose node is emptied, before all other drains; the least busy first.
 pub(crate) fn drain_emptied(
     snapshot: &Snapshot<'_>,
     draft: &mut Draft,
@@ -39,7 +39,7 @@ pub(crate) fn drain_emptied(
     spendable: &mut i64,
 ) {
     let mut pods: Vec<_> = snapshot.on_going_nodes().filter(|p| p.node.fate == NodeFate::Emptied).collect();
-    idlest_first(snapshot, &mut pods);
+    least_busy_first(snapshot, &mut pods);
     let mut kept = false;
     for pod in pods {
         let cost = i64::from(snapshot.takes_work(pod));
@@ -70,7 +70,7 @@ fn end_stuck_pod(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>
 }
 
 /// Replacements of what serves come before a new revision that does not work yet, where that is stuck or has no pod yet.
-pub(crate) fn comes_first(snapshot: &Snapshot<'_>) -> bool {
+pub(crate) fn replacements_come_first(snapshot: &Snapshot<'_>) -> bool {
     let new = || snapshot.remaining.iter().any(|p| !snapshot.is_superseded(p));
     snapshot.on_going_nodes().next().is_some() && (!new() || is_stuck(snapshot))
 }

@@ -32,13 +32,13 @@ enum Admission {
     /// It has never answered, and is not Ready or does not answer now: as far as is known nobody has closed it.
     Unheard,
     /// It cannot open now.
-    Stuck,
+    CannotOpen,
 }
 
 /// Puts a pod back, or takes the next step towards it. False where it cannot come back now, so that others are needed in its place.
 pub(crate) fn put_back(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod) -> bool {
     let epoch = match admission(snapshot, pod) {
-        Admission::Stuck => return false,
+        Admission::CannotOpen => return false,
         Admission::ToBeOpened(epoch) => {
             draft.reopen(pod, epoch);
             return true;
@@ -73,11 +73,11 @@ fn admission(snapshot: &Snapshot<'_>, pod: &Pod) -> Admission {
     if said.accepting && told_after {
         return Admission::Open(said.epoch);
     }
-    // Told this already, and closed all the same: it goes astray.
-    let astray = said.epoch > pod.epoch.unwrap_or_default();
-    let waits = astray && !may_be_told_anew(snapshot, pod);
+    // It was told to resume already, and is closed all the same: it goes astray.
+    let resumed_but_closed = said.epoch > pod.epoch.unwrap_or_default();
+    let waits = resumed_but_closed && !may_be_told_anew(snapshot, pod);
     if !said.resumable || silent || late(snapshot, pod) || stays_closed(snapshot, pod) || waits {
-        return Admission::Stuck;
+        return Admission::CannotOpen;
     }
     Admission::ToBeOpened(next(pod.epoch).max(next(Some(said.epoch))))
 }
@@ -130,14 +130,14 @@ pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHas
 /// work.
 pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in &snapshot.remaining {
-        let astray = if pod.routed {
+        let needs_repair = if pod.routed {
             (closed_by_others(snapshot, pod) && may_be_told_anew(snapshot, pod)) || pod.drain.is_some()
         } else {
             pod.drain.is_none()
         };
         // One that closed by itself on a node that dies has only been faster.
         let dies = pod.routed && pod.node.fate == NodeFate::Dying;
-        if astray && !dies && !snapshot.backs_off(pod.write_backoff.as_ref()) {
+        if needs_repair && !dies && !snapshot.backs_off(pod.write_backoff.as_ref()) {
             put_back(snapshot, draft, pod);
         }
     }

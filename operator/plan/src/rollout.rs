@@ -1,6 +1,6 @@
 //! Growing and shrinking: which pods come, which come back, and which may start to drain.
 //!
-//! P3: [`Snapshot::room`] bounds creation, `spendable` bounds drains. Exceptions: pods on nodes that die or are shut down (`node_drain::give_up`,
+//! P3: [`Snapshot::room`] bounds creation, `spendable` bounds drains. Exceptions: pods on nodes that die or are shut down (`node_drain::leave_dying_nodes`,
 //! `Snapshot::room`), a deletion (`teardown`), and [`protect`], which only undoes somebody's scale.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use graceful_api::{DrainReason, RevisionHash};
 use crate::action::{Action, DeletionCost};
 use crate::draft::{Draft, pod_ref};
 use crate::drains::needs_no_drain;
-use crate::expendable::{expendable, superseded_revisions, update_takes_work};
+use crate::expendable::{expendable, superseded_revisions, update_suffices};
 use crate::futile::may_make;
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
@@ -21,8 +21,8 @@ use crate::snapshot::{Snapshot, after, count};
 pub(crate) struct Course<'a> {
     /// The revision that new pods are made of; none where there is nothing yet that Kubernetes would take.
     pub(crate) growth: Option<&'a RevisionHash>,
-    /// Pods of other revisions are replaced, where there are any: no pause, and there is something to replace them by.
-    pub(crate) rolling: bool,
+    /// Whether pods of other revisions are replaced, where there are any: no pause, and there is something to replace them by.
+    pub(crate) replaces_others: bool,
 }
 
 /// The update revision, unless it has no Deployment yet and Kubernetes does not take one, or a pause came before any pod of it takes work: then what already
@@ -30,15 +30,15 @@ pub(crate) struct Course<'a> {
 pub(crate) fn course<'a>(snapshot: &Snapshot<'a>) -> Course<'a> {
     let app = &snapshot.observed.app;
     let predecessor = snapshot.predecessor().map(|r| &r.hash);
-    let stay = || Course { growth: predecessor, rolling: false };
+    let stay = || Course { growth: predecessor, replaces_others: false };
     let exists = snapshot.revision(&app.update).is_some();
     if !exists && !snapshot.may_be_made() {
         return stay();
     }
-    if app.paused && !update_takes_work(snapshot) && predecessor.is_some() {
+    if app.paused && !update_suffices(snapshot) && predecessor.is_some() {
         return stay();
     }
-    Course { growth: Some(&app.update), rolling: !app.paused }
+    Course { growth: Some(&app.update), replaces_others: !app.paused }
 }
 
 /// A ReplicaSet with fewer replicas than running pods is about to choose among them, and it does not know who is busy. (Its controller was away
@@ -59,24 +59,24 @@ pub(crate) fn protect(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// True while one of them is on its way out.
 pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) -> bool {
     // A pause stops drains; pods that cannot be busy, of a revision that serves nobody, go all the same.
-    let halted = !course.rolling && snapshot.observed.app.paused && update_takes_work(snapshot);
-    if !course.rolling && !halted {
+    let halted = !course.replaces_others && snapshot.observed.app.paused && update_suffices(snapshot);
+    if !course.replaces_others && !halted {
         return false;
     }
     let spared = |hash: &RevisionHash| halted && snapshot.any_takes_work(hash);
     // Of each revision once: an app may have thousands of pods.
-    let expendable_of: BTreeMap<_, _> = superseded_revisions(snapshot)
+    let surplus: BTreeMap<_, _> = superseded_revisions(snapshot)
         .map(|r| (&r.hash, if spared(&r.hash) { 0 } else { expendable(snapshot, &r.hash) }))
         .collect();
-    let expendable = |hash: &RevisionHash| expendable_of.get(hash).copied().unwrap_or(0);
+    let surplus_of = |hash: &RevisionHash| surplus.get(hash).copied().unwrap_or(0);
     let mut gone = 0;
-    let goes = |p: &&Pod| expendable(&p.revision) > 0 && (!halted || snapshot.cannot_be_busy(p));
+    let goes = |p: &&Pod| surplus_of(&p.revision) > 0 && (!halted || snapshot.cannot_be_busy(p));
     let mut pods: Vec<_> = snapshot.routed().filter(goes).collect();
     // Revisions that are relied on come last, and only their surplus goes.
-    pods.sort_by_key(|p| expendable(&p.revision) < i64::MAX);
+    pods.sort_by_key(|p| surplus_of(&p.revision) < i64::MAX);
     for pod in pods {
         if let Some(proof) = needs_no_drain(snapshot, pod)
-            && expendable(&pod.revision) > gone
+            && surplus_of(&pod.revision) > gone
             && draft.retire(snapshot, pod, proof)
         {
             gone += 1;
@@ -84,7 +84,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
     }
     for revision in superseded_revisions(snapshot).filter(|r| !spared(&r.hash)) {
         let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash));
-        let left = expendable(&revision.hash).saturating_sub(gone).max(0);
+        let left = surplus_of(&revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);
         if take_back_unmade(snapshot, draft, revision, at_most) {
             gone += i64::from(unmade.min(at_most));
@@ -128,7 +128,7 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
             put_back(snapshot, draft, pod);
         }
         // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While replacements come first, none of it.
-        let share = if node_drain::comes_first(snapshot) { 0 } else { newcomers_share(app) };
+        let share = if node_drain::replacements_come_first(snapshot) { 0 } else { newcomers_share(app) };
         need = need.min(i64::from(share) - revision.map_or(0, |r| snapshot.staying_of(r)));
         room -= grow_predecessor(snapshot, draft, predecessor, room - need.max(0));
     }
@@ -148,11 +148,11 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
 /// The predecessor, if it takes work, while no pod of the revision that is rolled out has ever worked. (Once one has, growth stays with the new revision even
 /// where it flaps, or pods would be made and drained with each flap.)
 pub(crate) fn working_predecessor<'a>(snapshot: &Snapshot<'a>, course: &Course<'_>) -> Option<&'a Revision> {
-    let rolling_out = course.rolling && course.growth == Some(snapshot.update());
-    let grows_on =
-        snapshot.revision(snapshot.update()).is_some_and(|r| r.proven) && !node_drain::comes_first(snapshot);
+    let rolling_out = course.replaces_others && course.growth == Some(snapshot.update());
+    let grows_on = snapshot.revision(snapshot.update()).is_some_and(|r| r.proven)
+        && !node_drain::replacements_come_first(snapshot);
     let serves = |r: &&Revision| snapshot.any_takes_work(&r.hash);
-    snapshot.predecessor().filter(|_| rolling_out && !grows_on && !update_takes_work(snapshot)).filter(serves)
+    snapshot.predecessor().filter(|_| rolling_out && !grows_on && !update_suffices(snapshot)).filter(serves)
 }
 
 /// How many pods there may be of a new revision of which none takes work yet.
@@ -164,11 +164,11 @@ fn newcomers_share(app: &App) -> u32 {
 fn grow_predecessor(snapshot: &Snapshot<'_>, draft: &mut Draft, predecessor: &Revision, room: i64) -> i64 {
     let app = &snapshot.observed.app;
     // What may be missing for the new revision's sake (all of maxUnavailable without surge, one pod with it) is not made again.
-    // While replacements come first (`node_drain::comes_first`), nothing may be missing where there is a surge: what is on such a node waits for what serves in
+    // While replacements come first (`node_drain::replacements_come_first`), nothing may be missing where there is a surge: what is on such a node waits for what serves in
     // its place.
     let spent = match app.max_surge {
         0 => app.max_unavailable,
-        _ if node_drain::comes_first(snapshot) => 0,
+        _ if node_drain::replacements_come_first(snapshot) => 0,
         _ => app.max_unavailable.min(1),
     };
     let there: i64 = superseded_revisions(snapshot).map(|r| snapshot.staying_of(r)).sum();
@@ -187,17 +187,17 @@ fn grow_predecessor(snapshot: &Snapshot<'_>, draft: &mut Draft, predecessor: &Re
 
 /// Pods that count towards `replicas` on this course.
 fn serving_or_coming(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
-    let counted = |r: &&Revision| !course.rolling || course.growth == Some(&r.hash);
+    let counted = |r: &&Revision| !course.replaces_others || course.growth == Some(&r.hash);
     snapshot.observed.revisions.iter().filter(counted).map(|r| snapshot.staying_of(r)).sum()
 }
 
 /// Starts drains: first of pods that go with their node, whatever the budget; then those that the budget allows.
 pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>) {
-    node_drain::give_up(snapshot, draft);
+    node_drain::leave_dying_nodes(snapshot, draft);
     if services_are_fenced(snapshot) {
         let mut spendable = spendable(snapshot, course);
         node_drain::drain_emptied(snapshot, draft, course, &mut spendable);
-        if course.rolling {
+        if course.replaces_others {
             replace(snapshot, draft, &mut spendable);
         }
         scale_down(snapshot, draft, course, &mut spendable);
@@ -216,10 +216,10 @@ pub(crate) fn services_are_fenced(snapshot: &Snapshot<'_>) -> bool {
 /// surge cannot come at all, or where replacements for a node that goes come first, one pod frees its place, if maxUnavailable has one.
 fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     let app = &snapshot.observed.app;
-    let nothing_takes_work_yet = course.rolling && app.max_surge > 0 && !update_takes_work(snapshot);
+    let nothing_takes_work_yet = course.replaces_others && app.max_surge > 0 && !update_suffices(snapshot);
     let may_miss = match nothing_takes_work_yet {
         false => app.max_unavailable,
-        true if surge_cannot_come(snapshot) || node_drain::comes_first(snapshot) => {
+        true if surge_cannot_come(snapshot) || node_drain::replacements_come_first(snapshot) => {
             app.max_unavailable.min(1)
         }
         true => 0,
@@ -250,7 +250,7 @@ pub(crate) fn capacity_will_free(snapshot: &Snapshot<'_>) -> bool {
         r.hash != app.update && r.capacity_until.is_some_and(|until| !snapshot.clock.has_come(until))
     };
     let was_ended = snapshot.observed.revisions.iter().any(just_ended);
-    let may_miss = if update_takes_work(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
+    let may_miss = if update_suffices(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
     let one_may_go = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);
     let may_go =
         |p: &Pod| snapshot.is_superseded(p) && snapshot.takes_work(p) && may_be_unrouted(snapshot, p);
@@ -268,7 +268,7 @@ fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
         .routed()
         .filter(|p| p.stays() && snapshot.is_superseded(p) && needs_no_drain(snapshot, p).is_none())
         .collect();
-    idlest_first(snapshot, &mut old);
+    least_busy_first(snapshot, &mut old);
     for pod in old {
         let cost = i64::from(snapshot.takes_work(pod));
         // One that was never Ready goes where its revision can spare it, and nowhere else: it may be there to replace what serves.
@@ -284,13 +284,13 @@ fn replace(snapshot: &Snapshot<'_>, draft: &mut Draft, spendable: &mut i64) {
     }
 }
 
-/// Fewer replicas: replicas without a pod first, then pods that cannot be busy, then the idlest, by counts asked for just then.
+/// Fewer replicas: replicas without a pod first, then pods that cannot be busy, then the least busy, by counts asked for just then.
 fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, spendable: &mut i64) {
     let mut surplus = serving_or_coming(snapshot, course) - i64::from(pods_to_keep(snapshot));
     if surplus <= 0 {
         return;
     }
-    let ours = |hash: &RevisionHash| !course.rolling || course.growth == Some(hash);
+    let ours = |hash: &RevisionHash| !course.replaces_others || course.growth == Some(hash);
     for revision in snapshot.observed.revisions.iter().filter(|r| ours(&r.hash)) {
         let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash));
         if take_back_unmade(snapshot, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
@@ -346,8 +346,8 @@ fn all_asked_since_due(snapshot: &Snapshot<'_>, candidates: &[&Pod]) -> bool {
     })
 }
 
-/// In the order in which they are taken out of service: first what takes no work, then the idlest, then the oldest.
-pub(crate) fn idlest_first(snapshot: &Snapshot<'_>, pods: &mut [&Pod]) {
+/// In the order in which they are taken out of service: first what takes no work, then the least busy, then the oldest.
+pub(crate) fn least_busy_first(snapshot: &Snapshot<'_>, pods: &mut [&Pod]) {
     pods.sort_by_key(|p| (snapshot.takes_work(p), known_in_flight(snapshot, p), p.created, &p.name));
 }
 

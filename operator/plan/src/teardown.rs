@@ -57,8 +57,8 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// nobody looks perhaps, finds no clients.
 fn remove_service_first(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let lingers = |p: &Pod| p.bridged || p.drain.is_none_or(|note| !linger_is_over(snapshot, p, note));
-    let closed = snapshot.routed().next().is_none() && !snapshot.unrouted().any(lingers);
-    if closed
+    let no_clients_left = snapshot.routed().next().is_none() && !snapshot.unrouted().any(lingers);
+    if no_clients_left
         && !children_back_off(snapshot)
         && !snapshot.remaining.is_empty()
         && snapshot.observed.surroundings.service != Child::AsWanted

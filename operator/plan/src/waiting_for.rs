@@ -311,7 +311,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
         return Some(what.to_owned());
     }
     let to_roll = count_superseded(snapshot) > 0 || snapshot.revision(&app.update).is_none();
-    if app.paused && to_roll && !course.rolling {
+    if app.paused && to_roll && !course.replaces_others {
         return Some("the rollout is paused: set spec.rollout.paused to false to go on".to_owned());
     }
     if snapshot.revision(&app.update).is_none() {
