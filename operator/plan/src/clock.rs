@@ -8,6 +8,11 @@ use std::cell::Cell;
 
 use jiff::{SignedDuration, Timestamp};
 
+/// The moment so much later. A time from a user's annotation may be the last there is.
+pub(crate) fn later(at: Timestamp, time: SignedDuration) -> Timestamp {
+    at.saturating_add(time).unwrap_or(Timestamp::MAX)
+}
+
 /// The moment that a plan is made for, and the first later one that it asked about.
 #[derive(Debug)]
 pub(crate) struct Clock {

@@ -81,9 +81,7 @@ impl Draft {
         let Some(revision) = snapshot.revision(&pod.revision) else {
             return false; // its Deployment is gone: the garbage collector ends it
         };
-        let brake = &snapshot.observed.surroundings.brake;
-        let all = [&pod.write_backoff, &revision.scale_backoff, &revision.lag, brake];
-        if all.into_iter().any(|b| snapshot.backs_off(b.as_ref())) {
+        if !snapshot.may_be_ended(pod) {
             return false;
         }
         if self.acts_on(&pod.uid) {

@@ -84,10 +84,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         scale_backoff: None,
         annotation_backoff: None,
         followed: true,
-        lag: None,
         nudged: None,
-        nudge: false,
-        capacity_until: None,
     }
 }
 
@@ -100,6 +97,7 @@ pub(crate) fn observed(app: App) -> Observed {
         contacts: BTreeMap::new(),
         rejected: BTreeMap::new(),
         absent: BTreeMap::new(),
+        lags: BTreeMap::new(),
         surroundings: Surroundings::default(),
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::{Backoff, BackoffCause, Revision};
+use crate::clock::later;
+use crate::observed::{Backoff, BackoffCause, Lag, Revision};
 
 /// A controller that is well takes up a change in milliseconds, and behind an API server of two seconds a call in less than this.
 const LATE: SignedDuration = SignedDuration::from_secs(10);
@@ -37,10 +38,10 @@ const CAPACITY_IS_TAKEN_WITHIN: SignedDuration = SignedDuration::from_secs(330);
 
 /// Since when each Deployment has not been followed, and each ReplicaSet could not make or end pods. Kept by whoever executes plans.
 #[derive(Clone, Debug, Default)]
-pub struct Lags(BTreeMap<RevisionHash, Lag>);
+pub struct Lags(BTreeMap<RevisionHash, Known>);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Lag {
+struct Known {
     replicas: u32,
     /// When they were last lowered.
     lowered: Option<Timestamp>,
@@ -49,39 +50,41 @@ struct Lag {
 }
 
 impl Lags {
-    /// Before each plan. Sets on each Deployment of the view whether its controllers are late (`lag`), whether it is to be written to (`nudge`), and whether a pod
-    /// of it was ended not long ago (`capacity_until`).
-    pub fn update(&mut self, revisions: &mut [Revision], now: Timestamp) {
+    /// Before each plan, with all Deployments there are. Returns what is late at which.
+    pub fn update(&mut self, revisions: &[Revision], now: Timestamp) -> BTreeMap<RevisionHash, Lag> {
         self.0.retain(|hash, _| revisions.iter().any(|r| r.hash == *hash));
-        for revision in revisions {
-            let lag = self.0.entry(revision.hash.clone()).or_default();
-            if revision.replicas < lag.replicas {
-                lag.lowered = Some(now);
-            }
-            lag.replicas = revision.replicas;
-            let until = |at: Timestamp| at.saturating_add(CAPACITY_IS_TAKEN_WITHIN).unwrap_or(Timestamp::MAX);
-            revision.capacity_until = lag.lowered.map(until).filter(|until| now < *until);
-            // One that has none to follow it says why in words of its own.
-            let late = !revision.followed && !revision.has_no_replica_set;
-            lag.unfollowed = late.then(|| lag.unfollowed.unwrap_or(now));
-            let failure = revision.replica_failure.as_ref().or(revision.end_failure.as_ref());
-            lag.failing = failure.map(|_| lag.failing.unwrap_or(now));
-            revision.nudge = lag.asks_for_a_nudge(revision.nudged, now);
-            if lag.unfollowed.is_some_and(|since| now.duration_since(since) >= LATE) {
-                let message = format!(
-                    "Deployment {} was changed, and its ReplicaSet has not followed within {} s: the cluster's Deployment controller does not run, or an \
-                     admission webhook or policy on replicasets hangs or refuses; none of its pods is ended until it has",
-                    revision.name,
-                    LATE.as_secs()
-                );
-                let until = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);
-                revision.lag = Some(Backoff { cause: BackoffCause::NotFollowed, message, until });
-            }
-        }
+        let lag = |revision: &Revision| {
+            let known = self.0.entry(revision.hash.clone()).or_default();
+            known.update(revision, now);
+            (revision.hash.clone(), known.lag(revision, now))
+        };
+        revisions.iter().map(lag).filter(|(_, lag)| *lag != Lag::default()).collect()
     }
 }
 
-impl Lag {
+impl Known {
+    fn update(&mut self, revision: &Revision, now: Timestamp) {
+        if revision.replicas < self.replicas {
+            self.lowered = Some(now);
+        }
+        self.replicas = revision.replicas;
+        // Without a ReplicaSet, `replica_failure` says why.
+        let late = !revision.followed && !revision.has_no_replica_set;
+        self.unfollowed = late.then(|| self.unfollowed.unwrap_or(now));
+        let failure = revision.replica_failure.as_ref().or(revision.end_failure.as_ref());
+        self.failing = failure.map(|_| self.failing.unwrap_or(now));
+    }
+
+    fn lag(&self, revision: &Revision, now: Timestamp) -> Lag {
+        let late = self.unfollowed.is_some_and(|since| now.duration_since(since) >= LATE);
+        let capacity_until = self.lowered.map(|at| later(at, CAPACITY_IS_TAKEN_WITHIN));
+        Lag {
+            not_followed: late.then(|| not_followed(&revision.name, now)),
+            nudge: self.asks_for_a_nudge(revision.nudged, now),
+            capacity_until: capacity_until.filter(|until| now < *until),
+        }
+    }
+
     fn asks_for_a_nudge(&self, nudged: Option<Timestamp>, now: Timestamp) -> bool {
         let due = |since: Timestamp, first: SignedDuration, later: SignedDuration| {
             let last = nudged.filter(|at| (since..=now).contains(at));
@@ -95,23 +98,36 @@ impl Lag {
     }
 }
 
+fn not_followed(deployment: &str, now: Timestamp) -> Backoff {
+    let message = format!(
+        "Deployment {deployment} was changed, and its ReplicaSet has not followed within {} s: the cluster's Deployment controller does not run, or an \
+         admission webhook or policy on replicasets hangs or refuses; none of its pods is ended until it has",
+        LATE.as_secs()
+    );
+    Backoff { cause: BackoffCause::NotFollowed, message, until: later(now, AGAIN) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture;
     use crate::observed::Failure;
 
+    fn lag_of(lags: &mut Lags, revision: Revision, now: Timestamp) -> Lag {
+        lags.update(&[revision], now).into_values().next().unwrap_or_default()
+    }
+
     /// When the Deployment is written to, of seconds that are tried in a row.
     fn nudges(seconds: std::ops::Range<i64>, stuck: impl Fn(Revision) -> Revision) -> Vec<i64> {
         let (mut lags, mut nudged) = (Lags::default(), None);
         let written = |second: &i64| {
             let now = Timestamp::from_second(*second).unwrap();
-            let mut revisions = [stuck(Revision { nudged, ..fixture::revision("r") })];
-            lags.update(&mut revisions, now);
-            if revisions[0].nudge {
+            let revision = stuck(Revision { nudged, ..fixture::revision("r") });
+            let nudge = lag_of(&mut lags, revision, now).nudge;
+            if nudge {
                 nudged = Some(now);
             }
-            revisions[0].nudge
+            nudge
         };
         seconds.filter(written).collect()
     }
@@ -135,9 +151,8 @@ mod tests {
     fn a_write_that_was_not_made_is_asked_for_again() {
         let mut lags = Lags::default();
         let mut asked = |second| {
-            let mut revisions = [Revision { followed: false, ..fixture::revision("r") }];
-            lags.update(&mut revisions, Timestamp::from_second(second).unwrap());
-            revisions[0].nudge
+            let revision = Revision { followed: false, ..fixture::revision("r") };
+            lag_of(&mut lags, revision, Timestamp::from_second(second).unwrap()).nudge
         };
         assert_eq!((asked(0), asked(30), asked(31)), (false, true, true));
     }
@@ -146,9 +161,8 @@ mod tests {
     fn a_deployment_is_late_until_it_is_followed() {
         let mut lags = Lags::default();
         let mut look = |followed, second| {
-            let mut revisions = [Revision { followed, ..fixture::revision("r") }];
-            lags.update(&mut revisions, Timestamp::from_second(second).unwrap());
-            revisions[0].lag.is_some()
+            let revision = Revision { followed, ..fixture::revision("r") };
+            lag_of(&mut lags, revision, Timestamp::from_second(second).unwrap()).not_followed.is_some()
         };
         assert_eq!((look(false, 0), look(false, 9), look(false, 10)), (false, false, true));
         assert!(!look(true, 11));
@@ -159,9 +173,9 @@ mod tests {
     fn the_place_of_a_pod_that_was_ended_may_be_taken_for_some_minutes() {
         let mut lags = Lags::default();
         let mut look = |replicas, second| {
-            let mut revisions = [Revision { replicas, ..fixture::revision("r") }];
-            lags.update(&mut revisions, Timestamp::from_second(second).unwrap());
-            revisions[0].capacity_until.map(Timestamp::as_second)
+            let revision = Revision { replicas, ..fixture::revision("r") };
+            let lag = lag_of(&mut lags, revision, Timestamp::from_second(second).unwrap());
+            lag.capacity_until.map(Timestamp::as_second)
         };
         assert_eq!((look(2, 0), look(3, 10), look(2, 20)), (None, None, Some(350)));
         assert_eq!((look(2, 349), look(2, 350)), (Some(350), None));

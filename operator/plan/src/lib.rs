@@ -68,7 +68,7 @@ pub use lag::Lags;
 pub use marks::MARK_RESTS;
 pub use observed::{
     Absent, App, Backoff, BackoffCause, Bypass, Child, Containers, CutNote, Deletion, DrainNote, Endpoints,
-    Epoch, Failure, KeptBy, Kubelet, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Rejected,
+    Epoch, Failure, KeptBy, Kubelet, Lag, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Rejected,
     Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};

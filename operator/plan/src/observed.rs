@@ -4,6 +4,7 @@
 
 mod backoff;
 mod futile;
+mod lag;
 mod node;
 mod pod;
 mod surroundings;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 
 pub use self::backoff::{Backoff, BackoffCause, Failure};
 pub use self::futile::{Absent, Rejected};
+pub use self::lag::Lag;
 pub use self::node::{KeptBy, Kubelet, Node, NodeFate};
 pub use self::pod::{Containers, CutNote, DrainNote, Endpoints, Epoch, Mark, Pod, PodUid, Readiness};
 pub use self::surroundings::{Bypass, Child, Surroundings, TemplateVerdict, Warning};
@@ -31,10 +33,12 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// What the pods have said to this operator process.
     pub contacts: BTreeMap<PodUid, Contact>,
-    /// Pods that ended before they were ever Ready, those of late whose record is gone among them, by revision.
+    /// Pods that ended before they were ever Ready, by revision, including recent ones whose object is gone.
     pub rejected: BTreeMap<RevisionHash, Rejected>,
     /// Pods that a Deployment asks for and of which none comes, by revision.
     pub absent: BTreeMap<RevisionHash, Absent>,
+    /// Deployments whose controllers are late, by revision.
+    pub lags: BTreeMap<RevisionHash, Lag>,
     /// What stands around them.
     pub surroundings: Surroundings,
 }
@@ -119,13 +123,6 @@ pub struct Revision {
     pub annotation_backoff: Option<Backoff>,
     /// Its controller has taken up the last change of it.
     pub followed: bool,
-    /// Its controller has not taken it up for too long ([`Lags`](crate::Lags)): none of its pods is ended, and none taken
-    /// out of service but spares, those of a dying node, and all at a deletion.
-    pub lag: Option<Backoff>,
     /// When something was last written to it, so that its controllers look at it again.
     pub nudged: Option<Timestamp>,
-    /// It is time to write to it once more, so that its controllers look.
-    pub nudge: bool,
-    /// Until when another Deployment's ReplicaSet may still use the place of a pod that was ended here ([`Lags`](crate::Lags)).
-    pub capacity_until: Option<Timestamp>,
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use graceful_api::{DrainReason, RevisionHash};
+use jiff::Timestamp;
 
 use crate::action::{Action, DeletionCost};
 use crate::draft::{Draft, pod_ref};
@@ -246,14 +247,12 @@ pub(crate) fn capacity_will_free(snapshot: &Snapshot<'_>) -> bool {
         return false;
     }
     let drains = snapshot.unrouted().any(|p| p.drain.is_some() && snapshot.is_superseded(p));
-    let just_ended = |r: &Revision| {
-        r.hash != app.update && r.capacity_until.is_some_and(|until| !snapshot.clock.has_come(until))
-    };
-    let was_ended = snapshot.observed.revisions.iter().any(just_ended);
+    let still_free = |until: Timestamp| !snapshot.clock.has_come(until);
+    let mut of_others = snapshot.observed.lags.iter().filter(|(hash, _)| **hash != app.update);
+    let was_ended = of_others.any(|(_, lag)| lag.capacity_until.is_some_and(still_free));
     let may_miss = if update_suffices(snapshot) { app.max_unavailable } else { app.max_unavailable.min(1) };
     let one_may_go = snapshot.taking_work() > app.replicas.saturating_sub(may_miss);
-    let may_go =
-        |p: &Pod| snapshot.is_superseded(p) && snapshot.takes_work(p) && may_be_unrouted(snapshot, p);
+    let may_go = |p: &Pod| snapshot.is_superseded(p) && snapshot.takes_work(p) && snapshot.may_be_ended(p);
     drains
         || was_ended
         || (one_may_go && services_are_fenced(snapshot) && snapshot.remaining.iter().any(|p| may_go(p)))
@@ -306,7 +305,7 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
         }
     }
     // Nobody is asked each second for a choice that cannot be made: a change freeze may last for days.
-    candidates.retain(|p| may_be_unrouted(snapshot, p));
+    candidates.retain(|p| snapshot.may_be_ended(p));
     if surplus <= 0 || candidates.is_empty() {
         return;
     }
@@ -357,20 +356,11 @@ fn known_in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> u64 {
     contact.and_then(|c| c.answer.as_ref()).map_or(u64::MAX, |a| a.in_flight.total)
 }
 
-/// Where its Deployment cannot be scaled, a drained pod could not be ended, and would serve nobody meanwhile.
-fn may_be_unrouted(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let revision = snapshot.revision(&pod.revision);
-    let (backoff, lag) =
-        (revision.and_then(|r| r.scale_backoff.as_ref()), revision.and_then(|r| r.lag.as_ref()));
-    let brake = snapshot.observed.surroundings.brake.as_ref();
-    let all = [backoff, lag, brake, pod.write_backoff.as_ref()];
-    !all.into_iter().any(|backoff| snapshot.backs_off(backoff))
-}
-
 pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, reason: DrainReason) {
     // What is deleted, or dies with its node, is to serve nobody any more, whenever it can be ended.
     let at_once = reason == DrainReason::Delete || pod.node.fate == NodeFate::Dying;
-    let may = at_once || may_be_unrouted(snapshot, pod);
+    // Drained and not ended, a pod would serve nobody.
+    let may = at_once || snapshot.may_be_ended(pod);
     if !may || snapshot.backs_off(pod.write_backoff.as_ref()) || replica_set_is_choosing(snapshot, pod) {
         return;
     }

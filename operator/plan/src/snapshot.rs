@@ -77,6 +77,14 @@ impl<'a> Snapshot<'a> {
         self.observed.revisions.iter().find(|r| r.hash == *hash)
     }
 
+    /// Whether nothing that ending the pod needs is in a pause: writes to the pod, its Deployment's scale and controllers, the brake.
+    pub(crate) fn may_be_ended(&self, pod: &Pod) -> bool {
+        let scale = self.revision(&pod.revision).and_then(|r| r.scale_backoff.as_ref());
+        let lag = self.observed.lags.get(&pod.revision).and_then(|lag| lag.not_followed.as_ref());
+        let brake = self.observed.surroundings.brake.as_ref();
+        [pod.write_backoff.as_ref(), scale, lag, brake].into_iter().all(|b| !self.backs_off(b))
+    }
+
     /// Whether a Deployment of the update revision may be asked for. Where another revision runs, Kubernetes is asked first, by a dry run; where none is,
     /// its making is the question: the API server is as strict with it, and nothing that runs is touched.
     pub(crate) fn may_be_made(&self) -> bool {

@@ -65,7 +65,8 @@ pub(crate) fn backoffs<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a 
     let waited_for = move |b: &&Backoff| !settled || !b.cause.is_slowness();
     // What the spec says of drains and is not written to its Deployment yet is not settled.
     let deployments = observed.revisions.iter().flat_map(move |r| {
-        r.scale_backoff.iter().chain(&r.lag).filter(waited_for).chain(&r.annotation_backoff)
+        let not_followed = observed.lags.get(&r.hash).and_then(|lag| lag.not_followed.as_ref());
+        r.scale_backoff.iter().chain(not_followed).filter(waited_for).chain(&r.annotation_backoff)
     });
     let brake = around.brake.iter().filter(move |_| !settled);
     observed
@@ -236,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::{app, observed, policy, revision, serving};
-    use crate::observed::{DrainNote, Epoch, Failure, Revision};
+    use crate::observed::{DrainNote, Epoch, Failure, Lag, Revision};
 
     /// What is as the spec says waits for nobody, however slow.
     #[test]
@@ -271,11 +272,13 @@ mod tests {
         let phase = |max_unavailable, why: &str, old: &[Pod], capacity_until| {
             let failure = Failure { message: why.to_owned(), since: Timestamp::UNIX_EPOCH };
             let old_replicas = u32::try_from(old.len()).unwrap();
-            let old_one = Revision { replicas: old_replicas, capacity_until, ..revision("o") };
+            let old_one = Revision { replicas: old_replicas, ..revision("o") };
+            let lag = Lag { capacity_until, ..Lag::default() };
             let new = Revision { replica_failure: Some(failure), proven: false, ..revision("r") };
             let pods = old.iter().map(|p| Pod { revision: RevisionHash::from("o"), ..p.clone() }).collect();
             let app = crate::App { max_unavailable, ..app(2, policy(Signal::Http)) };
-            let seen = crate::Observed { revisions: vec![old_one, new], pods, ..observed(app) };
+            let lags = [(old_one.hash.clone(), lag)].into();
+            let seen = crate::Observed { revisions: vec![old_one, new], pods, lags, ..observed(app) };
             crate::plan(&seen, Timestamp::from_second(700).unwrap()).report.phase
         };
         let note = DrainNote { reason: DrainReason::Rollout, since: Timestamp::from_second(690).unwrap() };

@@ -59,7 +59,8 @@ pub(crate) fn record_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// Writes to Deployments whose controllers have given them up, or wait long before they try again: see [`crate::Lags`].
 pub(crate) fn nudge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    for revision in snapshot.observed.revisions.iter().filter(|r| r.nudge) {
+    let due = |r: &&Revision| snapshot.observed.lags.get(&r.hash).is_some_and(|lag| lag.nudge);
+    for revision in snapshot.observed.revisions.iter().filter(due) {
         if !snapshot.backs_off(revision.annotation_backoff.as_ref()) {
             draft.act(Action::Nudge { revision: revision.hash.clone() });
         }

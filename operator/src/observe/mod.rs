@@ -200,10 +200,10 @@ pub(crate) async fn observe(
     let mut parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
     sightings.withdrawals.update(&sources.client, &namespace, &view, &pods, &mut parsed, now).await;
     let (targets, contacts) = conversations(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
-    let mut revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), writes, now)).collect();
-    sightings.lags.update(&mut revisions, now);
+    let revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), writes, now)).collect();
     let mut observed = Observed {
         app: resolved(app, valid.as_ref(), deletion, writes.backoff(&Subject::Finalizer, now)),
+        lags: sightings.lags.update(&revisions, now),
         absent: sightings.absences.update(&revisions, &parsed, now),
         revisions,
         contacts,

@@ -62,10 +62,7 @@ impl Ours {
             scale_backoff: writes.backoff(&Subject::Deployment(self.hash.clone()), now),
             annotation_backoff: writes.backoff(&Subject::Annotations(self.hash.clone()), now),
             followed: followed(&self.object),
-            lag: None,
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
-            nudge: false,
-            capacity_until: None,
         }
     }
 }

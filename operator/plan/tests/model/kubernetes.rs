@@ -456,10 +456,7 @@ impl World {
             scale_backoff: None,
             annotation_backoff: None,
             followed: d.of_its_replica_set == d.replicas,
-            lag: None,
             nudged: d.nudged,
-            nudge: false,
-            capacity_until: None,
         };
         Snapshot {
             at: self.now,
@@ -485,6 +482,7 @@ impl World {
                 contacts: BTreeMap::new(),
                 rejected: BTreeMap::new(),
                 absent: BTreeMap::new(),
+                lags: BTreeMap::new(),
                 surroundings: self.surroundings.clone(),
             },
             versions: self.pods.iter().map(|p| (p.uid.clone(), p.version)).collect(),
@@ -522,7 +520,7 @@ impl World {
         snapshot.observed.surroundings = self.surroundings.clone();
         snapshot.observed.contacts =
             self.dialogues.iter().map(|(uid, dialogue)| (uid.clone(), dialogue.contact().clone())).collect();
-        self.lags.update(&mut snapshot.observed.revisions, self.now);
+        snapshot.observed.lags = self.lags.update(&snapshot.observed.revisions, self.now);
         let (pods, now) = (&self.pods, self.instant());
         self.refusals.keep_pods(|uid| pods.iter().any(|p| p.uid == *uid), now);
         for revision in &mut snapshot.observed.revisions {

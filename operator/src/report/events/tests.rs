@@ -75,10 +75,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         scale_backoff: None,
         annotation_backoff: None,
         followed: true,
-        lag: None,
         nudged: None,
-        nudge: false,
-        capacity_until: None,
     };
     let contacts = in_flight.iter().map(|(name, total)| {
         let in_flight = InFlight { total: *total, ..InFlight::default() };
@@ -110,6 +107,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         pods,
         rejected: BTreeMap::new(),
         absent: BTreeMap::new(),
+        lags: BTreeMap::new(),
         surroundings: Surroundings::default(),
     };
     Observation {
