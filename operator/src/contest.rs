@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use graceful_plan::doubled;
+use graceful_plan::Doubling;
 
 /// Corrections that are made at once: a person who edits a child twice is no controller.
 const FREE: u32 = 3;
 
-/// The first wait after these, doubled each time, and the longest.
-const WAITS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// The waits after these.
+const WAITS: Doubling = Doubling { first: Duration::from_secs(10), longest: Duration::from_secs(600) };
 
-/// How long after its wait a contest is still told: by then others have changed the child back, or have left it.
-const TOLD: Duration = Duration::from_secs(5);
+/// How long after its wait a contest is still shown: by then others have changed the child back, or have left it.
+const SHOWN_FOR: Duration = Duration::from_secs(5);
 
 /// What is remembered of one child.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,7 @@ impl Contest {
 
     /// Whether that is still to be said: while it waits, and until the correction that comes then has stood for a moment.
     pub(crate) fn told(&self) -> bool {
-        !self.wait().is_zero() && self.last.is_some_and(|last| last.elapsed() < self.wait() + TOLD)
+        !self.wait().is_zero() && self.last.is_some_and(|last| last.elapsed() < self.wait() + SHOWN_FOR)
     }
 
     /// For a condition.
@@ -66,16 +66,12 @@ impl Contest {
 
     /// After 3 corrections 10 s, then 20 s, 40 s … 10 min.
     fn wait(&self) -> Duration {
-        let (first, longest) = WAITS;
-        match self.times.checked_sub(FREE) {
-            None => Duration::ZERO,
-            Some(beyond) => doubled(first, beyond, longest),
-        }
+        self.times.checked_sub(FREE).map_or(Duration::ZERO, |beyond| WAITS.after(beyond))
     }
 
     /// Nothing was undone for a good while: twice what we would have waited, and ten minutes at least.
     fn calm(&self) -> bool {
-        self.last.is_some_and(|last| last.elapsed() > (2 * self.wait()).max(WAITS.1))
+        self.last.is_some_and(|last| last.elapsed() > (2 * self.wait()).max(WAITS.longest))
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::{GracefulApp, Phase};
-use graceful_plan::doubled;
+use graceful_plan::Doubling;
 
 /// While work goes on, the longest time between two looks, and between two live views: what a watch that has gone blind could hide is found within it.
 const ACTIVE: Duration = Duration::from_secs(10);
@@ -17,13 +17,13 @@ const WAITING: Duration = Duration::from_secs(60);
 pub(crate) const RESTING: Duration = Duration::from_secs(300);
 
 /// After things were found changed, the first next look: by then the watches have usually shown it.
-const AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN_IN: Duration = Duration::from_millis(20);
 
 /// After a failure, the first next try, and the longest time between two.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const RETRY: Doubling = Doubling { first: Duration::from_millis(200), longest: Duration::from_secs(30) };
 
 /// After a panic, the first next try, and the longest time between two: it takes a fix of ours, or another spec.
-const RECOVER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+const RECOVER: Doubling = Doubling { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
 
 /// The clock's own grain: an alarm that rings early would only be set again.
 const GRAIN: Duration = Duration::from_millis(1);
@@ -114,8 +114,10 @@ impl Requeue {
         let longest = if self.is_active() { ACTIVE } else { self.longest().mul_f64(spread) };
         let again = match execution {
             Execution::Complete => None,
-            Execution::GrewOld => Some(AGAIN),
-            Execution::Surprised => Some(doubled(AGAIN, self.surprises, ACTIVE)),
+            Execution::GrewOld => Some(LOOK_AGAIN_IN),
+            Execution::Surprised => {
+                Some(Doubling { first: LOOK_AGAIN_IN, longest: ACTIVE }.after(self.surprises))
+            }
         };
         self.surprises = if execution == Execution::Surprised { self.surprises.saturating_add(1) } else { 0 };
         self.failures = 0;
@@ -131,11 +133,11 @@ impl Requeue {
 
     /// The reconcile failed: the next one is after this pause.
     pub(crate) fn failed(&mut self, fault: Fault, desired: Desired, now: Instant) -> Duration {
-        let (first, longest) = match fault {
+        let pauses = match fault {
             Fault::Call => RETRY,
             Fault::Panic => RECOVER,
         };
-        let pause = doubled(first, self.failures, longest);
+        let pause = pauses.after(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.pause = Some(Pause { until: now + pause, of: desired });
         pause

@@ -3,8 +3,9 @@
 use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::clock::after;
+use crate::count::count;
 use crate::observed::{Backoff, BackoffCause, Deletion, Observed};
-use crate::snapshot::count;
 use crate::stall::too_many_ended;
 
 /// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
@@ -17,7 +18,7 @@ pub struct Brake {
     spec: Option<(RevisionHash, Deletion)>,
     /// What `replicas` was last.
     replicas: u32,
-    /// Ended for this spec, less one for each [`PAUSE`] that has passed and [`PER_POD`] for each replica that was asked for more or less: an autoscaler may
+    /// Ended for this spec, less one for each [`LEAKS_EVERY`] that has passed and [`PER_POD`] for each replica that was asked for more or less: an autoscaler may
     /// go up and down as often as it likes, and saves up nothing for a loop to come.
     level: u32,
     /// The most pods there may have been at a time for this spec: replicas + maxSurge, or what was seen.
@@ -31,11 +32,11 @@ pub struct Brake {
 /// Every pod may go once, and a spare or a bad newcomer with it.
 const PER_POD: u32 = 2;
 /// For small apps: a few pods that crash, are deleted by hand or evicted while a rollout goes on.
-const EXTRA: u32 = 10;
+const EXTRA_PODS: u32 = 10;
 /// Two a minute do no harm that a person would not have time to see, and whatever was wrong may be over.
-const PAUSE: SignedDuration = SignedDuration::from_secs(30);
+const LEAKS_EVERY: SignedDuration = SignedDuration::from_secs(30);
 /// So many pauses without a pod's end, and it is no more said to be stopped: one that is let through every 30 s would change what is said each time.
-const CALM: u32 = 3;
+const CALM_AFTER: u32 = 3;
 
 impl Brake {
     /// Before each plan. Says whether the app was stopped, and until when it may end no pod.
@@ -51,16 +52,16 @@ impl Brake {
         let living = count(observed.pods.iter().filter(|p| p.is_active()));
         self.allowed = self.allowed.max(living).max(app.replicas.saturating_add(app.max_surge));
         self.take_off_pauses(now);
-        let may = self.allowed.saturating_mul(PER_POD).saturating_add(EXTRA);
+        let may = self.allowed.saturating_mul(PER_POD).saturating_add(EXTRA_PODS);
         let holds = self.level >= may;
-        self.stopped = holds || (self.stopped && self.level.saturating_add(CALM) > may);
+        self.stopped = holds || (self.stopped && self.level.saturating_add(CALM_AFTER) > may);
         let until = match holds {
-            true => self.counted_to.unwrap_or(now).saturating_add(PAUSE).unwrap_or(Timestamp::MAX),
+            true => after(self.counted_to.unwrap_or(now), LEAKS_EVERY),
             false => now,
         };
         self.stopped.then(|| Backoff {
             cause: BackoffCause::NoProgress,
-            message: too_many_ended(may, self.allowed, PAUSE),
+            message: too_many_ended(may, self.allowed, LEAKS_EVERY),
             until,
         })
     }
@@ -70,15 +71,15 @@ impl Brake {
         self.level = self.level.saturating_add(1);
     }
 
-    /// Takes one off the level for each [`PAUSE`] that has passed.
+    /// Takes one off the level for each [`LEAKS_EVERY`] that has passed.
     fn take_off_pauses(&mut self, now: Timestamp) {
         let from = *self.counted_to.get_or_insert(now);
-        let pauses = now.duration_since(from).as_secs().max(0) / PAUSE.as_secs();
+        let pauses = now.duration_since(from).as_secs().max(0) / LEAKS_EVERY.as_secs();
         if self.level == 0 {
             self.counted_to = Some(now);
         } else if pauses > 0 {
             self.level = self.level.saturating_sub(u32::try_from(pauses).unwrap_or(u32::MAX));
-            let passed = SignedDuration::from_secs(pauses.saturating_mul(PAUSE.as_secs()));
+            let passed = SignedDuration::from_secs(pauses.saturating_mul(LEAKS_EVERY.as_secs()));
             self.counted_to = Some(from.saturating_add(passed).unwrap_or(now));
         }
     }

@@ -6,11 +6,16 @@
 
 use std::cell::Cell;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, TimestampArithmetic};
 
 /// The moment so much later. A time from a user's annotation may be the last there is.
-pub(crate) fn later(at: Timestamp, time: SignedDuration) -> Timestamp {
+pub(crate) fn after(at: Timestamp, time: impl Into<TimestampArithmetic>) -> Timestamp {
     at.saturating_add(time).unwrap_or(Timestamp::MAX)
+}
+
+/// So many seconds.
+pub(crate) fn seconds(n: u32) -> SignedDuration {
+    SignedDuration::from_secs(i64::from(n))
 }
 
 /// The moment that a plan is made for, and the first later one that it asked about.
@@ -41,7 +46,7 @@ impl Clock {
 
     /// Has the plan made again after this time at the latest.
     pub(crate) fn wake_in(&self, time: SignedDuration) {
-        self.has_come(self.now.saturating_add(time).unwrap_or(Timestamp::MAX));
+        self.has_come(after(self.now, time));
     }
 
     /// The first moment that was asked for and has not come.

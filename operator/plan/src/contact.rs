@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Conversation;
-use crate::doubled::doubled;
+use crate::clock::after;
+use crate::doubling::Doubling;
 use crate::observed::Epoch;
 
 /// What one pod has said, and what came of asking it.
@@ -75,13 +76,13 @@ pub enum Way {
 /// How often a pod that goes astray is told anew at once: a person, or a second operator, may have spoken to it.
 const RETOLD_AT_ONCE: u32 = 3;
 
-/// After that, twice as long each time, from the first up to the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3600));
+/// The pauses after that.
+const RETELL: Doubling = Doubling { first: Duration::from_secs(2), longest: Duration::from_secs(3600) };
 
 /// How long a pod that is told to accept again may take. After that it cannot, until it does, or another process speaks for it.
 pub(crate) const OPENS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// What is longer ago than this is forgotten. Longer than the longest `PAUSE`, or a pod that is told once an hour would begin anew each time.
+/// When a pod's going astray is forgotten: later than the longest pause of `RETELL`, or a pod that is told once an hour would begin anew each time.
 const FORGET_STRAYS_AFTER: SignedDuration = SignedDuration::from_hours(2);
 
 impl Contact {
@@ -127,8 +128,8 @@ impl Contact {
     /// less often.
     pub fn retell_at(&self) -> Option<Timestamp> {
         let astray = self.astray.filter(|a| a.times > RETOLD_AT_ONCE)?;
-        let pause = doubled(PAUSE.0, astray.times - RETOLD_AT_ONCE - 1, PAUSE.1);
-        Some(astray.last.saturating_add(pause).unwrap_or(Timestamp::MAX))
+        let pause = RETELL.after(astray.times - RETOLD_AT_ONCE - 1);
+        Some(after(astray.last, pause))
     }
 }
 

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::{Action, DeletionCost, Proof};
 use crate::astray::may_be_told_anew;
-use crate::clock::Clock;
+use crate::clock::{Clock, after, seconds};
 use crate::contact::Contact;
 use crate::draft::{Draft, pod_ref};
 use crate::endpoints::{still_list, withdrawn_since};
@@ -13,7 +13,7 @@ use crate::futile;
 use crate::handed_over;
 use crate::observed::{Containers, DrainNote, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
-use crate::snapshot::{Snapshot, after, seconds};
+use crate::snapshot::Snapshot;
 use crate::token_refused;
 
 /// Reads that make a run of zeros a quiet one: a lone zero between two tasks is not idle, two may straddle a restart.
@@ -140,7 +140,7 @@ fn quiet(contact: &Contact, epoch: Epoch, policy: DrainPolicy, clock: &Clock) ->
             run.epoch == epoch
                 && run.reads >= QUIET_READS
                 && run.until.duration_since(run.since) >= seconds(policy.quiet_seconds)
-                && !clock.has_come(run.until.saturating_add(QUIET_AGE).unwrap_or(Timestamp::MAX))
+                && !clock.has_come(after(run.until, QUIET_AGE))
         })
 }
 
@@ -177,7 +177,7 @@ fn lingers(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 /// By the time that it was given, from when no client was sent to it any more. (An app that speaks the protocol says itself when it has latched.)
 pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, note: DrainNote) -> bool {
     withdrawn_since(pod, note)
-        .is_some_and(|at| snapshot.clock.has_come(after(at, snapshot.policy(pod).linger_seconds)))
+        .is_some_and(|at| snapshot.clock.has_come(after(at, seconds(snapshot.policy(pod).linger_seconds))))
 }
 
 fn past_deadline(snapshot: &Snapshot<'_>, pod: &Pod, epoch: Epoch, policy: DrainPolicy) -> Progress {
@@ -200,12 +200,12 @@ fn unasked(snapshot: &Snapshot<'_>, pod: &Pod, policy: DrainPolicy) -> bool {
 }
 
 pub(crate) fn deadline(note: DrainNote, policy: DrainPolicy) -> Timestamp {
-    after(note.since, policy.deadline_seconds)
+    after(note.since, seconds(policy.deadline_seconds))
 }
 
 /// When a pod past its deadline is waited for no longer.
 fn last_word(note: DrainNote, policy: DrainPolicy) -> Timestamp {
-    after(deadline(note, policy), LAST_WORD_SECONDS)
+    after(deadline(note, policy), seconds(LAST_WORD_SECONDS))
 }
 
 /// Ends pods that have a proof, and gives a drain a new number where the pod has seen a higher one (somebody drained it by hand).
@@ -286,8 +286,8 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             (false, Some(note), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
                 let said = snapshot.answer(pod).and_then(|a| a.protocol);
                 let end = linger_seconds.saturating_add(LATCHES_WITHIN);
-                let late =
-                    withdrawn_since(pod, note).is_some_and(|at| snapshot.clock.has_come(after(at, end)));
+                let late = withdrawn_since(pod, note)
+                    .is_some_and(|at| snapshot.clock.has_come(after(at, seconds(end))));
                 late || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
             (false, Some(note), _) => linger_is_over(snapshot, pod, note),

@@ -8,23 +8,25 @@ use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Action;
-use crate::doubled::doubled;
+use crate::clock::after;
+use crate::count::count;
+use crate::doubling::Doubling;
 use crate::draft::Draft;
 use crate::observed::{Absent, Containers, Pod, PodUid, Readiness, Rejected, Revision};
-use crate::snapshot::{Snapshot, count};
+use crate::snapshot::Snapshot;
 
-/// So many more than `replicas` may end that way: a node that restarts rejects a few.
-const MANY: u32 = 5;
+/// How many pods more than `replicas` may be rejected: a node that restarts rejects a few.
+const REJECTIONS_TOLERATED: u32 = 5;
 
-/// How long a Deployment may ask for pods of which none comes, the first time; twice as long each time after that, up to the longest. It is
-/// counted from when its ReplicaSet has heard of it; a controller that is well makes a pod in milliseconds, and one that is slow gets longer the next time.
-const UNSEEN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// How long a Deployment may ask for pods of which none comes, counted from when its ReplicaSet has heard of it. A controller that is well makes a pod in
+/// milliseconds, and one that is slow gets longer the next time.
+const UNSEEN_FOR: Doubling = Doubling { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
 
 /// How long nothing more is made of such a revision. Whatever rejects its pods is rarely over sooner, and each try costs a few records.
-pub(crate) const PAUSE: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const NEXT_TRY_IN: SignedDuration = SignedDuration::from_secs(60);
 
-/// How long one is remembered whose record is gone: a taint's manager, or a cleaner of the user's, removes them as fast as they come.
-const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
+/// How long a rejected pod is remembered whose record is gone: a taint's manager, or a cleaner of the user's, removes them as fast as they come.
+const REMEMBER_REJECTIONS_FOR: SignedDuration = SignedDuration::from_mins(10);
 
 /// The pods of one app that ended before they were ever Ready. Kept by whoever executes plans; lost with the process, which counts the records that are still there.
 #[derive(Clone, Debug, Default)]
@@ -73,12 +75,11 @@ impl Absences {
                 asked.since = Some(now);
             }
             asked.replicas = revision.replicas;
-            let patience = doubled(UNSEEN.0, asked.times, UNSEEN.1);
-            let enough = |since: Timestamp| since.saturating_add(patience).unwrap_or(Timestamp::MAX) <= now;
+            let patience = UNSEEN_FOR.after(asked.times);
+            let enough = |since: Timestamp| after(since, patience) <= now;
             if asked.since.is_some_and(enough) {
                 asked.times = asked.times.saturating_add(1);
-                (asked.since, asked.until) =
-                    (None, Some(now.saturating_add(PAUSE).unwrap_or(Timestamp::MAX)));
+                (asked.since, asked.until) = (None, Some(after(now, NEXT_TRY_IN)));
             }
             if let Some(until) = asked.until {
                 found.insert(revision.hash.clone(), Absent { until });
@@ -101,7 +102,7 @@ impl Rejections {
             self.0.entry(pod.uid.clone()).or_insert((pod.revision.clone(), pod.created, words));
         }
         self.0.retain(|uid, (_, made, _)| {
-            now.duration_since(*made) < REMEMBERED || pods.iter().any(|p| p.uid == *uid)
+            now.duration_since(*made) < REMEMBER_REJECTIONS_FOR || pods.iter().any(|p| p.uid == *uid)
         });
         let mut found: BTreeMap<RevisionHash, Rejected> = BTreeMap::new();
         for (hash, made, words) in self.0.values() {
@@ -118,7 +119,7 @@ impl Rejections {
 
 /// When the next pod may be made of a revision that comes to nothing; none where its pods come well, or may.
 fn next_pod_at(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp> {
-    let rejected = rejected(snapshot, hash).map(|r| r.last.saturating_add(PAUSE).unwrap_or(Timestamp::MAX));
+    let rejected = rejected(snapshot, hash).map(|r| after(r.last, NEXT_TRY_IN));
     rejected.max(snapshot.observed.absent.get(hash).map(|absent| absent.until))
 }
 
@@ -126,7 +127,7 @@ fn next_pod_at(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp
 pub(crate) fn rejected<'a>(snapshot: &Snapshot<'a>, hash: &RevisionHash) -> Option<&'a Rejected> {
     let rejected = snapshot.observed.rejected.get(hash)?;
     let works = |p: &Pod| p.is_active() && p.containers == Containers::Running && p.created > rejected.last;
-    let many = rejected.pods > snapshot.observed.app.replicas.saturating_add(MANY);
+    let many = rejected.pods > snapshot.observed.app.replicas.saturating_add(REJECTIONS_TOLERATED);
     (many && !snapshot.pods_of(hash).any(works)).then_some(rejected)
 }
 

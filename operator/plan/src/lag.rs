@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::clock::later;
+use crate::clock::after;
 use crate::observed::{Backoff, BackoffCause, Lag, Revision};
 
 /// A controller that is well takes up a change in milliseconds, and behind an API server of two seconds a call in less than this.
@@ -77,7 +77,7 @@ impl Known {
 
     fn lag(&self, revision: &Revision, now: Timestamp) -> Lag {
         let late = self.unfollowed.is_some_and(|since| now.duration_since(since) >= LATE);
-        let capacity_until = self.lowered.map(|at| later(at, CAPACITY_IS_TAKEN_WITHIN));
+        let capacity_until = self.lowered.map(|at| after(at, CAPACITY_IS_TAKEN_WITHIN));
         Lag {
             not_followed: late.then(|| not_followed(&revision.name, now)),
             nudge: self.asks_for_a_nudge(revision.nudged, now),
@@ -104,7 +104,7 @@ fn not_followed(deployment: &str, now: Timestamp) -> Backoff {
          admission webhook or policy on replicasets hangs or refuses; none of its pods is ended until it has",
         LATE.as_secs()
     );
-    Backoff { cause: BackoffCause::NotFollowed, message, until: later(now, AGAIN) }
+    Backoff { cause: BackoffCause::NotFollowed, message, until: after(now, AGAIN) }
 }
 
 #[cfg(test)]

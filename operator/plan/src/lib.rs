@@ -6,7 +6,7 @@
 //! Read [`plan`] first: it is the table of contents. Then, by what they decide:
 //!
 //! - what all rules stand on: `observed` is the view, `contact` what a pod has said, `action` what may be done, `report` what is told; `snapshot` has the facts that several
-//!   rules ask for, `clock` notes the next moment that matters, and `draft` the actions as they are planned; `doubled` is a pause that grows, and `phrases` is what sentences share;
+//!   rules ask for, `clock` notes the next moment that matters, and `draft` the actions as they are planned; `doubling` is a pause that grows, and `phrases` is what sentences share;
 //! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `futile` stops revisions
 //!   whose pods come to nothing; `put_back` returns draining pods to service, and `expendable` says how many pods of a superseded revision nobody waits for;
 //! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
@@ -23,8 +23,9 @@ mod busy;
 mod clock;
 mod contact;
 mod conversations;
+mod count;
 mod dialogue;
-mod doubled;
+mod doubling;
 mod draft;
 mod drains;
 mod endpoints;
@@ -61,7 +62,7 @@ pub use contact::{
     ZeroRun,
 };
 pub use dialogue::{Dialogue, News, Reading, Request, longest_gap};
-pub use doubled::doubled;
+pub use doubling::Doubling;
 pub use futile::{Absences, Rejections};
 pub use handed_over::is_handed_over;
 pub use lag::Lags;

@@ -4,11 +4,12 @@ use graceful_api::RevisionHash;
 use jiff::Timestamp;
 
 use crate::astray::contradiction;
+use crate::clock::{after, seconds};
 use crate::expendable::superseded_revisions;
 use crate::observed::{Deletion, NodeFate, Pod, Readiness, Revision};
 use crate::phrases::{and_more, whole_seconds};
 use crate::rollout::count_superseded;
-use crate::snapshot::{Snapshot, after};
+use crate::snapshot::Snapshot;
 use crate::token_refused;
 
 /// New pods that do not take work yet.
@@ -51,7 +52,8 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
                 "{name}: not Ready: {trouble}; {}",
                 what_frees_capacity(
                     snapshot,
-                    pod.unschedulable.map(|at| after(at, snapshot.observed.app.surge_timeout_seconds))
+                    pod.unschedulable
+                        .map(|at| after(at, seconds(snapshot.observed.app.surge_timeout_seconds)))
                 )
             )
         }

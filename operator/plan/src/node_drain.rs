@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use graceful_api::DrainReason;
 use graceful_api::conditions::Reason;
 
+use crate::count::count;
 use crate::draft::Draft;
 use crate::drains::needs_no_drain;
 use crate::new_pods::new_pod;
 use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
 use crate::phrases::and_more;
 use crate::rollout::{Course, least_busy_first, unroute, working_predecessor};
-use crate::snapshot::{Snapshot, count};
+use crate::snapshot::Snapshot;
 use crate::stall::is_stuck;
 
 /// Takes pods off dying and shut-down nodes, whatever the budget says (an exception to P3): on a dying node new work would be lost, on one that is shut down

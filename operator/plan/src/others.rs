@@ -5,11 +5,12 @@ use graceful_api::Signal;
 use graceful_api::conditions::Reason;
 
 use crate::busy::nothing_runs;
+use crate::clock::{after, seconds};
 use crate::contact::InFlight;
 use crate::handed_over::is_handed_over;
 use crate::observed::{Containers, Pod, Readiness, Warning};
 use crate::phrases::{and_more, whole_seconds};
-use crate::snapshot::{Snapshot, after};
+use crate::snapshot::Snapshot;
 
 /// How long a pod may take to end before that is said: longer than Kubernetes' own grace period, and than most programs need to stop.
 const SLOW_SECONDS: u32 = 60;
@@ -32,7 +33,7 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     // One that drains itself is no news a minute later.
     for pod in snapshot.observed.pods.iter().filter(|p| may_run(p) && !is_handed_over(snapshot.observed, p)) {
         let Some(since) = pod.ends_since else { continue };
-        let said = after(since, SLOW_SECONDS);
+        let said = after(since, seconds(SLOW_SECONDS));
         if snapshot.clock.has_come(said) {
             slow.push((since, pod));
         }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::action::Action;
 use crate::astray::may_be_told_anew;
+use crate::clock::after;
 use crate::contact::{OPENS_WITHIN, Way};
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Epoch, NodeFate, Pod, Readiness};
@@ -105,7 +106,7 @@ fn stays_closed(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 }
 
 fn over(snapshot: &Snapshot<'_>, since: Timestamp) -> bool {
-    snapshot.clock.has_come(since.saturating_add(OPENS_WITHIN).unwrap_or(Timestamp::MAX))
+    snapshot.clock.has_come(after(since, OPENS_WITHIN))
 }
 
 /// Draining pods that can serve again at once, the latest first: it has lost the fewest clients.

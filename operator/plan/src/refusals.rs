@@ -1,7 +1,7 @@
 //! What the API server would not do, and when it is retried: a pause that no watch event shortens.
 //!
-//! `operator/src/execute` notes what it met, `observe` shows it to the planner, which leaves the object alone meanwhile. Pauses are measured by a clock that
-//! nobody sets, so each call is given its moment as an [`Instant`].
+//! `operator/src/execute` notes what it met, `observe` shows it to the planner, which leaves the object alone meanwhile. Pauses are measured by the
+//! monotonic clock, so each call is given its moment as an [`Instant`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use graceful_api::RevisionHash;
 use jiff::Timestamp;
 
-use crate::doubled::doubled;
+use crate::clock::after;
+use crate::doubling::Doubling;
 use crate::observed::{Backoff, BackoffCause, PodUid};
 
 /// What is written to.
@@ -41,17 +42,17 @@ struct Refused {
     at: Instant,
 }
 
-/// The first pause and the longest: who has put a policy right waits for us, and one that stays costs a dry run a minute.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// The pauses between tries: whoever has put a policy right waits for us, and one that stays costs a dry run a minute.
+const RETRY: Doubling = Doubling { first: Duration::from_secs(5), longest: Duration::from_secs(60) };
 
-/// How long after its pause a refusal is still told. What is not retried by then has no reason to be any more.
-const TOLD: Duration = Duration::from_secs(5);
+/// How long after its pause a refusal is still shown. What is not retried by then has no reason to be any more.
+const SHOWN_FOR: Duration = Duration::from_secs(5);
 
-/// When a refusal counts no more, although no write has gone through since.
-const FORGOTTEN: Duration = Duration::from_secs(3600);
+/// When a refusal is forgotten, although no write has gone through since.
+const FORGET_REFUSALS_AFTER: Duration = Duration::from_secs(3600);
 
-/// The same where one has, at the least; and never sooner than twice its pause.
-const CALM: Duration = Duration::from_secs(60);
+/// After a write has gone through, a refusal is forgotten after this, or after twice its pause if that is longer.
+const FORGET_PASSED_AFTER: Duration = Duration::from_secs(60);
 
 impl Refusals {
     /// A write was refused, or would come too late. Each time the pause doubles.
@@ -74,7 +75,7 @@ impl Refusals {
         self.0.get(subject).is_some_and(|r| r.late && !r.forgotten(at))
     }
 
-    /// A write went through. What was refused is told no more, and its pauses are remembered for a while: where admission takes one write and refuses the
+    /// A write went through. What was refused is shown no more, and its pauses are remembered for a while: where admission takes one write and refuses the
     /// other, they come by turns.
     pub fn cleared(&mut self, subject: &Subject) {
         if let Some(refused) = self.0.get_mut(subject) {
@@ -82,12 +83,12 @@ impl Refusals {
         }
     }
 
-    /// What the last write met, while that is worth telling. `now` and `at` are the same moment, by the clock that plans are made by and by the one that
+    /// What the last write met, while that is worth showing. `now` and `at` are the same moment, by the clock that plans are made by and by the one that
     /// pauses are measured by.
     pub fn of(&self, subject: &Subject, now: Timestamp, at: Instant) -> Option<Backoff> {
-        let refused = self.0.get(subject).filter(|r| !r.passed && r.age(at) < r.pause() + TOLD)?;
+        let refused = self.0.get(subject).filter(|r| !r.passed && r.age(at) < r.pause() + SHOWN_FOR)?;
         let left = refused.pause().saturating_sub(refused.age(at));
-        let until = now.saturating_add(left).unwrap_or(Timestamp::MAX);
+        let until = after(now, left);
         Some(Backoff { cause: refused.kind, message: refused.message.clone(), until })
     }
 
@@ -107,8 +108,7 @@ impl Refusals {
 
 impl Refused {
     fn pause(&self) -> Duration {
-        let (first, longest) = PAUSE;
-        doubled(first, self.times, longest)
+        RETRY.after(self.times)
     }
 
     fn age(&self, at: Instant) -> Duration {
@@ -117,7 +117,8 @@ impl Refused {
 
     /// Long past: the next refusal is a first one. Far longer than a pod takes to come and go, or each round of a loop would be the first.
     fn forgotten(&self, at: Instant) -> bool {
-        let remembered = if self.passed { CALM.max(2 * self.pause()) } else { FORGOTTEN };
+        let remembered =
+            if self.passed { FORGET_PASSED_AFTER.max(2 * self.pause()) } else { FORGET_REFUSALS_AFTER };
         self.age(at) > remembered
     }
 }
@@ -144,7 +145,7 @@ mod tests {
         };
         assert_eq!([0; 3].map(|_| pause(&mut refusals, at)), [5, 10, 20]);
         refusals.cleared(&deployment());
-        assert_eq!(refusals.of(&deployment(), Timestamp::UNIX_EPOCH, at), None, "it is told no more");
+        assert_eq!(refusals.of(&deployment(), Timestamp::UNIX_EPOCH, at), None, "it is shown no more");
         assert_eq!(pause(&mut refusals, at), 40, "one write is taken and the other refused, by turns");
         for _ in 0..40 {
             assert!(pause(&mut refusals, at) <= 60);
@@ -162,14 +163,14 @@ mod tests {
         clippy::disallowed_methods,
         reason = "an Instant has no other beginning; the test counts from it"
     )]
-    fn a_refusal_is_told_for_some_seconds_past_its_pause() {
+    fn a_refusal_is_shown_for_some_seconds_past_its_pause() {
         let at = Instant::now();
         let mut refusals = Refusals::default();
         refusals.note(deployment(), BackoffCause::Refused, "denied".to_owned(), at);
         let until = |second| {
             let now = Timestamp::from_second(second).unwrap();
-            let told = refusals.of(&deployment(), now, at + Duration::from_secs(second.unsigned_abs()));
-            told.map(|told| told.until.as_second())
+            let shown = refusals.of(&deployment(), now, at + Duration::from_secs(second.unsigned_abs()));
+            shown.map(|backoff| backoff.until.as_second())
         };
         assert_eq!([0, 4, 5, 9, 10].map(until), [Some(5), Some(5), Some(5), Some(9), None]);
     }

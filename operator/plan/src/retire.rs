@@ -6,9 +6,9 @@ use graceful_api::{DrainPolicy, Signal};
 
 use crate::action::Proof;
 use crate::busy::nothing_runs;
+use crate::count::count;
 pub use crate::drains::still_stands;
 use crate::observed::{Containers, Epoch, Pod, PodUid, Readiness};
-use crate::snapshot::count;
 
 /// What the live look allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

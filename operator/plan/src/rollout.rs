@@ -9,6 +9,8 @@ use graceful_api::{DrainReason, RevisionHash};
 use jiff::Timestamp;
 
 use crate::action::{Action, DeletionCost};
+use crate::clock::{after, seconds};
+use crate::count::count;
 use crate::draft::{Draft, pod_ref};
 use crate::drains::needs_no_drain;
 use crate::expendable::{expendable, superseded_revisions, update_suffices};
@@ -16,7 +18,7 @@ use crate::futile::may_make;
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
 use crate::put_back::{put_back, resumable_pods};
-use crate::snapshot::{Snapshot, after, count};
+use crate::snapshot::Snapshot;
 
 /// Where the app is going.
 pub(crate) struct Course<'a> {
@@ -235,8 +237,9 @@ fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let update = snapshot.revision(snapshot.update());
     let refused = update.is_some_and(|r| r.replica_failure.is_some() && !r.has_no_replica_set);
     let mut new = snapshot.routed().filter(|p| !snapshot.is_superseded(p));
-    let given_up =
-        |p: &Pod| p.unschedulable.is_some_and(|since| snapshot.clock.has_come(after(since, timeout)));
+    let given_up = |p: &Pod| {
+        p.unschedulable.is_some_and(|since| snapshot.clock.has_come(after(since, seconds(timeout))))
+    };
     refused || new.any(given_up)
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use graceful_api::{DrainPolicy, DrainReason, RevisionHash, Signal};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::busy::nothing_runs;
-use crate::clock::Clock;
+use crate::clock::{Clock, after, seconds};
 use crate::contact::{Answer, Contact};
+use crate::count::count;
 use crate::drains::longest_grace;
 use crate::handed_over;
 use crate::observed::{
@@ -125,7 +126,7 @@ impl<'a> Snapshot<'a> {
         match pod.readiness {
             // Its node's clock may be ahead: what is Ready is so by now.
             Readiness::Ready(since) => {
-                Some(after(since.min(self.clock.now()), self.observed.app.min_ready_seconds))
+                Some(after(since.min(self.clock.now()), seconds(self.observed.app.min_ready_seconds)))
             }
             Readiness::Lost(_) | Readiness::Never => None,
         }
@@ -299,17 +300,4 @@ impl Epochs {
         let annotated = pod.epoch.map(Epoch::next).unwrap_or_default();
         self.last.max(seen).max(annotated)
     }
-}
-
-/// So many seconds later; a time from a user's annotation may be the last there is.
-pub(crate) fn after(at: Timestamp, seconds: u32) -> Timestamp {
-    at.saturating_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
-}
-
-pub(crate) fn seconds(n: u32) -> SignedDuration {
-    SignedDuration::from_secs(i64::from(n))
-}
-
-pub(crate) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
-    u32::try_from(items.count()).unwrap_or(u32::MAX)
 }

@@ -4,11 +4,13 @@ use graceful_api::conditions::Reason;
 use graceful_api::{RevisionHash, names};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::clock::{after, seconds};
+use crate::count::count;
 use crate::futile;
 use crate::new_pods;
 use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Pod, Readiness, Rejected};
 use crate::rollout::{capacity_will_free, count_superseded, services_are_fenced};
-use crate::snapshot::{Snapshot, after, count};
+use crate::snapshot::Snapshot;
 use crate::status::is_settled;
 
 /// So many of the user's Services are named, and the others are counted.
@@ -126,7 +128,7 @@ fn past_progress_deadline(snapshot: &Snapshot<'_>, waits: For) -> Option<Stall> 
     if let Some(failure) =
         update.replica_failure.as_ref().filter(|f| !passed_over(capacity_helps(&f.message)))
     {
-        let overdue = after(failure.since, snapshot.observed.app.progress_deadline_seconds);
+        let overdue = after(failure.since, seconds(snapshot.observed.app.progress_deadline_seconds));
         if snapshot.clock.has_come(overdue) {
             let message = new_pods::cannot_be_made(snapshot, snapshot.update(), &failure.message);
             return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
@@ -141,7 +143,7 @@ fn past_progress_deadline(snapshot: &Snapshot<'_>, waits: For) -> Option<Stall> 
         let Some((since, reason)) = failing_since(snapshot, pod) else {
             continue;
         };
-        let overdue = after(since, snapshot.observed.app.progress_deadline_seconds);
+        let overdue = after(since, seconds(snapshot.observed.app.progress_deadline_seconds));
         if snapshot.clock.has_come(overdue) && found.is_none() {
             found = Some(Stall { reason, message: new_pods::new_pod(snapshot, pod, "") });
         }
@@ -178,7 +180,7 @@ pub(crate) fn too_many_ended(ended: u32, most: u32, pause: SignedDuration) -> St
 /// The pods of this revision come to nothing ([`futile`]), and one is missing for it.
 fn comes_to_nothing(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<String> {
     let here = count(snapshot.routed().filter(|p| p.revision == *hash && snapshot.takes_work(p)));
-    let often = futile::PAUSE.as_secs();
+    let often = futile::NEXT_TRY_IN.as_secs();
     let message = match (futile::rejected(snapshot, hash), snapshot.observed.absent.get(hash)) {
         (Some(Rejected { pods, last: _, words }), _) => format!(
             "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {often} s"

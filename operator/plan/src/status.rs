@@ -4,6 +4,7 @@ use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
 
 use crate::astray;
+use crate::count::count;
 use crate::draft::Draft;
 use crate::drains::{Progress, deadline, progress, state};
 use crate::handed_over;
@@ -12,7 +13,7 @@ use crate::observed::{Deletion, Pod, Warning};
 use crate::others;
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 use crate::rollout::{Course, count_superseded, services_are_fenced};
-use crate::snapshot::{Snapshot, count};
+use crate::snapshot::Snapshot;
 use crate::stall::{Stall, how_to_fence, stall, too_slow};
 use crate::token_refused;
 use crate::waiting_for::{self, Sentence};

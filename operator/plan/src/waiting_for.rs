@@ -5,7 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Proof;
 use crate::astray::contradiction;
+use crate::clock::{after, seconds};
 use crate::contact::{InFlight, Scheduled};
+use crate::count::count;
 use crate::draft::Draft;
 use crate::drains::{Progress, progress, state};
 use crate::endpoints;
@@ -17,7 +19,7 @@ use crate::others;
 use crate::phrases::{and_more, whole_seconds};
 use crate::retire::waits_in_a_volume;
 use crate::rollout::{Course, count_superseded};
-use crate::snapshot::{Snapshot, after, count, seconds};
+use crate::snapshot::Snapshot;
 use crate::stall::{Stall, backoffs, waits_for_capacity};
 use crate::token_refused;
 
@@ -250,7 +252,7 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
 /// Its Services have not followed within the linger that it was given: what is wrong.
 fn still_listed(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> {
     let why = endpoints::why_not_told_to_close(snapshot, pod)?;
-    let given = after(pod.drain?.since, snapshot.policy(pod).linger_seconds);
+    let given = after(pod.drain?.since, seconds(snapshot.policy(pod).linger_seconds));
     snapshot.clock.has_come(given).then_some(why)
 }
 
@@ -284,8 +286,7 @@ fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
     let since = snapshot.contact(pod).and_then(|c| c.acknowledged).map(|known| known.at);
     said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
-        && since
-            .is_some_and(|at| snapshot.clock.has_come(at.saturating_add(linger).unwrap_or(Timestamp::MAX)))
+        && since.is_some_and(|at| snapshot.clock.has_come(after(at, linger)))
 }
 
 /// What is waited for when no pod is at fault.

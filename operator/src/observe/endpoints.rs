@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::names;
-use graceful_plan::{Containers, Endpoints, Epoch, NodeFate, PodUid, doubled};
+use graceful_plan::{Containers, Doubling, Endpoints, Epoch, NodeFate, PodUid};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -21,7 +21,7 @@ use crate::error::{Error, call, chain};
 
 /// When to look again while one is listed still, and the longest time between two looks. The EndpointSlice controller follows within a tenth of a second where
 /// nothing holds it up.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+const LOOK_AGAIN: Doubling = Doubling { first: Duration::from_millis(200), longest: Duration::from_secs(2) };
 
 /// A look may take a tenth of the time. The slices of two thousand pods are megabytes, and some pod of theirs drains all through a rollout.
 const SHARE: u32 = 10;
@@ -90,7 +90,7 @@ impl Withdrawals {
         if !waits {
             self.looks = 0;
         }
-        let pause = doubled(AGAIN.0, self.looks.saturating_sub(1), AGAIN.1);
+        let pause = LOOK_AGAIN.after(self.looks.saturating_sub(1));
         self.again = waits.then(|| pause.max(self.rests_for()));
     }
 

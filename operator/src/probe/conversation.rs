@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::Question as Language;
-use graceful_plan::{Conversation, Epoch, News, Reading, Request, doubled, longest_gap};
+use graceful_plan::{Conversation, Doubling, Epoch, News, Reading, Request, longest_gap};
 use http::HeaderValue;
 use jiff::Timestamp;
 use rand::RngExt;
@@ -163,8 +163,8 @@ impl ConversationLoop {
     }
 
     async fn pause_after_failure(&mut self) {
-        let longest = LONGEST_PAUSE.max(self.poll_interval());
-        let pause = doubled(self.poll_interval(), self.failures, longest);
+        let first = self.poll_interval();
+        let pause = Doubling { first, longest: LONGEST_PAUSE.max(first) }.after(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.client.lane = self.lane();
         sleep(jittered(pause)).await;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use graceful_api::conditions::Reason;
 use graceful_api::{FieldError, GracefulApp, GracefulAppStatus, Phase, names};
-use graceful_plan::{Action, Deletion, Observed, PodUid, Report, doubled, is_handed_over};
+use graceful_plan::{Action, Deletion, Doubling, Observed, PodUid, Report, is_handed_over};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -149,7 +149,7 @@ async fn write(
     if app.status.as_ref() == Some(&status) {
         return Ok(None);
     }
-    let every = doubled(WRITE_EVERY, reported.refused, REFUSED_EVERY);
+    let every = Doubling { first: WRITE_EVERY, longest: REFUSED_EVERY }.after(reported.refused);
     let begun = *reported.begun.get_or_insert_with(Instant::now);
     let only_begins = app.status.is_none() && status.phase == Some(Phase::Rolling);
     let wait = match reported.written {
