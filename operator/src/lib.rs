@@ -30,9 +30,9 @@ mod requeue;
 mod run;
 mod schedule;
 mod telemetry;
+mod unseen_writes;
 mod watch;
 mod writes;
-mod written;
 
 pub use error::Error;
 pub use keys::{KeySecret, rotate};

@@ -10,7 +10,7 @@ use graceful_plan::{Backoff, BackoffCause, Brake, MARK_RESTS, PodUid, TemplateVe
 use jiff::Timestamp;
 
 use crate::contest::Contest;
-use crate::written::Written;
+use crate::unseen_writes::UnseenWrites;
 
 /// A refusal may come from a quota or a webhook that has changed its mind since: asked again once a minute. (Tests do not
 /// wait as long.)
@@ -20,21 +20,21 @@ pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(if cfg!(test) { 3
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     /// Those that the watches may not have shown yet.
-    pub(crate) written: Written,
+    pub(crate) unseen_writes: UnseenWrites,
     /// One of them found things changed: the next view must be a live one.
     pub(crate) look_live: bool,
     /// What the API server would not do to Deployments and pods.
     pub(crate) refusals: Refusals,
     /// Children that it refuses as the spec wants them, or gives no answer about, by kind.
-    pub(crate) refused_children: BTreeMap<&'static str, Held<ChildRefusal>>,
+    pub(crate) refused_children: BTreeMap<&'static str, Expiring<ChildRefusal>>,
     /// Children that others change back, by kind.
     pub(crate) contested: BTreeMap<&'static str, Contest>,
     /// What the dry run said of a revision.
-    pub(crate) verdicts: HashMap<String, Held<TemplateVerdict>>,
+    pub(crate) verdicts: HashMap<String, Expiring<TemplateVerdict>>,
     /// Counts the pods that were ended.
     pub(crate) brake: Brake,
     /// The last write to a pod that took longer than a spare can be let wait for.
-    pub(crate) slow_pod_write: Option<Held<Duration>>,
+    pub(crate) slow_pod_write: Option<Expiring<Duration>>,
     /// When pods were last marked for evictions and autoscalers.
     marked: HashMap<PodUid, Instant>,
     /// When pods were put back whose label or marks somebody else had changed.
@@ -97,7 +97,7 @@ impl Writes {
 
     /// When the next refusal may be asked about again; none where nothing is refused.
     pub(crate) fn next_retry(&self) -> Option<Duration> {
-        let refused = |v: &&Held<TemplateVerdict>| v.value.refusal().is_some();
+        let refused = |v: &&Expiring<TemplateVerdict>| v.value.refusal().is_some();
         let verdicts = self.verdicts.values().filter(refused).filter_map(|v| v.remaining(REFUSAL_HOLDS));
         let children = self.refused_children.values().filter_map(|r| r.remaining(REFUSAL_HOLDS));
         verdicts.chain(children).chain(self.contested.values().filter_map(Contest::held)).min()
@@ -106,12 +106,12 @@ impl Writes {
 
 /// Something that holds for a while.
 #[derive(Clone, Debug)]
-pub(crate) struct Held<T> {
+pub(crate) struct Expiring<T> {
     pub(crate) value: T,
     since: Instant,
 }
 
-impl<T> Held<T> {
+impl<T> Expiring<T> {
     pub(crate) fn new(value: T) -> Self {
         Self { value, since: Instant::now() }
     }

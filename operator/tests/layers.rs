@@ -19,7 +19,7 @@ const ORDER: [&str; 26] = [
     "schedule",
     "requeue",
     "writes",
-    "written",
+    "unseen_writes",
     "contest",
     "concern",
     "keys",

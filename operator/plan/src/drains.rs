@@ -7,9 +7,9 @@ use crate::action::{Action, DeletionCost, Proof};
 use crate::astray::may_be_told_anew;
 use crate::clock::{Clock, after, seconds};
 use crate::contact::Contact;
+use crate::creation_backoff;
 use crate::draft::{Draft, pod_ref};
 use crate::endpoints::{still_list, withdrawn_since};
-use crate::futile;
 use crate::handed_over;
 use crate::observed::{Containers, DrainNote, Epoch, Pod, Readiness};
 use crate::retire::waits_in_a_volume;
@@ -245,7 +245,9 @@ pub(crate) fn unroute_spares(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let ending = snapshot.observed.pods.iter().filter(ends);
     for pod in ending.chain(surplus_spares(snapshot)) {
         // Of pods that the kubelet rejects none ever runs, and there are many a second.
-        if snapshot.backs_off(pod.write_backoff.as_ref()) || futile::is_stopped(snapshot, &pod.revision) {
+        if snapshot.backs_off(pod.write_backoff.as_ref())
+            || creation_backoff::is_stopped(snapshot, &pod.revision)
+        {
             continue;
         }
         let epoch = draft.epochs.next_for(snapshot, pod);

@@ -7,7 +7,7 @@
 //!
 //! - what all rules stand on: `observed` is the view, `contact` what a pod has said, `action` what may be done, `report` what is told; `snapshot` has the facts that several
 //!   rules ask for, `clock` notes the next moment that matters, and `draft` the actions as they are planned; `doubling` is a pause that grows, and `phrases` is what sentences share;
-//! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `futile` stops revisions
+//! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `creation_backoff` stops revisions
 //!   whose pods come to nothing; `put_back` returns draining pods to service, and `expendable` says how many pods of a superseded revision nobody waits for;
 //! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
 //!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE; `endpoints` says until when clients are sent to
@@ -24,6 +24,7 @@ mod clock;
 mod contact;
 mod conversations;
 mod count;
+mod creation_backoff;
 mod dialogue;
 mod doubling;
 mod draft;
@@ -32,7 +33,6 @@ mod endpoints;
 mod expendable;
 #[cfg(test)]
 mod fixture;
-mod futile;
 mod handed_over;
 mod lag;
 mod marks;
@@ -61,9 +61,9 @@ pub use contact::{
     Acknowledged, Answer, Astray, Contact, ContactError, InFlight, Protocol, Restarted, Scheduled, Way,
     ZeroRun,
 };
+pub use creation_backoff::{Absences, Rejections};
 pub use dialogue::{Dialogue, News, Reading, Request, longest_gap};
 pub use doubling::Doubling;
-pub use futile::{Absences, Rejections};
 pub use handed_over::is_handed_over;
 pub use lag::Lags;
 pub use marks::MARK_RESTS;
@@ -111,7 +111,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::No if observed.surroundings.namespace_terminating => {}
         Deletion::No if !observed.app.finalizer => upkeep::claim(&snapshot, &mut draft),
         Deletion::No => {
-            futile::stop(&snapshot, &mut draft);
+            creation_backoff::stop(&snapshot, &mut draft);
             upkeep::children(&snapshot, &mut draft);
             drains::unroute_spares(&snapshot, &mut draft);
             rollout::protect(&snapshot, &mut draft);

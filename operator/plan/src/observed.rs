@@ -3,7 +3,7 @@
 //! These are plain data, parsed once by `observe`; nothing here knows of a client. All counts are pods.
 
 mod backoff;
-mod futile;
+mod creation_backoff;
 mod lag;
 mod node;
 mod pod;
@@ -15,7 +15,7 @@ use graceful_api::{DrainPolicy, ReplaceWhen, RevisionHash};
 use jiff::Timestamp;
 
 pub use self::backoff::{Backoff, BackoffCause, Failure};
-pub use self::futile::{Absent, Rejected};
+pub use self::creation_backoff::{Absent, Rejected};
 pub use self::lag::Lag;
 pub use self::node::{KeptBy, Kubelet, Node, NodeFate};
 pub use self::pod::{Containers, CutNote, DrainNote, Endpoints, Epoch, Mark, Pod, PodUid, Readiness};

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::{after, seconds};
 use crate::count::count;
-use crate::futile;
+use crate::creation_backoff;
 use crate::new_pods;
 use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Pod, Readiness, Rejected};
 use crate::rollout::{capacity_will_free, count_superseded, services_are_fenced};
@@ -177,11 +177,11 @@ pub(crate) fn too_many_ended(ended: u32, most: u32, pause: SignedDuration) -> St
     )
 }
 
-/// The pods of this revision come to nothing ([`futile`]), and one is missing for it.
+/// The pods of this revision come to nothing ([`creation_backoff`]), and one is missing for it.
 fn comes_to_nothing(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<String> {
     let here = count(snapshot.routed().filter(|p| p.revision == *hash && snapshot.takes_work(p)));
-    let often = futile::NEXT_TRY_IN.as_secs();
-    let message = match (futile::rejected(snapshot, hash), snapshot.observed.absent.get(hash)) {
+    let often = creation_backoff::NEXT_TRY_IN.as_secs();
+    let message = match (creation_backoff::rejected(snapshot, hash), snapshot.observed.absent.get(hash)) {
         (Some(Rejected { pods, last: _, words }), _) => format!(
             "{pods} pods of revision {hash} ended before they were Ready, the last is {words}; one more is tried every {often} s"
         ),

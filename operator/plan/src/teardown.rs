@@ -3,9 +3,9 @@
 use graceful_api::DrainReason;
 
 use crate::action::Action;
+use crate::creation_backoff;
 use crate::draft::Draft;
 use crate::drains::{self, linger_is_over};
-use crate::futile;
 use crate::handed_over;
 use crate::observed::{Child, Pod};
 use crate::rollout::{self, unroute};
@@ -24,7 +24,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::ReleaseFinalizer);
         return;
     }
-    futile::stop(snapshot, draft);
+    creation_backoff::stop(snapshot, draft);
     upkeep::record_proven(snapshot, draft);
     upkeep::nudge(snapshot, draft);
     drains::unroute_spares(snapshot, draft);

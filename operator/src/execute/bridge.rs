@@ -20,7 +20,7 @@ use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call, chain};
 use crate::merge::Mode;
 use crate::observe::{condition, selects};
-use crate::written::Kind;
+use crate::unseen_writes::Kind;
 
 /// Before a pod is unrouted. Gives the resourceVersion that the pod has after it.
 pub(super) async fn begin(
@@ -65,7 +65,7 @@ pub(super) async fn begin(
     let annotation = json!({(names::LINGERING): named.join(",")});
     let version = match pods::write(scene, pod, Some(version), &json!({}), &annotation, Mode::Real).await {
         Ok(written) => {
-            scene.writes.written.wrote(Kind::Pod, &written);
+            scene.writes.unseen_writes.record(Kind::Pod, &written);
             written.resource_version().unwrap_or_default()
         }
         Err(error) if error.not_found() || error.conflict() => return Ok(Err(CHANGED)),
@@ -109,7 +109,7 @@ pub(super) async fn end(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, 
     let annotation = json!({(names::LINGERING): null});
     match pods::write(scene, pod, Some(&version), &json!({}), &annotation, Mode::Real).await {
         Ok(written) => {
-            scene.writes.written.wrote(Kind::Pod, &written);
+            scene.writes.unseen_writes.record(Kind::Pod, &written);
             Ok(Outcome::Done)
         }
         Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),

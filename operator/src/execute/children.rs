@@ -17,8 +17,8 @@ use std::fmt::Debug;
 use super::{CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::observe::{Wanted, drift, extra_ports, is_of};
-use crate::writes::{ChildRefusal, Held};
-use crate::written::Kind;
+use crate::unseen_writes::Kind;
+use crate::writes::{ChildRefusal, Expiring};
 
 pub(super) async fn sync_service(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
     let name = names::service_name(&scene.object.name_any());
@@ -59,7 +59,7 @@ where
         Some(found) => {
             let drifted = drifted(found, &wanted);
             if drifted.is_empty() {
-                scene.writes.written.wrote(kind, found); // what was planned on is older than that
+                scene.writes.unseen_writes.record(kind, found); // what was planned on is older than that
                 return Ok(Outcome::Done);
             }
             // Applied as it is wanted now, and otherwise all the same: somebody has changed it since.
@@ -75,7 +75,7 @@ where
     match write(scene, name, &wanted, there.as_ref()).await {
         Ok(applied) => {
             scene.writes.refused_children.remove(word);
-            scene.writes.written.wrote(kind, &applied);
+            scene.writes.unseen_writes.record(kind, &applied);
             // What admission makes of it at once, it makes of it each time.
             let mutated = drifted(&applied, &wanted);
             let undone = undone.or_else(|| (!mutated.is_empty()).then(|| by_whom(&applied, &mutated)));
@@ -108,7 +108,7 @@ fn refused(
     };
     scene.unanswered += u32::from(kind == BackoffCause::TooSlow);
     let refusal = ChildRefusal { fingerprint, kind, why: why.clone() };
-    scene.writes.refused_children.insert(word, Held::new(refusal));
+    scene.writes.refused_children.insert(word, Expiring::new(refusal));
     Ok(Outcome::Refused(why))
 }
 
@@ -213,7 +213,7 @@ where
     let preconditions = Preconditions { uid: Some(uid.clone()), resource_version };
     let params = DeleteParams::background().preconditions(preconditions);
     match call("remove a child", api.delete(name, &params)).await {
-        Ok(_) => scene.writes.written.removed(kind, name, &uid),
+        Ok(_) => scene.writes.unseen_writes.record_removal(kind, name, &uid),
         Err(error) if error.not_found() => {}
         Err(error) if error.conflict() => return Ok(CHANGED),
         Err(error) => return refused(scene, word, None, error),

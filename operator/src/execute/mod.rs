@@ -12,10 +12,10 @@ mod acted;
 mod bridge;
 mod children;
 mod finalizer;
+mod log_line;
 mod pods;
 mod retire;
 mod revision;
-mod said;
 mod scale;
 
 use std::collections::BTreeMap;
@@ -213,7 +213,7 @@ fn tell(scene: &Scene<'_>, action: &Action, outcome: &Result<Outcome, Error>) {
     let kind = ActionKind::from(action);
     scene.metrics.acted(kind, acted::result(outcome));
     let (app, namespace) = (scene.object.name_any(), scene.namespace());
-    let (action, line): (&str, _) = (kind.into(), said::line(action, outcome));
+    let (action, line): (&str, _) = (kind.into(), log_line::line(action, outcome));
     match outcome {
         Ok(Outcome::Refused(_)) | Err(_) => warn!(namespace, app, action, "{line}"),
         Ok(_) => info!(namespace, app, action, "{line}"),

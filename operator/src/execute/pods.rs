@@ -16,8 +16,8 @@ use super::{CHANGED, LATER, Outcome, Scene, bridge, timed};
 use crate::app_ref::AppRef;
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
-use crate::writes::Held;
-use crate::written::Kind;
+use crate::unseen_writes::Kind;
+use crate::writes::Expiring;
 
 /// Unroutes, and protects one that may be at work: no new connections reach it, and its ReplicaSet deletes any other pod first. Established ones live on.
 pub(super) async fn unroute(
@@ -183,11 +183,11 @@ async fn patch(
     }
     let (written, took) = timed(write(scene, pod, version, labels, annotations, Mode::Real)).await;
     if !unroutes_in_time(Some(took)) {
-        scene.writes.slow_pod_write = Some(Held::new(took));
+        scene.writes.slow_pod_write = Some(Expiring::new(took));
     }
     match written {
         Ok(written) => {
-            scene.writes.written.wrote(Kind::Pod, &written);
+            scene.writes.unseen_writes.record(Kind::Pod, &written);
             if !keeps_ours(&written) {
                 return lost_label(scene, pod, "was changed, and its ReplicaSet has let it go");
             }

@@ -34,7 +34,7 @@ use crate::app_ref::AppRef;
 use crate::error::{Error, FailureClass, call, chain};
 use crate::merge::Mode;
 use crate::observe::{followed, live_pods, look};
-use crate::written::Kind;
+use crate::unseen_writes::Kind;
 
 /// How long the dry run of a scale may take, and the scale after the DELETE. A spare needs about as long to be scheduled and started; once it runs,
 /// the ReplicaSet would choose between it and its busy siblings (a wrong one 4 of 4 times when the scale came 1–4 s late).
@@ -211,7 +211,7 @@ async fn take_back(
         scene.metrics.acted(ActionKind::ScaleAfterDelete, result);
         match scaled {
             Ok(Ok(scaled)) => {
-                scale::wrote(scene, what.revision, &scaled);
+                scale::record(scene, what.revision, &scaled);
                 scene.taken_back.0.insert(what.revision.clone(), Instant::now());
                 return Ok(Outcome::Done);
             }
@@ -276,7 +276,7 @@ async fn scale_first(
     }
     let cheapest = json!({(names::POD_DELETION_COST): names::RETIRING_DELETION_COST});
     match pods::write(scene, pod, Some(version), &json!({}), &cheapest, Mode::Real).await {
-        Ok(written) => scene.writes.written.wrote(Kind::Pod, &written),
+        Ok(written) => scene.writes.unseen_writes.record(Kind::Pod, &written),
         Err(error) if error.not_found() || error.conflict() => return Ok(Some(CHANGED)),
         Err(error) => return pods::refused(scene, pod, "ended", error).map(Some),
     }
@@ -286,7 +286,7 @@ async fn scale_first(
     let scale_to = replicas.saturating_sub(1);
     let outcome = match scale::write(scene, seen, scale_to, Mode::Real).await {
         Ok(scaled) => {
-            scale::wrote(scene, revision, &scaled);
+            scale::record(scene, revision, &scaled);
             scene.writes.brake.ended();
             Outcome::NotNeeded(
                 "its Deployment was scaled down first, since the API server is slow, and its ReplicaSet ends it",
@@ -405,9 +405,9 @@ async fn delete(
             scene.writes.refusals.cleared(&Subject::Pod(pod.uid.clone()));
             match answer.left() {
                 Some(going) if going.metadata.deletion_timestamp.is_some() => {
-                    scene.writes.written.wrote(Kind::Pod, &going);
+                    scene.writes.unseen_writes.record(Kind::Pod, &going);
                 }
-                Some(_) | None => scene.writes.written.removed(Kind::Pod, &pod.name, &pod.uid.0),
+                Some(_) | None => scene.writes.unseen_writes.record_removal(Kind::Pod, &pod.name, &pod.uid.0),
             }
             Ok(Outcome::Done)
         }

@@ -18,8 +18,8 @@ use super::{ANSWERED, CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
 use crate::observe::GateImage;
-use crate::writes::Held;
-use crate::written::Kind;
+use crate::unseen_writes::Kind;
+use crate::writes::Expiring;
 
 /// Asks the API server what it would say, before anything that runs is touched. Strictly, as it is made, so that an unknown field is named: the CRD lets it
 /// pass, and a typo would otherwise be found by its absence.
@@ -38,7 +38,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
         Err(error) => TemplateVerdict::Refused(error.backoff().ok_or(error)?.1),
     };
     scene.writes.verdicts.clear();
-    scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
+    scene.writes.verdicts.insert(revision.0.clone(), Expiring::new(verdict));
     Ok(ANSWERED)
 }
 
@@ -105,23 +105,23 @@ pub(super) async fn create(
     match post(scene, &asked, Post::Create).await {
         Ok(made) => {
             let Some(why) = taken_off(&made, &asked) else {
-                scene.writes.written.wrote(Kind::Deployment, &made);
+                scene.writes.unseen_writes.record(Kind::Deployment, &made);
                 return Ok(Outcome::Done);
             };
             // Nobody would drain its pods; none has served yet.
             unmake(scene, &made).await?;
-            scene.writes.verdicts.insert(revision.0.clone(), Held::new(TemplateVerdict::Refused(why)));
+            scene.writes.verdicts.insert(revision.0.clone(), Expiring::new(TemplateVerdict::Refused(why)));
             Ok(Outcome::LookAgain("admission changes the Deployment"))
         }
         Err(error) if error.conflict() => {
             let verdict = name_is_taken(scene, &app).await?;
-            scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
+            scene.writes.verdicts.insert(revision.0.clone(), Expiring::new(verdict));
             Ok(CHANGED)
         }
         Err(error) if scene.namespace_goes(&error) => Ok(NAMESPACE_GOES),
         Err(error) => {
             let verdict = TemplateVerdict::Refused(error.backoff().ok_or(error)?.1);
-            scene.writes.verdicts.insert(revision.0.clone(), Held::new(verdict));
+            scene.writes.verdicts.insert(revision.0.clone(), Expiring::new(verdict));
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }
     }
@@ -210,7 +210,7 @@ async fn annotate(
         ),
         Ok(Some(written)) => {
             scene.writes.refusals.cleared(&Subject::Annotations(revision.clone()));
-            scene.writes.written.wrote(Kind::Deployment, &written);
+            scene.writes.unseen_writes.record(Kind::Deployment, &written);
             return Ok(Outcome::Done);
         }
         Ok(None) => "an admission webhook or policy would change its pod template, which would restart its pods; exempt \
@@ -247,9 +247,9 @@ pub(super) async fn delete(scene: &mut Scene<'_>, revision: &RevisionHash) -> Re
     match call("delete a Deployment", scene.api::<Deployment>().delete(&name, &params)).await {
         Ok(answer) => match answer.left() {
             Some(going) if going.metadata.deletion_timestamp.is_some() => {
-                scene.writes.written.wrote(Kind::Deployment, &going);
+                scene.writes.unseen_writes.record(Kind::Deployment, &going);
             }
-            Some(_) | None => scene.writes.written.removed(Kind::Deployment, &name, &uid),
+            Some(_) | None => scene.writes.unseen_writes.record_removal(Kind::Deployment, &name, &uid),
         },
         Err(error) if error.not_found() => {}
         Err(error) if error.conflict() => return Ok(CHANGED),

@@ -21,7 +21,7 @@ use super::{CHANGED, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
 use crate::observe::live_pods;
-use crate::written::Kind;
+use crate::unseen_writes::Kind;
 
 /// A scale that meets a conflict is read and retried at once, for so long and so often at most: where pods come and go many a second the
 /// Deployment's status moves as often, and the next plan would meet the same.
@@ -60,7 +60,7 @@ pub(super) async fn set(
         }
         match write(scene, &seen, to, Mode::Real).await {
             Ok(scaled) => {
-                wrote(scene, revision, &scaled);
+                record(scene, revision, &scaled);
                 if spare_ran(scene, revision, from) {
                     let message = format!(
                         "a pod of Deployment {} was ended, and another came in its place before its ReplicaSet had followed: the cluster's controllers are \
@@ -135,10 +135,10 @@ pub(super) async fn write(scene: &Scene<'_>, seen: &ReadScale, to: u32, mode: Mo
     Err(Error::Altered { what, how })
 }
 
-/// Remembers that it went through.
-pub(super) fn wrote(scene: &mut Scene<'_>, revision: &RevisionHash, scaled: &Scale) {
+/// Records that the scale went through.
+pub(super) fn record(scene: &mut Scene<'_>, revision: &RevisionHash, scaled: &Scale) {
     scene.writes.refusals.cleared(&Subject::Deployment(revision.clone()));
-    scene.writes.written.wrote(Kind::Deployment, scaled);
+    scene.writes.unseen_writes.record(Kind::Deployment, scaled);
 }
 
 /// Remembers that it was refused, or not answered, in whose words; any other failure is the whole plan's.

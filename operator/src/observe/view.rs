@@ -22,8 +22,8 @@ use crate::decode::{Decoded, Lenient};
 use crate::error::{Error, call};
 use crate::index::Index;
 use crate::requeue::desired;
+use crate::unseen_writes::{Kind, Shown, version};
 use crate::writes::Writes;
-use crate::written::{Kind, Shown, version};
 
 /// What the watches show, and which app what of it concerns.
 #[derive(Clone)]
@@ -115,7 +115,7 @@ pub(super) async fn view(
     let mut looks = 0;
     let (remembered, current) = loop {
         let remembered = View::remembered(&sources.stores, app);
-        let current = writes.written.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
+        let current = writes.unseen_writes.settle(|kind, name| remembered.seen(kind, name), |_, _| false);
         if current || writes.look_live || looks == WATCH_LOOKS {
             break (remembered, current);
         }
@@ -130,7 +130,7 @@ pub(super) async fn view(
     writes.look_live = false;
     sightings.viewed_live = Some(Instant::now());
     let gone = |kind, name: &str| live.seen(kind, name).is_none();
-    writes.written.settle(|kind, name| remembered.seen(kind, name), gone);
+    writes.unseen_writes.settle(|kind, name| remembered.seen(kind, name), gone);
     Ok(live)
 }
 

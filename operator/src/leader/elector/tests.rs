@@ -141,7 +141,7 @@ enum Call {
 /// What a process hears.
 enum Heard {
     Read(Option<Record>),
-    Written(Record, Duration),
+    UnseenWrites(Record, Duration),
     Failure,
 }
 
@@ -302,9 +302,9 @@ impl World {
         let heard = match call {
             _ if weather.fails => Heard::Failure,
             Call::Read => Heard::Read(self.record.clone()),
-            Call::Write(version) if version == current => Heard::Written(self.puts(Some(holder)), sent),
+            Call::Write(version) if version == current => Heard::UnseenWrites(self.puts(Some(holder)), sent),
             Call::Release(version) if Some(&version) == current.as_ref() => {
-                Heard::Written(self.puts(None), sent)
+                Heard::UnseenWrites(self.puts(None), sent)
             }
             Call::Write(_) | Call::Release(_) => Heard::Failure,
         };
@@ -331,7 +331,7 @@ impl World {
         let (own, led) = (process.own(now), process.elector.until().is_some());
         match heard {
             Heard::Read(record) => process.elector.saw(record, own),
-            Heard::Written(record, sent) => process.elector.wrote(record, sent, own),
+            Heard::UnseenWrites(record, sent) => process.elector.wrote(record, sent, own),
             Heard::Failure => process.elector.failed(),
         }
         self.terms += usize::from(!led && process.elector.until().is_some());

@@ -1,4 +1,4 @@
-//! Revisions whose pods come to nothing, as they are seen. `crate::futile` counts them, and says what is made of them.
+//! Revisions whose pods come to nothing, as they are seen. `crate::creation_backoff` counts them, and says what is made of them.
 
 use jiff::Timestamp;
 

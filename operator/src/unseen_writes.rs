@@ -13,7 +13,7 @@ pub(crate) enum Kind {
 
 /// Writes that the watches may not have shown yet.
 #[derive(Debug, Default)]
-pub(crate) struct Written(Vec<Write>);
+pub(crate) struct UnseenWrites(Vec<Write>);
 
 #[derive(Debug)]
 struct Write {
@@ -33,15 +33,15 @@ enum Effect {
 /// What a view holds under a name: uid and resourceVersion.
 pub(crate) type Shown = Option<(String, u64)>;
 
-impl Written {
-    /// We wrote this object, and the API server answered with it.
-    pub(crate) fn wrote<K: Resource>(&mut self, kind: Kind, object: &K) {
+impl UnseenWrites {
+    /// Records that we wrote this object: the API server answered with it.
+    pub(crate) fn record<K: Resource>(&mut self, kind: Kind, object: &K) {
         let name = object.meta().name.clone().unwrap_or_default();
         self.add(kind, name, Effect::At(version(object)));
     }
 
-    /// We deleted the object, and it is gone already.
-    pub(crate) fn removed(&mut self, kind: Kind, name: &str, uid: &str) {
+    /// Records that we deleted this object, and that it is gone already.
+    pub(crate) fn record_removal(&mut self, kind: Kind, name: &str, uid: &str) {
         self.add(kind, name.to_owned(), Effect::Gone(uid.to_owned()));
     }
 
@@ -89,38 +89,38 @@ mod tests {
         pod
     }
 
-    fn settled(written: &mut Written, gone: bool, seen: Option<(&str, u64)>) -> bool {
-        written.settle(|_, _| seen.map(|(uid, v)| (uid.to_owned(), v)), |_, _| gone)
+    fn settled(unseen: &mut UnseenWrites, gone: bool, seen: Option<(&str, u64)>) -> bool {
+        unseen.settle(|_, _| seen.map(|(uid, v)| (uid.to_owned(), v)), |_, _| gone)
     }
 
     #[test]
     fn a_view_without_our_write_is_late() {
-        let mut written = Written::default();
-        assert!(settled(&mut written, false, None));
-        written.wrote(Kind::Pod, &pod("10"));
-        assert!(!settled(&mut written, false, None), "it may not have appeared yet");
-        assert!(!settled(&mut written, false, Some(("u", 9))));
-        assert!(settled(&mut written, false, Some(("u", 10))));
-        assert!(settled(&mut written, false, Some(("u", 9))), "once shown, it is not asked for again");
+        let mut unseen = UnseenWrites::default();
+        assert!(settled(&mut unseen, false, None));
+        unseen.record(Kind::Pod, &pod("10"));
+        assert!(!settled(&mut unseen, false, None), "it may not have appeared yet");
+        assert!(!settled(&mut unseen, false, Some(("u", 9))));
+        assert!(settled(&mut unseen, false, Some(("u", 10))));
+        assert!(settled(&mut unseen, false, Some(("u", 9))), "once shown, it is not asked for again");
     }
 
     #[test]
     fn a_later_write_replaces_an_earlier_one() {
-        let mut written = Written::default();
-        written.wrote(Kind::Pod, &pod("10"));
-        written.wrote(Kind::Pod, &pod("12"));
-        assert!(!settled(&mut written, false, Some(("u", 11))));
-        assert!(settled(&mut written, false, Some(("u", 12))));
+        let mut unseen = UnseenWrites::default();
+        unseen.record(Kind::Pod, &pod("10"));
+        unseen.record(Kind::Pod, &pod("12"));
+        assert!(!settled(&mut unseen, false, Some(("u", 11))));
+        assert!(settled(&mut unseen, false, Some(("u", 12))));
     }
 
     #[test]
     fn what_no_live_list_shows_is_gone_once_the_view_agrees() {
-        let mut written = Written::default();
-        written.wrote(Kind::Pod, &pod("10"));
-        assert!(!settled(&mut written, true, Some(("u", 9))), "a ghost would count as serving");
-        assert!(settled(&mut written, true, None));
-        written.removed(Kind::Pod, "p", "u");
-        assert!(!settled(&mut written, false, Some(("u", 99))));
-        assert!(settled(&mut written, false, Some(("another", 1))));
+        let mut unseen = UnseenWrites::default();
+        unseen.record(Kind::Pod, &pod("10"));
+        assert!(!settled(&mut unseen, true, Some(("u", 9))), "a ghost would count as serving");
+        assert!(settled(&mut unseen, true, None));
+        unseen.record_removal(Kind::Pod, "p", "u");
+        assert!(!settled(&mut unseen, false, Some(("u", 99))));
+        assert!(settled(&mut unseen, false, Some(("another", 1))));
     }
 }
