@@ -218,17 +218,17 @@ pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
 }
 
 fn past_the_gate(snapshot: &Snapshot<'_>, bypass: &Bypass) -> String {
-    let Bypass { service, managed, port, number, name } = bypass;
+    let Bypass { service, managed, port_index, port_number, name } = bypass;
     let namespace = &snapshot.observed.app.namespace;
     let helps = match managed {
         true => format!("write targetPort: {name} in spec.service"),
         false => format!(
             "run `kubectl -n {namespace} patch service {service} --type json -p \
-             '[{{\"op\":\"add\",\"path\":\"/spec/ports/{port}/targetPort\",\"value\":\"{name}\"}}]'`"
+             '[{{\"op\":\"add\",\"path\":\"/spec/ports/{port_index}/targetPort\",\"value\":\"{name}\"}}]'`"
         ),
     };
     format!(
-        "Service {service} sends clients to port {number}, the app's own, past its gate: {helps}, or accept it with the annotation \
+        "Service {service} sends clients to port {port_number}, the app's own, past its gate: {helps}, or accept it with the annotation \
          graceful.dev/accept-unfenced-services=true on the GracefulApp"
     )
 }

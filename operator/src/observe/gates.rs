@@ -44,9 +44,15 @@ fn past(app: &Validated, service: &Service, gated: &BTreeSet<(&str, i32)>) -> Ve
         Some(IntOrString::String(_)) => None,
     });
     numbered
-        .filter_map(|(port, number)| {
-            let (name, _) = gated.iter().find(|(_, app)| *app == number)?;
-            Some(Bypass { service: service.name_any(), managed, port, number, name: (*name).to_owned() })
+        .filter_map(|(port_index, port_number)| {
+            let (name, _) = gated.iter().find(|(_, app)| *app == port_number)?;
+            Some(Bypass {
+                service: service.name_any(),
+                managed,
+                port_index,
+                port_number,
+                name: (*name).to_owned(),
+            })
         })
         .collect()
 }
@@ -99,9 +105,9 @@ mod tests {
             .unwrap();
             past(&app(|_| ()), &service, &[("http", 8000)].into())
         };
-        let bypass = |port| {
+        let bypass = |port_index| {
             let (service, name) = ("front".to_owned(), "http".to_owned());
-            Bypass { service, managed: false, port, number: 8000, name }
+            Bypass { service, managed: false, port_index, port_number: 8000, name }
         };
         assert_eq!(found(json!([{"port": 80, "targetPort": "http"}, {"port": 81, "targetPort": 9100}])), []);
         assert_eq!(found(json!([{"port": 80, "targetPort": "http"}, {"port": 8000}])), [bypass(1)]);

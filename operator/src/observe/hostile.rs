@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::pods::{self, Workers};
+use super::pods::{self, AppContainers};
 
 fn odd() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -91,7 +91,7 @@ proptest! {
         }
         if let Ok(object) = serde_json::from_value::<Pod>(object) {
             for container in [Some("web"), Some("none"), None] {
-                let workers = container.map(|container| Workers { container, gate: None });
+                let workers = container.map(|container| AppContainers { container, gate: None });
                 let parsed = pods::parse(&object, workers, |_| graceful_plan::Node::default(), jiff::Timestamp::now());
                 prop_assert_eq!(parsed.terminating, object.metadata.deletion_timestamp.is_some());
             }

@@ -13,7 +13,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use super::revisions::Ours;
 use super::view::{PAGE, list, turn};
-use super::{Sources, pods, workers};
+use super::{Sources, app_containers, pods};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
 
@@ -130,5 +130,8 @@ fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
 
 fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
     let node = |name: &str| sources.stores.nodes.of(name);
-    (pods::parse(pod, workers(ours), node, sources.clock.now()), pod.resource_version().unwrap_or_default())
+    (
+        pods::parse(pod, app_containers(ours), node, sources.clock.now()),
+        pod.resource_version().unwrap_or_default(),
+    )
 }

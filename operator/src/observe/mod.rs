@@ -42,13 +42,13 @@ pub(crate) use self::look::{live_pods, look};
 use self::nodes::Departures;
 pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
 pub(crate) use self::nodes::{Nodes, state as node_state};
-use self::pods::Workers;
+use self::pods::AppContainers;
 pub(crate) use self::pods::condition;
 use self::policies::Policies;
 use self::revisions::Ours;
 pub(crate) use self::revisions::followed;
 pub(crate) use self::surroundings::{WantedChildren, selects};
-use self::surroundings::{of_a_deleted, surroundings};
+use self::surroundings::{surroundings, surroundings_in_deletion};
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
 pub(crate) use self::view::{Newest, newest};
@@ -193,13 +193,14 @@ pub(crate) async fn observe(
             surroundings(app, &view, &ours, &objects, (writes, &sightings.policies), now)
         }
         _ => {
-            let around = of_a_deleted(&name, &uid, &view, &objects, writes, now);
+            let around = surroundings_in_deletion(&name, &uid, &view, &objects, writes, now);
             (around, WantedChildren::default())
         }
     };
     let mut parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
     sightings.withdrawals.update(&sources.client, &namespace, &view, &pods, &mut parsed, now).await;
-    let (targets, contacts) = conversations(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
+    let (targets, contacts) =
+        targets_and_contacts(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
     let revisions: Vec<_> = ours.iter().map(|o| o.parse(valid.as_ref(), writes, now)).collect();
     let mut observed = Observed {
         app: resolved(app, valid.as_ref(), deletion, writes.backoff(&Subject::Finalizer, now)),
@@ -253,7 +254,7 @@ async fn parsed(
 ) -> Result<Vec<graceful_plan::Pod>, Error> {
     let node = |name: &str| sources.stores.nodes.of(name);
     let mut parsed: Vec<_> =
-        pods.iter().map(|(pod, owner)| pods::parse(pod, workers(owner), node, now)).collect();
+        pods.iter().map(|(pod, owner)| pods::parse(pod, app_containers(owner), node, now)).collect();
     if live {
         look_again_at_nodes(sources, &mut parsed).await?;
     }
@@ -271,7 +272,7 @@ async fn parsed(
 }
 
 /// How each pod is asked, and what each has said. One that runs and cannot be asked is unknown.
-fn conversations(
+fn targets_and_contacts(
     probes: &Probes,
     app: &AppRef,
     pods: &[(&Pod, &Ours)],
@@ -293,7 +294,7 @@ fn of_each<T>(pods: &[(&Pod, &Ours)], what: impl Fn(&Pod) -> Option<T>) -> BTree
     pods.iter().filter_map(|(pod, _)| Some((pods::uid(pod), what(pod)?))).collect()
 }
 
-/// Whether pods that drain for their node are put back, and those of a node that is shut down are ended, does not follow from what a late watch shows of it.
+/// Reads these nodes live: whether their pods are put back or ended must not depend on a late watch.
 async fn look_again_at_nodes(sources: &Sources, pods: &mut [graceful_plan::Pod]) -> Result<(), Error> {
     let in_doubt = |p: &graceful_plan::Pod| {
         let for_its_node = p.drain.is_some_and(|note| note.reason == DrainReason::NodeDrain);
@@ -361,9 +362,9 @@ impl Observation {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn parse_pod(json: &[u8]) {
     if let Ok(pod) = serde_json::from_slice::<Pod>(json) {
-        let workers = Workers { container: "web", gate: None };
+        let app_containers = AppContainers { container: "web", gate: None };
         let node = |_: &str| graceful_plan::Node::default();
-        let _parsed = pods::parse(&pod, Some(workers), node, Timestamp::UNIX_EPOCH);
+        let _parsed = pods::parse(&pod, Some(app_containers), node, Timestamp::UNIX_EPOCH);
     }
 }
 
@@ -371,11 +372,11 @@ fn owner<'a>(pod: &Pod, ours: &'a [Ours]) -> Option<&'a Ours> {
     ours.iter().find(|o| pods::belongs_to(&pod.metadata, &o.object.name_any(), &o.hash.0))
 }
 
-fn workers(owner: &Ours) -> Option<Workers<'_>> {
+fn app_containers(owner: &Ours) -> Option<AppContainers<'_>> {
     let InFlightPolicy { container, app_container, .. } = &owner.policy.as_ref()?.in_flight;
     Some(match app_container {
-        Some(app) => Workers { container: app, gate: Some(container) },
-        None => Workers { container, gate: None },
+        Some(app) => AppContainers { container: app, gate: Some(container) },
+        None => AppContainers { container, gate: None },
     })
 }
 

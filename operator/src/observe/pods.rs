@@ -16,17 +16,17 @@ const SAME_MOMENT: SignedDuration = SignedDuration::from_secs(1);
 
 /// Which containers of a pod say whether it may be at work.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Workers<'a> {
+pub(crate) struct AppContainers<'a> {
     /// The one whose work is asked for: that answers, or that stands behind a gate.
     pub(crate) container: &'a str,
     /// The gate, which has no work of its own: what it holds is between a client and the app. Were it counted, a pod whose app never started would be busy.
     pub(crate) gate: Option<&'a str>,
 }
 
-/// Parses a pod. `workers`: none if its revision's policy cannot be read.
+/// Parses a pod. `app_containers`: none if its revision's policy cannot be read.
 pub(crate) fn parse(
     pod: &PodObject,
-    workers: Option<Workers<'_>>,
+    app_containers: Option<AppContainers<'_>>,
     node: impl Fn(&str) -> Node,
     now: Timestamp,
 ) -> Pod {
@@ -50,7 +50,7 @@ pub(crate) fn parse(
         ends_since: ends_since(&pod.metadata),
         grace_ends: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         readiness: readiness(pod),
-        containers: containers(pod, workers),
+        containers: containers(pod, app_containers),
         node: node_name.map(node).unwrap_or_default(),
         unschedulable: unschedulable(pod),
         grace_seconds: grace_seconds(pod),
@@ -168,7 +168,7 @@ fn never_was(ready: &PodCondition, since: Timestamp, started: Timestamp) -> bool
 }
 
 /// All containers that last: ordinary ones and native sidecars. An init container or one added for debugging accepts no work.
-fn containers(pod: &PodObject, workers: Option<Workers<'_>>) -> Containers {
+fn containers(pod: &PodObject, app_containers: Option<AppContainers<'_>>) -> Containers {
     if has_finished(pod) {
         return Containers::Finished;
     }
@@ -180,7 +180,7 @@ fn containers(pod: &PodObject, workers: Option<Workers<'_>>) -> Containers {
         return Containers::NeverStarted;
     }
     // Taken up. One without a word may run, and so may one that the kubelet has no word on yet.
-    let Some(Workers { container: asked, gate }) = workers else {
+    let Some(AppContainers { container: asked, gate }) = app_containers else {
         return Containers::Unknown;
     };
     let works = |name: &&str| gate != Some(*name);

@@ -110,7 +110,7 @@ fn steps_aside(app: &Validated, foreign_budgets: &[String], all_marked: bool) ->
 }
 
 /// Of an app that goes: no child is wanted any more.
-pub(crate) fn of_a_deleted(
+pub(crate) fn surroundings_in_deletion(
     app: &str,
     uid: &str,
     view: &View,

@@ -15,7 +15,7 @@ pub struct Surroundings {
     pub budget: Child,
     /// Services of the user's that select the app's pods without the serving label.
     pub unfenced_services: Vec<String>,
-    /// Services that lead to a gated app's own number.
+    /// Services whose targetPort is the app's own port, past the gate.
     pub bypasses: Vec<Bypass>,
     /// What the user should know of the spec or of running pods. No drain waits for it; where a child is refused the app is Stalled all the same.
     pub warnings: Vec<Warning>,
@@ -37,11 +37,11 @@ pub struct Bypass {
     pub service: String,
     /// It is the one that the operator keeps.
     pub managed: bool,
-    /// Which of its ports, from 0.
-    pub port: usize,
-    /// The number that it leads to.
-    pub number: i32,
-    /// The name that it should lead to.
+    /// Which entry of its `spec.ports`, from 0.
+    pub port_index: usize,
+    /// The port number that it leads to: the app's own.
+    pub port_number: i32,
+    /// The port name that it should lead to: the gate's.
     pub name: String,
 }
 

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use graceful_plan::Kubelet;
 
-const WEB: Workers<'_> = Workers { container: "web", gate: None };
+const WEB: AppContainers<'_> = AppContainers { container: "web", gate: None };
 
 fn object(status: &Value) -> PodObject {
     serde_json::from_value(json!({
@@ -182,7 +182,11 @@ fn with_containers(ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Co
     judged_by(WEB, ordinary, sidecars)
 }
 
-fn judged_by(workers: Workers<'_>, ordinary: &[(&str, Value)], sidecars: &[(&str, Value)]) -> Containers {
+fn judged_by(
+    app_containers: AppContainers<'_>,
+    ordinary: &[(&str, Value)],
+    sidecars: &[(&str, Value)],
+) -> Containers {
     let status = |(name, state): &(&str, Value)| {
         let mut status = json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         if !state["waiting"].is_null() && state["waiting"]["reason"] == "CrashLoopBackOff" {
@@ -201,14 +205,14 @@ fn judged_by(workers: Workers<'_>, ordinary: &[(&str, Value)], sidecars: &[(&str
     };
     pod["spec"]["containers"] = json!(names(ordinary, None));
     pod["spec"]["initContainers"] = json!(names(sidecars, Some("Always")));
-    parse(&serde_json::from_value(pod).unwrap(), Some(workers), |_| Node::default(), Timestamp::now())
+    parse(&serde_json::from_value(pod).unwrap(), Some(app_containers), |_| Node::default(), Timestamp::now())
         .containers
 }
 
 /// Keeps P7 and ADR 2: a gate is up before its app, whatever becomes of that. A revision whose image cannot be pulled must not hold its own fix up.
 #[test]
 fn a_gate_alone_is_not_busy() {
-    let gated = Workers { container: "web", gate: Some("graceful-gate") };
+    let gated = AppContainers { container: "web", gate: Some("graceful-gate") };
     let runs = || json!({"running": {}});
     let judge = |web: Value| judged_by(gated, &[("web", web)], &[("graceful-gate", runs())]);
     assert_eq!(judge(json!({"waiting": {"reason": "ImagePullBackOff"}})), Containers::NeverStarted);
