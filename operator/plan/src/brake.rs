@@ -118,7 +118,7 @@ mod tests {
             (0..ended).for_each(|_| brake.ended());
             brake.update(seen, at(second)).map(|backoff| backoff.until > at(second))
         };
-        assert_eq!(look(0, &seen, 31), Some(false), "one more, and it is told all the same");
+        assert_eq!(look(0, &seen, 31), Some(false), "one more, and it is shown all the same");
         assert_eq!(look(1, &seen, 32), Some(true));
         assert_eq!(look(0, &app(2), 33), Some(false), "one replica less is a reason for two more");
         assert_eq!(look(2, &app(2), 34), Some(true), "and for no more");

@@ -47,7 +47,7 @@ fn conversation(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod) -> Option<Con
 /// A serving pod is asked rarely, unless something waits for its word: that it may be relied on, or how idle it is. One whose resumption has not
 /// arrived is told until it has.
 fn serving(snapshot: &Snapshot<'_>, draft: &Draft, pod: &Pod, signal: Signal) -> Option<Conversation> {
-    let protocol = snapshot.answer(pod).and_then(|a| a.protocol);
+    let protocol = snapshot.protocol(pod);
     let undelivered = protocol.and_then(|p| pod.epoch.filter(|e| p.epoch < *e && p.resumable));
     if let (Signal::Http, Some(epoch)) = (signal, undelivered) {
         return Some(Conversation::Resume { epoch });

@@ -119,8 +119,8 @@ impl Rejections {
 
 /// When the next pod may be made of a revision that comes to nothing; none where its pods come well, or may.
 fn next_pod_at(snapshot: &Snapshot<'_>, hash: &RevisionHash) -> Option<Timestamp> {
-    let rejected = rejected(snapshot, hash).map(|r| after(r.last, NEXT_TRY_IN));
-    rejected.max(snapshot.observed.absent.get(hash).map(|absent| absent.until))
+    let after_rejections = rejected(snapshot, hash).map(|r| after(r.last, NEXT_TRY_IN));
+    after_rejections.max(snapshot.observed.absent.get(hash).map(|absent| absent.until))
 }
 
 /// Its rejected pods, where these are too many and none works.

@@ -158,8 +158,8 @@ pub(crate) fn state(snapshot: &Snapshot<'_>, pod: &Pod) -> PodState {
     ) {
         return PodState::Idle;
     }
-    let said = snapshot.answer(pod).and_then(|a| a.protocol);
-    match said {
+    let protocol = snapshot.protocol(pod);
+    match protocol {
         Some(p) if Some(p.epoch) == pod.epoch && !p.accepting => PodState::Draining,
         _ if snapshot.policy(pod).signal == Signal::Sigterm && lingers(snapshot, pod) => PodState::Lingering,
         Some(_) if lingers(snapshot, pod) => PodState::Lingering,
@@ -286,11 +286,11 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             (true, ..) | (false, None, _) => true,
             // One that never latches would go on to be sent clients, and never be idle.
             (false, Some(note), DrainPolicy { signal: Signal::Http, linger_seconds, .. }) => {
-                let said = snapshot.answer(pod).and_then(|a| a.protocol);
+                let protocol = snapshot.protocol(pod);
                 let end = linger_seconds.saturating_add(LATCHES_WITHIN);
                 let late = withdrawn_since(pod, note)
                     .is_some_and(|at| snapshot.clock.has_come(after(at, seconds(end))));
-                late || said.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
+                late || protocol.is_some_and(|p| !p.accepting && Some(p.epoch) == pod.epoch)
             }
             (false, Some(note), _) => linger_is_over(snapshot, pod, note),
         };
@@ -302,7 +302,7 @@ pub(crate) fn unbridge(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// The pod has seen an epoch above its annotation's, or its annotation has none: it would refuse ours. A pod that is told no epochs (signals Sigterm, None) refuses none.
 fn needs_new_epoch(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let seen = snapshot.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch);
+    let seen = snapshot.protocol(pod).map(|p| p.epoch);
     match (pod.epoch, seen) {
         (None, _) => true,
         (Some(ours), Some(seen)) => snapshot.policy(pod).signal == Signal::Http && seen > ours,

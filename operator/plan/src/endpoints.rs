@@ -17,8 +17,8 @@ pub(crate) fn still_list(pod: &Pod) -> bool {
 
 /// It is not to be told to close yet. One that was told already has closed, and is not opened for that.
 pub(crate) fn waits_for_them(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let said = snapshot.answer(pod).and_then(|a| a.protocol);
-    let told = said.is_some_and(|said| Some(said.epoch) == pod.epoch);
+    let protocol = snapshot.protocol(pod);
+    let told = protocol.is_some_and(|p| Some(p.epoch) == pod.epoch);
     still_list(pod) && !told
 }
 
@@ -156,22 +156,22 @@ mod tests {
     /// Keeps P8.
     #[test]
     fn what_keeps_a_lingering_pod_is_said_once_its_linger_is_over() {
-        let said = |endpoints: Endpoints, second| {
+        let report = |endpoints: Endpoints, second| {
             let plan = crate::plan(&draining(Signal::Http, endpoints, NodeFate::Stays, false), at(second));
             (plan.report.pods[0].state, plan.report.waiting_for)
         };
-        let (state, words) = said(listed(), LINGER - 1);
+        let (state, words) = report(listed(), LINGER - 1);
         assert_eq!(state, PodState::Lingering);
         assert!(!words.contains("EndpointSlice"), "{words}");
-        let (state, words) = said(listed(), LINGER);
+        let (state, words) = report(listed(), LINGER);
         assert_eq!(state, PodState::Lingering);
         assert!(words.contains("EndpointSlice tasks-abc still lists it"), "{words}");
         assert!(words.contains("kube-controller-manager"), "{words}");
-        let (_, words) = said(listed_by("me"), LINGER);
+        let (_, words) = report(listed_by("me"), LINGER);
         assert!(words.contains("kept by me") && !words.contains("kube-controller-manager"), "{words}");
-        let (_, words) = said(Endpoints::Unread("timed out".to_owned()), LINGER);
+        let (_, words) = report(Endpoints::Unread("timed out".to_owned()), LINGER);
         assert!(words.contains("cannot be read: timed out"), "{words}");
-        let (_, words) = said(Endpoints::Withdrawn, LINGER);
+        let (_, words) = report(Endpoints::Withdrawn, LINGER);
         assert!(!words.contains("told to close"), "{words}");
     }
 }

@@ -162,7 +162,7 @@ pub(crate) fn dying_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
 pub(crate) fn kept_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let on =
         |by: KeptBy| snapshot.remaining.iter().copied().filter(move |p| p.node.fate == NodeFate::Kept(by));
-    let said = |by: KeptBy| {
+    let describe = |by: KeptBy| {
         let first = on(by).next()?;
         let (nodes, one) = nodes(on(by));
         let (are, it) = if one { ("is", "it") } else { ("are", "them") };
@@ -183,7 +183,7 @@ pub(crate) fn kept_warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
         })
     };
     let parts: Vec<_> =
-        [KeptBy::Annotation, KeptBy::Chart, KeptBy::Toleration].into_iter().filter_map(said).collect();
+        [KeptBy::Annotation, KeptBy::Chart, KeptBy::Toleration].into_iter().filter_map(describe).collect();
     let message = parts.join("; ");
     (!message.is_empty()).then_some(Warning { reason: Reason::NodeKept, message })
 }

@@ -33,8 +33,8 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     // One that drains itself is no news a minute later.
     for pod in snapshot.observed.pods.iter().filter(|p| may_run(p) && !is_handed_over(snapshot.observed, p)) {
         let Some(since) = pod.ends_since else { continue };
-        let said = after(since, seconds(SLOW_SECONDS));
-        if snapshot.clock.has_come(said) {
+        let slow_from = after(since, seconds(SLOW_SECONDS));
+        if snapshot.clock.has_come(slow_from) {
             slow.push((since, pod));
         }
     }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_ends_slowly_is_said_with_its_last_moment() {
-        let said = |now: i64, edit: fn(&mut Pod)| {
+        let describe = |now: i64, edit: fn(&mut Pod)| {
             let at = |second| Timestamp::from_second(second).unwrap();
             let (ends_since, grace_ends) = (Some(at(0)), Some(at(604_800)));
             let first = Pod { terminating: true, ends_since, grace_ends, ..fixture::serving("tasks-v1-1") };
@@ -154,17 +154,17 @@ mod tests {
             let warning = end_slowly(&snapshot).map(|w| w.message).unwrap_or_default();
             (warning, snapshot.clock.next().map(Timestamp::as_second))
         };
-        assert_eq!(said(59, |_| ()), (String::new(), Some(60)), "and looked at again when it is due");
+        assert_eq!(describe(59, |_| ()), (String::new(), Some(60)), "and looked at again when it is due");
         let swallows = "tasks-v1-1: ending since 1970-01-01T00:00:00Z: it finishes its work, or does not handle SIGTERM (as a shell that is \
                         process 1); it may go on until 1970-01-08T00:00:00Z";
-        assert_eq!(said(60, |_| ()), (swallows.to_owned(), Some(80)));
-        assert!(said(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more pod): "));
-        assert!(said(60, |p| p.node.kubelet = Kubelet::Silent).0.contains("remove it from the cluster"));
+        assert_eq!(describe(60, |_| ()), (swallows.to_owned(), Some(80)));
+        assert!(describe(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more pod): "));
+        assert!(describe(60, |p| p.node.kubelet = Kubelet::Silent).0.contains("remove it from the cluster"));
         assert_eq!(
-            said(600, |p| p.containers = Containers::Finished),
+            describe(600, |p| p.containers = Containers::Finished),
             (String::new(), None),
             "nothing runs in it"
         );
-        assert_eq!(said(600, |p| p.ends_since = None), (String::new(), None));
+        assert_eq!(describe(600, |p| p.ends_since = None), (String::new(), None));
     }
 }

@@ -61,26 +61,26 @@ fn admission(snapshot: &Snapshot<'_>, pod: &Pod) -> Admission {
     if snapshot.policy(pod).signal != Signal::Http {
         return Admission::NoLatch;
     }
-    let silent = silent(snapshot, pod);
+    let silent = is_silent(snapshot, pod);
     let Some(answer) = snapshot.answer(pod) else {
         // No client can be sent to what is not Ready, and nobody can tell what never answers.
         let ready = matches!(pod.readiness, Readiness::Ready(_));
         return if silent || !ready { Admission::Unheard } else { Admission::ToBeOpened(next(pod.epoch)) };
     };
-    let Some(said) = answer.protocol else { return Admission::NoLatch };
+    let Some(protocol) = answer.protocol else { return Admission::NoLatch };
     // The drain's PUT may be under way still: only an answer to what was told after it counts.
     let told_after =
-        pod.epoch.is_none_or(|ours| said.epoch > ours || (pod.drain.is_none() && said.epoch == ours));
-    if said.accepting && told_after {
-        return Admission::Open(said.epoch);
+        pod.epoch.is_none_or(|ours| protocol.epoch > ours || (pod.drain.is_none() && protocol.epoch == ours));
+    if protocol.accepting && told_after {
+        return Admission::Open(protocol.epoch);
     }
     // It was told to resume already, and is closed all the same: it goes astray.
-    let resumed_but_closed = said.epoch > pod.epoch.unwrap_or_default();
+    let resumed_but_closed = protocol.epoch > pod.epoch.unwrap_or_default();
     let waits = resumed_but_closed && !may_be_told_anew(snapshot, pod);
-    if !said.resumable || silent || late(snapshot, pod) || stays_closed(snapshot, pod) || waits {
+    if !protocol.resumable || silent || late(snapshot, pod) || stays_closed(snapshot, pod) || waits {
         return Admission::CannotOpen;
     }
-    Admission::ToBeOpened(next(pod.epoch).max(next(Some(said.epoch))))
+    Admission::ToBeOpened(next(pod.epoch).max(next(Some(protocol.epoch))))
 }
 
 /// The same from plan to plan, until the pod has said something else: each change begins the conversation anew.
@@ -89,7 +89,7 @@ fn next(epoch: Option<Epoch>) -> Epoch {
 }
 
 /// It has not answered for too long to be relied on.
-fn silent(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+fn is_silent(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let error = snapshot.contact(pod).and_then(|c| c.error.as_ref());
     error.is_some_and(|e| over(snapshot, e.since))
 }
@@ -117,7 +117,7 @@ pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHas
         .filter(|p| p.drain.is_some() && p.stays() && !snapshot.backs_off(p.write_backoff.as_ref()))
         // On a node that is gone or silent nobody knows whether it comes back. (Where no nodes are read, Ready and Available say as much as of any pod that serves.)
         .filter(|p| !p.node.is_silent())
-        .filter(|p| snapshot.answer(p).and_then(|a| a.protocol).is_none_or(|a| a.resumable))
+        .filter(|p| snapshot.protocol(p).is_none_or(|a| a.resumable))
         .filter(|p| !token_refused::cannot_reopen(snapshot, p))
         .collect();
     pods.sort_by_key(|p| (std::cmp::Reverse(p.drain.map(|d| d.since)), &p.name));
@@ -145,8 +145,8 @@ pub(crate) fn repair(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 fn closed_by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let said = snapshot.answer(pod).and_then(|a| a.protocol);
-    said.is_some_and(|p| {
+    let protocol = snapshot.protocol(pod);
+    protocol.is_some_and(|p| {
         let drained = p.epoch > Epoch::default() && pod.epoch.is_none_or(|ours| ours <= p.epoch);
         !p.accepting && p.resumable && drained
     })

@@ -1,4 +1,4 @@
-//! What is told to people: the shapes. `status` fills them; the operator turns them into status, Events and metrics.
+//! What is shown to people: the shapes. `status` fills them; the operator turns them into status, Events and metrics.
 
 use graceful_api::conditions::{ConditionType, Reason};
 use graceful_api::{DrainReason, Phase, PodState, RevisionHash};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::busy::nothing_runs;
 use crate::clock::{Clock, after, seconds};
-use crate::contact::{Answer, Contact};
+use crate::contact::{Answer, Contact, Protocol};
 use crate::count::count;
 use crate::drains::longest_grace;
 use crate::handed_over;
@@ -121,6 +121,11 @@ impl<'a> Snapshot<'a> {
         self.contact(pod)?.answer.as_ref()
     }
 
+    /// The protocol part of the pod's last answer, where it has one.
+    pub(crate) fn protocol(&self, pod: &Pod) -> Option<Protocol> {
+        self.answer(pod)?.protocol
+    }
+
     /// When the pod is, or will be, Available; none while it is not Ready.
     pub(crate) fn available_from(&self, pod: &Pod) -> Option<Timestamp> {
         match pod.readiness {
@@ -155,10 +160,9 @@ impl<'a> Snapshot<'a> {
 
     /// A serving pod whose admission is closed, or will be: its last resumption has not reached it yet. (Under signal Http alone is a pod told an epoch.)
     pub(crate) fn not_accepting(&self, pod: &Pod) -> bool {
-        let told = self.policy(pod).signal == Signal::Http;
-        self.answer(pod)
-            .and_then(|a| a.protocol)
-            .is_some_and(|p| !p.accepting || (told && pod.epoch.is_some_and(|e| p.epoch < e)))
+        let is_told = self.policy(pod).signal == Signal::Http;
+        self.protocol(pod)
+            .is_some_and(|p| !p.accepting || (is_told && pod.epoch.is_some_and(|e| p.epoch < e)))
     }
 
     /// Nothing in it can be busy: see [`crate::busy`]. A crashed pod that was never Ready may have been sent something all the same where a Service
@@ -296,7 +300,7 @@ impl Epochs {
     /// One for this pod. A pod that lies about what it has seen burns its own numbers, nobody else's.
     pub(crate) fn next_for(&mut self, snapshot: &Snapshot<'_>, pod: &Pod) -> Epoch {
         self.last = self.last.next();
-        let seen = snapshot.answer(pod).and_then(|a| a.protocol).map(|p| p.epoch.next()).unwrap_or_default();
+        let seen = snapshot.protocol(pod).map(|p| p.epoch.next()).unwrap_or_default();
         let annotated = pod.epoch.map(Epoch::next).unwrap_or_default();
         self.last.max(seen).max(annotated)
     }

@@ -1,4 +1,4 @@
-//! What is told to people: the STATUS column, the conditions and the counts. The sentence is in `waiting_for`.
+//! What is shown to people: the STATUS column, the conditions and the counts. The sentence is in `waiting_for`.
 
 use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
@@ -140,7 +140,7 @@ fn conditions(
         Phase::Deleting => (Reason::Deleting, true),
         Phase::Stalled => (stall.map_or(Reason::ProgressDeadlineExceeded, |s| s.reason), true),
     };
-    let said =
+    let message =
         if waiting_for.is_empty() { "all is as the spec says".to_owned() } else { waiting_for.to_owned() };
     let condition = |kind, holds, reason, message: &str| ConditionReport {
         kind,
@@ -155,7 +155,7 @@ fn conditions(
             if enough { Reason::MinimumReplicasAvailable } else { Reason::MinimumReplicasUnavailable },
             &format!("{serving} {pods}, {} asked for", app.replicas),
         ),
-        condition(ConditionType::Progressing, stall.is_none(), why, &said),
+        condition(ConditionType::Progressing, stall.is_none(), why, &message),
         condition(
             ConditionType::Drained,
             draining == 0,
@@ -164,7 +164,7 @@ fn conditions(
         ),
     ];
     all.extend(warning);
-    all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, &said));
+    all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, &message));
     let stalled = stall.map_or_else(|| "nothing needs help".to_owned(), |s| s.message.clone());
     all.push(condition(
         ConditionType::Stalled,
@@ -258,7 +258,7 @@ mod tests {
     use crate::observed::{Observed, Surroundings};
 
     /// What is said of an app of one pod, of this revision, that these Services select.
-    fn told(of: &str, unfenced_services: Vec<String>) -> Report {
+    fn report_of(of: &str, unfenced_services: Vec<String>) -> Report {
         let at = Timestamp::UNIX_EPOCH;
         let observed = Observed {
             revisions: vec![fixture::revision(of)],
@@ -277,16 +277,16 @@ mod tests {
     #[test]
     fn an_app_is_reconciling_until_it_serves_as_the_spec_says() {
         let holds = |report: &Report, kind| reason(report, kind).is_some();
-        let serves = told("r", Vec::new());
+        let serves = report_of("r", Vec::new());
         assert!(!holds(&serves, ConditionType::Reconciling) && !holds(&serves, ConditionType::Stalled));
-        let rolls = told("old", Vec::new());
+        let rolls = report_of("old", Vec::new());
         assert!(holds(&rolls, ConditionType::Reconciling) && !holds(&rolls, ConditionType::Stalled));
     }
 
     #[test]
     fn an_unfenced_service_is_told_before_the_first_drain_and_stalls_it() {
         let both = |of| {
-            let report = told(of, vec!["front".to_owned()]);
+            let report = report_of(of, vec!["front".to_owned()]);
             (reason(&report, ConditionType::Warning), reason(&report, ConditionType::Stalled))
         };
         assert_eq!(both("r"), (Some(Reason::UnfencedService), None));
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn the_command_that_helps_is_not_cut_off_however_many_services_there_are() {
         let services = (10..40).map(|n| format!("{}{n}", "s".repeat(61))).collect();
-        let report = told("old", services);
+        let report = report_of("old", services);
         let kept: String = report.waiting_for.chars().take(waiting_for::LONGEST_SENTENCE).collect();
         assert!(kept.contains("(and 28 more)") && kept.contains("accept-unfenced-services=true"), "{kept}");
     }

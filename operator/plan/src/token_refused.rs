@@ -18,8 +18,8 @@ pub(crate) fn refuses(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
 
 /// It closed before it refused (a key was lost meanwhile), and cannot be told to open again.
 pub(crate) fn cannot_reopen(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let said = snapshot.answer(pod).and_then(|a| a.protocol);
-    refuses(snapshot, pod) && said.is_some_and(|p| !p.accepting)
+    let protocol = snapshot.protocol(pod);
+    refuses(snapshot, pod) && protocol.is_some_and(|p| !p.accepting)
 }
 
 /// The policy of one that does. A signal that tells nobody anything is left as it is.

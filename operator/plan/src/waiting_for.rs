@@ -56,7 +56,7 @@ pub(crate) fn sentence(
     let not_said_yet = |b: &&Backoff| stall.is_none() || b.cause.is_slowness();
     parts.extend(backoffs(snapshot).find(not_said_yet).map(Backoff::explanation));
     // Said before a drain that may take an hour: it may be for this that there is one.
-    parts.extend(new_pods::not_made(snapshot).filter(|said| !parts.contains(said)));
+    parts.extend(new_pods::not_made(snapshot).filter(|part| !parts.contains(part)));
     let drain = nearest_to_trouble(snapshot);
     parts.extend(drain.map(|(pod, others)| draining(snapshot, pod, others)));
     parts.extend(replaced_once_gone(snapshot));
@@ -225,10 +225,8 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         PodState::Lingering => ", lingering",
         PodState::Draining if count.total == 0 && snapshot.policy(pod).signal == Signal::Http => {
             match answer.protocol {
-                Some(said) if Some(said.epoch) == pod.epoch && said.accepting => {
-                    ", and it is about to stop accepting"
-                }
-                Some(said) if Some(said.epoch) == pod.epoch => ", but it has to be told once more",
+                Some(p) if Some(p.epoch) == pod.epoch && p.accepting => ", and it is about to stop accepting",
+                Some(p) if Some(p.epoch) == pod.epoch => ", but it has to be told once more",
                 Some(_) | None => ", but it has not confirmed this drain yet",
             }
         }
@@ -282,10 +280,10 @@ fn in_flight_by_kind(count: InFlight, scheduled: Option<Scheduled>) -> String {
 
 /// It took the drain's epoch, and its linger is long over since then: it may have been told late.
 fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let said = snapshot.answer(pod).and_then(|a| a.protocol);
+    let protocol = snapshot.protocol(pod);
     let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
     let since = snapshot.contact(pod).and_then(|c| c.acknowledged).map(|known| known.at);
-    said.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
+    protocol.is_some_and(|p| p.accepting && Some(p.epoch) == pod.epoch)
         && since.is_some_and(|at| snapshot.clock.has_come(after(at, linger)))
 }
 
@@ -387,17 +385,17 @@ mod tests {
     #[test]
     fn what_waits_for_its_time_is_told_from_what_hangs() {
         let later = |tasks| Some(Scheduled { tasks, next: "2026-11-26T16:30:00.5Z".parse().unwrap() });
-        let said = |queued, running, scheduled| {
+        let describe = |queued, running, scheduled| {
             in_flight_by_kind(InFlight { total: queued + running, queued, running, requests: 0 }, scheduled)
         };
-        assert_eq!(said(1, 2, None), "3 in flight (1 queued, 2 running)");
-        assert_eq!(said(1, 0, later(1)), "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)");
+        assert_eq!(describe(1, 2, None), "3 in flight (1 queued, 2 running)");
+        assert_eq!(describe(1, 0, later(1)), "1 in flight (1 queued, due at 2026-11-26T16:30:00Z)");
         assert_eq!(
-            said(3, 1, later(3)),
+            describe(3, 1, later(3)),
             "4 in flight (3 queued, the first due at 2026-11-26T16:30:00Z, 1 running)"
         );
         assert_eq!(
-            said(3, 0, later(2)),
+            describe(3, 0, later(2)),
             "3 in flight (3 queued, 2 of them for later, the first due at 2026-11-26T16:30:00Z)"
         );
     }
@@ -405,14 +403,14 @@ mod tests {
     #[test]
     fn an_age_is_as_coarse_as_it_is_old_and_says_how_long_it_stands() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let said = |seconds: i64| {
+        let age_after = |seconds: i64| {
             let Age { text, stands_for } = age(at(1000 + seconds), at(1000));
             (text, stands_for.as_secs())
         };
-        assert_eq!(said(-3), ("0 s".to_owned(), 5), "the pod's clock is ahead");
-        assert_eq!(said(59), ("59 s".to_owned(), 1));
-        assert_eq!(said(61), ("1 min".to_owned(), 59));
-        assert_eq!(said(3 * 3600 + 59), ("3 h 0 min".to_owned(), 241));
+        assert_eq!(age_after(-3), ("0 s".to_owned(), 5), "the pod's clock is ahead");
+        assert_eq!(age_after(59), ("59 s".to_owned(), 1));
+        assert_eq!(age_after(61), ("1 min".to_owned(), 59));
+        assert_eq!(age_after(3 * 3600 + 59), ("3 h 0 min".to_owned(), 241));
     }
 
     /// What is said of a drain grows no older than its text says.
@@ -433,7 +431,7 @@ mod tests {
     #[test]
     fn an_app_that_never_closes_is_named_by_the_time_since_it_was_told() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let said = |told: i64, now: i64| {
+        let describe = |told: i64, now: i64| {
             let mut pod = Pod { routed: false, epoch: Some(Epoch(1)), ..fixture::serving("tasks-v1-1") };
             pod.drain = Some(DrainNote { reason: DrainReason::Rollout, since: at(0) });
             let protocol = Some(Protocol { epoch: Epoch(1), accepting: true, resumable: true });
@@ -450,8 +448,8 @@ mod tests {
             let snapshot = Snapshot::of(&observed, at(now));
             in_flight(&snapshot, &observed.pods[0])
         };
-        assert!(!said(300, 310).contains("it still accepts long after its linger"), "told just now");
-        assert!(!said(300, 332).contains("it still accepts long after its linger"));
-        assert!(said(300, 333).contains("it still accepts long after its linger"));
+        assert!(!describe(300, 310).contains("it still accepts long after its linger"), "told just now");
+        assert!(!describe(300, 332).contains("it still accepts long after its linger"));
+        assert!(describe(300, 333).contains("it still accepts long after its linger"));
     }
 }

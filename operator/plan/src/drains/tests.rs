@@ -47,7 +47,7 @@ fn judged_of(
     progress(&Snapshot::of(&observed, at(now)), &pod)
 }
 
-fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
+fn heard(total: u64, epoch: u64, accepting: bool) -> Contact {
     let in_flight = InFlight { total, ..InFlight::default() };
     let protocol = Some(Protocol { epoch: Epoch(epoch), accepting, resumable: true });
     Contact {
@@ -60,34 +60,34 @@ fn said(total: u64, epoch: u64, accepting: bool) -> Contact {
 
 fn zeros(reads: u32, since: i64, until: i64) -> Contact {
     let run = ZeroRun { epoch: EPOCH, since: at(since), until: at(until), reads };
-    Contact { zero_run: Some(run), ..said(0, 0, true) }
+    Contact { zero_run: Some(run), ..heard(0, 0, true) }
 }
 
 /// Keeps P1, P7.
 #[test]
 fn idle_is_one_answer_that_says_all_of_it() {
     let judge = |contact| judged(Signal::Http, OnDeadline::Hold, contact, 10);
-    assert_eq!(judge(said(0, 7, false)), Progress::MayEnd(Proof::Idle { epoch: EPOCH }));
-    assert_eq!(judge(said(1, 7, false)), Progress::Busy, "something is in flight");
-    assert_eq!(judge(said(0, 7, true)), Progress::Busy, "it still accepts");
-    assert_eq!(judge(said(0, 6, false)), Progress::Busy, "an older drain's word");
+    assert_eq!(judge(heard(0, 7, false)), Progress::MayEnd(Proof::Idle { epoch: EPOCH }));
+    assert_eq!(judge(heard(1, 7, false)), Progress::Busy, "something is in flight");
+    assert_eq!(judge(heard(0, 7, true)), Progress::Busy, "it still accepts");
+    assert_eq!(judge(heard(0, 6, false)), Progress::Busy, "an older drain's word");
     assert_eq!(judge(Contact::default()), Progress::Busy, "silence");
 }
 
 /// P1, P7: a process that keeps its epoch over a restart says at once what its predecessor would have said, and has lost what that one had.
 #[test]
 fn a_restarted_process_is_idle_only_once_it_was_told() {
-    let unacknowledged = Contact { acknowledged: None, ..said(0, 7, false) };
+    let unacknowledged = Contact { acknowledged: None, ..heard(0, 7, false) };
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, unacknowledged, 10), Progress::Busy);
     let of_another =
-        Contact { acknowledged: Some(Acknowledged { epoch: Epoch(6), at: at(4) }), ..said(0, 7, false) };
+        Contact { acknowledged: Some(Acknowledged { epoch: Epoch(6), at: at(4) }), ..heard(0, 7, false) };
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, of_another, 10), Progress::Busy);
 }
 
 /// Keeps P7.
 #[test]
 fn one_of_several_processes_does_not_speak_for_the_pod() {
-    let several = Contact { several: true, ..said(0, 7, false) };
+    let several = Contact { several: true, ..heard(0, 7, false) };
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, several, 10), Progress::Busy);
     let several = Contact { several: true, ..zeros(9, 5, 10) };
     assert_eq!(judged(Signal::None, OnDeadline::Hold, several, 12), Progress::Busy);
@@ -114,8 +114,8 @@ fn a_crashed_pod_that_was_heard_with_work_is_not_idle() {
             (pod.containers, pod.readiness) = (Containers::Crashed, Readiness::Never);
         })
     };
-    assert_eq!(judge(said(2, 0, true)), Progress::Busy);
-    assert_eq!(judge(said(0, 0, true)), Progress::MayEnd(Proof::NotRunning));
+    assert_eq!(judge(heard(2, 0, true)), Progress::Busy);
+    assert_eq!(judge(heard(0, 0, true)), Progress::MayEnd(Proof::NotRunning));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn only_a_pod_that_is_told_epochs_is_closed_by_an_older_one() {
         let mut closed = None;
         judged_of(signal, OnDeadline::Hold, Contact::default(), 10, |pod, observed| {
             pod.routed = true;
-            observed.contacts.insert(pod.uid.clone(), said(0, 0, true));
+            observed.contacts.insert(pod.uid.clone(), heard(0, 0, true));
             closed = Some(Snapshot::of(observed, at(10)).not_accepting(pod));
         });
         closed.unwrap()
@@ -161,7 +161,7 @@ fn a_lone_zero_is_not_idle() {
 /// Its linger is 3 s, its own grace 90 s, and nobody asks what it has in flight.
 #[test]
 fn a_queue_worker_gets_its_sigterm_after_its_linger_with_the_grace_of_a_drain() {
-    let judge = |on_deadline, now| judged(Signal::Sigterm, on_deadline, said(3, 0, true), now);
+    let judge = |on_deadline, now| judged(Signal::Sigterm, on_deadline, heard(3, 0, true), now);
     assert_eq!(judge(OnDeadline::Hold, 2), Progress::Busy, "it lingers");
     assert_eq!(judge(OnDeadline::Hold, 3), HANDED_OVER);
     let deadline = Proof::HandedOver { epoch: EPOCH, grace_seconds: 60 };
@@ -221,7 +221,7 @@ fn a_pod_that_drains_itself_counts_until_it_is_gone_or_its_node_is() {
 fn work_that_waits_in_a_volume_for_its_next_start_is_not_handed_over() {
     let judge = |container| {
         let differ = |pod: &mut Pod, _: &mut Observed| pod.containers = container;
-        judged_of(Signal::Sigterm, OnDeadline::Hold, said(3, 7, false), 61, differ)
+        judged_of(Signal::Sigterm, OnDeadline::Hold, heard(3, 7, false), 61, differ)
     };
     assert_eq!(judge(Containers::Running), HANDED_OVER);
     assert_eq!(judge(Containers::Crashed), Progress::Held);
@@ -241,7 +241,7 @@ fn only_a_whole_revision_that_never_worked_goes_without_a_zero() {
     let dead = Progress::MayEnd(Proof::NeverWorked { grace_seconds: MAX_DEADLINE_SECONDS });
     assert_eq!(judge(silent(), &|_, _| ()), dead);
     assert_eq!(judge(silent(), &|_, o| o.revisions[0].proven = true), Progress::Busy, "a pod worked once");
-    assert_eq!(judge(said(2, 1, true), &|_, _| ()), Progress::Busy, "it answers");
+    assert_eq!(judge(heard(2, 1, true), &|_, _| ()), Progress::Busy, "it answers");
     let lost = |p: &mut Pod, _: &mut Observed| p.readiness = Readiness::Lost(at(-5));
     assert_eq!(judge(silent(), &lost), Progress::Busy, "it was Ready");
     let sibling = |p: &mut Pod, o: &mut Observed| {
@@ -294,7 +294,7 @@ fn a_restarted_operator_asks_once_more_before_it_cuts() {
 
 #[test]
 fn a_deadline_does_what_the_policy_says() {
-    let busy = || said(3, 7, false);
+    let busy = || heard(3, 7, false);
     let cut = Proof::Cut { epoch: EPOCH, tasks: Some(3) };
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 59), Progress::Busy);
     assert_eq!(judged(Signal::Http, OnDeadline::Hold, busy(), 60), Progress::Held);
@@ -315,10 +315,10 @@ fn a_pod_that_refuses_to_be_told_goes_by_a_quiet_zero_with_all_its_grace() {
     assert_eq!(judge(hold, refusing(zeros(3, 5, 10)), 12), refused(MAX_DEADLINE_SECONDS));
     assert_eq!(judge(terminate, refusing(zeros(3, 5, 10)), 12), refused(90), "no less than its own");
     assert_eq!(judge(hold, refusing(zeros(1, 10, 10)), 12), Progress::Busy, "a lone zero");
-    assert_eq!(judge(hold, refusing(said(0, 7, false)), 12), Progress::Busy, "an older operator's latch");
+    assert_eq!(judge(hold, refusing(heard(0, 7, false)), 12), Progress::Busy, "an older operator's latch");
     assert_eq!(judge(hold, zeros(3, 5, 10), 12), Progress::Busy, "one that can be told is told");
-    assert_eq!(judge(hold, refusing(said(3, 0, true)), 61), Progress::Held);
-    assert!(matches!(judge(terminate, refusing(said(3, 0, true)), 61), Progress::MayEnd(Proof::Cut { .. })));
+    assert_eq!(judge(hold, refusing(heard(3, 0, true)), 61), Progress::Held);
+    assert!(matches!(judge(terminate, refusing(heard(3, 0, true)), 61), Progress::MayEnd(Proof::Cut { .. })));
     let policy = fixture::policy(Signal::Http);
     let proof = Proof::TokenRefused { epoch: EPOCH, grace_seconds: 90 };
     assert!(still_stands(proof, Some(&refusing(zeros(3, 5, 10))), policy, at(12)));
