@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::action::Conversation;
 use crate::clock::after;
+use crate::conversation::Conversation;
 use crate::doubling::Doubling;
-use crate::observed::Epoch;
+use crate::ids::Epoch;
 
 /// What one pod has said, and what came of asking it.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -12,7 +12,8 @@ use crate::clock::after;
 use crate::count::count;
 use crate::doubling::Doubling;
 use crate::draft::Draft;
-use crate::observed::{Absent, Containers, Pod, PodUid, Readiness, Rejected, Revision};
+use crate::ids::PodUid;
+use crate::observed::{Absent, Containers, Pod, Readiness, Rejected, Revision};
 use crate::snapshot::Snapshot;
 
 /// How many pods more than `replicas` may be rejected: a node that restarts rejects a few.

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::action::Conversation;
 use crate::contact::{
     Acknowledged, Answer, Contact, ContactError, InFlight, OPENS_WITHIN, Protocol, Restarted, Scheduled,
     ZeroRun,
 };
-use crate::observed::Epoch;
+use crate::conversation::Conversation;
+use crate::ids::Epoch;
 
 /// So many replaced boot ids are remembered: more workers than that behind one port are rare, and so are as many restarts between two answers.
 const BOOT_IDS_REMEMBERED: usize = 16;

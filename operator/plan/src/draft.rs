@@ -7,7 +7,8 @@ use jiff::SignedDuration;
 
 use crate::action::{Action, DeletionCost, PodRef, Proof};
 use crate::drains::{Progress, may_start, progress};
-use crate::observed::{Deletion, Epoch, Pod, PodUid};
+use crate::ids::{Epoch, PodUid};
+use crate::observed::{Deletion, Pod};
 use crate::snapshot::{Epochs, Snapshot};
 
 /// When to plan again for the next pod of a Deployment: one goes in each plan.

@@ -60,10 +60,12 @@ mod tests {
     use graceful_api::{DrainReason, OnDeadline, PodState, Signal};
 
     use super::*;
-    use crate::action::{Action, Conversation};
+    use crate::action::Action;
     use crate::contact::{Acknowledged, Answer, Contact, InFlight, Protocol, ZeroRun};
+    use crate::conversation::Conversation;
     use crate::fixture;
-    use crate::observed::{Epoch, Observed, Revision};
+    use crate::ids::Epoch;
+    use crate::observed::{Observed, Revision};
 
     const LINGER: i64 = 3;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, OnDeadline, ReplaceWhen, RevisionHash, Signal};
 use jiff::Timestamp;
 
+use crate::ids::PodUid;
 use crate::observed::{
-    App, Containers, Deletion, Endpoints, Mark, Node, Observed, Pod, PodUid, Readiness, Revision,
-    Surroundings,
+    App, Containers, Deletion, Endpoints, Mark, Node, Observed, Pod, Readiness, Revision, Surroundings,
 };
 
 /// One that serves, of revision r.

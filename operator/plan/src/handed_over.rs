@@ -89,7 +89,8 @@ mod tests {
     use super::*;
     use crate::action::Action;
     use crate::fixture;
-    use crate::observed::{App, Deletion, Epoch, Kubelet, Node, Revision};
+    use crate::ids::Epoch;
+    use crate::observed::{App, Deletion, Kubelet, Node, Revision};
     use crate::plan;
 
     /// An app that goes, and has one worker left, which has had its SIGTERM at 3 s.

@@ -12,7 +12,7 @@
 //! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
 //!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE; `endpoints` says until when clients are sent to
 //!   a pod that drains;
-//! - what a pod is told and has answered: `conversations` and `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that refuse our token;
+//! - what a pod is told and has answered: `conversation`, `converse` and `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that refuse our token;
 //! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `refusals` says how long what was refused is left alone;
 //!   `marks` says which pods an eviction waits for;
 //! - what people are told (P8): `stall`, `status`, `waiting_for` and its `new_pods`; `others` tells of pods that somebody else ended.
@@ -22,7 +22,8 @@ mod brake;
 mod busy;
 mod clock;
 mod contact;
-mod conversations;
+mod conversation;
+mod converse;
 mod count;
 mod creation_backoff;
 mod dialogue;
@@ -34,6 +35,7 @@ mod expendable;
 #[cfg(test)]
 mod fixture;
 mod handed_over;
+mod ids;
 mod lag;
 mod marks;
 mod new_pods;
@@ -54,23 +56,25 @@ mod token_refused;
 mod upkeep;
 mod waiting_for;
 
-pub use action::{Action, Conversation, DeletionCost, Plan, PodRef, Proof};
+pub use action::{Action, DeletionCost, Plan, PodRef, Proof};
 pub use brake::Brake;
 pub use busy::nothing_runs;
 pub use contact::{
     Acknowledged, Answer, Astray, Contact, ContactError, InFlight, Protocol, Restarted, Scheduled, Way,
     ZeroRun,
 };
+pub use conversation::Conversation;
 pub use creation_backoff::{Absences, Rejections};
 pub use dialogue::{Dialogue, News, Reading, Request, longest_gap};
 pub use doubling::Doubling;
 pub use handed_over::is_handed_over;
+pub use ids::{Epoch, PodUid};
 pub use lag::Lags;
 pub use marks::MARK_RESTS;
 pub use observed::{
     Absent, App, Backoff, BackoffCause, Bypass, Child, Containers, CutNote, Deletion, DrainNote, Endpoints,
-    Epoch, Failure, KeptBy, Kubelet, Lag, Mark, Node, NodeFate, Observed, Pod, PodUid, Readiness, Rejected,
-    Revision, Surroundings, TemplateVerdict, Warning,
+    Failure, KeptBy, Kubelet, Lag, Mark, Node, NodeFate, Observed, Pod, Readiness, Rejected, Revision,
+    Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::{LONGEST_SENTENCE, way_out};
@@ -127,7 +131,7 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::Drain => teardown::drain(&snapshot, &mut draft),
         Deletion::Orphan => teardown::orphan(&snapshot, &mut draft),
     }
-    let conversations = conversations::conversations(&snapshot, &draft);
+    let conversations = converse::conversations(&snapshot, &draft);
     let report = status::report(&snapshot, &draft, &course);
     Plan { wake_at: snapshot.clock.next(), actions: draft.actions, conversations, report }
 }

@@ -18,9 +18,10 @@ pub use self::backoff::{Backoff, BackoffCause, Failure};
 pub use self::creation_backoff::{Absent, Rejected};
 pub use self::lag::Lag;
 pub use self::node::{KeptBy, Kubelet, Node, NodeFate};
-pub use self::pod::{Containers, CutNote, DrainNote, Endpoints, Epoch, Mark, Pod, PodUid, Readiness};
+pub use self::pod::{Containers, CutNote, DrainNote, Endpoints, Mark, Pod, Readiness};
 pub use self::surroundings::{Bypass, Child, Surroundings, TemplateVerdict, Warning};
 use crate::contact::Contact;
+use crate::ids::PodUid;
 
 /// One app, all at one moment, including the effect of our own last writes.
 #[derive(Clone, Debug, PartialEq)]

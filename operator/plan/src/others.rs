@@ -80,7 +80,8 @@ mod tests {
     use super::*;
     use crate::contact::{Answer, Contact};
     use crate::fixture;
-    use crate::observed::{CutNote, DrainNote, Epoch, Kubelet, Observed};
+    use crate::ids::Epoch;
+    use crate::observed::{CutNote, DrainNote, Kubelet, Observed};
 
     /// Whether a terminating pod that served counts as ended by others, with this last count and this edit; and whether as busy.
     fn judged(signal: Signal, in_flight: Option<u64>, edit: impl FnOnce(&mut Pod)) -> (bool, bool) {

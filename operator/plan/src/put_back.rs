@@ -16,7 +16,8 @@ use crate::astray::may_be_told_anew;
 use crate::clock::after;
 use crate::contact::{OPENS_WITHIN, Way};
 use crate::draft::{Draft, pod_ref};
-use crate::observed::{Epoch, NodeFate, Pod, Readiness};
+use crate::ids::Epoch;
+use crate::observed::{NodeFate, Pod, Readiness};
 use crate::snapshot::Snapshot;
 use crate::token_refused;
 
@@ -157,8 +158,8 @@ mod tests {
     use graceful_api::DrainReason;
 
     use super::*;
-    use crate::action::Conversation;
     use crate::contact::{Acknowledged, Answer, Astray, Contact, InFlight, Protocol};
+    use crate::conversation::Conversation;
     use crate::fixture;
     use crate::observed::{App, DrainNote, Observed, Revision};
     use crate::plan;

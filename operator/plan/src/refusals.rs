@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use crate::clock::after;
 use crate::doubling::Doubling;
-use crate::observed::{Backoff, BackoffCause, PodUid};
+use crate::ids::PodUid;
+use crate::observed::{Backoff, BackoffCause};
 
 /// What is written to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

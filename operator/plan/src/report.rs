@@ -5,7 +5,7 @@ use graceful_api::{DrainReason, Phase, PodState, RevisionHash};
 use jiff::Timestamp;
 
 use crate::contact::InFlight;
-use crate::observed::PodUid;
+use crate::ids::PodUid;
 
 /// The whole report. Counts are pods unless they say otherwise.
 #[derive(Clone, Debug, PartialEq)]

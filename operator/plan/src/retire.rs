@@ -8,7 +8,8 @@ use crate::action::Proof;
 use crate::busy::nothing_runs;
 use crate::count::count;
 pub use crate::drains::still_stands;
-use crate::observed::{Containers, Epoch, Pod, PodUid, Readiness};
+use crate::ids::{Epoch, PodUid};
+use crate::observed::{Containers, Pod, Readiness};
 
 /// What the live look allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

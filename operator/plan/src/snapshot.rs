@@ -11,9 +11,8 @@ use crate::contact::{Answer, Contact, Protocol};
 use crate::count::count;
 use crate::drains::longest_grace;
 use crate::handed_over;
-use crate::observed::{
-    Backoff, Containers, Epoch, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict,
-};
+use crate::ids::Epoch;
+use crate::observed::{Backoff, Containers, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict};
 use crate::token_refused;
 
 /// The view, with the questions that rules ask of it.

@@ -239,7 +239,8 @@ mod tests {
 
     use super::*;
     use crate::fixture::{app, observed, policy, revision, serving};
-    use crate::observed::{DrainNote, Epoch, Failure, Lag, Revision};
+    use crate::ids::Epoch;
+    use crate::observed::{DrainNote, Failure, Lag, Revision};
 
     /// What is as the spec says waits for nobody, however slow.
     #[test]

@@ -380,7 +380,8 @@ mod tests {
     use super::*;
     use crate::contact::{Acknowledged, Answer, Contact, Protocol};
     use crate::fixture;
-    use crate::observed::{DrainNote, Epoch};
+    use crate::ids::Epoch;
+    use crate::observed::DrainNote;
 
     #[test]
     fn what_waits_for_its_time_is_told_from_what_hangs() {

@@ -5,7 +5,8 @@ use super::*;
 use crate::NodeFate;
 use crate::contact::{Acknowledged, Answer, Contact, ContactError, InFlight, Protocol, ZeroRun};
 use crate::fixture;
-use crate::observed::{Containers, Kubelet, Observed, PodUid, Readiness, Revision};
+use crate::ids::PodUid;
+use crate::observed::{Containers, Kubelet, Observed, Readiness, Revision};
 
 const EPOCH: Epoch = Epoch(7);
 const HANDED_OVER: Progress =

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use graceful_api::Signal;
 
-use crate::action::Conversation;
+use crate::conversation::Conversation;
 use crate::draft::Draft;
 use crate::endpoints::waits_for_them;
 use crate::handed_over;
-use crate::observed::{Pod, PodUid, Readiness};
+use crate::ids::PodUid;
+use crate::observed::{Pod, Readiness};
 use crate::others::ended_by_others;
 use crate::snapshot::Snapshot;
 
