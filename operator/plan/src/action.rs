@@ -80,7 +80,7 @@ pub enum Action {
         to: u32,
     },
     /// Lower a Deployment's `spec.replicas` by replicas behind which no pod has started. Void unless a live list shows at most `to`
-    /// pods that have begun (`retire::may_lower`).
+    /// pods that have begun (`last_look::may_lower`).
     ScaleDown {
         /// The revision whose Deployment is scaled.
         revision: RevisionHash,
@@ -127,7 +127,7 @@ pub enum Action {
         /// The pod.
         pod: PodRef,
     },
-    /// End a pod: live look, `retire::check`, the scale tried dry, DELETE with uid and resourceVersion, and at once the scale.
+    /// End a pod: live look, `last_look::check`, the scale tried dry, DELETE with uid and resourceVersion, and at once the scale.
     Retire {
         /// The pod.
         pod: PodRef,
@@ -226,7 +226,7 @@ pub enum Proof {
         /// The last known in-flight count; none where the pod never told.
         tasks: Option<u64>,
     },
-    /// Nothing in it can be busy (`Snapshot::cannot_be_busy`); the last look asks `busy::nothing_runs` again.
+    /// Nothing in it can be busy (`Snapshot::cannot_be_busy`); the last look asks `Pod::nothing_runs` again.
     NotRunning,
     /// No pod of its whole revision was ever Ready or heard. It gets its SIGTERM with this grace, at least its drain's deadline: if it works all
     /// the same (a pull consumer with a wrong readiness probe), it finishes.

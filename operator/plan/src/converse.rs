@@ -7,7 +7,6 @@ use graceful_api::Signal;
 use crate::conversation::Conversation;
 use crate::draft::Draft;
 use crate::endpoints::waits_for_them;
-use crate::handed_over;
 use crate::ids::PodUid;
 use crate::observed::{Pod, Readiness};
 use crate::others::ended_by_others;
@@ -21,7 +20,7 @@ pub(crate) fn conversations(snapshot: &Snapshot<'_>, draft: &Draft) -> BTreeMap<
     let remaining =
         snapshot.remaining.iter().filter_map(|p| Some((p.uid.clone(), conversation(snapshot, draft, p)?)));
     // Pods that others end, and those that drain themselves, are asked while they end, since STATUS reports their counts. Many at once (a namespace that goes) are asked as rarely as serving ones.
-    let ended: Vec<_> = ended_by_others(snapshot).chain(handed_over::all(snapshot)).collect();
+    let ended: Vec<_> = ended_by_others(snapshot).chain(snapshot.handed_over()).collect();
     let how = if ended.len() > SURVEY_ABOVE { Conversation::Survey } else { Conversation::Ask };
     remaining.chain(ended.into_iter().map(|p| (p.uid.clone(), how))).collect()
 }

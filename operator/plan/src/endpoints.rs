@@ -6,6 +6,7 @@
 
 use jiff::Timestamp;
 
+use crate::clock::{after, seconds};
 use crate::observed::{DrainNote, Endpoints, NodeFate, Pod};
 use crate::snapshot::Snapshot;
 
@@ -29,6 +30,12 @@ pub(crate) fn withdrawn_since(pod: &Pod, note: DrainNote) -> Option<Timestamp> {
         Endpoints::WithdrawnAt(at) => Some(at.max(note.since)),
         Endpoints::Withdrawn | Endpoints::Listed { .. } | Endpoints::Unread(_) => Some(note.since),
     }
+}
+
+/// By the time that it was given, from when no client was sent to it any more. (An app that speaks the protocol says itself when it has latched.)
+pub(crate) fn linger_is_over(snapshot: &Snapshot<'_>, pod: &Pod, note: DrainNote) -> bool {
+    withdrawn_since(pod, note)
+        .is_some_and(|at| snapshot.clock.has_come(after(at, seconds(snapshot.policy(pod).linger_seconds))))
 }
 
 /// What Kubernetes' own controller writes on its slices.

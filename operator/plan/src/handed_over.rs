@@ -8,39 +8,16 @@
 //! # Caveats
 //! Of one whose node is silent or goes down nobody knows whether it still runs: it is shown, and nothing waits for it.
 
-use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, Signal};
-use jiff::SignedDuration;
+use graceful_api::{DrainPolicy, DrainReason, Signal};
 
-use crate::drains::deadline;
-use crate::observed::{Containers, DrainNote, NodeFate, Observed, Pod, Readiness};
-use crate::phrases::whole_seconds;
-use crate::snapshot::{Snapshot, is_proven};
-
-/// What the command of [`way_out`] leaves a pod that is past its deadline.
-const SHORT_GRACE_SECONDS: u32 = 30;
-
-/// All of them, in the order of their names.
-pub(crate) fn all<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
-    snapshot.terminating.iter().copied().filter(|p| is_handed_over(snapshot.observed, p))
-}
-
-/// Those that run, as far as is known.
-pub(crate) fn still_running<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
-    all(snapshot).filter(|p| !p.node.is_silent() && p.node.fate != NodeFate::ShutDown)
-}
-
-/// Those that count towards replicas + maxSurge, so that a new pod waits for them. One whose node dies soon is as good as gone there, like any pod.
-pub(crate) fn occupying_room<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
-    let counts = snapshot.observed.app.replace_when == ReplaceWhen::Drained;
-    still_running(snapshot).filter(move |p| counts && p.node.fate != NodeFate::Dying)
-}
+use crate::observed::{Containers, DrainNote, Observed, Pod, Readiness};
 
 /// Whether a pod of this view is one that drains itself after its DELETE. A spare that its ReplicaSet deletes again is none, nor is a pod of a revision that never worked: it must
 /// not block its own fix, and has the lowest deletion cost.
 pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
     let revision = observed.revisions.iter().find(|r| r.hash == pod.revision);
     let policy = revision.map_or(observed.app.policy, |r| r.policy);
-    let unproven = revision.is_some_and(|r| !is_proven(observed, r));
+    let unproven = revision.is_some_and(|r| !observed.is_proven(r));
     let blocks_its_fix = unproven && pod.cheapest && pod.readiness == Readiness::Never;
     // One that had begun to work was ended by a DELETE of ours, whose grace a person may have shortened since.
     let taken_back = |note: DrainNote| note.reason == DrainReason::Spare && has_its_own_grace(pod, policy);
@@ -57,28 +34,6 @@ fn has_its_own_grace(pod: &Pod, policy: DrainPolicy) -> bool {
     let given = pod.grace_ends.zip(pod.ends_since).map(|(end, since)| end.duration_since(since).as_secs());
     let own = i64::from(pod.grace_seconds);
     given.is_none_or(|given| given == own && own != i64::from(policy.longest_drain_seconds()))
-}
-
-/// It is past its deadline, and has longer than that to finish. (With `onDeadline: Terminate` its grace ends a linger later than its deadline.)
-pub(crate) fn is_held(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    let policy = snapshot.policy(pod);
-    let Some(deadline) = pod.drain.map(|note| deadline(note, policy)) else { return false };
-    let linger = SignedDuration::from_secs(i64::from(policy.linger_seconds) + 1);
-    let ends = pod.grace_ends.and_then(|at| at.checked_sub(linger).ok());
-    ends.is_none_or(|at| at > deadline) && snapshot.clock.has_come(deadline)
-}
-
-/// What ends it sooner. A kubelet (1.37.2) that stops a pod already goes by the grace that it began with, until it is restarted.
-pub(crate) fn way_out(namespace: &str, pod: &Pod) -> String {
-    let until = pod
-        .grace_ends
-        .map_or(String::new(), |at| format!(" (its grace period ends at {})", whole_seconds(at)));
-    let name = &pod.name;
-    let node = pod.node.name.as_ref().map_or_else(|| "its node".to_owned(), |node| format!("node {node}"));
-    format!(
-        "wait{until}; to end it before that, or where it outlives that, whatever it has in flight: `kubectl -n {namespace} delete pod {name} \
-         --grace-period={SHORT_GRACE_SECONDS}`, then restart the kubelet of {node}, which takes a shorter grace period up only then"
-    )
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 mod action;
 mod astray;
 mod brake;
+mod bridge;
 mod busy;
 mod clock;
 mod contact;
@@ -37,28 +38,31 @@ mod fixture;
 mod handed_over;
 mod ids;
 mod lag;
+pub mod last_look;
 mod marks;
 mod new_pods;
 mod node_drain;
 mod observed;
 mod others;
 mod phrases;
+mod proofs;
 mod put_back;
 pub mod refusals;
 mod report;
-pub mod retire;
+mod retire;
 mod rollout;
 mod snapshot;
+mod spares;
 mod stall;
 mod status;
 mod teardown;
 mod token_refused;
 mod upkeep;
 mod waiting_for;
+mod way_out;
 
 pub use action::{Action, DeletionCost, Plan, PodRef, Proof};
 pub use brake::Brake;
-pub use busy::nothing_runs;
 pub use contact::{
     Acknowledged, Answer, Astray, Contact, ContactError, InFlight, Protocol, Restarted, Scheduled, Way,
     ZeroRun,
@@ -77,7 +81,8 @@ pub use observed::{
     Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
-pub use waiting_for::{LONGEST_SENTENCE, way_out};
+pub use waiting_for::LONGEST_SENTENCE;
+pub use way_out::way_out;
 
 use draft::Draft;
 use snapshot::Snapshot;
@@ -117,12 +122,12 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::No => {
             creation_backoff::stop(&snapshot, &mut draft);
             upkeep::children(&snapshot, &mut draft);
-            drains::unroute_spares(&snapshot, &mut draft);
+            spares::unroute(&snapshot, &mut draft);
             rollout::protect(&snapshot, &mut draft);
             put_back::repair(&snapshot, &mut draft);
             let clearing = rollout::clear_away(&snapshot, &mut draft, &course);
             rollout::grow(&snapshot, &mut draft, &course, clearing);
-            drains::unbridge(&snapshot, &mut draft);
+            bridge::remove(&snapshot, &mut draft);
             drains::end_drained(&snapshot, &mut draft);
             rollout::shrink(&snapshot, &mut draft, &course);
             upkeep::history(&snapshot, &mut draft);

@@ -10,10 +10,11 @@ use graceful_api::conditions::Reason;
 
 use crate::count::count;
 use crate::draft::Draft;
-use crate::drains::needs_no_drain;
 use crate::new_pods::new_pod;
 use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
 use crate::phrases::and_more;
+use crate::proofs::needs_no_drain;
+use crate::retire::{retire, retire_for};
 use crate::rollout::{Course, least_busy_first, unroute, working_predecessor};
 use crate::snapshot::Snapshot;
 use crate::stall::is_stuck;
@@ -24,7 +25,7 @@ pub(crate) fn leave_dying_nodes(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for pod in snapshot.on_going_nodes() {
         match (pod.node.fate, needs_no_drain(snapshot, pod)) {
             (NodeFate::Dying | NodeFate::ShutDown, Some(proof)) => {
-                draft.retire(snapshot, pod, proof);
+                retire(snapshot, draft, pod, proof);
             }
             (NodeFate::Dying, None) => unroute(snapshot, draft, pod, DrainReason::NodeDrain),
             (NodeFate::Stays | NodeFate::Kept(_) | NodeFate::Emptied | NodeFate::ShutDown, _) => {}
@@ -45,7 +46,7 @@ pub(crate) fn drain_emptied(
     for pod in pods {
         let cost = i64::from(snapshot.takes_work(pod));
         if let Some(proof) = needs_no_drain(snapshot, pod) {
-            draft.retire(snapshot, pod, proof);
+            retire(snapshot, draft, pod, proof);
         } else if *spendable >= cost {
             *spendable -= cost;
             unroute(snapshot, draft, pod, DrainReason::NodeDrain);
@@ -66,7 +67,7 @@ fn end_stuck_pod(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>
     }
     let new = snapshot.routed().filter(|p| !snapshot.is_superseded(p));
     if let Some((pod, proof)) = new.filter_map(|p| Some((p, needs_no_drain(snapshot, p)?))).next() {
-        draft.retire_for(snapshot, pod, proof, DrainReason::NodeDrain);
+        retire_for(snapshot, draft, pod, proof, DrainReason::NodeDrain);
     }
 }
 

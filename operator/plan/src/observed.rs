@@ -44,6 +44,15 @@ pub struct Observed {
     pub surroundings: Surroundings,
 }
 
+impl Observed {
+    /// Whether a pod of this revision was Ready, or heard, at some time: as was written on its Deployment, or as is seen and not written yet.
+    pub(crate) fn is_proven(&self, revision: &Revision) -> bool {
+        let heard = |p: &Pod| self.contacts.get(&p.uid).is_some_and(|c| c.answer.is_some());
+        let mut pods = self.pods.iter().filter(|p| p.revision == revision.hash);
+        revision.proven || pods.any(|p| p.readiness != Readiness::Never || heard(p))
+    }
+}
+
 /// What the user asks for, resolved: percentages are pods, defaults are filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {

@@ -4,11 +4,10 @@
 use graceful_api::Signal;
 use graceful_api::conditions::Reason;
 
-use crate::busy::nothing_runs;
 use crate::clock::{after, seconds};
 use crate::contact::InFlight;
 use crate::handed_over::is_handed_over;
-use crate::observed::{Containers, Pod, Readiness, Warning};
+use crate::observed::{Pod, Readiness, Warning};
 use crate::phrases::{and_more, whole_seconds};
 use crate::snapshot::Snapshot;
 
@@ -31,7 +30,8 @@ pub(crate) fn busy<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = (&'a Pod
 pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     let mut slow = Vec::new();
     // One that drains itself is no news a minute later.
-    for pod in snapshot.observed.pods.iter().filter(|p| may_run(p) && !is_handed_over(snapshot.observed, p)) {
+    for pod in snapshot.observed.pods.iter().filter(|p| p.may_run() && !is_handed_over(snapshot.observed, p))
+    {
         let Some(since) = pod.ends_since else { continue };
         let slow_from = after(since, seconds(SLOW_SECONDS));
         if snapshot.clock.has_come(slow_from) {
@@ -57,10 +57,6 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     Some(Warning { reason: Reason::EndsSlowly, message })
 }
 
-fn may_run(pod: &Pod) -> bool {
-    matches!(pod.containers, Containers::Running | Containers::HalfCrashed | Containers::Unknown)
-}
-
 /// Whether others ended it. A pod that we end has a drain note, and nothing known in flight; or it is handed over to its own drain, or has a cut note. Only one in which nothing
 /// runs is ended without a note. (A spare that a ReplicaSet deletes again was never Ready.)
 fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
@@ -69,7 +65,7 @@ fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
         Some(_) if !pod.routed => !busy || snapshot.policy(pod).signal == Signal::Sigterm,
         Some(_) | None => pod.readiness == Readiness::Never && !busy,
     };
-    may_run(pod) && !nothing_runs(pod) && pod.cut.is_none() && !ours
+    pod.may_run() && !pod.nothing_runs() && pod.cut.is_none() && !ours
 }
 
 #[cfg(test)]
@@ -81,7 +77,7 @@ mod tests {
     use crate::contact::{Answer, Contact};
     use crate::fixture;
     use crate::ids::Epoch;
-    use crate::observed::{CutNote, DrainNote, Kubelet, Observed};
+    use crate::observed::{Containers, CutNote, DrainNote, Kubelet, Observed};
 
     /// Whether a terminating pod that served counts as ended by others, with this last count and this edit; and whether as busy.
     fn judged(signal: Signal, in_flight: Option<u64>, edit: impl FnOnce(&mut Pod)) -> (bool, bool) {

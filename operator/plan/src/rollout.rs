@@ -13,11 +13,12 @@ use crate::clock::{after, seconds};
 use crate::count::count;
 use crate::creation_backoff::may_make;
 use crate::draft::{Draft, pod_ref};
-use crate::drains::needs_no_drain;
 use crate::expendable::{expendable, superseded_revisions, update_suffices};
 use crate::node_drain;
 use crate::observed::{App, NodeFate, Pod, Readiness, Revision};
+use crate::proofs::needs_no_drain;
 use crate::put_back::{put_back, resumable_pods};
+use crate::retire::retire;
 use crate::snapshot::Snapshot;
 
 /// Where the app is going.
@@ -80,7 +81,7 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
     for pod in pods {
         if let Some(proof) = needs_no_drain(snapshot, pod)
             && surplus_of(&pod.revision) > gone
-            && draft.retire(snapshot, pod, proof)
+            && retire(snapshot, draft, pod, proof)
         {
             gone += 1;
         }
@@ -303,7 +304,7 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
     for pod in snapshot.routed().filter(|p| p.stays() && ours(&p.revision)) {
         match needs_no_drain(snapshot, pod) {
             None => candidates.push(pod),
-            Some(proof) if surplus > 0 && draft.retire(snapshot, pod, proof) => surplus -= 1,
+            Some(proof) if surplus > 0 && retire(snapshot, draft, pod, proof) => surplus -= 1,
             Some(_) => {}
         }
     }

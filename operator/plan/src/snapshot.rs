@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use graceful_api::{DrainPolicy, DrainReason, RevisionHash, Signal};
+use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, RevisionHash, Signal};
 use jiff::Timestamp;
 
-use crate::busy::nothing_runs;
 use crate::clock::{Clock, after, seconds};
 use crate::contact::{Answer, Contact, Protocol};
 use crate::count::count;
-use crate::drains::longest_grace;
 use crate::handed_over;
 use crate::ids::Epoch;
 use crate::observed::{Backoff, Containers, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict};
-use crate::token_refused;
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {
@@ -21,17 +18,10 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) clock: Clock,
     /// Active pods ([`Pod::is_active`]) that are not condemned, by name. Most rules ask of these.
     pub(crate) remaining: Vec<&'a Pod>,
-    /// The other active pods: their ReplicaSet has been told to delete them and has not yet (`retire::may_scale_first`). As good as gone, but for P3.
+    /// The other active pods: their ReplicaSet has been told to delete them and has not yet (`last_look::may_scale_first`). As good as gone, but for P3.
     condemned: Vec<&'a Pod>,
     /// Pods that end, whoever began it.
     pub(crate) terminating: Vec<&'a Pod>,
-}
-
-/// Whether a pod of this revision was Ready, or heard, at some time: as was written on its Deployment, or as is seen and not written yet.
-pub(crate) fn is_proven(observed: &Observed, revision: &Revision) -> bool {
-    let heard = |p: &Pod| observed.contacts.get(&p.uid).is_some_and(|c| c.answer.is_some());
-    let mut pods = observed.pods.iter().filter(|p| p.revision == revision.hash);
-    revision.proven || pods.any(|p| p.readiness != Readiness::Never || heard(p))
 }
 
 impl<'a> Snapshot<'a> {
@@ -54,11 +44,11 @@ impl<'a> Snapshot<'a> {
             // begun, which has work though it was unrouted before.
             let may_pull = |p: &Pod| {
                 let unheard = observed.contacts.get(&p.uid).is_none_or(|c| c.answer.is_none());
-                !revision.proven && unheard && p.readiness == Readiness::Never && !nothing_runs(p)
+                !revision.proven && unheard && p.readiness == Readiness::Never && !p.nothing_runs()
             };
             let works = |p: &Pod| revision.policy.signal == Signal::Sigterm && p.has_begun();
             let in_time =
-                |p: &Pod| !(may_pull(p) || works(p)) || p.grace_seconds >= longest_grace(p, revision.policy);
+                |p: &Pod| !(may_pull(p) || works(p)) || p.grace_seconds >= p.longest_grace(revision.policy);
             let is_next = |p: &&Pod| {
                 p.revision == revision.hash && p.cheapest && !(before_it && ready(p)) && in_time(p)
             };
@@ -106,10 +96,17 @@ impl<'a> Snapshot<'a> {
         self.condemned.iter().copied().filter(works)
     }
 
-    /// How the pod is drained: as its revision says, but for one that refuses to be told. Its admission cannot be closed, so that its zero must hold.
+    /// How the pod is drained: as its revision says, but for one that refuses to be told. Its admission cannot be closed, so that its zero must hold, as under signal
+    /// None. (A signal that tells nobody anything is left as it is.)
     pub(crate) fn policy(&self, pod: &Pod) -> DrainPolicy {
         let policy = self.revision(&pod.revision).map_or(self.observed.app.policy, |r| r.policy);
-        if token_refused::refuses(self, pod) { token_refused::without_latch(policy) } else { policy }
+        let tells = policy.signal == Signal::Http;
+        if tells && self.refuses_token(pod) { DrainPolicy { signal: Signal::None, ..policy } } else { policy }
+    }
+
+    /// Whether the pod was told, and refused our token ([`crate::token_refused`]).
+    pub(crate) fn refuses_token(&self, pod: &Pod) -> bool {
+        self.contact(pod).is_some_and(|c| c.refused.is_some())
     }
 
     pub(crate) fn contact(&self, pod: &Pod) -> Option<&'a Contact> {
@@ -169,7 +166,7 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn cannot_be_busy(&self, pod: &Pod) -> bool {
         let only_ready_are_routed = self.observed.surroundings.publishing_unready.is_empty();
         let had_work = self.answer(pod).is_some_and(|a| a.in_flight.total > 0);
-        nothing_runs(pod) && (pod.containers != Containers::Crashed || (only_ready_are_routed && !had_work))
+        pod.nothing_runs() && (pod.containers != Containers::Crashed || (only_ready_are_routed && !had_work))
     }
 
     pub(crate) fn serving(&self) -> u32 {
@@ -197,7 +194,23 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn shown_as_draining(&self) -> impl Iterator<Item = &'a Pod> {
         let drained = |p: &&Pod| !p.routed && p.drain.is_some_and(|note| note.reason != DrainReason::Spare);
         let condemned = self.condemned.iter().copied().filter(drained);
-        self.unrouted().chain(condemned).chain(handed_over::all(self))
+        self.unrouted().chain(condemned).chain(self.handed_over())
+    }
+
+    /// Pods that drain themselves after their DELETE ([`handed_over`]), by name.
+    pub(crate) fn handed_over(&self) -> impl Iterator<Item = &'a Pod> {
+        self.terminating.iter().copied().filter(|p| handed_over::is_handed_over(self.observed, p))
+    }
+
+    /// Those of them that run, as far as is known.
+    pub(crate) fn handed_over_running(&self) -> impl Iterator<Item = &'a Pod> {
+        self.handed_over().filter(|p| !p.node.is_silent() && p.node.fate != NodeFate::ShutDown)
+    }
+
+    /// Those of them that count towards replicas + maxSurge, so that a new pod waits for them. One whose node dies soon is as good as gone there, like any pod.
+    pub(crate) fn handed_over_in_room(&self) -> impl Iterator<Item = &'a Pod> {
+        let counts = self.observed.app.replace_when == ReplaceWhen::Drained;
+        self.handed_over_running().filter(move |p| counts && p.node.fate != NodeFate::Dying)
     }
 
     /// Pods that are, or are to be, routed to.
@@ -233,7 +246,7 @@ impl<'a> Snapshot<'a> {
         let most = app.replicas.saturating_add(app.max_surge);
         let doomed =
             self.remaining.iter().filter(|p| matches!(p.node.fate, NodeFate::Dying | NodeFate::ShutDown));
-        let handed_over = i64::from(count(handed_over::occupying_room(self)));
+        let handed_over = i64::from(count(self.handed_over_in_room()));
         i64::from(most) - i64::from(self.total()) - handed_over + i64::from(count(doomed).min(most))
     }
 
@@ -248,7 +261,7 @@ impl<'a> Snapshot<'a> {
     /// Whether no pod of this revision can have been sent anything by a Service: it is not proven, and no Service publishes unready addresses. Then it can only be
     /// a bad revision or a new one.
     pub(crate) fn cannot_have_worked(&self, hash: &RevisionHash) -> bool {
-        self.revision(hash).is_some_and(|r| !is_proven(self.observed, r))
+        self.revision(hash).is_some_and(|r| !self.observed.is_proven(r))
             && self.observed.surroundings.publishing_unready.is_empty()
     }
 

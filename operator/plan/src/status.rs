@@ -6,11 +6,10 @@ use graceful_api::conditions::{ConditionType, Reason};
 use crate::astray;
 use crate::count::count;
 use crate::draft::Draft;
-use crate::drains::{Progress, deadline, progress, state};
-use crate::handed_over;
 use crate::node_drain;
 use crate::observed::{Deletion, Pod, Warning};
 use crate::others;
+use crate::proofs::{Progress, progress, state};
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 use crate::rollout::{Course, count_superseded, services_are_fenced};
 use crate::snapshot::Snapshot;
@@ -81,13 +80,13 @@ fn phase(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Phase {
 
 /// A pod is past its deadline and kept.
 fn any_is_held(snapshot: &Snapshot<'_>) -> bool {
-    let mut pods = snapshot.unrouted().chain(handed_over::all(snapshot));
+    let mut pods = snapshot.unrouted().chain(snapshot.handed_over());
     pods.any(|p| progress(snapshot, p) == Progress::Held)
 }
 
 /// Pods of other revisions than the spec asks for are there, those that drain themselves after their DELETE among them.
 fn to_be_replaced(snapshot: &Snapshot<'_>) -> bool {
-    count_superseded(snapshot) > 0 || handed_over::all(snapshot).any(|p| snapshot.is_superseded(p))
+    count_superseded(snapshot) > 0 || snapshot.handed_over().any(|p| snapshot.is_superseded(p))
 }
 
 /// All is as the spec says.
@@ -100,7 +99,7 @@ pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
         && snapshot.total() <= app.replicas
         && snapshot.on_going_nodes().next().is_none()
         && others::busy(snapshot).next().is_none()
-        && handed_over::all(snapshot).next().is_none()
+        && snapshot.handed_over().next().is_none()
 }
 
 /// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,
@@ -198,7 +197,7 @@ fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionRe
 }
 
 fn revisions(snapshot: &Snapshot<'_>) -> Vec<RevisionReport> {
-    let (pods, handed_over): (_, Vec<_>) = (snapshot.by_revision(), handed_over::all(snapshot).collect());
+    let (pods, handed_over): (_, Vec<_>) = (snapshot.by_revision(), snapshot.handed_over().collect());
     let mut revisions: Vec<_> = snapshot.observed.revisions.iter().collect();
     revisions.sort_by_key(|r| (std::cmp::Reverse(r.created), &r.hash));
     let tally =
@@ -232,7 +231,7 @@ fn draining_pod(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<DrainingPodReport>
         state: state(snapshot, pod),
         in_flight: answer.map(|a| a.in_flight),
         since: note.since,
-        deadline: deadline(note, snapshot.policy(pod)),
+        deadline: note.deadline(snapshot.policy(pod)),
         held: progress(snapshot, pod) == Progress::Held,
         last_contact: answer.map(|a| a.at),
         error: contact.and_then(|c| c.error.as_ref()).map(|e| e.message.clone()),

@@ -3,13 +3,17 @@
 use graceful_api::DrainReason;
 
 use crate::action::Action;
+use crate::bridge;
 use crate::creation_backoff;
 use crate::draft::Draft;
-use crate::drains::{self, linger_is_over};
-use crate::handed_over;
+use crate::drains;
+use crate::endpoints::linger_is_over;
 use crate::observed::{Child, Pod};
+use crate::proofs;
+use crate::retire::retire;
 use crate::rollout::{self, unroute};
 use crate::snapshot::Snapshot;
+use crate::spares;
 use crate::upkeep;
 
 /// Every pod drains; the Service goes once none lingers, the other children once all pods have ended, the finalizer last.
@@ -27,16 +31,16 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     creation_backoff::stop(snapshot, draft);
     upkeep::record_proven(snapshot, draft);
     upkeep::nudge(snapshot, draft);
-    drains::unroute_spares(snapshot, draft);
+    spares::unroute(snapshot, draft);
     rollout::protect(snapshot, draft);
     for pod in snapshot.remaining.iter().filter(|p| p.routed || p.drain.is_none()) {
-        if let Some(proof) = drains::needs_no_drain(snapshot, pod) {
-            draft.retire(snapshot, pod, proof);
+        if let Some(proof) = proofs::needs_no_drain(snapshot, pod) {
+            retire(snapshot, draft, pod, proof);
         } else {
             unroute(snapshot, draft, pod, DrainReason::Delete);
         }
     }
-    drains::unbridge(snapshot, draft);
+    bridge::remove(snapshot, draft);
     drains::end_drained(snapshot, draft);
     remove_service_first(snapshot, draft);
     for revision in &snapshot.observed.revisions {
@@ -46,7 +50,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
             draft.act(Action::ScaleDown { revision, from, to: remaining });
         }
     }
-    let works = handed_over::still_running(snapshot).chain(snapshot.condemned_workers()).next().is_some();
+    let works = snapshot.handed_over_running().chain(snapshot.condemned_workers()).next().is_some();
     let drained = snapshot.remaining.is_empty() && !works;
     if drained && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
         remove_children(snapshot, draft);

@@ -5,30 +5,15 @@
 //! What slips in after that meets its SIGTERM, with a grace of at least the deadline (Hold: 7 days), in which an app that speaks the protocol drains itself.
 
 use graceful_api::conditions::Reason;
-use graceful_api::{DrainPolicy, Signal};
 
 use crate::observed::{Pod, Warning};
 use crate::phrases::first_of;
 use crate::snapshot::Snapshot;
 
-/// Whether the pod was told, and refused it.
-pub(crate) fn refuses(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
-    snapshot.contact(pod).is_some_and(|c| c.refused.is_some())
-}
-
 /// It closed before it refused (a key was lost meanwhile), and cannot be told to open again.
 pub(crate) fn cannot_reopen(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let protocol = snapshot.protocol(pod);
-    refuses(snapshot, pod) && protocol.is_some_and(|p| !p.accepting)
-}
-
-/// The policy of one that does. A signal that tells nobody anything is left as it is.
-pub(crate) fn without_latch(policy: DrainPolicy) -> DrainPolicy {
-    let signal = match policy.signal {
-        Signal::Http => Signal::None,
-        told_nothing @ (Signal::Sigterm | Signal::None) => told_nothing,
-    };
-    DrainPolicy { signal, ..policy }
+    snapshot.refuses_token(pod) && protocol.is_some_and(|p| !p.accepting)
 }
 
 /// What WAITING-FOR says of it: the pod's own words, and what a person can do.

@@ -2,9 +2,8 @@
 
 use crate::action::Action;
 use crate::draft::Draft;
-use crate::handed_over;
 use crate::observed::{Child, Containers, Revision, TemplateVerdict};
-use crate::snapshot::{Snapshot, is_proven};
+use crate::snapshot::Snapshot;
 
 /// Before anything is made that needs cleaning up.
 pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
@@ -38,7 +37,7 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// A pod that was handed over is known by its revision's signal: with another one it would be forgotten while it still works. So a new signal waits for it.
 fn may_sync_policy(snapshot: &Snapshot<'_>, update: &Revision) -> bool {
     let other_signal = snapshot.observed.app.policy.signal != update.policy.signal;
-    let forgets = other_signal && handed_over::still_running(snapshot).any(|p| p.revision == update.hash);
+    let forgets = other_signal && snapshot.handed_over_running().any(|p| p.revision == update.hash);
     !update.policy_current && !forgets && !snapshot.backs_off(update.annotation_backoff.as_ref())
 }
 
@@ -50,7 +49,7 @@ fn asks(verdict: &TemplateVerdict) -> bool {
 /// First, since what follows reads it: once a pod of a revision has worked, its pods are always drained before they are ended.
 pub(crate) fn record_proven(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in snapshot.observed.revisions.iter().filter(|r| !r.proven) {
-        if is_proven(snapshot.observed, revision) && !snapshot.backs_off(revision.annotation_backoff.as_ref())
+        if snapshot.observed.is_proven(revision) && !snapshot.backs_off(revision.annotation_backoff.as_ref())
         {
             draft.act(Action::RecordProven { revision: revision.hash.clone() });
         }

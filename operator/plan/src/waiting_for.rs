@@ -9,25 +9,24 @@ use crate::clock::{after, seconds};
 use crate::contact::{InFlight, Scheduled};
 use crate::count::count;
 use crate::draft::Draft;
-use crate::drains::{Progress, progress, state};
 use crate::endpoints;
-use crate::handed_over;
 use crate::new_pods;
 use crate::node_drain;
 use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict};
 use crate::others;
 use crate::phrases::{and_more, whole_seconds};
-use crate::retire::waits_in_a_volume;
+use crate::proofs::{Progress, progress, state};
 use crate::rollout::{Course, count_superseded};
 use crate::snapshot::Snapshot;
 use crate::stall::{Stall, backoffs, waits_for_capacity};
 use crate::token_refused;
+use crate::way_out::way_out;
 
 /// The longest WAITING-FOR, in characters: a command that helps fits in (they come first), a list of a hundred names does not. The conditions say
 /// the rest.
 pub const LONGEST_SENTENCE: usize = 500;
 
-/// How long past its linger a pod may still say that it accepts before that is called wrong. (Its EndpointSlices go sooner: `drains::LATCHES_WITHIN`.)
+/// How long past its linger a pod may still say that it accepts before that is called wrong. (Its EndpointSlices go sooner: `bridge::LATCHES_WITHIN`.)
 const LATCH_OVERDUE: SignedDuration = SignedDuration::from_secs(30);
 
 /// WAITING-FOR.
@@ -93,7 +92,7 @@ fn drains_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Timestamp {
 /// Pods that could be made at once, were it not for those that drain themselves.
 fn replaced_once_gone(snapshot: &Snapshot<'_>) -> Option<String> {
     let app = &snapshot.observed.app;
-    let behind = count(handed_over::occupying_room(snapshot));
+    let behind = count(snapshot.handed_over_in_room());
     let here = count(snapshot.routed().filter(|p| !snapshot.is_superseded(p)));
     let missing = app.replicas.saturating_sub(here);
     let waits = app.deletion == Deletion::No && missing > 0 && behind > 0 && snapshot.room() <= 0;
@@ -140,24 +139,6 @@ fn draining(snapshot: &Snapshot<'_>, pod: &Pod, others: usize) -> String {
     }
     let colon = if help.is_empty() { "" } else { ": " };
     format!("{}{others}: {what}{restarted}, draining for {age}{held}{colon}{}", pod.name, help.join("; "))
-}
-
-/// What a person can do about a held pod. Of one on a silent node nobody knows, and a delete would only hang.
-pub fn way_out(namespace: &str, pod: &Pod) -> Option<String> {
-    if pod.node.is_silent() {
-        return None;
-    }
-    if pod.terminating {
-        return Some(handed_over::way_out(namespace, pod));
-    }
-    if waits_in_a_volume(pod) {
-        let why = "its container has crashed, and what it accepted may be in its volume";
-        return Some(format!("{why}: let it start again; deleting the pod loses what an emptyDir holds"));
-    }
-    let (name, grace) = (&pod.name, pod.grace_seconds);
-    Some(format!(
-        "wait, or `kubectl -n {namespace} delete pod {name}`: it then has its grace period of {grace} s to finish"
-    ))
 }
 
 fn times(n: u32) -> String {

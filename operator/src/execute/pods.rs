@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graceful_api::{DrainReason, RevisionHash, Signal, marks, names};
+use graceful_plan::last_look::unroutes_in_time;
 use graceful_plan::refusals::Subject;
-use graceful_plan::retire::unroutes_in_time;
 use graceful_plan::{BackoffCause, Conversation, DeletionCost, DrainNote, Epoch, PodRef};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;

@@ -1,7 +1,7 @@
 //! Ends one pod: a live look, the scale tried dry, DELETE of exactly what was looked at, and at once one replica less.
 //!
 //! # Flow
-//! live look → [`retire::check`] → the scale and a write to the pod, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
+//! live look → [`last_look::check`] → the scale and a write to the pod, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
 //!
 //! # Guarantees
 //! A pod that was put back to serving or given a new epoch since the look is not deleted. Nothing is deleted whose replica could not be taken back in time:
@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
+use graceful_plan::last_look::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_scale_first};
 use graceful_plan::refusals::Subject;
-use graceful_plan::retire::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_scale_first};
 use graceful_plan::{BackoffCause, PodRef, PodUid, Proof};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -65,7 +65,7 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         scale::read(scene, &deployment, replicas),
     )?;
     let (found, others) = (look.pod.as_ref().map(|(pod, _)| pod), look.others);
-    let (scale_to, grace) = match retire::check(found, proof, replicas, others) {
+    let (scale_to, grace) = match last_look::check(found, proof, replicas, others) {
         Verdict::Go { scale_to, grace_seconds } => (scale_to, grace_seconds),
         // What else there is to do does not depend on it.
         Verdict::Finished => {
@@ -150,7 +150,7 @@ async fn may_scale_after(
     // A dry run commits nothing: where the last real scale came late, this one may as well.
     let came_late = scene.writes.refusals.came_late(&Subject::Deployment(revision.clone()), Instant::now());
     let pod_write = scene.writes.pod_write(pod_write);
-    let in_time = retire::unroutes_in_time(pod_write);
+    let in_time = last_look::unroutes_in_time(pod_write);
     if (came_late || !in_time)
         && let Some(outcome) = scale_first(scene, what, deployment, &seen, version).await?
     {
@@ -185,7 +185,7 @@ fn cut_note(proof: Proof, noted: bool) -> Option<Value> {
 fn stands(scene: &Scene<'_>, what: &Retirement<'_>) -> bool {
     let Some(policy) = scene.seen.policy(what.revision) else { return false };
     let contacts = scene.sources.probes.contacts([&what.pod.uid].into_iter());
-    retire::still_stands(what.proof, contacts.get(&what.pod.uid), policy, scene.sources.clock.now())
+    last_look::still_stands(what.proof, contacts.get(&what.pod.uid), policy, scene.sources.clock.now())
 }
 
 /// Its work has come back, or is known no more.
@@ -251,7 +251,7 @@ async fn take_back(
 }
 
 /// For an API server that answers in seconds: the scale first, so that no spare is made, where a wrong choice of the ReplicaSet would lose
-/// nothing (`retire::may_scale_first`). The pod's deletion cost is made the lowest just before. None where it may not be.
+/// nothing (`last_look::may_scale_first`). The pod's deletion cost is made the lowest just before. None where it may not be.
 async fn scale_first(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
@@ -268,7 +268,7 @@ async fn scale_first(
     // The ReplicaSet may take any of them: what each has said must stand just now.
     let contacts = scene.sources.probes.contacts(as_well.iter().map(|(uid, _)| uid));
     let stand = |(uid, proof): &&(PodUid, Proof)| {
-        retire::still_stands(*proof, contacts.get(uid), policy, scene.sources.clock.now())
+        last_look::still_stands(*proof, contacts.get(uid), policy, scene.sources.clock.now())
     };
     let as_well: Vec<_> = as_well.iter().filter(stand).cloned().collect();
     if !may_scale_first(&pod.uid, proof, &as_well, policy, &pods) {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
 use graceful_plan::BackoffCause;
+use graceful_plan::last_look::{self, may_lower};
 use graceful_plan::refusals::Subject;
-use graceful_plan::retire::{self, may_lower};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::ResourceExt;
@@ -87,7 +87,7 @@ pub(super) async fn set(
 
 fn spare_ran(scene: &Scene<'_>, revision: &RevisionHash, from: u32) -> bool {
     let pods = scene.seen.observed.pods.iter().filter(|p| p.revision == *revision);
-    retire::spare_ran(pods, from, scene.taken_back.0.get(revision).map(Instant::elapsed))
+    last_look::spare_ran(pods, from, scene.taken_back.0.get(revision).map(Instant::elapsed))
 }
 
 /// The scale, if it still belongs to the Deployment that was seen and is what was seen.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use graceful_api::RevisionHash;
-use graceful_plan::{Containers, InFlight, Observed, Pod, PodUid, Readiness, Report, nothing_runs};
+use graceful_plan::{Containers, InFlight, Observed, Pod, PodUid, Readiness, Report};
 
 use super::REMEMBERED_FOR;
 use super::events::{Happening, had};
@@ -131,7 +131,7 @@ impl Others {
 /// they are.)
 fn at_work(observed: &Observed, pod: &Pod) -> bool {
     let busy = in_flight_of(observed, &pod.uid).is_some_and(|f| f.total > 0);
-    !pod.terminating && !nothing_runs(pod) && (pod.readiness != Readiness::Never || busy)
+    !pod.terminating && !pod.nothing_runs() && (pod.readiness != Readiness::Never || busy)
 }
 
 fn strangers(seen: &Observation) -> HashMap<&PodUid, &Pod> {

@@ -1,9 +1,10 @@
 //! One pod, as its object, its Services' EndpointSlices and our own annotations on it have it.
 
-use graceful_api::{DrainReason, RevisionHash};
+use graceful_api::{DrainPolicy, DrainReason, RevisionHash};
 use jiff::Timestamp;
 
 use super::{Backoff, Node};
+use crate::clock::{after, seconds};
 use crate::ids::{Epoch, PodUid};
 
 /// One pod.
@@ -69,9 +70,9 @@ impl Pod {
         self.node.fate.stays()
     }
 
-    /// It lives, and something of it has started or may have: one that a ReplicaSet must not choose among others.
-    pub fn has_begun(&self) -> bool {
-        self.is_active() && self.containers != Containers::NeverStarted
+    /// The grace of a pod that may be at work when its SIGTERM comes: what its drain would have had.
+    pub(crate) fn longest_grace(&self, policy: DrainPolicy) -> u32 {
+        self.grace_seconds.max(policy.longest_drain_seconds())
     }
 }
 
@@ -126,6 +127,13 @@ pub struct DrainNote {
     pub reason: DrainReason,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl DrainNote {
+    /// When the deadline of this drain passes.
+    pub(crate) fn deadline(self, policy: DrainPolicy) -> Timestamp {
+        after(self.since, seconds(policy.deadline_seconds))
+    }
 }
 
 /// What is written on a pod before it is deleted at its deadline, in an annotation.

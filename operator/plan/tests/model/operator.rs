@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use graceful_api::{DrainPolicy, RevisionHash, Signal};
+use graceful_plan::last_look::{self, Verdict};
 use graceful_plan::refusals::{Refusals, Subject};
-use graceful_plan::retire::{self, Verdict};
 use graceful_plan::{
     Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, Dialogue, DrainNote, Lags,
     MARK_RESTS, Mark, PodRef, PodUid, Proof, Rejections, TemplateVerdict, longest_gap, plan,
@@ -155,7 +155,7 @@ impl World {
                 self.scale_to(&revision, from, to)?;
             }
             Action::ScaleDown { revision, from, to } => {
-                if !retire::may_lower(to, &self.live(&revision)) {
+                if !last_look::may_lower(to, &self.live(&revision)) {
                     return Err(Stopped);
                 }
                 self.scale_to(&revision, from, to)?;
@@ -285,7 +285,7 @@ impl World {
         self.scale(revision, from, to)?;
         let now = self.instant();
         let taken_back = self.taken_back.get(revision).map(|at| now.duration_since(*at));
-        if retire::spare_ran(self.live(revision).iter(), from, taken_back) {
+        if last_look::spare_ran(self.live(revision).iter(), from, taken_back) {
             self.came_late(revision, BackoffCause::TooSlow, "its ReplicaSet follows late");
         }
         Ok(())
@@ -328,7 +328,7 @@ impl World {
         let found = live.iter().find(|p| p.uid == pod.uid);
         let others = live.iter().filter(|p| p.is_active() && p.uid != pod.uid).count();
         let others = u32::try_from(others).expect("few");
-        let Verdict::Go { scale_to, grace_seconds } = retire::check(found, proof, replicas, others) else {
+        let Verdict::Go { scale_to, grace_seconds } = last_look::check(found, proof, replicas, others) else {
             return Err(Stopped);
         };
         let looked_at = self.observe();
@@ -346,7 +346,7 @@ impl World {
             let slow = self.slow_until > self.now;
             let stand = |(uid, proof): &&(PodUid, Proof)| self.still_stands(uid, *proof, policy);
             let as_well: Vec<_> = as_well.iter().filter(stand).cloned().collect();
-            let may = retire::may_scale_first(&pod.uid, proof, &as_well, policy, &self.live(revision));
+            let may = last_look::may_scale_first(&pod.uid, proof, &as_well, policy, &self.live(revision));
             if slow && !may {
                 let told = "the API server is too slow to retire safely: a scale takes 2 s";
                 return Err(self.back_off(
@@ -398,7 +398,7 @@ impl World {
         let mut tries = 0;
         while self.random.chance(self.faults.conflict) {
             tries += 1;
-            if tries == 3 || !retire::may_lower(scale_to, &self.live(revision)) {
+            if tries == 3 || !last_look::may_lower(scale_to, &self.live(revision)) {
                 let why = "no scale went through after a DELETE";
                 return Err(self.came_late(revision, BackoffCause::Refused, why));
             }
@@ -411,7 +411,7 @@ impl World {
     /// What a pod has said may have changed since the plan.
     fn still_stands(&self, uid: &PodUid, proof: Proof, policy: DrainPolicy) -> bool {
         let contact = self.dialogues.get(uid).map(Dialogue::contact);
-        retire::still_stands(proof, contact, policy, self.now)
+        last_look::still_stands(proof, contact, policy, self.now)
     }
 
     /// Calls take their time: pods go on meanwhile, and are heard.

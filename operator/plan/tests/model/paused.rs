@@ -2,7 +2,7 @@
 //! what is in the cluster; long after, that one call arrives, with the preconditions of then. The next call is not made, since leadership is asked for before each.
 
 use graceful_api::DrainReason;
-use graceful_plan::retire::{self, Verdict};
+use graceful_plan::last_look::{self, Verdict};
 use graceful_plan::{Action, DeletionCost, NodeFate, Proof, Readiness};
 use jiff::{SignedDuration, Timestamp};
 
@@ -77,7 +77,9 @@ impl World {
                 let found: Vec<_> =
                     live.observed.pods.iter().filter(|p| p.revision == revision).cloned().collect();
                 let it = found.iter().find(|p| p.uid == pod.uid);
-                let Verdict::Go { grace_seconds, .. } = retire::check(it, proof, replicas, 0) else { return };
+                let Verdict::Go { grace_seconds, .. } = last_look::check(it, proof, replicas, 0) else {
+                    return;
+                };
                 let Ok(i) = self.precondition(&live, &pod) else { return };
                 // Where admission stays open a zero of then says nothing of now: such a pod has its grace for what has come since.
                 if !matches!(proof, Proof::Quiet { .. } | Proof::TokenRefused { .. }) {

@@ -1,5 +1,5 @@
-use graceful_api::RevisionHash;
 use graceful_api::validated::MAX_DEADLINE_SECONDS;
+use graceful_api::{DrainReason, RevisionHash};
 
 use super::*;
 use crate::NodeFate;
@@ -182,9 +182,9 @@ fn a_pod_that_drains_itself_counts_until_it_is_gone_or_its_node_is() {
             let snapshot = Snapshot::of(observed, at(10));
             let count = |pods: &mut dyn Iterator<Item = &Pod>| pods.count();
             found = (
-                count(&mut handed_over::all(&snapshot)),
-                count(&mut handed_over::still_running(&snapshot)),
-                count(&mut handed_over::occupying_room(&snapshot)),
+                count(&mut snapshot.handed_over()),
+                count(&mut snapshot.handed_over_running()),
+                count(&mut snapshot.handed_over_in_room()),
             );
             observed.pods.clear();
         });
@@ -271,7 +271,7 @@ fn the_last_moment_there_is_is_a_moment() {
         on_deadline: OnDeadline::Hold,
     };
     let note = DrainNote { reason: DrainReason::Rollout, since: year_9999 };
-    assert_eq!(deadline(note, policy), Timestamp::MAX);
+    assert_eq!(note.deadline(policy), Timestamp::MAX);
     assert_eq!(last_word(note, policy), Timestamp::MAX);
 }
 
