@@ -163,7 +163,7 @@ pub enum Unrunnable {
     Kind {
         /// What was asked for.
         kind: String,
-        /// What there is.
+        /// The names of the kinds that there are.
         known: String,
     },
     /// The input is not what the kind takes.

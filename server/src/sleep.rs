@@ -27,7 +27,7 @@ pub struct Input {
     pub seconds: Option<f64>,
 }
 
-/// What it gives.
+/// The output of a `sleep`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Output {
     /// For how long it slept.

@@ -16,7 +16,7 @@ use crate::run::{cargo, root, stage};
 use crate::{images, python};
 
 /// A debug server on a loaded machine is up within a second or two.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SERVER_STARTS: Duration = Duration::from_secs(30);
 
 /// How long, and which choices.
 #[derive(Args)]
@@ -96,7 +96,7 @@ impl Server {
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         while !is_ready(self.port) {
-            if self.process.try_wait()?.is_some() || begun.elapsed() > PATIENCE {
+            if self.process.try_wait()?.is_some() || begun.elapsed() > SERVER_STARTS {
                 bail!("the server did not become ready; see {}", self.log.display());
             }
             std::thread::sleep(Duration::from_millis(50));

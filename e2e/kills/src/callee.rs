@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::Shared;
 
 /// A call says all that it has to in one packet or two.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READS_A_CALL: Duration = Duration::from_secs(5);
 /// Beyond what clients of this run allow a call ([`TIMEOUT_SECONDS`]).
 const HANG: Duration = Duration::from_secs(2);
 /// For one call.
@@ -70,7 +70,9 @@ pub(crate) async fn listen(shared: Shared, seed: u64) -> anyhow::Result<String> 
 
 impl Callee {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) -> std::io::Result<()> {
-        let Some(task) = timeout(PATIENCE, task_of(&mut stream)).await.ok().flatten() else { return Ok(()) };
+        let Some(task) = timeout(READS_A_CALL, task_of(&mut stream)).await.ok().flatten() else {
+            return Ok(());
+        };
         let (work, fault) = self.draw(task);
         sleep(work).await;
         let said = match fault {

@@ -20,7 +20,7 @@ use crate::token::Signer;
 /// "At once", over a network and on a machine that is busy.
 pub(crate) const PROMPT: Duration = Duration::from_secs(1);
 /// What is waited for where something must come: longer than any of it takes on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How often a status is asked for while it is waited for.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a token holds, as the operator has it.
@@ -196,13 +196,13 @@ impl Pod {
     }
 
     pub(crate) async fn get(&self) -> Outcome<Seen> {
-        seen("GET", 200, self.get_with(&[], PATIENCE).await?)
+        seen("GET", 200, self.get_with(&[], ANSWERS_WITHIN).await?)
     }
 
     /// Whatever is answered.
     pub(crate) async fn put_body(&self, body: impl Into<Bytes>, token: Token) -> Outcome<Reply> {
         let bearer = self.bearer(token).await;
-        self.ask("PUT", "", &bearer_header(&bearer), body.into(), PATIENCE).await.map_err(Not::Kept)
+        self.ask("PUT", "", &bearer_header(&bearer), body.into(), ANSWERS_WITHIN).await.map_err(Not::Kept)
     }
 
     /// Whatever is answered.
@@ -218,7 +218,9 @@ impl Pod {
     /// Whatever is answered.
     pub(crate) async fn delete_query(&self, query: &str, token: Token) -> Outcome<Reply> {
         let bearer = self.bearer(token).await;
-        self.ask("DELETE", query, &bearer_header(&bearer), Bytes::new(), PATIENCE).await.map_err(Not::Kept)
+        self.ask("DELETE", query, &bearer_header(&bearer), Bytes::new(), ANSWERS_WITHIN)
+            .await
+            .map_err(Not::Kept)
     }
 
     /// Whatever is answered.
@@ -253,7 +255,7 @@ impl Pod {
 
     /// The claims of a good token, as far as this pod goes. `exp` is reckoned by its own clock.
     pub(crate) async fn claims(&self, action: &str, epoch: u64) -> Value {
-        let asked = self.ask("GET", "", &[], Bytes::new(), PATIENCE).await.ok();
+        let asked = self.ask("GET", "", &[], Bytes::new(), ANSWERS_WITHIN).await.ok();
         let date = asked.as_ref().and_then(|reply| reply.header("date"));
         let now = date
             .and_then(|date| HTTP_DATE.parse_timestamp(date).ok())

@@ -14,7 +14,7 @@ use crate::config::Flags;
 use crate::http1::{Answer, Body, Connection, piecemeal, whole};
 use crate::life::{Life, START};
 use crate::outcome::{Not, Outcome, broken};
-use crate::pod::{PATIENCE, PROMPT, Pod, Seen};
+use crate::pod::{ANSWERS_WITHIN, PROMPT, Pod, Seen};
 use crate::report::{Held, Report, Verdict};
 use crate::rules::{self, Exit, Need, Rule};
 use crate::token::Signer;
@@ -98,7 +98,7 @@ impl Run {
             self.slow_takes = answer.head - answer.sent;
             let natural = slow.body.is_empty();
             anyhow::ensure!(
-                !natural || (SLOW..PATIENCE).contains(&self.slow_takes),
+                !natural || (SLOW..ANSWERS_WITHIN).contains(&self.slow_takes),
                 "--slow was answered after {:.2} s; give one that takes from 0.2 to 20 s, or one with a BODY",
                 self.slow_takes.as_secs_f64()
             );
@@ -107,11 +107,11 @@ impl Run {
             }
         }
         if let Some(socket) = &flags.socket {
-            let opened = timeout(PATIENCE, tokio_tungstenite::connect_async(&socket.0)).await?;
+            let opened = timeout(ANSWERS_WITHIN, tokio_tungstenite::connect_async(&socket.0)).await?;
             let (mut socket, _) = opened.with_context(|| format!("--socket {}", socket.0))?;
             socket.close(None).await?;
         }
-        self.rested(PATIENCE)
+        self.rested(ANSWERS_WITHIN)
             .await
             .map(drop)
             .map_err(text)
@@ -180,7 +180,9 @@ impl Run {
             let mut connection = connect(&call.at.authority).await?;
             connection.exchange(request).await
         };
-        timeout(PATIENCE, asking).await.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+        timeout(ANSWERS_WITHIN, asking)
+            .await
+            .map_err(|_| format!("no answer within {} s", ANSWERS_WITHIN.as_secs()))?
     }
 
     /// Begins --slow.
@@ -223,7 +225,7 @@ impl Run {
         if self.pod.get().await?.status.state != "Serving" {
             self.pod.delete(self.pod.next_epoch()).await?;
         }
-        self.rested(PATIENCE).await.map(drop)
+        self.rested(ANSWERS_WITHIN).await.map(drop)
     }
 
     /// Serving, then drained without a linger until the latch has closed. The epoch, and the first answer that said so.
@@ -281,11 +283,13 @@ impl Work {
             let _ = pieces.unbounded_send(last);
         }
         let Some(answering) = self.answering.take() else { return broken("it was never begun") };
-        match timeout(PATIENCE, answering).await {
+        match timeout(ANSWERS_WITHIN, answering).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => broken(format!("a request in flight was cut: {error}")),
             Ok(Err(_)) => broken("a request in flight was given up"),
-            Err(_) => broken(format!("a request in flight was not answered within {} s", PATIENCE.as_secs())),
+            Err(_) => {
+                broken(format!("a request in flight was not answered within {} s", ANSWERS_WITHIN.as_secs()))
+            }
         }
     }
 }

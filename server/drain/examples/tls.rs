@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long a client may take for its handshake, and for taking its last answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TLS_AND_FLUSH: Duration = Duration::from_secs(5);
 
 /// Idle connections are closed this long before the latch, so that their clients open new ones to other pods.
 const TAIL: Duration = Duration::from_millis(500);
@@ -59,7 +59,7 @@ impl Public {
     }
 
     async fn connection(self, stream: TcpStream) {
-        let Ok(Ok(stream)) = timeout(PATIENCE, self.acceptor.accept(stream)).await else { return };
+        let Ok(Ok(stream)) = timeout(TLS_AND_FLUSH, self.acceptor.accept(stream)).await else { return };
         let server = auto::Builder::new(TokioExecutor::new());
         let serving =
             server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(self.app));
@@ -79,7 +79,7 @@ impl Public {
     async fn close(&self) {
         self.stop.cancel();
         self.connections.close();
-        let _ = timeout(PATIENCE, self.connections.wait()).await;
+        let _ = timeout(TLS_AND_FLUSH, self.connections.wait()).await;
     }
 }
 

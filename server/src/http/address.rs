@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// How far an address is open to calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// Anybody's.
+    /// An address on the public internet.
     Public,
     /// Loopback, private or reserved: only where an entry names it.
     Named,

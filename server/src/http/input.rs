@@ -47,9 +47,9 @@ const OURS: [&str; 17] = [
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Where to.
+    /// Where the call goes: http or https, with a host that `--http-allow` names.
     pub url: String,
-    /// How.
+    /// POST where nothing is said.
     #[serde(default)]
     pub method: Verb,
     /// Sent along; seen by whoever may look at the task.

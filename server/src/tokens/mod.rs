@@ -42,15 +42,15 @@ pub enum Unusable {
     /// It cannot be read.
     #[error("--tokens {}: cannot be read: {error}", file.display())]
     Read {
-        /// The file.
+        /// As the flag names it.
         file: PathBuf,
-        /// Why.
+        /// What the system says.
         error: io::Error,
     },
     /// It does not have what it should.
     #[error("--tokens {}: {why}", file.display())]
     Content {
-        /// The file.
+        /// As the flag names it.
         file: PathBuf,
         /// Where, and what to write.
         why: String,

@@ -8,7 +8,7 @@ use super::{Need, Rule};
 use crate::call::Call;
 use crate::http1::{Answer, whole};
 use crate::outcome::{Not, Outcome, broken, must};
-use crate::pod::{PATIENCE, PROMPT};
+use crate::pod::{ANSWERS_WITHIN, PROMPT};
 use crate::run::{Run, connect};
 
 pub(super) const RULES: &[Rule] = &[
@@ -96,12 +96,12 @@ async fn reads(run: &Run) -> Outcome {
     let work = if run.flags.slow.is_some() { Some(run.busy().await?) } else { None };
     run.pod.put(run.pod.next_epoch(), 1).await?;
     all_open(run, "lingering").await?;
-    run.pod.until("closed", PATIENCE, |status| !status.accepting).await?;
+    run.pod.until("closed", ANSWERS_WITHIN, |status| !status.accepting).await?;
     all_open(run, "draining").await?;
     if let Some(work) = work {
         work.end().await?;
     }
-    run.pod.until("idle", PATIENCE, crate::status::Status::idle).await?;
+    run.pod.until("idle", ANSWERS_WITHIN, crate::status::Status::idle).await?;
     all_open(run, "idle").await
 }
 
@@ -115,7 +115,7 @@ async fn say_close(run: &Run) -> Outcome {
     run.pod.put(run.pod.next_epoch(), 1).await?;
     let answer = run.call(call).await.map_err(Not::Kept)?;
     must(closes(&answer), || format!("an answer in the linger ({}) does not say it", answer.code))?;
-    run.pod.until("closed", PATIENCE, |status| !status.accepting).await?;
+    run.pod.until("closed", ANSWERS_WITHIN, |status| !status.accepting).await?;
     let answer = run.call(call).await.map_err(Not::Kept)?;
     must(closes(&answer), || format!("a refusal past the latch ({}) does not say it", answer.code))
 }
@@ -130,6 +130,6 @@ async fn idle_ones_close(run: &Run) -> Outcome {
         return Err(Not::Held("the app keeps no connections: it always says Connection: close".to_owned()));
     }
     run.pod.put(run.pod.next_epoch(), 1).await?;
-    run.pod.until("closed", PATIENCE, |status| !status.accepting).await?;
+    run.pod.until("closed", ANSWERS_WITHIN, |status| !status.accepting).await?;
     must(connection.closed(PROMPT).await, || "an idle connection was still open after the latch".to_owned())
 }

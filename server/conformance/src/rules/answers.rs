@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::Rule;
 use crate::journal::Entry;
 use crate::outcome::{Outcome, broken, must};
-use crate::pod::PATIENCE;
+use crate::pod::ANSWERS_WITHIN;
 use crate::run::Run;
 use crate::schema::{check, drain_status};
 use crate::status::Status;
@@ -79,11 +79,11 @@ async fn tour(run: &mut Run) -> Outcome<Vec<Entry>> {
         let epoch = run.pod.next_epoch();
         run.pod.put(epoch, 1).await?;
         run.pod.put(epoch, 1).await?;
-        run.pod.until("closed", PATIENCE, |status| !status.accepting).await?;
+        run.pod.until("closed", ANSWERS_WITHIN, |status| !status.accepting).await?;
         if let Some(work) = work {
             let _ = work.end().await;
         }
-        run.pod.until("idle", PATIENCE, Status::idle).await?;
+        run.pod.until("idle", ANSWERS_WITHIN, Status::idle).await?;
         run.pod.put_any(epoch.saturating_sub(1).max(1), 0).await?;
         run.pod.delete_query("", crate::pod::Token::Good("resume", epoch)).await?;
         run.pod.put(run.pod.next_epoch(), 0).await?;

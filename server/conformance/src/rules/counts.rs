@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Need, Rule};
 use crate::http1::whole;
 use crate::outcome::{Not, Outcome, broken, must};
-use crate::pod::{PATIENCE, PROMPT};
+use crate::pod::{ANSWERS_WITHIN, PROMPT};
 use crate::run::{Run, connect};
 use crate::status::Status;
 
@@ -63,7 +63,7 @@ async fn requests_count(run: &Run) -> Outcome {
     let answer = work.end().await?;
     must(answer.succeeded(), || format!("--slow was answered with {}", answer.code))?;
     let what = "at zero again after a request's end";
-    run.pod.until(what, PATIENCE, |status| status.in_flight.total == 0).await.map(drop)
+    run.pod.until(what, ANSWERS_WITHIN, |status| status.in_flight.total == 0).await.map(drop)
 }
 
 async fn accepted_ends(run: &Run) -> Outcome {
@@ -84,7 +84,8 @@ async fn accepted_ends(run: &Run) -> Outcome {
     must(answer.succeeded(), || {
         format!("a request in flight at the latch was answered with {}", answer.code)
     })?;
-    let idle = run.pod.until("idle once its last request had ended", PATIENCE, Status::idle).await?.status;
+    let idle =
+        run.pod.until("idle once its last request had ended", ANSWERS_WITHIN, Status::idle).await?.status;
     must(idle.state == "Idle", || format!("at the end it is {}", idle.told()))
 }
 
@@ -98,7 +99,7 @@ async fn bodies_count(run: &Run) -> Outcome {
     let Some(call) = &run.flags.stream else { return broken("no --stream") };
     let mut connection = connect(&call.at.authority).await.map_err(Not::Kept)?;
     let request = run.request(call, whole(call.body.clone())).map_err(Not::Kept)?;
-    let begun = timeout(PATIENCE, connection.begin(request)).await;
+    let begun = timeout(ANSWERS_WITHIN, connection.begin(request)).await;
     let response =
         begun.map_err(|_| Not::Kept("--stream was never answered".to_owned()))?.map_err(Not::Kept)?;
     let head = Instant::now();
@@ -115,12 +116,12 @@ async fn bodies_count(run: &Run) -> Outcome {
                 zero = Some(seen.received);
             }
             sleep(Duration::from_millis(20)).await;
-            if zero.is_some_and(|at: Instant| at.elapsed() > DELIVERY) || head.elapsed() > PATIENCE {
+            if zero.is_some_and(|at: Instant| at.elapsed() > DELIVERY) || head.elapsed() > ANSWERS_WITHIN {
                 return Outcome::Ok(zero);
             }
         }
     };
-    let (end, zero) = tokio::join!(timeout(PATIENCE, reading), watching);
+    let (end, zero) = tokio::join!(timeout(ANSWERS_WITHIN, reading), watching);
     let end = end.map_err(|_| Not::Kept("the body of --stream never ended".to_owned()))?;
     if end - head < LONG {
         return Err(Not::Held(format!(
@@ -140,13 +141,13 @@ async fn bodies_count(run: &Run) -> Outcome {
 async fn leavers(run: &Run) -> Outcome {
     run.serving().await?;
     drop(run.busy().await?);
-    let limit = PATIENCE.min(run.slow_takes + 10 * PROMPT);
+    let limit = ANSWERS_WITHIN.min(run.slow_takes + 10 * PROMPT);
     let what = "at zero after a client that left in the midst of its request";
     run.pod.until(what, limit, |status| status.in_flight.total == 0).await?;
     if let Some(call) = &run.flags.stream {
         let mut connection = connect(&call.at.authority).await.map_err(Not::Kept)?;
         let request = run.request(call, whole(call.body.clone())).map_err(Not::Kept)?;
-        drop(timeout(PATIENCE, connection.begin(request)).await);
+        drop(timeout(ANSWERS_WITHIN, connection.begin(request)).await);
         drop(connection);
         let what = "at zero after a client that left in the midst of its answer";
         run.pod.until(what, limit, |status| status.in_flight.total == 0).await?;
@@ -178,9 +179,10 @@ async fn tasks_count(run: &Run) -> Outcome {
     let answer = run.call(call).await.map_err(Not::Kept)?;
     must(answer.succeeded(), || format!("--task was answered with {}", answer.code))?;
     let end = answer.sent + Duration::from_secs_f64(seconds);
-    let zero = run.pod.until("at zero after a task", PATIENCE + Duration::from_secs_f64(seconds), |status| {
-        status.in_flight.total == 0
-    });
+    let zero =
+        run.pod.until("at zero after a task", ANSWERS_WITHIN + Duration::from_secs_f64(seconds), |status| {
+            status.in_flight.total == 0
+        });
     let zero = zero.await?.received;
     must(zero >= end, || {
         format!("nothing was in flight {} s before a task's end", (end - zero).as_secs_f64())
@@ -189,7 +191,7 @@ async fn tasks_count(run: &Run) -> Outcome {
 
 async fn zero_stays(run: &Run) -> Outcome {
     run.closed().await?;
-    run.pod.until("idle", PATIENCE, Status::idle).await?;
+    run.pod.until("idle", ANSWERS_WITHIN, Status::idle).await?;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1500) {
         if let Some(call) = run.work().next() {

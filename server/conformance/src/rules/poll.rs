@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Rule;
 use crate::outcome::{Not, Outcome, broken, must};
-use crate::pod::{PATIENCE, PROMPT, Reply};
+use crate::pod::{ANSWERS_WITHIN, PROMPT, Reply};
 use crate::run::Run;
 
 pub(super) const RULES: &[Rule] = &[
@@ -38,7 +38,7 @@ async fn poll(run: &Run, wait: u64) -> Outcome<Reply> {
 
 async fn poll_from(run: &Run, tag: &str, wait: u64) -> Outcome<Reply> {
     let wait = format!("wait={wait}");
-    run.pod.get_with(&[("if-none-match", tag), ("prefer", &wait)], PATIENCE).await
+    run.pod.get_with(&[("if-none-match", tag), ("prefer", &wait)], ANSWERS_WITHIN).await
 }
 
 fn applied(reply: &Reply) -> Option<u64> {
@@ -99,7 +99,7 @@ async fn wakes(run: &Run) -> Outcome {
     let epoch = pod.next_epoch();
     woken_by(run, "a PUT", async { pod.put(epoch, 1).await.map(drop) }).await?;
     woken_by(run, "the end of a linger", async {
-        pod.until("closed", PATIENCE, |status| !status.accepting).await.map(drop)
+        pod.until("closed", ANSWERS_WITHIN, |status| !status.accepting).await.map(drop)
     })
     .await?;
     woken_by(run, "a DELETE", async { pod.delete(pod.next_epoch()).await.map(drop) }).await?;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{Need, Rule};
 use crate::life::End;
 use crate::outcome::{Outcome, broken, must};
-use crate::pod::{PATIENCE, PROMPT};
+use crate::pod::{ANSWERS_WITHIN, PROMPT};
 use crate::run::Run;
 use crate::status::Status;
 
@@ -45,10 +45,10 @@ const SOON: Duration = Duration::from_millis(3500);
 async fn idle_exits(run: &mut Run) -> Outcome {
     run.fresh().await?;
     run.closed().await?;
-    run.pod.until("idle", PATIENCE, Status::idle).await?;
+    run.pod.until("idle", ANSWERS_WITHIN, Status::idle).await?;
     let asked = Instant::now();
     run.life.signal(Signal::SIGTERM)?;
-    match run.life.end(PATIENCE).await {
+    match run.life.end(ANSWERS_WITHIN).await {
         Some(End::Code(0)) => {
             must(asked.elapsed() < SOON, || format!("it took {} s to exit", asked.elapsed().as_secs_f64()))
         }
@@ -74,7 +74,7 @@ async fn second_sigterm(run: &mut Run) -> Outcome {
     must(run.life.ended().is_none(), || "it ended at a second SIGTERM, with a request in flight".to_owned())?;
     let answer = work.end().await?;
     must(answer.succeeded(), || format!("the request in flight was answered with {}", answer.code))?;
-    let end = run.life.end(PATIENCE).await;
+    let end = run.life.end(ANSWERS_WITHIN).await;
     must(end == Some(End::Code(0)), || format!("it ended with {end:?}"))
 }
 

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Rule;
 use crate::outcome::{Outcome, must};
-use crate::pod::{PATIENCE, PROMPT, Reply, Token};
+use crate::pod::{ANSWERS_WITHIN, PROMPT, Reply, Token};
 use crate::run::Run;
 
 pub(super) const RULES: &[Rule] = &[
@@ -73,7 +73,7 @@ async fn drains(run: &Run) -> Outcome {
 
 /// When the latch closed, after this moment.
 async fn closes(run: &Run) -> Outcome<Instant> {
-    Ok(run.pod.until("closed", PATIENCE, |status| !status.accepting).await?.received)
+    Ok(run.pod.until("closed", ANSWERS_WITHIN, |status| !status.accepting).await?.received)
 }
 
 async fn lingers(run: &Run) -> Outcome {

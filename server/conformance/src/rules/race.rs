@@ -12,7 +12,7 @@ use super::{Need, Rule};
 use crate::http1::{Answer, Connection, piecemeal, whole};
 use crate::journal::Entry;
 use crate::outcome::{Not, Outcome, broken, must};
-use crate::pod::{PATIENCE, Pod};
+use crate::pod::{ANSWERS_WITHIN, Pod};
 use crate::run::{HELD, Run, connect};
 use crate::status::Status;
 
@@ -91,7 +91,7 @@ impl Runner {
                 body
             }
         };
-        let answered = timeout(PATIENCE, connection.exchange(self.head.map(|()| body))).await;
+        let answered = timeout(ANSWERS_WITHIN, connection.exchange(self.head.map(|()| body))).await;
         answered.map_err(|_| "no answer".to_owned())?
     }
 }
@@ -123,7 +123,7 @@ async fn round(run: &Run, n: u32, crowd: usize) -> Outcome<Round> {
     // A connection that was closed as its request came has no answer: it may be sent again, and is no loss.
     let answers = join_all(burst).await.into_iter().flatten().flatten().collect();
     let idle = match &closed {
-        Ok(_) => run.pod.until("idle after a race", PATIENCE, Status::idle).await.map(drop),
+        Ok(_) => run.pod.until("idle after a race", ANSWERS_WITHIN, Status::idle).await.map(drop),
         Err(_) => Ok(()),
     };
     let _ = stop.send(true);
@@ -210,7 +210,7 @@ async fn handed_over(run: &Run) -> Outcome {
         let (answers, closed) = tokio::join!(tasks, closing);
         let (epoch, _) = closed?;
         let what = "idle after its tasks";
-        run.pod.until(what, PATIENCE + takes * TASKS, Status::idle).await?;
+        run.pod.until(what, ANSWERS_WITHIN + takes * TASKS, Status::idle).await?;
         let _ = stop.send(true);
         let _ = watcher.await;
         let told = run.pod.journal().told_since(begun);

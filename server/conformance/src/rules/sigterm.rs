@@ -12,7 +12,7 @@ use super::sockets::{Socket, lives, open};
 use super::{Need, Rule};
 use crate::life::End;
 use crate::outcome::{Not, Outcome, broken, must};
-use crate::pod::{PATIENCE, PROMPT, Reply, Token};
+use crate::pod::{ANSWERS_WITHIN, PROMPT, Reply, Token};
 use crate::run::{Run, Work};
 
 pub(super) const RULES: &[Rule] = &[
@@ -102,7 +102,7 @@ fn await_farewell(mut socket: Socket) -> JoinHandle<(Option<u16>, Instant)> {
     tokio::spawn(async move {
         let mut code = None;
         let mut at = Instant::now();
-        while let Ok(Some(Ok(message))) = timeout(PATIENCE * 2, socket.next()).await {
+        while let Ok(Some(Ok(message))) = timeout(ANSWERS_WITHIN * 2, socket.next()).await {
             if let Message::Close(frame) = message {
                 at = Instant::now();
                 code = frame.map(|frame| u16::from(frame.code));
@@ -134,7 +134,7 @@ async fn send(run: &mut Run) -> Outcome<Exit> {
             seen.ended_before_work = work.is_some();
             break;
         }
-        if sent.elapsed() > PATIENCE * 2 {
+        if sent.elapsed() > ANSWERS_WITHIN * 2 {
             break;
         }
         if let Ok(reply) = run.pod.ask("GET", "", &[], bytes::Bytes::new(), PROMPT * 2).await {
@@ -266,7 +266,7 @@ async fn exits(run: &mut Run) -> Outcome {
         Some(End::Unseen) => Err(Not::Held(
             "it has ended; nobody but its parent sees its exit code: give -- COMMAND".to_owned(),
         )),
-        None => broken(format!("it had not ended {} s after SIGTERM", (PATIENCE * 2).as_secs())),
+        None => broken(format!("it had not ended {} s after SIGTERM", (ANSWERS_WITHIN * 2).as_secs())),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::{Need, Rule};
 use crate::outcome::{Not, Outcome, broken, must};
-use crate::pod::{PATIENCE, PROMPT};
+use crate::pod::{ANSWERS_WITHIN, PROMPT};
 use crate::run::Run;
 
 pub(super) const RULES: &[Rule] = &[
@@ -32,7 +32,7 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 pub(super) async fn open(run: &Run) -> Outcome<Socket> {
     let Some(url) = &run.flags.socket else { return broken("no --socket") };
-    match timeout(PATIENCE, connect_async(&url.0)).await {
+    match timeout(ANSWERS_WITHIN, connect_async(&url.0)).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(error)) => broken(format!("a WebSocket could not be opened: {error}")),
         Err(_) => broken("a WebSocket was not opened in time"),
@@ -67,7 +67,7 @@ async fn hold_nothing(run: &Run) -> Outcome {
     let _ = socket.close(None).await;
     drop(socket);
     let what = "down by one in connections, after a WebSocket had closed,";
-    run.pod.until(what, PATIENCE, |status| status.connections <= before).await.map(drop)
+    run.pod.until(what, ANSWERS_WITHIN, |status| status.connections <= before).await.map(drop)
 }
 
 async fn outlive(run: &Run) -> Outcome {

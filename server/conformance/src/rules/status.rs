@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Rule;
 use crate::outcome::{Outcome, must};
-use crate::pod::{PATIENCE, PROMPT};
+use crate::pod::{ANSWERS_WITHIN, PROMPT};
 use crate::run::Run;
 
 pub(super) const RULES: &[Rule] = &[
@@ -23,7 +23,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 async fn answers(run: &Run) -> Outcome {
-    let reply = run.pod.get_with(&[], PATIENCE).await?;
+    let reply = run.pod.get_with(&[], ANSWERS_WITHIN).await?;
     must(reply.code == 200, || format!("it was answered with {}", reply.told()))?;
     let kind = reply.header("content-type").unwrap_or("none");
     must(kind.starts_with("application/json"), || format!("its Content-Type is {kind}"))?;
@@ -37,13 +37,13 @@ async fn known_tag(run: &Run) -> Outcome {
     let tag = run.pod.get().await?.etag;
     let strong = tag.trim_start_matches("W/").to_owned();
     for known in [tag.clone(), format!("\"another\", {strong}")] {
-        let reply = run.pod.get_with(&[("if-none-match", &known)], PATIENCE).await?;
+        let reply = run.pod.get_with(&[("if-none-match", &known)], ANSWERS_WITHIN).await?;
         must(reply.code == 304, || format!("If-None-Match: {known} was answered with {}", reply.told()))?;
         let took = reply.received - reply.sent;
         must(took < PROMPT, || format!("the 304 took {} s", took.as_secs_f64()))?;
     }
     let other = [("if-none-match", "\"another\""), ("prefer", "wait=5")];
-    let reply = run.pod.get_with(&other, PATIENCE).await?;
+    let reply = run.pod.get_with(&other, ANSWERS_WITHIN).await?;
     must(reply.code == 200, || format!("a tag that it never gave was answered with {}", reply.told()))?;
     let took = reply.received - reply.sent;
     must(took < PROMPT + Duration::from_secs(1), || {

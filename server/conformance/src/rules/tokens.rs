@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Need, Rule};
 use crate::outcome::{Not, Outcome, must};
-use crate::pod::{PATIENCE, Reply, Token};
+use crate::pod::{ANSWERS_WITHIN, Reply, Token};
 use crate::run::Run;
 
 pub(super) const RULES: &[Rule] = &[
@@ -73,7 +73,7 @@ async fn put(run: &Run, epoch: u64, token: Token) -> Outcome<Reply> {
 async fn forwarded_for(run: &Run, epoch: u64, whom: &str) -> Outcome<Reply> {
     let body = json!({"epoch": epoch, "lingerSeconds": 0}).to_string();
     let header = [("x-forwarded-for", whom)];
-    run.pod.ask("PUT", "", &header, body.into(), PATIENCE).await.map_err(Not::Kept)
+    run.pod.ask("PUT", "", &header, body.into(), ANSWERS_WITHIN).await.map_err(Not::Kept)
 }
 
 async fn unchanged(run: &Run, epoch: u64) -> Outcome {

@@ -48,7 +48,7 @@ struct Attendant {
     metrics: Arc<Metrics>,
     /// The last question had no answer, and the log has said so.
     silent: bool,
-    /// One had.
+    /// At least one question had an answer.
     heard: bool,
 }
 

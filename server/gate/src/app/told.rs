@@ -23,7 +23,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 5;
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The call.
+/// The call that tells the app that its pod drains.
 #[derive(Debug, Clone)]
 pub struct OnDrain {
     method: Method,
