@@ -6,7 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::after;
 use crate::count::count;
 use crate::observed::{Backoff, BackoffCause, Deletion, Observed};
-use crate::stall::too_many_ended;
 
 /// Counts the pods that were ended for one spec. Kept by whoever executes plans; lost with the process, which then counts anew.
 ///
@@ -83,6 +82,15 @@ impl Brake {
             self.counted_to = Some(from.saturating_add(passed).unwrap_or(now));
         }
     }
+}
+
+/// What people are shown of an app that was stopped: so many pods were ended for one spec, which has `most` at a time.
+fn too_many_ended(ended: u32, most: u32, pause: SignedDuration) -> String {
+    format!(
+        "at least {ended} pods were ended for this spec, which has at most {most} at a time, so something keeps making pods that have to go; until that stops, one is \
+         ended every {} s. Who else writes to its Deployments, what evicts its pods?",
+        pause.as_secs()
+    )
 }
 
 #[cfg(test)]

@@ -1,31 +1,39 @@
 //! The pure planner: one view of one app in, what to do next out.
 //!
-//! Nothing here knows of a client, a clock or a task runtime. `operator/src` observes, calls [`plan`], executes the [`Action`]s
+//! Nothing here does IO or reads a clock: `now` is an argument. `operator/src` observes, calls [`plan`], executes the [`Action`]s
 //! in order and keeps the [`Conversation`]s going; after anything fails or anything is heard it observes and plans again.
 //!
 //! Read [`plan`] first: it is the table of contents. Then, by what they decide:
 //!
-//! - what all rules stand on: `observed` is the view, `contact` what a pod has said, `action` what may be done, `report` what is told; `snapshot` has the facts that several
-//!   rules ask for, `clock` notes the next moment that matters, and `draft` the actions as they are planned; `doubling` is a pause that grows, and `phrases` is what sentences share;
-//! - how many pods there are and serve: `rollout` keeps the budget (P3), `node_drain` leaves nodes that go, `teardown` is a deletion, `creation_backoff` stops revisions
-//!   whose pods come to nothing; `put_back` returns draining pods to service, and `expendable` says how many pods of a superseded revision nobody waits for;
-//! - when a pod may be ended (P1, P7): `drains` has the proofs, `busy` says in which pods nothing can run, `retire` has the last look before the kill, `brake`
-//!   bounds how many are ended for one spec; `handed_over` counts those that drain themselves after their DELETE; `endpoints` says until when clients are sent to
-//!   a pod that drains;
-//! - what a pod is told and has answered: `conversation`, `converse` and `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that refuse our token;
+//! - what all rules stand on: `observed` is the view, `contact` what a pod has said, `action` what may be done, `report` what is shown, `ids` what names a pod
+//!   and a drain; `snapshot` has the facts that several rules ask for, `clock` notes the next moment that matters, and `draft` the actions as they are planned;
+//!   `doubling` is a pause that grows, and `phrases` is what sentences share;
+//! - how many pods there are and serve: `course` says where the app is going, `budget` how many pods may be missing (P3), `rollout` makes and drains by that;
+//!   `expendable` says how many pods of a superseded revision nobody waits for, `going_nodes` and `node_drain` what nodes that go change, `overdue` what is late
+//!   in a rollout; `teardown` is a deletion, `creation_backoff` stops revisions whose pods come to nothing, and `put_back` returns draining pods to service;
+//! - when a pod may be ended (P1, P7): `proofs` has the proofs, `busy` says in which pods nothing can run, `retire` plans the end and `last_look` allows it just
+//!   before the kill, `brake` bounds how many are ended for one spec; `handed_over` knows those that drain themselves after their DELETE; `endpoints` says until
+//!   when clients are sent to a pod that drains;
+//! - what happens to pods on their way: `unroute` takes them out of service, `drains` ends those that have a proof, `bridge` ends what kept them reachable, and
+//!   `spares` unroutes those that go before they were Ready;
+//! - what a pod is told and has answered: `conversation`, `converse` and `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that
+//!   refuse our token;
 //! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `refusals` says how long what was refused is left alone;
 //!   `marks` says which pods an eviction waits for;
-//! - what people are told (P8): `stall`, `status`, `waiting_for` and its `new_pods`; `others` tells of pods that somebody else ended.
+//! - what people are shown (P8): `settled`, `stall`, `status`, and `waiting_for` with its parts `new_pods`, `node_words` and `way_out`; `others` tells of pods that
+//!   somebody else ended.
 mod action;
 mod astray;
 mod brake;
 mod bridge;
+mod budget;
 mod busy;
 mod clock;
 mod contact;
 mod conversation;
 mod converse;
 mod count;
+mod course;
 mod creation_backoff;
 mod dialogue;
 mod doubling;
@@ -35,6 +43,7 @@ mod endpoints;
 mod expendable;
 #[cfg(test)]
 mod fixture;
+mod going_nodes;
 mod handed_over;
 mod ids;
 mod lag;
@@ -42,8 +51,10 @@ pub mod last_look;
 mod marks;
 mod new_pods;
 mod node_drain;
+mod node_words;
 mod observed;
 mod others;
+mod overdue;
 mod phrases;
 mod proofs;
 mod put_back;
@@ -51,12 +62,14 @@ pub mod refusals;
 mod report;
 mod retire;
 mod rollout;
+mod settled;
 mod snapshot;
 mod spares;
 mod stall;
 mod status;
 mod teardown;
 mod token_refused;
+mod unroute;
 mod upkeep;
 mod waiting_for;
 mod way_out;
@@ -92,12 +105,13 @@ use snapshot::Snapshot;
 /// # Flow
 /// Of an app that stays, in this order:
 ///
-/// 1. stop revisions whose pods come to nothing, and make the children as the spec says;
+/// 1. stop revisions whose pods come to nothing; record on Deployments that their revision has worked, nudge controllers that wait, make the children as the spec
+///    says, and ask by a dry run whether a new template would be taken;
 /// 2. take spares out of service, and raise `spec.replicas` where a ReplicaSet would choose among pods that run;
 /// 3. return to service the labelled pods that somebody else closed, the labelled ones that have a drain note, and those that lost the label without a drain;
 /// 4. end superseded pods that need no drain; then put draining pods back that can serve again, and make new ones;
 /// 5. end what keeps lingering pods reachable, and the pods whose drain is over;
-/// 6. start drains: of pods on nodes that go, then those that the budget allows;
+/// 6. shrink: end pods that need no drain, take back replicas without a pod, and start drains, first for nodes that go, then within the budget;
 /// 7. delete old Deployments, and mark which pods an eviction waits for.
 ///
 /// Last, who is spoken to and what people are told.
@@ -114,7 +128,7 @@ use snapshot::Snapshot;
 pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
     let snapshot = Snapshot::of(observed, now);
     let mut draft = Draft::new(&snapshot);
-    let course = rollout::course(&snapshot);
+    let course = course::course(&snapshot);
     match observed.app.deletion {
         // All is being taken there, and nothing can be made.
         Deletion::No if observed.surroundings.namespace_terminating => {}

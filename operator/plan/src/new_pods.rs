@@ -7,8 +7,7 @@ use crate::astray::contradiction;
 use crate::clock::{after, seconds};
 use crate::expendable::superseded_revisions;
 use crate::observed::{Deletion, NodeFate, Pod, Readiness, Revision};
-use crate::phrases::{and_more, whole_seconds};
-use crate::rollout::count_superseded;
+use crate::phrases::{and_more, exceeds_quota, whole_seconds};
 use crate::snapshot::Snapshot;
 use crate::token_refused;
 
@@ -16,7 +15,7 @@ use crate::token_refused;
 pub(crate) fn not_taking_work(snapshot: &Snapshot<'_>) -> Option<String> {
     let mut pods: Vec<_> =
         snapshot.routed().filter(|p| !snapshot.is_superseded(p) && !snapshot.takes_work(p)).collect();
-    if count_superseded(snapshot) == 0 {
+    if snapshot.count_superseded() == 0 {
         // One that is about to be asked for the first time keeps nothing waiting.
         pods.retain(|p| !snapshot.serves(p) || snapshot.contact(p).is_some_and(|c| c.tried_at.is_some()));
     }
@@ -100,15 +99,10 @@ fn what_helps(snapshot: &Snapshot<'_>, words: &str) -> String {
     "change the policy or webhook that refuses it; the operator retries by itself".to_owned()
 }
 
-/// Whether what keeps a ReplicaSet from making a pod is a full quota.
-pub(crate) fn exceeds_quota(words: &str) -> bool {
-    words.contains("exceeded quota")
-}
-
 /// Whether capacity on the nodes is what a new pod lacks. A serving pod that goes frees its node's, whatever is scarce there. Without a rollout, none is there to go; but one on a node that is emptied may go before
 /// its replacement comes.
 fn capacity_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
-    count_superseded(snapshot) > 0
+    snapshot.count_superseded() > 0
         || leave_their_nodes(snapshot)
         || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
 }
@@ -120,10 +114,10 @@ fn leave_their_nodes(snapshot: &Snapshot<'_>) -> bool {
 /// `from`: an autoscaler may bring a node until then.
 fn what_frees_capacity(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> String {
     let app = &snapshot.observed.app;
-    if count_superseded(snapshot) == 0 && leave_their_nodes(snapshot) && app.max_unavailable == 0 {
+    if snapshot.count_superseded() == 0 && leave_their_nodes(snapshot) && app.max_unavailable == 0 {
         return "free capacity on another node, or set spec.rollout.maxUnavailable to 1 so that a pod leaves its node before another serves in its place".to_owned();
     }
-    if count_superseded(snapshot) == 0 || app.max_surge == 0 {
+    if snapshot.count_superseded() == 0 || app.max_surge == 0 {
         return "free capacity on the nodes".to_owned();
     }
     if app.max_unavailable == 0 {

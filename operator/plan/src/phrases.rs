@@ -21,3 +21,8 @@ pub(crate) fn and_more(others: usize) -> String {
 pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
+
+/// Whether what keeps a ReplicaSet from making a pod is a full quota.
+pub(crate) fn exceeds_quota(words: &str) -> bool {
+    words.contains("exceeded quota")
+}

@@ -222,6 +222,17 @@ impl<'a> Snapshot<'a> {
         count(self.remaining.iter().filter(|p| p.revision == *hash))
     }
 
+    /// How many remaining pods are of other revisions than the spec asks for.
+    pub(crate) fn count_superseded(&self) -> u32 {
+        count(self.remaining.iter().filter(|p| self.is_superseded(p)))
+    }
+
+    /// Whether no Service would send clients to an unrouted pod, nor past its gate.
+    pub(crate) fn services_are_fenced(&self) -> bool {
+        let around = &self.observed.surroundings;
+        around.unfenced_services.is_empty() && around.bypasses.is_empty()
+    }
+
     /// How many pods a revision will have in service once its ReplicaSet has followed: its replicas less its draining pods.
     pub(crate) fn wanted_of(&self, revision: &Revision) -> i64 {
         let draining = count(self.unrouted().filter(|p| p.revision == revision.hash));

@@ -2,16 +2,15 @@
 
 use graceful_api::conditions::Reason;
 use graceful_api::{RevisionHash, names};
-use jiff::{SignedDuration, Timestamp};
 
-use crate::clock::{after, seconds};
+use crate::budget::capacity_will_free;
 use crate::count::count;
 use crate::creation_backoff;
 use crate::new_pods;
-use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Pod, Readiness, Rejected};
-use crate::rollout::{capacity_will_free, count_superseded, services_are_fenced};
+use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Rejected};
+use crate::overdue::{For, Overdue, overdue};
+use crate::settled::is_settled;
 use crate::snapshot::Snapshot;
-use crate::status::is_settled;
 
 /// So many of the user's Services are named, and the others are counted.
 const SERVICES_NAMED: usize = 2;
@@ -32,7 +31,7 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
         let message = format!("spec.template cannot be rolled out, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
     }
-    if !services_are_fenced(snapshot) && (count_superseded(snapshot) > 0 || has_surplus(snapshot)) {
+    if !snapshot.services_are_fenced() && (snapshot.count_superseded() > 0 || has_surplus(snapshot)) {
         return Some(Stall { reason: Reason::UnfencedService, message: how_to_fence(snapshot) });
     }
     if let Some(stall) = backoffs(snapshot).find_map(stalled_by) {
@@ -41,20 +40,20 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
     if let Some(message) = comes_to_nothing(snapshot, snapshot.update()) {
         return Some(Stall { reason: Reason::NoProgress, message });
     }
-    let failing = past_progress_deadline(snapshot, For::Anything);
-    if failing.is_some() && capacity_will_free(snapshot) {
+    let failing = overdue(snapshot, For::Anything);
+    let stalls = if failing.is_some() && capacity_will_free(snapshot) {
         // What would finish by itself is no stall.
-        past_progress_deadline(snapshot, For::MoreThanCapacity)
+        overdue(snapshot, For::MoreThanCapacity)
     } else {
         failing
-    }
-    .or_else(|| refused_child(snapshot))
+    };
+    stalls.map(|late| past_deadline(snapshot, late)).or_else(|| refused_child(snapshot))
 }
 
 /// What would be a stall, did the capacity that is lacking not become free by itself.
 pub(crate) fn waits_for_capacity(snapshot: &Snapshot<'_>) -> Option<String> {
-    let failing = past_progress_deadline(snapshot, For::Anything).filter(|_| capacity_will_free(snapshot))?;
-    past_progress_deadline(snapshot, For::MoreThanCapacity).is_none().then_some(failing.message)
+    let failing = overdue(snapshot, For::Anything).filter(|_| capacity_will_free(snapshot))?;
+    overdue(snapshot, For::MoreThanCapacity).is_none().then(|| past_deadline(snapshot, failing).message)
 }
 
 /// What is left alone for now, and why; the app's own first.
@@ -107,74 +106,17 @@ fn has_surplus(snapshot: &Snapshot<'_>) -> bool {
     count(snapshot.routed()) > snapshot.observed.app.replicas
 }
 
-/// The new revision has not got on for `progressDeadlineSeconds`, whatever is to come.
-pub(crate) fn is_stuck(snapshot: &Snapshot<'_>) -> bool {
-    past_progress_deadline(snapshot, For::Anything).is_some()
-}
-
-/// What a new pod waits for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum For {
-    Anything,
-    /// Pods that lack capacity alone are passed over: it will be free ([`capacity_will_free`]).
-    MoreThanCapacity,
-}
-
-/// A new pod that has not taken work for `progressDeadlineSeconds`, or a ReplicaSet that could not make one for as long.
-fn past_progress_deadline(snapshot: &Snapshot<'_>, waits: For) -> Option<Stall> {
-    let update = snapshot.revision(snapshot.update())?;
-    let capacity_helps = |words: &str| !update.has_no_replica_set && new_pods::exceeds_quota(words);
-    let passed_over = |lacks_capacity: bool| waits == For::MoreThanCapacity && lacks_capacity;
-    if let Some(failure) =
-        update.replica_failure.as_ref().filter(|f| !passed_over(capacity_helps(&f.message)))
-    {
-        let overdue = after(failure.since, seconds(snapshot.observed.app.progress_deadline_seconds));
-        if snapshot.clock.has_come(overdue) {
+/// What is overdue, as a stall with its sentence.
+fn past_deadline(snapshot: &Snapshot<'_>, late: Overdue<'_>) -> Stall {
+    match late {
+        Overdue::Unmade(failure) => {
             let message = new_pods::cannot_be_made(snapshot, snapshot.update(), &failure.message);
-            return Some(Stall { reason: Reason::ProgressDeadlineExceeded, message });
+            Stall { reason: Reason::ProgressDeadlineExceeded, message }
+        }
+        Overdue::NotTakingWork(pod, reason) => {
+            Stall { reason, message: new_pods::new_pod(snapshot, pod, "") }
         }
     }
-    let mut found = None;
-    for pod in snapshot.routed().filter(|p| !snapshot.is_superseded(p) && !snapshot.takes_work(p)) {
-        if passed_over(pod.unschedulable.is_some()) {
-            continue;
-        }
-        // No early return: each pod's deadline must be asked for, so that the plan is made again then.
-        let Some((since, reason)) = failing_since(snapshot, pod) else {
-            continue;
-        };
-        let overdue = after(since, seconds(snapshot.observed.app.progress_deadline_seconds));
-        if snapshot.clock.has_come(overdue) && found.is_none() {
-            found = Some(Stall { reason, message: new_pods::new_pod(snapshot, pod, "") });
-        }
-    }
-    found
-}
-
-/// Since when a new pod has been failing, and at what. None while it has not been asked yet.
-fn failing_since(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<(Timestamp, Reason)> {
-    match (snapshot.available_from(pod), pod.readiness) {
-        (Some(from), _) if snapshot.clock.has_come(from) => {
-            let contact = snapshot.contact(pod)?;
-            match (&contact.error, contact.closed_since) {
-                (Some(error), _) => Some((from.max(error.since), Reason::InFlightUnreadable)),
-                (None, Some(closed)) => Some((from.max(closed), Reason::ProgressDeadlineExceeded)),
-                (None, None) => None,
-            }
-        }
-        (Some(from), _) => Some((from, Reason::ProgressDeadlineExceeded)),
-        (None, Readiness::Lost(since)) => Some((since, Reason::ProgressDeadlineExceeded)),
-        (None, _) => Some((pod.created, Reason::ProgressDeadlineExceeded)),
-    }
-}
-
-/// What the brake says ([`Brake`](crate::Brake)): so many pods were ended for one spec, which has `most` at a time.
-pub(crate) fn too_many_ended(ended: u32, most: u32, pause: SignedDuration) -> String {
-    format!(
-        "at least {ended} pods were ended for this spec, which has at most {most} at a time, so something keeps making pods that have to go; until that stops, one is \
-         ended every {} s. Who else writes to its Deployments, what evicts its pods?",
-        pause.as_secs()
-    )
 }
 
 /// The pods of this revision come to nothing ([`creation_backoff`]), and one is missing for it.
@@ -236,11 +178,12 @@ fn past_the_gate(snapshot: &Snapshot<'_>, bypass: &Bypass) -> String {
 #[cfg(test)]
 mod tests {
     use graceful_api::{DrainReason, Phase, RevisionHash, Signal};
+    use jiff::Timestamp;
 
     use super::*;
     use crate::fixture::{app, observed, policy, revision, serving};
     use crate::ids::Epoch;
-    use crate::observed::{DrainNote, Failure, Lag, Revision};
+    use crate::observed::{DrainNote, Failure, Lag, Pod, Revision};
 
     /// What is as the spec says waits for nobody, however slow.
     #[test]

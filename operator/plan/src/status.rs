@@ -5,13 +5,15 @@ use graceful_api::conditions::{ConditionType, Reason};
 
 use crate::astray;
 use crate::count::count;
+use crate::course::Course;
 use crate::draft::Draft;
-use crate::node_drain;
+use crate::going_nodes;
+use crate::node_words;
 use crate::observed::{Deletion, Pod, Warning};
 use crate::others;
 use crate::proofs::{Progress, progress, state};
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
-use crate::rollout::{Course, count_superseded, services_are_fenced};
+use crate::settled::{all_replicas_serve, is_settled};
 use crate::snapshot::Snapshot;
 use crate::stall::{Stall, how_to_fence, stall, too_slow};
 use crate::token_refused;
@@ -86,31 +88,7 @@ fn any_is_held(snapshot: &Snapshot<'_>) -> bool {
 
 /// Pods of other revisions than the spec asks for are there, those that drain themselves after their DELETE among them.
 fn to_be_replaced(snapshot: &Snapshot<'_>) -> bool {
-    count_superseded(snapshot) > 0 || snapshot.handed_over().any(|p| snapshot.is_superseded(p))
-}
-
-/// All is as the spec says.
-pub(crate) fn is_settled(snapshot: &Snapshot<'_>) -> bool {
-    let app = &snapshot.observed.app;
-    app.deletion == Deletion::No
-        && count_superseded(snapshot) == 0
-        && snapshot.revision(&app.update).is_some()
-        && all_replicas_serve(snapshot)
-        && snapshot.total() <= app.replicas
-        && snapshot.on_going_nodes().next().is_none()
-        && others::busy(snapshot).next().is_none()
-        && snapshot.handed_over().next().is_none()
-}
-
-/// Every replica of the update revision serves. One that was never asked yet is given the benefit of the doubt: it is asked within a moment,
-/// and a restarted operator must not report a rollout that is not there.
-fn all_replicas_serve(snapshot: &Snapshot<'_>) -> bool {
-    let here =
-        snapshot.remaining.iter().filter(|p| !snapshot.is_superseded(p) && snapshot.serves(p)).filter(|p| {
-            let asked = snapshot.contact(p).and_then(|c| c.tried_at).is_some();
-            !asked || snapshot.takes_work(p)
-        });
-    count(here) >= snapshot.observed.app.replicas
+    snapshot.count_superseded() > 0 || snapshot.handed_over().any(|p| snapshot.is_superseded(p))
 }
 
 fn conditions(
@@ -129,7 +107,7 @@ fn conditions(
         Phase::Serving => (Reason::AsDesired, false),
         Phase::Rolling if to_be_replaced(snapshot) => (Reason::RollingOut, true),
         Phase::Rolling => (Reason::Scaling, true),
-        Phase::Draining if node_drain::is_under_way(snapshot) => (Reason::NodeDraining, true),
+        Phase::Draining if going_nodes::is_under_way(snapshot) => (Reason::NodeDraining, true),
         Phase::Draining if draining > 0 => (Reason::Draining, true),
         Phase::Draining if snapshot.total() > app.replicas => (Reason::Scaling, true),
         Phase::Draining => (Reason::EndedByOthers, true),
@@ -178,12 +156,12 @@ fn conditions(
 fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionReport> {
     let mut warnings = snapshot.observed.surroundings.warnings.clone();
     // Known before the first drain that it would stall.
-    if !services_are_fenced(snapshot) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
+    if !snapshot.services_are_fenced() && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
         let message = how_to_fence(snapshot);
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
-    warnings.extend(node_drain::dying_warning(snapshot));
-    warnings.extend(node_drain::kept_warning(snapshot));
+    warnings.extend(node_words::dying_warning(snapshot));
+    warnings.extend(node_words::kept_warning(snapshot));
     warnings.extend(astray::warning(snapshot));
     warnings.extend(token_refused::warning(snapshot));
     warnings.extend(others::end_slowly(snapshot));

@@ -11,9 +11,10 @@ use crate::endpoints::linger_is_over;
 use crate::observed::{Child, Pod};
 use crate::proofs;
 use crate::retire::retire;
-use crate::rollout::{self, unroute};
+use crate::rollout;
 use crate::snapshot::Snapshot;
 use crate::spares;
+use crate::unroute::unroute;
 use crate::upkeep;
 
 /// Every pod drains; the Service goes once none lingers, the other children once all pods have ended, the finalizer last.

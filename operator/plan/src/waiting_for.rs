@@ -8,15 +8,15 @@ use crate::astray::contradiction;
 use crate::clock::{after, seconds};
 use crate::contact::{InFlight, Scheduled};
 use crate::count::count;
+use crate::course::Course;
 use crate::draft::Draft;
 use crate::endpoints;
 use crate::new_pods;
-use crate::node_drain;
+use crate::node_words;
 use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict};
 use crate::others;
 use crate::phrases::{and_more, whole_seconds};
 use crate::proofs::{Progress, progress, state};
-use crate::rollout::{Course, count_superseded};
 use crate::snapshot::Snapshot;
 use crate::stall::{Stall, backoffs, waits_for_capacity};
 use crate::token_refused;
@@ -59,7 +59,7 @@ pub(crate) fn sentence(
     let drain = nearest_to_trouble(snapshot);
     parts.extend(drain.map(|(pod, others)| draining(snapshot, pod, others)));
     parts.extend(replaced_once_gone(snapshot));
-    let leaving = node_drain::sentences(snapshot);
+    let leaving = node_words::sentences(snapshot);
     if parts.is_empty() && leaving.is_empty() {
         parts.extend(new_pods::not_taking_work(snapshot));
     }
@@ -290,7 +290,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
         };
         return Some(what.to_owned());
     }
-    let to_roll = count_superseded(snapshot) > 0 || snapshot.revision(&app.update).is_none();
+    let to_roll = snapshot.count_superseded() > 0 || snapshot.revision(&app.update).is_none();
     if app.paused && to_roll && !course.replaces_others {
         return Some("the rollout is paused: set spec.rollout.paused to false to go on".to_owned());
     }
