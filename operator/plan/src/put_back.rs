@@ -126,7 +126,7 @@ pub(crate) fn resumable_pods<'a>(snapshot: &Snapshot<'a>, revision: &RevisionHas
 }
 
 /// Returns to service: pods that are labelled and that somebody else closed; pods that are labelled and have a drain note (somebody put the label on one of
-/// ours: that calls its drain off); pods that lost the label without a drain. Neither of the last two takes work meanwhile.
+/// ours: that calls its drain off); pods that lost the label without a drain. Neither of the last two counts as taking work meanwhile.
 ///
 /// A pod that has had its SIGTERM cannot resume: it is left to end. One that has seen no epoch was closed by nobody: it warms up, and says itself when it takes
 /// work.
@@ -209,6 +209,35 @@ mod tests {
         assert_eq!(done(&closed(1, false, Some(6)), 10), (resume, None), "it is given the time");
         assert_eq!(done(&closed(1, true, Some(6)), 10), (resume, None), "its drain may be under way still");
         assert_eq!(done(&closed(2, true, None), 10).1, Some("put back"));
+    }
+
+    /// Keeps P4: it closes at any moment, so no other pod is taken out of service for it.
+    #[test]
+    fn a_draining_pod_that_somebody_labelled_is_not_counted_on() {
+        let drained = |labelled: bool| {
+            let mut observed = closed(1, true, None);
+            observed.app = App { max_surge: 1, max_unavailable: 0, ..observed.app };
+            observed.revisions[0].replicas = 3;
+            observed.pods.push(fixture::serving("tasks-r-3"));
+            if labelled {
+                observed.pods[0].routed = true;
+            } else {
+                (observed.pods[0].routed, observed.pods[0].drain) = (true, None);
+            }
+            for pod in &observed.pods[1..] {
+                let contact = observed.contacts.values().next().cloned().unwrap();
+                observed.contacts.insert(pod.uid.clone(), contact);
+            }
+            let asked = observed.contacts.values_mut();
+            asked.for_each(|c| (c.asking_since, c.tried_at) = (Some(at(4)), Some(at(5))));
+            // The busiest: it is not the one that goes by itself.
+            let busiest = observed.contacts.get_mut(&observed.pods[0].uid).unwrap();
+            busiest.answer.as_mut().unwrap().in_flight.total = 5;
+            let plan = plan(&observed, at(10));
+            plan.actions.iter().filter(|a| matches!(a, Action::Unroute { .. })).count()
+        };
+        assert_eq!(drained(false), 1, "three serve and two are wanted");
+        assert_eq!(drained(true), 0, "one of the three has been told to close");
     }
 
     /// Keeps P6: it would fill its revision's place for ever.

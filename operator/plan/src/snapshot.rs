@@ -147,10 +147,12 @@ impl<'a> Snapshot<'a> {
         pod.routed && self.available(pod)
     }
 
-    /// Serves, and may be relied on: a pod of the update revision must have given a valid answer and take new work. (Older ones proved
-    /// themselves when they came; after an operator's restart they are not asked to prove it again.)
+    /// Whether the pod serves and may be relied on. One of the update revision must have given a valid answer, and accept. (Older ones proved themselves when they
+    /// came; after an operator's restart they are not asked to prove it again.) One that has a drain note although it is labelled closes at any moment, until
+    /// `put_back::repair` has put it back.
     pub(crate) fn takes_work(&self, pod: &Pod) -> bool {
         self.serves(pod)
+            && pod.drain.is_none()
             && (self.is_superseded(pod) || (self.answer(pod).is_some() && !self.not_accepting(pod)))
     }
 
