@@ -4,7 +4,7 @@
 //! The latch and the counts are graceful-drain's; this crate moves bytes.
 //!
 //! # Flow
-//! [`config`] → [`run`] → `listener` (one task a client) → `http` or `tcp` → the app on loopback. Beside it: `app` asks the app what it has in hand once the
+//! [`config`] → [`run`] → `listener` (one task a client, on one of the `shards`) → `http` or `tcp` → the app on loopback. Beside it: `app` asks the app what it has in hand once the
 //! gate is empty, `admin` answers on the admin port.
 //!
 //! # Guarantees
@@ -25,6 +25,7 @@ mod listener;
 mod logs;
 mod metrics;
 pub mod run;
+mod shards;
 mod tcp;
 mod tunnel;
 

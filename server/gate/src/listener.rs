@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::config::Run;
 use crate::metrics::Metrics;
+use crate::shards::Shards;
 use crate::{http, tcp};
 
 /// How long last answers may take to their clients once nothing is in flight. A client that takes nothing is cut by --unread-seconds before; the pod's grace
@@ -41,7 +42,7 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) fn open(
         listener: TcpListener,
-        side: Side,
+        shards: Shards,
         flags: &Run,
         drain: &Drain,
         metrics: &Arc<Metrics>,
@@ -58,15 +59,19 @@ impl Listener {
                 };
                 let Some((stream, peer, place)) = accepted else { continue };
                 prepare(&stream, unread);
-                let (side, stop, open) = (side.clone(), stop.clone(), metrics.connection());
-                let drain = drain.clone();
-                clients.spawn(async move {
+                // Out of this thread's hands: its next bytes wake the shard's own.
+                let (Ok(stream), Some(shard)) = (stream.into_std(), shards.idlest()) else { continue };
+                let (side, stop, open) = (shard.side.clone(), stop.clone(), metrics.connection());
+                let (drain, shared) = (drain.clone(), shard.place());
+                let client = async move {
+                    let Ok(stream) = TcpStream::from_std(stream) else { return };
                     match side {
                         Side::Http(gate) => http::client(gate, stream, peer, &drain, stop).await,
                         Side::Tcp(gate) => tcp::client(gate, stream, peer).await,
                     }
-                    drop((open, place));
-                });
+                    drop((open, place, shared));
+                };
+                clients.spawn_on(client, &shard.runtime);
             }
         });
         opened

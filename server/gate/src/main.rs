@@ -5,7 +5,8 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
+// This thread accepts clients, answers on the admin port and asks the app; what clients send is moved by others.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     graceful_gate::command_line().await
 }

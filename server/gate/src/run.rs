@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::config::{Cli, Command, Places, PreStop, Protocol, Run};
 use crate::listener::{Listener, Side};
 use crate::metrics::Metrics;
+use crate::shards::Shards;
 use crate::{admin, app, http, logs, tcp};
 
 /// The whole of `main`: parses the command line, does what it says, and ends the process with the right code.
@@ -60,8 +61,9 @@ async fn run(flags: Run) -> anyhow::Result<Exit> {
         pod_uid = drain.settings().pod_uid,
         "serving"
     );
-    let side = side(&flags, places, &drain, &metrics);
-    let public = Listener::open(public, side, &flags, &drain, &metrics);
+    let shards = Shards::start(|| side(&flags, places, &drain, &metrics));
+    let shards = shards.context("cannot start the threads that serve clients")?;
+    let public = Listener::open(public, shards, &flags, &drain, &metrics);
     Ok(serve_behind((admin, admin_app), drain, signals, public.close()).await)
 }
 
