@@ -1,13 +1,15 @@
 //! `cargo xtask check`: all that can be known without a cluster, by anybody. It needs no root and installs nothing of the
 //! distribution's: tests that this machine cannot run are left out, and named at the end. `cargo xtask test` has them all.
 
+use std::path::PathBuf;
 use std::process::Command;
 
+use anyhow::Context;
 use graceful_cluster::prerequisites;
 use graceful_process::{run, succeeds};
 
 use crate::conformance;
-use crate::run::{cargo, stage};
+use crate::run::{cargo, root, stage};
 
 /// Tests that need more of a machine than Rust.
 struct Need {
@@ -18,7 +20,7 @@ struct Need {
     is_here: fn() -> bool,
 }
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 6] = [
     Need {
         tests: "on_postgres",
         what: "a PostgreSQL server; on Debian or Ubuntu: sudo apt-get install -y --no-install-recommends postgresql",
@@ -39,7 +41,33 @@ const NEEDS: [Need; 4] = [
         what: "python3; on Debian or Ubuntu: sudo apt-get install -y python3",
         is_here: || succeeds(Command::new("python3").arg("--version")),
     },
+    Need {
+        tests: "beside_nginx",
+        what: "nginx; on Debian or Ubuntu: sudo apt-get install -y --no-install-recommends nginx-light",
+        is_here: || prerequisites::are_there(&prerequisites::PROXIES[..1]),
+    },
+    Need {
+        tests: "by_h2spec",
+        what: "h2spec, a Go program; `cargo xtask test` fetches it where there is Go: https://go.dev/dl",
+        is_here: || h2spec().exists(),
+    },
 ];
+
+/// The program that holds the gate to HTTP/2's rules.
+fn h2spec() -> PathBuf {
+    root().join("target/go/h2spec")
+}
+
+/// Its last release is of 2020, without the modules' own files: go takes what it needs in the versions of the day.
+const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
+
+fn fetch_h2spec() -> anyhow::Result<()> {
+    if h2spec().exists() {
+        return Ok(());
+    }
+    let folder = h2spec().parent().context("no folder")?.to_path_buf();
+    run(Command::new("go").args(["install", H2SPEC]).env("GOBIN", folder).env("GOFLAGS", ""))
+}
 
 /// Tests at a time. They mostly wait, for time-outs, back-offs and one another: on two cores the operator's took 370 s with one for each core, and 140 s with eight.
 const THREADS: &str = "8";
@@ -64,7 +92,11 @@ pub(crate) fn run_what_can_be() -> anyhow::Result<()> {
 
 /// All of it; what is missing is installed, or is an error.
 pub(crate) fn run_all() -> anyhow::Result<()> {
-    stage("prerequisites", || prerequisites::ensure(&prerequisites::POSTGRES))?;
+    stage("prerequisites", || {
+        prerequisites::ensure(&prerequisites::POSTGRES)?;
+        prerequisites::ensure(&prerequisites::PROXIES[..1])?;
+        fetch_h2spec()
+    })?;
     run_stages(&[])?;
     stage("conformance", conformance::run_all)
 }
@@ -84,7 +116,9 @@ fn run_stages(left_out: &[&Need]) -> anyhow::Result<()> {
     stage("tests", || {
         let skip = left_out.iter().flat_map(|need| ["--skip", need.tests]);
         let tests = ["test", "--workspace", "--locked", "--quiet", "--"];
-        run(cargo().env("RUST_TEST_THREADS", THREADS).args(tests).args(skip))
+        let mut all = cargo();
+        all.env("RUST_TEST_THREADS", THREADS).env("GRACEFUL_H2SPEC", h2spec());
+        run(all.args(tests).args(skip))
     })?;
     // What nothing turns on by default is compiled, and tried, here.
     stage("otlp", || {

@@ -52,6 +52,9 @@ pub const REDIS: [Prerequisite; 2] =
 pub const CHROMIUM: [Prerequisite; 2] =
     [needs("chromium", "chromium"), needs("chromedriver", "chromium-driver")];
 
+/// What the gate is measured beside, and held against.
+pub const PROXIES: [Prerequisite; 2] = [needs("nginx", "nginx-light"), needs("haproxy", "haproxy")];
+
 /// The database that the shared queue is tested on.
 pub const POSTGRES: [Prerequisite; 2] = [needs("postgres", "postgresql"), needs("setpriv", "util-linux")];
 
@@ -145,7 +148,7 @@ fn missing(wanted: &[Prerequisite], has: impl Fn(&str) -> bool) -> Vec<&'static 
 }
 
 /// Where a program is: on the PATH, in a folder that root's PATH would have, or among PostgreSQL's own.
-fn find(program: &str) -> Option<String> {
+pub fn find(program: &str) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(FOLDERS).map(PathBuf::from);
     let versions = std::fs::read_dir(POSTGRES_VERSIONS).into_iter().flatten().flatten();

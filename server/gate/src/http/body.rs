@@ -27,6 +27,7 @@ pub(super) struct Progress {
     sent: AtomicBool,
     answered: AtomicBool,
     slow: AtomicBool,
+    broken: AtomicBool,
     go_on: Notify,
 }
 
@@ -44,6 +45,11 @@ impl Progress {
     /// The client paused for too long.
     pub(super) fn slow(&self) -> bool {
         self.slow.load(Ordering::Acquire)
+    }
+
+    /// What the client sent is no body, or its connection ended in the midst of it.
+    pub(super) fn broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// The app said 100 Continue.
@@ -120,7 +126,10 @@ impl Body for Outgoing {
                 this.progress.sent.store(true, Ordering::Release);
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Err(error))) => {
+                this.progress.broken.store(true, Ordering::Release);
+                Poll::Ready(Some(Err(error.into())))
+            }
         }
     }
 

@@ -73,8 +73,7 @@ async fn exchange(
     let to_client = hyper::upgrade::on(&mut request);
     let (outgoing, progress, upgrades) = match outgoing(client, request) {
         Ok(made) => made,
-        Err(Unfit::Connect) => return refused(gate, Refusal::Connect, &mut timed),
-        Err(Unfit::Coding) => return refused(gate, Refusal::Coding, &mut timed),
+        Err(unfit) => return refused(gate, unfit.into(), &mut timed),
     };
     let sent = async {
         match outgoing.version() {
@@ -160,7 +159,13 @@ fn refused(gate: &Gate, refusal: Refusal, timed: &mut Timed) -> Response<Answer>
         Refusal::NotThere => Some(Fault::NotThere),
         Refusal::Died => Some(Fault::Died),
         Refusal::Late => Some(Fault::Late),
-        Refusal::Draining { .. } | Refusal::SlowClient | Refusal::Connect | Refusal::Coding => None,
+        Refusal::Draining { .. }
+        | Refusal::SlowClient
+        | Refusal::Connect
+        | Refusal::Coding
+        | Refusal::Host
+        | Refusal::Target
+        | Refusal::Body => None,
     };
     if let Some(fault) = fault {
         gate.metrics.fault(fault);
@@ -180,9 +185,21 @@ fn told(gate: &Gate, failure: &Failure, progress: &Progress) -> Refusal {
             Refusal::NotThere
         }
         Failure::Died(_) if progress.slow() => Refusal::SlowClient,
+        Failure::Died(_) if progress.broken() => Refusal::Body,
         Failure::Died(error) => {
             warn!(app = %gate.app, error = %Chain(error), "no answer from the app");
             Refusal::Died
+        }
+    }
+}
+
+impl From<Unfit> for Refusal {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Connect => Self::Connect,
+            Unfit::Coding => Self::Coding,
+            Unfit::Host => Self::Host,
+            Unfit::Target => Self::Target,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use hyper::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::{Method, Uri, Version};
 
 use crate::config::Forwarded;
@@ -70,6 +71,10 @@ pub(super) enum Unfit {
     Connect,
     /// A transfer coding beside chunked: it ends here, and nobody here knows how to undo it.
     Coding,
+    /// No `Host`, more than one, or one that is none: the next server could take the request for another's (RFC 9112 §3.2).
+    Host,
+    /// A target that is neither a path nor the absolute form.
+    Target,
 }
 
 /// Makes a client's head the app's. True if it asks for an upgrade.
@@ -81,10 +86,12 @@ pub(super) fn request(parts: &mut Parts) -> Result<bool, Unfit> {
         // There are no such headers in HTTP/2, and h2 refuses most of them; the request's form is the app's as well.
         return Ok(false);
     }
-    let coded = parts.headers.get_all(header::TRANSFER_ENCODING);
-    if coded.iter().any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+    let mut coded = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if coded.next().is_some_and(|value| !chunked(value)) || coded.next().is_some() {
         return Err(Unfit::Coding);
     }
+    one_host(parts)?;
     let upgrade = wanted(&parts.headers);
     let trailers = parts.headers.get_all(header::TE).iter().any(|value| lists(value, "trailers"));
     of_one_connection(&mut parts.headers);
@@ -105,6 +112,25 @@ pub(super) fn request(parts: &mut Parts) -> Result<bool, Unfit> {
     origin_form(parts);
     parts.version = Version::HTTP_11;
     Ok(asks)
+}
+
+/// As a server must see to it. HTTP/1.0 knows no `Host`.
+fn one_host(parts: &Parts) -> Result<(), Unfit> {
+    // What is no path and has no scheme was read as a host alone, which is CONNECT's.
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        return Err(Unfit::Target);
+    }
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if parts.version == Version::HTTP_10 => Ok(()),
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
+        _ => Err(Unfit::Host),
+    }
+}
+
+/// A name or an address with or without a port; empty where there is none to tell.
+fn is_host(host: &[u8]) -> bool {
+    host.is_empty() || (!host.contains(&b'@') && Authority::try_from(host).is_ok())
 }
 
 /// The absolute form is for proxies: its host is the one that holds (RFC 9112 §3.2.2). A client of HTTP/1.0 may name none.
@@ -137,6 +163,10 @@ pub(super) fn websocket(headers: &HeaderMap) -> bool {
 pub(super) fn response(headers: &mut HeaderMap, upgraded: bool) {
     // What an upgrade's head says of the connection is for the client, who asked.
     if !upgraded {
+        // The coding holds where there are both, and ends here; the length would be believed.
+        if headers.contains_key(header::TRANSFER_ENCODING) {
+            headers.remove(header::CONTENT_LENGTH);
+        }
         of_one_connection(headers);
     }
 }
@@ -215,6 +245,7 @@ mod tests {
     #[test]
     fn an_upgrade_is_passed_on_and_trailers_too() {
         let mut parts = parts(&[
+            ("Host", "x"),
             ("Connection", "keep-alive, Upgrade"),
             ("Upgrade", "websocket"),
             ("TE", "trailers, deflate"),
@@ -222,13 +253,30 @@ mod tests {
         assert_eq!(request(&mut parts), Ok(true));
         let mut found = lines(&parts.headers);
         found.sort_unstable();
-        assert_eq!(found, [("connection", "upgrade"), ("te", "trailers"), ("upgrade", "websocket")]);
+        assert_eq!(
+            found,
+            [("connection", "upgrade"), ("host", "x"), ("te", "trailers"), ("upgrade", "websocket")]
+        );
     }
 
     #[test]
     fn what_cannot_be_passed_on_is_refused() {
-        assert_eq!(request(&mut parts(&[("transfer-encoding", "gzip, chunked")])), Err(Unfit::Coding));
-        assert_eq!(request(&mut parts(&[("transfer-encoding", "Chunked")])), Ok(false));
+        let asked = |lines: &[(&str, &str)]| request(&mut parts(lines));
+        assert_eq!(asked(&[("host", "x"), ("transfer-encoding", "gzip, chunked")]), Err(Unfit::Coding));
+        let twice = [("host", "x"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert_eq!(asked(&twice), Err(Unfit::Coding));
+        assert_eq!(asked(&[("host", "x"), ("transfer-encoding", "Chunked")]), Ok(false));
+        for good in ["a.example:81", "192.0.2.1", "[2001:db8::7]:80", "", "a_b"] {
+            assert_eq!(asked(&[("host", good)]), Ok(false), "{good}");
+        }
+        for bad in ["a b", "a/b", "a?b", "me@a", "http://a"] {
+            assert_eq!(asked(&[("host", bad)]), Err(Unfit::Host), "{bad}");
+        }
+        assert_eq!(asked(&[]), Err(Unfit::Host));
+        assert_eq!(asked(&[("host", "x"), ("host", "x")]), Err(Unfit::Host));
+        let mut no_path = parts(&[("host", "x")]);
+        no_path.uri = Uri::from_static("a");
+        assert_eq!(request(&mut no_path), Err(Unfit::Target));
         let mut connect = parts(&[]);
         connect.method = Method::CONNECT;
         assert_eq!(request(&mut connect), Err(Unfit::Connect));

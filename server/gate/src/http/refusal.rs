@@ -1,7 +1,7 @@
 //! Answers of the gate's own: what is wrong, in one line of JSON, as graceful-drain's own gate says it.
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use super::body::Answer;
@@ -23,6 +23,12 @@ pub(super) enum Refusal {
     Connect,
     /// A transfer coding that cannot be passed on.
     Coding,
+    /// A `Host` that is missing, there twice, or none.
+    Host,
+    /// A target that is none.
+    Target,
+    /// The request's body breaks off, or its chunks are none.
+    Body,
 }
 
 impl Refusal {
@@ -37,6 +43,9 @@ impl Refusal {
             Self::SlowClient => (StatusCode::REQUEST_TIMEOUT, "the request's body did not go on in time"),
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not for this server"),
             Self::Coding => (StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked can be passed on"),
+            Self::Host => (StatusCode::BAD_REQUEST, "a request has one Host, and it is a host"),
+            Self::Target => (StatusCode::BAD_REQUEST, "the request's target begins with a slash or a scheme"),
+            Self::Body => (StatusCode::BAD_REQUEST, "the request's body cannot be read"),
         };
         let body = Bytes::from(format!("{{\"detail\":\"{detail}\"}}"));
         let mut response = Response::new(Answer::text(body));
@@ -46,7 +55,11 @@ impl Refusal {
         match self {
             Self::Draining { retry_after } => headers.insert(RETRY_AFTER, HeaderValue::from(retry_after)),
             Self::NotThere => headers.insert(RETRY_AFTER, HeaderValue::from(1)),
-            Self::Died | Self::Late | Self::SlowClient | Self::Connect | Self::Coding => None,
+            // Whoever writes so may mean its next bytes in another way than they would be read. (Over HTTP/2 there are none of these.)
+            Self::Coding | Self::Host | Self::Target | Self::Body => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"))
+            }
+            Self::Died | Self::Late | Self::SlowClient | Self::Connect => None,
         };
         response
     }

@@ -117,6 +117,44 @@ async fn a_client_that_leaves_is_counted_out_and_the_app_hears_of_it() {
     }
 }
 
+/// As nginx has it, and uvicorn: who says that nothing more will come while an answer is owed cannot be told from who has gone, and would hold a drain.
+#[tokio::test]
+async fn a_client_that_has_said_its_last_has_gone() {
+    let begun = Arc::new(Notify::new());
+    let app = {
+        let begun = begun.clone();
+        App::new(move |mut stream| {
+            let begun = begun.clone();
+            async move {
+                app::head(&mut stream).await.unwrap();
+                begun.notify_one();
+                rest(&mut stream).await;
+            }
+        })
+        .await
+    };
+    let gate = Gate::before(app.port, &[]).await;
+    let mut stream = gate.connect().await;
+    stream.write_all(get("/").as_bytes()).await.unwrap();
+    timeout(PATIENCE, begun.notified()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(rest(&mut stream).await, "");
+    gate.counted_out().await;
+}
+
+/// A body that cannot be read is its client's fault, and told to it.
+#[tokio::test]
+async fn a_body_that_is_none_is_not_the_apps_fault() {
+    let app = App::new(|mut stream| async move { drop(rest(&mut stream).await) }).await;
+    let gate = Gate::before(app.port, &[]).await;
+    let request =
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi and no end of a chunk";
+    assert_eq!(ask(&mut gate.connect().await, request).await.unwrap().status, 400);
+    gate.counted_out().await;
+    assert_eq!(gate.metric("graceful_gate_app_faults_total{reason=\"died\"}").await, 0.0);
+    assert!(!gate.log().contains("no answer from the app"), "{}", gate.log());
+}
+
 #[tokio::test]
 async fn an_app_may_be_slow_unless_somebody_set_a_limit() {
     let app = App::new(|mut stream| async move {
