@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use graceful_cluster::prerequisites;
 use graceful_process::run as run_command;
 
 use crate::e2e::{Target, prepare};
-use crate::images::target_folder;
+use crate::images::{static_binary, target_folder};
 use crate::python;
 use crate::run::{cargo, root, stage};
 
@@ -21,9 +21,10 @@ pub(crate) struct Options {
     /// scale: what an app costs the operator, with 50 of them and with 2,000; with pods that a stub kubelet stands in for.
     /// server: the task server with each queue, beside the seed's stack and a handler that stores nothing; needs no
     /// cluster.
+    /// gate: the gate beside nginx, HAProxy and no proxy at all; needs no cluster.
     name: String,
-    /// Measures one part of `server` alone, and writes no results.
-    #[arg(long, value_parser = ["submit", "latency", "sockets", "drain"])]
+    /// Measures one part of `server` or `gate` alone, and writes no results.
+    #[arg(long, value_parser = ["submit", "latency", "sockets", "drain", "requests", "stream"])]
     only: Option<String>,
     #[command(flatten)]
     scale: Scale,
@@ -57,8 +58,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         (other, _) if other != "scale" && !scale.is_empty() => {
             bail!("{} is for `bench scale`", scale[0].display())
         }
-        ("server", _) => server(only.as_deref()),
-        (_, Some(_)) => bail!("--only is for `bench server`"),
+        ("server", only) => server(only.as_deref()),
+        ("gate", only) => gate(only.as_deref()),
+        (_, Some(_)) => bail!("--only is for `bench server` and `bench gate`"),
         (_, None) => run_command(prepare(target)?.args(["bench", name]).args(scale)),
     }
 }
@@ -90,11 +92,37 @@ fn server(only: Option<&str>) -> anyhow::Result<()> {
     })?;
     let programs = target_folder()?.join("dist");
     let mut bench = Command::new(programs.join("graceful-bench"));
-    bench.arg("--server").arg(programs.join("server"));
+    bench.arg("server").arg("--server").arg(programs.join("server"));
     bench.arg("--ceiling").arg(programs.join("ceiling"));
     bench.arg("--seed-environment").arg(environment).arg("--seed").arg(seed).arg("--out").arg(out);
+    part(&mut bench, only)
+}
+
+/// The gate is the image's: static, in the image's profile.
+fn gate(only: Option<&str>) -> anyhow::Result<()> {
+    prerequisites::ensure(&prerequisites::PROXIES)?;
+    let gate = stage("build of the gate", || static_binary("gate"))?;
+    stage("build of the bench", || {
+        let mut build = cargo();
+        build.args(["build", "--profile", "dist", "--locked", "--package", "graceful-bench", "--bins"]);
+        run_command(&mut build)
+    })?;
+    let programs = target_folder()?.join("dist");
+    let mut bench = Command::new(programs.join("graceful-bench"));
+    bench.arg("gate").arg("--gate").arg(gate).arg("--app").arg(programs.join("app"));
+    for name in ["nginx", "haproxy"] {
+        let found = prerequisites::find(name).with_context(|| format!("{name} is gone"))?;
+        bench.arg(format!("--{name}")).arg(found);
+    }
+    let out = root().join("target/bench");
+    std::fs::create_dir_all(&out)?;
+    bench.arg("--out").arg(out);
+    part(&mut bench, only)
+}
+
+fn part(bench: &mut Command, only: Option<&str>) -> anyhow::Result<()> {
     if let Some(part) = only {
         bench.args(["--only", part]);
     }
-    run_command(&mut bench)
+    run_command(bench)
 }

@@ -86,6 +86,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An image's binary, which is all that it has in it, built as for the image.
+pub(crate) fn static_binary(name: &str) -> anyhow::Result<PathBuf> {
+    compile()?;
+    let image = IMAGES.iter().find(|image| image.name == name);
+    image.with_context(|| format!("no image {name}"))?.compiled()
+}
+
 /// One run of cargo for all, whatever is wanted: cargo unifies features over what one run names, and another choice of
 /// packages would compile kube, hyper and tokio again.
 fn compile() -> anyhow::Result<()> {

@@ -65,10 +65,59 @@ impl Server {
         Ok(begun.elapsed())
     }
 
+    /// Asks it to go, and waits until it went, however it says so.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        signal(Signal::SIGTERM, &[self.pid])?;
+        timeout(TIMEOUT, self.child.wait()).await.context("it does not end on SIGTERM")??;
+        Ok(())
+    }
+
     /// What it has in memory now.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
-        Memory::parse(&fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))?)
+        memory(self.pid)
     }
+
+    /// The same with its children: nginx's work is done by them.
+    pub(crate) fn memory_of_all(&self) -> anyhow::Result<Memory> {
+        let mut all = Memory { resident: 0, anonymous: 0 };
+        for pid in self.family()? {
+            let Memory { resident, anonymous } = memory(pid)?;
+            all = Memory { resident: all.resident + resident, anonymous: all.anonymous + anonymous };
+        }
+        Ok(all)
+    }
+
+    /// Processor time that it and its children have used since they started, user's and system's.
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        let mut ticks = 0;
+        for pid in self.family()? {
+            ticks += ticks_used(&fs::read_to_string(format!("/proc/{pid}/stat"))?)?;
+        }
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    fn family(&self) -> anyhow::Result<Vec<u32>> {
+        let pid = self.pid;
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let children = children.split_whitespace().map(|child| Ok(child.parse()?));
+        std::iter::once(Ok(pid)).chain(children).collect()
+    }
+}
+
+fn memory(pid: u32) -> anyhow::Result<Memory> {
+    Memory::parse(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?)
+}
+
+/// `USER_HZ`: what /proc counts in, on every Linux that this runs on.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// utime and stime, the 14th and the 15th field; the second one, the name, may have spaces, and ends with the last bracket.
+fn ticks_used(stat: &str) -> anyhow::Result<u64> {
+    let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
+    let used = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let used: Vec<u64> = used.collect::<Result<_, _>>()?;
+    ensure!(used.len() == 2, "stat ends early: {stat}");
+    Ok(used.iter().sum())
 }
 
 async fn answers(address: SocketAddr, (method, path): (&str, &str)) -> bool {
@@ -122,5 +171,12 @@ mod tests {
         let memory = Memory::parse("0-1 ---p [rollup]\nRss: 9 kB\nPss:  8 kB\nPss_Anon:   5 kB\n").unwrap();
         assert_eq!((memory.resident, memory.anonymous), (8192, 5120));
         assert!(Memory::parse("Rss: 9 kB\n").is_err());
+    }
+
+    #[test]
+    fn processor_time_is_the_users_and_the_systems() {
+        let stat = "7 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 500 41 9 9 20 0 3 0 1";
+        assert_eq!(ticks_used(stat).unwrap(), 541);
+        assert!(ticks_used("7 (x) S 1 2 3").is_err());
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::spread::Spread;
 
@@ -25,6 +25,8 @@ pub(crate) struct Load {
     pub(crate) warm_up: Duration,
     /// What is measured.
     pub(crate) measured: Duration,
+    /// A request so often on each connection; None: the next one as soon as one is answered.
+    pub(crate) every: Option<Duration>,
 }
 
 /// What came back.
@@ -42,10 +44,16 @@ pub(crate) struct Driven {
 
 /// Drives one route.
 pub(crate) async fn drive(address: SocketAddr, request: &str, load: Load) -> anyhow::Result<Driven> {
-    let Load { connections, warm_up, measured } = load;
-    let from = Instant::now() + warm_up;
+    let Load { connections, warm_up, measured, every } = load;
+    let begin = Instant::now();
+    let from = begin + warm_up;
     let until = from + measured;
-    let all = try_join_all((0..connections).map(|_| connection(address, request.as_bytes(), from, until)));
+    let all = (0..connections).map(|n| {
+        // Spread over the pace: all at once would wait for each other.
+        let pace = every.map(|every| Pace { first: begin + every * n as u32 / connections as u32, every });
+        connection(address, request.as_bytes(), (from, until), pace)
+    });
+    let all = try_join_all(all);
     let all = all.await?;
     let accepted = all.iter().map(|one| one.accepted).sum();
     let failed = all.iter().map(|one| one.failed).sum();
@@ -71,16 +79,35 @@ struct One {
     took: Vec<f32>,
 }
 
+/// When a connection sends. One that is late leaves out what it has missed.
+struct Pace {
+    first: Instant,
+    every: Duration,
+}
+
+impl Pace {
+    fn timer(&self) -> Interval {
+        let mut timer = interval_at(self.first, self.every);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        timer
+    }
+}
+
 async fn connection(
     address: SocketAddr,
     request: &[u8],
-    from: Instant,
-    until: Instant,
+    (from, until): (Instant, Instant),
+    pace: Option<Pace>,
 ) -> anyhow::Result<One> {
     let mut client = Client::connect(address).await?;
+    let mut timer = pace.map(|pace| pace.timer());
     let mut one = One::default();
     let mut now = Instant::now();
     while now < until {
+        if let Some(timer) = &mut timer {
+            timer.tick().await;
+            now = Instant::now();
+        }
         let begun = now;
         let good = (200..300).contains(&client.ask(request).await?.status);
         now = Instant::now();

@@ -1,5 +1,6 @@
 //! What the figures were measured on: processor, kernel, versions, and how fast this disk syncs at this hour.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -23,13 +24,14 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     kernel: String,
     rustc: String,
-    postgresql: String,
-    python: String,
-    sqlite: &'static str,
+    /// Their versions, by name.
+    #[serde(flatten)]
+    programs: BTreeMap<&'static str, String>,
 }
 
 impl Machine {
-    pub(crate) fn look(python: &Path) -> anyhow::Result<Self> {
+    /// This one, and what else was measured on it.
+    pub(crate) fn look(programs: BTreeMap<&'static str, String>) -> anyhow::Result<Self> {
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Self {
@@ -37,14 +39,13 @@ impl Machine {
             cores: std::thread::available_parallelism()?.get(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             rustc: says(Command::new("rustc").arg("--version"))?,
-            postgresql: says(Command::new(graceful_postgres::folder()?.join("postgres")).arg("--version"))?,
-            python: says(Command::new(python).arg("--version"))?,
-            sqlite: rusqlite::version(),
+            programs,
         })
     }
 }
 
-fn says(command: &mut Command) -> anyhow::Result<String> {
+/// What a program prints: its version, most often.
+pub(crate) fn says(command: &mut Command) -> anyhow::Result<String> {
     let done = command.output().with_context(|| format!("cannot start {command:?}"))?;
     Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::aim::Aim;
 use crate::drain::{self, DrainTimes};
 use crate::latency::Latency;
 use crate::machine::{DiskSyncs, Machine};
@@ -64,27 +65,6 @@ pub(crate) struct Run {
     pub(crate) rounds: usize,
     pub(crate) seconds_each: u64,
     pub(crate) connections: usize,
-}
-
-/// One aim and what came of it.
-#[derive(Debug, Serialize)]
-pub(crate) struct Aim {
-    name: &'static str,
-    /// "at least" or "at most"
-    bound: &'static str,
-    aim: f64,
-    result: f64,
-    met: bool,
-}
-
-impl Aim {
-    fn at_least(name: &'static str, aim: f64, result: f64) -> Self {
-        Self { name, bound: "at least", aim, result, met: result >= aim }
-    }
-
-    fn at_most(name: &'static str, aim: f64, result: f64) -> Self {
-        Self { name, bound: "at most", aim, result, met: result <= aim }
-    }
 }
 
 /// What the measurements gave.
@@ -212,9 +192,8 @@ impl Results {
             out,
             "disk: {appending_per_second:.0} syncs/s appending, {overwriting_per_second:.0} overwriting\n"
         )?;
-        for Aim { name, bound, aim, result, met } in &self.aims {
-            let word = if *met { "met" } else { "missed" };
-            writeln!(out, "{name:<40} {bound} {aim:>7} {result:>9.2}  {word}")?;
+        for aim in &self.aims {
+            writeln!(out, "{aim}")?;
         }
         Ok(out)
     }

@@ -53,8 +53,12 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Sockets> {
     sleep(REST).await;
     let after = running.server.memory()?;
     let grown = after.anonymous.saturating_sub(before.anonymous);
-    let load =
-        Load { connections: CONNECTIONS, warm_up: Duration::from_secs(1), measured: Duration::from_secs(3) };
+    let load = Load {
+        connections: CONNECTIONS,
+        warm_up: Duration::from_secs(1),
+        measured: Duration::from_secs(3),
+        every: None,
+    };
     let driven = drive(address, &request("POST", "/v1/create-task/"), load).await?;
     for socket in &open {
         // Still open: there is nothing to read, not even an end.

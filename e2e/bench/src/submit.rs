@@ -78,7 +78,7 @@ async fn one(bench: &Bench, subject: Subject, measured: Duration) -> anyhow::Res
     let running = subject.start(bench, Tasks::WAIT).await?;
     settle()?;
     let at_rest = running.server.memory()?.resident;
-    let load = Load { connections: CONNECTIONS, warm_up: WARM_UP, measured };
+    let load = Load { connections: CONNECTIONS, warm_up: WARM_UP, measured, every: None };
     let address = running.server.address;
     let Driven { accepted, failed, per_second, latency } =
         drive(address, &request("POST", "/v1/create-task/"), load).await?;

@@ -109,6 +109,13 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
+/// Sees that this process and what it starts may have as many files and sockets open as the hard limit allows; how many that is.
+pub fn allow_most_open_files() -> anyhow::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
 /// Sees that this process and what it starts may have so many files and sockets open.
 pub fn allow_open_files(wanted: u64) -> anyhow::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
