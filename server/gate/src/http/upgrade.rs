@@ -59,5 +59,8 @@ async fn tunnel(client: End, app: End, counted: Counted, goodbye: Goodbye, open:
 fn end(upgraded: Upgraded) -> Option<End> {
     // Both sides are ours, and plain TCP.
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some(End { stream: parts.io.into_inner(), read: parts.read_buf })
+    // Registered anew: the old registration keeps the waker of the task that served the connection so far, and with it that task's memory, four KiB of it, for as long as
+    // the socket is open.
+    let stream = TcpStream::from_std(parts.io.into_inner().into_std().ok()?).ok()?;
+    Some(End { stream, read: parts.read_buf })
 }
