@@ -25,11 +25,26 @@ pub struct LoadSpec {
     /// Whether the WebSocket clients ask for numbered events, and for what they missed as they come back.
     #[serde(default)]
     pub numbered: bool,
+    /// What the clients speak, and what a task is to them.
+    #[serde(default)]
+    pub speaks: Speaks,
     /// The load ends by itself after this many seconds.
     pub seconds: u64,
     /// Path and method of a submission; the default is the task server's `POST /v1/create-task/`.
     #[serde(default = "create_task")]
     pub submit_path: String,
+}
+
+/// What clients speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Speaks {
+    /// A task is a POST that is answered with its id, and reported by its server.
+    #[default]
+    Tasks,
+    /// A task is a stream of gRPC: accepted with its first message, and processed once its client has all of it.
+    Grpc,
+    /// A task is a TCP connection, in the same way.
+    Echo,
 }
 
 /// Where the task server takes tasks.

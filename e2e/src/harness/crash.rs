@@ -17,9 +17,14 @@ const POD_NAME: &str = "POD_NAME=";
 
 /// Kills the task server of this pod. Its sandbox and its volumes stay; the kubelet starts it again.
 pub(super) async fn kill_server(pod: &Pod) -> anyhow::Result<()> {
+    kill(pod, "server").await
+}
+
+/// Kills what runs under this name in this pod: the gate, or the app behind it.
+pub async fn kill(pod: &Pod, process: &str) -> anyhow::Result<()> {
     let uid = pod.uid().context("a pod without a uid")?;
-    let found = processes("server", &[POD_UID, uid.as_bytes()].concat())?;
-    ensure!(!found.is_empty(), "{} has no server that runs on this machine", pod.name_any());
+    let found = processes(process, &[POD_UID, uid.as_bytes()].concat())?;
+    ensure!(!found.is_empty(), "{} has no {process} that runs on this machine", pod.name_any());
     signal(Signal::SIGKILL, &found)
 }
 

@@ -31,7 +31,7 @@ impl Given<'_> {
             .step(words, async {
                 let load = scene.load().await?;
                 // What fails before the Service routes says nothing about Graceful.
-                eventually("the app answers", STARTS, || load.reaches(&spec.target)).await?;
+                eventually("the app answers", STARTS, || load.reaches(&spec.target, spec.speaks)).await?;
                 load.start(&spec).await?;
                 let wanted = u64::from(spec.sockets);
                 eventually("tasks are in flight and sockets connected", STARTS, || async {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::wait::eventually;
 use super::world::World;
 use crate::loadgen::now_ms;
-use crate::wire::{LedgerView, LoadSpec, PORT, create_task};
+use crate::wire::{LedgerView, LoadSpec, PORT, Speaks, create_task};
 
 /// The name of its pod and Service.
 const NAME: &str = "loadgen";
@@ -30,6 +30,7 @@ pub fn usual() -> LoadSpec {
         rate_per_second: 6.0,
         sockets: 4,
         numbered: false,
+        speaks: Speaks::Tasks,
         seconds: 600,
         submit_path: create_task(),
     }
@@ -82,8 +83,8 @@ impl Load {
     }
 
     /// Fails unless the target answers from the load generator's pod.
-    pub async fn reaches(&self, target: &str) -> anyhow::Result<()> {
-        self.request("GET", &format!("reach?target={target}"), Vec::new()).await?;
+    pub async fn reaches(&self, target: &str, speaks: Speaks) -> anyhow::Result<()> {
+        self.request("GET", &format!("reach?target={target}&speaks={speaks:?}"), Vec::new()).await?;
         Ok(())
     }
 

@@ -1,43 +1,30 @@
-//! HTTP clients: each submits tasks at its share of the rate and writes down what it was told.
+//! Tasks over HTTP, as a task server takes them.
 
 use std::time::Duration;
 
-use rand::RngExt;
 use serde::Deserialize;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
-use super::{Answer, Shared, now_ms};
+use super::Answer;
 use crate::wire::LoadSpec;
 
 /// Longer than any healthy answer, shorter than a drain: what takes this long has failed for its client.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One client, until it is stopped. A submission that has begun is always waited for.
-pub(super) async fn run(number: u32, spec: LoadSpec, ledger: Shared, mut stop: watch::Receiver<bool>) {
-    let keeps_connection = number.is_multiple_of(2) && !spec.fresh;
-    let builder = reqwest::Client::builder().timeout(TIMEOUT).no_proxy();
-    let builder = if keeps_connection { builder } else { builder.pool_max_idle_per_host(0) };
-    let client = match builder.build() {
-        Ok(client) => client,
-        Err(error) => {
-            ledger.lock().answer(Answer::Failed(format!("no client: {error}")), now_ms());
-            return;
-        }
-    };
-    let url = format!("{}{}", spec.target, spec.submit_path);
-    let interval = f64::from(spec.clients) / spec.rate_per_second;
-    let mut next = Instant::now() + Duration::from_secs_f64(interval * rand::rng().random_range(0.0..1.0));
-    loop {
-        tokio::select! {
-            // A client that is late is always due: by dice it would go on after a stop, 10 s a submission.
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep_until(next) => {}
-        }
-        next += Duration::from_secs_f64(interval * rand::rng().random_range(0.5..1.5));
-        let answer = submit(&client, &url).await;
-        ledger.lock().answer(answer, now_ms());
+/// One client of a task server.
+pub(super) struct Client {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl Client {
+    pub(super) fn new(spec: &LoadSpec, keeps_connection: bool) -> anyhow::Result<Self> {
+        let builder = reqwest::Client::builder().timeout(TIMEOUT).no_proxy();
+        let builder = if keeps_connection { builder } else { builder.pool_max_idle_per_host(0) };
+        Ok(Self { client: builder.build()?, url: format!("{}{}", spec.target, spec.submit_path) })
+    }
+
+    pub(super) async fn submit(&self) -> Answer {
+        submit(&self.client, &self.url).await
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `POST /report` takes the task servers' reports; `POST /load`, `POST /load/stop` and `GET /ledger` are the harness'.
 
+mod clients;
 mod events;
 mod http;
 mod ledger;

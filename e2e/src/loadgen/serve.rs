@@ -10,9 +10,11 @@ use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::{Shared, http, now_ms, sockets};
-use crate::wire::{LedgerView, LoadSpec, Report};
+use super::{Shared, clients, now_ms, sockets};
+use crate::streams::echo;
+use crate::wire::{LedgerView, LoadSpec, Report, Speaks};
 
 /// What the routes share.
 #[derive(Clone, Default)]
@@ -68,7 +70,7 @@ async fn start(
     let (stop_submitters, submitters) = watch::channel(false);
     let (stop_sockets, socket_stop) = watch::channel(false);
     for number in 0..spec.clients {
-        tokio::spawn(http::run(number, spec.clone(), app.ledger.clone(), submitters.clone()));
+        tokio::spawn(clients::run(number, spec.clone(), app.ledger.clone(), submitters.clone()));
     }
     for number in 0..spec.sockets {
         tokio::spawn(sockets::run(number, spec.clone(), app.ledger.clone(), socket_stop.clone()));
@@ -88,20 +90,34 @@ async fn start(
     Ok(StatusCode::ACCEPTED)
 }
 
+/// Longer than any healthy answer.
+const REACH: Duration = Duration::from_secs(2);
+
 /// Whom to reach.
 #[derive(Deserialize)]
 struct Whom {
     target: String,
+    speaks: Speaks,
 }
 
 /// Whether the target answers at all from here: a Service routes only once kube-proxy has heard of its pods.
 async fn reach(Query(whom): Query<Whom>) -> Result<StatusCode, (StatusCode, String)> {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
-    let answer = match client {
-        Ok(client) => client.get(whom.target).send().await,
-        Err(error) => Err(error),
+    let answer = match whom.speaks {
+        Speaks::Echo => {
+            timeout(REACH, echo::begin(&whom.target)).await.map_or(Err("late".to_owned()), |a| a.map(drop))
+        }
+        // An app of gRPC answers a GET as well, if not kindly.
+        Speaks::Tasks | Speaks::Grpc => {
+            let client = reqwest::Client::builder().no_proxy().timeout(REACH).build();
+            match client {
+                Ok(client) => {
+                    client.get(whom.target).send().await.map(drop).map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            }
+        }
     };
-    answer.map(|_| StatusCode::NO_CONTENT).map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))
+    answer.map(|()| StatusCode::NO_CONTENT).map_err(|error| (StatusCode::BAD_GATEWAY, error))
 }
 
 /// What to stop: submissions alone leaves the sockets connected while the last tasks end.

@@ -9,6 +9,7 @@ mod endpoints;
 mod evictions;
 mod foreign;
 mod gated;
+mod gated_streams;
 mod guarded;
 mod leader;
 mod leaving;
@@ -56,6 +57,10 @@ pub fn all() -> Vec<Scenario> {
         gated::fastapi_gets_a_gate(packages),
         gated::gated_pods_that_others_delete(packages),
         gated::bad_image_behind_a_gate_then_its_correction(packages),
+        gated_streams::grpc_streams_behind_a_gate,
+        gated_streams::tcp_connections_behind_a_gate,
+        gated_streams::gate_and_app_killed_in_mid_drain(kills),
+        gated_streams::gated_pods_stay_guaranteed_and_restricted,
         workers::celery_workers_finish_what_they_have(packages),
         sockets::sockets_stay_while_their_tasks_run,
         resume::ws_resume,

@@ -11,7 +11,7 @@ use crate::harness::browser::{Browser, Look, pictures};
 use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
 use crate::harness::{ROLLS, STARTS};
-use crate::wire::{LoadSpec, create_task};
+use crate::wire::{LoadSpec, Speaks, create_task};
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
@@ -167,6 +167,7 @@ fn load() -> LoadSpec {
         rate_per_second: 2.5,
         sockets: 0,
         numbered: false,
+        speaks: Speaks::Tasks,
         seconds: 600,
         submit_path: create_task(),
     }
