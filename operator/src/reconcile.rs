@@ -1,4 +1,4 @@
-//! One look at one app: observe → plan → execute → report. The operator's table of contents.
+//! One look at one app: observe → plan → converse → execute → report. The operator's table of contents.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -127,7 +127,7 @@ async fn step(
         reported.put_right(note);
     }
     if let Err(error) = &executed.outcome {
-        // A webhook or a quota may refuse us for hours: then its permission is what is waited for, so it is told.
+        // A webhook or quota may refuse our writes for hours, so WAITING-FOR names it.
         let waiting_for = &mut plan.report.waiting_for;
         let joint = if waiting_for.is_empty() { "" } else { "; " };
         *waiting_for = format!("{waiting_for}{joint}{} (retrying)", chain(error));

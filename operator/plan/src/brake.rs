@@ -1,4 +1,4 @@
-//! The bound that holds whatever else goes wrong: an app that makes and ends pods without getting nearer to its spec is stopped, and goes on slowly.
+//! The bound that holds whatever else goes wrong: an app that makes and ends pods without getting nearer to its spec is stopped, and continues at one pod per 30 s.
 
 use graceful_api::RevisionHash;
 use jiff::{SignedDuration, Timestamp};
@@ -17,8 +17,8 @@ pub struct Brake {
     spec: Option<(RevisionHash, Deletion)>,
     /// What `replicas` was last.
     replicas: u32,
-    /// Ended for this spec, less one for each [`LEAKS_EVERY`] that has passed and [`PER_POD`] for each replica that was asked for more or less: an autoscaler may
-    /// go up and down as often as it likes, and saves up nothing for a loop to come.
+    /// A leaky bucket: each ended pod adds 1; 1 leaks every [`LEAKS_EVERY`], and [`PER_POD`] for each replica added or removed, so that an autoscaler may go up and
+    /// down as often as it likes. Unused time is not saved up.
     level: u32,
     /// The most pods there may have been at a time for this spec: replicas + maxSurge, or what was seen.
     allowed: u32,
@@ -88,7 +88,7 @@ impl Brake {
 fn too_many_ended(ended: u32, most: u32, pause: SignedDuration) -> String {
     format!(
         "at least {ended} pods were ended for this spec, which has at most {most} at a time, so something keeps making pods that have to go; until that stops, one is \
-         ended every {} s. Who else writes to its Deployments, what evicts its pods?",
+         ended every {} s: check what else writes to its Deployments or evicts its pods",
         pause.as_secs()
     )
 }

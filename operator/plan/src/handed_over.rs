@@ -29,7 +29,8 @@ pub fn is_handed_over(observed: &Observed, pod: &Pod) -> bool {
         && !blocks_its_fix
 }
 
-/// Its end was given the grace of its template, as a ReplicaSet's is, and that is not what we give.
+/// Whether the pod was deleted with its own terminationGracePeriodSeconds, as a ReplicaSet deletes, and our DELETE would have another. True where the grace is
+/// unknown.
 fn has_its_own_grace(pod: &Pod, policy: DrainPolicy) -> bool {
     let given = pod.grace_ends.zip(pod.ends_since).map(|(end, since)| end.duration_since(since).as_secs());
     let own = i64::from(pod.grace_seconds);

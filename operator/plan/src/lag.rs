@@ -25,8 +25,8 @@ const FIRST_NUDGE: SignedDuration = SignedDuration::from_secs(30);
 /// The pause between two later ones: what kept the controller may be gone since.
 const NEXT_NUDGE: SignedDuration = SignedDuration::from_secs(60);
 
-/// A ReplicaSet that could not make or end a pod waits before it tries again, twice as long each time, up to 1000 s, whatever capacity is free by then. A write to
-/// its Deployment makes it try at once, and is made each time that the pause since the last reaches a quarter of the time for which it has been failing.
+/// A ReplicaSet that fails to create or delete pods backs off up to 1000 s. A nudge makes it retry at once; one is due whenever the last is older than a quarter
+/// of the failing time (30–300 s).
 const FAILING_TO_PAUSE: i32 = 4;
 
 /// The longest pause between two such writes.

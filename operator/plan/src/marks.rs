@@ -80,7 +80,7 @@ fn some_of<'a>(snapshot: &Snapshot<'_>, pods: Vec<&'a Pod>) -> impl Iterator<Ite
     pods.into_iter().take(MARKS_PER_PLAN)
 }
 
-/// None: nothing was heard of it yet, or it has just come into service, and what it says may stand as long.
+/// The mark that the pod should carry. None leaves the mark as it is: the pod was not heard yet, is too new to be known idle, or drains.
 fn wanted(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Mark> {
     let contact = snapshot.contact(pod);
     let answer = contact.and_then(|c| c.answer.as_ref());

@@ -62,7 +62,7 @@ pub struct App {
     pub namespace: String,
     /// How many serving pods are wanted.
     pub replicas: u32,
-    /// The revision that the template of now belongs to.
+    /// The update revision.
     pub update: RevisionHash,
     /// How the update revision's pods are drained.
     pub policy: DrainPolicy,
@@ -74,7 +74,7 @@ pub struct App {
     pub min_ready_seconds: u32,
     /// How long a new pod may not take work before the app is Stalled.
     pub progress_deadline_seconds: u32,
-    /// How long a new pod may find no node before maxUnavailable is spent in its place.
+    /// How long a new pod may stay unschedulable before maxUnavailable is used to make way for it.
     pub surge_timeout_seconds: u32,
     /// When a pod that drains itself on SIGTERM may be replaced.
     pub replace_when: ReplaceWhen,

@@ -48,10 +48,10 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
                 .to_owned()
         }
         (false, Some(at)) => format!(
-            "it finishes its work, or does not handle SIGTERM (as a shell that is process 1); it may go on until {}",
+            "it is finishing its work, or ignores SIGTERM (for example a shell as PID 1); it may go on until {}",
             whole_seconds(at)
         ),
-        (false, None) => "it finishes its work, or does not handle SIGTERM".to_owned(),
+        (false, None) => "it is finishing its work, or ignores SIGTERM (for example a shell as PID 1)".to_owned(),
     };
     let message = format!("{}{others}: ending since {since}: {what}", pod.name);
     Some(Warning { reason: Reason::EndsSlowly, message })
@@ -152,8 +152,8 @@ mod tests {
             (warning, snapshot.clock.next().map(Timestamp::as_second))
         };
         assert_eq!(describe(59, |_| ()), (String::new(), Some(60)), "and looked at again when it is due");
-        let swallows = "tasks-v1-1: ending since 1970-01-01T00:00:00Z: it finishes its work, or does not handle SIGTERM (as a shell that is \
-                        process 1); it may go on until 1970-01-08T00:00:00Z";
+        let swallows = "tasks-v1-1: ending since 1970-01-01T00:00:00Z: it is finishing its work, or ignores SIGTERM (for example a shell as \
+                        PID 1); it may go on until 1970-01-08T00:00:00Z";
         assert_eq!(describe(60, |_| ()), (swallows.to_owned(), Some(80)));
         assert!(describe(80, |_| ()).0.starts_with("tasks-v1-1 (and 1 more pod): "));
         assert!(describe(60, |p| p.node.kubelet = Kubelet::Silent).0.contains("remove it from the cluster"));

@@ -20,7 +20,7 @@ const QUIET_AGE: SignedDuration = SignedDuration::from_secs(10);
 /// How long past its deadline a pod's last word is waited for: longer than a question's usual time-out, short beside any deadline.
 const LAST_WORD_SECONDS: u32 = 15;
 
-/// How far a drain is.
+/// How far a draining pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// It may be ended, for this reason.
@@ -31,7 +31,8 @@ pub(crate) enum Progress {
     Held,
 }
 
-/// Whether a draining pod may be ended; of one that has its SIGTERM, whether it is held. Pods that need no drain are ended without coming here ([`needs_no_drain`]); these two give every proof there is.
+/// How far a draining pod is: whether it may be ended, and if not, whether it is held. Rules that end pods before any drain call [`needs_no_drain`] themselves;
+/// together the two functions yield every proof there is.
 pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     if pod.terminating {
         return if is_held(snapshot, pod) { Progress::Held } else { Progress::Busy };

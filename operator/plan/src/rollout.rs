@@ -109,7 +109,8 @@ pub(crate) fn grow(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'
         {
             put_back(snapshot, draft, pod);
         }
-        // A stuck rollout and an autoscaler: only the surge is made of what does not work yet. While replacements come first, none of it.
+        // While the new revision does not work, `spec.replicas` that an autoscaler adds go to the old one; the new one is kept to the surge, or to nothing while
+        // replacements for a node come first.
         let share = if going_nodes::replacements_come_first(snapshot) { 0 } else { newcomers_share(app) };
         need = need.min(i64::from(share) - revision.map_or(0, |r| snapshot.staying_of(r)));
         room -= grow_predecessor(snapshot, draft, predecessor, room - need.max(0));
@@ -132,7 +133,7 @@ fn newcomers_share(app: &App) -> u32 {
     if app.max_surge > 0 { app.max_surge } else { app.max_unavailable }
 }
 
-/// Makes what is missing to `replicas` of the revision that serves, and says how many pods it asked for.
+/// Makes what is missing to `replicas` of the predecessor. Returns how much of the room is reserved for that, though `may_make` may let it ask for fewer pods now.
 fn grow_predecessor(snapshot: &Snapshot<'_>, draft: &mut Draft, predecessor: &Revision, room: i64) -> i64 {
     let app = &snapshot.observed.app;
     // What may be missing for the new revision's sake (all of maxUnavailable without surge, one pod with it) is not made again.

@@ -142,7 +142,7 @@ fn conditions(
     ];
     all.extend(warning);
     all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, &message));
-    let stalled = stall.map_or_else(|| "nothing needs help".to_owned(), |s| s.message.clone());
+    let stalled = stall.map_or_else(|| "nothing needs a person".to_owned(), |s| s.message.clone());
     all.push(condition(
         ConditionType::Stalled,
         stall.is_some(),

@@ -98,7 +98,7 @@ fn replaced_once_gone(snapshot: &Snapshot<'_>) -> Option<String> {
     let waits = app.deletion == Deletion::No && missing > 0 && behind > 0 && snapshot.room() <= 0;
     let (pods, are) = if missing == 1 { ("pod", "is") } else { ("pods", "are") };
     waits.then(|| {
-        format!("{missing} {pods} of revision {} {are} made once such pods are gone (rollout.replaceWhen: Drained)", app.update)
+        format!("{missing} {pods} of revision {} {are} made once the pods that drain after SIGTERM have exited (rollout.replaceWhen: Drained)", app.update)
     })
 }
 
@@ -207,7 +207,7 @@ fn in_flight(snapshot: &Snapshot<'_>, pod: &Pod) -> String {
         PodState::Draining if count.total == 0 && snapshot.policy(pod).signal == Signal::Http => {
             match answer.protocol {
                 Some(p) if Some(p.epoch) == pod.epoch && p.accepting => ", and it is about to stop accepting",
-                Some(p) if Some(p.epoch) == pod.epoch => ", but it has to be told once more",
+                Some(p) if Some(p.epoch) == pod.epoch => ", but it must confirm this drain again",
                 Some(_) | None => ", but it has not confirmed this drain yet",
             }
         }

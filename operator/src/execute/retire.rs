@@ -4,8 +4,9 @@
 //! live look → [`last_look::check`] → the scale and a write to the pod, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
 //!
 //! # Guarantees
-//! A pod that was put back to serving or given a new epoch since the look is not deleted. Nothing is deleted whose replica could not be taken back in time:
-//! where the scale would be refused nothing happens, and where the API server is too slow for this order, see [`scale_first`].
+//! A pod that was put back to serving or given a new epoch since the look is not deleted. Nothing is deleted before a dry run has shown that the scale is
+//! permitted and takes less than 500 ms. If the real scale fails all the same, see Caveats. Where the API server is too slow for this order, see
+//! [`scale_first`].
 //!
 //! # Caveats
 //! A scale that meets a conflict is retried only while a live list shows every spare Pending: once a spare runs, the ReplicaSet would choose
