@@ -41,6 +41,7 @@ const PLANNER: &[&str] = &[
     "status",
     "waiting_for",
     "stall",
+    "drain_words",
     "node_words",
     "new_pods",
     "way_out",
@@ -79,6 +80,7 @@ const PLANNER: &[&str] = &[
     "endpoints",
     "snapshot",
     "handed_over",
+    "condemned",
     "busy",
     // The data.
     "action",

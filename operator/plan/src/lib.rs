@@ -20,7 +20,7 @@
 //!   refuse our token;
 //! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `refusals` says how long what was refused is left alone;
 //!   `marks` says which pods an eviction waits for;
-//! - what people are shown (P8): `settled`, `stall`, `status`, and `waiting_for` with its parts `new_pods`, `node_words` and `way_out`; `others` tells of pods that
+//! - what people are shown (P8): `settled`, `stall`, `status`, and `waiting_for` with its parts `drain_words`, `new_pods`, `node_words` and `way_out`; `others` tells of pods that
 //!   somebody else ended.
 mod action;
 mod astray;
@@ -29,6 +29,7 @@ mod bridge;
 mod budget;
 mod busy;
 mod clock;
+mod condemned;
 mod contact;
 mod conversation;
 mod converse;
@@ -38,6 +39,7 @@ mod creation_backoff;
 mod dialogue;
 mod doubling;
 mod draft;
+mod drain_words;
 mod drains;
 mod endpoints;
 mod expendable;

@@ -77,12 +77,14 @@ fn drains_itself(
     note: DrainNote,
     policy: DrainPolicy,
 ) -> Progress {
-    match linger_is_over(snapshot, pod, note) {
-        true if !pod.waits_in_a_volume() => {
-            Progress::MayEnd(Proof::HandedOver { epoch, grace_seconds: policy.longest_drain_seconds() })
-        }
-        true if snapshot.clock.has_come(note.deadline(policy)) => Progress::Held,
-        true | false => Progress::Busy,
+    if !linger_is_over(snapshot, pod, note) {
+        Progress::Busy
+    } else if !pod.waits_in_a_volume() {
+        Progress::MayEnd(Proof::HandedOver { epoch, grace_seconds: policy.longest_drain_seconds() })
+    } else if snapshot.clock.has_come(note.deadline(policy)) {
+        Progress::Held
+    } else {
+        Progress::Busy
     }
 }
 

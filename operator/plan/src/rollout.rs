@@ -65,27 +65,22 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
         }
     }
     for revision in superseded_revisions(snapshot).filter(|r| !spared(&r.hash)) {
-        let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash));
         let left = surplus_of(&revision.hash).saturating_sub(gone).max(0);
         let at_most = u32::try_from(left).unwrap_or(u32::MAX);
-        if take_back_unmade(snapshot, draft, revision, at_most) {
-            gone += i64::from(unmade.min(at_most));
-        }
+        gone += i64::from(take_back_unmade(snapshot, draft, revision, at_most));
     }
     gone > 0
 }
 
-/// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many.
-fn take_back_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> bool {
+/// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many. Returns how many.
+fn take_back_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> u32 {
     let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash)).min(at_most);
     if unmade == 0 || snapshot.backs_off(revision.scale_backoff.as_ref()) {
-        return false;
+        return 0;
     }
-    draft.act(Action::ScaleDown {
-        revision: revision.hash.clone(),
-        from: revision.replicas,
-        to: revision.replicas - unmade,
-    })
+    let (revision, from) = (revision.hash.clone(), revision.replicas);
+    let planned = draft.act(Action::ScaleDown { revision, from, to: from - unmade });
+    if planned { unmade } else { 0 }
 }
 
 /// Makes the growth revision as large as it should be: draining pods that can serve again first, then new ones where P3 leaves room.
@@ -210,10 +205,8 @@ fn scale_down(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course<'_>, s
     }
     let ours = |hash: &RevisionHash| !course.replaces_others || course.growth == Some(hash);
     for revision in snapshot.observed.revisions.iter().filter(|r| ours(&r.hash)) {
-        let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash));
-        if take_back_unmade(snapshot, draft, revision, u32::try_from(surplus).unwrap_or(u32::MAX)) {
-            surplus -= i64::from(unmade).min(surplus);
-        }
+        let at_most = u32::try_from(surplus).unwrap_or(u32::MAX);
+        surplus -= i64::from(take_back_unmade(snapshot, draft, revision, at_most));
     }
     let mut candidates = Vec::new();
     for pod in snapshot.routed().filter(|p| p.stays() && ours(&p.revision)) {

@@ -6,6 +6,7 @@ use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, RevisionHash, Signal};
 use jiff::Timestamp;
 
 use crate::clock::{Clock, after, seconds};
+use crate::condemned;
 use crate::contact::{Answer, Contact, Protocol};
 use crate::count::count;
 use crate::handed_over;
@@ -30,29 +31,10 @@ impl<'a> Snapshot<'a> {
         remaining.sort_by(|a, b| a.name.cmp(&b.name));
         let mut condemned = Vec::new();
         for revision in &observed.revisions {
-            let counted = count(remaining.iter().filter(|p| p.revision == revision.hash));
-            let to_go = counted.saturating_sub(revision.replicas) as usize;
-            // A ReplicaSet deletes a pod that is not Ready before one that is, whatever they cost.
-            let ready = |p: &Pod| matches!(p.readiness, Readiness::Ready(_));
-            let before_it = remaining.iter().any(|p| {
-                p.revision == revision.hash
-                    && !p.cheapest
-                    && p.containers != Containers::NeverStarted
-                    && !ready(p)
-            });
-            // It is ended with the grace of its template. That is too short for one that may have pulled work without any Service, and for a queue worker that has
-            // begun, which has work though it was unrouted before.
-            let may_pull = |p: &Pod| {
-                let unheard = observed.contacts.get(&p.uid).is_none_or(|c| c.answer.is_none());
-                !revision.proven && unheard && p.readiness == Readiness::Never && !p.nothing_runs()
-            };
-            let works = |p: &Pod| revision.policy.signal == Signal::Sigterm && p.has_begun();
-            let in_time =
-                |p: &Pod| !(may_pull(p) || works(p)) || p.grace_seconds >= p.longest_grace(revision.policy);
-            let is_next = |p: &&Pod| {
-                p.revision == revision.hash && p.cheapest && !(before_it && ready(p)) && in_time(p)
-            };
-            condemned.extend(remaining.extract_if(.., |p| is_next(p)).take(to_go));
+            let surplus = count(remaining.iter().filter(|p| p.revision == revision.hash))
+                .saturating_sub(revision.replicas);
+            let next = condemned::next(observed, revision, &remaining);
+            condemned.extend(remaining.extract_if(.., |p| next.contains(&p.uid)).take(surplus as usize));
         }
         let mut terminating: Vec<_> = observed.pods.iter().filter(|p| p.terminating).collect();
         terminating.sort_by(|a, b| a.name.cmp(&b.name));
