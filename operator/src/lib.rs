@@ -1,6 +1,6 @@
 //! The Graceful operator: it rolls, scales and deletes pods only when their work is done.
 //!
-//! [`reconcile`] has the loop's body, which reads as the table of contents: observe → plan → execute → report. What is decided is decided in
+//! [`reconcile`] has the loop's body, which reads as the table of contents: observe → plan → converse → execute → report. What is decided is decided in
 //! `graceful-plan`; here is all that touches the world.
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use crate::app_ref::AppRef;
 use crate::decode::Decoded;
 use crate::error::{Error, FailureClass, chain};
-use crate::execute::{GROWN_OLD, Outcome, Scene, execute};
+use crate::execute::{Outcome, Scene, execute};
 use crate::memory::AppMemory;
 use crate::observe::{Newest, Trust, newest, observe};
 use crate::operator::Operator;
@@ -149,8 +149,12 @@ async fn step(
     requeue.found(plan.report.phase);
     let execution = match executed.outcome? {
         Outcome::Done | Outcome::NotNeeded(_) => Execution::Complete,
-        Outcome::LookAgain(GROWN_OLD) => Execution::GrewOld,
-        Outcome::Refused(_) | Outcome::LookAgain(_) | Outcome::DoneLookAgain(_) => Execution::Surprised,
+        Outcome::GrownOld => Execution::GrewOld,
+        Outcome::Refused(_)
+        | Outcome::LookAgain(_)
+        | Outcome::DoneLookAgain(_)
+        | Outcome::Answered
+        | Outcome::Later => Execution::Surprised,
     };
     let until =
         |at: Timestamp| Duration::try_from(at.duration_since(sources.clock.now())).unwrap_or_default();

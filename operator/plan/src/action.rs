@@ -37,7 +37,7 @@ pub enum DeletionCost {
 pub enum Action {
     /// Put our finalizer on the GracefulApp, before anything that it must clean up exists.
     AddFinalizer,
-    /// Take our finalizer off: nothing of ours is left to do.
+    /// Take our finalizer off the GracefulApp: nothing of ours is left to do.
     ReleaseFinalizer,
     /// Make the managed Service as the spec says, or remove it.
     SyncService,
@@ -115,14 +115,14 @@ pub enum Action {
         /// The resumption's number.
         epoch: Epoch,
     },
-    /// Say to evictions and autoscalers whether the pod is to be waited for.
+    /// Write the busy label and the autoscalers' annotations: whether evictions and autoscalers wait for the pod.
     Mark {
         /// The pod.
         pod: PodRef,
         /// It is not known to be idle.
         busy: bool,
     },
-    /// Take off what says so, where nobody keeps it in step any more.
+    /// Remove the busy label and the autoscalers' annotations: in this mode nothing keeps them up to date.
     Unmark {
         /// The pod.
         pod: PodRef,

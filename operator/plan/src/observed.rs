@@ -121,7 +121,7 @@ pub struct Revision {
     pub policy_current: bool,
     /// Why the ReplicaSet cannot make pods (a quota, a policy), and since when.
     pub replica_failure: Option<Failure>,
-    /// The same where it cannot end them (a policy): a spare of it stays.
+    /// Why the ReplicaSet cannot end pods (a policy), and since when: a spare of it stays.
     pub end_failure: Option<Failure>,
     /// Its ReplicaSet itself cannot be made, as `replica_failure` says: free places for pods would not help that.
     pub has_no_replica_set: bool,

@@ -71,7 +71,13 @@ pub(super) fn result(outcome: &Result<Outcome, Error>) -> &'static str {
     match outcome {
         Ok(Outcome::Done | Outcome::NotNeeded(_)) => ActionResult::Done.into(),
         Ok(Outcome::Refused(_)) => ActionResult::Refused.into(),
-        Ok(Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) => ActionResult::Void.into(),
+        Ok(
+            Outcome::LookAgain(_)
+            | Outcome::DoneLookAgain(_)
+            | Outcome::Answered
+            | Outcome::Later
+            | Outcome::GrownOld,
+        ) => ActionResult::Void.into(),
         Err(error) => error.class().into(),
     }
 }

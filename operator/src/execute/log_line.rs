@@ -14,6 +14,13 @@ pub(super) fn line(action: &Action, outcome: &Result<Outcome, Error>) -> String 
         // It names what is refused.
         Ok(Outcome::Refused(why)) => format!("refused: {why}"),
         Ok(Outcome::LookAgain(why)) => format!("did not {}: {why}; looking again", intent(action)),
+        Ok(Outcome::Answered) => {
+            format!("{}; looking again: what it answered is for the next plan", result(action))
+        }
+        Ok(Outcome::Later) => {
+            format!("did not {}: pods of other apps are marked first; looking again", intent(action))
+        }
+        Ok(Outcome::GrownOld) => format!("did not {}: the plan has grown old; looking again", intent(action)),
         Err(error) => format!("cannot {}: {}", intent(action), chain(error)),
     }
 }

@@ -61,9 +61,6 @@ pub(crate) struct TakenBack(BTreeMap<RevisionHash, Instant>);
 /// age, so that an API server that takes seconds a call gets there all the same.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// Why the rest of an old plan is not done. The next one goes on where it stopped.
-pub(crate) const GROWN_OLD: &str = "the plan has grown old";
-
 /// Where that many writes had no answer, no other would fare better now.
 const UNANSWERED: u32 = 2;
 
@@ -80,6 +77,12 @@ pub(crate) enum Outcome {
     Refused(String),
     /// It was not done, since things have changed since the plan was made; the app is observed again right away.
     LookAgain(&'static str),
+    /// It was a question, and its answer is for the next plan: no surprise, what is remembered of the cluster is as good as before.
+    Answered,
+    /// It was not done yet, since pods of other apps are marked first: no surprise either.
+    Later,
+    /// The rest of an old plan was not done. The next plan goes on where it stopped.
+    GrownOld,
 }
 
 /// Remembers what a write met that stops only what depends on it; any other failure is the whole plan's.
@@ -104,12 +107,6 @@ async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
     let answer = call.await;
     (answer, asked.elapsed())
 }
-
-/// No surprise: what is remembered of the cluster is as good as before, and what was asked is known now.
-const ANSWERED: Outcome = Outcome::DoneLookAgain("what it answered is for the next plan");
-
-/// Nothing has changed, and nothing was done.
-const LATER: Outcome = Outcome::LookAgain("pods of other apps are marked first");
 
 /// All goes with its namespace.
 const NAMESPACE_GOES: Outcome = Outcome::NotNeeded("the namespace is terminating");
@@ -158,7 +155,7 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
         }
         let decided = matches!(action, Action::Unroute { .. } | Action::Retire { .. });
         if decided && begun && scene.planned.elapsed() > FRESH {
-            return Executed { done, outcome: outcome.and(Ok(Outcome::LookAgain(GROWN_OLD))) };
+            return Executed { done, outcome: outcome.and(Ok(Outcome::GrownOld)) };
         }
         begun |= decided;
         let this = act(scene, action).await;
@@ -174,9 +171,11 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
                     return Executed { done, outcome };
                 }
             }
+            (Ok(Outcome::Answered | Outcome::Later | Outcome::GrownOld), _) => {
+                return Executed { done, outcome: outcome.and(this) };
+            }
             (Ok(Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) | Err(_), _) => {
-                let as_before = matches!(&this, Ok(outcome) if [ANSWERED, LATER].contains(outcome));
-                scene.writes.look_live |= !as_before;
+                scene.writes.look_live = true;
                 return Executed { done, outcome: outcome.and(this) };
             }
         }

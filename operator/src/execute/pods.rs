@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::{Value, json};
 
-use super::{CHANGED, LATER, Outcome, Scene, bridge, timed};
+use super::{CHANGED, Outcome, Scene, bridge, timed};
 use crate::app_ref::AppRef;
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
@@ -159,7 +159,7 @@ pub(super) async fn mark(scene: &mut Scene<'_>, pod: &PodRef, busy: Option<bool>
         return Ok(CHANGED);
     };
     if !scene.sources.mark_pace.try_turn() {
-        return Ok(LATER);
+        return Ok(Outcome::Later);
     }
     scene.writes.marked(&pod.uid);
     patch(scene, pod, Some(&version), &labels, &annotations).await

@@ -80,9 +80,9 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         return Ok(CHANGED);
     };
     if scale_to != replicas {
-        match may_scale_after(scene, what, &deployment, seen, &version, scale_to).await? {
-            Ok(tried) => seen = tried,
-            Err(outcome) => return Ok(outcome),
+        match prepare_scale(scene, what, &deployment, seen, &version, scale_to).await? {
+            ScalePlan::AfterDelete(tried) => seen = tried,
+            ScalePlan::Ended(outcome) => return Ok(outcome),
         }
     }
     if let Some(cut) = cut_note(proof, noted) {
@@ -124,28 +124,36 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
     take_back(scene, what, &deployment, seen, scale_to, deleted).await
 }
 
-/// Whether the scale may follow the DELETE: it would be taken, and soon enough that a spare does no harm. If so, the scale as it is to be written; else how the
-/// retirement ends here. (Where the API server is too slow, that may be a scale that came first.)
-async fn may_scale_after(
+/// How the scale that belongs to a DELETE is to be done.
+enum ScalePlan {
+    /// Right after the DELETE, as it is here: it would be taken, and soon enough that a spare does no harm.
+    AfterDelete(ReadScale),
+    /// Not at all: the retirement ends here. (Where the API server is too slow, a scale may have come first.)
+    Ended(Outcome),
+}
+
+/// Tries the scale dry, and where the API server is too slow for the DELETE to come first, scales before it ([`scale_first`]).
+async fn prepare_scale(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
     deployment: &Arc<Deployment>,
     seen: ReadScale,
     version: &str,
     scale_to: u32,
-) -> Result<Result<ReadScale, Outcome>, Error> {
+) -> Result<ScalePlan, Error> {
     let Retirement { pod, revision, replicas, .. } = *what;
     let ((tried, took), pod_write) =
         futures::join!(timed(scale::write(scene, &seen, scale_to, Mode::Dry)), pods::try_a_write(scene, pod));
     match tried {
         Ok(_) if took > AT_ONCE => {
             let first = scale_first(scene, what, deployment, &seen, version).await?;
-            return Ok(Err(first.unwrap_or_else(|| too_slow(scene, what, took))));
+            return Ok(ScalePlan::Ended(first.unwrap_or_else(|| too_slow(scene, what, took))));
         }
         Ok(_) => {}
-        Err(error) if error.not_found() || error.conflict() => return Ok(Err(CHANGED)),
+        Err(error) if error.not_found() || error.conflict() => return Ok(ScalePlan::Ended(CHANGED)),
         Err(error) => {
-            return scale::refused(scene, revision, &deployment.name_any(), scale_to, error).map(Err);
+            let refused = scale::refused(scene, revision, &deployment.name_any(), scale_to, error);
+            return refused.map(ScalePlan::Ended);
         }
     }
     // A dry run commits nothing: where the last real scale came late, this one may as well.
@@ -155,19 +163,21 @@ async fn may_scale_after(
     if (came_late || !in_time)
         && let Some(outcome) = scale_first(scene, what, deployment, &seen, version).await?
     {
-        return Ok(Err(outcome));
+        return Ok(ScalePlan::Ended(outcome));
     }
     if in_time {
-        return Ok(Ok(seen));
+        return Ok(ScalePlan::AfterDelete(seen));
     }
     // Delays come and go: what was late is asked twice.
-    for _ in 0..=u32::from(came_late) {
-        if let Some(kept) = kept_for_its_replica_set(scene, what, pod_write).await? {
-            return Ok(Err(kept));
+    let measurements = if came_late { 2 } else { 1 };
+    for _ in 0..measurements {
+        if let Some(kept) = measure_controller(scene, what, pod_write).await? {
+            return Ok(ScalePlan::Ended(kept));
         }
     }
     // That has changed the Deployment.
-    Ok(scale::read(scene, deployment, replicas).await?.ok_or(CHANGED))
+    let again = scale::read(scene, deployment, replicas).await?;
+    Ok(again.map_or(ScalePlan::Ended(CHANGED), ScalePlan::AfterDelete))
 }
 
 /// What is to be written on the pod of what is cut, before it is ended; none where nothing is to be written.
@@ -304,7 +314,7 @@ async fn scale_first(
 /// For pods that are slow to write to: a spare would have clients before it is out of service, and end with them, unless its ReplicaSet deletes it before
 /// it has started. How fast its Deployment's controllers hear of a change is measured first, by a write of an annotation that asks for
 /// nothing (`nudge`). None where they are fast; else the pod waits, and why is told.
-async fn kept_for_its_replica_set(
+async fn measure_controller(
     scene: &mut Scene<'_>,
     what: &Retirement<'_>,
     pod_write: Option<Duration>,
@@ -326,7 +336,11 @@ async fn kept_for_its_replica_set(
                 "how fast the controller of Deployment {name} notices a change cannot be found out ({why})"
             )
         }
-        undone @ (Outcome::LookAgain(_) | Outcome::DoneLookAgain(_)) => return Ok(Some(undone)),
+        undone @ (Outcome::LookAgain(_)
+        | Outcome::DoneLookAgain(_)
+        | Outcome::Answered
+        | Outcome::Later
+        | Outcome::GrownOld) => return Ok(Some(undone)),
     };
     let write = pod_write.map_or_else(
         || "the API server refuses writes to its pods".to_owned(),

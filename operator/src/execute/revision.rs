@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PostParams, Preconditions};
 use kube::core::{PartialObjectMeta, Request};
 use serde_json::{Value, json};
 
-use super::{ANSWERED, CHANGED, NAMESPACE_GOES, Outcome, Scene};
+use super::{CHANGED, NAMESPACE_GOES, Outcome, Scene};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
 use crate::observe::GateImage;
@@ -39,7 +39,7 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     };
     scene.writes.verdicts.clear();
     scene.writes.verdicts.insert(revision.0.clone(), Expiring::new(verdict));
-    Ok(ANSWERED)
+    Ok(Outcome::Answered)
 }
 
 /// The Deployment as it is asked for.

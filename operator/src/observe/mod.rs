@@ -10,24 +10,25 @@ mod look;
 mod nodes;
 mod pods;
 mod policies;
+mod resolved;
 mod revisions;
 mod surroundings;
+mod targets;
 mod trouble;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::marks::AutoscalerAnnotation;
 use graceful_api::{
-    Disruption, DrainReason, FieldError, GracefulApp, InFlightPolicy, ReplaceWhen, RevisionHash, Signal,
+    DrainReason, FieldError, GracefulApp, InFlightPolicy, RevisionHash, Signal,
     Validated, names,
 };
 use graceful_plan::refusals::Subject;
 use graceful_plan::{
-    Absences, App, Backoff, Contact, ContactError, Containers, Deletion, Lags, Mark, NodeFate, Observed,
+    Absences, Deletion, Lags, Mark, NodeFate, Observed,
     PodUid, Readiness, Rejections,
 };
 use jiff::Timestamp;
@@ -45,10 +46,12 @@ pub(crate) use self::nodes::{Nodes, state as node_state};
 use self::pods::AppContainers;
 pub(crate) use self::pods::condition;
 use self::policies::Policies;
+use self::resolved::resolved;
 use self::revisions::Ours;
 pub(crate) use self::revisions::followed;
 pub(crate) use self::surroundings::{WantedChildren, selects};
 use self::surroundings::{surroundings, surroundings_in_deletion};
+use self::targets::targets_and_contacts;
 use self::trouble::ending;
 pub(crate) use self::view::Stores;
 pub(crate) use self::view::{Newest, newest};
@@ -271,25 +274,6 @@ async fn parsed(
     Ok(parsed)
 }
 
-/// How each pod is asked, and what each has said. One that runs and cannot be asked is unknown.
-fn targets_and_contacts(
-    probes: &Probes,
-    app: &AppRef,
-    pods: &[(&Pod, &Ours)],
-    parsed: &[graceful_plan::Pod],
-    now: Timestamp,
-) -> (BTreeMap<PodUid, Target>, BTreeMap<PodUid, Contact>) {
-    let targets: BTreeMap<_, _> =
-        pods.iter().filter_map(|(pod, owner)| target(probes, app, pod, owner)).collect();
-    let mut contacts = probes.contacts(parsed.iter().map(|p| &p.uid));
-    let runs =
-        |p: &&graceful_plan::Pod| matches!(p.containers, Containers::Running | Containers::HalfCrashed);
-    for pod in parsed.iter().filter(runs).filter(|p| !targets.contains_key(&p.uid)) {
-        contacts.insert(pod.uid.clone(), unaskable(pod, now));
-    }
-    (targets, contacts)
-}
-
 fn of_each<T>(pods: &[(&Pod, &Ours)], what: impl Fn(&Pod) -> Option<T>) -> BTreeMap<PodUid, T> {
     pods.iter().filter_map(|(pod, _)| Some((pods::uid(pod), what(pod)?))).collect()
 }
@@ -380,35 +364,6 @@ fn app_containers(owner: &Ours) -> Option<AppContainers<'_>> {
     })
 }
 
-/// What stands in the place of a dialogue for a pod that runs and must not or cannot be asked: unknown, so busy, and said.
-fn unaskable(pod: &graceful_plan::Pod, now: Timestamp) -> Contact {
-    let message = "it cannot be asked: its Deployment's annotation graceful.dev/policy cannot be read, or its address is no pod's own";
-    let error = ContactError { message: message.to_owned(), since: pod.created };
-    Contact { tried_at: Some(now), asking_since: Some(pod.created), error: Some(error), ..Contact::default() }
-}
-
-/// Where and how a pod is asked: at its own IP, in its own revision's language.
-fn target(probes: &Probes, app: &AppRef, pod: &Pod, owner: &Ours) -> Option<(PodUid, Target)> {
-    let policy = owner.policy.as_ref()?.in_flight.clone();
-    let spec = pod.spec.as_ref()?;
-    if spec.host_network == Some(true) {
-        return None;
-    }
-    let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-    let address = probes.permitted(SocketAddr::new(ip, policy.port))?;
-    let uid = pods::uid(pod);
-    let target = Target {
-        app: app.clone(),
-        pod: pod.name_any(),
-        uid: uid.clone(),
-        address,
-        container_id: pods::container_id(pod, &policy.container),
-        keys: Arc::clone(&owner.keys),
-        policy,
-    };
-    Some((uid, target))
-}
-
 /// Foreground and background deletions drain; with `--cascade=orphan` the API server adds the finalizer `orphan`, which stays for a moment.
 fn deletion(app: &GracefulApp, orphaned: bool) -> Deletion {
     if app.metadata.deletion_timestamp.is_none() {
@@ -449,56 +404,6 @@ async fn namespace_terminates(client: &Client, namespace: &str) -> Result<bool, 
     let api: Api<Namespace> = Api::all(client.clone());
     let found = call("read the namespace", api.get_opt(namespace)).await?;
     Ok(found.is_none_or(|n| n.metadata.deletion_timestamp.is_some()))
-}
-
-/// What the user asks for. An app that goes and whose spec makes no sense wants nothing but to drain.
-fn resolved(
-    app: &GracefulApp,
-    valid: Option<&Validated>,
-    deletion: Deletion,
-    finalizer_backoff: Option<Backoff>,
-) -> App {
-    let finalizer = app.finalizers().iter().any(|f| f == names::FINALIZER);
-    match valid {
-        Some(valid) => App {
-            name: valid.name.clone(),
-            namespace: valid.namespace.clone(),
-            replicas: valid.replicas,
-            update: RevisionHash(valid.revision.0.clone()),
-            policy: valid.policy.drain,
-            max_surge: valid.budget.surge,
-            max_unavailable: valid.budget.unavailable,
-            min_ready_seconds: valid.min_ready_seconds,
-            progress_deadline_seconds: valid.progress_deadline_seconds,
-            surge_timeout_seconds: valid.surge_timeout_seconds,
-            replace_when: valid.replace_when,
-            paused: valid.paused,
-            revision_history_limit: valid.revision_history_limit,
-            hold_while_busy: valid.disruption == Disruption::HoldWhileBusy,
-            deletion,
-            finalizer,
-            finalizer_backoff,
-        },
-        None => App {
-            name: app.name_any(),
-            namespace: app.namespace().unwrap_or_default(),
-            replicas: 0,
-            update: RevisionHash(String::new()),
-            policy: revisions::CAUTIOUS,
-            max_surge: 0,
-            max_unavailable: 1,
-            min_ready_seconds: 0,
-            progress_deadline_seconds: u32::MAX,
-            surge_timeout_seconds: u32::MAX,
-            replace_when: ReplaceWhen::Drained,
-            paused: false,
-            revision_history_limit: 0,
-            hold_while_busy: false,
-            deletion,
-            finalizer,
-            finalizer_backoff,
-        },
-    }
 }
 
 #[cfg(test)]

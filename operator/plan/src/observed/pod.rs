@@ -26,7 +26,7 @@ pub struct Pod {
     pub epoch: Option<Epoch>,
     /// Why and since when it drains, from its annotations.
     pub drain: Option<DrainNote>,
-    /// Its deletion cost is the lowest: where its ReplicaSet has one pod too many, it is to delete this one.
+    /// Its deletion cost is the lowest there is: where its ReplicaSet has one pod too many, it is to delete this one.
     pub cheapest: bool,
     /// Whether Services still send clients to it; looked at while it drains.
     pub endpoints: Endpoints,
@@ -34,7 +34,7 @@ pub struct Pod {
     pub bridged: bool,
     /// What it says to evictions and autoscalers.
     pub mark: Mark,
-    /// It was marked not long ago, and is left alone until then.
+    /// Until when its mark is left alone, since it was written not long ago.
     pub mark_rests_until: Option<Timestamp>,
     /// It is, or was about to be, ended at its deadline, from its annotation.
     pub cut: Option<CutNote>,

@@ -64,7 +64,7 @@ pub enum TemplateVerdict {
     Accepted,
     /// It would not: Kubernetes' own words.
     Refused(String),
-    /// The same, a while ago: it is asked again, and is refused until it has answered otherwise.
+    /// It would not, a while ago: the API server is asked again, and until it has answered otherwise the template counts as refused.
     RefusedBefore(String),
 }
 
