@@ -98,58 +98,63 @@ fn conditions(
     waiting_for: &str,
     warning: Option<ConditionReport>,
 ) -> Vec<ConditionReport> {
+    let why = progress_reason(snapshot, phase, stall);
+    let busy = phase != Phase::Serving;
+    let message = if waiting_for.is_empty() { "all is as the spec says" } else { waiting_for };
+    let (stalled, standstill) = match stall {
+        Some(stall) => (why, stall.message.as_str()),
+        None => (Reason::AsDesired, "nothing needs a person"),
+    };
+    let mut all = vec![
+        available(snapshot),
+        condition(ConditionType::Progressing, stall.is_none(), why, message),
+        drained(snapshot),
+    ];
+    all.extend(warning);
+    all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, message));
+    all.push(condition(ConditionType::Stalled, stall.is_some(), stalled, standstill));
+    all
+}
+
+fn condition(kind: ConditionType, holds: bool, reason: Reason, message: &str) -> ConditionReport {
+    ConditionReport { kind, holds, reason, message: message.to_owned() }
+}
+
+/// The reason of Progressing and Reconciling; of Stalled too, where the app is.
+fn progress_reason(snapshot: &Snapshot<'_>, phase: Phase, stall: Option<&Stall>) -> Reason {
+    match phase {
+        Phase::Serving => Reason::AsDesired,
+        Phase::Rolling if to_be_replaced(snapshot) => Reason::RollingOut,
+        Phase::Rolling => Reason::Scaling,
+        Phase::Draining if going_nodes::is_under_way(snapshot) => Reason::NodeDraining,
+        Phase::Draining if snapshot.shown_as_draining().next().is_some() => Reason::Draining,
+        Phase::Draining if snapshot.total() > snapshot.observed.app.replicas => Reason::Scaling,
+        Phase::Draining => Reason::EndedByOthers,
+        Phase::Held if any_is_held(snapshot) => Reason::DeadlineHeld,
+        Phase::Held => Reason::ControlPlaneSlow,
+        Phase::Paused => Reason::Paused,
+        Phase::Deleting => Reason::Deleting,
+        Phase::Stalled => stall.map_or(Reason::ProgressDeadlineExceeded, |s| s.reason),
+    }
+}
+
+fn available(snapshot: &Snapshot<'_>) -> ConditionReport {
     let app = &snapshot.observed.app;
     let serving = snapshot.serving();
     let enough = serving >= app.replicas.saturating_sub(app.max_unavailable);
-    let draining = count(snapshot.shown_as_draining());
+    let reason = if enough { Reason::MinimumReplicasAvailable } else { Reason::MinimumReplicasUnavailable };
     let pods = if serving == 1 { "pod serves" } else { "pods serve" };
-    let (why, busy) = match phase {
-        Phase::Serving => (Reason::AsDesired, false),
-        Phase::Rolling if to_be_replaced(snapshot) => (Reason::RollingOut, true),
-        Phase::Rolling => (Reason::Scaling, true),
-        Phase::Draining if going_nodes::is_under_way(snapshot) => (Reason::NodeDraining, true),
-        Phase::Draining if draining > 0 => (Reason::Draining, true),
-        Phase::Draining if snapshot.total() > app.replicas => (Reason::Scaling, true),
-        Phase::Draining => (Reason::EndedByOthers, true),
-        Phase::Held if any_is_held(snapshot) => (Reason::DeadlineHeld, true),
-        Phase::Held => (Reason::ControlPlaneSlow, true),
-        Phase::Paused => (Reason::Paused, true),
-        Phase::Deleting => (Reason::Deleting, true),
-        Phase::Stalled => (stall.map_or(Reason::ProgressDeadlineExceeded, |s| s.reason), true),
+    let message = format!("{serving} {pods}, {} asked for", app.replicas);
+    condition(ConditionType::Available, enough, reason, &message)
+}
+
+fn drained(snapshot: &Snapshot<'_>) -> ConditionReport {
+    let (reason, message) = match count(snapshot.shown_as_draining()) {
+        0 => (Reason::AsDesired, "0 pods drain".to_owned()),
+        1 => (Reason::Draining, "1 pod drains".to_owned()),
+        n => (Reason::Draining, format!("{n} pods drain")),
     };
-    let message =
-        if waiting_for.is_empty() { "all is as the spec says".to_owned() } else { waiting_for.to_owned() };
-    let condition = |kind, holds, reason, message: &str| ConditionReport {
-        kind,
-        holds,
-        reason,
-        message: message.to_owned(),
-    };
-    let mut all = vec![
-        condition(
-            ConditionType::Available,
-            enough,
-            if enough { Reason::MinimumReplicasAvailable } else { Reason::MinimumReplicasUnavailable },
-            &format!("{serving} {pods}, {} asked for", app.replicas),
-        ),
-        condition(ConditionType::Progressing, stall.is_none(), why, &message),
-        condition(
-            ConditionType::Drained,
-            draining == 0,
-            if draining == 0 { Reason::AsDesired } else { Reason::Draining },
-            &if draining == 1 { "1 pod drains".to_owned() } else { format!("{draining} pods drain") },
-        ),
-    ];
-    all.extend(warning);
-    all.push(condition(ConditionType::Reconciling, busy && stall.is_none(), why, &message));
-    let stalled = stall.map_or_else(|| "nothing needs a person".to_owned(), |s| s.message.clone());
-    all.push(condition(
-        ConditionType::Stalled,
-        stall.is_some(),
-        if stall.is_some() { why } else { Reason::AsDesired },
-        &stalled,
-    ));
-    all
+    condition(ConditionType::Drained, reason == Reason::AsDesired, reason, &message)
 }
 
 /// One condition for all warnings; absent where there are none.

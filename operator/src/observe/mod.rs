@@ -23,14 +23,10 @@ use std::time::{Duration, Instant};
 
 use graceful_api::marks::AutoscalerAnnotation;
 use graceful_api::{
-    DrainReason, FieldError, GracefulApp, InFlightPolicy, RevisionHash, Signal,
-    Validated, names,
+    DrainReason, FieldError, GracefulApp, InFlightPolicy, RevisionHash, Signal, Validated, names,
 };
 use graceful_plan::refusals::Subject;
-use graceful_plan::{
-    Absences, Deletion, Lags, Mark, NodeFate, Observed,
-    PodUid, Readiness, Rejections,
-};
+use graceful_plan::{Absences, Deletion, Lags, Mark, NodeFate, Observed, PodUid, Readiness, Rejections};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceSpec};
