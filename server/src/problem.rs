@@ -127,6 +127,17 @@ impl Problem {
         Self::bare(StatusCode::NOT_FOUND, "Task not found")
     }
 
+    /// No queue of this name is there.
+    pub(crate) const fn no_queue() -> Self {
+        Self::bare(StatusCode::NOT_FOUND, "Queue not found")
+    }
+
+    /// A queue cannot be made, or removed.
+    pub(crate) fn queue_stays(detail: String) -> Self {
+        let kind = "tag:graceful.dev,2026:queue-in-use";
+        Self::of(StatusCode::CONFLICT, kind, "The queues cannot be changed so", detail)
+    }
+
     /// What is asked for does not fit the state that the task is in.
     pub(crate) fn wrong_state(detail: String) -> Self {
         let kind = "tag:graceful.dev,2026:wrong-state";

@@ -18,8 +18,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use graceful_drain::{Drain, RequestGuard, State, TaskGuard};
 use graceful_store::{
-    Counts, Hold, NewTask, OpenError, Owned, StoreError, StoreSettings, Submitted, TaskStore, Unavailable,
-    postgres, sqlite,
+    Counts, DEFAULT_QUEUE, Hold, NewTask, OpenError, Owned, StoreError, StoreSettings, Submitted, TaskStore,
+    Unavailable, postgres, sqlite,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -225,6 +225,12 @@ impl Queue {
         answer
     }
 
+    /// How often a task of this queue may be started that does not say so itself, where the queue says; as far as is known here.
+    #[must_use]
+    pub fn attempts(&self, queue: &str) -> Option<u16> {
+        self.store().ok()?.queue_settings(queue)?.max_attempts
+    }
+
     /// That it is closed, and why, is said by its keeper.
     fn complain(&self, error: &StoreError) {
         if let StoreError::Unavailable { why, detail } = error
@@ -396,6 +402,8 @@ impl Defaults {
             kind: kind.to_owned(),
             input,
             client_id: None,
+            queue: DEFAULT_QUEUE.to_owned(),
+            concurrency_key: None,
             priority: 0,
             delay: Duration::ZERO,
             timeout: Some(timeout),

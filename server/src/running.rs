@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use graceful_store::{Claim, Lease};
+use graceful_store::{Backoff, Claim, Lease};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::runner::backoff;
 use crate::trace::Traceparent;
 
 /// Progress goes to disk and to all who watch; what is longer belongs elsewhere, with a link to it here.
@@ -23,6 +24,7 @@ pub struct Running(Arc<Attempt>);
 struct Attempt {
     lease: Lease,
     max_attempts: u16,
+    backoff: Backoff,
     client_id: Option<String>,
     parent: Option<Traceparent>,
     /// Its receivers learn by its drop that nothing of the attempt runs any more.
@@ -37,10 +39,11 @@ impl Running {
         progress: watch::Sender<Option<String>>,
         cancel: CancellationToken,
     ) -> Self {
-        let Claim { lease, max_attempts, client_id, .. } = claim;
+        let Claim { lease, max_attempts, backoff, client_id, .. } = claim;
         Self(Arc::new(Attempt {
             lease: *lease,
             max_attempts: *max_attempts,
+            backoff: backoff.unwrap_or(backoff::USUAL),
             client_id: client_id.clone(),
             parent,
             progress,
@@ -64,6 +67,11 @@ impl Running {
     #[must_use]
     pub fn max_attempts(&self) -> u16 {
         self.0.max_attempts
+    }
+
+    /// How long the task waits after a failure, as its queue says.
+    pub(crate) fn backoff(&self) -> Backoff {
+        self.0.backoff
     }
 
     /// Whose task it is.

@@ -321,7 +321,7 @@ async fn a_field_that_is_wrong_is_named_with_what_to_write() {
         (json!({"client_id": ""}), "client_id", "1 to 128 characters"),
         (json!({"client_id": "a\u{0}"}), "client_id", "without control characters"),
         (json!({"client_id": "x".repeat(129)}), "client_id", "1 to 128 characters"),
-        (json!({"priorty": 1}), "priorty", "is no field of a task; write one of kind, input, priority"),
+        (json!({"priorty": 1}), "priorty", "is no field of a task; write one of kind, input, queue"),
         (json!({"input": {"seconds": "3"}}), "input.seconds", "expected f64"),
         (json!({"input": {"seconds": -3}}), "input.seconds", "write a number from 0 to 86400"),
         (json!({"input": {"second": 3}}), "input.second", "unknown field"),

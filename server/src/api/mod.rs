@@ -2,6 +2,7 @@
 //!
 //! - [`tasks`]: `/v1/tasks`, from handing in to trying again; [`submission`] reads what is handed in, [`query`] what is
 //!   asked, [`view`] shows a task
+//! - [`queues`]: `/v1/queues`, what tasks wait in
 //! - [`overview`]: `/v1/queue`, its history, and `/v1/kinds`
 //! - [`seed`]: the routes of the first clients, answer for answer
 //! - [`limits`]: what a request may cost, and [`rooms`], what all may take up together
@@ -37,6 +38,8 @@ pub mod limits;
 mod openapi;
 mod overview;
 mod query;
+mod queue_name;
+mod queues;
 pub mod rooms;
 mod seed;
 mod submission;
@@ -93,6 +96,10 @@ pub fn public(api: Api) -> Router {
         .route("/v1/tasks/{id}", get(tasks::read))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry).route_layer(gate.clone()))
+        .route("/v1/queues", get(queues::list))
+        .route("/v1/queues/{name}", get(queues::read).put(queues::put).delete(queues::remove))
+        .route("/v1/queues/{name}/pause", post(queues::pause))
+        .route("/v1/queues/{name}/resume", post(queues::resume))
         .route("/v1/queue", get(overview::queue))
         .route("/v1/queue/history", get(overview::history))
         .route("/v1/kinds", get(overview::kinds))

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use crate::api::{overview, seed, submission, tasks};
+use crate::api::{overview, queues, seed, submission, tasks};
 use crate::kind::Kinds;
 use crate::problem;
 
@@ -25,6 +25,7 @@ use crate::problem;
     ),
     tags(
         (name = "tasks", description = "Hand in, look at, cancel, try again."),
+        (name = "queues", description = "What tasks wait in, and what may run of each."),
         (name = "queue", description = "How much there is to do, and what can be done."),
         (name = "seed", description = "The first clients' routes."),
     ),
@@ -34,6 +35,12 @@ use crate::problem;
         tasks::read,
         tasks::cancel,
         tasks::retry,
+        queues::list,
+        queues::read,
+        queues::put,
+        queues::remove,
+        queues::pause,
+        queues::resume,
         overview::queue,
         overview::history,
         overview::kinds,

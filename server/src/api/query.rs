@@ -5,6 +5,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use graceful_store::{Cursor, Filter};
 
+use crate::api::queue_name;
 use crate::client_id;
 use crate::problem::Problem;
 
@@ -54,6 +55,10 @@ fn read(pairs: Vec<(String, String)>) -> Result<Listing, Problem> {
                 client_id::check(&value).map_err(|instead| Problem::invalid("client_id", instead))?;
                 listing.filter.client_id = Some(value);
             }
+            "queue" => {
+                queue_name::check(&value).map_err(|instead| Problem::invalid("queue", &instead))?;
+                listing.filter.queue = Some(value);
+            }
             "cursor" => {
                 let cursor = value.parse().map_err(|_| {
                     Problem::invalid("cursor", "write the `next` of the page before, or leave it out")
@@ -66,7 +71,7 @@ fn read(pairs: Vec<(String, String)>) -> Result<Listing, Problem> {
                     limit.ok_or_else(|| Problem::invalid("limit", "write a whole number from 1 to 100"))?;
             }
             _ => {
-                let instead = "is no parameter; write state, kind, client_id, limit or cursor";
+                let instead = "is no parameter; write state, kind, client_id, queue, limit or cursor";
                 return Err(Problem::invalid(name, instead));
             }
         }

@@ -73,7 +73,7 @@ pub(crate) async fn create_task(
 
 async fn create(api: &Api, guard: &RequestGuard, headers: &HeaderMap) -> Result<Response, Problem> {
     let key = limits::idempotency_key(headers)?;
-    let mut task = submission::plain(key, &api.defaults);
+    let mut task = submission::plain(key, &api.defaults, |queue| api.queue.attempts(queue));
     let task_id = task.id;
     let (span, parent) = trace::submission(headers, task_id, &task.kind);
     task.trace = parent.map(|parent| parent.to_string());

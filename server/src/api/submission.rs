@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
+use crate::api::queue_name;
 use crate::client_id;
 use crate::kind::Kind;
 use crate::problem::{Problem, ProblemBody};
@@ -32,9 +33,14 @@ const LEAST_TIMEOUT_SECONDS: f64 = 0.001;
 const MOST_KEEP_SECONDS: f64 = 90.0 * 86_400.0;
 
 /// Each field, and what to write into it.
-const FIELDS: [(&str, &str); 9] = [
+const FIELDS: [(&str, &str); 11] = [
     ("kind", "write the name of a kind as a string; GET /v1/kinds lists them"),
     ("input", "write the input as JSON"),
+    ("queue", "write the name of a queue as a string; GET /v1/queues lists them"),
+    (
+        "concurrency_key",
+        "write a string of 1 to 128 characters without control characters and marks of direction",
+    ),
     ("priority", "write a whole number from -32768 to 32767"),
     ("delay_seconds", "write a number of seconds from 0 to 315360000"),
     ("not_before", "write a time as 2026-11-22T20:48:00Z"),
@@ -55,7 +61,20 @@ pub(crate) struct NewTaskBody<'a> {
     #[serde(borrow, serialize_with = "parsed")]
     #[schema(value_type = Option<Object>)]
     input: Option<&'a RawValue>,
-    /// Higher comes first; among equals the older.
+    /// The queue that it waits in: `default`, unless told otherwise. It must be there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9_-]+$")]
+    queue: Option<String>,
+    /// Whose turn it takes in its queue, a tenant's say: keys take turns, and of one key no more run at once than the queue's
+    /// `concurrency_per_key` says. Those without one have a turn together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"
+    )]
+    concurrency_key: Option<String>,
+    /// Higher comes first of its queue and key; among equals the older.
     #[schema(value_type = Option<i16>, minimum = -32768, maximum = 32767)]
     priority: Option<f64>,
     /// It is not started before so much time has passed. Beside `not_before`, the later of the two counts.
@@ -68,7 +87,7 @@ pub(crate) struct NewTaskBody<'a> {
     #[schema(minimum = 0.001, maximum = 604800)]
     timeout_seconds: Option<f64>,
     /// How often it may be started: an attempt that fails is followed by another. One whose pod dies costs none of these.
-    /// Without it, what the server was started with.
+    /// Without it, what its queue says, or what the server was started with.
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 100)]
     max_attempts: Option<f64>,
     /// The client that submits it: a client can ask for the events of its own tasks.
@@ -112,24 +131,33 @@ pub(crate) enum Refused {
 }
 
 /// The task of a submission without a body: the same as of `{}`.
-pub(crate) fn plain(key: Option<String>, defaults: &Defaults) -> NewTask {
+pub(crate) fn plain(
+    key: Option<String>,
+    defaults: &Defaults,
+    attempts: impl Fn(&str) -> Option<u16>,
+) -> NewTask {
     let mut task = defaults.task(DEFAULT_KIND, NO_INPUT.to_owned());
+    task.max_attempts = attempts(&task.queue).unwrap_or(task.max_attempts);
     task.idempotency = key.map(|key| NewTaskBody::default().under(key));
     task
 }
 
-/// Reads a body. Whether there is such a kind, and whether it takes the input, is for the caller to see.
+/// Reads a body. Whether there is such a kind and such a queue, and whether the kind takes the input, is for the caller to see.
+/// `attempts`: how often a queue's tasks may be started that do not say so, where it says.
 pub(crate) fn read(
     body: &[u8],
     key: Option<String>,
     defaults: &Defaults,
     now: Timestamp,
+    attempts: impl Fn(&str) -> Option<u16>,
 ) -> Result<NewTask, Problem> {
     let body: NewTaskBody<'_> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
     let idempotency = key.map(|key| body.under(key));
     let NewTaskBody {
         kind,
         input,
+        queue,
+        concurrency_key,
         priority,
         delay_seconds,
         not_before,
@@ -141,16 +169,24 @@ pub(crate) fn read(
     if let Some(client) = &client_id {
         client_id::check(client).map_err(|instead| Problem::invalid("client_id", instead))?;
     }
+    if let Some(key) = &concurrency_key {
+        client_id::check(key).map_err(|instead| Problem::invalid("concurrency_key", instead))?;
+    }
     let delay = within("delay_seconds", delay_seconds, 0.0, MOST_DELAY_SECONDS)?.unwrap_or_default();
     let wait = not_before.map(|text| until(&text, now)).transpose()?.unwrap_or_default();
     let timeout = within("timeout_seconds", timeout_seconds, LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS)?;
     let keep = within("keep_seconds", keep_seconds, 0.0, MOST_KEEP_SECONDS)?;
     let priority = whole("priority", priority, f64::from(i16::MIN), f64::from(i16::MAX))?;
-    let attempts = whole("max_attempts", max_attempts, 1.0, MOST_ATTEMPTS)?;
+    let most = whole("max_attempts", max_attempts, 1.0, MOST_ATTEMPTS)?;
 
     let input = input.map_or(NO_INPUT, RawValue::get).to_owned();
     let mut task = defaults.task(kind.as_deref().unwrap_or(DEFAULT_KIND), input);
     task.client_id = client_id;
+    if let Some(queue) = queue {
+        queue_name::check(&queue).map_err(|instead| Problem::invalid("queue", &instead))?;
+        task.queue = queue;
+    }
+    task.concurrency_key = concurrency_key;
     task.delay = Duration::from_secs_f64(delay).max(wait);
     task.timeout = timeout.map(Duration::from_secs_f64).or(task.timeout);
     let keep = keep.map(Duration::from_secs_f64);
@@ -160,7 +196,8 @@ pub(crate) fn read(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
     {
         task.priority = priority.map_or(task.priority, |priority| priority as i16);
-        task.max_attempts = attempts.map_or(task.max_attempts, |attempts| attempts as u16);
+        let most = most.map(|most| most as u16).or_else(|| attempts(&task.queue));
+        task.max_attempts = most.unwrap_or(task.max_attempts);
     }
     task.idempotency = idempotency;
     Ok(task)
@@ -268,7 +305,7 @@ fn explain(body: &[u8], error: &serde_json::Error) -> Problem {
     };
     for (name, value) in object {
         let fits = match name.as_str() {
-            "kind" | "client_id" | "not_before" => value.is_string(),
+            "kind" | "client_id" | "queue" | "concurrency_key" | "not_before" => value.is_string(),
             "input" => true,
             "priority" | "delay_seconds" | "timeout_seconds" | "max_attempts" | "keep_seconds" => {
                 value.is_number()

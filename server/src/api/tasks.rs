@@ -90,7 +90,7 @@ async fn take(api: &Api, guard: &RequestGuard, request: Request) -> Result<Respo
         limits::is_json(&parts.headers)?;
     }
     let now = Timestamp::now();
-    let mut task = submission::read(&body, key, &api.defaults, now)?;
+    let mut task = submission::read(&body, key, &api.defaults, now, |queue| api.queue.attempts(queue))?;
     drop(body);
     api.kinds.check(&task.kind, &task.input)?;
     // The queue keeps the task, the answer tells of it.
@@ -133,6 +133,7 @@ pub(crate) async fn accept(
         client_id: task.client_id.clone(),
         what: What::Queued,
     });
+    let queue = task.queue.clone();
     match limits::answer(api.queue.submit(task, guard)).await? {
         Submitted::New => {
             api.metrics.accepted();
@@ -143,6 +144,12 @@ pub(crate) async fn accept(
         }
         Submitted::Known(known) => Ok(Some(known)),
         Submitted::KeyReused { id } => Err(Problem::key_reused(id)),
+        Submitted::NoQueue => Err(Problem::invalid(
+            "queue",
+            &format!(
+                "there is no queue `{queue}`; PUT /v1/queues/{queue} makes one, and GET /v1/queues lists them"
+            ),
+        )),
     }
 }
 
@@ -156,6 +163,7 @@ pub(crate) async fn accept(
         ("kind" = Option<String>, Query, description = "Of this kind."),
         ("client_id" = Option<String>, Query, description = "Of this client.",
             min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"),
+        ("queue" = Option<String>, Query, description = "Of this queue.", min_length = 1, max_length = 64, pattern = "^[a-z0-9_-]+$"),
         ("limit" = Option<u16>, Query, description = "At most so many; 50 without it. A page has fewer, or none, where tasks are large or few of many match: go by `next`.", minimum = 1, maximum = 100),
         ("cursor" = Option<Uuid>, Query, description = "The `next` of the page before."),
     ),
@@ -234,7 +242,7 @@ pub(crate) async fn cancel(State(api): State<Arc<Api>>, id: TaskId) -> Result<Re
     responses(
         (status = 202, description = "It is queued again.", body = Task),
         (status = 404, description = "No such task is known here (any more).", body = ProblemBody),
-        (status = 409, description = "It is neither dead nor cancelled.", body = ProblemBody),
+        (status = 409, description = "It is neither dead nor cancelled, or its queue was removed.", body = ProblemBody),
         (status = 503, description = "The pod drains, or the queue is unavailable.", body = ProblemBody),
     ))]
 pub(crate) async fn retry(
@@ -253,6 +261,12 @@ pub(crate) async fn retry(
             let state = task.state;
             Err(Problem::wrong_state(format!(
                 "task {id} is {state}; only a dead or cancelled task can be retried"
+            )))
+        }
+        Retried::NoQueue(task) => {
+            let queue = task.queue;
+            Err(Problem::wrong_state(format!(
+                "task {id} was of the queue `{queue}`, which was removed; PUT /v1/queues/{queue} makes it again"
             )))
         }
         Retried::Unknown => Err(Problem::no_task()),

@@ -29,6 +29,12 @@ pub(crate) struct Task<'a> {
     attempt: u16,
     /// How often it may be started.
     max_attempts: u16,
+    /// The queue that it waits in, or waited in.
+    #[schema(example = "default")]
+    queue: &'a str,
+    /// Whose turn it takes in its queue.
+    #[schema(required)]
+    concurrency_key: Option<&'a str>,
     /// Higher comes first.
     priority: i16,
     /// The client that submitted it, if it gave a name.
@@ -132,6 +138,8 @@ impl<'a> Task<'a> {
             kind,
             state,
             client_id,
+            queue,
+            concurrency_key,
             priority,
             attempt,
             max_attempts,
@@ -155,6 +163,8 @@ impl<'a> Task<'a> {
             state: *state,
             attempt: *attempt,
             max_attempts: *max_attempts,
+            queue,
+            concurrency_key: concurrency_key.as_deref(),
             priority: *priority,
             client_id: client_id.as_deref(),
             timeout_seconds: timeout.map(|timeout| timeout.as_secs_f64()),
@@ -178,6 +188,8 @@ impl<'a> Task<'a> {
             kind,
             input,
             client_id,
+            queue,
+            concurrency_key,
             priority,
             delay,
             timeout,
@@ -196,6 +208,8 @@ impl<'a> Task<'a> {
             state: State::Queued,
             attempt: 0,
             max_attempts: *max_attempts,
+            queue,
+            concurrency_key: concurrency_key.as_deref(),
             priority: *priority,
             client_id: client_id.as_deref(),
             timeout_seconds: timeout.map(|timeout| timeout.as_secs_f64()),
@@ -256,6 +270,8 @@ mod tests {
             kind: "sleep".to_owned(),
             state: State::Running,
             client_id: None,
+            queue: "default".to_owned(),
+            concurrency_key: None,
             priority: -1,
             attempt: 2,
             max_attempts: 10,

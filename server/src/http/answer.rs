@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use graceful_store::Backoff;
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -39,7 +40,12 @@ pub struct Output {
 impl Answer {
     /// 2xx is done; 429 and 503 wait for as long as they say; all else is tried again by the task's policy. `die` is from 0
     /// to 1.
-    pub(super) fn judged(self, attempt: u16, now: Timestamp, die: f64) -> Result<Output, Failure> {
+    pub(super) fn judged(
+        self,
+        (attempt, policy): (u16, Backoff),
+        now: Timestamp,
+        die: f64,
+    ) -> Result<Output, Failure> {
         let Self { status, headers, body, truncated } = self;
         let body = String::from_utf8_lossy(&body).into_owned();
         if status.is_success() {
@@ -54,7 +60,8 @@ impl Answer {
         match retry_after(&headers, now).filter(|_| waits) {
             // Never sooner than the policy would: a callee that says `0` to all of a flood would see it again at once.
             Some(asked) => {
-                Err(Failure::retry_after(asked.max(backoff::pause(attempt, die)).min(backoff::LONGEST), said))
+                let pause = asked.max(backoff::pause(policy, attempt, die)).min(policy.longest);
+                Err(Failure::retry_after(pause, said))
             }
             None => Err(Failure::retry(said)),
         }
@@ -87,7 +94,11 @@ mod tests {
         }
         let status = StatusCode::from_u16(status).unwrap();
         let now: Timestamp = "2026-11-27T12:00:00Z".parse().unwrap();
-        Answer { status, headers, body: Bytes::from_static(b"hm"), truncated: false }.judged(3, now, 0.5)
+        Answer { status, headers, body: Bytes::from_static(b"hm"), truncated: false }.judged(
+            (3, backoff::USUAL),
+            now,
+            0.5,
+        )
     }
 
     fn next(status: u16, retry_after: Option<&'static str>) -> Next {
@@ -117,7 +128,7 @@ mod tests {
             assert_eq!(next(status, Some("20")), seconds(20));
             assert_eq!(next(status, Some("Fri, 27 Nov 2026 12:01:00 GMT")), seconds(60));
             for long in ["86400", "99999999999999999999999999", "Fri, 27 Nov 2099 12:00:00 GMT"] {
-                assert_eq!(next(status, Some(long)), Next::After(backoff::LONGEST), "{long}");
+                assert_eq!(next(status, Some(long)), Next::After(backoff::USUAL.longest), "{long}");
             }
             for short in ["0", "1", "Fri, 27 Nov 2020 12:00:00 GMT"] {
                 assert_eq!(next(status, Some(short)), seconds(4), "{short}: after the third attempt");

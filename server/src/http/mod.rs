@@ -151,7 +151,7 @@ impl Kind for Http {
         let body = call.body.clone();
         self.say(&mut call.headers, &attempt, &body);
         match self.caller.make(call, &door).await {
-            Ok(answer) => answer.judged(attempt.number, Timestamp::now(), rand::random()),
+            Ok(answer) => answer.judged((attempt.number, task.backoff()), Timestamp::now(), rand::random()),
             // Another attempt would be led there again.
             Err(error @ CallError::Address) => Err(Failure::fatal(error)),
             Err(error) => Err(error.into()),

@@ -284,7 +284,10 @@ fn failed(claim: &Claim, failure: Failure) -> Outcome {
         error.push('…');
     }
     let retry = match next {
-        Next::BackOff => Some(backoff::pause(claim.lease.attempt, rand::random())),
+        Next::BackOff => {
+            let policy = claim.backoff.unwrap_or(backoff::USUAL);
+            Some(backoff::pause(policy, claim.lease.attempt, rand::random()))
+        }
         Next::After(pause) => Some(pause),
         Next::GiveUp => None,
     };

@@ -170,6 +170,8 @@ mod tests {
             client_id: None,
             timeout: None,
             max_attempts: 9,
+            queue: graceful_store::DEFAULT_QUEUE.into(),
+            backoff: None,
             created: 0,
             waited: Duration::ZERO,
             trace: None,

@@ -1,6 +1,7 @@
 //! The durable queue: one seam, [`TaskStore`], and two engines behind it.
 //!
 //! - [`task`]: what a task is, on its way in, while it runs, and for those who look; `history`, its attempts
+//! - [`queue`]: where tasks wait, and what may run of each
 //! - [`event`]: the numbered record of how tasks ended
 //! - [`error`]: what can go wrong, by what the caller should do about it
 //! - [`sqlite`]: a file in a volume; the process that has it open owns every task in it
@@ -37,6 +38,7 @@ mod history;
 mod interruption;
 mod page;
 pub mod postgres;
+pub mod queue;
 mod room;
 pub mod sqlite;
 pub mod task;
@@ -45,6 +47,10 @@ pub use error::{OpenError, StoreError, Unavailable};
 pub use event::{Event, Events};
 pub use history::Attempt;
 pub use interruption::MOST as MOST_INTERRUPTIONS;
+pub use queue::{
+    Backoff, DEFAULT_QUEUE, MOST_QUEUES, QueueCounts, QueuePut, QueueRecord, QueueRemoved, QueueSettings,
+    Rate,
+};
 pub use task::{
     Cancelled, Claim, Completion, Counts, Cursor, Delayed, Filter, Held, Hold, Idempotency, Lease, Millis,
     NewTask, Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
@@ -85,8 +91,9 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Puts a task on disk. `hold` is let go once the task is counted in [`Owned`], or is known not to have been taken.
     async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError>;
 
-    /// Takes up to `most` tasks to run, of those that are due the highest priority first, then the oldest. Waits until
-    /// there is at least one. Those that have to run alone are not among them.
+    /// Takes up to `most` tasks to run, of those that are due and that their queues let start now: of each queue its fair part (see
+    /// [`queue`]), of a key the highest priority first, then the oldest. Waits until there is at least one. Those that have to run
+    /// alone are not among them.
     async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError>;
 
     /// Whether a task is due that was interrupted so often that it has to run alone.
@@ -123,6 +130,21 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
 
     /// How many there are in the whole queue. May be up to a second old.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Makes a queue, or gives it other settings.
+    async fn put_queue(&self, name: &str, settings: QueueSettings) -> Result<QueuePut, StoreError>;
+
+    /// Pauses a queue, or lets it go on; whether there is such a queue. Of a paused queue nothing is started; what runs goes on.
+    async fn pause_queue(&self, name: &str, paused: bool) -> Result<bool, StoreError>;
+
+    /// Removes a queue in which nothing waits or runs. Not [`DEFAULT_QUEUE`], which is in use whatever is in it.
+    async fn remove_queue(&self, name: &str) -> Result<QueueRemoved, StoreError>;
+
+    /// All queues, by name, and what is in them. The counts may be up to a second old, the rest is not.
+    async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError>;
+
+    /// A queue's settings, as far as this process knows without asking: what other processes change it hears within seconds.
+    fn queue_settings(&self, name: &str) -> Option<QueueSettings>;
 
     /// Events numbered above `after`, in order, at most `limit`.
     async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError>;
@@ -171,6 +193,8 @@ mod tests {
             kind: "sleep".to_owned(),
             input: "{}".to_owned(),
             client_id: None,
+            queue: DEFAULT_QUEUE.to_owned(),
+            concurrency_key: None,
             priority: 0,
             delay: Duration::ZERO,
             timeout: None,

@@ -3,11 +3,13 @@
 use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::history::Attempt;
+use crate::queue::Backoff;
 
 /// Milliseconds since 1970 on the clock of the queue (SQLite: this machine's; PostgreSQL: the server's).
 pub type Millis = i64;
@@ -80,6 +82,10 @@ pub struct NewTask {
     pub input: String,
     /// The client that submitted it, if it gave a name.
     pub client_id: Option<String>,
+    /// The queue that it waits in.
+    pub queue: String,
+    /// Whose turn it takes in its queue; tasks without one have a turn together.
+    pub concurrency_key: Option<String>,
     /// Higher comes first.
     pub priority: i16,
     /// It is not started before so much time has passed.
@@ -145,6 +151,8 @@ pub enum Submitted {
         /// The task that has the key.
         id: Uuid,
     },
+    /// There is no queue of that name.
+    NoQueue,
 }
 
 /// A task to run.
@@ -162,6 +170,10 @@ pub struct Claim {
     pub timeout: Option<Duration>,
     /// How often it may be started; each attempt that was interrupted has added one.
     pub max_attempts: u16,
+    /// The queue that it waited in.
+    pub queue: Arc<str>,
+    /// How long it waits after a failure, where its queue says so.
+    pub backoff: Option<Backoff>,
     /// When it was handed in.
     pub created: Millis,
     /// How long it was due before it was claimed.
@@ -237,6 +249,8 @@ pub enum Retried {
     Now(Box<TaskRecord>),
     /// It is neither dead nor cancelled.
     NotEnded(Box<TaskRecord>),
+    /// Its queue was removed.
+    NoQueue(Box<TaskRecord>),
     /// There is no such task.
     Unknown,
 }
@@ -252,6 +266,10 @@ pub struct TaskRecord {
     pub state: State,
     /// The client that submitted it, if it gave a name.
     pub client_id: Option<String>,
+    /// The queue that it waits in, or waited in.
+    pub queue: String,
+    /// Whose turn it takes in its queue.
+    pub concurrency_key: Option<String>,
     /// Higher comes first.
     pub priority: i16,
     /// Attempts started so far.
@@ -291,6 +309,8 @@ pub struct Filter {
     pub kind: Option<String>,
     /// Of this client.
     pub client_id: Option<String>,
+    /// Of this queue.
+    pub queue: Option<String>,
 }
 
 /// Where a page ended: the id of the last task that was looked at for it.

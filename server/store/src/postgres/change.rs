@@ -87,6 +87,9 @@ impl Changes {
             Some(found) if !matches!(found.state, State::Dead | State::Cancelled) => {
                 Retried::NotEnded(Box::new(found))
             }
+            Some(found) if !queue_is_there(&mut transaction, &found.queue).await? => {
+                Retried::NoQueue(Box::new(found))
+            }
             Some(_) => {
                 // One that was cancelled as it waited has its last attempt noted already.
                 let noted = query(concat!(
@@ -112,6 +115,12 @@ impl Changes {
         lane.keep();
         Ok(retried)
     }
+}
+
+/// Whether there is such a queue; it then stays until the transaction's end.
+async fn queue_is_there(connection: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
+    let found = query("SELECT FROM graceful_queues WHERE name = $1 FOR KEY SHARE").bind(name);
+    Ok(found.fetch_optional(connection).await?.is_some())
 }
 
 /// As it is, and as it stays until the transaction's end.

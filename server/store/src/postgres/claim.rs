@@ -5,11 +5,12 @@
 //! the database may have given us tasks that we never hear of. Nobody renews them, so that they are queued again when
 //! the lease is over, like those of a process that died; the attempt counts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection, Decode, Postgres, Row, Type, query};
+use sqlx::{Connection, Row, query};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,10 +20,13 @@ use super::database::{CALL_TIMEOUT, Database, answer};
 use super::ending::Endings;
 use super::failure::closed;
 use super::lease::LEASE;
-use super::line::{LEASE_ORDINARY, LEASE_SUSPECT, SUSPECT_IS_DUE, UNTIL_DUE};
+use super::line::{LEASE_ORDINARY, LEASE_SUSPECT, SUSPECT_IS_DUE};
+use super::queues::Known;
 use super::record::{millis, number, span};
-use super::running::Running;
+use super::running::{Lane, Running};
 use super::signals::Signals;
+use super::survey::{Bounds, Memory, Survey, Surveyor};
+use super::turns::Share;
 use crate::error::StoreError;
 use crate::interruption::SUSPECT;
 use crate::task::{Claim, Lease, Millis, Outcome};
@@ -35,6 +39,9 @@ const CONTENDED: Duration = Duration::from_millis(20);
 
 /// Between attempts to release.
 const RELEASE_AGAIN: Duration = Duration::from_millis(500);
+
+/// A share may be larger than its line, since others claim and lines are guessed to be long: what is left is shared out again so often.
+const ROUNDS: usize = 4;
 
 /// What is claimed.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +61,10 @@ pub(super) struct Claimer {
     pub(super) owner: String,
     /// The kinds of task that this process can run.
     pub(super) kinds: Vec<String>,
+    /// The queues, as far as this process knows.
+    pub(super) known: Arc<Known>,
+    /// Whose turns there were.
+    pub(super) memory: Memory,
     /// Where claims are released that nobody came for: they are dropped anywhere.
     pub(super) runtime: Handle,
 }
@@ -61,26 +72,47 @@ pub(super) struct Claimer {
 impl Claimer {
     /// Whether a task is due that has to run alone, of a kind that we can run.
     pub(super) async fn suspect_is_due(&self) -> Result<bool, StoreError> {
-        self.ask_of_ours(SUSPECT_IS_DUE).await
+        self.look(async |connection| {
+            let bounds = self.bounds(connection, false).await?;
+            let (queues, lanes) = bounds.full();
+            sqlx::query_scalar(SUSPECT_IS_DUE)
+                .bind(&self.kinds)
+                .bind(i32::from(SUSPECT))
+                .bind(bounds.open())
+                .bind(queues)
+                .bind(lanes)
+                .fetch_one(connection)
+                .await
+        })
+        .await
     }
 
-    /// What a query answers of the kinds that we can run (`$1`), where a task is a suspect from so many interruptions (`$2`).
-    async fn ask_of_ours<T>(&self, question: &'static str) -> Result<T, StoreError>
-    where
-        T: Type<Postgres> + for<'r> Decode<'r, Postgres> + Send + Unpin,
-    {
+    /// What only looks, and claims nothing.
+    async fn look<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, StoreError> {
         self.database
             .within(CALL_TIMEOUT, async {
                 let mut lane = self.database.work.lane().await?;
-                let answer = sqlx::query_scalar(question)
-                    .bind(&self.kinds)
-                    .bind(i32::from(SUSPECT))
-                    .fetch_one(&mut *lane)
-                    .await?;
+                let answer = question(&mut lane).await?;
                 lane.keep();
                 Ok(answer)
             })
             .await
+    }
+
+    /// What the bounded queues may take. One that was bounded a moment ago, and is not known for it yet, is left alone.
+    async fn bounds(&self, connection: &mut PgConnection, lock: bool) -> sqlx::Result<Bounds> {
+        let bounded = self.known.all().values().any(|queue| !queue.paused && queue.settings.bounded());
+        if bounded { Bounds::count(connection, lock).await } else { Ok(Bounds::default()) }
+    }
+
+    /// What may be claimed; with the locks of the bounded queues if it is to be.
+    async fn survey(&self, connection: &mut PgConnection, lock: bool) -> sqlx::Result<Survey> {
+        let bounds = self.bounds(connection, lock).await?;
+        let surveyor = Surveyor { kinds: &self.kinds, memory: &self.memory, running: self.running.by_lane() };
+        surveyor.look(connection, bounds).await
     }
 
     /// One of those that have to run alone, if one is due.
@@ -122,8 +154,10 @@ impl Claimer {
             }
             let claimed =
                 claimer.database.within(CALL_TIMEOUT, claimer.lease_due(line)).await.map(|claims| {
-                    let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
+                    let leases: Vec<_> =
+                        claims.iter().map(|(claim, lane)| (claim.lease, lane.clone())).collect();
                     asking.settle(&leases);
+                    let claims = claims.into_iter().map(|(claim, _)| claim).collect();
                     Delivery { claimer: claimer.clone(), claims }
                 });
             // If the caller is gone the delivery is dropped, which releases what was claimed.
@@ -132,10 +166,10 @@ impl Claimer {
         Ok(answer.await.map_err(|_| closed())??.accept())
     }
 
-    /// How long until something is due that we can run.
+    /// How long until something may be claimed that we can run.
     async fn until_due(&self) -> Result<Duration, StoreError> {
-        let due: Option<Millis> = self.ask_of_ours(UNTIL_DUE).await?;
-        Ok(due.map_or(Duration::MAX, span))
+        let survey = self.look(async |connection| self.survey(connection, false).await).await?;
+        Ok(survey.wait.map_or(Duration::MAX, span))
     }
 
     /// Until the database has said that they are not ours, or the lease has: nobody renews them.
@@ -164,12 +198,22 @@ impl Claimer {
         }
     }
 
-    async fn lease_due(&self, line: Line) -> sqlx::Result<Vec<Claim>> {
+    async fn lease_due(&self, line: Line) -> sqlx::Result<Vec<(Claim, Lane)>> {
         let mut lane = self.database.work.lane().await?;
         let mut transaction = lane.begin().await?;
-        let mut rows = self.lease(&mut transaction, line).await?;
+        let (mut rows, survey) = match line {
+            Line::Ordinary(most) => self.lease(&mut transaction, most).await?,
+            Line::Suspects => self.lease_suspect(&mut transaction).await?,
+        };
+        let lanes = rows.iter().map(lane_of).collect::<sqlx::Result<Vec<_>>>()?;
+        let mut started = HashMap::new();
+        for (queue, _) in &lanes {
+            *started.entry(queue.clone()).or_default() += 1;
+        }
+        survey.bounds.spend(&mut transaction, &started).await?;
         transaction.commit().await?;
         lane.keep();
+        self.memory.served(&lanes, &survey);
         let order = |row: &PgRow| -> sqlx::Result<_> {
             Ok((-i32::from(row.try_get::<i16, _>("priority")?), row.try_get::<Millis, _>("due")?))
         };
@@ -177,24 +221,93 @@ impl Claimer {
         rows.sort_by_cached_key(|row| {
             (order(row).unwrap_or_default(), row.try_get::<uuid::Uuid, _>("id").ok())
         });
-        rows.iter().map(claimed).collect()
+        rows.iter().map(|row| Ok((self.claimed(row)?, lane_of(row)?))).collect()
     }
 
-    /// Whoever else claims at this moment skips these, and takes the next.
-    async fn lease(&self, connection: &mut PgConnection, line: Line) -> sqlx::Result<Vec<PgRow>> {
-        let (statement, most) = match line {
-            Line::Ordinary(most) => (LEASE_ORDINARY, most),
-            Line::Suspects => (LEASE_SUSPECT, 1),
-        };
-        query(statement)
+    /// Shares the places out among the lines that have something due; what one of them does not need the others get.
+    async fn lease(&self, connection: &mut PgConnection, most: usize) -> sqlx::Result<(Vec<PgRow>, Survey)> {
+        let mut survey = self.survey(connection, true).await?;
+        let mut rows: Vec<PgRow> = Vec::new();
+        for _ in 0..ROUNDS {
+            let shares = survey.turns.share(most - rows.len());
+            if shares.is_empty() {
+                break;
+            }
+            let leased = self.lease_shares(connection, &shares).await?;
+            let mut found = vec![0; shares.len()];
+            for row in &leased {
+                let place = usize::try_from(row.try_get::<i64, _>("place")? - 1).unwrap_or(usize::MAX);
+                if let Some(found) = found.get_mut(place) {
+                    *found += 1;
+                }
+            }
+            for (share, found) in shares.iter().zip(found) {
+                survey.turns.found(share, found);
+            }
+            rows.extend(leased);
+            if rows.len() >= most {
+                break;
+            }
+        }
+        Ok((rows, survey))
+    }
+
+    async fn lease_shares(
+        &self,
+        connection: &mut PgConnection,
+        shares: &[Share],
+    ) -> sqlx::Result<Vec<PgRow>> {
+        query(LEASE_ORDINARY)
             .bind(&self.kinds)
-            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .bind(i32::from(SUSPECT))
             .bind(&self.owner)
             .bind(millis(LEASE))
-            .bind(i32::from(SUSPECT))
+            .bind(shares.iter().map(|share| &*share.line.queue).collect::<Vec<_>>())
+            .bind(shares.iter().map(|share| &*share.line.lane).collect::<Vec<_>>())
+            .bind(shares.iter().map(|share| share.line.rank).collect::<Vec<_>>())
+            .bind(
+                shares.iter().map(|share| i64::try_from(share.most).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
+            )
             .fetch_all(connection)
             .await
     }
+
+    async fn lease_suspect(&self, connection: &mut PgConnection) -> sqlx::Result<(Vec<PgRow>, Survey)> {
+        let bounds = self.bounds(connection, true).await?;
+        let (queues, lanes) = bounds.full();
+        let rows = query(LEASE_SUSPECT)
+            .bind(&self.kinds)
+            .bind(i32::from(SUSPECT))
+            .bind(&self.owner)
+            .bind(millis(LEASE))
+            .bind(bounds.open())
+            .bind(queues)
+            .bind(lanes)
+            .fetch_all(connection)
+            .await?;
+        Ok((rows, Survey { bounds, ..Survey::default() }))
+    }
+
+    fn claimed(&self, row: &PgRow) -> sqlx::Result<Claim> {
+        let queue: &str = row.try_get("queue")?;
+        Ok(Claim {
+            lease: Lease { id: row.try_get("id")?, attempt: number(row, "attempt")? },
+            kind: row.try_get("kind")?,
+            input: row.try_get("input")?,
+            client_id: row.try_get("client_id")?,
+            timeout: row.try_get::<Option<Millis>, _>("timeout")?.map(span),
+            max_attempts: number(row, "max_attempts")?,
+            queue: queue.into(),
+            backoff: self.known.settings(queue).and_then(|queue| queue.backoff),
+            created: row.try_get("created")?,
+            waited: span(row.try_get("waited")?),
+            trace: row.try_get("trace")?,
+        })
+    }
+}
+
+fn lane_of(row: &PgRow) -> sqlx::Result<Lane> {
+    Ok((row.try_get::<&str, _>("queue")?.into(), row.try_get::<&str, _>("lane")?.into()))
 }
 
 /// Claimed tasks on their way to the caller.
@@ -216,18 +329,4 @@ impl Drop for Delivery {
             self.claimer.runtime.spawn(self.claimer.clone().release(leases));
         }
     }
-}
-
-fn claimed(row: &PgRow) -> sqlx::Result<Claim> {
-    Ok(Claim {
-        lease: Lease { id: row.try_get("id")?, attempt: number(row, "attempt")? },
-        kind: row.try_get("kind")?,
-        input: row.try_get("input")?,
-        client_id: row.try_get("client_id")?,
-        timeout: row.try_get::<Option<Millis>, _>("timeout")?.map(span),
-        max_attempts: number(row, "max_attempts")?,
-        created: row.try_get("created")?,
-        waited: span(row.try_get("waited")?),
-        trace: row.try_get("trace")?,
-    })
 }

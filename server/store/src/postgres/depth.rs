@@ -1,18 +1,20 @@
 //! How deep the queue is: how many tasks wait, counted at most once a second, and whether there is room for one more.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sqlx::query;
+use sqlx::{Row, query};
 use tokio::time::Instant;
 
 use super::database::{CALL_TIMEOUT, Database};
-use super::record::{count, now};
+use super::record::{count, now, span};
 use crate::error::StoreError;
 use crate::page::FEW;
-use crate::task::Counts;
+use crate::queue::QueueCounts;
+use crate::task::{Counts, Millis};
 
 /// Counting reads the index of all that wait.
 const FRESH: Duration = Duration::from_secs(1);
@@ -41,9 +43,12 @@ impl Drop for Begun {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+type ByQueue = HashMap<String, QueueCounts>;
+
+#[derive(Debug, Clone)]
 struct Measured {
     counts: Counts,
+    by_queue: Arc<ByQueue>,
     at: Instant,
     /// Those decided before the counting began, so that it saw them.
     seen: u64,
@@ -67,7 +72,7 @@ impl QueueDepth {
     }
 
     fn latest(&self) -> Option<Measured> {
-        *self.latest.lock()
+        self.latest.lock().clone()
     }
 
     fn fresh(&self) -> Option<Measured> {
@@ -89,41 +94,63 @@ impl QueueDepth {
     }
 
     pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
+        Ok(self.measured().await?.counts)
+    }
+
+    /// What is in each queue.
+    pub(super) async fn by_queue(&self) -> Result<Arc<ByQueue>, StoreError> {
+        Ok(self.measured().await?.by_queue)
+    }
+
+    async fn measured(&self) -> Result<Measured, StoreError> {
         if let Some(fresh) = self.fresh() {
-            return Ok(fresh.counts);
+            return Ok(fresh);
         }
         let _turn = self.one_count.lock().await;
         if let Some(fresh) = self.fresh() {
-            return Ok(fresh.counts);
+            return Ok(fresh);
         }
         let seen = self.decided.load(Ordering::Relaxed);
-        let counts = self.database.within(CALL_TIMEOUT, self.count()).await?;
-        let measured = Measured { counts, at: Instant::now(), seen };
-        *self.latest.lock() = Some(measured);
-        Ok(counts)
+        let (counts, by_queue) = self.database.within(CALL_TIMEOUT, self.count()).await?;
+        let measured = Measured { counts, by_queue, at: Instant::now(), seen };
+        *self.latest.lock() = Some(measured.clone());
+        Ok(measured)
     }
 
     /// Not behind those who look: by it the queue is full, or not.
-    async fn count(&self) -> sqlx::Result<Counts> {
+    async fn count(&self) -> sqlx::Result<(Counts, Arc<ByQueue>)> {
         let mut lane = self.database.work.lane().await?;
-        let row = query(concat!(
-            "SELECT count(*) FILTER (WHERE due <= ",
+        let rows = query(concat!(
+            "SELECT queue, count(*) FILTER (WHERE due <= ",
             now!(),
             ") AS queued, count(*) FILTER (WHERE due > ",
             now!(),
-            ") AS delayed, (SELECT count(*) FROM graceful_tasks WHERE state = 'running') AS running, \
-             (SELECT count(*) FROM graceful_tasks WHERE state = 'dead') AS dead \
-             FROM graceful_tasks WHERE state = 'queued'"
+            ") AS delayed, ",
+            now!(),
+            " - min(due) AS oldest, 0::bigint AS running, 0::bigint AS dead FROM graceful_tasks WHERE state = 'queued' GROUP BY queue \
+             UNION ALL SELECT queue, 0, 0, NULL, count(*), 0 FROM graceful_tasks WHERE state = 'running' GROUP BY queue \
+             UNION ALL SELECT '', 0, 0, NULL, 0, count(*) FROM graceful_tasks WHERE state = 'dead'"
         ))
-        .fetch_one(&mut *lane)
+        .fetch_all(&mut *lane)
         .await?;
         lane.keep();
-        Ok(Counts {
-            queued: count(&row, "queued")?,
-            delayed: count(&row, "delayed")?,
-            running: count(&row, "running")?,
-            dead: count(&row, "dead")?,
-        })
+        let mut counts = Counts::default();
+        let mut by_queue = ByQueue::new();
+        for row in &rows {
+            let (queued, delayed) = (count(row, "queued")?, count(row, "delayed")?);
+            let running = count(row, "running")?;
+            counts.queued += queued;
+            counts.delayed += delayed;
+            counts.running += running;
+            counts.dead += count(row, "dead")?;
+            let queue = by_queue.entry(row.try_get("queue")?).or_default();
+            queue.queued += queued;
+            queue.delayed += delayed;
+            queue.running += running;
+            let oldest = row.try_get::<Option<Millis>, _>("oldest")?.filter(|_| queued > 0);
+            queue.oldest = queue.oldest.max(oldest.map(span));
+        }
+        Ok((counts, Arc::new(by_queue)))
     }
 
     /// Whether as many wait as may, by a count that is up to a second old. Nobody waits for a new one.

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::database::{CALL_TIMEOUT, Database};
 use super::failure::{again, is_in_the_data};
 use super::history::{note, trim};
+use super::queues::Known;
 use super::record::{Ended, ended, millis, now, state, text};
 use super::running::Running;
 use super::signals::Signals;
@@ -77,6 +78,7 @@ struct Writer {
     database: Arc<Database>,
     signals: Arc<Signals>,
     running: Arc<Running>,
+    known: Arc<Known>,
     owner: String,
     /// How long dead letters are kept whose task does not say.
     keep_dead: Duration,
@@ -88,11 +90,11 @@ impl Endings {
         database: Arc<Database>,
         signals: Arc<Signals>,
         running: Arc<Running>,
-        owner: String,
-        keep_dead: Duration,
+        known: Arc<Known>,
+        (owner, keep_dead): (String, Duration),
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, ended) = mpsc::unbounded_channel();
-        let writer = Writer { database, signals, running: running.clone(), owner, keep_dead };
+        let writer = Writer { database, signals, running: running.clone(), known, owner, keep_dead };
         (Self { running, queue }, writer.run(ended))
     }
 
@@ -134,13 +136,16 @@ impl Writer {
             .await;
         match written {
             Ok(Written { completions, head }) => {
+                // Where places are counted, an end is one for another task.
+                let places = batch.iter().filter_map(|one| self.running.queue(one.lease));
+                let freed = places.into_iter().any(|queue| self.known.has_places(&queue));
                 for one in &batch {
                     self.running.ended(one.lease);
                 }
                 if let Some(head) = head {
                     self.signals.log_grew(head);
                 }
-                if completions.contains(&Completion::Now(State::Queued)) {
+                if freed || completions.contains(&Completion::Now(State::Queued)) {
                     self.signals.something_waits();
                 }
                 for (one, completion) in batch.into_iter().zip(completions) {

@@ -1,4 +1,4 @@
-//! Hints between processes: something waits, the log grew, a task shall stop. They save waiting for the next look and
+//! Hints between processes: something waits, a queue was changed, the log grew, a task shall stop. They save waiting for the next look and
 //! promise nothing.
 //!
 //! They are sent beside the transactions, not in them: commits that notify wait for each other in line, for the whole
@@ -32,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hint {
     Waiting,
+    /// A queue was changed.
+    Queues,
     Head(u64),
     Cancel(Lease),
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting => f.write_str("waiting"),
+            Self::Queues => f.write_str("queues"),
             Self::Head(number) => write!(f, "head {number}"),
             Self::Cancel(Lease { id, attempt }) => write!(f, "cancel {id} {attempt}"),
         }
@@ -52,6 +55,7 @@ impl FromStr for Hint {
     fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once(' ') {
             None if text == "waiting" => Ok(Self::Waiting),
+            None if text == "queues" => Ok(Self::Queues),
             Some(("head", number)) => number.parse().map(Self::Head).map_err(drop),
             // A server of before named no attempt: its runner is told by its next renewal.
             Some(("cancel", attempt)) => {
@@ -170,7 +174,12 @@ mod tests {
     #[test]
     fn a_hint_survives_the_wire_and_what_is_none_is_none() {
         const NO_ATTEMPT: &str = "cancel 00000000-0000-7000-8000-000000000001";
-        for hint in [Hint::Waiting, Hint::Head(7), Hint::Cancel(Lease { id: Uuid::now_v7(), attempt: 3 })] {
+        for hint in [
+            Hint::Waiting,
+            Hint::Queues,
+            Hint::Head(7),
+            Hint::Cancel(Lease { id: Uuid::now_v7(), attempt: 3 }),
+        ] {
             assert_eq!(hint.to_string().parse(), Ok(hint));
         }
         for text in ["", "head", "head x", "cancel 7", "cancel 7 x", NO_ATTEMPT, "waiting now"] {

@@ -1,23 +1,116 @@
-//! The line of tasks that wait: the statements that look at it and claim from it.
+//! The lines of tasks that wait: the statements that look for those that have something due, and claim from them.
 //!
-//! Tasks wait in the order of their priority, and within one in the order of their time. There may be hundreds of thousands whose time has not
-//! come, and claims come all the time: so none of these reads them.
+//! A line is a queue's, a key's (`lane`) and a priority's (`rank`, its negative). There may be hundreds of thousands in one whose time has
+//! not come, and claims come all the time: so none of these reads them. The index has the lines one after the other, and in each the tasks
+//! in the order of their times: the next line is one step down the index, and what is due in it one more.
 
 use super::record::{clock, now};
 
-/// Leases what `$line` found: `id`, and `since` when it was due.
+/// A priority in the order of the index. It is an expression of the index too, and must be written as it is there.
+macro_rules! rank {
+    () => {
+        "(- priority::integer)"
+    };
+}
+
+/// Lines of one queue that are looked at in one round. Clients choose priorities and keys, and may choose each another one: of more the
+/// next are looked at when nothing is due in these.
+macro_rules! most {
+    () => {
+        "100"
+    };
+}
+
+pub(super) const MOST_LINES: usize = 100;
+
+/// Before any rank.
+pub(super) const BEFORE: i32 = -100_000;
+
+/// Whether what is in a queue may be claimed without counting first, or its row is locked and was counted (`$held`).
+macro_rules! open {
+    ($held:literal) => {
+        concat!(
+            "NOT q.paused AND ((q.concurrency IS NULL AND q.per_key IS NULL AND q.rate IS NULL) OR q.name = ANY(",
+            $held,
+            "))"
+        )
+    };
+}
+
+/// Queues that are bounded and have something waiting: what they may take, and what their buckets hold.
+macro_rules! bounded {
+    () => {
+        concat!(
+            "SELECT ",
+            $crate::postgres::queues::settings_columns!(),
+            ", tokens, filled, ",
+            now!(),
+            " AS now FROM graceful_queues WHERE NOT paused AND (concurrency IS NOT NULL OR per_key IS NOT NULL OR rate IS NOT NULL) \
+             AND EXISTS (SELECT FROM graceful_tasks t WHERE t.state = 'queued' AND t.queue = name) ORDER BY name"
+        )
+    };
+}
+
+pub(super) const BOUNDED: &str = bounded!();
+
+/// The same, for who is to claim: whoever else claims at this moment goes on without them. A queue's places are counted only under its
+/// lock, so that two claims never fill the same one.
+pub(super) const BOUNDED_LOCKED: &str = concat!(bounded!(), " FOR NO KEY UPDATE SKIP LOCKED");
+
+/// What runs of these queues (`$1`), by key.
+pub(super) const RUNNING: &str = "SELECT queue, lane, count(*) AS running FROM graceful_tasks \
+     WHERE state = 'running' AND queue = ANY($1) GROUP BY queue, lane";
+
+/// The lines of all queues that are open, in each from after a place (`$4`: the queue, `$5`: the lane, `$6`: the rank) or from the
+/// beginning, where `$7`; and in how many milliseconds the first task of each is due that we can run.
+pub(super) const LINES: &str = concat!(
+    "WITH RECURSIVE asked AS ( \
+        SELECT q.name, coalesce(a.lane, '') AS lane, coalesce(a.rank, -100000) AS rank FROM graceful_queues q \
+        LEFT JOIN UNNEST($4::text[], $5::text[], $6::integer[]) AS a (name, lane, rank) ON a.name = q.name \
+        WHERE (a.name IS NOT NULL OR $7) AND ",
+    open!("$3"),
+    " ), lines (queue, lane, rank, place) AS ( \
+        SELECT asked.name, first.lane, first.rank, 1 FROM asked CROSS JOIN LATERAL ( \
+            SELECT t.lane, ",
+    rank!(),
+    " AS rank FROM graceful_tasks t WHERE t.state = 'queued' AND t.queue = asked.name AND (t.lane, ",
+    rank!(),
+    ") > (asked.lane, asked.rank) ORDER BY t.lane, ",
+    rank!(),
+    " LIMIT 1) first \
+        UNION ALL \
+        SELECT lines.queue, next.lane, next.rank, place + 1 FROM lines CROSS JOIN LATERAL ( \
+            SELECT t.lane, ",
+    rank!(),
+    " AS rank FROM graceful_tasks t WHERE t.state = 'queued' AND t.queue = lines.queue AND (t.lane, ",
+    rank!(),
+    ") > (lines.lane, lines.rank) ORDER BY t.lane, ",
+    rank!(),
+    " LIMIT 1) next WHERE place < ",
+    most!(),
+    " ) SELECT lines.queue, lines.lane, lines.rank, first.due - ",
+    now!(),
+    " AS wait FROM lines LEFT JOIN LATERAL ( \
+        SELECT t.due FROM graceful_tasks t WHERE t.state = 'queued' AND t.queue = lines.queue AND t.lane = lines.lane AND ",
+    rank!(),
+    " = lines.rank AND t.kind = ANY($1) AND t.interrupted < $2 ORDER BY t.due, t.id LIMIT 1) first ON true \
+     ORDER BY lines.queue, lines.lane, lines.rank"
+);
+
+/// Leases what `$line` found: `id`, `since` when it was due, and `place`, which share it is of.
 macro_rules! lease {
     ($($line:expr),+) => {
         concat!(
             $($line),+,
-            " UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
+            ", leased AS ( UPDATE graceful_tasks t SET state = 'running', attempt = t.attempt + 1, owner = $3, started = ",
             now!(),
             ", lease_until = ",
             clock!(),
-            // The ids once more, as an array: by it the tasks are looked up and never read through, however many are guessed to be due.
-            " + $4, progress = NULL FROM line WHERE t.id = line.id AND t.id = ANY(ARRAY(SELECT id FROM line)) \
+            // As an array: by it the tasks are looked up one by one, and never read through, however many are guessed to be due.
+            " + $4, progress = NULL WHERE t.id = ANY(ARRAY(SELECT id FROM line)) \
              RETURNING t.id, t.attempt, t.kind, t.input, t.client_id, t.timeout, t.max_attempts, t.created, t.priority, \
-             t.due, t.started - line.since AS waited, t.trace"
+             t.due, t.started, t.trace, t.queue, t.lane ) \
+             SELECT leased.*, leased.started - line.since AS waited, line.place FROM leased JOIN line USING (id)"
         )
     };
 }
@@ -25,91 +118,56 @@ macro_rules! lease {
 /// Of a kind that we can run (`$1`), and its time has come.
 macro_rules! is_due {
     () => {
-        concat!("state = 'queued' AND due <= ", now!(), " AND kind = ANY($1)")
+        concat!("t.state = 'queued' AND t.due <= ", now!(), " AND t.kind = ANY($1)")
     };
 }
 
-/// What is due of one line, locked.
-macro_rules! due {
-    ($among:expr) => {
-        concat!(
-            "SELECT id, coalesce(greatest(started, due), due) AS since FROM graceful_tasks WHERE ",
-            is_due!(),
-            " AND ",
-            $among,
-            " LIMIT $2 FOR UPDATE SKIP LOCKED"
-        )
-    };
-}
-
-/// Priorities that are asked for one by one. Clients choose them, and may choose each another: below the last of these all that
-/// waits is read through.
-macro_rules! most {
-    () => {
-        "100"
-    };
-}
-
-/// The priorities in which tasks wait, the highest first, and their places. Each is found by one step down the index of the line, which
-/// has a priority's tasks in the order of their times: so what is due is read, and none of those that wait for their time.
-macro_rules! priorities {
-    () => {
-        concat!(
-            "WITH RECURSIVE priorities (priority, place) AS ( \
-            (SELECT priority, 1 FROM graceful_tasks WHERE state = 'queued' ORDER BY priority DESC LIMIT 1) \
-            UNION ALL \
-            SELECT (SELECT lower.priority FROM graceful_tasks lower WHERE lower.state = 'queued' \
-                AND lower.priority < priorities.priority ORDER BY lower.priority DESC LIMIT 1), place + 1 \
-            FROM priorities WHERE priority IS NOT NULL AND place < ",
-            most!(),
-            " )"
-        )
-    };
-}
-
-/// Up to `$2` of those that run beside others. Later parts are read only where the ones before them have too few.
+/// Of each line (`$5`: queues, `$6`: lanes, `$7`: ranks) so many (`$8`) of those that run beside others. Whoever else claims at this
+/// moment skips these, and takes the next.
 pub(super) const LEASE_ORDINARY: &str = lease!(
-    priorities!(),
-    ", line AS MATERIALIZED ( SELECT id, since FROM ( \
-        SELECT due.* FROM priorities CROSS JOIN LATERAL (",
-    due!("interrupted < $5 AND priority = priorities.priority ORDER BY due, id"),
-    ") due UNION ALL SELECT below.* FROM priorities CROSS JOIN LATERAL (",
-    due!("interrupted < $5 AND priority < priorities.priority ORDER BY priority DESC, due, id"),
-    ") below WHERE place = ",
-    most!(),
-    ") line LIMIT $2 )"
+    "WITH line AS MATERIALIZED ( \
+        SELECT due.id, due.since, asked.place FROM UNNEST($5::text[], $6::text[], $7::integer[], $8::bigint[]) \
+            WITH ORDINALITY AS asked (queue, lane, rank, most, place) \
+        JOIN graceful_queues q ON q.name = asked.queue AND NOT q.paused \
+        CROSS JOIN LATERAL ( \
+            SELECT t.id, coalesce(greatest(t.started, t.due), t.due) AS since FROM graceful_tasks t WHERE ",
+    is_due!(),
+    " AND t.interrupted < $2 AND t.queue = asked.queue AND t.lane = asked.lane AND ",
+    rank!(),
+    " = asked.rank ORDER BY t.due, t.id LIMIT asked.most FOR UPDATE SKIP LOCKED) due )"
 );
+
+/// Those that have to run alone, are due, and are in a queue that lets them: it is open (`$held`), and the key has a place (`$full` are
+/// queues, the next parameter their keys, that have none).
+macro_rules! suspects {
+    ($held:literal, $queues:literal, $lanes:literal) => {
+        concat!(
+            " FROM graceful_tasks t JOIN graceful_queues q ON q.name = t.queue WHERE ",
+            is_due!(),
+            " AND t.interrupted > 0 AND t.interrupted >= $2 AND ",
+            open!($held),
+            " AND NOT EXISTS (SELECT FROM UNNEST(",
+            $queues,
+            "::text[], ",
+            $lanes,
+            "::text[]) AS taken (queue, lane) WHERE taken.queue = t.queue AND taken.lane = t.lane)"
+        )
+    };
+}
 
 /// One of those that run alone.
 pub(super) const LEASE_SUSPECT: &str = lease!(
-    "WITH line AS MATERIALIZED (",
-    due!("interrupted > 0 AND interrupted >= $5 ORDER BY due, id"),
-    ")"
+    "WITH line AS MATERIALIZED ( SELECT t.id, coalesce(greatest(t.started, t.due), t.due) AS since, 1::bigint AS place",
+    suspects!("$5", "$6", "$7"),
+    " ORDER BY t.due, t.id LIMIT 1 FOR UPDATE OF t SKIP LOCKED )"
 );
 
 /// Whether one is due that has to run alone.
-pub(super) const SUSPECT_IS_DUE: &str = concat!(
-    "SELECT EXISTS (SELECT FROM graceful_tasks WHERE ",
-    is_due!(),
-    " AND interrupted > 0 AND interrupted >= $2)"
-);
+pub(super) const SUSPECT_IS_DUE: &str = concat!("SELECT EXISTS (SELECT", suspects!("$3", "$4", "$5"), ")");
 
-/// How long until the first of those is due that run beside others.
-pub(super) const UNTIL_DUE: &str = concat!(
-    priorities!(),
-    " SELECT min(due) - ",
-    now!(),
-    " FROM ( \
-        SELECT due FROM priorities CROSS JOIN LATERAL ( \
-            SELECT due FROM graceful_tasks WHERE state = 'queued' AND kind = ANY($1) AND interrupted < $2 \
-            AND priority = priorities.priority ORDER BY due, id LIMIT 1) first \
-        UNION ALL \
-        SELECT below.due FROM priorities CROSS JOIN LATERAL ( \
-            SELECT min(due) AS due FROM graceful_tasks WHERE state = 'queued' AND kind = ANY($1) AND interrupted < $2 \
-            AND priority < priorities.priority) below WHERE place = ",
-    most!(),
-    ") waiting"
-);
+/// What is left in the buckets of these queues (`$1`: names, `$2`: starts), as of now (`$3`).
+pub(super) const FILL: &str = "UPDATE graceful_queues q SET tokens = left_over.tokens, filled = $3 \
+     FROM UNNEST($1::text[], $2::double precision[]) AS left_over (name, tokens) WHERE q.name = left_over.name";
 
 #[cfg(test)]
 mod on_postgres {
@@ -163,15 +221,18 @@ mod on_postgres {
             // As a connection's first few, and as all after them.
             for mode in ["force_custom_plan", "force_generic_plan"] {
                 for most in [1, 30] {
-                    let values = format!("'{{sleep,mail}}', {most}, 'me', 6000, 3");
+                    let values = format!(
+                        "'{{sleep,mail}}', 3, 'me', 6000, '{{default}}', '{{\"\"}}', '{{0}}', '{{{most}}}'"
+                    );
                     let (pages, plan) = read(&server, &database, mode, LEASE_ORDINARY, &values);
-                    assert!(plan.contains("using graceful_tasks_line"), "{plan}");
+                    assert!(plan.contains("using graceful_tasks_queues"), "{plan}");
                     assert!(!plan.contains("Seq Scan on graceful_tasks"), "{plan}");
                     // Of the index alone, all that wait fill 300.
                     assert!(pages < 150 + 10 * most, "{pages} pages: {plan}");
                 }
-                let (pages, plan) = read(&server, &database, mode, UNTIL_DUE, "'{sleep,mail}', 3");
-                assert!(pages < 100, "{pages} pages: {plan}");
+                let values = "'{sleep,mail}', 3, '{}', '{}', '{}', '{}', true";
+                let (pages, plan) = read(&server, &database, mode, LINES, values);
+                assert!(pages < 150, "{pages} pages: {plan}");
             }
         }
     }

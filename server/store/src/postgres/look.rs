@@ -86,7 +86,7 @@ fn look_through(
     limit: usize,
     few_live: bool,
 ) -> QueryBuilder<Postgres> {
-    let Filter { states, kind, client_id } = filter;
+    let Filter { states, kind, client_id, queue } = filter;
     // One more says whether there is another page.
     let most = limit.saturating_add(1).min(i64::MAX as usize) as i64;
     let mut list = QueryBuilder::new("WITH hits AS MATERIALIZED (SELECT id FROM (");
@@ -101,6 +101,9 @@ fn look_through(
     }
     if let Some(client) = client_id {
         list.push(" AND client_id = ").push_bind(text(client.clone()));
+    }
+    if let Some(queue) = queue {
+        list.push(" AND queue = ").push_bind(text(queue.clone()));
     }
     list.push(" ORDER BY id DESC LIMIT ").push_bind(most);
     // A page that is full ends at its last task.
@@ -121,10 +124,10 @@ fn look_through(
 
 /// What is looked through, the newest first: by an index that has the order, or sorted where they are few.
 fn push_window(list: &mut QueryBuilder<Postgres>, filter: &Filter, after: Option<Cursor>, few_live: bool) {
-    let Filter { states, kind: _, client_id } = filter;
+    let Filter { states, kind: _, client_id, queue: _ } = filter;
     let live = !states.is_empty() && states.iter().all(|state| !state.ended());
     let sorted = live && few_live && client_id.is_none();
-    list.push("SELECT id, state, kind, client_id FROM ");
+    list.push("SELECT id, state, kind, client_id, queue FROM ");
     if sorted {
         // Read by state and then sorted: by id they would be looked for among all others.
         list.push("(SELECT * FROM graceful_tasks WHERE state = 'queued' OR state = 'running' OFFSET 0) AS live WHERE true");

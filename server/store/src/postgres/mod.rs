@@ -2,13 +2,14 @@
 //!
 //! # Flow
 //! Submissions and ends are written in batches ([`submit`], [`ending`]): while one batch is synced the next gathers.
-//! Claims take what is due and skip what others have locked ([`claim`]); leases are renewed in one statement and reaped
+//! Claims take of each queue its fair part ([`survey`], [`turns`]) of what is due, and skip what others have locked ([`claim`]); leases are renewed in one statement and reaped
 //! when their owner falls silent ([`lease`]). [`hints`] tell the others at once; one that is lost costs a second, since
 //! all look by themselves each second.
 //!
 //! # Parts
 //! Each is handed what it uses ([`open`] puts them together). [`database`] is asked by all of them; [`signals`] wakes those
-//! who wait; [`running`] counts what this process has; [`depth`] counts what waits; [`change`] cancels and retries;
+//! who wait; [`running`] counts what this process has; [`depth`] counts what waits; [`change`] cancels and retries; [`queues`] changes
+//! queues;
 //! [`look`] reads; [`tidy`] is called each second.
 //!
 //! # Guarantees
@@ -47,12 +48,15 @@ mod lease;
 mod line;
 mod look;
 mod pulse;
+mod queues;
 mod record;
 mod running;
 mod schema;
 mod signals;
 mod submit;
+mod survey;
 mod tidy;
+mod turns;
 mod url;
 
 use std::fmt;
@@ -76,12 +80,15 @@ use self::ending::Endings;
 use self::hints::{Channel, Hint};
 use self::lease::{Leases, Letters, RENEW};
 use self::pulse::Pulse;
+use self::queues::{Declared, Known, Queues};
 use self::running::Running;
 use self::signals::Signals;
 use self::submit::Submissions;
+use self::survey::Memory;
 use self::tidy::Tidy;
 use crate::error::{OpenError, StoreError};
 use crate::event::Events;
+use crate::queue::{QueuePut, QueueRecord, QueueRemoved, QueueSettings};
 use crate::task::{
     Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
     Submitted, TaskRecord,
@@ -100,6 +107,7 @@ pub struct PostgresStore {
     leases: Arc<Leases>,
     endings: Arc<Endings>,
     changes: Changes,
+    queues: Arc<Queues>,
     tidy: Tidy,
     /// Submissions, ends, hints and the pulse: these run until the store is dropped.
     _loops: JoinSet<()>,
@@ -121,6 +129,8 @@ pub async fn open(url: &str, settings: StoreSettings) -> Result<Arc<PostgresStor
     let stream = schema::prepare(&mut connection).await?;
     let (clock, steady, head) =
         pulse::ask(&mut connection).await.map_err(|error| failure::not_opened(&error))?;
+    let known = Known::default();
+    known.read(&mut connection).await.map_err(|error| failure::not_opened(&error))?;
     drop(connection);
     let pulse = Pulse::default();
     pulse.beat(Instant::now(), clock, steady);
@@ -128,7 +138,14 @@ pub async fn open(url: &str, settings: StoreSettings) -> Result<Arc<PostgresStor
     let signals = Signals::new(hints);
     // Before anyone looks: who begins at the head must not begin at 0.
     signals.saw_head(head);
-    Ok(Arc::new(assemble(options, settings, stream, Arc::new(pulse), Arc::new(signals), given)))
+    Ok(Arc::new(assemble(
+        options,
+        settings,
+        stream,
+        Arc::new(pulse),
+        (Arc::new(signals), given),
+        Arc::new(known),
+    )))
 }
 
 /// The parts of an open queue, each with those it uses.
@@ -137,8 +154,8 @@ fn assemble(
     settings: StoreSettings,
     stream: String,
     pulse: Arc<Pulse>,
-    signals: Arc<Signals>,
-    given: mpsc::UnboundedReceiver<Hint>,
+    (signals, given): (Arc<Signals>, mpsc::UnboundedReceiver<Hint>),
+    known: Arc<Known>,
 ) -> PostgresStore {
     let StoreSettings { owner, capacity, kinds, keep_events, max_interruptions, keep_dead, owned, letters } =
         settings;
@@ -146,8 +163,13 @@ fn assemble(
     let running = Running::new(owned);
     let depth = Arc::new(QueueDepth::new(database.clone(), capacity));
     let (submissions, inserting) = Submissions::new(database.clone(), signals.clone(), depth.clone());
-    let (endings, ending) =
-        Endings::new(database.clone(), signals.clone(), running.clone(), owner.clone(), keep_dead);
+    let (endings, ending) = Endings::new(
+        database.clone(),
+        signals.clone(),
+        running.clone(),
+        known.clone(),
+        (owner.clone(), keep_dead),
+    );
     let endings = Arc::new(endings);
     let leases = Arc::new(Leases {
         database: database.clone(),
@@ -165,8 +187,11 @@ fn assemble(
         endings: endings.clone(),
         owner: owner.clone(),
         kinds,
+        known: known.clone(),
+        memory: Memory::default(),
         runtime: Handle::current(),
     });
+    let queues = Arc::new(Queues { database: database.clone(), signals: signals.clone(), known });
     let changes = Changes { database: database.clone(), signals: signals.clone() };
     let tidy = Tidy { database: database.clone(), leases: leases.clone(), pulse: pulse.clone(), keep_events };
     let channel = Channel::of_stream(&stream);
@@ -175,6 +200,7 @@ fn assemble(
     loops.spawn(ending);
     loops.spawn(hints::tell(database.clone(), channel.clone(), given));
     loops.spawn(hints::listen(signals.clone(), channel, options));
+    loops.spawn(queues::keep_up(queues.clone()));
     loops.spawn(pulse::run(database.clone(), pulse, running, signals.clone()));
     PostgresStore {
         owner,
@@ -187,6 +213,7 @@ fn assemble(
         leases,
         endings,
         changes,
+        queues,
         tidy,
         _loops: loops,
     }
@@ -252,6 +279,34 @@ impl TaskStore for PostgresStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.depth.counts().await
+    }
+
+    async fn put_queue(&self, name: &str, settings: QueueSettings) -> Result<QueuePut, StoreError> {
+        self.queues.put(name, settings).await
+    }
+
+    async fn pause_queue(&self, name: &str, paused: bool) -> Result<bool, StoreError> {
+        self.queues.pause(name, paused).await
+    }
+
+    async fn remove_queue(&self, name: &str) -> Result<QueueRemoved, StoreError> {
+        self.queues.remove(name).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError> {
+        self.queues.refresh().await?;
+        let counts = self.depth.by_queue().await?;
+        let record = |(name, queue): (&String, &Declared)| QueueRecord {
+            name: name.clone(),
+            settings: queue.settings,
+            paused: queue.paused,
+            counts: counts.get(name).copied().unwrap_or_default(),
+        };
+        Ok(self.queues.known.all().iter().map(record).collect())
+    }
+
+    fn queue_settings(&self, name: &str) -> Option<QueueSettings> {
+        self.queues.known.settings(name)
     }
 
     async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {

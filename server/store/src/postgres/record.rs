@@ -27,7 +27,7 @@ macro_rules! clock {
 macro_rules! record_columns {
     () => {
         "id, kind, state, client_id, priority, attempt, max_attempts, timeout, input, output, progress, error, \
-         created, due, started, ended, cancel"
+         created, due, started, ended, cancel, queue, nullif(lane, '') AS concurrency_key"
     };
 }
 
@@ -39,6 +39,8 @@ pub(super) fn record(row: &PgRow) -> sqlx::Result<TaskRecord> {
         kind: row.try_get("kind")?,
         state: state(row, "state")?,
         client_id: row.try_get("client_id")?,
+        queue: row.try_get("queue")?,
+        concurrency_key: row.try_get("concurrency_key")?,
         priority: row.try_get("priority")?,
         attempt: number(row, "attempt")?,
         max_attempts: number(row, "max_attempts")?,

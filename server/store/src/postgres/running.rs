@@ -32,13 +32,18 @@ struct Attempts {
     told: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Attempt {
+    /// The queue and the key that its place counts for.
+    lane: Lane,
     /// When someone here last cared for it.
     tended: Instant,
     /// Whether it is unknown if its end was written.
     doubtful: bool,
 }
+
+/// A queue, and in it a key.
+pub(super) type Lane = (Arc<str>, Arc<str>);
 
 /// A claim under way. It counts as one task from before the database is asked: zero must be zero, and more than one
 /// would make an idle pod look busy each time it looks for work.
@@ -56,6 +61,20 @@ impl Running {
     pub(super) fn ask(self: &Arc<Self>) -> Asking {
         self.change(|leases| leases.asking += 1);
         Asking { running: self.clone(), settled: false }
+    }
+
+    /// How many run here of each queue's keys.
+    pub(super) fn by_lane(&self) -> HashMap<Lane, usize> {
+        let mut count = HashMap::new();
+        for attempt in self.lock().held.values() {
+            *count.entry(attempt.lane.clone()).or_default() += 1;
+        }
+        count
+    }
+
+    /// The queue of a task that runs here.
+    pub(super) fn queue(&self, lease: Lease) -> Option<Arc<str>> {
+        self.lock().held.get(&lease).map(|attempt| attempt.lane.0.clone())
     }
 
     /// It is this process's no longer.
@@ -120,12 +139,13 @@ impl Running {
 
 impl Asking {
     /// The database has answered: these are ours.
-    pub(super) fn settle(mut self, claimed: &[Lease]) {
+    pub(super) fn settle(mut self, claimed: &[(Lease, Lane)]) {
         self.settled = true;
         self.running.change(|leases| {
             leases.asking -= 1;
-            let fresh = Attempt { tended: Instant::now(), doubtful: false };
-            leases.held.extend(claimed.iter().map(|lease| (*lease, fresh)));
+            let now = Instant::now();
+            let fresh = |lane: &Lane| Attempt { lane: lane.clone(), tended: now, doubtful: false };
+            leases.held.extend(claimed.iter().map(|(lease, lane)| (*lease, fresh(lane))));
         });
     }
 }
@@ -150,13 +170,17 @@ mod tests {
 
     use super::*;
 
+    fn of_default(lease: Lease) -> (Lease, Lane) {
+        (lease, ("default".into(), "".into()))
+    }
+
     #[test]
     fn a_claim_counts_from_before_it_is_asked_for_until_it_is_completed() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let ear = told.clone();
         let running = Running::new(Arc::new(move |owned| ear.lock().push(owned.running)));
         let leases = [1, 2, 3].map(|attempt| Lease { id: Uuid::nil(), attempt });
-        running.ask().settle(&leases);
+        running.ask().settle(&leases.map(of_default));
         drop(running.ask());
         for lease in leases {
             running.ended(lease);
@@ -169,7 +193,7 @@ mod tests {
     async fn a_lease_that_nobody_tends_is_not_counted_for_ever() {
         let running = Running::new(Arc::new(|_| {}));
         let [tended, left] = [1, 2].map(|attempt| Lease { id: Uuid::nil(), attempt });
-        running.ask().settle(&[tended, left]);
+        running.ask().settle(&[tended, left].map(of_default));
         running.doubt(left);
         for _ in 0..6 {
             assert!(running.is_doubtful(left));

@@ -13,7 +13,7 @@ use super::failure::not_opened;
 use crate::error::OpenError;
 
 /// The migrations that this code knows; each takes the schema from the version before it.
-const MIGRATIONS: [&str; 3] = [FIRST, INTERRUPTIONS, HISTORY];
+const MIGRATIONS: [&str; 4] = [FIRST, INTERRUPTIONS, HISTORY, QUEUES];
 
 /// The lowest version a server must know to work with what [`MIGRATIONS`] make.
 const LEAST: i64 = 1;
@@ -108,6 +108,29 @@ CREATE TABLE graceful_attempts (
     error text,
     PRIMARY KEY (task_id, attempt)
 );
+";
+
+/// `lane`: the task's concurrency key, or empty; `tokens` and `filled`: what a bucket of starts held when. The index has each queue's, key's and
+/// priority's tasks by themselves ([`line`](super::line)). A server of before submits to the queue `default`, and claims from all, whatever they
+/// are bounded to: for that it still needs `graceful_tasks_line`, which a later version may drop.
+const QUEUES: &str = "
+ALTER TABLE graceful_tasks ADD COLUMN queue text COLLATE \"C\" NOT NULL DEFAULT 'default',
+    ADD COLUMN lane text COLLATE \"C\" NOT NULL DEFAULT '';
+CREATE TABLE graceful_queues (
+    name text COLLATE \"C\" PRIMARY KEY,
+    paused boolean NOT NULL DEFAULT false,
+    concurrency integer,
+    per_key integer,
+    rate double precision,
+    burst integer,
+    tokens double precision,
+    filled bigint,
+    max_attempts integer,
+    first_pause bigint,
+    longest_pause bigint
+) WITH (fillfactor = 50);
+INSERT INTO graceful_queues (name) VALUES ('default');
+CREATE INDEX graceful_tasks_queues ON graceful_tasks (queue, lane, (- priority::integer), due, id) WHERE state = 'queued';
 ";
 
 /// Makes what is missing; the name of this queue's numbering.

@@ -12,6 +12,7 @@ const CANCELLATIONS: usize = 1024;
 pub(super) struct Signals {
     head: watch::Sender<u64>,
     claimable: watch::Sender<()>,
+    queues: watch::Sender<()>,
     cancellations: broadcast::Sender<Lease>,
     hints: mpsc::UnboundedSender<Hint>,
 }
@@ -22,6 +23,7 @@ impl Signals {
         Self {
             head: watch::Sender::new(0),
             claimable: watch::Sender::new(()),
+            queues: watch::Sender::new(()),
             cancellations: broadcast::Sender::new(CANCELLATIONS),
             hints,
         }
@@ -61,6 +63,17 @@ impl Signals {
         self.hint(Hint::Cancel(attempt));
     }
 
+    /// We have changed a queue.
+    pub(super) fn queues_changed(&self) {
+        self.look_for_work();
+        self.hint(Hint::Queues);
+    }
+
+    /// Changes when another process has changed a queue.
+    pub(super) fn queues(&self) -> watch::Receiver<()> {
+        self.queues.subscribe()
+    }
+
     /// Wakes this process's claims: there may be something.
     pub(super) fn look_for_work(&self) {
         self.claimable.send_replace(());
@@ -79,6 +92,9 @@ impl Signals {
     pub(super) fn heard(&self, hint: Hint) {
         match hint {
             Hint::Waiting => self.look_for_work(),
+            Hint::Queues => {
+                self.queues.send_replace(());
+            }
             Hint::Head(number) => {
                 self.saw_head(number);
             }

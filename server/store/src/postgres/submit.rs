@@ -222,11 +222,32 @@ async fn insert_all(
             break;
         }
     }
+    for place in missing_queues(connection, tasks, &left).await? {
+        answers[place] = Some(Submitted::NoQueue);
+    }
     let taken = || StoreError::Unavailable {
         why: Unavailable::Engine,
         detail: "another task has this id, or its key's task comes and goes".to_owned(),
     };
     Ok(answers.into_iter().map(|answer| answer.ok_or_else(taken)).collect())
+}
+
+/// Those of the tasks that name a queue that is not there.
+async fn missing_queues(
+    connection: &mut PgConnection,
+    tasks: &[&NewTask],
+    left: &[usize],
+) -> sqlx::Result<Vec<usize>> {
+    if left.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<_> = left.iter().map(|place| text(tasks[*place].queue.clone())).collect();
+    let found: Vec<String> = sqlx::query_scalar("SELECT name FROM graceful_queues WHERE name = ANY($1)")
+        .bind(&names)
+        .fetch_all(connection)
+        .await?;
+    let missing = left.iter().zip(&names).filter(|(_, name)| !found.contains(name));
+    Ok(missing.map(|(place, _)| *place).collect())
 }
 
 /// The ids of those that were not there before. One statement, so one transaction and one round trip.
@@ -243,15 +264,16 @@ async fn insert_new(connection: &mut PgConnection, tasks: &[&NewTask]) -> sqlx::
         tasks.iter().map(|task| task.idempotency.as_ref().map(|own| own.fingerprint.as_slice())).collect();
     sqlx::query_scalar(concat!(
         "INSERT INTO graceful_tasks (id, state, priority, attempt, max_attempts, granted, created, due, keep, timeout, \
-         kind, client_id, trace, key, fingerprint, input, keep_dead) \
+         kind, client_id, trace, key, fingerprint, input, keep_dead, queue, lane) \
          SELECT id, 'queued', priority, 0, attempts, attempts, ",
         now!(),
         ", ",
         now!(),
-        " + delay, keep, timeout, kind, client_id, trace, key, fingerprint, input, keep_dead \
+        " + delay, keep, timeout, kind, client_id, trace, key, fingerprint, input, keep_dead, queue, lane \
          FROM UNNEST($1::uuid[], $2::smallint[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
-         $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::bigint[]) \
-         AS new (id, priority, attempts, delay, keep, timeout, kind, client_id, trace, key, fingerprint, input, keep_dead) \
+         $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::bigint[], $14::text[], $15::text[]) \
+         AS new (id, priority, attempts, delay, keep, timeout, kind, client_id, trace, key, fingerprint, input, keep_dead, queue, lane) \
+         WHERE EXISTS (SELECT FROM graceful_queues q WHERE q.name = new.queue) \
          ON CONFLICT DO NOTHING RETURNING id"
     ))
     .bind(ids)
@@ -267,6 +289,8 @@ async fn insert_new(connection: &mut PgConnection, tasks: &[&NewTask]) -> sqlx::
     .bind(fingerprints)
     .bind(column(|task| Some(text(task.input.clone()))))
     .bind(keeps_dead)
+    .bind(column(|task| Some(text(task.queue.clone()))))
+    .bind(column(|task| Some(text(task.concurrency_key.clone().unwrap_or_default()))))
     .fetch_all(connection)
     .await
 }

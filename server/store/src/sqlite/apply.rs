@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::clock::millis;
 use super::fault::{Fault, first_write};
-use super::ledger::{Ledger, Line, Place};
+use super::ledger::{Lane, Ledger, Line, Place, Rank};
 use super::row::{RECORD, SHORT, STANDING, Standing, code, record};
 use super::writer::Limits;
 use crate::error::StoreError;
@@ -34,6 +34,9 @@ impl Tables<'_> {
         if let Some(known) = self.known(task)? {
             return Ok(known);
         }
+        if !self.ledger.knows(&task.queue) {
+            return Ok(Submitted::NoQueue);
+        }
         if self.ledger.queued() >= capacity {
             return Err(Fault::Alone(StoreError::Full));
         }
@@ -42,8 +45,8 @@ impl Tables<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO tasks (id, state, priority, attempt, max_attempts, granted, cancel, created, due, keep,
-                     timeout, kind, client, trace, key, fingerprint, input, keep_dead)
-                 VALUES (?1, 0, ?2, 0, ?3, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                     timeout, kind, client, trace, key, fingerprint, input, keep_dead, queue, lane)
+                 VALUES (?1, 0, ?2, 0, ?3, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 task.id.as_bytes(),
@@ -60,6 +63,8 @@ impl Tables<'_> {
                 task.idempotency.as_ref().map(|own| own.fingerprint.as_slice()),
                 (task.input.len() <= SHORT).then_some(task.input.as_str()),
                 task.keep_dead.map(millis),
+                task.queue,
+                task.concurrency_key.as_deref().unwrap_or_default(),
             ])
             .map_err(first_write)?;
         if task.input.len() > SHORT {
@@ -67,7 +72,9 @@ impl Tables<'_> {
                 .prepare_cached("INSERT INTO inputs VALUES (?1, ?2)")?
                 .execute(params![task.id.as_bytes(), task.input])?;
         }
-        self.ledger.step(None, Some(Place::Waiting { line: Line::Priority(task.priority), due }));
+        let lane = Lane::of(&task.queue, task.concurrency_key.as_deref().unwrap_or_default());
+        let line = Line { lane, rank: Rank::Priority(task.priority) };
+        self.ledger.step(None, Some(Place::Waiting { line, due }));
         Ok(Submitted::New)
     }
 
@@ -77,7 +84,7 @@ impl Tables<'_> {
         let found = self
             .connection
             .prepare_cached(&format!("SELECT {RECORD}, fingerprint FROM tasks WHERE key = ?1"))?
-            .query_row([&own.key], |row| Ok((record(row)?, row.get::<_, Vec<u8>>(17)?)))
+            .query_row([&own.key], |row| Ok((record(row)?, row.get::<_, Vec<u8>>(19)?)))
             .optional()?;
         Ok(found.map(|(task, fingerprint)| {
             if own.is(&fingerprint) {
@@ -154,6 +161,9 @@ impl Tables<'_> {
         if !matches!(task.state, State::Dead | State::Cancelled) {
             return Ok(Retried::NotEnded(self.record(id)?));
         }
+        if !self.ledger.knows(&task.lane.queue) {
+            return Ok(Retried::NoQueue(self.record(id)?));
+        }
         // One that was cancelled as it waited has its last attempt noted already.
         let ended = self.ended(id)?;
         self.note(id, &task, ended.0.unwrap_or(self.now), ended.1.as_deref())?;
@@ -165,7 +175,7 @@ impl Tables<'_> {
             )?
             .execute(params![id.as_bytes(), self.now, task.attempt.saturating_add(task.granted)])
             .map_err(first_write)?;
-        let line = Line::Priority(task.priority);
+        let line = Line { lane: task.lane.clone(), rank: Rank::Priority(task.priority) };
         self.ledger.step(task.place(), Some(Place::Waiting { line, due: self.now }));
         Ok(Retried::Now(self.record(id)?))
     }
@@ -222,7 +232,7 @@ impl Tables<'_> {
                 task.max_attempts.saturating_add(1)
             ])
             .map_err(first_write)?;
-        let line = Line::of(task.priority, interrupted);
+        let line = Line { lane: task.lane.clone(), rank: Rank::of(task.priority, interrupted) };
         self.ledger.step(task.place(), Some(Place::Waiting { line, due }));
         Ok(State::Queued)
     }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::fault::Failure;
 use crate::error::StoreError;
+use crate::queue::{QueuePut, QueueRecord, QueueRemoved, QueueSettings};
 use crate::task::{Cancelled, Claim, Completion, Held, Hold, Lease, NewTask, Outcome, Retried, Submitted};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -21,6 +22,11 @@ pub(super) enum Command {
     Complete(Lease, Outcome, Reply<Completion>),
     Cancel(Uuid, Reply<Cancelled>),
     Retry(Uuid, Hold, Reply<Retried>),
+    PutQueue(String, QueueSettings, Reply<QueuePut>),
+    PauseQueue(String, bool, Reply<bool>),
+    RemoveQueue(String, Reply<QueueRemoved>),
+    /// All queues, as they are.
+    Queues(Reply<Vec<QueueRecord>>),
     /// Claimed for someone who is no longer there.
     PutBack(Vec<Lease>),
     /// Forgets some of what is past its time; whether there may be more.
@@ -42,6 +48,10 @@ impl Command {
             Self::Complete(_, _, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::Cancel(_, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::Retry(_, hold, reply) => answer(reply, Err(failure.error()), hold)(None),
+            Self::PutQueue(_, _, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
+            Self::PauseQueue(_, _, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
+            Self::RemoveQueue(_, reply) => answer(reply, Err(failure.error()), Hold::default())(None),
+            Self::Queues(reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::Forget(reply) => answer(reply, Err(failure.error()), Hold::default())(None),
             Self::PutBack(_) | Self::Damaged | Self::Close => {}
         }

@@ -6,6 +6,7 @@
 //! - `schema`: the tables and how a connection is set up
 //! - `writer`: the one thread that writes: whatever waits becomes one transaction and one sync
 //! - `apply`, `claims`, `retention`: what the commands do inside that transaction
+//! - `queues`: what queues there are and what they may take
 //! - `ledger`: what waits and runs, counted in memory, in step with the disk
 //! - `reader`: look-ups on connections of their own, which never wait for a commit
 //!
@@ -27,6 +28,7 @@ mod file;
 mod history;
 mod ledger;
 mod open;
+mod queues;
 mod reader;
 mod retention;
 mod row;

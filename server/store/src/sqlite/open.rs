@@ -12,8 +12,10 @@ use super::claims::Adopted;
 use super::clock::{Clock, millis};
 use super::fault::{Failure, Fault, kind};
 use super::file::OwnFile;
-use super::ledger::{Ledger, Line, Place};
+use super::ledger::{Ledger, Line, Place, Rank};
+use super::queues;
 use super::reader::Reader;
+use super::row::lane;
 use super::schema::{self, Content};
 use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
@@ -107,13 +109,19 @@ fn sound(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 fn load(connection: &Connection, now: i64) -> rusqlite::Result<(Ledger, u64)> {
     let mut ledger = Ledger::default();
     ledger.advance(now);
-    let mut live = connection
-        .prepare("SELECT state, priority, due, interrupted FROM tasks INDEXED BY line WHERE state < 2")?;
+    queues::load(connection, &mut ledger)?;
+    let mut live = connection.prepare(
+        "SELECT state, priority, due, interrupted, queue, lane FROM tasks INDEXED BY line WHERE state < 2",
+    )?;
     let mut rows = live.query([])?;
     while let Some(row) = rows.next()? {
+        let lane = lane(row, 4)?;
         let place = match row.get::<_, i64>(0)? {
-            0 => Place::Waiting { line: Line::of(row.get(1)?, row.get(3)?), due: row.get(2)? },
-            _ => Place::Running,
+            0 => {
+                let rank = Rank::of(row.get(1)?, row.get(3)?);
+                Place::Waiting { line: Line { lane, rank }, due: row.get(2)? }
+            }
+            _ => Place::Running(lane),
         };
         ledger.step(None, Some(place));
         ledger.keep();

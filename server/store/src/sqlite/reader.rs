@@ -135,7 +135,7 @@ pub(super) fn list(
 
 /// A statement of ids, the newest first, and whether each matches.
 fn look_through(filter: &Filter, after: Option<Cursor>, counts: &Counts) -> (String, Vec<Value>) {
-    let Filter { states, kind, client_id } = filter;
+    let Filter { states, kind, client_id, queue } = filter;
     let mut values = Vec::new();
     let mut term = |text: &str, value: Value| {
         values.push(value);
@@ -143,6 +143,7 @@ fn look_through(filter: &Filter, after: Option<Cursor>, counts: &Counts) -> (Str
     };
     let mut matches = vec!["TRUE".to_owned()];
     matches.extend(kind.as_ref().map(|kind| term("kind =", Value::Text(kind.clone()))));
+    matches.extend(queue.as_ref().map(|queue| term("queue =", Value::Text(queue.clone()))));
     if !states.is_empty() {
         let codes: Vec<_> = states.iter().map(|state| code(*state).to_string()).collect();
         matches.push(format!("state IN ({})", codes.join(", ")));

@@ -4,21 +4,21 @@ use rusqlite::Row;
 use uuid::Uuid;
 
 use super::clock::span;
-use super::ledger::{Line, Place};
+use super::ledger::{Lane, Line, Place, Rank};
 use crate::event::Event;
 use crate::task::{Millis, State, TaskRecord};
 
 /// What [`record`] reads.
 pub(super) const RECORD: &str = "id, state, priority, attempt, max_attempts, cancel, created, due, started, ended, \
      timeout, kind, client, progress, error, output, \
-     coalesce(input, (SELECT long.input FROM inputs AS long WHERE long.id = tasks.id))";
+     coalesce(input, (SELECT long.input FROM inputs AS long WHERE long.id = tasks.id)), queue, nullif(lane, '')";
 
 /// Bytes of input that stay in the task's row: with it they fill a quarter of a page at most, which is where SQLite
 /// begins to spread a row over several.
 pub(super) const SHORT: usize = 512;
 
 /// What [`Standing::read`] reads.
-pub(super) const STANDING: &str = "state, priority, attempt, max_attempts, granted, cancel, due, keep, kind, client, interrupted, keep_dead";
+pub(super) const STANDING: &str = "state, priority, attempt, max_attempts, granted, cancel, due, keep, kind, client, interrupted, keep_dead, queue, lane";
 
 /// What [`event`] reads.
 pub(super) const EVENT: &str = "number, at, task, state, attempt, kind, client, error";
@@ -45,6 +45,12 @@ pub(super) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
     row.get(column).map(Uuid::from_bytes)
 }
 
+/// The queue in this column, and the key in the next.
+pub(super) fn lane(row: &Row<'_>, column: usize) -> rusqlite::Result<Lane> {
+    let name = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+    Ok(Lane::of(name(column)?, name(column + 1)?))
+}
+
 pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
     Ok(TaskRecord {
         id: id(row, 0)?,
@@ -64,6 +70,8 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         error: row.get(14)?,
         output: row.get(15)?,
         input: row.get(16)?,
+        queue: row.get(17)?,
+        concurrency_key: row.get(18)?,
         attempts: None,
     })
 }
@@ -85,6 +93,7 @@ pub(super) struct Standing {
     /// Processes that died while they ran it.
     pub(super) interrupted: u16,
     pub(super) keep_dead: Option<Millis>,
+    pub(super) lane: Lane,
 }
 
 impl Standing {
@@ -102,17 +111,18 @@ impl Standing {
             client_id: row.get(9)?,
             interrupted: row.get(10)?,
             keep_dead: row.get(11)?,
+            lane: lane(row, 12)?,
         })
     }
 
     pub(super) fn line(&self) -> Line {
-        Line::of(self.priority, self.interrupted)
+        Line { lane: self.lane.clone(), rank: Rank::of(self.priority, self.interrupted) }
     }
 
     pub(super) fn place(&self) -> Option<Place> {
         match self.state {
             State::Queued => Some(Place::Waiting { line: self.line(), due: self.due }),
-            State::Running => Some(Place::Running),
+            State::Running => Some(Place::Running(self.lane.clone())),
             State::Dead => Some(Place::Dead),
             State::Succeeded | State::Cancelled => None,
         }

@@ -12,7 +12,7 @@ const APPLICATION: i64 = 0x6772_6366;
 
 /// What each version of the tables is made of: the first, and the steps from one to the next. A step is never changed once
 /// it was released, since files that have taken it do not take it again; `tests/sqlite/versions` has one file of each.
-const STEPS: [&str; 3] = [FIRST, INTERRUPTIONS, HISTORY];
+const STEPS: [&str; 4] = [FIRST, INTERRUPTIONS, HISTORY, QUEUES];
 
 /// What this code reads and writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -96,6 +96,31 @@ CREATE TABLE attempts (
     error TEXT,
     PRIMARY KEY (task, attempt)
 ) WITHOUT ROWID, STRICT;
+";
+
+/// `lane`: the task's concurrency key, or empty. The line has each queue's and each key's tasks by themselves, so that none is read on the
+/// way to another's. `tokens` and `filled`: what a bucket of starts held when; NULL where none was taken out yet.
+const QUEUES: &str = "
+ALTER TABLE tasks ADD COLUMN queue TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE tasks ADD COLUMN lane TEXT NOT NULL DEFAULT '';
+CREATE TABLE queues (
+    name TEXT PRIMARY KEY,
+    paused INTEGER NOT NULL DEFAULT 0,
+    concurrency INTEGER,
+    per_key INTEGER,
+    rate REAL,
+    burst INTEGER,
+    tokens REAL,
+    filled INTEGER,
+    max_attempts INTEGER,
+    first_pause INTEGER,
+    longest_pause INTEGER
+) WITHOUT ROWID, STRICT;
+INSERT INTO queues (name) VALUES ('default');
+DROP INDEX line;
+CREATE INDEX line ON tasks (state, queue, lane, priority, due, id) WHERE state < 2;
+DROP INDEX suspects;
+CREATE INDEX suspects ON tasks (queue, due, id) WHERE state = 0 AND interrupted > 0;
 ";
 
 /// What a file is, before anything is read from it.

@@ -1,5 +1,6 @@
 //! [`SqliteStore`]: each call is sent to the thread that owns the connection it needs, and awaited.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
@@ -7,16 +8,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, oneshot, watch};
 use uuid::Uuid;
 
+use super::clock::{Clock, span};
 use super::command::{Command, Reply};
 use super::fault::{Failure, closed, corrupt};
+use super::queues::oldest;
 use super::reader::{self, Reader};
 use crate::TaskStore;
 use crate::error::{StoreError, Unavailable};
 use crate::event::Events;
+use crate::queue::{QueuePut, QueueRecord, QueueRemoved, QueueSettings};
 use crate::room::Room;
 use crate::task::{
     Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
@@ -33,6 +37,7 @@ const FORGETTING: Duration = Duration::from_millis(200);
 pub(super) struct Shared {
     counts: Mutex<Counts>,
     suspect_is_due: AtomicBool,
+    queues: RwLock<BTreeMap<String, QueueSettings>>,
     head: watch::Sender<u64>,
     pub(super) cancellations: broadcast::Sender<Lease>,
     damage: OnceLock<String>,
@@ -43,6 +48,7 @@ impl Shared {
         Self {
             counts: Mutex::default(),
             suspect_is_due: AtomicBool::new(false),
+            queues: RwLock::default(),
             head: watch::Sender::new(0),
             cancellations: broadcast::Sender::new(1024),
             damage: OnceLock::new(),
@@ -53,6 +59,10 @@ impl Shared {
         *self.counts.lock() = counts;
         self.suspect_is_due.store(suspect_is_due, Ordering::Relaxed);
         self.head.send_if_modified(|known| std::mem::replace(known, head) != head);
+    }
+
+    pub(super) fn tell_queues(&self, settings: BTreeMap<String, QueueSettings>) {
+        *self.queues.write() = settings;
     }
 
     /// The file is damaged: from now on nothing is done with it.
@@ -187,6 +197,35 @@ impl TaskStore for SqliteStore {
             Some(failure) => Err(failure.error()),
             None => Ok(*self.shared.counts.lock()),
         }
+    }
+
+    async fn put_queue(&self, name: &str, settings: QueueSettings) -> Result<QueuePut, StoreError> {
+        self.write(|reply| Command::PutQueue(name.to_owned(), settings, reply)).await
+    }
+
+    async fn pause_queue(&self, name: &str, paused: bool) -> Result<bool, StoreError> {
+        self.write(|reply| Command::PauseQueue(name.to_owned(), paused, reply)).await
+    }
+
+    async fn remove_queue(&self, name: &str) -> Result<QueueRemoved, StoreError> {
+        self.write(|reply| Command::RemoveQueue(name.to_owned(), reply)).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError> {
+        let mut queues = self.write(Command::Queues).await?;
+        self.read(self.lists.as_ref(), move |connection| {
+            let now = Clock::default().now();
+            for queue in queues.iter_mut().filter(|queue| queue.counts.queued > 0) {
+                let since = oldest(connection, &queue.name, now)?;
+                queue.counts.oldest = since.map(|since| span(now.saturating_sub(since)));
+            }
+            Ok(queues)
+        })
+        .await
+    }
+
+    fn queue_settings(&self, name: &str) -> Option<QueueSettings> {
+        self.shared.queues.read().get(name).copied()
     }
 
     async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {

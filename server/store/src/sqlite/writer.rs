@@ -118,6 +118,7 @@ impl Writer {
         };
         (writer.owned)(writer.told);
         writer.tell_counts();
+        writer.tell_settings();
         writer
     }
 
@@ -145,11 +146,11 @@ impl Writer {
 
     /// The next command, if one comes before there is something to do without one.
     fn wait(&mut self) -> Result<Command, RecvTimeoutError> {
-        if self.undelivered.is_empty() && self.ledger.next_due().is_none() {
+        if self.undelivered.is_empty() && self.ledger.next_change().is_none() {
             return self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected);
         }
         let now = self.clock.now();
-        let until_due = self.ledger.next_due().map_or(LOOK_EVERY, |due| {
+        let until_due = self.ledger.next_change().map_or(LOOK_EVERY, |due| {
             Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0))
         });
         self.inbox.recv_timeout(until_due.min(LOOK_EVERY))
@@ -159,6 +160,7 @@ impl Writer {
         let now = self.clock.now();
         self.ledger.advance(now);
         let mut work = Vec::with_capacity(batch.len());
+        let mut looks = Vec::new();
         for command in batch.drain(..) {
             match command {
                 Command::Claim(most, reply) => self.claimers.push_back(Claimer { most, reply }),
@@ -171,8 +173,13 @@ impl Writer {
                 | Command::Complete(..)
                 | Command::Cancel(..)
                 | Command::Retry(..)
+                | Command::PutQueue(..)
+                | Command::PauseQueue(..)
+                | Command::RemoveQueue(..)
                 | Command::Suspect(_)
                 | Command::Forget(_) => work.push(command),
+                // Who asks is told of what is on disk, so not before this batch is.
+                Command::Queues(reply) => looks.push(reply),
             }
         }
         self.claimers.retain(|claimer| !claimer.reply.is_closed());
@@ -180,9 +187,19 @@ impl Writer {
             self.see_whose_file_it_is();
         }
         if let Some(failure) = self.shared.damage() {
+            work.extend(looks.into_iter().map(Command::Queues));
             return self.refuse_all(work, &failure);
         }
-        let claimable = !self.claimers.is_empty() && self.ledger.first_lane().is_some();
+        self.write(work, now);
+        for reply in looks {
+            // If it can't be sent nobody waits for it.
+            let _ = reply.send(Ok(self.ledger.records()));
+        }
+    }
+
+    /// Does what waits in one transaction, and answers.
+    fn write(&mut self, work: Vec<Command>, now: Millis) {
+        let claimable = !self.claimers.is_empty() && self.ledger.next().is_some();
         if work.is_empty() && self.undelivered.is_empty() && !claimable {
             return self.tell_counts();
         }
@@ -190,7 +207,9 @@ impl Writer {
         let head = self.head;
         match self.transact(work, &mut outbox, now) {
             Ok(()) => {
-                self.ledger.keep();
+                if self.ledger.keep() {
+                    self.tell_settings();
+                }
                 self.undelivered.clear();
                 self.announce(outbox);
             }
@@ -232,7 +251,7 @@ impl Writer {
             }
         }
         while failed.is_none()
-            && tables.ledger.first_lane().is_some()
+            && tables.ledger.next().is_some()
             && let Some(claimer) = self.claimers.pop_front()
         {
             let (claims, failure) = settle(tables.claim(claimer.most));
@@ -304,7 +323,11 @@ impl Writer {
     }
 
     fn tell_counts(&self) {
-        self.shared.tell(self.ledger.counts(), self.ledger.suspect_is_due(), self.head);
+        self.shared.tell(self.ledger.counts(), self.ledger.next_suspects().is_some(), self.head);
+    }
+
+    fn tell_settings(&self) {
+        self.shared.tell_queues(self.ledger.all_settings());
     }
 
     fn refuse_all(&mut self, work: Vec<Command>, failure: &Failure) {
@@ -344,7 +367,18 @@ fn apply(
         Command::Cancel(id, reply) => ready(tables.cancel(id), reply, Hold::default(), answers),
         Command::Retry(id, hold, reply) => ready(tables.retry(id), reply, hold, answers),
         Command::Forget(reply) => ready(tables.forget(limits.keep_events), reply, Hold::default(), answers),
-        Command::Claim(..) | Command::PutBack(_) | Command::Damaged | Command::Close => None,
+        Command::PutQueue(name, settings, reply) => {
+            ready(tables.put_queue(&name, settings), reply, Hold::default(), answers)
+        }
+        Command::PauseQueue(name, paused, reply) => {
+            ready(tables.pause_queue(&name, paused), reply, Hold::default(), answers)
+        }
+        Command::RemoveQueue(name, reply) => {
+            ready(tables.remove_queue(&name), reply, Hold::default(), answers)
+        }
+        Command::Queues(_) | Command::Claim(..) | Command::PutBack(_) | Command::Damaged | Command::Close => {
+            None
+        }
     }
 }
 

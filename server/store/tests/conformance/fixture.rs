@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use graceful_store::{
-    Claim, Completion, Hold, Idempotency, Lease, MOST_INTERRUPTIONS, NewTask, Outcome, Owned, State,
-    StoreError, StoreSettings, Submitted, TaskRecord, TaskStore, Unavailable,
+    Claim, Completion, DEFAULT_QUEUE, Hold, Idempotency, Lease, MOST_INTERRUPTIONS, NewTask, Outcome, Owned,
+    State, StoreError, StoreSettings, Submitted, TaskRecord, TaskStore, Unavailable,
 };
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -72,6 +72,8 @@ pub(crate) fn task() -> NewTask {
         kind: "sleep".to_owned(),
         input: "{}".to_owned(),
         client_id: None,
+        queue: DEFAULT_QUEUE.to_owned(),
+        concurrency_key: None,
         priority: 0,
         delay: Duration::ZERO,
         timeout: None,

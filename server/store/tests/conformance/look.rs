@@ -101,6 +101,7 @@ pub(crate) async fn filters_say_what_is_listed(fixture: &impl Fixture) {
                     states: states.clone(),
                     kind: kind.map(str::to_owned),
                     client_id: client.map(str::to_owned),
+                    queue: None,
                 };
                 let wanted: Vec<_> = expected
                     .iter()

@@ -1,7 +1,7 @@
 //! What every engine promises, one function a promise. An engine's own test file says [`suite!`] with its fixture.
 //!
 //! - [`fixture`]: what an engine brings, and the wards that each promise begins with
-//! - `submit`, `claim`, `end`, `cancel`, `count`, `look`, `history`, `recover`: the promises
+//! - `submit`, `claim`, `queues`, `end`, `cancel`, `count`, `look`, `history`, `recover`: the promises
 
 pub(crate) mod cancel;
 pub(crate) mod claim;
@@ -10,6 +10,7 @@ pub(crate) mod end;
 pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod look;
+pub(crate) mod queues;
 pub(crate) mod recover;
 pub(crate) mod submit;
 
@@ -35,6 +36,24 @@ macro_rules! suite {
             each_task_goes_to_one_claimer,
             a_dropped_claim_loses_nothing,
             a_claim_of_nothing_is_nothing,
+        ]);
+        $crate::conformance::suite!($fixture, queues: [
+            a_queue_is_made_changed_and_removed,
+            a_task_for_a_queue_that_is_not_there_is_refused,
+            a_flood_of_one_queue_leaves_the_others_their_turn,
+            priorities_count_within_a_queue,
+            no_more_of_a_queue_run_than_it_has_places,
+            no_more_of_a_queue_start_than_its_rate_says,
+            what_was_started_counts_for_the_next_process_too,
+            no_more_of_a_key_run_than_its_queue_says,
+            each_of_many_keys_has_its_turn,
+            a_paused_queue_starts_nothing_until_it_is_resumed,
+            a_pause_outlasts_the_process,
+            who_runs_alone_waits_for_its_queue_too,
+            a_queues_counts_are_its_own,
+            a_claim_tells_how_its_queue_backs_off,
+            a_task_whose_queue_was_removed_is_not_retried,
+            there_are_so_many_queues_and_no_more,
         ]);
         $crate::conformance::suite!($fixture, end: [
             success_keeps_the_output,

@@ -86,6 +86,7 @@ pub(crate) async fn one_key_submitted_at_once_is_one_task(fixture: &impl Fixture
                 Submitted::New => (own, true),
                 Submitted::Known(known) => (known.id, false),
                 Submitted::KeyReused { .. } => panic!("the content is the same"),
+                Submitted::NoQueue => panic!("its queue is always there"),
             }
         });
     }

@@ -8,7 +8,8 @@ use crate::conformance::fixture::{claim, complete, done, get, settings, submit, 
 use crate::{Folder, open};
 
 /// What a server of each version left behind as it was killed: one task that waits, one that runs, one dead letter.
-const VERSIONS: [&str; 2] = [include_str!("versions/1.sql"), include_str!("versions/2.sql")];
+const VERSIONS: [&str; 3] =
+    [include_str!("versions/1.sql"), include_str!("versions/2.sql"), include_str!("versions/3.sql")];
 
 const WAITS: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
 const RUNS: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0002);

@@ -1,10 +1,14 @@
 //! Several processes on one queue: each task is one's, the dead are inherited, hints travel, numbers stay in order.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use graceful_store::{Held, Hold, NewTask, Outcome, State, StoreError, StoreSettings, Submitted, TaskStore};
+use graceful_store::{
+    Held, Hold, NewTask, Outcome, QueueSettings, State, StoreError, StoreSettings, Submitted, TaskStore,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
@@ -185,6 +189,7 @@ async fn keys_submitted_to_two_processes_at_once_are_one_task_each() {
                     Submitted::New => (number, id, true),
                     Submitted::Known(known) => (number, known.id, false),
                     Submitted::KeyReused { .. } => panic!("the content is the same"),
+                    Submitted::NoQueue => panic!("its queue is always there"),
                 }
             });
         }
@@ -249,4 +254,74 @@ async fn a_claim_that_nobody_waits_for_goes_to_another_process_at_once() {
         }
     };
     timeout(LONG, nothing).await.expect("a dropped claim is still counted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_fill_a_queues_places_together_and_never_more() {
+    const TASKS: usize = 60;
+    const PLACES: u32 = 3;
+    let url = database().await.0;
+    let a = open(&url, settings()).await;
+    let places = |each: u32| QueueSettings { concurrency: NonZeroU32::new(each), ..QueueSettings::default() };
+    a.put_queue("narrow", places(PLACES)).await.unwrap();
+    a.put_queue("keyed", QueueSettings { per_key: NonZeroU32::new(1), ..QueueSettings::default() })
+        .await
+        .unwrap();
+    let stores = [a.clone(), open(&url, settings()).await, open(&url, settings()).await];
+    for number in 0..TASKS {
+        submit(&a, NewTask { queue: "narrow".to_owned(), ..task() }).await;
+        let key = Some(format!("{}", number % 2));
+        submit(&a, NewTask { queue: "keyed".to_owned(), concurrency_key: key, ..task() }).await;
+    }
+    let running = Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
+    let most = Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
+    let ended = Arc::new(AtomicUsize::new(0));
+    let mut workers = JoinSet::new();
+    // More who claim than there are places, so that they meet.
+    for store in stores.iter().chain(&stores) {
+        let (store, running, most, ended) = (store.clone(), running.clone(), most.clone(), ended.clone());
+        workers.spawn(async move {
+            while ended.load(Ordering::SeqCst) < 2 * TASKS {
+                let Ok(claims) = timeout(Duration::from_millis(500), store.claim(4)).await else { continue };
+                for claim in claims.unwrap() {
+                    let key = get(&store, claim.lease.id).await.concurrency_key;
+                    let name = format!("{}{}", claim.queue, key.unwrap_or_default());
+                    {
+                        let mut running = running.lock().unwrap();
+                        let now = running.entry(name.clone()).or_default();
+                        *now += 1;
+                        let mut most = most.lock().unwrap();
+                        let before = most.entry(name.clone()).or_default();
+                        *before = (*before).max(*now);
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    *running.lock().unwrap().get_mut(&name).unwrap() -= 1;
+                    complete(&store, claim.lease, done()).await;
+                    ended.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+    }
+    workers.join_all().await;
+    let most = most.lock().unwrap().clone();
+    assert_eq!(most.keys().collect::<Vec<_>>(), ["keyed0", "keyed1", "narrow"]);
+    assert!(most["narrow"] <= PLACES && most["keyed0"] == 1 && most["keyed1"] == 1, "{most:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_holds_for_all_processes_as_soon_as_it_is_told() {
+    let (a, b) = two().await;
+    a.put_queue("mail", QueueSettings::default()).await.unwrap();
+    // One that this process has not heard of yet.
+    let id = submit(&b, NewTask { queue: "mail".to_owned(), ..task() }).await;
+    assert_eq!(claim_one(&b).await.lease.id, id);
+    a.pause_queue("mail", true).await.unwrap();
+    submit(&b, NewTask { queue: "mail".to_owned(), ..task() }).await;
+    nothing_to_claim(&b).await;
+    let waiting = tokio::spawn({
+        let b = b.clone();
+        async move { claim_one(&b).await }
+    });
+    a.pause_queue("mail", false).await.unwrap();
+    timeout(LONG, waiting).await.expect("it waits on").unwrap();
 }
