@@ -1,8 +1,8 @@
 //! Claims: a lease on tasks that are due, for a caller who may be gone before they come.
 //!
 //! # Unknown outcomes
-//! The claim is a transaction: a connection that breaks before its COMMIT is sent claims nothing. If it breaks after,
-//! the database may have given us tasks that we never hear of. Nobody renews them, so that they are queued again when
+//! A claim is one statement, or where queues are counted one transaction: a connection that breaks before it was sent claims
+//! nothing. If it breaks after, the database may have given us tasks that we never hear of. Nobody renews them, so that they are queued again when
 //! the lease is over, like those of a process that died; the attempt counts.
 
 use std::collections::HashMap;
@@ -102,10 +102,15 @@ impl Claimer {
             .await
     }
 
-    /// What the bounded queues may take. One that was bounded a moment ago, and is not known for it yet, is left alone.
+    /// Whether a queue is known for being bounded: then it is counted before it is claimed from. One that was bounded a moment ago, and is not
+    /// known for it yet, is left alone.
+    fn counts(&self) -> bool {
+        self.known.all().values().any(|queue| !queue.paused && queue.settings.bounded())
+    }
+
+    /// What the bounded queues may take.
     async fn bounds(&self, connection: &mut PgConnection, lock: bool) -> sqlx::Result<Bounds> {
-        let bounded = self.known.all().values().any(|queue| !queue.paused && queue.settings.bounded());
-        if bounded { Bounds::count(connection, lock).await } else { Ok(Bounds::default()) }
+        if self.counts() { Bounds::count(connection, lock).await } else { Ok(Bounds::default()) }
     }
 
     /// What may be claimed; with the locks of the bounded queues if it is to be.
@@ -200,19 +205,17 @@ impl Claimer {
 
     async fn lease_due(&self, line: Line) -> sqlx::Result<Vec<(Claim, Lane)>> {
         let mut lane = self.database.work.lane().await?;
-        let mut transaction = lane.begin().await?;
-        let (mut rows, survey) = match line {
-            Line::Ordinary(most) => self.lease(&mut transaction, most).await?,
-            Line::Suspects => self.lease_suspect(&mut transaction).await?,
+        let (mut rows, survey) = if self.counts() {
+            let mut transaction = lane.begin().await?;
+            let (rows, survey) = self.lease_line(&mut transaction, line).await?;
+            survey.bounds.spend(&mut transaction, &started(&rows)?).await?;
+            transaction.commit().await?;
+            (rows, survey)
+        } else {
+            self.lease_line(&mut lane, line).await?
         };
-        let lanes = rows.iter().map(lane_of).collect::<sqlx::Result<Vec<_>>>()?;
-        let mut started = HashMap::new();
-        for (queue, _) in &lanes {
-            *started.entry(queue.clone()).or_default() += 1;
-        }
-        survey.bounds.spend(&mut transaction, &started).await?;
-        transaction.commit().await?;
         lane.keep();
+        let lanes = rows.iter().map(lane_of).collect::<sqlx::Result<Vec<_>>>()?;
         self.memory.served(&lanes, &survey);
         let order = |row: &PgRow| -> sqlx::Result<_> {
             Ok((-i32::from(row.try_get::<i16, _>("priority")?), row.try_get::<Millis, _>("due")?))
@@ -222,6 +225,17 @@ impl Claimer {
             (order(row).unwrap_or_default(), row.try_get::<uuid::Uuid, _>("id").ok())
         });
         rows.iter().map(|row| Ok((self.claimed(row)?, lane_of(row)?))).collect()
+    }
+
+    async fn lease_line(
+        &self,
+        connection: &mut PgConnection,
+        line: Line,
+    ) -> sqlx::Result<(Vec<PgRow>, Survey)> {
+        match line {
+            Line::Ordinary(most) => self.lease(connection, most).await,
+            Line::Suspects => self.lease_suspect(connection).await,
+        }
     }
 
     /// Shares the places out among the lines that have something due; what one of them does not need the others get.
@@ -304,6 +318,15 @@ impl Claimer {
             trace: row.try_get("trace")?,
         })
     }
+}
+
+/// How many of each queue were claimed.
+fn started(rows: &[PgRow]) -> sqlx::Result<HashMap<Arc<str>, usize>> {
+    let mut started = HashMap::new();
+    for row in rows {
+        *started.entry(lane_of(row)?.0).or_default() += 1;
+    }
+    Ok(started)
 }
 
 fn lane_of(row: &PgRow) -> sqlx::Result<Lane> {

@@ -24,6 +24,10 @@ const DESK_CONNECTIONS: usize = 3;
 /// For lists: they look through many tasks, and anybody may ask for them all the time.
 pub(super) const LIST_CONNECTIONS: usize = 2;
 
+/// For the same few statements again and again: to plan one takes longer than to run it. None of them is better off with a plan for
+/// its values, and [`line`](super::line) has a test of those that must not be worse.
+const PLAN_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+
 /// A list that nobody waits for any more is given up by the server too.
 const LIST_TIMEOUT: (&str, &str) = ("statement_timeout", "5s");
 
@@ -40,7 +44,7 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn new(options: &PgConnectOptions) -> Self {
         Self {
-            work: Connections::new(options.clone(), WORK_CONNECTIONS),
+            work: Connections::new(options.clone().options([PLAN_ONCE]), WORK_CONNECTIONS),
             desk: Connections::new(options.clone(), DESK_CONNECTIONS),
             lists: Connections::new(options.clone().options([LIST_TIMEOUT]), LIST_CONNECTIONS),
         }

@@ -1,10 +1,14 @@
 //! Answers that are lost on the way: whatever was done, nothing is lost, done twice or counted for ever.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::{Completion, Hold, NewTask, Outcome, Owned, State, Submitted, TaskStore};
+use graceful_store::{
+    Completion, DEFAULT_QUEUE, Hold, NewTask, Outcome, Owned, QueueSettings, State, Submitted, TaskStore,
+};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::conformance::fixture::{
     LONG, OwnedHistory, claim_one, complete, done, get, key, settings, submit, task, until, watched,
@@ -60,11 +64,18 @@ async fn an_end_whose_answer_is_lost_recognises_itself() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_whose_answer_is_lost_is_anybodys_when_its_lease_is_over() {
-    let (wire, store, told, safe) = by_wire().await;
-    let id = submit(&safe, task()).await;
-    wire.lose_answer_to(b"COMMIT");
+/// Bounds a queue, so that it is counted and claimed from in one transaction; others are claimed from by one statement.
+async fn bounded(store: &Arc<dyn TaskStore>) {
+    let settings = QueueSettings { concurrency: NonZeroU32::new(9), ..QueueSettings::default() };
+    store.put_queue(DEFAULT_QUEUE, settings).await.unwrap();
+}
+
+async fn is_anybodys_when_its_lease_is_over(
+    wire: Wire,
+    (store, told): (Arc<dyn TaskStore>, OwnedHistory),
+    safe: Arc<dyn TaskStore>,
+    id: Uuid,
+) {
     let _maintained = maintained(&safe);
     // It may be told of the task before it asks.
     assert!(is_away(store.claim(1).await));
@@ -77,16 +88,38 @@ async fn a_claim_whose_answer_is_lost_is_anybodys_when_its_lease_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_that_is_cut_before_its_commit_claims_nothing() {
+async fn a_claim_whose_answer_is_lost_is_anybodys_when_its_lease_is_over() {
     let (wire, store, told, safe) = by_wire().await;
-    // The request that claims has the owner's name in it.
-    let id = submit(&safe, NewTask { max_attempts: 1, ..task() }).await;
-    wire.lose_answer_to(b"BEGIN");
-    assert!(is_away(store.claim(1).await));
-    assert!(wire.has_lost());
-    let claim = claim_one(&safe).await;
-    assert_eq!((claim.lease.id, claim.lease.attempt), (id, 1));
-    until(&store, "nothing is counted", async || told.latest() == Owned::default()).await;
+    let id = submit(&safe, task()).await;
+    // Not as it is prepared: as it is done, with the owner's name in it.
+    wire.lose_answer_to(b"test-");
+    is_anybodys_when_its_lease_is_over(wire, (store, told), safe, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counted_claim_whose_answer_is_lost_is_anybodys_when_its_lease_is_over() {
+    let (wire, store, told, safe) = by_wire().await;
+    bounded(&store).await;
+    let id = submit(&safe, task()).await;
+    wire.lose_answer_to(b"COMMIT");
+    is_anybodys_when_its_lease_is_over(wire, (store, told), safe, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_cut_before_it_was_sent_claims_nothing() {
+    for (is_bounded, begin) in [(true, &b"BEGIN"[..]), (false, b"leased AS ( UPDATE")] {
+        let (wire, store, told, safe) = by_wire().await;
+        if is_bounded {
+            bounded(&store).await;
+        }
+        let id = submit(&safe, NewTask { max_attempts: 1, ..task() }).await;
+        wire.lose_answer_to(begin);
+        assert!(is_away(store.claim(1).await));
+        assert!(wire.has_lost());
+        let claim = claim_one(&safe).await;
+        assert_eq!((claim.lease.id, claim.lease.attempt), (id, 1));
+        until(&store, "nothing is counted", async || told.latest() == Owned::default()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
