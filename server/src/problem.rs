@@ -116,6 +116,19 @@ impl Problem {
         Self::malformed(detail).field(field)
     }
 
+    /// The same of a part of the request: `of` is the path to it.
+    pub(crate) fn of_part(mut self, of: &str) -> Self {
+        let field = self.body.field.take();
+        self.body.field = Some(field.map_or_else(|| of.to_owned(), |field| format!("{of}.{field}")).into());
+        self.body.detail = format!("{of}: {}", self.body.detail).into();
+        self
+    }
+
+    /// The HTTP status, and what is wrong.
+    pub(crate) fn said(&self) -> (u16, &str) {
+        (self.status.as_u16(), &self.body.detail)
+    }
+
     /// The request can't be read at all.
     pub(crate) fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
         let kind = "tag:graceful.dev,2026:invalid";
@@ -125,6 +138,14 @@ impl Problem {
     /// No task of this id is known.
     pub(crate) const fn no_task() -> Self {
         Self::bare(StatusCode::NOT_FOUND, "Task not found")
+    }
+
+    /// No queue has the name that a task wants to wait in.
+    pub(crate) fn unknown_queue(queue: &str) -> Self {
+        let instead = format!(
+            "there is no queue `{queue}`; PUT /v1/queues/{queue} makes one, and GET /v1/queues lists them"
+        );
+        Self::invalid("queue", &instead)
     }
 
     /// No queue of this name is there.

@@ -215,6 +215,20 @@ impl Queue {
         answer
     }
 
+    /// Puts tasks on disk, all in one go; the answers are in their order. The request stays counted until the tasks are.
+    ///
+    /// # Errors
+    /// When the queue can't be written just now.
+    pub async fn submit_many(
+        &self,
+        tasks: Vec<NewTask>,
+        request: &RequestGuard,
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError> {
+        let answer = self.store()?.submit_many(tasks, Hold::new(request.clone())).await;
+        self.noticed(&answer);
+        answer
+    }
+
     /// How many tasks there are in the whole queue, up to a second old.
     ///
     /// # Errors

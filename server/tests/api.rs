@@ -386,7 +386,7 @@ async fn what_is_not_there_is_said_in_the_seeds_words_with_what_is() {
     }
     for (method, path, allow) in [
         ("DELETE", "/v1/tasks", "GET,HEAD,POST"),
-        ("PUT", "/v1/tasks/x", "GET,HEAD"),
+        ("PUT", "/v1/tasks/x", "DELETE,GET,HEAD"),
         ("GET", "/v1/tasks/x/cancel", "POST"),
         ("GET", "/v1/tasks/x/retry", "POST"),
         ("GET", "/v1/create-task/", "POST"),

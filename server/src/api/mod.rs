@@ -2,6 +2,7 @@
 //!
 //! - [`tasks`]: `/v1/tasks`, from handing in to trying again; [`submission`] reads what is handed in, [`query`] what is
 //!   asked, [`view`] shows a task
+//! - [`bulk`]: `/v1/bulk`, the same for many tasks
 //! - [`queues`]: `/v1/queues`, what tasks wait in
 //! - [`overview`]: `/v1/queue`, its history, and `/v1/kinds`
 //! - [`seed`]: the routes of the first clients, answer for answer
@@ -34,6 +35,7 @@ use crate::tokens::door::{self, Doorkeeper};
 use rooms::Rooms;
 use visitors::{Porter, Visitors};
 
+mod bulk;
 pub mod limits;
 mod openapi;
 mod overview;
@@ -93,9 +95,13 @@ pub fn public(api: Api) -> Router {
     let create = || post(seed::create_task).route_layer(gate.clone());
     Router::new()
         .route("/v1/tasks", post(tasks::submit).route_layer(gate.clone()).get(tasks::list))
-        .route("/v1/tasks/{id}", get(tasks::read))
+        .route("/v1/tasks/{id}", get(tasks::read).delete(tasks::delete))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/tasks/{id}/retry", post(tasks::retry).route_layer(gate.clone()))
+        .route("/v1/bulk/submit", post(bulk::submit).route_layer(gate.clone()))
+        .route("/v1/bulk/cancel", post(bulk::cancel))
+        .route("/v1/bulk/retry", post(bulk::retry).route_layer(gate.clone()))
+        .route("/v1/bulk/delete", post(bulk::delete))
         .route("/v1/queues", get(queues::list))
         .route("/v1/queues/{name}", get(queues::read).put(queues::put).delete(queues::remove))
         .route("/v1/queues/{name}/pause", post(queues::pause))

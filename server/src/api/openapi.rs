@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use crate::api::{overview, queues, seed, submission, tasks};
+use crate::api::{bulk, overview, queues, seed, submission, tasks};
 use crate::kind::Kinds;
 use crate::problem;
 
@@ -25,6 +25,7 @@ use crate::problem;
     ),
     tags(
         (name = "tasks", description = "Hand in, look at, cancel, try again."),
+        (name = "bulk", description = "The same for many tasks."),
         (name = "queues", description = "What tasks wait in, and what may run of each."),
         (name = "queue", description = "How much there is to do, and what can be done."),
         (name = "seed", description = "The first clients' routes."),
@@ -35,6 +36,11 @@ use crate::problem;
         tasks::read,
         tasks::cancel,
         tasks::retry,
+        tasks::delete,
+        bulk::submit,
+        bulk::cancel,
+        bulk::retry,
+        bulk::delete,
         queues::list,
         queues::read,
         queues::put,

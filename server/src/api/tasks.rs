@@ -8,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use graceful_drain::RequestGuard;
-use graceful_store::{Cancelled, Hold, NewTask, Retried, Submitted, TaskRecord};
+use graceful_store::{Cancelled, Change, Hold, NewTask, Retried, Submitted, TaskRecord};
 use jiff::Timestamp;
 use serde::Serialize;
 use tracing::Instrument;
@@ -108,11 +108,12 @@ async fn take(api: &Api, guard: &RequestGuard, request: Request) -> Result<Respo
     }
 }
 
-const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+pub(crate) const JSON: (HeaderName, HeaderValue) =
+    (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 pub(crate) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// An answer in JSON, in the room that was taken for it.
-fn written(room: Room, answer: &impl Serialize) -> Bytes {
+pub(crate) fn written(room: Room, answer: &impl Serialize) -> Bytes {
     room.answer(serde_json::to_vec(answer).unwrap_or_default())
 }
 
@@ -144,12 +145,7 @@ pub(crate) async fn accept(
         }
         Submitted::Known(known) => Ok(Some(known)),
         Submitted::KeyReused { id } => Err(Problem::key_reused(id)),
-        Submitted::NoQueue => Err(Problem::invalid(
-            "queue",
-            &format!(
-                "there is no queue `{queue}`; PUT /v1/queues/{queue} makes one, and GET /v1/queues lists them"
-            ),
-        )),
+        Submitted::NoQueue => Err(Problem::unknown_queue(&queue)),
     }
 }
 
@@ -180,6 +176,32 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, listing: Listing) -> Resul
     let page = limits::ask(&api.queue, store.list(&filter, after, limit)).await?;
     let tasks = page.tasks.iter().map(Task::of).collect();
     Ok(([JSON], written(room, &TaskList { tasks, next: page.next })).into_response())
+}
+
+/// Delete a task
+///
+/// One that has ended is forgotten before its time, with its attempts; the event of its end stays as long as events are kept.
+#[utoipa::path(delete, path = "/v1/tasks/{id}", operation_id = "delete_task", tag = "tasks",
+    params(("id" = Uuid, Path, description = "The task's id.")),
+    responses(
+        (status = 204, description = "It is forgotten."),
+        (status = 404, description = "No such task is known here (any more).", body = ProblemBody),
+        (status = 409, description = "It has not ended: cancel it first.", body = ProblemBody),
+        (status = 503, description = "The queue is unavailable.", body = ProblemBody),
+    ))]
+pub(crate) async fn delete(State(api): State<Arc<Api>>, id: TaskId) -> Result<StatusCode, Problem> {
+    let Path(id) = id.map_err(|_| Problem::no_task())?;
+    let store = api.queue.store()?;
+    let changed = limits::ask(&api.queue, store.change(vec![id], Change::Delete, Hold::default())).await?;
+    if changed.done > 0 {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let _room = api.rooms.task().await?;
+    let task = limits::ask(&api.queue, store.get(id)).await?.ok_or(Problem::no_task())?;
+    let state = task.state;
+    Err(Problem::wrong_state(format!(
+        "task {id} is {state}; only one that has ended can be deleted, so cancel it first"
+    )))
 }
 
 /// Look at a task

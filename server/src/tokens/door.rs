@@ -51,7 +51,9 @@ fn needed(method: &Method, path: &str) -> Option<Scope> {
         path if reads && path.starts_with("/docs/") => None,
         _ if *method == Method::OPTIONS => None,
         _ if reads => Some(Scope::Read),
-        "/v1/tasks" | "/v1/create-task" | "/v1/create-task/" if *method == Method::POST => {
+        "/v1/tasks" | "/v1/bulk/submit" | "/v1/create-task" | "/v1/create-task/"
+            if *method == Method::POST =>
+        {
             Some(Scope::Submit)
         }
         _ => Some(Scope::Admin),
@@ -110,6 +112,11 @@ mod tests {
             ("GET", "/docsandmore", Some(Scope::Read)),
             ("POST", "/v1/tasks", Some(Scope::Submit)),
             ("POST", "/v1/create-task/", Some(Scope::Submit)),
+            ("POST", "/v1/bulk/submit", Some(Scope::Submit)),
+            ("POST", "/v1/bulk/delete", Some(Scope::Admin)),
+            ("DELETE", "/v1/tasks/1", Some(Scope::Admin)),
+            ("PUT", "/v1/queues/mail", Some(Scope::Admin)),
+            ("GET", "/v1/queues", Some(Scope::Read)),
             ("POST", "/v1/tasks/1/cancel", Some(Scope::Admin)),
             ("POST", "/v1/tasks/", Some(Scope::Admin)),
             ("DELETE", "/", Some(Scope::Admin)),

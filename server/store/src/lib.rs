@@ -52,8 +52,8 @@ pub use queue::{
     Rate,
 };
 pub use task::{
-    Cancelled, Claim, Completion, Counts, Cursor, Delayed, Filter, Held, Hold, Idempotency, Lease, Millis,
-    NewTask, Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
+    Cancelled, Change, Changed, Claim, Completion, Counts, Cursor, Delayed, Filter, Found, Held, Hold,
+    Idempotency, Lease, Millis, NewTask, Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
 };
 
 /// What both engines need to know as they are opened.
@@ -91,6 +91,13 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Puts a task on disk. `hold` is let go once the task is counted in [`Owned`], or is known not to have been taken.
     async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError>;
 
+    /// Puts tasks on disk, all in one go, and answers for each, in their order. Those that are refused cost the others nothing.
+    async fn submit_many(
+        &self,
+        tasks: Vec<NewTask>,
+        hold: Hold,
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError>;
+
     /// Takes up to `most` tasks to run, of those that are due and that their queues let start now: of each queue its fair part (see
     /// [`queue`]), of a key the highest priority first, then the oldest. Waits until there is at least one. Those that have to run
     /// alone are not among them.
@@ -127,6 +134,12 @@ pub trait TaskStore: Debug + Send + Sync + 'static {
     /// Tasks, the newest first; at most `limit` of them, and fewer when they are large or few match, from `after` on. Whoever goes on
     /// from [`Page::next`] until it is None gets all. The other calls do not wait for it.
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError>;
+
+    /// The ids of the tasks that [`TaskStore::list`] would tell of: the newest first, at most `limit`.
+    async fn find(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Found, StoreError>;
+
+    /// Does the same to many tasks, all in one go: to those that it fits as they are by now. `hold` is as in [`TaskStore::submit`].
+    async fn change(&self, ids: Vec<Uuid>, change: Change, hold: Hold) -> Result<Changed, StoreError>;
 
     /// How many there are in the whole queue. May be up to a second old.
     async fn counts(&self) -> Result<Counts, StoreError>;

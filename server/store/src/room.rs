@@ -22,9 +22,10 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Takes room for a task. What is given back is held in place of `hold`, and gives the room back with it.
-    pub(crate) fn take(&self, task: &NewTask, hold: Hold) -> Result<Hold, StoreError> {
-        let size = u32::try_from(task.input.len() + OVERHEAD).unwrap_or(u32::MAX);
+    /// Takes room for tasks. What is given back is held in place of `hold`, and gives the room back with it.
+    pub(crate) fn take(&self, tasks: &[NewTask], hold: Hold) -> Result<Hold, StoreError> {
+        let size = tasks.iter().map(|task| task.input.len() + OVERHEAD).sum::<usize>();
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
         match self.0.clone().try_acquire_many_owned(size) {
             Ok(room) => Ok(Hold::new((hold, room))),
             Err(_) => Err(StoreError::Unavailable {

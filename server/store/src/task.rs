@@ -325,6 +325,47 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
+/// The ids of some of the tasks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The newest first. May be empty though there are more, as in a [`Page`].
+    pub ids: Vec<Uuid>,
+    /// Where to go on; None at the end.
+    pub next: Option<Cursor>,
+}
+
+/// What is done to many tasks; to each that it fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// What waits is cancelled, what runs is asked to stop.
+    Cancel,
+    /// What is dead or cancelled is queued again, where its queue is there.
+    Retry,
+    /// What has ended is forgotten before its time.
+    Delete,
+}
+
+impl Change {
+    /// The states of tasks that it fits.
+    #[must_use]
+    pub const fn fits(self) -> &'static [State] {
+        match self {
+            Self::Cancel => &[State::Queued, State::Running],
+            Self::Retry => &[State::Dead, State::Cancelled],
+            Self::Delete => &[State::Succeeded, State::Dead, State::Cancelled],
+        }
+    }
+}
+
+/// How many tasks were changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Those to which it was done.
+    pub done: u64,
+    /// Those that run, and were asked to stop.
+    pub asked: u64,
+}
+
 /// The whole queue, whoever owns it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {

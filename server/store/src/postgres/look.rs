@@ -11,7 +11,7 @@ use super::record::{count, event, record, record_columns, text};
 use crate::error::StoreError;
 use crate::event::Events;
 use crate::page::{Filling, LOOKED_THROUGH};
-use crate::task::{Cursor, Filter, Page, State, TaskRecord};
+use crate::task::{Cursor, Filter, Found, Page, State, TaskRecord};
 
 impl Database {
     pub(super) async fn get(&self, id: Uuid) -> Result<Option<TaskRecord>, StoreError> {
@@ -47,6 +47,34 @@ impl Database {
         .await
     }
 
+    /// The ids of those that [`Self::list`] would tell of.
+    pub(super) async fn find(
+        &self,
+        filter: &Filter,
+        after: Option<Cursor>,
+        limit: usize,
+        few_live: bool,
+    ) -> Result<Found, StoreError> {
+        self.within(CALL_TIMEOUT, async {
+            let mut lane = self.lists.lane().await?;
+            let mut list = look_through("id", filter, after, limit, few_live);
+            let mut found = Found::default();
+            for row in list.build().fetch_all(&mut *lane).await? {
+                found.next = row.try_get("looked_to")?;
+                if let Some(id) = row.try_get::<Option<Uuid>, _>("id")? {
+                    if found.ids.len() >= limit {
+                        found.next = found.ids.last().copied();
+                        break;
+                    }
+                    found.ids.push(id);
+                }
+            }
+            lane.keep();
+            Ok(found)
+        })
+        .await
+    }
+
     pub(super) async fn events(&self, after: u64, limit: usize) -> Result<Events, StoreError> {
         self.within(CALL_TIMEOUT, async {
             let mut lane = self.desk.lane().await?;
@@ -67,7 +95,7 @@ async fn page(
 ) -> sqlx::Result<Page> {
     let mut filling = Filling::new(limit);
     let mut end = None;
-    let mut list = look_through(filter, after, limit, few_live);
+    let mut list = look_through(record_columns!(), filter, after, limit, few_live);
     let mut rows = list.build().fetch(connection);
     while let Some(row) = rows.try_next().await? {
         end = row.try_get::<Option<Uuid>, _>("looked_to")?;
@@ -81,6 +109,7 @@ async fn page(
 /// The tasks that match, among the newest below `after`, [`LOOKED_THROUGH`] at most; and `looked_to`, the last of these, if there
 /// are so many. One statement, so that both are of the same moment.
 fn look_through(
+    columns: &str,
     filter: &Filter,
     after: Option<Cursor>,
     limit: usize,
@@ -114,11 +143,8 @@ fn look_through(
         LOOKED_THROUGH - 1
     ));
     list.push_bind(most);
-    list.push(concat!(
-        ") SELECT ",
-        record_columns!(),
-        ", looked_to FROM hits JOIN graceful_tasks USING (id) FULL JOIN lowest ON false ORDER BY id DESC NULLS LAST"
-    ));
+    list.push(") SELECT ").push(columns);
+    list.push(", looked_to FROM hits JOIN graceful_tasks USING (id) FULL JOIN lowest ON false ORDER BY id DESC NULLS LAST");
     list
 }
 

@@ -47,6 +47,7 @@ mod history;
 mod lease;
 mod line;
 mod look;
+mod many;
 mod pulse;
 mod queues;
 mod record;
@@ -90,8 +91,8 @@ use crate::error::{OpenError, StoreError};
 use crate::event::Events;
 use crate::queue::{QueuePut, QueueRecord, QueueRemoved, QueueSettings};
 use crate::task::{
-    Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
-    Submitted, TaskRecord,
+    Cancelled, Change, Changed, Claim, Completion, Counts, Cursor, Filter, Found, Held, Hold, Lease, NewTask,
+    Outcome, Page, Retried, Submitted, TaskRecord,
 };
 use crate::{StoreSettings, TaskStore};
 
@@ -231,6 +232,14 @@ impl TaskStore for PostgresStore {
         self.submissions.submit(task, hold).await
     }
 
+    async fn submit_many(
+        &self,
+        tasks: Vec<NewTask>,
+        hold: Hold,
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError> {
+        self.submissions.submit_many(tasks, hold).await
+    }
+
     async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError> {
         self.claimer.claim(most).await
     }
@@ -275,6 +284,15 @@ impl TaskStore for PostgresStore {
 
     async fn list(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         self.database.list(filter, after, limit, self.depth.few_live()).await
+    }
+
+    async fn find(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Found, StoreError> {
+        self.database.find(filter, after, limit, self.depth.few_live()).await
+    }
+
+    async fn change(&self, ids: Vec<Uuid>, change: Change, hold: Hold) -> Result<Changed, StoreError> {
+        let _held = hold;
+        self.changes.change(&ids, change).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

@@ -51,6 +51,7 @@ pub(super) struct Submissions {
     depth: Arc<QueueDepth>,
     room: Room,
     queue: mpsc::Sender<Submission>,
+    inserter: Arc<Inserter>,
 }
 
 /// Inserts batches of tasks.
@@ -69,14 +70,15 @@ impl Submissions {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, submitted) = mpsc::channel(WAITING);
         let inserter = Arc::new(Inserter { database: database.clone(), signals });
-        (Self { database, depth, room: Room::default(), queue }, inserter.run(submitted))
+        let running = inserter.clone().run(submitted);
+        (Self { database, depth, room: Room::default(), queue, inserter }, running)
     }
 
     pub(super) async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
         if self.depth.is_full() {
             return self.known_before(&task).await?.ok_or(StoreError::Full);
         }
-        let hold = self.room.take(&task, hold)?;
+        let hold = self.room.take(std::slice::from_ref(&task), hold)?;
         let (reply, answered) = oneshot::channel();
         let begun = self.depth.began();
         let submission = Submission { task, hold, arrived: Instant::now(), reply, _begun: begun };
@@ -85,6 +87,27 @@ impl Submissions {
             Ok(Err(_)) => Err(closed()),
             Err(_) => Err(late(CALL_TIMEOUT)),
         }
+    }
+
+    /// In batches of their own, one after the other: they are as large as a batch is to be already.
+    pub(super) async fn submit_many(
+        &self,
+        tasks: Vec<NewTask>,
+        hold: Hold,
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError> {
+        let _hold = self.room.take(&tasks, hold)?;
+        let mut answers = Vec::with_capacity(tasks.len());
+        for batch in tasks.chunks(BATCH) {
+            if self.depth.is_full() {
+                for task in batch {
+                    answers.push(self.known_before(task).await?.ok_or(StoreError::Full));
+                }
+                continue;
+            }
+            let _begun: Vec<_> = batch.iter().map(|_| self.depth.began()).collect();
+            answers.extend(self.inserter.insert_at_once(batch).await?);
+        }
+        Ok(answers)
     }
 
     /// Even a full queue knows what it has.
@@ -126,6 +149,50 @@ impl Inserter {
         }
     }
 
+    async fn insert_in_one(
+        &self,
+        tasks: &[&NewTask],
+        spoilt: &mut bool,
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError> {
+        self.database
+            .within(CALL_TIMEOUT, async {
+                let mut lane = self.database.work.lane().await?;
+                let done = insert_all(&mut lane, tasks).await;
+                *spoilt = done.as_ref().err().is_some_and(is_in_the_data);
+                let done = done?;
+                lane.keep();
+                Ok(done)
+            })
+            .await
+    }
+
+    /// What was handed in together goes together.
+    async fn insert_at_once(
+        &self,
+        tasks: &[NewTask],
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError> {
+        let tasks: Vec<_> = tasks.iter().collect();
+        let mut spoilt = false;
+        let answers = match self.insert_in_one(&tasks, &mut spoilt).await {
+            Err(_) if spoilt && tasks.len() > 1 => {
+                // PostgreSQL takes one of them for wrong: each by itself, so that the others are written.
+                let mut answers = Vec::with_capacity(tasks.len());
+                for task in tasks {
+                    match self.insert_in_one(&[task], &mut false).await {
+                        Ok(one) => answers.extend(one),
+                        Err(error) => answers.push(Err(error)),
+                    }
+                }
+                answers
+            }
+            done => done?,
+        };
+        if answers.iter().any(|answer| matches!(answer, Ok(Submitted::New))) {
+            self.signals.something_waits();
+        }
+        Ok(answers)
+    }
+
     async fn insert(self: Arc<Self>, batch: Vec<Submission>) {
         let (batch, expired): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|one| one.arrived.elapsed() < CALL_TIMEOUT && !one.reply.is_closed());
@@ -138,17 +205,7 @@ impl Inserter {
         }
         let tasks: Vec<_> = batch.iter().map(|one| &one.task).collect();
         let mut spoilt = false;
-        let done = self
-            .database
-            .within(CALL_TIMEOUT, async {
-                let mut lane = self.database.work.lane().await?;
-                let done = insert_all(&mut lane, &tasks).await;
-                spoilt = done.as_ref().err().is_some_and(is_in_the_data);
-                let done = done?;
-                lane.keep();
-                Ok(done)
-            })
-            .await;
+        let done = self.insert_in_one(&tasks, &mut spoilt).await;
         match done {
             Ok(answers) => {
                 if answers.iter().any(|answer| matches!(answer, Ok(Submitted::New))) {

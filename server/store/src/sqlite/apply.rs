@@ -78,6 +78,20 @@ impl Tables<'_> {
         Ok(Submitted::New)
     }
 
+    /// Each by itself: one that is refused costs the others nothing.
+    pub(super) fn submit_many(
+        &mut self,
+        tasks: &[NewTask],
+        capacity: u64,
+    ) -> Result<Vec<Result<Submitted, StoreError>>, Fault> {
+        let each = tasks.iter().map(|task| match self.submit(task, capacity) {
+            Ok(submitted) => Ok(Ok(submitted)),
+            Err(Fault::Alone(error)) => Ok(Err(error)),
+            Err(batch @ Fault::Batch(_)) => Err(batch),
+        });
+        each.collect()
+    }
+
     /// The task that the submission's key names already.
     fn known(&self, task: &NewTask) -> Result<Option<Submitted>, Fault> {
         let Some(own) = &task.idempotency else { return Ok(None) };
@@ -144,15 +158,20 @@ impl Tables<'_> {
                 Ok(Cancelled::Now(self.record(id)?))
             }
             State::Running => {
-                self.connection
-                    .prepare_cached("UPDATE tasks SET cancel = 1 WHERE id = ?1")?
-                    .execute([id.as_bytes()])
-                    .map_err(first_write)?;
-                self.stop.push(Lease { id, attempt: task.attempt });
+                self.ask_to_stop(id, &task)?;
                 Ok(Cancelled::Asked(self.record(id)?))
             }
             State::Succeeded | State::Dead | State::Cancelled => Ok(Cancelled::TooLate(self.record(id)?)),
         }
+    }
+
+    pub(super) fn ask_to_stop(&mut self, id: Uuid, task: &Standing) -> Result<(), Fault> {
+        self.connection
+            .prepare_cached("UPDATE tasks SET cancel = 1 WHERE id = ?1")?
+            .execute([id.as_bytes()])
+            .map_err(first_write)?;
+        self.stop.push(Lease { id, attempt: task.attempt });
+        Ok(())
     }
 
     /// The attempt number goes on, for it fences; the allowance grows by what the task was handed in with.
@@ -164,9 +183,15 @@ impl Tables<'_> {
         if !self.ledger.knows(&task.lane.queue) {
             return Ok(Retried::NoQueue(self.record(id)?));
         }
+        self.queue_by_hand(id, &task)?;
+        Ok(Retried::Now(self.record(id)?))
+    }
+
+    /// Queues one again that is dead or cancelled.
+    pub(super) fn queue_by_hand(&mut self, id: Uuid, task: &Standing) -> Result<(), Fault> {
         // One that was cancelled as it waited has its last attempt noted already.
         let ended = self.ended(id)?;
-        self.note(id, &task, ended.0.unwrap_or(self.now), ended.1.as_deref())?;
+        self.note(id, task, ended.0.unwrap_or(self.now), ended.1.as_deref())?;
         self.connection
             .prepare_cached(
                 "UPDATE tasks SET state = 0, cancel = 0, due = ?2, max_attempts = ?3, started = NULL, ended = NULL,
@@ -177,7 +202,7 @@ impl Tables<'_> {
             .map_err(first_write)?;
         let line = Line { lane: task.lane.clone(), rank: Rank::Priority(task.priority) };
         self.ledger.step(task.place(), Some(Place::Waiting { line, due: self.now }));
-        Ok(Retried::Now(self.record(id)?))
+        Ok(())
     }
 
     /// Back to its place in line, as if this attempt had not been.

@@ -8,13 +8,16 @@ use uuid::Uuid;
 use super::fault::Failure;
 use crate::error::StoreError;
 use crate::queue::{QueuePut, QueueRecord, QueueRemoved, QueueSettings};
-use crate::task::{Cancelled, Claim, Completion, Held, Hold, Lease, NewTask, Outcome, Retried, Submitted};
+use crate::task::{
+    Cancelled, Change, Changed, Claim, Completion, Held, Hold, Lease, NewTask, Outcome, Retried, Submitted,
+};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// One thing to do, and who waits for it.
 pub(super) enum Command {
     Submit(Box<NewTask>, Hold, Reply<Submitted>),
+    SubmitMany(Vec<NewTask>, Hold, Reply<Vec<Result<Submitted, StoreError>>>),
     Claim(usize, Reply<Delivery>),
     /// One of those that run alone, if one is due.
     Suspect(Reply<Delivery>),
@@ -22,6 +25,7 @@ pub(super) enum Command {
     Complete(Lease, Outcome, Reply<Completion>),
     Cancel(Uuid, Reply<Cancelled>),
     Retry(Uuid, Hold, Reply<Retried>),
+    Change(Vec<Uuid>, Change, Hold, Reply<Changed>),
     PutQueue(String, QueueSettings, Reply<QueuePut>),
     PauseQueue(String, bool, Reply<bool>),
     RemoveQueue(String, Reply<QueueRemoved>),
@@ -41,6 +45,8 @@ impl Command {
     pub(super) fn refuse(self, failure: &Failure) {
         match self {
             Self::Submit(_, hold, reply) => answer(reply, Err(failure.error()), hold)(None),
+            Self::SubmitMany(_, hold, reply) => answer(reply, Err(failure.error()), hold)(None),
+            Self::Change(_, _, hold, reply) => answer(reply, Err(failure.error()), hold)(None),
             Self::Claim(_, reply) | Self::Suspect(reply) => {
                 answer(reply, Err(failure.error()), Hold::default())(None);
             }

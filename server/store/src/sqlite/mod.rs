@@ -5,7 +5,7 @@
 //! - `file`: the lock, and whether the file is still there
 //! - `schema`: the tables and how a connection is set up
 //! - `writer`: the one thread that writes: whatever waits becomes one transaction and one sync
-//! - `apply`, `claims`, `retention`: what the commands do inside that transaction
+//! - `apply`, `many`, `claims`, `retention`: what the commands do inside that transaction
 //! - `queues`: what queues there are and what they may take
 //! - `ledger`: what waits and runs, counted in memory, in step with the disk
 //! - `reader`: look-ups on connections of their own, which never wait for a commit
@@ -27,6 +27,7 @@ mod fault;
 mod file;
 mod history;
 mod ledger;
+mod many;
 mod open;
 mod queues;
 mod reader;

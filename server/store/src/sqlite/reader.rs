@@ -12,7 +12,7 @@ use super::history;
 use super::row::{EVENT, RECORD, code, event, id, record};
 use crate::event::Events;
 use crate::page::{FEW, Filling, LOOKED_THROUGH};
-use crate::task::{Counts, Cursor, Filter, Held, Lease, Page, State, TaskRecord};
+use crate::task::{Counts, Cursor, Filter, Found, Held, Lease, Page, State, TaskRecord};
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -131,6 +131,33 @@ pub(super) fn list(
         }
     }
     Ok(filling.page(last.filter(|_| looked_at >= LOOKED_THROUGH)))
+}
+
+/// The ids of those that [`list`] would tell of.
+pub(super) fn find(
+    connection: &Connection,
+    filter: &Filter,
+    after: Option<Cursor>,
+    limit: usize,
+    counts: &Counts,
+) -> rusqlite::Result<Found> {
+    let (sql, values) = look_through(filter, after, counts);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let (mut found, mut looked_at, mut last) = (Found::default(), 0, None);
+    while let Some(row) = rows.next()? {
+        let id = id(row, 0)?;
+        if row.get(1)? {
+            if found.ids.len() >= limit {
+                found.next = found.ids.last().copied();
+                return Ok(found);
+            }
+            found.ids.push(id);
+        }
+        (looked_at, last) = (looked_at + 1, Some(id));
+    }
+    found.next = last.filter(|_| looked_at >= LOOKED_THROUGH);
+    Ok(found)
 }
 
 /// A statement of ids, the newest first, and whether each matches.

@@ -1,6 +1,7 @@
 //! Forgetting: ended tasks past their time, and old events.
 
 use rusqlite::{OptionalExtension, params};
+use uuid::Uuid;
 
 use super::apply::Tables;
 use super::fault::Fault;
@@ -31,20 +32,24 @@ impl Tables<'_> {
             })?
             .collect::<Result<Vec<_>, _>>()?;
         for (id, state, long, again) in &past {
-            if *long {
-                self.connection
-                    .prepare_cached("DELETE FROM inputs WHERE id = ?1")?
-                    .execute([id.as_bytes()])?;
-            }
-            if *again {
-                self.connection
-                    .prepare_cached("DELETE FROM attempts WHERE task = ?1")?
-                    .execute([id.as_bytes()])?;
-            }
-            self.connection.prepare_cached("DELETE FROM tasks WHERE id = ?1")?.execute([id.as_bytes()])?;
-            self.ledger.step((*state == code(State::Dead)).then_some(Place::Dead), None);
+            self.forget_task(*id, *state == code(State::Dead), *long, *again)?;
         }
         Ok(past.len())
+    }
+
+    /// Forgets a task that has ended; `long`, its input is kept apart, and `again`, it was tried more than once.
+    pub(super) fn forget_task(&mut self, id: Uuid, dead: bool, long: bool, again: bool) -> Result<(), Fault> {
+        if long {
+            self.connection.prepare_cached("DELETE FROM inputs WHERE id = ?1")?.execute([id.as_bytes()])?;
+        }
+        if again {
+            self.connection
+                .prepare_cached("DELETE FROM attempts WHERE task = ?1")?
+                .execute([id.as_bytes()])?;
+        }
+        self.connection.prepare_cached("DELETE FROM tasks WHERE id = ?1")?.execute([id.as_bytes()])?;
+        self.ledger.step(dead.then_some(Place::Dead), None);
+        Ok(())
     }
 
     /// The latest event stays: the next one's number comes from it.

@@ -23,8 +23,8 @@ use crate::event::Events;
 use crate::queue::{QueuePut, QueueRecord, QueueRemoved, QueueSettings};
 use crate::room::Room;
 use crate::task::{
-    Cancelled, Claim, Completion, Counts, Cursor, Filter, Held, Hold, Lease, NewTask, Outcome, Page, Retried,
-    Submitted, TaskRecord,
+    Cancelled, Change, Changed, Claim, Completion, Counts, Cursor, Filter, Found, Held, Hold, Lease, NewTask,
+    Outcome, Page, Retried, Submitted, TaskRecord,
 };
 
 /// How long one call of [`TaskStore::maintain`] forgets; what is left waits for the next, a second later. A chunk takes a few
@@ -132,8 +132,17 @@ impl SqliteStore {
 #[async_trait]
 impl TaskStore for SqliteStore {
     async fn submit(&self, task: NewTask, hold: Hold) -> Result<Submitted, StoreError> {
-        let hold = self.room.take(&task, hold)?;
+        let hold = self.room.take(std::slice::from_ref(&task), hold)?;
         self.write(|reply| Command::Submit(Box::new(task), hold, reply)).await
+    }
+
+    async fn submit_many(
+        &self,
+        tasks: Vec<NewTask>,
+        hold: Hold,
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError> {
+        let hold = self.room.take(&tasks, hold)?;
+        self.write(|reply| Command::SubmitMany(tasks, hold, reply)).await
     }
 
     async fn claim(&self, most: usize) -> Result<Vec<Claim>, StoreError> {
@@ -190,6 +199,19 @@ impl TaskStore for SqliteStore {
             reader::list(connection, &filter, after, limit, &counts)
         })
         .await
+    }
+
+    async fn find(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Found, StoreError> {
+        let filter = filter.clone();
+        let counts = *self.shared.counts.lock();
+        self.read(self.lists.as_ref(), move |connection| {
+            reader::find(connection, &filter, after, limit, &counts)
+        })
+        .await
+    }
+
+    async fn change(&self, ids: Vec<Uuid>, change: Change, hold: Hold) -> Result<Changed, StoreError> {
+        self.write(|reply| Command::Change(ids, change, hold, reply)).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

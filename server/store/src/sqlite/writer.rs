@@ -168,7 +168,10 @@ impl Writer {
                 Command::Damaged | Command::Close => {}
                 // Its client has gone, perhaps long ago (a disk that stalled): nothing was promised, nothing is begun.
                 Command::Submit(_, hold, reply) if reply.is_closed() => drop(hold),
+                Command::SubmitMany(_, hold, reply) if reply.is_closed() => drop(hold),
                 Command::Submit(..)
+                | Command::SubmitMany(..)
+                | Command::Change(..)
                 | Command::Progress(..)
                 | Command::Complete(..)
                 | Command::Cancel(..)
@@ -358,6 +361,10 @@ fn apply(
         Command::Submit(task, hold, reply) => {
             ready(tables.submit(&task, limits.capacity), reply, hold, answers)
         }
+        Command::SubmitMany(tasks, hold, reply) => {
+            ready(tables.submit_many(&tasks, limits.capacity), reply, hold, answers)
+        }
+        Command::Change(ids, change, hold, reply) => ready(tables.change(&ids, change), reply, hold, answers),
         Command::Progress(lease, progress, reply) => {
             ready(tables.progress(lease, &progress), reply, Hold::default(), answers)
         }

@@ -1,7 +1,8 @@
 //! What every engine promises, one function a promise. An engine's own test file says [`suite!`] with its fixture.
 //!
 //! - [`fixture`]: what an engine brings, and the wards that each promise begins with
-//! - `submit`, `claim`, `queues`, `end`, `cancel`, `count`, `look`, `history`, `recover`: the promises
+//! - `submit`, `claim`, `queues`, `end`, `cancel`, `count`, `look`, `many`, `history`,
+//!   `recover`: the promises
 
 pub(crate) mod cancel;
 pub(crate) mod claim;
@@ -10,6 +11,7 @@ pub(crate) mod end;
 pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod look;
+pub(crate) mod many;
 pub(crate) mod queues;
 pub(crate) mod recover;
 pub(crate) mod submit;
@@ -54,6 +56,16 @@ macro_rules! suite {
             a_claim_tells_how_its_queue_backs_off,
             a_task_whose_queue_was_removed_is_not_retried,
             there_are_so_many_queues_and_no_more,
+        ]);
+        $crate::conformance::suite!($fixture, many: [
+            many_are_submitted_at_once_and_answered_each,
+            many_are_submitted_again_under_their_keys,
+            a_full_queue_takes_as_many_as_it_can,
+            what_is_found_is_what_is_listed_and_pages_join,
+            many_are_cancelled_or_asked_to_stop,
+            many_are_retried_where_their_queue_is_there,
+            many_are_deleted_with_all_that_is_known_of_them,
+            owned_follows_a_change_of_many,
         ]);
         $crate::conformance::suite!($fixture, end: [
             success_keeps_the_output,
