@@ -87,8 +87,11 @@ impl Queue {
         settings.owned = Arc::new(move |owned| counts.owned(owned));
         let told = metrics.clone();
         settings.letters = Arc::new(move |letters| {
-            told.dead_letters(letters);
-            warn!(letters, "tasks are dead letters: their processes died too often while they ran");
+            letters.iter().for_each(|kind| told.gave_up(kind));
+            warn!(
+                letters = letters.len(),
+                "tasks are dead letters: their processes died too often while they ran"
+            );
         });
         let shared = match &engine {
             Engine::Sqlite(folder) => {

@@ -160,6 +160,7 @@ async fn a_fatal_failure_is_not_tried_again() {
     let task = pod.ended(id).await;
     assert_eq!((task.state, task.attempt), (State::Dead, 1));
     assert_eq!(task.error.as_deref(), Some("it will never work"));
+    pod.told("graceful_server_tasks_dead_total{kind=\"odd\"} 1").await;
 }
 
 #[tokio::test]

@@ -4,17 +4,18 @@
     reason = "tests may panic, and clippy does not see that helpers are part of them"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
 use graceful_drain::{Drain, Settings};
 use graceful_server::metrics::Metrics;
-use graceful_store::Counts;
+use graceful_store::{Counts, QueueCounts, QueueRecord, QueueSettings};
 use similar::TextDiff;
 
 const INTRO: &str = "# What the task server tells Prometheus\n\n\
     `GET /metrics` on the admin port (9808), OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds.\n\
-    All series of a metric exist from the start, but for those by kind of task. Made from the code by\n\
+    All series of a metric exist from the start, but for those by kind of task, by queue and by route. Made from the code by\n\
     `GRACEFUL_GOLDEN=write cargo test -p graceful-server --test metrics`.\n\n\
     | metric | type | labels | what it is |\n|---|---|---|---|\n";
 
@@ -39,23 +40,42 @@ fn page(text: &str) -> String {
 
 /// The labels of a metric's series, with their values where these are fixed.
 fn labels(text: &str, name: &str) -> String {
-    let mut key = String::new();
-    let mut values = Vec::new();
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some(rest) = line.strip_prefix(name) else { continue };
         let rest = ["_total", "_count"].into_iter().find_map(|end| rest.strip_prefix(end)).unwrap_or(rest);
         let Some(inside) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else { continue };
-        let (label, value) = inside.0.split_once('=').unwrap();
-        label.clone_into(&mut key);
-        values.push(format!("`{}`", value.trim_matches('"')));
+        for one in inside.0.split("\",") {
+            let (label, value) = one.split_once("=\"").unwrap();
+            all.entry(label.to_owned()).or_default().insert(format!("`{}`", value.trim_end_matches('"')));
+        }
     }
-    // The registry keeps them in an order of its own, another in each process.
-    values.sort();
-    match key.as_str() {
-        "" => String::new(),
-        "kind" if name.contains("task_") => "`kind` of task".to_owned(),
-        _ => format!("`{key}`: {}", values.join(", ")),
+    let each = all.into_iter().map(|(label, values)| match label.as_str() {
+        "kind" if name.contains("task") => "`kind` of task".to_owned(),
+        "queue" | "method" | "route" | "status" => format!("`{label}`"),
+        _ => format!("`{label}`: {}", values.into_iter().collect::<Vec<_>>().join(", ")),
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn queue(counts: QueueCounts) -> QueueRecord {
+    QueueRecord { name: "mail".to_owned(), settings: QueueSettings::default(), paused: true, counts }
+}
+
+#[test]
+fn a_queue_that_was_removed_is_told_no_more() {
+    let (metrics, drain) = (Metrics::default(), Drain::new(Settings::default()));
+    let oldest = Some(std::time::Duration::from_millis(90_500));
+    let mail = queue(QueueCounts { queued: 7, oldest, ..QueueCounts::default() });
+    let told = metrics.text(&drain, Some(Counts::default()), &[mail]);
+    for series in [
+        "graceful_server_queue_waiting{queue=\"mail\"} 7\n",
+        "graceful_server_queue_oldest_waiting_seconds{queue=\"mail\"} 90.5\n",
+        "graceful_server_queue_paused{queue=\"mail\"} 1\n",
+    ] {
+        assert!(told.contains(series), "{series}: {told}");
     }
+    assert!(!metrics.text(&drain, None, &[]).contains("queue=\"mail\""));
 }
 
 #[test]
@@ -64,7 +84,10 @@ fn the_page_lists_every_metric() {
     metrics.started("sleep", std::time::Duration::ZERO);
     metrics.ran("sleep", std::time::Duration::ZERO);
     let _overrunning = metrics.overrunning("sleep");
-    let made = page(&metrics.text(&Drain::new(Settings::default()), Some(Counts::default())));
+    metrics.gave_up("sleep");
+    metrics.answered("GET", "/v1/tasks", 200, std::time::Duration::ZERO);
+    let queues = [queue(QueueCounts::default())];
+    let made = page(&metrics.text(&Drain::new(Settings::default()), Some(Counts::default()), &queues));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     if std::env::var_os("GRACEFUL_GOLDEN").is_some_and(|value| value == "write") {
         std::fs::write(&path, &made).unwrap();
@@ -82,10 +105,10 @@ fn the_page_lists_every_metric() {
 #[test]
 fn the_depth_of_a_queue_that_does_not_answer_is_absent() {
     let (metrics, drain) = (Metrics::default(), Drain::new(Settings::default()));
-    let known = metrics.text(&drain, Some(Counts { queued: 3, ..Counts::default() }));
+    let known = metrics.text(&drain, Some(Counts { queued: 3, ..Counts::default() }), &[]);
     assert!(known.contains("graceful_server_queue_depth{state=\"queued\"} 3\n"), "{known}");
     assert!(known.contains("graceful_server_queue_up 1\n"), "{known}");
-    let unknown = metrics.text(&drain, None);
+    let unknown = metrics.text(&drain, None, &[]);
     assert!(!unknown.contains("graceful_server_queue_depth{"), "an old figure is a lie: {unknown}");
     assert!(unknown.contains("graceful_server_queue_up 0\n"), "{unknown}");
 }

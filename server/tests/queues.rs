@@ -138,3 +138,28 @@ async fn a_flood_leaves_room_for_others_and_a_queue_says_how_often() {
         pod.ended(id).await;
     }
 }
+
+#[tokio::test]
+async fn prometheus_is_told_of_each_queue_of_answers_and_of_the_process() {
+    let (pod, held) = held(1).await;
+    put(&pod.public, "mail", &json!({})).await;
+    json(&pod.public, "POST", "/v1/queues/mail/pause").await;
+    submit(&pod.public, &json!({"queue": "mail"})).await;
+    json(&pod.public, "GET", "/v1/tasks/nothing").await;
+    json(&pod.public, "GET", "/nowhere/at/all").await;
+    for line in [
+        "graceful_server_queue_waiting{queue=\"mail\"} 1",
+        "graceful_server_queue_paused{queue=\"mail\"} 1",
+        "graceful_server_queue_paused{queue=\"default\"} 0",
+        "graceful_server_http_request_duration_seconds_count{method=\"POST\",route=\"/v1/tasks\",status=\"202\"} 1",
+        "graceful_server_http_request_duration_seconds_count{method=\"GET\",route=\"/v1/tasks/{id}\",status=\"404\"} 1",
+        "graceful_server_http_request_duration_seconds_count{method=\"GET\",route=\"other\",status=\"404\"} 1",
+    ] {
+        pod.told(line).await;
+    }
+    let (_, _, text) = pod::ask(&pod.admin, "GET", "/metrics").await;
+    for name in ["process_resident_memory_bytes ", "process_cpu_seconds_total ", "process_open_fds "] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
+    }
+    held.let_go(0);
+}

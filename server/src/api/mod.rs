@@ -13,12 +13,14 @@
 //! What brings work is behind the drain's gate, method by method; reads, cancellation and health answer until the end.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use graceful_drain::Drain;
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -82,6 +84,7 @@ pub struct Api {
 pub fn public(api: Api) -> Router {
     let (metrics, queue, drain) = (api.metrics.clone(), api.queue.clone(), api.drain.clone());
     let admitted = from_fn_with_state(porter(&api), visitors::admit);
+    let measured = from_fn_with_state(api.metrics.clone(), measure);
     let keeper = Doorkeeper { tokens: api.tokens.clone(), metrics: api.metrics.clone() };
     let known = from_fn_with_state(keeper, door::admit);
     // Once, and shared by all answers: a copy for each who asks and takes nothing would add up.
@@ -126,6 +129,32 @@ pub fn public(api: Api) -> Router {
         })
         .layer(known)
         .layer(admitted)
+        .layer(measured)
+}
+
+/// How long a request waits for the head of its answer: a stream's does not end with it.
+async fn measure(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = usual(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let answer = next.run(request).await;
+    // A path that is none of ours is the client's own word.
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    metrics.answered(method, route, answer.status().as_u16(), begun.elapsed());
+    answer
+}
+
+/// A method may be any word.
+fn usual(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
 }
 
 fn porter(api: &Api) -> Porter {
@@ -137,7 +166,11 @@ pub fn admin(api: &Api) -> Router {
     let (drain, metrics, queue) = (api.drain.clone(), api.metrics.clone(), api.queue.clone());
     let text = move || async move {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([(header::CONTENT_TYPE, kind)], metrics.text(&drain, queue.counts().await.ok()))
+        let queues = match queue.store() {
+            Ok(store) => store.queues().await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        ([(header::CONTENT_TYPE, kind)], metrics.text(&drain, queue.counts().await.ok(), &queues))
     };
     let admitted = from_fn_with_state(porter(api), visitors::admit);
     api.drain

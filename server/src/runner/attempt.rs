@@ -49,7 +49,7 @@ impl Runner {
         let mut alive = self.queue.tally().attempt();
         self.hint(&claim, What::Started { attempt: claim.lease.attempt });
         // A kind that is not ours makes no series of its own.
-        let kind = self.kinds.find(&claim.kind).map_or("unknown", |_| claim.kind.as_str());
+        let kind = self.known(&claim.kind);
         self.metrics.started(kind, claim.waited);
         debug!(task_id = %claim.lease.id, attempt = claim.lease.attempt, "started");
         let started = Instant::now();
@@ -217,7 +217,7 @@ impl Runner {
                 info!(%task_id, waited_seconds, ran_seconds, "processed");
             }
             (State::Dead, Outcome::Failed { error, .. }) => {
-                self.metrics.finished(Ended::Dead);
+                self.metrics.gave_up(self.known(&claim.kind));
                 warn!(%task_id, ran_seconds, error, "given up");
             }
             (State::Cancelled, _) => {
@@ -233,6 +233,11 @@ impl Runner {
                 debug!(%task_id, state = state.as_str(), "the attempt is over");
             }
         }
+    }
+
+    /// What a kind is called in metrics.
+    fn known<'a>(&self, kind: &'a str) -> &'a str {
+        self.kinds.find(kind).map_or("unknown", |_| kind)
     }
 
     fn hint(&self, claim: &Claim, what: What) {

@@ -74,13 +74,13 @@ pub struct StoreSettings {
     pub keep_dead: Duration,
     /// Told how much this process owns, each time that changes.
     pub owned: OwnedWatch,
-    /// Told how many tasks have become dead letters since their processes died too often, by whoever finds them dead.
+    /// Told of tasks that have become dead letters since their processes died too often, by whoever finds them dead.
     /// Those that an attempt ends are its caller's to count ([`Completion`]).
     pub letters: LettersWatch,
 }
 
-/// Called with a number above 0.
-pub type LettersWatch = Arc<dyn Fn(u64) + Send + Sync>;
+/// Called with the kind of each; there is at least one.
+pub type LettersWatch = Arc<dyn Fn(&[String]) + Send + Sync>;
 
 /// Called under the store's own order, so it must be quick and must not call back.
 pub type OwnedWatch = Arc<dyn Fn(Owned) + Send + Sync>;

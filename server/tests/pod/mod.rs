@@ -218,7 +218,7 @@ impl Pod {
     pub(crate) async fn told(&self, line: &str) {
         let asking = async {
             loop {
-                let text = self.metrics.text(&self.drain, None);
+                let (_, _, text) = ask(&self.admin, "GET", "/metrics").await;
                 if text.lines().any(|one| one == line) {
                     return;
                 }

@@ -48,8 +48,8 @@ pub(super) struct Leases {
 struct Reaped {
     /// Some wait again.
     again: bool,
-    /// So many are dead letters now.
-    letters: u64,
+    /// The kinds of those that are dead letters now.
+    letters: Vec<String>,
     head: Option<u64>,
 }
 
@@ -143,8 +143,8 @@ impl Leases {
     pub(super) async fn reap(&self, then: Millis) -> Result<(), StoreError> {
         let Reaped { again, letters, head } =
             self.database.within(CALL_TIMEOUT, self.reap_silent(then)).await?;
-        if letters > 0 {
-            (self.letters.0)(letters);
+        if !letters.is_empty() {
+            (self.letters.0)(&letters);
         }
         if let Some(head) = head {
             self.signals.log_grew(head);
@@ -188,12 +188,14 @@ impl Leases {
         .fetch_all(&mut *transaction)
         .await?;
         let mut endings = Vec::new();
-        let (mut again, mut letters) = (false, 0);
+        let (mut again, mut letters) = (false, Vec::new());
         for row in &rows {
             let (id, now): (Uuid, _) = (row.try_get("id")?, state(row, "state")?);
             info!(task_id = %id, state = %now, "its process fell silent");
             again |= now == State::Queued;
-            letters += u64::from(now == State::Dead);
+            if now == State::Dead {
+                letters.push(row.try_get("kind")?);
+            }
             endings.extend(ended(row)?);
         }
         let head = append(&mut transaction, &endings).await?;

@@ -14,8 +14,8 @@ use crate::task::{Claim, Lease, Millis, State};
 #[derive(Debug, Default)]
 pub(super) struct Adopted {
     pub(super) orphans: u64,
-    /// Those of them that are dead letters now.
-    pub(super) letters: u64,
+    /// The kinds of those of them that are dead letters now.
+    pub(super) letters: Vec<String>,
 }
 
 macro_rules! due {
@@ -172,7 +172,7 @@ impl Tables<'_> {
             } else {
                 let error = format!("{error}, the {}. that was interrupted", self.limits.max_interruptions);
                 self.end(id, &task, State::Dead, None, Some(&error))?;
-                adopted.letters += 1;
+                adopted.letters.push(task.kind);
             }
             adopted.orphans += 1;
         }

@@ -62,8 +62,8 @@ fn open_blocking(folder: &Path, settings: StoreSettings) -> Result<Arc<SqliteSto
     let pod = history::pod(&settings.owner).to_owned();
     let letters = adopt(&mut connection, &mut ledger, &mut head, now, (limits, &pod))
         .map_err(|failure| explained(&path, failure))?;
-    if letters > 0 {
-        (settings.letters)(letters);
+    if !letters.is_empty() {
+        (settings.letters)(&letters);
     }
     start(Opened { file, connection, clock, ledger, head, pod }, limits, settings.owned, stream)
 }
@@ -139,16 +139,16 @@ fn load(connection: &Connection, now: i64) -> rusqlite::Result<(Ledger, u64)> {
     Ok((ledger, head))
 }
 
-/// What was running when the last process ended; how many of it became dead letters.
+/// What was running when the last process ended; the kinds of those of it that became dead letters.
 fn adopt(
     connection: &mut Connection,
     ledger: &mut Ledger,
     head: &mut u64,
     now: i64,
     (limits, pod): (Limits, &str),
-) -> Result<u64, Failure> {
+) -> Result<Vec<String>, Failure> {
     if ledger.owned().running == 0 {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let transaction = connection.transaction()?;
     let mut stop = Vec::new();
@@ -165,7 +165,7 @@ fn adopt(
     ledger.keep();
     info!(
         orphans,
-        dead = letters,
+        dead = letters.len(),
         "tasks of a process that ended wait again, but for those that are dead letters"
     );
     Ok(letters)

@@ -47,8 +47,9 @@ pub(crate) async fn a_task_that_kills_its_process_ends_dead(fixture: &impl Fixtu
     let letters = Arc::new(AtomicU64::new(0));
     let counting = || {
         let letters = letters.clone();
-        let letters = Arc::new(move |made| {
-            letters.fetch_add(made, Ordering::SeqCst);
+        let letters = Arc::new(move |made: &[String]| {
+            assert!(made.iter().all(|kind| kind == "sleep"));
+            letters.fetch_add(made.len() as u64, Ordering::SeqCst);
         });
         StoreSettings { max_interruptions: 2, letters, ..settings() }
     };

@@ -1,11 +1,14 @@
 //! What Prometheus sees. Counters move as things happen; gauges are read off the drain and the queue when asked.
 //!
+//! - `process`: what is told of any process
+//!
 //! `docs/metrics.md` lists all of it; a test keeps the list in step.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use graceful_drain::{Drain, State};
-use graceful_store::{Counts, StoreError, Unavailable};
+use graceful_store::{Counts, QueueRecord, StoreError, Unavailable};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,14 +17,26 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
+use self::process::Process;
+
 /// From the few milliseconds in which an idle queue starts a task to the hour after which an attempt times out.
 const BUCKETS: [f64; 16] =
     [0.002, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 3600.0];
+
+mod process;
+
+/// From what a look from memory takes to the half minute after which the queue is given up.
+const REQUEST_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 
 type Label = [(&'static str, &'static str); 1];
 /// There are as many kinds as the server was built with: clients can't make more.
 type KindLabel = [(&'static str, String); 1];
 type Histograms = Family<KindLabel, Histogram, fn() -> Histogram>;
+/// As many as there may be queues.
+type QueueLabel = [(&'static str, String); 1];
+/// As many as there are routes, and statuses that they answer.
+type RequestLabels = [(&'static str, String); 3];
+type Requests = Family<RequestLabels, Histogram, fn() -> Histogram>;
 
 /// Why a submit or a socket was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +131,7 @@ pub struct Metrics {
     registry: Registry,
     accepted: Counter,
     finished: Family<Label, Counter>,
+    dead: Family<KindLabel, Counter>,
     retries: Counter,
     lost: Counter,
     overrunning: Family<KindLabel, Gauge>,
@@ -127,6 +143,10 @@ pub struct Metrics {
     ran: Histograms,
     in_flight: Family<Label, Gauge>,
     depth: Family<Label, Gauge>,
+    waiting: Family<QueueLabel, Gauge>,
+    oldest: Family<QueueLabel, Gauge<f64, AtomicU64>>,
+    paused: Family<QueueLabel, Gauge>,
+    requests: Requests,
     up: Gauge,
     sockets: Gauge,
     state: Family<Label, Gauge>,
@@ -137,6 +157,10 @@ fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
 
+fn request_histogram() -> Histogram {
+    Histogram::new(REQUEST_BUCKETS)
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let histograms = || Family::new_with_constructor(histogram as fn() -> Histogram);
@@ -144,6 +168,7 @@ impl Default for Metrics {
             registry: Registry::default(),
             accepted: Counter::default(),
             finished: Family::default(),
+            dead: Family::default(),
             retries: Counter::default(),
             lost: Counter::default(),
             overrunning: Family::default(),
@@ -155,13 +180,18 @@ impl Default for Metrics {
             ran: histograms(),
             in_flight: Family::default(),
             depth: Family::default(),
+            waiting: Family::default(),
+            oldest: Family::default(),
+            paused: Family::default(),
+            requests: Family::new_with_constructor(request_histogram as fn() -> Histogram),
             up: Gauge::default(),
             sockets: Gauge::default(),
             state: Family::default(),
             epoch: Gauge::default(),
         };
-        let mut registry = Registry::with_prefix("graceful_server");
-        metrics.register(&mut registry);
+        let mut registry = Registry::default();
+        metrics.register(registry.sub_registry_with_prefix("graceful_server"));
+        registry.register_collector(Box::new(Process::default()));
         metrics.registry = registry;
         metrics.begin_at_zero();
         metrics
@@ -180,9 +210,10 @@ impl Drop for Overrunning {
 
 impl Metrics {
     fn register(&self, to: &mut Registry) {
-        let Self { accepted, finished, retries, lost, waited, ran, .. } = self;
+        let Self { accepted, finished, dead, retries, lost, waited, ran, .. } = self;
         to.register("tasks_accepted", "Tasks accepted", accepted.clone());
         to.register("tasks_finished", "Tasks that ended here, by outcome", finished.clone());
+        to.register("tasks_dead", "Tasks that were given up here, by kind", dead.clone());
         to.register("task_retries", "Attempts that failed and will be followed by another", retries.clone());
         to.register("task_leases_lost", "Attempts whose task another pod has taken over", lost.clone());
         let help = "Time that a task was due before it was started, by kind";
@@ -209,6 +240,14 @@ impl Metrics {
         to.register("in_flight", help, in_flight.clone());
         let help = "Tasks in the queue, by state; a shared queue says the same on each of its pods";
         to.register("queue_depth", help, depth.clone());
+        let Self { waiting, oldest, paused, requests, .. } = self;
+        let help = "Tasks that wait and are due, by queue; a shared queue says the same on each of its pods";
+        to.register("queue_waiting", help, waiting.clone());
+        let help = "How long the task has been due that has waited the longest, by queue; 0 where none waits";
+        to.register_with_unit("queue_oldest_waiting", help, Unit::Seconds, oldest.clone());
+        to.register("queue_paused", "1 while the queue is paused, else 0", paused.clone());
+        let help = "Time from a request's head to its answer's, by method, route and status";
+        to.register_with_unit("http_request_duration", help, Unit::Seconds, requests.clone());
         to.register("queue_up", "1 while the queue can be read, else 0", up.clone());
         to.register("sockets", "Open WebSockets and event streams", sockets.clone());
         to.register("drain_state", "1 for the state the pod is in", state.clone());
@@ -259,14 +298,22 @@ impl Metrics {
         self.ran.get_or_create(&[("kind", kind.to_owned())]).observe(ran.as_secs_f64());
     }
 
+    /// A request was answered, so long after its head came. `route` is as it is declared: clients make no series.
+    pub fn answered(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let labels =
+            [("method", method.to_owned()), ("route", route.to_owned()), ("status", status.to_string())];
+        self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A task of this kind was given up.
+    pub fn gave_up(&self, kind: &str) {
+        self.finished(Ended::Dead);
+        self.dead.get_or_create(&[("kind", kind.to_owned())]).inc();
+    }
+
     /// A task ended.
     pub fn finished(&self, outcome: Ended) {
         self.finished.get_or_create(&[("outcome", outcome.as_str())]).inc();
-    }
-
-    /// Tasks were found dead whose processes had died too often.
-    pub fn dead_letters(&self, letters: u64) {
-        self.finished.get_or_create(&[("outcome", Ended::Dead.as_str())]).inc_by(letters);
     }
 
     /// An attempt failed, and there will be another.
@@ -296,10 +343,10 @@ impl Metrics {
         self.slow_clients.inc();
     }
 
-    /// The text that Prometheus scrapes (OpenMetrics 1.0). `queue` is None while the queue does not answer; its depth is
-    /// then absent, for an old one would be a lie.
+    /// The text that Prometheus scrapes (OpenMetrics 1.0). `queue` is None while the queue does not answer; its depth and what is in
+    /// each of `queues` is then absent, for an old one would be a lie.
     #[must_use]
-    pub fn text(&self, drain: &Drain, queue: Option<Counts>) -> String {
+    pub fn text(&self, drain: &Drain, queue: Option<Counts>, queues: &[QueueRecord]) -> String {
         let now = drain.status();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let mine = now.in_flight;
@@ -317,6 +364,7 @@ impl Metrics {
             }
             None => self.depth.clear(),
         }
+        self.tell_queues(queues);
         self.sockets.set(gauge(now.connections));
         self.epoch.set(gauge(now.epoch));
         for state in State::ALL {
@@ -326,5 +374,18 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// One that was removed has no series any more.
+    fn tell_queues(&self, queues: &[QueueRecord]) {
+        self.waiting.clear();
+        self.oldest.clear();
+        self.paused.clear();
+        for QueueRecord { name, paused, counts, settings: _ } in queues {
+            let label = [("queue", name.clone())];
+            self.waiting.get_or_create(&label).set(i64::try_from(counts.queued).unwrap_or(i64::MAX));
+            self.oldest.get_or_create(&label).set(counts.oldest.unwrap_or_default().as_secs_f64());
+            self.paused.get_or_create(&label).set(i64::from(*paused));
+        }
     }
 }
