@@ -119,7 +119,10 @@ mod tests {
         let (begun, stream) = loop {
             match begin(&format!("http://{address}")).await {
                 Ok(begun) => break begun,
-                Err(_) => sleep(PACE).await,
+                Err(error) => {
+                    assert!(error.contains("onnect"), "{error}");
+                    sleep(PACE).await;
+                }
             }
         };
         assert!(!begun.boot_id.is_empty());

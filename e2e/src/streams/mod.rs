@@ -14,7 +14,7 @@ pub const PACE: Duration = Duration::from_millis(500);
 /// Who serves: from the environment that the operator injects, and new for each process.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// The pod's uid; empty outside of a pod.
+    /// The pod's uid; `-` outside of a pod.
     pub pod_uid: String,
     /// The process.
     pub boot_id: String,
@@ -24,7 +24,7 @@ impl Server {
     /// This process.
     #[must_use]
     pub fn here() -> Self {
-        let pod_uid = std::env::var("GRACEFUL_POD_UID").unwrap_or_default();
+        let pod_uid = std::env::var("GRACEFUL_POD_UID").unwrap_or_else(|_| "-".to_owned());
         Self { pod_uid, boot_id: uuid::Uuid::new_v4().to_string() }
     }
 }
