@@ -177,11 +177,12 @@ impl Error {
         }
     }
 
-    /// What was asked for was not done: the API server has refused it, or an admission webhook has failed. Any other error of a server (etcd that was lost, a load
-    /// balancer's 502) may come after the deed.
+    /// What was asked for was not done: it was not sent, the API server has refused it, or an admission webhook has failed. Any other error of a server (etcd that
+    /// was lost, a load balancer's 502) may come after the deed.
     pub(crate) fn not_done(&self) -> bool {
         let of_admission = |status: &Status| status.code == 500 && status.reason == "InternalError";
-        self.status().is_some_and(|status| status.code < 500 || of_admission(status))
+        matches!(self, Self::NotLeading { .. })
+            || self.status().is_some_and(|status| status.code < 500 || of_admission(status))
     }
 
     fn code(&self) -> Option<u16> {
@@ -235,5 +236,7 @@ mod tests {
         assert!(!not_done(500, ""), "etcd was lost");
         assert!(!not_done(502, "Failed to parse error data") && !not_done(503, "ServiceUnavailable"));
         assert!(!not_done(504, "Timeout"));
+        assert!(Error::NotLeading { what: "delete a pod" }.not_done(), "it was not sent");
+        assert!(!Error::Timeout { what: "delete a pod" }.not_done());
     }
 }

@@ -97,6 +97,10 @@ pub(super) fn client(world: &World, dice: &Dice) -> Client {
             {
                 std::future::pending::<()>().await;
             }
+            if admission.resets.contains(&Target::of(&request).called(request.method()).as_str()) {
+                drop(answer(&world, request, dice).await);
+                return Err(std::io::ErrorKind::ConnectionReset.into());
+            }
             dice.delay().await;
             if !dice.wrong() {
                 return Ok(answer(&world, request, dice).await);

@@ -61,6 +61,12 @@ impl Target {
         self.query("watch") == Some("true")
     }
 
+    /// What is really done, in short: `DELETE pods`, `PATCH deployments/scale`; a dry run is `dry`.
+    pub(super) fn called(&self, method: &Method) -> String {
+        let subresource = self.subresource.iter().map(|part| format!("/{part}")).collect::<String>();
+        if self.dry() { "dry".to_owned() } else { format!("{method} {}{subresource}", self.plural) }
+    }
+
     fn key(&self) -> Key {
         (self.plural.clone(), self.namespace.clone(), self.name.clone().unwrap_or_default())
     }

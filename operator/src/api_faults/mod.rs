@@ -13,6 +13,7 @@ mod faulty;
 mod gates;
 mod http;
 mod lifecycle;
+mod lost_answers;
 mod mess;
 mod one_alone;
 mod scenarios;

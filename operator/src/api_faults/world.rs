@@ -67,6 +67,8 @@ pub(super) struct Admission {
     pub(super) without_role: Option<&'static str>,
     /// GracefulApps are left without finalizers.
     pub(super) takes_finalizers: bool,
+    /// Of these (`DELETE pods`, `PATCH deployments/scale`) the connection is reset once they are done, before the answer.
+    pub(super) resets: &'static [&'static str],
     /// How long the Deployment controller's writes of ReplicaSets take.
     pub(super) replica_sets_take: std::time::Duration,
     /// How long a write to a pod takes.

@@ -11,6 +11,7 @@
 mod acted;
 mod bridge;
 mod children;
+mod delete;
 mod finalizer;
 mod log_line;
 mod pods;

@@ -1,7 +1,8 @@
 //! Ends one pod: a live look, the scale tried dry, DELETE of exactly what was looked at, and at once one replica less.
 //!
 //! # Flow
-//! live look → [`last_look::check`] → the scale and a write to the pod, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion → the scale.
+//! live look → [`last_look::check`] → the scale and a write to the pod, dry → (cut: the count goes on the pod) → DELETE with uid and resourceVersion
+//! ([`delete`]) → the scale.
 //!
 //! # Guarantees
 //! A pod that was put back to serving or given a new epoch since the look is not deleted. Nothing is deleted before a dry run has shown that the scale is
@@ -20,14 +21,13 @@ use graceful_plan::last_look::{self, FOLLOWS_AT_ONCE, Verdict, may_lower, may_sc
 use graceful_plan::refusals::Subject;
 use graceful_plan::{BackoffCause, PodRef, PodUid, Proof};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::acted::{ActionKind, ActionResult};
+use super::delete::{Deleted, delete};
 use super::revision::{deployment, nudge};
 use super::scale::{self, ReadScale};
 use super::{CHANGED, Outcome, Scene, pods, timed};
@@ -96,12 +96,10 @@ pub(super) async fn retire(scene: &mut Scene<'_>, what: &Retirement<'_>) -> Resu
         return Ok(NO_MORE);
     }
     let deleted = Instant::now();
-    match delete(scene, pod, &version, grace).await {
-        Ok(Outcome::Done) => {}
-        Ok(undone) => return Ok(undone),
-        // Nothing was ended.
-        Err(error) if error.not_done() => return Err(error),
-        Err(error) => {
+    match delete(scene, pod, &version, grace).await? {
+        Deleted::Ended => {}
+        Deleted::Not(outcome) => return Ok(outcome),
+        Deleted::Unknown(error) => {
             // It may be ended all the same, with nobody to take its replica back: nothing more of that Deployment for a while.
             let why = format!("pod {} may have been ended, without an answer: {}", pod.name, chain(&error));
             scene.unanswered += 1;
@@ -212,7 +210,16 @@ async fn take_back(
     deleted: Instant,
 ) -> Result<Outcome, Error> {
     let mut tries = 0;
+    // Where the answer to the DELETE came late, or only by asking, a spare may run by now.
+    let mut look_first = deleted.elapsed() > AT_ONCE;
     let (kind, why) = loop {
+        if look_first {
+            match look_again(scene, what, deployment, scale_to).await {
+                Ok(again) => seen = again,
+                Err(why) => break why,
+            }
+        }
+        look_first = true;
         let scaled = timeout(AT_ONCE, scale::write(scene, &seen, scale_to, Mode::Real)).await;
         let result: &'static str = match &scaled {
             Ok(Ok(_)) => ActionResult::Done.into(),
@@ -220,33 +227,29 @@ async fn take_back(
             Err(_) => FailureClass::Timeout.into(),
         };
         scene.metrics.acted(ActionKind::ScaleAfterDelete, result);
+        let may_retry = tries < RETRIES && deleted.elapsed() < RETRIED_FOR;
         match scaled {
             Ok(Ok(scaled)) => {
                 scale::record(scene, what.revision, &scaled);
                 scene.taken_back.0.insert(what.revision.clone(), Instant::now());
                 return Ok(Outcome::Done);
             }
-            Ok(Err(error)) if error.conflict() && tries < RETRIES && deleted.elapsed() < RETRIED_FOR => {
+            Ok(Err(error)) if error.conflict() && may_retry => tries += 1,
+            Ok(Err(error)) if error.denial().is_some() => break (BackoffCause::Refused, chain(&error)),
+            // It may have been done, and the answer was lost. One that still comes meets the version that it carries, or does what it should.
+            Ok(Err(error)) if !error.not_done() => {
+                if let Ok(Some(_)) = scale::read(scene, deployment, scale_to).await {
+                    scene.writes.refusals.cleared(&Subject::Deployment(what.revision.clone()));
+                    scene.taken_back.0.insert(what.revision.clone(), Instant::now());
+                    return Ok(FOUND_DONE);
+                }
+                if !may_retry {
+                    break (BackoffCause::TooSlow, chain(&error));
+                }
                 tries += 1;
             }
-            Ok(Err(error)) if error.denial().is_some() => break (BackoffCause::Refused, chain(&error)),
             Ok(Err(error)) => break (BackoffCause::TooSlow, chain(&error)),
             Err(_) => break (BackoffCause::TooSlow, format!("no answer within {} ms", AT_ONCE.as_millis())),
-        }
-        // The scale first, and the list after it: a spare that runs by now is then in the list, or moves the version.
-        match scale::read(scene, deployment, what.replicas).await {
-            Ok(Some(again)) => seen = again,
-            Ok(None) => break (BackoffCause::Refused, "its replicas were changed meanwhile".to_owned()),
-            Err(error) => break (BackoffCause::TooSlow, chain(&error)),
-        }
-        let live = match live_pods(scene.sources, scene.object, deployment).await {
-            Ok(live) => live,
-            Err(error) => break (BackoffCause::TooSlow, chain(&error)),
-        };
-        let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
-        if !may_lower(scale_to, &pods) {
-            let why = "its spare runs already, and its ReplicaSet might take a busy pod in its place";
-            break (BackoffCause::TooSlow, why.to_owned());
         }
     };
     let (name, pod) = (deployment.name_any(), &what.pod.name);
@@ -259,6 +262,30 @@ async fn take_back(
         Instant::now(),
     );
     Ok(Outcome::DoneLookAgain("its replica was not taken back"))
+}
+
+/// It was done, and nobody said so.
+const FOUND_DONE: Outcome =
+    Outcome::DoneLookAgain("its replica was taken back, and the answer to that was lost");
+
+/// The scale first, and the list after it: a spare that runs by now is then in the list, or moves the version. Else why the scale must not follow any more.
+async fn look_again(
+    scene: &Scene<'_>,
+    what: &Retirement<'_>,
+    deployment: &Arc<Deployment>,
+    scale_to: u32,
+) -> Result<ReadScale, (BackoffCause, String)> {
+    let late = |error: Error| (BackoffCause::TooSlow, chain(&error));
+    let Some(seen) = scale::read(scene, deployment, what.replicas).await.map_err(late)? else {
+        return Err((BackoffCause::Refused, "its replicas were changed meanwhile".to_owned()));
+    };
+    let live = live_pods(scene.sources, scene.object, deployment).await.map_err(late)?;
+    let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
+    if may_lower(scale_to, &pods) {
+        return Ok(seen);
+    }
+    let why = "its spare runs already, and its ReplicaSet might take a busy pod in its place";
+    Err((BackoffCause::TooSlow, why.to_owned()))
 }
 
 /// For an API server that answers in seconds: the scale first, so that no spare is made, where a wrong choice of the ReplicaSet would lose
@@ -305,6 +332,9 @@ async fn scale_first(
         }
         Err(error) if error.not_found() || error.conflict() => CHANGED,
         Err(error) => {
+            if !error.not_done() {
+                scene.writes.brake.ended();
+            }
             return scale::refused(scene, revision, &deployment.name_any(), scale_to, error).map(Some);
         }
     };
@@ -400,43 +430,5 @@ async fn count_cut(
         Ok(written) => Ok(written.resource_version()),
         Err(error) if error.not_found() || error.conflict() => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Done, or why not. The grace is the pod's own where none is given.
-async fn delete(
-    scene: &mut Scene<'_>,
-    pod: &PodRef,
-    version: &str,
-    grace: Option<u32>,
-) -> Result<Outcome, Error> {
-    let preconditions =
-        Preconditions { uid: Some(pod.uid.0.clone()), resource_version: Some(version.to_owned()) };
-    let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
-    let params = params.preconditions(preconditions);
-    match call("delete a pod", scene.api::<Pod>().delete(&pod.name, &params)).await {
-        Ok(answer) => {
-            scene.writes.brake.ended();
-            scene.writes.refusals.cleared(&Subject::Pod(pod.uid.clone()));
-            match answer.left() {
-                Some(going) if going.metadata.deletion_timestamp.is_some() => {
-                    scene.writes.unseen_writes.record(Kind::Pod, &going);
-                }
-                Some(_) | None => scene.writes.unseen_writes.record_removal(Kind::Pod, &pod.name, &pod.uid.0),
-            }
-            Ok(Outcome::Done)
-        }
-        Err(error) if error.not_found() => Ok(Outcome::Done),
-        Err(error) if error.conflict() => Ok(CHANGED),
-        Err(error) => {
-            // Where the answer is lost the pod may be ended all the same.
-            if !error.not_done() {
-                scene.writes.brake.ended();
-            }
-            match error.denial() {
-                Some(_) => pods::refused(scene, pod, "ended", error),
-                None => Err(error),
-            }
-        }
     }
 }
