@@ -144,6 +144,30 @@ mod tests {
         assert_eq!((failing("FailedCreate"), failing("FailedDelete")), ((true, false), (false, true)));
     }
 
+    /// P1: a Deployment that a release before the mark made serves perhaps, and so does one whose mark somebody took off: its pods are drained before they are
+    /// ended, whatever they answer.
+    #[test]
+    fn only_a_mark_that_says_so_makes_a_revision_unproven() {
+        let proven = |mark: Option<&str>| {
+            let mut annotations = json!({(names::APP_UID): "u"});
+            if let Some(mark) = mark {
+                annotations[names::PROVEN] = json!(mark);
+            }
+            let object: Deployment = serde_json::from_value(json!({
+                "metadata": {"name": "tasks-abc", "annotations": annotations,
+                    "labels": {(names::APP_LABEL): "tasks", (names::REVISION_LABEL): "abc"}},
+                "spec": {"selector": {}, "template": {}},
+            }))
+            .unwrap();
+            let ours = Ours::of(&Arc::new(object), "u").unwrap();
+            ours.parse(None, &Writes::default(), Timestamp::UNIX_EPOCH).proven
+        };
+        assert!(proven(None), "absent");
+        assert!(!proven(Some(names::PROVEN_FALSE)));
+        assert!(proven(Some(names::PROVEN_TRUE)));
+        assert!(proven(Some("")) && proven(Some("False")), "garbled");
+    }
+
     #[test]
     fn a_deployment_says_that_it_has_no_replica_set() {
         let object: Deployment = serde_json::from_value(json!({

@@ -88,7 +88,7 @@ pub(crate) fn surroundings(
         } else {
             gates::bypasses(app, view, ours, &labels)
         },
-        publishing_unready: publishing_unready(view, &labels),
+        publishing_unready: publishing_unready(&view.services, &labels),
         brake: None,
         namespace_terminating: writes.namespace_terminating,
         warnings,
@@ -135,7 +135,7 @@ pub(crate) fn surroundings_in_deletion(
         service,
         budget,
         children_backoff,
-        publishing_unready: publishing_unready(view, &labels_of(pods).collect()),
+        publishing_unready: publishing_unready(&view.services, &labels_of(pods).collect()),
         namespace_terminating: writes.namespace_terminating,
         ..Surroundings::default()
     }
@@ -252,11 +252,11 @@ fn unfenced(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String
 }
 
 /// Services, ours or others', that send clients to pods before they are Ready.
-fn publishing_unready(view: &View, pods: &BTreeSet<Labels>) -> Vec<String> {
+fn publishing_unready(services: &[Arc<Service>], pods: &BTreeSet<Labels>) -> Vec<String> {
     let publishes = |service: &Service| {
         service.spec.as_ref().is_some_and(|s| s.publish_not_ready_addresses == Some(true))
     };
-    view.services.iter().filter(|s| publishes(s) && leads_to(s, pods)).map(|s| s.name_any()).collect()
+    services.iter().filter(|s| publishes(s) && leads_to(s, pods)).map(|s| s.name_any()).collect()
 }
 
 /// Whether it sends clients to these pods while they serve.
@@ -382,5 +382,24 @@ mod tests {
         assert!(!covers(json!({})), "none");
         let both = json!({"matchLabels": {"app": "tasks"}, "matchExpressions": [{"key": "tier", "operator": "Exists"}]});
         assert!(covers(json!({"selector": both})));
+    }
+
+    /// P1, P7: what such a Service leads to may have had work before it was Ready, and is never taken for a pod that never worked.
+    #[test]
+    fn a_service_that_publishes_unready_addresses_is_found() {
+        let pods = BTreeSet::from([Labels::from([("app".to_owned(), "tasks".to_owned())])]);
+        let published = |spec: Value| {
+            let service = json!({"metadata": {"name": "headless", "namespace": "apps"}, "spec": spec});
+            !publishing_unready(&[Arc::new(serde_json::from_value(service).unwrap())], &pods).is_empty()
+        };
+        let unready = |publishes: Option<bool>, selector: Value| {
+            published(json!({"publishNotReadyAddresses": publishes, "selector": selector}))
+        };
+        assert!(unready(Some(true), json!({"app": "tasks"})));
+        assert!(!unready(Some(false), json!({"app": "tasks"})) && !unready(None, json!({"app": "tasks"})));
+        assert!(!unready(Some(true), json!({"app": "other"})));
+        let of_serving = json!({"app": "tasks", (names::SERVING_LABEL): names::SERVING});
+        assert!(unready(Some(true), of_serving), "a pod has that label from birth");
+        assert!(!unready(Some(true), json!({})), "its endpoints are made by hand");
     }
 }
