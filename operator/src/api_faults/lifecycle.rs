@@ -239,3 +239,28 @@ async fn marks_are_taken_off_once_evictions_wait_for_nothing() {
     assert!(marked(template), "which is written once");
     stage.lost_nothing();
 }
+
+/// P8: a policy that keeps a Deployment at some replicas keeps the app as well: in its own words, and no longer than it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_a_policy_on_scales_holds_says_so_and_ends_with_it() {
+    for (seed, least, words) in [(71, 2, "makes replicas 2 of it"), (72, 0, "denied: change freeze")] {
+        let mut stage = Stage::settled_with(seed, spec(3)).await;
+        stage.world.write(|w| {
+            w.admission.least_replicas = least;
+            w.admission.refuses_scales = least == 0;
+        });
+        stage.delete();
+        let held = |s: &Stage| {
+            let status = s.app().unwrap_or_default()["status"].clone();
+            let said = status["waitingFor"].as_str().unwrap_or_default().to_owned();
+            status["phase"] == "Deleting" && said.contains(words) && said.contains("no pod of it is ended")
+        };
+        stage.until("it says in whose words it waits", CALM, held).await;
+        let deletions = stage.deletions();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.deletions(), deletions, "a pod is ended whose replica cannot be taken back");
+        stage.world.write(|w| (w.admission.least_replicas, w.admission.refuses_scales) = (0, false));
+        stage.until("it is gone", CALM, Stage::nothing_left).await;
+        stage.lost_nothing();
+    }
+}
