@@ -67,7 +67,12 @@ impl Brake {
 
     /// A pod was ended, or may have been.
     pub fn ended(&mut self) {
-        self.level = self.level.saturating_add(1);
+        self.taken(1);
+    }
+
+    /// A Deployment was scaled down, and its ReplicaSet takes so many pods for it.
+    pub fn taken(&mut self, pods: u32) {
+        self.level = self.level.saturating_add(pods);
     }
 
     /// Takes one off the level for each [`LEAKS_EVERY`] that has passed.

@@ -99,6 +99,11 @@ pub fn may_lower(to: u32, live: &[Pod]) -> bool {
     count(live.iter().filter(|p| p.has_begun())) <= to
 }
 
+/// How many pods of this live list its ReplicaSet takes when `spec.replicas` goes from one number to a lower one. (Those beyond the first were to go before.)
+pub fn taken_by(from: u32, to: u32, live: &[Pod]) -> u32 {
+    count(live.iter().filter(|p| p.is_active())).min(from).saturating_sub(to)
+}
+
 /// Whether the Deployment may be scaled down by one *before* the pod is deleted, on this live list of all its pods. That is for an API server too
 /// slow for the other order: the ReplicaSet then chooses, so a wrong choice must lose nothing.
 ///

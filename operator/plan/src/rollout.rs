@@ -75,7 +75,9 @@ pub(crate) fn clear_away(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Co
 /// Takes back replicas that have no pod (a quota, a crash between DELETE and scale), at most so many. Returns how many.
 fn take_back_unmade(snapshot: &Snapshot<'_>, draft: &mut Draft, revision: &Revision, at_most: u32) -> u32 {
     let unmade = revision.replicas.saturating_sub(snapshot.remaining_of(&revision.hash)).min(at_most);
-    if unmade == 0 || snapshot.backs_off(revision.scale_backoff.as_ref()) {
+    // Their pods may have come by now, to be taken again: where somebody raises the Deployment each time, without end.
+    let brake = snapshot.observed.surroundings.brake.as_ref();
+    if unmade == 0 || snapshot.backs_off(revision.scale_backoff.as_ref()) || snapshot.backs_off(brake) {
         return 0;
     }
     let (revision, from) = (revision.hash.clone(), revision.replicas);

@@ -505,3 +505,28 @@ async fn a_spare_that_has_come_late_is_no_reason_to_make_another() {
     stage.world.write(|w| w.admission.replica_sets_take = Duration::ZERO);
     stage.lost_nothing();
 }
+
+/// P6: somebody raises the Deployment again and again (an autoscaler that targets it, where no policy guards it), and the operator lowers it: what its ReplicaSet takes
+/// for that counts as ended, and the app is stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_a_replica_set_takes_after_our_scale_count_as_ended() {
+    let mut stage = Stage::settled_with(56, spec(2)).await;
+    // It does not hear of the pods that come meanwhile, and has replicas in mind that have none.
+    stage.dice.go_blind("pods");
+    let raised = |s: &Stage| {
+        s.world.write(|w| {
+            let key = w.all.keys().find(|key| key.0 == "deployments").unwrap().clone();
+            w.edit(&key, &json!({}), |object| {
+                if object["spec"]["replicas"].as_u64() <= Some(2) {
+                    object["spec"]["replicas"] = json!(5);
+                }
+                Ok(())
+            })
+            .unwrap();
+        });
+        stalled(s, "pods were ended for this spec")
+    };
+    stage.until("it is stopped", CALM, raised).await;
+    assert!(stage.deletions() < 40, "{} pods went for none", stage.deletions());
+    stage.lost_nothing();
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use graceful_api::{RevisionHash, names};
 use graceful_plan::BackoffCause;
-use graceful_plan::last_look::{self, may_lower};
+use graceful_plan::last_look::{self, may_lower, taken_by};
 use graceful_plan::refusals::Subject;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -51,16 +51,19 @@ pub(super) async fn set(
         let Some(seen) = read(scene, &deployment, from).await? else {
             return Ok(CHANGED);
         };
+        let mut taken = 0;
         if to < from {
             let live = live_pods(scene.sources, scene.object, &deployment).await?;
             let pods: Vec<_> = live.into_iter().map(|(pod, _)| pod).collect();
             if !may_lower(to, &pods) {
                 return Ok(Outcome::LookAgain("there are more pods that may run"));
             }
+            taken = taken_by(from, to, &pods);
         }
         match write(scene, &seen, to, Mode::Real).await {
             Ok(scaled) => {
                 record(scene, revision, &scaled);
+                scene.writes.brake.taken(taken);
                 if spare_ran(scene, revision, from) {
                     let message = format!(
                         "a pod of Deployment {} was ended, and another came in its place before its ReplicaSet had followed: the cluster's controllers are \

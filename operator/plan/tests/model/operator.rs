@@ -155,10 +155,12 @@ impl World {
                 self.scale_to(&revision, from, to)?;
             }
             Action::ScaleDown { revision, from, to } => {
-                if !last_look::may_lower(to, &self.live(&revision)) {
+                let live = self.live(&revision);
+                if !last_look::may_lower(to, &live) {
                     return Err(Stopped);
                 }
                 self.scale_to(&revision, from, to)?;
+                self.brake.taken(last_look::taken_by(from, to, &live));
             }
             Action::Unroute { pod, epoch, reason, since, cost } => {
                 self.writable(&pod)?;
