@@ -15,7 +15,12 @@ pub(crate) fn trouble(pod: &Pod) -> Option<String> {
     let scheduled = condition(status, "PodScheduled").filter(|c| c.status == "False");
     if let Some(unscheduled) = scheduled {
         let words = unscheduled.message.as_deref().or(unscheduled.reason.as_deref());
-        return Some(cut(&format!("not scheduled: {}", words.unwrap_or("no node takes it"))));
+        let said = cut(&format!("not scheduled: {}", words.unwrap_or("no node takes it")));
+        // The scheduler does not say which.
+        let of_a_volume = words.is_some_and(|w| w.contains("olume"));
+        let named =
+            claim(pod).filter(|_| of_a_volume).map(|claim| bound_to_its_node(&claim)).unwrap_or_default();
+        return Some(format!("{said}{named}"));
     }
     let containers = || {
         let status = status.into_iter();
@@ -72,6 +77,13 @@ fn attached_elsewhere(claim: &str) -> String {
     format!(
         "; if volume claim {claim} can be mounted on one node alone (ReadWriteOnce) and another pod has it, set spec.rollout.maxSurge to 0 and \
          maxUnavailable to 1, so that a pod goes before its replacement comes"
+    )
+}
+
+/// A volume that is on one node alone, which a surge on another cannot have.
+fn bound_to_its_node(claim: &str) -> String {
+    format!(
+        "; it is about volume claim {claim}, and a pod that has to go first is let go with spec.rollout.maxSurge 0 and maxUnavailable 1"
     )
 }
 
@@ -203,5 +215,26 @@ mod tests {
         let claim = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "books"}}]);
         assert!(words(claim.clone()).contains("set spec.rollout.maxSurge to 0 and maxUnavailable to 1"));
         assert!(words(claim).contains("volume claim books") && !words(json!([])).contains("claim"));
+    }
+
+    #[test]
+    fn a_claim_that_no_other_node_can_serve_is_named() {
+        let words = |said: &str| {
+            let pod = json!({
+                "metadata": {"name": "a"},
+                "spec": {"containers": [], "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "books"}}]},
+                "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}]},
+            });
+            trouble(&serde_json::from_value(pod).unwrap()).unwrap()
+        };
+        let bound = words("0/2 nodes are available: 1 node(s) had volume node affinity conflict");
+        assert!(
+            bound.contains("conflict; it is about volume claim books") && bound.contains("maxSurge 0"),
+            "{bound}"
+        );
+        assert!(
+            words("1 node(s) didn't match PersistentVolume's node affinity").contains("volume claim books")
+        );
+        assert!(!words("0/2 nodes are available: 2 Insufficient cpu").contains("books"));
     }
 }
