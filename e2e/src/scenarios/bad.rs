@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::ensure;
-use graceful_api::Phase;
+use graceful_api::{Phase, names};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use crate::harness::app::AppSpec;
@@ -39,6 +40,31 @@ pub(super) async fn unknown_field_then_its_correction(scene: &Scene) -> anyhow::
 pub(super) async fn refused_template_then_its_correction(scene: &Scene) -> anyhow::Result<()> {
     let refused = |app: AppSpec| app.set("/template/spec/containers/0/terminationMessagePolicy", "Nowhere");
     bad_then_good(scene, refused, &["terminationMessagePolicy"]).await
+}
+
+/// P1, P3: an autoscaler grows an app whose rollout is stuck: what serves grows, and the bad revision stays as small as it was.
+pub(super) async fn stuck_rollout_and_an_autoscaler(scene: &Scene) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    given.app(AppSpec::tasks(&scene.world).replicas(2).rollout("progressDeadlineSeconds", 1)).await?;
+    given.load(load::usual()).await?;
+    let good = scene.spec()?.rollout("maxSurge", "100%");
+    when.app_changes("the new image does not exist", |app| app.image("graceful/nowhere:dev")).await?;
+    then.status("it is Stalled", STALLS, |s| s.phase == Some(Phase::Stalled)).await?;
+    when.scaled(4).await?;
+    let grown =
+        then.status("four serve, of the revision that works", SAID, |s| s.serving_replicas == 4).await?;
+    ensure!(grown.updated_replicas == 0, "the image does not exist, and serves: {grown:?}");
+    let pods = scene.pods().await?;
+    let of = |revision: &Option<String>| {
+        let label = |p: &Pod| p.labels().get(names::REVISION_LABEL).cloned();
+        pods.iter().filter(|p| p.metadata.deletion_timestamp.is_none() && label(p) == *revision).count()
+    };
+    let broken = of(&grown.update_revision);
+    ensure!(broken == 1, "{broken} pods are of the bad revision, with a surge of 1");
+    when.app_changes("it is corrected", |_| good.replicas(4).env("MARK", "corrected")).await?;
+    then.rolled_out().await?;
+    then.nothing_lost().await?;
+    Ok(())
 }
 
 async fn bad_then_good(

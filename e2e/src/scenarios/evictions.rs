@@ -55,6 +55,12 @@ pub(super) async fn held_while_busy(scene: &Scene) -> anyhow::Result<()> {
     let took = gone(scene, &allowed).await?;
     scene.say(&format!("allowed_eviction_seconds={:.1} of {GRACE}", took.as_secs_f64()));
     then.rolled_out().await?;
+    // And so does `kubectl delete pod`, which no budget binds.
+    let deleted = first(scene).await?;
+    when.pod_deleted(&deleted).await?;
+    let took = gone(scene, &deleted).await?;
+    scene.say(&format!("deleted_pod_seconds={:.1} of {GRACE}", took.as_secs_f64()));
+    then.rolled_out().await?;
     then.nothing_lost().await?;
     Ok(())
 }

@@ -204,7 +204,7 @@ async fn node_and_another(scene: &Scene, meant: impl Fn(&Pod) -> bool) -> anyhow
 }
 
 /// It may be gone already, where the test ended before it came.
-async fn untaint(scene: &Scene, node: &str, taint: &str) -> anyhow::Result<()> {
+pub(super) async fn untaint(scene: &Scene, node: &str, taint: &str) -> anyhow::Result<()> {
     match scene.world.kubectl(&["taint", "node", node, taint]).await {
         Err(error) if !format!("{error:#}").contains("not found") => Err(error),
         _ => Ok(()),

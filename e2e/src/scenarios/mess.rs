@@ -322,7 +322,7 @@ async fn at_rest(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn live(scene: &Scene) -> anyhow::Result<BTreeSet<String>> {
+pub(super) async fn live(scene: &Scene) -> anyhow::Result<BTreeSet<String>> {
     let there = |p: &&Pod| p.metadata.deletion_timestamp.is_none() && !finished(p);
     Ok(scene.pods().await?.iter().filter(there).filter_map(ResourceExt::uid).collect())
 }

@@ -11,6 +11,7 @@ mod foreign;
 mod gated;
 mod gated_streams;
 mod guarded;
+mod hindered;
 mod leader;
 mod leaving;
 mod local;
@@ -21,6 +22,7 @@ mod page;
 mod resume;
 mod rights;
 mod rollout;
+mod room;
 mod scale;
 mod sockets;
 mod tokens;
@@ -73,6 +75,9 @@ pub fn all() -> Vec<Scenario> {
         mess::change_freeze_on_scales,
         mess::revision_that_never_worked_then_its_correction,
         mess::side_container_crashes_beside_a_busy_worker,
+        room::no_room_for_a_surge,
+        room::refused_pods_then_their_correction,
+        bad::stuck_rollout_and_an_autoscaler,
         bad::bad_image_then_its_correction,
         bad::crash_loop_then_its_correction,
         bad::unknown_field_then_its_correction,
@@ -96,6 +101,8 @@ pub fn all() -> Vec<Scenario> {
         nodes::node_uncordoned_half_way(alone),
         nodes::node_kept_then_drained_by_an_operator_that_was_away(alone),
         nodes::node_that_dies_soon(alone),
+        hindered::node_drained_whatever_else_is_wrong(alone),
+        hindered::node_drain_as_the_chart_says(alone),
         leaving::node_taken_by_an_autoscaler(alone),
         leaving::node_out_of_service(alone, kills),
         operator::helm_upgrade_restarts_nobody(alone),

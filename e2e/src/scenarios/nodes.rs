@@ -174,12 +174,12 @@ pub(super) const SAID: Duration = Duration::from_secs(10);
 const AWAY: Duration = Duration::from_secs(12);
 
 /// Among whatever else it warns of.
-fn warns(status: &GracefulAppStatus, of: &str) -> bool {
+pub(super) fn warns(status: &GracefulAppStatus, of: &str) -> bool {
     status.conditions.iter().any(|c| c.type_ == "Warning" && c.status == "True" && c.message.contains(of))
 }
 
 /// The real one, of the pods of apps alone: the tests' own pods stay.
-async fn kubectl_drain(scene: &Scene, node: &str) -> anyhow::Result<Duration> {
+pub(super) async fn kubectl_drain(scene: &Scene, node: &str) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let timeout = format!("--timeout={}s", ROLLS.as_secs());
     let selector = format!("--pod-selector={}", names::APP_LABEL);
@@ -189,7 +189,7 @@ async fn kubectl_drain(scene: &Scene, node: &str) -> anyhow::Result<Duration> {
 }
 
 /// One of two or more that are Ready.
-async fn node(scene: &Scene) -> anyhow::Result<String> {
+pub(super) async fn node(scene: &Scene) -> anyhow::Result<String> {
     let nodes = Api::<Node>::all(scene.client.clone()).list(&ListParams::default()).await?.items;
     ensure!(nodes.len() > 1, "a node can only be drained where there is another");
     nodes.last().map(ResourceExt::name_any).context("no node")
