@@ -119,7 +119,8 @@ pub fn pdb(app: &Validated, all_marked: bool) -> Option<PodDisruptionBudget> {
     }
 }
 
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Kubernetes' recommended label: who keeps an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// What all pods of the app carry, serving or not.
 fn pod_labels(app: &Validated) -> BTreeMap<String, String> {

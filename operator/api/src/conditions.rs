@@ -95,6 +95,10 @@ pub enum Reason {
     PodLetGo,
     /// A Deployment with this app's label is another app's, or of an earlier one of this name: nobody drains its pods.
     ForeignDeployment,
+    /// A Deployment is being adopted: some of its pods are left. New ones of it get clients only while an operator runs.
+    Adopting,
+    /// The Deployment that `spec.adopt` names cannot be adopted yet; the message says what it waits for, or what to do.
+    AdoptionWaits,
     /// Others change a child back each time it is put right.
     ChangedByOthers,
     /// A targetPort of the Service is the name of no container's port.
@@ -123,7 +127,7 @@ pub enum Reason {
 
 impl Reason {
     /// All, as they stand above.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::AsDesired,
         Self::MinimumReplicasAvailable,
         Self::MinimumReplicasUnavailable,
@@ -148,6 +152,8 @@ impl Reason {
         Self::SetByOthers,
         Self::PodLetGo,
         Self::ForeignDeployment,
+        Self::Adopting,
+        Self::AdoptionWaits,
         Self::ChangedByOthers,
         Self::NoSuchPort,
         Self::BakedInDiffers,
@@ -189,6 +195,8 @@ impl Reason {
             Self::SetByOthers => "SetByOthers",
             Self::PodLetGo => "PodLetGo",
             Self::ForeignDeployment => "ForeignDeployment",
+            Self::Adopting => "Adopting",
+            Self::AdoptionWaits => "AdoptionWaits",
             Self::ChangedByOthers => "ChangedByOthers",
             Self::NoSuchPort => "NoSuchPort",
             Self::BakedInDiffers => "BakedInDiffers",

@@ -103,7 +103,9 @@ fn shape_embedded(root: &mut Value) {
     for field in ["maxSurge", "maxUnavailable"] {
         at(root, &format!("spec.rollout.{field}")).insert("maxLength".to_owned(), json!(5));
     }
-    at(root, "spec.inFlight.port").insert("maxLength".to_owned(), json!(63));
+    for port in ["spec.inFlight.port", "spec.adopt.inFlight.port"] {
+        at(root, port).insert("maxLength".to_owned(), json!(63));
+    }
     let env = at(root, "spec.gate.env");
     env.insert("x-kubernetes-list-type".to_owned(), json!("map"));
     env.insert("x-kubernetes-list-map-keys".to_owned(), json!(["name"]));

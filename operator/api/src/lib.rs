@@ -2,6 +2,7 @@
 //!
 //! Layer: the lowest. Nothing here does IO or reads a clock; the planner, the operator and `xtask` build on it.
 
+pub mod adopted;
 pub mod budget;
 pub mod children;
 pub mod conditions;
@@ -21,6 +22,7 @@ pub mod status;
 pub mod template;
 pub mod validated;
 
+pub use adopted::Adopted;
 pub use budget::Budget;
 pub use crd::{crd, crd_yaml};
 pub use gated::Gated;
@@ -30,13 +32,13 @@ pub use members::Members;
 pub use policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 pub use revision::RevisionHash;
 pub use spec::{
-    Disruption, Drain, Format, Gate, GateProtocol, GateResources, GracefulApp, GracefulAppSpec, InFlight,
-    OnDeadline, OnDrain, OpenSockets, PreStop, ReplaceWhen, Rollout, ServiceTemplate, ServiceType, Signal,
-    WhenAbsent,
+    Adopt, AdoptedDrain, Disruption, Drain, Format, Gate, GateProtocol, GateResources, GracefulApp,
+    GracefulAppSpec, InFlight, OnDeadline, OnDrain, OpenSockets, PreStop, ReplaceWhen, Rollout,
+    ServiceTemplate, ServiceType, Signal, WhenAbsent,
 };
 pub use status::{
     Cut, DrainReason, DrainingPod, EndedByOthers, GracefulAppStatus, InFlightCount, Phase, PodState,
     RevisionStatus,
 };
 pub use template::Template;
-pub use validated::{FieldError, Validated};
+pub use validated::{Adoption, FieldError, Validated};

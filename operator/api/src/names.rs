@@ -53,6 +53,18 @@ pub const NUDGED: &str = "graceful.dev/nudged";
 /// Annotation on a child: a fingerprint of what was applied. Without it, a field that the user took out of the spec again would not be noticed,
 /// since the API server's own defaults look the same as ours.
 pub const APPLIED: &str = "graceful.dev/applied";
+/// Annotation on a Deployment of the user's that was adopted: its own uid, and what it was like before, as JSON ([`crate::Adopted`]).
+pub const ADOPTED: &str = "graceful.dev/adopted";
+/// The value of [`REVISION_LABEL`] on an adopted Deployment and its pods. It has letters that no hash has.
+pub const ADOPTED_REVISION: &str = "adopted";
+/// Annotation on a Service of the user's: the uid of the GracefulApp for whose adoption the serving label was put into its selector.
+pub const FENCED: &str = "graceful.dev/fenced";
+/// Annotation on a GracefulApp: with `"true"` its deletion leaves what serves, as a plain Deployment.
+pub const LEAVE: &str = "graceful.dev/leave";
+/// Argo CD's annotation of how an object is synced, a list with commas.
+pub const ARGO_SYNC_OPTIONS: &str = "argocd.argoproj.io/sync-options";
+/// In that list: the object is not deleted when it is gone from the repository.
+pub const ARGO_KEEP: &str = "Prune=false";
 /// Annotation on a GracefulApp: `"true"` accepts Services of the user's own that route to draining pods.
 pub const ACCEPT_UNFENCED_SERVICES: &str = "graceful.dev/accept-unfenced-services";
 

@@ -43,6 +43,16 @@ impl RevisionHash {
         Self(name.take(LENGTH).collect())
     }
 
+    /// The revision that the pods of an adopted Deployment are of. It is no hash of ours: nobody can ask for it by a template.
+    pub fn adopted() -> Self {
+        Self(crate::names::ADOPTED_REVISION.to_owned())
+    }
+
+    /// Whether it is the one of an adopted Deployment.
+    pub fn is_adopted(&self) -> bool {
+        self.0 == crate::names::ADOPTED_REVISION
+    }
+
     /// As it stands in names and labels.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -119,6 +129,12 @@ mod tests {
         });
         assert_eq!(hash(template), "ph4cjw6b");
         assert_eq!(hash(json!({})), "bwnx5jk6");
+    }
+
+    #[test]
+    fn the_adopted_revision_is_never_a_template_s() {
+        assert_ne!(crate::names::ADOPTED_REVISION.len(), LENGTH);
+        assert!(crate::names::ADOPTED_REVISION.bytes().any(|b| !ALPHABET.contains(&b)));
     }
 
     #[test]

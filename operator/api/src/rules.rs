@@ -51,7 +51,8 @@ pub(crate) fn rules() -> Vec<Rule> {
     let mut rules = vec![name_is_a_label(), name_leaves_room(), port_exists(), signal_suits_format()];
     rules.extend(gate());
     rules.extend(template());
-    rules.extend(in_flight());
+    rules.extend(in_flight("spec.inFlight"));
+    rules.extend(adopt());
     rules.extend(drain());
     rules.extend(rollout());
     rules.push(target_port());
@@ -174,70 +175,66 @@ fn template() -> Vec<Rule> {
     ]
 }
 
-fn in_flight() -> Vec<Rule> {
+/// Of `spec.inFlight`, and of the one for adopted pods.
+fn in_flight(at: &'static str) -> Vec<Rule> {
     vec![
-        retired(".jsonPointer", "jsonPointers"),
-        retired(".metric", "metrics"),
+        retired(at, ".jsonPointer", "jsonPointers"),
+        retired(at, ".metric", "metrics"),
         Rule::new(
-            "spec.inFlight",
+            at,
             ".jsonPointers",
             "!has(self.jsonPointers) || self.format == 'JsonPointer'",
             "jsonPointers needs format: JsonPointer; set it, or remove jsonPointers",
         ),
         Rule::new(
-            "spec.inFlight",
+            at,
             "",
             "self.format != 'JsonPointer' || has(self.jsonPointers) || has(self.jsonPointer)",
             "format JsonPointer needs jsonPointers; say where the number is, as in jsonPointers: [/queue/length]",
         ),
         Rule::new(
-            "spec.inFlight",
+            at,
             ".jsonPointers",
             "!has(self.jsonPointers) || self.jsonPointers.all(pointer, pointer == '' || pointer.startsWith('/'))",
             "each of jsonPointers must start with /, as in /queue/length",
         ),
-        some(".jsonPointers", "[/queue/length]"),
-        different(".jsonPointers"),
+        some(at, ".jsonPointers", "[/queue/length]"),
+        different(at, ".jsonPointers"),
         Rule::new(
-            "spec.inFlight",
+            at,
             ".metrics",
             "!has(self.metrics) || self.format == 'Prometheus'",
             "metrics needs format: Prometheus; set it, or remove metrics",
         ),
         Rule::new(
-            "spec.inFlight",
+            at,
             "",
             "self.format != 'Prometheus' || has(self.metrics) || has(self.metric)",
             "format Prometheus needs metrics; name them, as in metrics: [queue_length] or metrics: ['queue_length{state=\"running\"}']",
         ),
-        some(".metrics", "[queue_length]"),
-        different(".metrics"),
+        some(at, ".metrics", "[queue_length]"),
+        different(at, ".metrics"),
         Rule::new(
-            "spec.inFlight",
+            at,
             ".whenAbsent",
             "!has(self.whenAbsent) || self.format == 'Prometheus'",
             "whenAbsent needs format: Prometheus; set it, or remove whenAbsent",
         ),
         Rule::new(
-            "spec.inFlight",
+            at,
             ".idleAt",
             "self.idleAt == 0 || self.format != 'Graceful'",
             "idleAt needs another format: with Graceful the pod itself says what is in flight; remove idleAt",
         ),
+        Rule::new(at, ".path", "self.path.startsWith('/')", "path must start with /, as in /drain"),
         Rule::new(
-            "spec.inFlight",
-            ".path",
-            "self.path.startsWith('/')",
-            "path must start with /, as in /drain",
-        ),
-        Rule::new(
-            "spec.inFlight",
+            at,
             ".path",
             "self.format != 'Graceful' || !self.path.contains('?')",
             "path must have no query with format Graceful: the drain protocol adds its own; remove it from ? on",
         ),
         Rule::new(
-            "spec.inFlight",
+            at,
             ".port",
             "type(self.port) != int || (self.port >= 1 && self.port <= 65535)",
             "port must be a port's name, or a number from 1 to 65535",
@@ -246,9 +243,9 @@ fn in_flight() -> Vec<Rule> {
 }
 
 /// A field that a list has replaced. It is kept to be refused: what a schema does not have is pruned without a word wherever validation is not strict.
-fn retired(field: &'static str, list: &str) -> Rule {
+fn retired(at: &'static str, field: &'static str, list: &str) -> Rule {
     Rule {
-        at: "spec.inFlight",
+        at,
         field,
         rule: format!("!has(self{field})"),
         message: Message::Expression(format!(
@@ -258,26 +255,16 @@ fn retired(field: &'static str, list: &str) -> Rule {
 }
 
 /// A sum over nothing would be zero.
-fn some(field: &'static str, example: &str) -> Rule {
+fn some(at: &'static str, field: &'static str, example: &str) -> Rule {
     let name = &field[1..];
     let rule = format!("!has(self{field}) || self{field}.size() > 0");
-    Rule::new(
-        "spec.inFlight",
-        field,
-        rule,
-        format!("{name} is empty; name one at least, as in {name}: {example}"),
-    )
+    Rule::new(at, field, rule, format!("{name} is empty; name one at least, as in {name}: {example}"))
 }
 
-fn different(field: &'static str) -> Rule {
+fn different(at: &'static str, field: &'static str) -> Rule {
     let name = &field[1..];
     let rule = format!("!has(self{field}) || self{field}.all(m, self{field}.exists_one(n, n == m))");
-    Rule::new(
-        "spec.inFlight",
-        field,
-        rule,
-        format!("{name} has the same member twice; remove one of the two"),
-    )
+    Rule::new(at, field, rule, format!("{name} has the same member twice; remove one of the two"))
 }
 
 /// Of an int-or-string the schema says nothing: what does not fit into a port would be taken, and be unreadable to every client of the Kubernetes API.
@@ -331,6 +318,38 @@ fn drain() -> Vec<Rule> {
             "preStopCommand needs preStop: Auto; set it, or remove preStopCommand",
         ),
     ]
+}
+
+/// What of it needs no look at the Deployment.
+fn adopt() -> Vec<Rule> {
+    let mut rules = in_flight("spec.adopt.inFlight");
+    rules.extend([
+        Rule::new(
+            "spec.adopt",
+            ".deployment",
+            "self.deployment.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+            "deployment must be the name of the Deployment to adopt, in the app's namespace",
+        ),
+        Rule::new(
+            "spec.adopt.inFlight",
+            ".format",
+            "self.format != 'Graceful'",
+            "format Graceful needs pods that were made for it; write JsonPointer or Prometheus, with what the Deployment's pods answer now",
+        ),
+        Rule::new(
+            "spec.adopt.drain",
+            ".signal",
+            "!has(self.signal) || self.signal != 'Http'",
+            "signal Http needs pods that were made for the drain protocol; remove it, or write Sigterm if the app drains itself on SIGTERM",
+        ),
+        Rule::new(
+            "spec.adopt.drain",
+            ".deadlineSeconds",
+            "self.deadlineSeconds <= 604800",
+            "deadlineSeconds must be at most 604800 (7 days); for a longer wait use onDeadline: Hold, which waits on past it",
+        ),
+    ]);
+    rules
 }
 
 fn rollout() -> Vec<Rule> {

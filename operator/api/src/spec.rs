@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::status::GracefulAppStatus;
 use crate::template::Template;
 
+mod adopt;
 mod gate;
 
+pub use adopt::{Adopt, AdoptedDrain};
 pub use gate::{Gate, GateProtocol, GateResources, OnDrain, OpenSockets};
 
 /// An application whose pods end only when their work is done.
@@ -56,6 +58,9 @@ pub struct GracefulAppSpec {
     /// A gate before an app that cannot close its own door, in each pod. None by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
+    /// A running Deployment whose pods become the oldest revision of this app, without a restart. None by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Adopt>,
     /// How a pod is drained. Belongs to the revision as well.
     #[serde(default)]
     pub drain: Drain,
@@ -311,6 +316,7 @@ impl Default for GracefulAppSpec {
             service: None,
             in_flight: InFlight::default(),
             gate: None,
+            adopt: None,
             drain: Drain::default(),
             rollout: Rollout::default(),
             disruption: Disruption::default(),

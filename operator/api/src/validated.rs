@@ -4,6 +4,7 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+pub use self::adopt::Adoption;
 use crate::budget::Budget;
 use crate::gated::Gated;
 use crate::names;
@@ -52,6 +53,8 @@ pub struct Validated {
     pub revision: RevisionHash,
     /// The gate in its pods, if the app wants one.
     pub gate: Option<Gated>,
+    /// The Deployment to adopt, if any.
+    pub adopt: Option<Adoption>,
     /// The Service to keep, if any.
     pub service: Option<ServiceTemplate>,
     /// How pods of this revision are asked and drained.
@@ -110,6 +113,7 @@ impl TryFrom<&GracefulApp> for Validated {
             service,
             in_flight,
             gate,
+            adopt,
             drain,
             rollout,
             disruption,
@@ -144,6 +148,7 @@ impl TryFrom<&GracefulApp> for Validated {
             }
         };
         check_drain(drain, &mut errors);
+        let adopt = adopt.as_ref().and_then(|adopt| adopt::adoption(adopt, &mut errors));
         if !in_flight.path.starts_with('/') {
             errors.add("spec.inFlight.path", format!("{:?} must start with /", in_flight.path));
         }
@@ -172,6 +177,7 @@ impl TryFrom<&GracefulApp> for Validated {
             template: template.clone(),
             revision,
             gate: gated.map(|(gated, _)| gated),
+            adopt,
             service: service.clone(),
             policy: Policy {
                 in_flight: asked,
@@ -325,31 +331,14 @@ fn grace_warning(grace: u32, drain: &Drain, signal: Signal) -> Option<String> {
 
 /// The container and number of the in-flight port. Native sidecars count.
 fn locate(port: &IntOrString, pod: &OutlinePod, errors: &mut Errors) -> Option<(String, u16)> {
-    let candidates: Vec<&OutlineContainer> = pod.lasting_containers().collect();
-    let ports = || candidates.iter().flat_map(|c| c.ports.iter().flatten().map(move |p| (*c, p)));
-    let declared = ports().find(|(_, p)| match port {
-        IntOrString::Int(number) => p.container_port == *number,
-        IntOrString::String(name) => p.name.as_ref() == Some(name),
-    });
-    // A number need not be declared. Whose it is then is clear only where there is one container.
-    let (container, number) = match (declared, port, candidates.as_slice()) {
-        (Some((container, p)), _, _) => (container.name.clone(), p.container_port),
-        (None, IntOrString::Int(number), [only]) => (only.name.clone(), *number),
-        (None, _, _) => {
-            let named: Vec<_> = ports().filter_map(|(_, p)| p.name.as_deref()).collect();
-            let there = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
-            let wanted = match port {
-                IntOrString::Int(number) => format!("no container declares port {number}"),
-                IntOrString::String(name) => format!("no container has a port named {name:?}"),
-            };
+    let (container, number) = declared(port, pod)
+        .map_err(|there| {
             let why = format!(
-                "{wanted} (there are: {there}); add {{name: admin, containerPort: 9808}} to the container that answers, \
-                 or name a port that is there"
+                "{there}; add {{name: admin, containerPort: 9808}} to the container that answers, or name a port that is there"
             );
             errors.add("spec.inFlight.port", why);
-            return None;
-        }
-    };
+        })
+        .ok()?;
     match u16::try_from(number) {
         Ok(number @ 1..) => Some((container, number)),
         Ok(0) | Err(_) => {
@@ -359,6 +348,31 @@ fn locate(port: &IntOrString, pod: &OutlinePod, errors: &mut Errors) -> Option<(
     }
 }
 
+/// The container that has this port, and its number; or else that none has it, and which there are.
+fn declared(port: &IntOrString, pod: &OutlinePod) -> Result<(String, i32), String> {
+    let candidates: Vec<&OutlineContainer> = pod.lasting_containers().collect();
+    let ports = || candidates.iter().flat_map(|c| c.ports.iter().flatten().map(move |p| (*c, p)));
+    let declared = ports().find(|(_, p)| match port {
+        IntOrString::Int(number) => p.container_port == *number,
+        IntOrString::String(name) => p.name.as_ref() == Some(name),
+    });
+    // A number need not be declared. Whose it is then is clear only where there is one container.
+    match (declared, port, candidates.as_slice()) {
+        (Some((container, p)), _, _) => Ok((container.name.clone(), p.container_port)),
+        (None, IntOrString::Int(number), [only]) => Ok((only.name.clone(), *number)),
+        (None, _, _) => {
+            let named: Vec<_> = ports().filter_map(|(_, p)| p.name.as_deref()).collect();
+            let there = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
+            let wanted = match port {
+                IntOrString::Int(number) => format!("no container declares port {number}"),
+                IntOrString::String(name) => format!("no container has a port named {name:?}"),
+            };
+            Err(format!("{wanted} (there are: {there})"))
+        }
+    }
+}
+
+mod adopt;
 mod gate;
 mod question;
 #[cfg(test)]
