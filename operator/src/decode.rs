@@ -272,7 +272,10 @@ impl Lenient for Service {
         if managed(&self.metadata) {
             return;
         }
+        // One that was fenced for an adoption is to be known again.
+        let fenced = self.metadata.annotations.take().and_then(|mut a| a.remove_entry(names::FENCED));
         strip(&mut self.metadata);
+        self.metadata.annotations = fenced.map(|one| [one].into());
         self.spec = self.spec.take().map(|spec| ServiceSpec {
             selector: spec.selector,
             publish_not_ready_addresses: spec.publish_not_ready_addresses,

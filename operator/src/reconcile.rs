@@ -120,11 +120,11 @@ async fn step(
         taken_back,
         planned: Instant::now(),
         unanswered: 0,
-        put_right: Vec::new(),
+        notes: Vec::new(),
     };
     let executed = execute(&mut scene, &plan.actions).await;
-    for note in scene.put_right {
-        reported.put_right(note);
+    for (reason, note) in scene.notes {
+        reported.note(reason, note);
     }
     if let Err(error) = &executed.outcome {
         // A webhook or quota may refuse our writes for hours, so WAITING-FOR names it.

@@ -46,9 +46,11 @@ const PLANNER: &[&str] = &[
     "new_pods",
     "way_out",
     // The rules, and what some of them share.
+    "leave",
     "converse",
     "marks",
     "upkeep",
+    "adoption",
     "rollout",
     "node_drain",
     "drains",

@@ -20,7 +20,7 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, patch, delete]
-# The managed Service; the user's own are read, to find those that route to draining pods.
+# The managed Service; the user's own are read, to find those that route to draining pods, and their selectors changed where spec.adopt wants it.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
@@ -35,6 +35,10 @@
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# Before a Deployment is adopted: whether somebody else scales it.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list]
 # Whether a namespace terminates.
 - apiGroups: [""]
   resources: [namespaces]

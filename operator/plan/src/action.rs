@@ -39,6 +39,30 @@ pub enum Action {
     AddFinalizer,
     /// Take our finalizer off the GracefulApp: nothing of ours is left to do.
     ReleaseFinalizer,
+    /// Make the Deployment in `spec.adopt` the app's, as the revision `adopted`: labels, annotations and `paused` in one patch, on exactly what was looked at.
+    Adopt,
+    /// Give a running pod of the adopted Deployment the labels that ours have from birth, the serving label among them.
+    Enlist {
+        /// The pod.
+        pod: PodRef,
+    },
+    /// Put the serving label into the selector of a Service of the user's. Void unless a live list shows it on every pod of the adopted Deployment.
+    Fence {
+        /// The Service.
+        service: String,
+    },
+    /// Take it out again, where [`Action::Fence`] put it in.
+    Unfence {
+        /// The Service.
+        service: String,
+    },
+    /// Take off a Deployment what makes it ours: from then on it is a plain one. One that was adopted is as paused as it was before.
+    LetGo {
+        /// The revision whose Deployment it is.
+        revision: RevisionHash,
+    },
+    /// The same of the managed Service, which goes on to select what it selects.
+    LetGoService,
     /// Make the managed Service as the spec says, or remove it.
     SyncService,
     /// Make the PodDisruptionBudget as wanted, or remove it.
@@ -55,9 +79,9 @@ pub enum Action {
         /// Its first `spec.replicas`.
         replicas: u32,
     },
-    /// Write the update revision's policy annotation as the spec says now.
+    /// Write the policy annotation of the update revision, or of the adopted one, as the spec says now.
     SyncPolicy {
-        /// The update revision.
+        /// The revision whose Deployment is written to.
         revision: RevisionHash,
     },
     /// Write on a Deployment that a pod of its revision was Ready or heard.
@@ -163,6 +187,7 @@ impl Action {
         match self {
             Self::Retire { pod, revision, .. } => (Some(pod), Some(revision)),
             Self::Unroute { pod, .. }
+            | Self::Enlist { pod }
             | Self::PutBack { pod, .. }
             | Self::Unbridge { pod }
             | Self::Mark { pod, .. }
@@ -170,6 +195,11 @@ impl Action {
             Self::ScaleUp { revision, .. } | Self::ScaleDown { revision, .. } => (None, Some(revision)),
             Self::AddFinalizer
             | Self::ReleaseFinalizer
+            | Self::Adopt
+            | Self::Fence { .. }
+            | Self::Unfence { .. }
+            | Self::LetGo { .. }
+            | Self::LetGoService
             | Self::SyncService
             | Self::SyncBudget
             | Self::DryRunTemplate { .. }

@@ -17,6 +17,7 @@ pub(crate) fn serving(name: &str) -> Pod {
         uid: PodUid::from(name),
         revision: RevisionHash::from("r"),
         created: Timestamp::UNIX_EPOCH,
+        enlisted: true,
         terminating: false,
         routed: true,
         epoch: None,

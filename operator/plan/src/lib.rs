@@ -18,11 +18,13 @@
 //!   `spares` unroutes those that go before they were Ready;
 //! - what a pod is told and has answered: `conversation`, `converse` and `dialogue`; `astray` finds pods that contradict the protocol, `token_refused` those that
 //!   refuse our token;
+//! - a Deployment that the app takes over, and one that it leaves behind: `adoption` and `leave`;
 //! - children and Deployments that follow the spec: `upkeep`; `lag` finds controllers that act late; `refusals` says how long what was refused is left alone;
 //!   `marks` says which pods an eviction waits for;
 //! - what people are shown (P8): `settled`, `stall`, `status`, and `waiting_for` with its parts `drain_words`, `new_pods`, `node_words` and `way_out`; `others` tells of pods that
 //!   somebody else ended.
 mod action;
+mod adoption;
 mod astray;
 mod brake;
 mod bridge;
@@ -50,6 +52,7 @@ mod handed_over;
 mod ids;
 mod lag;
 pub mod last_look;
+mod leave;
 mod marks;
 mod new_pods;
 mod node_drain;
@@ -91,9 +94,9 @@ pub use ids::{Epoch, PodUid};
 pub use lag::Lags;
 pub use marks::MARK_RESTS;
 pub use observed::{
-    Absent, App, Backoff, BackoffCause, Bypass, Child, Containers, CutNote, Deletion, DrainNote, Endpoints,
-    Failure, KeptBy, Kubelet, Lag, Mark, Node, NodeFate, Observed, Pod, Readiness, Rejected, Revision,
-    Surroundings, TemplateVerdict, Warning,
+    Absent, Adoption, App, Backoff, BackoffCause, Bypass, Child, Containers, CutNote, Deletion, DrainNote,
+    Endpoints, Failure, KeptBy, Kubelet, Lag, LeftBehind, Mark, Node, NodeFate, Observed, Pod, Readiness,
+    Rejected, Revision, Surroundings, TemplateVerdict, Warning,
 };
 pub use report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 pub use waiting_for::LONGEST_SENTENCE;
@@ -107,7 +110,7 @@ use snapshot::Snapshot;
 /// # Flow
 /// Of an app that stays, in this order:
 ///
-/// 1. stop revisions whose pods come to nothing; record on Deployments that their revision has worked, nudge controllers that wait, make the children as the spec
+/// 1. take what is to be adopted; stop revisions whose pods come to nothing; record on Deployments that their revision has worked, nudge controllers that wait, make the children as the spec
 ///    says, and ask by a dry run whether a new template would be taken;
 /// 2. take spares out of service, and raise `spec.replicas` where a ReplicaSet would choose among pods that run;
 /// 3. return to service the labelled pods that somebody else closed, the labelled ones that have a drain note, and those that lost the label without a drain;
@@ -128,6 +131,13 @@ use snapshot::Snapshot;
 /// # Caveats
 /// One pod a Deployment is retired in each plan, since each retirement scales from the number that it saw.
 pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
+    match leave::as_left(observed) {
+        Some(left) => decide(&left, now),
+        None => decide(observed, now),
+    }
+}
+
+fn decide(observed: &Observed, now: jiff::Timestamp) -> Plan {
     let snapshot = Snapshot::of(observed, now);
     let mut draft = Draft::new(&snapshot);
     let course = course::course(&snapshot);
@@ -136,18 +146,23 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
         Deletion::No if observed.surroundings.namespace_terminating => {}
         Deletion::No if !observed.app.finalizer => upkeep::claim(&snapshot, &mut draft),
         Deletion::No => {
+            adoption::take(&snapshot, &mut draft);
+            if !adoption::is_awaited(&snapshot) {
+                creation_backoff::stop(&snapshot, &mut draft);
+                upkeep::children(&snapshot, &mut draft);
+                pods(&snapshot, &mut draft, &course);
+            }
+        }
+        Deletion::Leave if observed.surroundings.namespace_terminating => {
+            teardown::drain(&snapshot, &mut draft);
+        }
+        Deletion::Leave if !observed.app.finalizer || leave::finish(&snapshot, &mut draft) => {}
+        Deletion::Leave => {
+            adoption::enlist(&snapshot, &mut draft);
             creation_backoff::stop(&snapshot, &mut draft);
-            upkeep::children(&snapshot, &mut draft);
-            spares::unroute(&snapshot, &mut draft);
-            rollout::protect(&snapshot, &mut draft);
-            put_back::repair(&snapshot, &mut draft);
-            let clearing = rollout::clear_away(&snapshot, &mut draft, &course);
-            rollout::grow(&snapshot, &mut draft, &course, clearing);
-            bridge::remove(&snapshot, &mut draft);
-            drains::end_drained(&snapshot, &mut draft);
-            rollout::shrink(&snapshot, &mut draft, &course);
-            upkeep::history(&snapshot, &mut draft);
-            marks::keep(&snapshot, &mut draft);
+            upkeep::of_deployments(&snapshot, &mut draft);
+            leave::put_back(&snapshot, &mut draft);
+            pods(&snapshot, &mut draft, &course);
         }
         Deletion::Drain => teardown::drain(&snapshot, &mut draft),
         Deletion::Orphan => teardown::orphan(&snapshot, &mut draft),
@@ -155,4 +170,18 @@ pub fn plan(observed: &Observed, now: jiff::Timestamp) -> Plan {
     let conversations = converse::conversations(&snapshot, &draft);
     let report = status::report(&snapshot, &draft, &course);
     Plan { wake_at: snapshot.clock.next(), actions: draft.actions, conversations, report }
+}
+
+/// Pods of an app that stays, or leaves in good order.
+fn pods(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &course::Course<'_>) {
+    spares::unroute(snapshot, draft);
+    rollout::protect(snapshot, draft);
+    put_back::repair(snapshot, draft);
+    let clearing = rollout::clear_away(snapshot, draft, course);
+    rollout::grow(snapshot, draft, course, clearing);
+    bridge::remove(snapshot, draft);
+    drains::end_drained(snapshot, draft);
+    rollout::shrink(snapshot, draft, course);
+    upkeep::history(snapshot, draft);
+    marks::keep(snapshot, draft);
 }

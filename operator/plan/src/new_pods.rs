@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::astray::contradiction;
 use crate::clock::{after, seconds};
 use crate::expendable::superseded_revisions;
-use crate::observed::{Deletion, NodeFate, Pod, Readiness, Revision};
+use crate::observed::{NodeFate, Pod, Readiness, Revision};
 use crate::phrases::{and_more, exceeds_quota, whole_seconds};
 use crate::snapshot::Snapshot;
 use crate::token_refused;
@@ -69,7 +69,7 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
 
 /// Pods that a ReplicaSet cannot make: of the update revision, or of another that lacks some.
 pub(crate) fn not_made(snapshot: &Snapshot<'_>) -> Option<String> {
-    if snapshot.observed.app.deletion != Deletion::No {
+    if !snapshot.observed.app.deletion.keeps_serving() {
         return None;
     }
     let update = snapshot.revision(snapshot.update());

@@ -7,14 +7,14 @@ use graceful_api::conditions::Reason;
 use crate::count::count;
 use crate::going_nodes::drains_for_its_node;
 use crate::new_pods::new_pod;
-use crate::observed::{Deletion, KeptBy, NodeFate, Pod, Readiness, Warning};
+use crate::observed::{KeptBy, NodeFate, Pod, Readiness, Warning};
 use crate::phrases::and_more;
 use crate::snapshot::Snapshot;
 
 /// WAITING-FOR's parts: pods that have yet to leave their nodes, nodes that are dying or shut down, and what keeps a replacement from serving.
 pub(crate) fn sentences(snapshot: &Snapshot<'_>) -> Vec<String> {
     let mut parts = Vec::new();
-    if snapshot.observed.app.deletion != Deletion::No {
+    if !snapshot.observed.app.deletion.keeps_serving() {
         return parts;
     }
     parts.extend(yet_to_leave(snapshot));

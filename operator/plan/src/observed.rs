@@ -2,6 +2,7 @@
 //!
 //! These are plain data, parsed once by `observe`; nothing here knows of a client. All counts are pods.
 
+mod adoption;
 mod backoff;
 mod creation_backoff;
 mod lag;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, ReplaceWhen, RevisionHash};
 use jiff::Timestamp;
 
+pub use self::adoption::{Adoption, LeftBehind};
 pub use self::backoff::{Backoff, BackoffCause, Failure};
 pub use self::creation_backoff::{Absent, Rejected};
 pub use self::lag::Lag;
@@ -100,8 +102,20 @@ pub enum Deletion {
     No,
     /// It goes, and takes its pods with it, drained. Background and foreground alike.
     Drain,
+    /// `graceful.dev/leave`: it goes once one revision serves, and leaves that as a plain Deployment.
+    Leave,
     /// `--cascade=orphan`: it goes and leaves its Deployments.
     Orphan,
+}
+
+impl Deletion {
+    /// Pods are made and replaced as ever: it stays, or leaves what serves in good order.
+    pub(crate) fn keeps_serving(self) -> bool {
+        match self {
+            Self::No | Self::Leave => true,
+            Self::Drain | Self::Orphan => false,
+        }
+    }
 }
 
 /// One Deployment of ours.

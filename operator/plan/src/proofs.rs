@@ -52,7 +52,11 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
         Signal::None => Proof::Quiet { epoch },
         Signal::Sigterm => return drains_itself(snapshot, pod, epoch, note, policy),
     };
-    match !still_list(pod) && stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
+    // A zero of a pod that clients are sent to says nothing of the next moment. (A deletion does not wait until somebody has fenced a Service.)
+    let closed = matches!(proof, Proof::Idle { .. })
+        || snapshot.services_are_fenced()
+        || !snapshot.observed.app.deletion.keeps_serving();
+    match !still_list(pod) && closed && stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
         true => Progress::MayEnd(proof),
         false if !snapshot.clock.has_come(note.deadline(policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),

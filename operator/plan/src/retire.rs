@@ -17,9 +17,9 @@ const NEXT_POD_IN: SignedDuration = SignedDuration::from_millis(10);
 /// ended in a plan, since the second would scale from a number that the first has changed. The next plan, milliseconds later, ends the next.
 pub(crate) fn retire(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, proof: Proof) -> bool {
     let reason = match snapshot.observed.app.deletion {
-        Deletion::No if !pod.stays() => DrainReason::NodeDrain,
-        Deletion::No if snapshot.is_superseded(pod) => DrainReason::Rollout,
-        Deletion::No => DrainReason::ScaleDown,
+        Deletion::No | Deletion::Leave if !pod.stays() => DrainReason::NodeDrain,
+        Deletion::No | Deletion::Leave if snapshot.is_superseded(pod) => DrainReason::Rollout,
+        Deletion::No | Deletion::Leave => DrainReason::ScaleDown,
         Deletion::Drain | Deletion::Orphan => DrainReason::Delete,
     };
     retire_for(snapshot, draft, pod, proof, reason)

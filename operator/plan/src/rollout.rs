@@ -16,7 +16,7 @@ use crate::draft::Draft;
 use crate::expendable::{expendable, superseded_revisions, update_suffices};
 use crate::going_nodes;
 use crate::node_drain;
-use crate::observed::{App, Pod, Readiness, Revision};
+use crate::observed::{App, Deletion, Pod, Readiness, Revision};
 use crate::proofs::needs_no_drain;
 use crate::put_back::{put_back, resumable_pods};
 use crate::retire::retire;
@@ -170,7 +170,10 @@ pub(crate) fn shrink(snapshot: &Snapshot<'_>, draft: &mut Draft, course: &Course
         if course.replaces_others {
             replace(snapshot, draft, &mut spendable);
         }
-        scale_down(snapshot, draft, course, &mut spendable);
+        // What leaves is left as it is, however many there are.
+        if snapshot.observed.app.deletion != Deletion::Leave {
+            scale_down(snapshot, draft, course, &mut spendable);
+        }
     }
 }
 

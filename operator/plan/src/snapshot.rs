@@ -211,10 +211,10 @@ impl<'a> Snapshot<'a> {
         count(self.remaining.iter().filter(|p| self.is_superseded(p)))
     }
 
-    /// Whether no Service would send clients to an unrouted pod, nor past its gate.
+    /// Whether no Service would send clients to an unrouted pod, nor past its gate, nor to pods alone that an adoption takes away.
     pub(crate) fn services_are_fenced(&self) -> bool {
         let around = &self.observed.surroundings;
-        around.unfenced_services.is_empty() && around.bypasses.is_empty()
+        around.unfenced_services.is_empty() && around.bypasses.is_empty() && around.left_behind.is_empty()
     }
 
     /// How many pods a revision will have in service once its ReplicaSet has followed: its replicas less its draining pods.

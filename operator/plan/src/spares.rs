@@ -15,7 +15,12 @@ use crate::snapshot::Snapshot;
 pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     // One that was Ready once is no spare: whoever ends it is told of, with what it has in flight, and no note of ours may hide that.
     let ends = |p: &&Pod| {
-        p.terminating && p.routed && p.containers != Containers::Finished && p.readiness == Readiness::Never
+        // No client is sent to one that never had the label.
+        p.terminating
+            && p.routed
+            && p.enlisted
+            && p.containers != Containers::Finished
+            && p.readiness == Readiness::Never
     };
     let ending = snapshot.observed.pods.iter().filter(ends);
     for pod in ending.chain(surplus_spares(snapshot)) {

@@ -3,11 +3,12 @@
 use graceful_api::conditions::Reason;
 use graceful_api::{RevisionHash, names};
 
+use crate::adoption;
 use crate::budget::capacity_will_free;
 use crate::count::count;
 use crate::creation_backoff;
 use crate::new_pods;
-use crate::observed::{Backoff, BackoffCause, Bypass, Deletion, Rejected};
+use crate::observed::{Backoff, BackoffCause, Bypass, LeftBehind, Rejected};
 use crate::overdue::{For, Overdue, overdue};
 use crate::settled::is_settled;
 use crate::snapshot::Snapshot;
@@ -24,14 +25,17 @@ pub(crate) struct Stall {
 /// The first thing that needs a person. A drain that takes long is never one of them.
 pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
     let around = &snapshot.observed.surroundings;
-    if snapshot.observed.app.deletion != Deletion::No || around.namespace_terminating {
+    if !snapshot.observed.app.deletion.keeps_serving() || around.namespace_terminating {
         return None;
+    }
+    if let Some(message) = adoption::obstacle(snapshot) {
+        return Some(Stall { reason: Reason::AdoptionWaits, message: message.to_owned() });
     }
     if let (Some(why), None) = (around.template.refusal(), snapshot.revision(snapshot.update())) {
         let message = format!("spec.template cannot be rolled out, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
     }
-    if !snapshot.services_are_fenced() && (snapshot.count_superseded() > 0 || has_surplus(snapshot)) {
+    if needs_fencing(snapshot) && (snapshot.count_superseded() > 0 || has_surplus(snapshot)) {
         return Some(Stall { reason: Reason::UnfencedService, message: how_to_fence(snapshot) });
     }
     if let Some(stall) = backoffs(snapshot).find_map(stalled_by) {
@@ -48,6 +52,16 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
         failing
     };
     stalls.map(|late| past_deadline(snapshot, late)).or_else(|| refused_child(snapshot))
+}
+
+/// A Service is not fenced, and the operator is not about to do it.
+pub(crate) fn needs_fencing(snapshot: &Snapshot<'_>) -> bool {
+    let around = &snapshot.observed.surroundings;
+    let fences_itself = |service: &String| around.fenceable.contains(service);
+    let left_to_us = around.bypasses.is_empty()
+        && around.left_behind.is_empty()
+        && around.unfenced_services.iter().all(fences_itself);
+    !snapshot.services_are_fenced() && !left_to_us
 }
 
 /// What would be a stall, did the capacity that is lacking not become free by itself.
@@ -144,7 +158,8 @@ pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
     let around = &snapshot.observed.surroundings;
     let services = &around.unfenced_services;
     let Some(first) = services.first() else {
-        return around.bypasses.first().map_or_else(String::new, |b| past_the_gate(snapshot, b));
+        let behind = around.left_behind.first().map(|l| left_behind(snapshot, l));
+        return around.bypasses.first().map(|b| past_the_gate(snapshot, b)).or(behind).unwrap_or_default();
     };
     let namespace = &snapshot.observed.app.namespace;
     let named = services.iter().take(SERVICES_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -156,6 +171,15 @@ pub(crate) fn how_to_fence(snapshot: &Snapshot<'_>) -> String {
         "Service {named}{others} would send clients to draining pods: run `kubectl -n {namespace} patch service {first} --type merge -p \
          '{{\"spec\":{{\"selector\":{{\"graceful.dev/serving\":\"true\"}}}}}}'`, or accept it with the annotation \
          graceful.dev/accept-unfenced-services=true on the GracefulApp"
+    )
+}
+
+fn left_behind(snapshot: &Snapshot<'_>, behind: &LeftBehind) -> String {
+    let LeftBehind { service, lacks } = behind;
+    let (pods, lacks) = (snapshot.update(), lacks.join(", "));
+    format!(
+        "Service {service} sends clients to pods of the adopted Deployment, and would send none to pods of revision {pods}: add {{{lacks}}} to \
+         spec.template.metadata.labels"
     )
 }
 

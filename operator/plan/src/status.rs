@@ -3,6 +3,7 @@
 use graceful_api::Phase;
 use graceful_api::conditions::{ConditionType, Reason};
 
+use crate::adoption;
 use crate::astray;
 use crate::count::count;
 use crate::course::Course;
@@ -15,7 +16,7 @@ use crate::proofs::{Progress, progress, state};
 use crate::report::{ConditionReport, DrainingPodReport, EndedPodReport, Report, RevisionReport};
 use crate::settled::{all_replicas_serve, is_settled};
 use crate::snapshot::Snapshot;
-use crate::stall::{Stall, how_to_fence, stall, too_slow};
+use crate::stall::{Stall, how_to_fence, needs_fencing, stall, too_slow};
 use crate::token_refused;
 use crate::waiting_for::{self, Sentence};
 
@@ -149,22 +150,32 @@ fn available(snapshot: &Snapshot<'_>) -> ConditionReport {
 }
 
 fn drained(snapshot: &Snapshot<'_>) -> ConditionReport {
-    let (reason, message) = match count(snapshot.shown_as_draining()) {
-        0 => (Reason::AsDesired, "0 pods drain".to_owned()),
-        1 => (Reason::Draining, "1 pod drains".to_owned()),
-        n => (Reason::Draining, format!("{n} pods drain")),
+    let draining = count(snapshot.shown_as_draining());
+    let left = adoption::left(snapshot);
+    let reason = match (draining, &left) {
+        (0, None) => Reason::AsDesired,
+        (_, Some(_)) => Reason::Adopting,
+        (_, None) => Reason::Draining,
     };
+    let message = drained_words(draining, left);
     condition(ConditionType::Drained, reason == Reason::AsDesired, reason, &message)
+}
+
+/// Of a Deployment that is adopted nothing is drained before all of it is.
+fn drained_words(draining: u32, left: Option<String>) -> String {
+    let drain = if draining == 1 { "1 pod drains".to_owned() } else { format!("{draining} pods drain") };
+    left.map_or(drain.clone(), |left| format!("{drain}; {left}"))
 }
 
 /// One condition for all warnings; absent where there are none.
 fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionReport> {
     let mut warnings = snapshot.observed.surroundings.warnings.clone();
     // Known before the first drain that it would stall.
-    if !snapshot.services_are_fenced() && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
+    if needs_fencing(snapshot) && stall.is_none_or(|s| s.reason != Reason::UnfencedService) {
         let message = how_to_fence(snapshot);
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
+    warnings.extend(adoption::warning(snapshot));
     warnings.extend(node_words::dying_warning(snapshot));
     warnings.extend(node_words::kept_warning(snapshot));
     warnings.extend(astray::warning(snapshot));

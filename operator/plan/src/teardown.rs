@@ -3,11 +3,13 @@
 use graceful_api::DrainReason;
 
 use crate::action::Action;
+use crate::adoption;
 use crate::bridge;
 use crate::creation_backoff;
 use crate::draft::Draft;
 use crate::drains;
 use crate::endpoints::linger_is_over;
+use crate::leave;
 use crate::observed::{Child, Pod};
 use crate::proofs;
 use crate::retire::retire;
@@ -29,6 +31,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::ReleaseFinalizer);
         return;
     }
+    adoption::enlist(snapshot, draft);
     creation_backoff::stop(snapshot, draft);
     upkeep::record_proven(snapshot, draft);
     upkeep::nudge(snapshot, draft);
@@ -79,8 +82,14 @@ fn children_back_off(snapshot: &Snapshot<'_>) -> bool {
 
 fn remove_children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     for revision in &snapshot.observed.revisions {
-        draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
+        let revision = revision.hash.clone();
+        // What we did not make is not ours to delete.
+        draft.act(match revision.is_adopted() {
+            true => Action::LetGo { revision },
+            false => Action::DeleteRevision { revision },
+        });
     }
+    leave::unfence(snapshot, draft);
     // Their removal is tried again after a pause, and the finalizer goes after them.
     if children_back_off(snapshot) {
         return;

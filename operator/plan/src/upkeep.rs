@@ -1,6 +1,7 @@
 //! What stands around the pods: finalizer, Service, budget, policy, history.
 
 use crate::action::Action;
+use crate::adoption;
 use crate::draft::Draft;
 use crate::observed::{Child, Containers, Revision, TemplateVerdict};
 use crate::snapshot::Snapshot;
@@ -15,8 +16,8 @@ pub(crate) fn claim(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 /// Children that follow the spec, whatever the rollout does.
 pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let around = &snapshot.observed.surroundings;
-    record_proven(snapshot, draft);
-    nudge(snapshot, draft);
+    of_deployments(snapshot, draft);
+    adoption::sync_policy(snapshot, draft);
     if around.service != Child::AsWanted {
         draft.act(Action::SyncService);
     }
@@ -32,6 +33,12 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         }
         Some(_) | None => {}
     }
+}
+
+/// Annotations that do not follow from the spec.
+pub(crate) fn of_deployments(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    record_proven(snapshot, draft);
+    nudge(snapshot, draft);
 }
 
 /// A pod that was handed over is known by its revision's signal: with another one it would be forgotten while it still works. So a new signal waits for it.
@@ -72,7 +79,8 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         .observed
         .revisions
         .iter()
-        .filter(|r| r.hash != *snapshot.update() && has_no_pods(snapshot, r))
+        // An adopted one is the user's.
+        .filter(|r| r.hash != *snapshot.update() && !r.hash.is_adopted() && has_no_pods(snapshot, r))
         .collect();
     without_pods.sort_by_key(|r| (r.created, &r.hash));
     let limit = usize::try_from(snapshot.observed.app.revision_history_limit).unwrap_or(usize::MAX);
@@ -86,6 +94,6 @@ pub(crate) fn history(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 /// No pod left, not even a terminating one: it would be collected with its ReplicaSet. The record of a finished one holds up nothing.
-fn has_no_pods(snapshot: &Snapshot<'_>, revision: &Revision) -> bool {
+pub(crate) fn has_no_pods(snapshot: &Snapshot<'_>, revision: &Revision) -> bool {
     revision.replicas == 0 && snapshot.pods_of(&revision.hash).all(|p| p.containers == Containers::Finished)
 }

@@ -2,10 +2,12 @@
 
 use jiff::SignedDuration;
 
+use crate::adoption;
 use crate::count::count;
 use crate::course::Course;
 use crate::draft::Draft;
 use crate::drain_words;
+use crate::leave;
 use crate::new_pods;
 use crate::node_words;
 use crate::observed::{Backoff, Child, Containers, Deletion, Pod, TemplateVerdict};
@@ -38,7 +40,7 @@ pub(crate) fn sentence(
         return Sentence { text: namespace_goes(snapshot), stands_for: None };
     }
     let mut parts: Vec<String> = stall.map(|s| s.message.clone()).into_iter().collect();
-    if stall.is_none() && snapshot.observed.app.deletion == Deletion::No {
+    if stall.is_none() && snapshot.observed.app.deletion.keeps_serving() {
         parts.extend(waits_for_capacity(snapshot));
     }
     // A stall has said the others.
@@ -81,7 +83,7 @@ fn replaced_once_gone(snapshot: &Snapshot<'_>) -> Option<String> {
     let behind = count(snapshot.handed_over_in_room());
     let here = count(snapshot.routed().filter(|p| !snapshot.is_superseded(p)));
     let missing = app.replicas.saturating_sub(here);
-    let waits = app.deletion == Deletion::No && missing > 0 && behind > 0 && snapshot.room() <= 0;
+    let waits = app.deletion.keeps_serving() && missing > 0 && behind > 0 && snapshot.room() <= 0;
     let (pods, are) = if missing == 1 { ("pod", "is") } else { ("pods", "are") };
     waits.then(|| {
         format!("{missing} {pods} of revision {} {are} made once the pods that drain after SIGTERM have exited (rollout.replaceWhen: Drained)", app.update)
@@ -123,6 +125,12 @@ fn ended_by_others(snapshot: &Snapshot<'_>) -> Option<String> {
 /// What is waited for when no pod is at fault.
 fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<String> {
     let app = &snapshot.observed.app;
+    if let Some(words) = adoption::sentence(snapshot) {
+        return Some(words);
+    }
+    if app.deletion == Deletion::Leave {
+        return Some(leave::sentence(snapshot));
+    }
     if app.deletion != Deletion::No {
         return Some(of_a_deletion(snapshot).to_owned());
     }
@@ -150,11 +158,11 @@ fn of_a_deletion(snapshot: &Snapshot<'_>) -> &'static str {
         Deletion::Orphan => {
             "its PodDisruptionBudget and its finalizer are being removed; its Deployments, pods and Service stay"
         }
-        Deletion::No | Deletion::Drain if gone => "its finalizer is being removed",
-        Deletion::No | Deletion::Drain if !snapshot.remaining.is_empty() => {
+        Deletion::No | Deletion::Leave | Deletion::Drain if gone => "its finalizer is being removed",
+        Deletion::No | Deletion::Leave | Deletion::Drain if !snapshot.remaining.is_empty() => {
             "its pods are about to drain; its Service goes once none lingers, all else once they have ended"
         }
-        Deletion::No | Deletion::Drain => {
+        Deletion::No | Deletion::Leave | Deletion::Drain => {
             "what it had is being removed: Deployments, Service, PodDisruptionBudget"
         }
     }

@@ -31,6 +31,8 @@ enum Event {
     Silence(usize, i64, bool),
     /// Somebody shortens the grace of a pod that drains itself.
     Shorten(usize),
+    /// GitOps puts back the selector of a Service that was fenced for an adoption.
+    SelectorPutBack,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ struct Run {
     /// The pods' grace is as long as a drain may take, as the operator's own is.
     patient: bool,
     hold_while_busy: bool,
+    /// It begins with a plain Deployment that it adopts.
+    adopts: bool,
     replace_when: ReplaceWhen,
     task_seconds: u32,
     faults: Faults,
@@ -83,6 +87,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..2).prop_map(Event::OutOfService),
         1 => (0usize..2, 3i64..60, any::<bool>()).prop_map(|(node, s, answers)| Event::Silence(node, s, answers)),
         1 => (0usize..4).prop_map(Event::Shorten),
+        1 => Just(Event::SelectorPutBack),
     ]
 }
 
@@ -110,10 +115,11 @@ fn run() -> impl Strategy<Value = Run> {
     let signal = prop_oneof![4 => Just(Signal::Http), 2 => Just(Signal::Sigterm), 1 => Just(Signal::None)];
     let replace_when = prop_oneof![2 => Just(ReplaceWhen::Drained), 1 => Just(ReplaceWhen::Draining)];
     let ways = (any::<bool>(), any::<bool>(), any::<bool>(), replace_when);
-    let shape = (any::<u64>(), 1u32..5, 0u32..3, 0u32..2, signal, ways, 3u32..40);
+    let adopts = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let shape = (any::<u64>(), 1u32..5, 0u32..3, 0u32..2, signal, ways, (3u32..40, adopts));
     (shape, faults, prop::collection::vec((prop_oneof![0u32..4, 0u32..25], event()), 1..12)).prop_map(
         |(shape, faults, events)| {
-            let (seed, replicas, surge, unavailable, signal, ways, task_seconds) = shape;
+            let (seed, replicas, surge, unavailable, signal, ways, (task_seconds, adopts)) = shape;
             let (terminate, patient, hold_while_busy, replace_when) = ways;
             Run {
                 seed,
@@ -124,9 +130,10 @@ fn run() -> impl Strategy<Value = Run> {
                 terminate,
                 patient,
                 hold_while_busy,
+                adopts,
                 replace_when,
                 // An app of which nothing is known finishes inside its grace period what slips in after the quiet zero.
-                task_seconds: if signal == Signal::None { 2 } else { task_seconds },
+                task_seconds: if signal == Signal::None || adopts { 2 } else { task_seconds },
                 faults,
                 events,
             }
@@ -154,6 +161,12 @@ impl Run {
         }
         world.task_every = 3;
         world.task_seconds = self.task_seconds;
+        if self.adopts {
+            world.plain_deployment(self.replicas);
+            world.warm_up();
+            // An operator may die at each step of it.
+            world.faults = Faults { pause: 0, ..self.faults };
+        }
         world.template("v0", Behaviour::Good);
         (0..12).for_each(|_| world.tick());
         // Half of the runs have a leader that is paused now and then, and goes on within 35 s.
@@ -214,15 +227,28 @@ impl Run {
                 world.node_falls_silent(*node, *seconds, *answers);
             }
             Event::Shorten(nth) => world.shorten(*nth, 2),
+            Event::SelectorPutBack => world.put_selector_back(),
         }
     }
 }
 
 /// Calm: no faults, no new work, a good template, no pause. Everything must come to rest.
 fn calm(world: &mut World) {
+    calm_but_for_the_template(world);
+    world.app.paused = false;
+    // A good template stays: what was put back, or drained by hand, must serve again and not merely be replaced.
+    if world.behaviour(&world.app.update) != Behaviour::Good {
+        world.surroundings.template = TemplateVerdict::Unknown;
+        world.template("last", Behaviour::Good);
+    }
+}
+
+/// The same for whatever template there is.
+fn calm_but_for_the_template(world: &mut World) {
+    // Somebody does what the message says.
+    world.fence_by_hand();
     world.faults = Faults::default();
     world.task_every = 0;
-    world.app.paused = false;
     world.quota = None;
     // One node stays cordoned where the other can take all.
     world.node_dies_at = [None; 2];
@@ -233,11 +259,6 @@ fn calm(world: &mut World) {
         }
     }
     world.nodes[1] = NodeFate::Stays;
-    // A good template stays: what was put back, or drained by hand, must serve again and not merely be replaced.
-    if world.behaviour(&world.app.update) != Behaviour::Good {
-        world.surroundings.template = TemplateVerdict::Unknown;
-        world.template("last", Behaviour::Good);
-    }
 }
 
 /// Whatever goes wrong, pods are ended for a reason: one that was idle may cost a spare beside it, and each edit or exit by others a few that never
@@ -328,10 +349,46 @@ proptest! {
             world.tick();
         }
         prop_assert!(!world.exists, "never gone\n{}", tail(&world));
-        prop_assert_eq!(world.deployments.len(), 0);
+        prop_assert!(!world.deployments.values().any(|d| d.ours || d.replicas > 0), "{:?}", world.deployments);
         prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
         prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
         bounded(&world)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, rng_seed: seed(), ..ProptestConfig::default() })]
+
+    /// P1: an app that leaves ends, and what serves goes on: one Deployment with all its pods, none of which drains.
+    #[test]
+    fn leaving_ends_and_leaves_what_serves(run in run()) {
+        let mut world = run.world();
+        let faults = world.faults;
+        // A rollout that cannot come to its end is called off first: a template of which there is nothing yet is not made.
+        let good = |w: &World, hash: &graceful_api::RevisionHash| w.behaviour(hash) == Behaviour::Good && !hash.is_adopted();
+        let there = world.deployments.iter().filter(|(hash, d)| good(&world, hash) && d.replicas > 0).map(|(hash, _)| hash.clone());
+        if let Some(hash) = there.max().filter(|_| !good(&world, &world.app.update)) {
+            world.app.update = hash;
+        }
+        world.app.deletion = Deletion::Leave;
+        for second in 0..LONGEST_ROLLOUT {
+            if second < 30 {
+                world.faults = faults;
+            } else {
+                calm_but_for_the_template(&mut world);
+            }
+            world.task_every = 0;
+            world.tick();
+        }
+        prop_assert!(!world.exists, "never gone\n{}", tail(&world));
+        prop_assert!(!world.deployments.values().any(|d| d.ours), "{:?}", world.deployments);
+        let with_pods = world.deployments.values().filter(|d| d.replicas > 0).count();
+        prop_assert!(with_pods <= 1, "{:?}", world.deployments);
+        let live: Vec<_> = world.pods.iter().filter(|p| p.is_active()).collect();
+        prop_assert!(live.iter().all(|p| p.routed && p.drain.is_none() && world.deployments.contains_key(&p.revision)));
+        prop_assert!(!world.plain.is_some_and(|p| p.fenced), "its Service stays fenced");
+        prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
+        prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
     }
 }
 

@@ -38,6 +38,8 @@ struct Given {
     local: bool,
     hold_while_busy: bool,
     nodes_unread: bool,
+    /// A plain Deployment of so many pods, which the app adopts.
+    plain_deployment: u32,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +89,13 @@ enum Step {
     SlowApi(u32),
     NamespaceTerminates,
     Delete,
+    /// With the annotation that leaves what serves.
+    Leave,
     Orphan,
+    /// GitOps puts the selector of the user's Service back.
+    SelectorPutBack,
+    /// Somebody runs the command that the message has.
+    FencedByHand,
     /// Let so many seconds pass.
     Wait(u32),
     /// Wait for a phase, at most 120 s.
@@ -332,6 +340,21 @@ fn take(world: &mut World, step: &Step) -> String {
             world.tick();
             "kubectl delete gracefulapp".to_owned()
         }
+        Step::Leave => {
+            world.app.deletion = Deletion::Leave;
+            world.tick();
+            "kubectl delete gracefulapp, with graceful.dev/leave".to_owned()
+        }
+        Step::FencedByHand => {
+            world.fence_by_hand();
+            world.tick();
+            "somebody has the Service ask for the label again".to_owned()
+        }
+        Step::SelectorPutBack => {
+            world.put_selector_back();
+            world.tick();
+            "GitOps puts the Service's selector back".to_owned()
+        }
         Step::Orphan => {
             world.app.deletion = Deletion::Orphan;
             world.tick();
@@ -380,6 +403,7 @@ impl Given {
             local,
             hold_while_busy,
             nodes_unread,
+            plain_deployment,
         } = self;
         world.nodes_unread = *nodes_unread;
         world.local = *local;
@@ -401,6 +425,10 @@ impl Given {
         set(&mut world.task_every, task_every);
         set(&mut world.task_seconds, task_seconds);
         world.grace_seconds = grace_seconds.map_or(world.grace_seconds, i64::from);
+        if *plain_deployment > 0 {
+            world.plain_deployment(*plain_deployment);
+            world.warm_up();
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::faulty::Dice;
-use super::world::{Key, World, now};
+use super::world::{Key, World, merge, now};
 
 pub(super) const ADMIN: u16 = 19808;
 
@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     pub(super) finished: AtomicU32,
     /// Times that clients were sent to a pod that takes none.
     pub(super) closed_doors: AtomicU32,
+    /// Times that the user's Service had sent clients to pods, and had none to send them to.
+    pub(super) nowhere: AtomicU32,
     /// In flight when a pod was told to end.
     pub(super) lost: AtomicU32,
     /// Most pods that were neither terminating nor waiting to be taken back, beyond what the Deployments ask for.
@@ -101,13 +103,14 @@ impl Cluster {
         for deployment in deployments {
             let name = deployment["metadata"]["name"].as_str().unwrap();
             let selector = &deployment["spec"]["selector"]["matchLabels"];
-            let selected = |p: &Value| {
-                let mut all = selector.as_object().into_iter().flatten();
-                all.all(|(key, value)| p["metadata"]["labels"][key] == *value)
-            };
+            let selected = |p: &Value| is_selected(p, selector);
             let counted = |p: &&Value| p["owner"] == name && alive(p) && !finished(p) && selected(p);
             let mut live: Vec<_> = pods.iter().filter(counted).collect();
             let wanted = usize::try_from(self.told_its_replica_set(&deployment)).unwrap();
+            let revision = &deployment["metadata"]["labels"]["graceful.dev/revision"];
+            if revision.is_null() || revision == "adopted" {
+                self.tell_how_far(&deployment, &live);
+            }
             for _ in live.len()..wanted {
                 self.make_pod(name, &deployment);
             }
@@ -169,9 +172,25 @@ impl Cluster {
         says
     }
 
+    /// What a Deployment says of its rollout, of one that somebody reads it of.
+    fn tell_how_far(&self, deployment: &Value, live: &[&Value]) {
+        let available = live.iter().filter(|p| ready(p)).count();
+        let said =
+            json!({"replicas": live.len(), "updatedReplicas": live.len(), "availableReplicas": available});
+        let key = ("deployments".to_owned(), "apps".to_owned(), text(&deployment["metadata"]["name"]));
+        let _gone = self.world.write(|w| {
+            w.edit(&key, &json!({}), |object| {
+                merge(&mut object["status"], &said);
+                Ok(())
+            })
+        });
+    }
+
     fn make_pod(&self, owner: &str, deployment: &Value) {
         let n = self.ledger.pods_made.fetch_add(1, Ordering::Relaxed);
         let template = &deployment["spec"]["template"];
+        let mut labels = template["metadata"]["labels"].clone();
+        labels["pod-template-hash"] = json!("rs");
         let mut spec = template["spec"].clone();
         let nodes = self.world.list("nodes");
         // Whoever tolerates all taints goes where there is most room, and a node that is emptied has that.
@@ -181,7 +200,7 @@ impl Cluster {
         let pod = json!({
             "metadata": {
                 "name": format!("{owner}-rs-{n}"),
-                "labels": template["metadata"]["labels"],
+                "labels": labels,
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{owner}-rs"), "uid": "rs", "controller": true}],
             },
             "owner": owner,
@@ -276,10 +295,17 @@ impl Cluster {
     /// Clients go where the Service would send them: to ready pods with the serving label.
     fn clients(&mut self) {
         let pods = self.world.list("pods");
-        let routed: Vec<_> = pods
-            .iter()
-            .filter(|p| alive(p) && ready(p) && p["metadata"]["labels"]["graceful.dev/serving"] == "true")
-            .collect();
+        // Where there is a Service of the user's, it alone says where they go.
+        let services = self.world.list("services");
+        let users = services.iter().find(|s| s["metadata"]["annotations"]["graceful.dev/app-uid"].is_null());
+        let serving = json!({"graceful.dev/serving": "true"});
+        let selector = users.map_or(&serving, |service| &service["spec"]["selector"]);
+        let routed: Vec<_> =
+            pods.iter().filter(|p| alive(p) && ready(p) && is_selected(p, selector)).collect();
+        let some_are_ready = pods.iter().any(|p| alive(p) && ready(p));
+        if users.is_some() && routed.is_empty() && some_are_ready {
+            self.ledger.nowhere.fetch_add(1, Ordering::Relaxed);
+        }
         let processes = self.processes.lock().unwrap();
         let closed = |p: &&Value| {
             processes.get(&text(&p["metadata"]["uid"])).is_some_and(|p| !p.drain.status().accepting)
@@ -301,6 +327,12 @@ impl Cluster {
             ledger.finished.fetch_add(1, Ordering::Relaxed);
         });
     }
+}
+
+/// It has each of these labels.
+fn is_selected(pod: &Value, selector: &Value) -> bool {
+    let mut all = selector.as_object().into_iter().flatten();
+    all.all(|(key, value)| pod["metadata"]["labels"][key] == *value)
 }
 
 pub(super) fn alive(pod: &Value) -> bool {

@@ -45,6 +45,11 @@ impl Dice {
         *self.blind.lock().unwrap() == Some(to)
     }
 
+    /// From now on so many go wrong.
+    pub(super) fn throw(&self, percent: u32) {
+        self.percent.store(percent, Ordering::Relaxed);
+    }
+
     /// From now on nothing goes wrong.
     pub(super) fn put_away(&self) {
         self.percent.store(0, Ordering::Relaxed);

@@ -4,6 +4,7 @@
 //! [`world`] keeps objects as an API server does (versions, preconditions, dry runs), [`http`] speaks for it, [`faulty`] makes it unreliable,
 //! [`cluster`] plays Deployment controller, ReplicaSet, kubelet and clients, with pods that speak the real drain protocol over real sockets.
 
+mod adoption;
 mod cluster;
 mod drift;
 mod elected;

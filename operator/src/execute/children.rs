@@ -80,9 +80,8 @@ where
             let mutated = drifted(&applied, &wanted);
             let undone = undone.or_else(|| (!mutated.is_empty()).then(|| by_whom(&applied, &mutated)));
             if let Some(found) = &undone {
-                scene
-                    .put_right
-                    .push(format!("{word} {name} was changed by others and is put right: {found}"));
+                let note = format!("{word} {name} was changed by others and is put right: {found}");
+                scene.notes.push(("DriftCorrected", note));
             }
             scene.writes.contested.entry(word).or_default().applied(&wanted.fingerprint, undone);
             Ok(Outcome::Done)

@@ -30,6 +30,12 @@ fn intent(action: &Action) -> String {
     match action {
         Action::AddFinalizer => "add the finalizer".to_owned(),
         Action::ReleaseFinalizer => "remove the finalizer".to_owned(),
+        Action::Adopt => "adopt the Deployment of spec.adopt".to_owned(),
+        Action::Enlist { pod } => format!("label pod {} as one of the app's", pod.name),
+        Action::Fence { service } => format!("have Service {service} ask for the serving label"),
+        Action::Unfence { service } => format!("have Service {service} select as before its adoption"),
+        Action::LetGo { revision } => format!("let go of the Deployment of revision {revision}"),
+        Action::LetGoService => "let go of the Service".to_owned(),
         Action::SyncService => "make the Service as the spec says".to_owned(),
         Action::SyncBudget => "make the PodDisruptionBudget as wanted".to_owned(),
         Action::DryRunTemplate { revision } => format!("dry-run the Deployment of revision {revision}"),
@@ -70,6 +76,14 @@ fn result(action: &Action) -> String {
     match action {
         Action::AddFinalizer => "added the finalizer".to_owned(),
         Action::ReleaseFinalizer => "removed the finalizer: nothing of this app is left to do".to_owned(),
+        Action::Adopt => "adopted the Deployment of spec.adopt: it is paused".to_owned(),
+        Action::Enlist { pod } => format!("labelled pod {} as one of the app's", pod.name),
+        Action::Fence { service } => format!("had Service {service} ask for the serving label"),
+        Action::Unfence { service } => format!("had Service {service} select as before its adoption"),
+        Action::LetGo { revision } => {
+            format!("let go of the Deployment of revision {revision}: it is a plain one")
+        }
+        Action::LetGoService => "let go of the Service".to_owned(),
         Action::SyncService => "made the Service as the spec says".to_owned(),
         Action::SyncBudget => "made the PodDisruptionBudget as wanted".to_owned(),
         Action::DryRunTemplate { revision } => format!("dry-ran the Deployment of revision {revision}"),

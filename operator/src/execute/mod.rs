@@ -9,6 +9,7 @@
 //! alone for a while ([`graceful_plan::refusals`]).
 
 mod acted;
+mod adoption;
 mod bridge;
 mod children;
 mod delete;
@@ -50,8 +51,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) planned: Instant,
     /// Writes that had no answer in time.
     pub(crate) unanswered: u32,
-    /// Children that others had changed, for an Event each.
-    pub(crate) put_right: Vec<String>,
+    /// What was done that a person may look for, for an Event each: its reason and its words.
+    pub(crate) notes: Vec<(&'static str, String)>,
 }
 
 /// When a pod of each revision was last ended and its Deployment scaled down for it.
@@ -187,7 +188,9 @@ pub(crate) async fn execute(scene: &mut Scene<'_>, actions: &[Action]) -> Execut
 /// Whether the other actions of a plan are as right without this one. It is retried with the whole plan.
 fn nothing_follows_from(action: &Action) -> bool {
     match action {
-        Action::SyncService
+        Action::Enlist { .. }
+        | Action::Fence { .. }
+        | Action::SyncService
         | Action::SyncBudget
         | Action::SyncPolicy { .. }
         | Action::RecordProven { .. }
@@ -196,6 +199,10 @@ fn nothing_follows_from(action: &Action) -> bool {
         | Action::Nudge { .. } => true,
         Action::AddFinalizer
         | Action::ReleaseFinalizer
+        | Action::Adopt
+        | Action::Unfence { .. }
+        | Action::LetGo { .. }
+        | Action::LetGoService
         | Action::DryRunTemplate { .. }
         | Action::CreateRevision { .. }
         | Action::DeleteRevision { .. }
@@ -224,6 +231,12 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
     match action {
         Action::AddFinalizer => finalizer::add(scene).await,
         Action::ReleaseFinalizer => finalizer::release(scene).await,
+        Action::Adopt => adoption::adopt(scene).await,
+        Action::Enlist { pod } => adoption::enlist(scene, pod).await,
+        Action::Fence { service } => adoption::fence(scene, service).await,
+        Action::Unfence { service } => adoption::unfence(scene, service).await,
+        Action::LetGo { revision } => adoption::let_go(scene, revision).await,
+        Action::LetGoService => adoption::let_go_service(scene).await,
         Action::SyncService => children::sync_service(scene).await,
         Action::SyncBudget => children::sync_budget(scene).await,
         Action::DryRunTemplate { revision } => revision::dry_run(scene, revision).await,

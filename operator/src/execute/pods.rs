@@ -165,7 +165,7 @@ pub(super) async fn mark(scene: &mut Scene<'_>, pod: &PodRef, busy: Option<bool>
     patch(scene, pod, Some(&version), &labels, &annotations).await
 }
 
-async fn patch(
+pub(super) async fn patch(
     scene: &mut Scene<'_>,
     pod: &PodRef,
     version: Option<&str>,
@@ -178,9 +178,12 @@ async fn patch(
     if suspect
         && let Ok(tried) = write(scene, pod, version, labels, annotations, Mode::Dry).await
         && !keeps_ours(&tried)
+        && scene.seen.pod(&pod.uid).is_none_or(|p| p.enlisted)
     {
         return lost_label(scene, pod, "would be let go by its ReplicaSet if it was changed");
     }
+    // One of an adopted Deployment may have none yet.
+    let had_ours = scene.seen.pod(&pod.uid).is_none_or(|p| p.enlisted);
     let (written, took) = timed(write(scene, pod, version, labels, annotations, Mode::Real)).await;
     if !unroutes_in_time(Some(took)) {
         scene.writes.slow_pod_write = Some(Expiring::new(took));
@@ -188,7 +191,7 @@ async fn patch(
     match written {
         Ok(written) => {
             scene.writes.unseen_writes.record(Kind::Pod, &written);
-            if !keeps_ours(&written) {
+            if had_ours && !keeps_ours(&written) {
                 return lost_label(scene, pod, "was changed, and its ReplicaSet has let it go");
             }
             if !is_as_asked(written.labels(), labels) || !is_as_asked(written.annotations(), annotations) {

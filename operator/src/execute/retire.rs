@@ -349,7 +349,9 @@ async fn measure_controller(
     what: &Retirement<'_>,
     pod_write: Option<Duration>,
 ) -> Result<Option<Outcome>, Error> {
-    let name = names::deployment_name(&scene.object.name_any(), &what.revision.0);
+    let Some(name) = deployment(scene, what.revision).map(|d| d.name_any()) else {
+        return Ok(Some(CHANGED));
+    };
     let measured = match nudge(scene, what.revision).await? {
         Outcome::Done | Outcome::NotNeeded(_) => match follows_at_once(scene, &name).await? {
             Some(true) => return Ok(None),

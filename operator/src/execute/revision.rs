@@ -161,10 +161,14 @@ async fn name_is_taken(scene: &Scene<'_>, app: &Validated) -> Result<TemplateVer
 
 /// The annotation alone.
 pub(super) async fn sync_policy(scene: &mut Scene<'_>, revision: &RevisionHash) -> Result<Outcome, Error> {
-    let Some(app) = update(scene, revision) else {
+    let policy = match revision.is_adopted() {
+        true => scene.seen.adopted_policy.clone(),
+        false => update(scene, revision).map(|app| app.policy),
+    };
+    let Some(policy) = policy else {
         return Ok(CHANGED);
     };
-    annotate(scene, revision, names::POLICY, app.policy.to_annotation()).await
+    annotate(scene, revision, names::POLICY, policy.to_annotation()).await
 }
 
 /// The same for the word that a pod of it once worked.

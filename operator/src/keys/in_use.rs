@@ -36,8 +36,10 @@ pub(crate) fn in_use(
     }
     let orphan = |pod: &Pod| {
         let label = |key| pod.labels().get(key).map_or("", String::as_str);
-        let name = names::deployment_name(label(names::APP_LABEL), label(names::REVISION_LABEL));
-        !there.contains(&(pod.namespace().unwrap_or_default(), name))
+        let revision = label(names::REVISION_LABEL);
+        let name = names::deployment_name(label(names::APP_LABEL), revision);
+        // Of an adopted Deployment, which was given no keys.
+        revision != names::ADOPTED_REVISION && !there.contains(&(pod.namespace().unwrap_or_default(), name))
     };
     (!pods.all().iter().any(|pod| orphan(pod))).then_some(named)
 }

@@ -11,9 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, OwnerReference, T
 use kube::api::{ListParams, ObjectMeta, Request};
 use kube::{Api, Resource, ResourceExt};
 
+use super::adoption::selector;
 use super::revisions::Ours;
 use super::view::{PAGE, list, turn};
-use super::{Sources, app_containers, pods};
+use super::{Sources, pods};
 use crate::decode::Decoded;
 use crate::error::{Error, call};
 
@@ -28,8 +29,8 @@ pub(crate) async fn live_pods(
     };
     let (namespace, selector) = (app.namespace().unwrap_or_default(), revision_selector(app, &ours));
     let list: Vec<Decoded<Pod>> = list(&sources.client, &namespace, &selector, "list pods").await?;
-    let belongs = |pod: &&Decoded<Pod>| pods::belongs_to(&pod.metadata, &deployment.name_any(), &ours.hash.0);
-    Ok(list.iter().filter(belongs).map(|pod| live(sources, pod, &ours)).collect())
+    let belongs = |pod: &&Decoded<Pod>| ours.has(&pod.metadata);
+    Ok(list.iter().filter(belongs).map(|pod| live(sources, app, pod, &ours)).collect())
 }
 
 /// What the last look before a kill needs.
@@ -56,13 +57,13 @@ pub(crate) async fn look(
     let params = ListParams::default().labels(&revision_selector(app, &ours)).fields(unfinished);
     let (found, all) =
         futures::try_join!(call("read a pod", api.get_opt(&pod.name)), identities(sources, app, &params),)?;
-    let belongs = |meta: &ObjectMeta| pods::belongs_to(meta, &deployment.name_any(), &ours.hash.0);
+    let belongs = |meta: &ObjectMeta| ours.has(meta);
     let others = all.iter().filter(|meta| {
         belongs(meta) && meta.deletion_timestamp.is_none() && meta.uid.as_ref() != Some(&pod.uid.0)
     });
     let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
     let found = found.filter(|p| pods::uid(p) == pod.uid && belongs(&p.metadata));
-    let mut found = found.map(|p| live(sources, &p, &ours));
+    let mut found = found.map(|p| live(sources, app, &p, &ours));
     if let Some((pod, _)) = &mut found
         && pod.node.fate == NodeFate::ShutDown
         && let Some(name) = pod.node.name.clone()
@@ -124,14 +125,16 @@ fn pods_api(sources: &Sources, app: &GracefulApp) -> Api<Decoded<Pod>> {
     Api::namespaced(sources.client.clone(), &app.namespace().unwrap_or_default())
 }
 
+/// Pods of an adopted Deployment may have no label of ours yet.
 fn revision_selector(app: &GracefulApp, ours: &Ours) -> String {
+    if let Some(selector) = ours.hash.is_adopted().then(|| selector(&ours.object)).flatten() {
+        return selector;
+    }
     format!("{},{}={}", names::app_selector(&app.name_any()), names::REVISION_LABEL, ours.hash)
 }
 
-fn live(sources: &Sources, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
+fn live(sources: &Sources, app: &GracefulApp, pod: &Pod, ours: &Ours) -> (graceful_plan::Pod, String) {
     let node = |name: &str| sources.stores.nodes.of(name);
-    (
-        pods::parse(pod, app_containers(ours), node, sources.clock.now()),
-        pod.resource_version().unwrap_or_default(),
-    )
+    let parsed = ours.parsed(pod, &app.name_any(), node, sources.clock.now());
+    (parsed, pod.resource_version().unwrap_or_default())
 }

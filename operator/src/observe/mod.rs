@@ -1,5 +1,6 @@
 //! One app at one moment: raw objects and the pods' own words in, the planner's [`Observed`] out.
 
+mod adoption;
 mod child_state;
 mod children;
 mod endpoints;
@@ -23,15 +24,19 @@ use std::time::{Duration, Instant};
 
 use graceful_api::marks::AutoscalerAnnotation;
 use graceful_api::{
-    DrainReason, FieldError, GracefulApp, InFlightPolicy, RevisionHash, Signal, Validated, names,
+    DrainReason, FieldError, GracefulApp, InFlightPolicy, Policy, RevisionHash, Signal, Validated, names,
 };
 use graceful_plan::refusals::Subject;
-use graceful_plan::{Absences, Deletion, Lags, Mark, NodeFate, Observed, PodUid, Readiness, Rejections};
+use graceful_plan::{
+    Absences, Deletion, Lags, Mark, NodeFate, Observed, PodUid, Readiness, Rejections, Surroundings,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceSpec};
 use kube::{Api, Client, ResourceExt};
 
+use self::adoption::Seeker;
+pub(crate) use self::adoption::Sought;
 pub(crate) use self::children::{Wanted, drift, extra_ports, is_of};
 use self::endpoints::Withdrawals;
 pub use self::gates::GateImage;
@@ -81,6 +86,10 @@ pub(crate) struct Observation {
     pub(crate) strangers: Vec<graceful_plan::Pod>,
     /// How each pod that has finished was ended, where Kubernetes says it.
     pub(crate) endings: BTreeMap<PodUid, String>,
+    /// The Deployment that may be adopted.
+    pub(crate) sought: Sought,
+    /// How the pods of the adopted one are asked and drained by the spec.
+    pub(crate) adopted_policy: Option<Policy>,
     /// The Deployments, by revision.
     pub(crate) deployments: BTreeMap<RevisionHash, Arc<Deployment>>,
 }
@@ -120,6 +129,8 @@ pub(crate) struct Sightings {
     lags: Lags,
     /// Pods that are asked for and do not come.
     absences: Absences,
+    /// The Deployment in `spec.adopt`.
+    seeker: Seeker,
     /// When the namespace was last read for whether it goes.
     namespace_read: Option<Instant>,
 }
@@ -127,7 +138,7 @@ pub(crate) struct Sightings {
 impl Sightings {
     /// When to look again, at what no watch shows.
     pub(crate) fn due(&self) -> Option<Duration> {
-        self.withdrawals.due()
+        [self.withdrawals.due(), self.seeker.due()].into_iter().flatten().min()
     }
 
     /// A watch can go blind without a word.
@@ -167,7 +178,7 @@ pub(crate) async fn observe(
         None => Validated::try_from(&**app),
         Some(fault) => Err(vec![fault.clone()]),
     };
-    if let (Err(errors), Deletion::No) = (&valid, deletion) {
+    if let (Err(errors), Deletion::No | Deletion::Leave) = (&valid, deletion) {
         return Ok(Err(errors.clone()));
     }
     let (name, namespace, uid) =
@@ -186,17 +197,32 @@ pub(crate) async fn observe(
     let pods: Vec<_> = view.pods.iter().filter_map(|p| Some((p.as_ref(), owner(p, &ours)?))).collect();
     let valid = valid.ok();
     let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
+    let sought = match (&valid, deletion) {
+        (Some(app), Deletion::No) => sightings.seeker.look(sources, app, &ours, writes, now).await?,
+        _ => Sought::default(),
+    };
     let (surroundings, wanted) = match (&valid, deletion) {
-        (Some(app), Deletion::No) => {
+        (Some(app), Deletion::No | Deletion::Leave) => {
             sightings.policies.update(&sources.client, app).await;
-            surroundings(app, &view, &ours, &objects, (writes, &sightings.policies), now)
+            let (mut around, wanted) =
+                surroundings(app, &view, &ours, &objects, (writes, &sightings.policies), now);
+            around.adoption = sought.state.clone();
+            match deletion {
+                Deletion::Leave => {
+                    // None of its children is kept any more.
+                    let gone = surroundings_in_deletion(&name, &uid, &view, &objects, writes, now);
+                    let Surroundings { service, budget, children_backoff, .. } = gone;
+                    (Surroundings { service, budget, children_backoff, ..around }, WantedChildren::default())
+                }
+                Deletion::No | Deletion::Drain | Deletion::Orphan => (around, wanted),
+            }
         }
         _ => {
             let around = surroundings_in_deletion(&name, &uid, &view, &objects, writes, now);
             (around, WantedChildren::default())
         }
     };
-    let mut parsed = parsed(sources, &pods, view.live, writes, sightings, now).await?;
+    let mut parsed = parsed(sources, (&name, &pods), view.live, writes, sightings, now).await?;
     sightings.withdrawals.update(&sources.client, &namespace, &view, &pods, &mut parsed, now).await;
     let (targets, contacts) =
         targets_and_contacts(&sources.probes, &AppRef::from_obj(&**app), &pods, &parsed, now);
@@ -223,7 +249,10 @@ pub(crate) async fn observe(
     let strangers = strangers.map(|p| pods::parse(p, None, |n| sources.stores.nodes.of(n), now)).collect();
     let drain_themselves = observed.revisions.iter().any(|r| r.policy.signal == Signal::Sigterm);
     let marks = observed.app.hold_while_busy || drain_themselves;
+    let adopted = ours.iter().find(|o| o.hash.is_adopted());
     Ok(Ok(Observation {
+        sought,
+        adopted_policy: adopted.zip(valid.as_ref()).and_then(|(o, app)| o.wanted_policy(app)),
         app: valid,
         wanted,
         targets,
@@ -245,15 +274,14 @@ pub(crate) async fn observe(
 /// The app's pods as the planner sees them, with what is remembered of each.
 async fn parsed(
     sources: &Sources,
-    pods: &[(&Pod, &Ours)],
+    (app, pods): (&str, &[(&Pod, &Ours)]),
     live: bool,
     writes: &mut Writes,
     sightings: &mut Sightings,
     now: Timestamp,
 ) -> Result<Vec<graceful_plan::Pod>, Error> {
     let node = |name: &str| sources.stores.nodes.of(name);
-    let mut parsed: Vec<_> =
-        pods.iter().map(|(pod, owner)| pods::parse(pod, app_containers(owner), node, now)).collect();
+    let mut parsed: Vec<_> = pods.iter().map(|(pod, owner)| owner.parsed(pod, app, node, now)).collect();
     if live {
         look_again_at_nodes(sources, &mut parsed).await?;
     }
@@ -349,7 +377,7 @@ pub(crate) fn parse_pod(json: &[u8]) {
 }
 
 fn owner<'a>(pod: &Pod, ours: &'a [Ours]) -> Option<&'a Ours> {
-    ours.iter().find(|o| pods::belongs_to(&pod.metadata, &o.object.name_any(), &o.hash.0))
+    ours.iter().find(|o| o.has(&pod.metadata))
 }
 
 fn app_containers(owner: &Ours) -> Option<AppContainers<'_>> {
@@ -366,6 +394,8 @@ fn deletion(app: &GracefulApp, orphaned: bool) -> Deletion {
         Deletion::No
     } else if orphaning(app) || orphaned {
         Deletion::Orphan
+    } else if app.annotations().get(names::LEAVE).is_some_and(|v| v == "true") {
+        Deletion::Leave
     } else {
         Deletion::Drain
     }

@@ -37,6 +37,7 @@ pub(crate) fn parse(
         uid: uid(pod),
         revision: RevisionHash(label(pod, names::REVISION_LABEL).unwrap_or_default().to_owned()),
         created,
+        enlisted: true,
         terminating: pod.metadata.deletion_timestamp.is_some(),
         routed: label(pod, names::SERVING_LABEL) == Some(names::SERVING),
         epoch: annotation(pod, names::DRAIN_EPOCH).and_then(epoch),
@@ -104,6 +105,27 @@ fn grace_seconds(pod: &PodObject) -> u32 {
 
 pub(crate) fn uid(pod: &PodObject) -> PodUid {
     PodUid(pod.metadata.uid.clone().unwrap_or_default())
+}
+
+/// Kubernetes' label of a pod: the hash that its ReplicaSet's name ends with.
+pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Whether a ReplicaSet of this Deployment made it, of which no label of ours says so.
+pub(super) fn is_made_by(pod: &ObjectMeta, deployment: &str) -> bool {
+    let hash = pod.labels.as_ref().and_then(|l| l.get(TEMPLATE_HASH));
+    let owner = pod.owner_references.iter().flatten().find(|o| o.controller == Some(true));
+    owner.zip(hash).is_some_and(|(owner, hash)| {
+        owner.kind == "ReplicaSet"
+            && owner.name.strip_prefix(deployment).and_then(|rest| rest.strip_prefix('-')) == Some(hash)
+    })
+}
+
+/// The same pod, of an adopted Deployment: until it has our labels it is as good as routed to, since the user's Services send it clients.
+pub(super) fn of_adopted(pod: Pod, object: &PodObject, app: &str) -> Pod {
+    let enlisted = label(object, names::APP_LABEL) == Some(app)
+        && label(object, names::REVISION_LABEL) == Some(names::ADOPTED_REVISION);
+    let routed = pod.routed || (!enlisted && pod.drain.is_none());
+    Pod { enlisted, routed, revision: RevisionHash::adopted(), ..pod }
 }
 
 /// Whether the pod is one of this Deployment's: by label, and by the ReplicaSet that controls it. A pod that merely wears our labels is not.

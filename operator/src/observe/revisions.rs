@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use graceful_api::{DrainPolicy, Policy, RevisionHash, Validated, names};
+use graceful_api::{Adopted, DrainPolicy, Policy, RevisionHash, Template, Validated, names};
 use graceful_plan::refusals::Subject;
-use graceful_plan::{Failure, Revision};
+use graceful_plan::{Failure, Node, Revision};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
+use super::{app_containers, pods};
 use crate::keys::{KeyId, named_by};
 use crate::writes::Writes;
 
@@ -23,13 +26,17 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    /// If it carries this app's uid, and the name that we gave it: others are not ours, a copy that somebody made of one among them.
+    /// If it carries this app's uid, and the name that we gave it, or its own uid as it was adopted: others are not ours, a copy that somebody made of one among them.
     pub(crate) fn of(object: &Arc<Deployment>, app_uid: &str) -> Option<Self> {
         let policy = object.annotations().get(names::POLICY);
         let label = |key| object.labels().get(key).map_or("", String::as_str);
         let name = names::deployment_name(label(names::APP_LABEL), label(names::REVISION_LABEL));
         let carries = object.annotations().get(names::APP_UID).map(String::as_str) == Some(app_uid);
-        (carries && object.name_any() == name).then(|| {
+        let as_made = match label(names::REVISION_LABEL) {
+            names::ADOPTED_REVISION => adopted(object),
+            _ => object.name_any() == name,
+        };
+        (carries && as_made).then(|| {
             let policy = policy.and_then(|text| Policy::from_annotation(text).ok());
             let asked = policy.as_ref().map(|p| p.in_flight.container.as_str());
             Self {
@@ -39,6 +46,46 @@ impl Ours {
                 object: Arc::clone(object),
             }
         })
+    }
+
+    /// Whether the pod is one of its own.
+    pub(super) fn has(&self, pod: &ObjectMeta) -> bool {
+        match self.hash.is_adopted() {
+            true => pods::is_made_by(pod, &self.object.name_any()),
+            false => pods::belongs_to(pod, &self.object.name_any(), &self.hash.0),
+        }
+    }
+
+    /// A pod of its own, as the planner sees it.
+    pub(super) fn parsed(
+        &self,
+        pod: &Pod,
+        app: &str,
+        node: impl Fn(&str) -> Node,
+        now: Timestamp,
+    ) -> graceful_plan::Pod {
+        let parsed = pods::parse(pod, app_containers(self), node, now);
+        if self.hash.is_adopted() { pods::of_adopted(parsed, pod, app) } else { parsed }
+    }
+
+    /// It has pods, or is to have some.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.most_pods() > 0
+    }
+
+    /// How many it has, by its own word, or is to have.
+    pub(super) fn most_pods(&self) -> usize {
+        let there = self.object.status.as_ref().and_then(|s| s.replicas).unwrap_or_default();
+        usize::try_from(there).unwrap_or_default().max(replicas(&self.object) as usize)
+    }
+
+    /// What its policy should be by the spec, where that says so: of the update revision, and of the adopted one while the spec speaks of it.
+    pub(crate) fn wanted_policy(&self, app: &Validated) -> Option<Policy> {
+        if !self.hash.is_adopted() {
+            return Some(app.policy.clone());
+        }
+        let adopt = app.adopt.as_ref().filter(|adopt| adopt.deployment == self.object.name_any())?;
+        adopt.policy(&Template::from(self.object.spec.template.clone())).ok()
     }
 
     pub(crate) fn parse(&self, app: Option<&Validated>, writes: &Writes, now: Timestamp) -> Revision {
@@ -54,7 +101,9 @@ impl Ours {
             replicas: replicas(&self.object),
             created: self.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
             policy: self.policy.as_ref().map_or(CAUTIOUS, |p| p.drain),
-            policy_current: app.is_none_or(|app| self.policy.as_ref() == Some(&app.policy)),
+            policy_current: app
+                .and_then(|app| self.wanted_policy(app))
+                .is_none_or(|wanted| self.policy.as_ref() == Some(&wanted)),
             replica_failure,
             end_failure,
             has_no_replica_set,
@@ -65,6 +114,13 @@ impl Ours {
             nudged: self.object.annotations().get(names::NUDGED).and_then(|at| at.parse().ok()),
         }
     }
+}
+
+/// It was adopted, and is that very object.
+fn adopted(deployment: &Deployment) -> bool {
+    let annotation = deployment.annotations().get(names::ADOPTED);
+    let adopted = annotation.and_then(|text| Adopted::from_annotation(text).ok());
+    adopted.is_some_and(|adopted| Some(&adopted.uid) == deployment.metadata.uid.as_ref())
 }
 
 /// For a revision whose policy nobody can read: wait, and never cut. The app's own policy would not do: it may cut at a deadline, or take a zero for

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
 use graceful_plan::refusals::Subject;
-use graceful_plan::{Backoff, Child, Surroundings, TemplateVerdict, Warning};
+use graceful_plan::{Adoption, Backoff, Child, LeftBehind, Surroundings, TemplateVerdict, Warning};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::child_state::{Place, cannot_be, refused, soon};
 use super::children::{self, Ownership, Wanted};
 use super::gates;
-use super::pods::{has_finished, mark, uid};
+use super::pods::{self, has_finished, mark, uid};
 use super::policies::Policies;
 use super::revisions::Ours;
 use super::view::View;
@@ -88,6 +88,10 @@ pub(crate) fn surroundings(
         } else {
             gates::bypasses(app, view, ours, &labels)
         },
+        adoption: Adoption::None,
+        fenceable: fenceable(app, view, ours, &labels),
+        fenced: fenced(&app.uid, view),
+        left_behind: left_behind(app, view, ours, &labels),
         publishing_unready: publishing_unready(&view.services, &labels),
         brake: None,
         namespace_terminating: writes.namespace_terminating,
@@ -135,6 +139,7 @@ pub(crate) fn surroundings_in_deletion(
         service,
         budget,
         children_backoff,
+        fenced: fenced(uid, view),
         publishing_unready: publishing_unready(&view.services, &labels_of(pods).collect()),
         namespace_terminating: writes.namespace_terminating,
         ..Surroundings::default()
@@ -220,11 +225,15 @@ fn let_go(app: &Validated, view: &View) -> Option<Warning> {
 
 /// The labels of the pods there are and of those to come, without the one that is taken off when they drain.
 fn pod_labels(app: &Validated, pods: &[&Pod]) -> BTreeSet<Labels> {
+    labels_of(pods).chain([labels_to_come(app)]).collect()
+}
+
+fn labels_to_come(app: &Validated) -> Labels {
     let mut to_come: Labels =
         serde_json::from_value(app.template.0["metadata"]["labels"].clone()).unwrap_or_default();
     to_come.insert(names::APP_LABEL.to_owned(), app.name.clone());
     to_come.insert(names::REVISION_LABEL.to_owned(), app.revision.0.clone());
-    labels_of(pods).chain([to_come]).collect()
+    to_come
 }
 
 /// Of pods that are there, without those that come and go with each. The record of one that has finished is none: no client is sent to it, and no eviction
@@ -233,7 +242,7 @@ fn labels_of(pods: &[&Pod]) -> impl Iterator<Item = Labels> {
     pods.iter().filter(|pod| !has_finished(pod)).map(|pod| {
         let mut labels = pod.labels().clone();
         labels.remove(names::SERVING_LABEL);
-        labels.remove("pod-template-hash");
+        labels.remove(pods::TEMPLATE_HASH);
         labels
     })
 }
@@ -249,6 +258,59 @@ fn unfenced(app: &Validated, view: &View, pods: &BTreeSet<Labels>) -> Vec<String
     let routes = |service: &Service| pods.iter().any(|labels| selects(service, labels));
     let managed = |service: &Service| service.annotations().get(names::APP_UID) == Some(&app.uid);
     view.services.iter().filter(|s| !managed(s) && routes(s)).map(|s| s.name_any()).collect()
+}
+
+/// Pods of the adopted Deployment by their labels, while it is not at 0.
+fn adopted_labels(ours: &[Ours], pods: &BTreeSet<Labels>) -> Vec<Labels> {
+    let adopted = ours.iter().find(|o| o.hash.is_adopted());
+    let Some(adopted) = adopted.filter(|o| o.is_in_use()) else { return Vec::new() };
+    let template = adopted.object.spec.template.metadata.as_ref();
+    let of_template = template.and_then(|m| m.labels.clone()).unwrap_or_default();
+    // Those that run may have been given more; a template asks for what they have in common.
+    let its = pods.iter().filter(|labels| of_template.iter().all(|(k, v)| labels.get(k) == Some(v)));
+    let its =
+        its.filter(|labels| labels.get(names::REVISION_LABEL).is_none_or(|r| r == names::ADOPTED_REVISION));
+    its.cloned().chain([of_template.clone()]).collect()
+}
+
+/// Services of the user's that send clients to its pods, labelled or not, and that the operator has not fenced before: who put their selector back meant it.
+fn fenceable(app: &Validated, view: &View, ours: &[Ours], pods: &BTreeSet<Labels>) -> Vec<String> {
+    let its = adopted_labels(ours, pods);
+    if app.accept_unfenced_services || its.is_empty() {
+        return Vec::new();
+    }
+    let routes = |service: &Service| its.iter().any(|labels| selects(service, labels));
+    let once = |service: &Service| service.annotations().get(names::FENCED) == Some(&app.uid);
+    let managed = |service: &Service| service.annotations().get(names::APP_UID) == Some(&app.uid);
+    view.services.iter().filter(|s| !managed(s) && !once(s) && routes(s)).map(|s| s.name_any()).collect()
+}
+
+/// Those that it has fenced.
+fn fenced(app_uid: &str, view: &View) -> Vec<String> {
+    let ours =
+        |service: &&Arc<Service>| service.annotations().get(names::FENCED).is_some_and(|uid| uid == app_uid);
+    view.services.iter().filter(ours).map(|s| s.name_any()).collect()
+}
+
+/// Services of the user's that send clients to pods of the adopted Deployment, and would send none to those of the template. One that asks for a ReplicaSet's own
+/// pods means just those.
+fn left_behind(app: &Validated, view: &View, ours: &[Ours], pods: &BTreeSet<Labels>) -> Vec<LeftBehind> {
+    let its = adopted_labels(ours, pods);
+    if app.accept_unfenced_services || its.is_empty() {
+        return Vec::new();
+    }
+    let to_come = labels_to_come(app);
+    let passing = |key: &str| key == names::SERVING_LABEL;
+    let found = view.services.iter().filter_map(|service| {
+        let selector = service.spec.as_ref()?.selector.as_ref().filter(|s| !s.is_empty())?;
+        let leads =
+            its.iter().any(|labels| selector.iter().all(|(k, v)| passing(k) || labels.get(k) == Some(v)));
+        let lacks = selector.iter().filter(|(k, v)| !passing(k) && to_come.get(*k) != Some(*v));
+        let lacks: Vec<_> = lacks.map(|(k, v)| format!("{k}: {v}")).collect();
+        let of_one_set = selector.contains_key(pods::TEMPLATE_HASH);
+        (leads && !lacks.is_empty() && !of_one_set).then(|| LeftBehind { service: service.name_any(), lacks })
+    });
+    found.collect()
 }
 
 /// Services, ours or others', that send clients to pods before they are Ready.

@@ -1,6 +1,6 @@
 //! An app's children as raw objects, from the watches' stores, or from live lists where those are late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::time::sleep;
 
+use super::adoption::selector;
+use super::pods::has_finished;
+use super::revisions::Ours;
 use super::{Nodes, Sightings, Sources};
 use crate::app_ref::AppRef;
 use crate::concern::{ANY, Concerns, Pairs, pairs, pairs_to_come};
@@ -124,14 +127,14 @@ pub(super) async fn view(
     };
     sightings.viewed_live.get_or_insert_with(Instant::now);
     if current && !sightings.distrust_watches(trust) && !writes.look_live {
-        return Ok(remembered);
+        return remembered.with_unlabelled(sources, app).await;
     }
     let live = View::live(&sources.client, &sources.stores, app).await?;
     writes.look_live = false;
     sightings.viewed_live = Some(Instant::now());
     let gone = |kind, name: &str| live.seen(kind, name).is_none();
     writes.unseen_writes.settle(|kind, name| remembered.seen(kind, name), gone);
-    Ok(live)
+    live.with_unlabelled(sources, app).await
 }
 
 impl View {
@@ -207,6 +210,35 @@ impl View {
         }
     }
 
+    /// With the pods of an adopted Deployment that have no label of ours yet: no watch of ours shows those. They are looked for where there are more pods than are
+    /// known.
+    async fn with_unlabelled(mut self, sources: &Sources, app: &GracefulApp) -> Result<Self, Error> {
+        let (namespace, uid) = (app.namespace().unwrap_or_default(), app.uid().unwrap_or_default());
+        let adopted = self.deployments.iter().filter_map(|d| Ours::of(d, &uid)).find(|o| o.hash.is_adopted());
+        let Some(adopted) = adopted.filter(Ours::is_in_use) else { return Ok(self) };
+        let counted = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && !has_finished(pod);
+        let known = self.pods.iter().filter(|pod| counted(pod) && adopted.has(&pod.metadata)).count();
+        if let Some(selector) = selector(&adopted.object).filter(|_| self.live || known < adopted.most_pods())
+        {
+            let all: Vec<Decoded<Pod>> = list(&sources.client, &namespace, &selector, "list pods").await?;
+            let known: BTreeSet<_> = self.pods.iter().filter_map(|pod| pod.uid()).collect();
+            let new = |pod: &Decoded<Pod>| {
+                adopted.has(&pod.metadata) && pod.uid().is_some_and(|uid| !known.contains(&uid))
+            };
+            self.pods.extend(shared(all).iter().filter(|pod| new(pod)).map(|pod| pod.shared()));
+        }
+        // Services and budgets over them are the user's, and of no label of ours either.
+        let mut labels = pairs_to_come(app);
+        labels.extend(self.pods.iter().flat_map(|pod| pairs(pod.labels())));
+        labels.extend(
+            adopted.object.spec.template.metadata.iter().flat_map(|m| pairs(m.labels.iter().flatten())),
+        );
+        sources.stores.concerns.file(&AppRef::from_obj(app), &labels);
+        join(&mut self.services, concerning(&sources.stores.services, &namespace, &labels, "", None));
+        join(&mut self.budgets, concerning(&sources.stores.budgets, &namespace, &labels, "", None));
+        Ok(self)
+    }
+
     /// What keeps an app from being planned: a Deployment of its own that cannot be read may have any number of pods.
     pub(super) fn unreadable(&self, app_uid: &str) -> Vec<FieldError> {
         let ours = self.unreadable.iter().filter(|(uid, _)| uid.as_deref() == Some(app_uid));
@@ -269,6 +301,12 @@ fn concerning<K: Resource<DynamicType = ()> + Clone>(
     let found: BTreeMap<String, Arc<K>> =
         others.chain(own).map(|object| (object.name_any(), object.shared())).collect();
     found.into_values().collect()
+}
+
+/// Those that are not there by name.
+fn join<K: Resource>(objects: &mut Vec<Arc<K>>, more: Vec<Arc<K>>) {
+    let there: BTreeSet<_> = objects.iter().map(|o| o.name_any()).collect();
+    objects.extend(more.into_iter().filter(|o| !there.contains(&o.name_any())));
 }
 
 fn named<K: Resource>(objects: &[Arc<K>], name: &str) -> Shown {

@@ -186,6 +186,7 @@ mod tests {
             uid: PodUid::from(uid),
             revision: RevisionHash::from("v1"),
             created: Timestamp::UNIX_EPOCH,
+            enlisted: true,
             terminating,
             routed: false,
             epoch: None,

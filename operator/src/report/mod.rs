@@ -68,9 +68,9 @@ pub(crate) struct Reported {
 }
 
 impl Reported {
-    /// A child that others had changed was put right: to be told with the next report.
-    pub(crate) fn put_right(&mut self, note: String) {
-        self.told.note(Happening::normal("DriftCorrected", note));
+    /// Something was done that a person may look for: to be told with the next report.
+    pub(crate) fn note(&mut self, reason: &'static str, note: String) {
+        self.told.note(Happening::normal(reason, note));
     }
 }
 

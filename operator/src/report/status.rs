@@ -58,7 +58,7 @@ pub(crate) fn status(
         waiting_for: bounded(waiting_for, LONGEST_SENTENCE),
         current_revision: current_revision.as_ref().map(|r| r.0.clone()),
         update_revision: Some(observed.app.update.0.clone()).filter(|hash| !hash.is_empty()),
-        revisions: revisions.iter().map(|r| revision(&name, seen, r)).collect(),
+        revisions: revisions.iter().map(|r| revision(seen, r)).collect(),
         draining: pods.iter().take(listed).map(|p| draining_pod(seen, p)).collect(),
         draining_omitted: u32::try_from(pods.len() - listed).unwrap_or(u32::MAX),
         cut: cuts.total(),
@@ -90,16 +90,17 @@ pub(crate) fn stalled(app: &GracefulApp, reason: Reason, message: &str, now: Tim
     status
 }
 
-fn revision(app: &str, seen: &Observation, report: &RevisionReport) -> RevisionStatus {
+fn revision(seen: &Observation, report: &RevisionReport) -> RevisionStatus {
     let RevisionReport { hash, pods, serving, draining } = report;
+    let found = seen.observed.revisions.iter().find(|r| r.hash == *hash);
     let gate = seen.deployments.get(hash).and_then(|d| inject::gate_image(&d.spec.template));
     RevisionStatus {
         hash: hash.0.clone(),
-        name: names::deployment_name(app, &hash.0),
+        name: found.map(|r| r.name.clone()).unwrap_or_default(),
         replicas: *pods,
         serving: *serving,
         draining: *draining,
-        created: seen.observed.revisions.iter().find(|r| r.hash == *hash).map(|r| Time(r.created)),
+        created: found.map(|r| Time(r.created)),
         gate: gate.map(str::to_owned),
     }
 }

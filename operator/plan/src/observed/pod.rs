@@ -18,6 +18,8 @@ pub struct Pod {
     pub revision: RevisionHash,
     /// When it was made.
     pub created: Timestamp,
+    /// It carries the labels that its app's pods are known by. Those of an adopted Deployment get them while they run, and count as routed to until then.
+    pub enlisted: bool,
     /// It has a deletion timestamp: whatever we think of it, it goes.
     pub terminating: bool,
     /// It has the label that routes traffic to it, Ready or not.

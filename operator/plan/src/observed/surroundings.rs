@@ -2,7 +2,7 @@
 
 use graceful_api::conditions::Reason;
 
-use super::Backoff;
+use super::{Adoption, Backoff, LeftBehind};
 
 /// What stands around the app.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,6 +15,14 @@ pub struct Surroundings {
     pub budget: Child,
     /// Services of the user's that select the app's pods without the serving label.
     pub unfenced_services: Vec<String>,
+    /// The Deployment in `spec.adopt`, as long as it is not the app's.
+    pub adoption: Adoption,
+    /// Those of `unfenced_services` that the operator fences itself: they lead to pods of the adopted Deployment, and it has not done so before.
+    pub fenceable: Vec<String>,
+    /// Services of the user's that it has fenced.
+    pub fenced: Vec<String>,
+    /// Services that lead to pods of the adopted Deployment alone: the template's would get no clients from them.
+    pub left_behind: Vec<LeftBehind>,
     /// Services whose targetPort is the app's own port, past the gate.
     pub bypasses: Vec<Bypass>,
     /// What the user should know of the spec or of running pods. No drain waits for it; where a child is refused the app is Stalled all the same.

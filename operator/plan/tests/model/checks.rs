@@ -1,7 +1,7 @@
 //! What must hold of each plan and each kill, checked with the knowledge that only a model has.
 
 use graceful_api::Signal;
-use graceful_plan::{Action, Containers, NodeFate, Observed, Plan, PodUid, Proof};
+use graceful_plan::{Action, Containers, Deletion, NodeFate, Observed, Plan, PodUid, Proof};
 
 use super::World;
 
@@ -65,7 +65,9 @@ impl World {
             // One that refuses our token was told no epoch.
             let refuses = contact.is_some_and(|c| c.refused.is_some());
             let as_told = |s: graceful_plan::Protocol| s.accepting && (refuses || p.epoch <= Some(s.epoch));
-            p.revision != app.update || said.is_some_and(|a| a.protocol.is_none_or(as_told))
+            // Which revision is to stay, and so has to have answered, an app that leaves decides by itself.
+            let leaves = app.deletion == Deletion::Leave;
+            leaves || p.revision != app.update || said.is_some_and(|a| a.protocol.is_none_or(as_told))
         };
         let serves = |p: &&graceful_plan::Pod| {
             !p.terminating
@@ -142,7 +144,11 @@ impl World {
             | Proof::Quiet { .. }
             | Proof::TokenRefused { .. }
             | Proof::HandedOver { .. }
-                if pod.is_listed(self.now) && self.nodes[pod.node as usize] != NodeFate::Dying =>
+                if self.is_selected(pod)
+                    && !(self.is_put_back()
+                        && matches!(proof, Proof::Idle { .. } | Proof::HandedOver { .. }))
+                    && self.app.deletion != Deletion::Drain
+                    && self.nodes[pod.node as usize] != NodeFate::Dying =>
             {
                 Some("its Service sends clients to it")
             }

@@ -12,6 +12,7 @@ use graceful_plan::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::World;
+use super::adoption;
 use super::process::{Behaviour, Process};
 
 /// The pods' usual `terminationGracePeriodSeconds`: less than a task, so that a wrong kill is a loss.
@@ -22,6 +23,8 @@ const GIVES_UP: i64 = 80;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Deployment {
+    /// It carries our label.
+    pub(crate) ours: bool,
     pub(crate) replicas: u32,
     pub(crate) created: Timestamp,
     pub(crate) policy: DrainPolicy,
@@ -52,6 +55,8 @@ pub(crate) struct Pod {
     pub(crate) node: u32,
     /// Since when no node takes it.
     pub(crate) homeless_since: Option<Timestamp>,
+    /// It carries the labels of the app's pods.
+    pub(crate) enlisted: bool,
     /// Its resourceVersion.
     pub(crate) version: u64,
     pub(crate) deleted_at: Option<Timestamp>,
@@ -129,6 +134,7 @@ impl Pod {
             uid: self.uid.clone(),
             revision: self.revision.clone(),
             created: self.created,
+            enlisted: self.enlisted,
             terminating: self.terminating(),
             routed: self.routed,
             cheapest: self.cost == i32::MIN,
@@ -279,6 +285,7 @@ impl World {
             created: self.now,
             node: self.names % 2,
             homeless_since: Some(self.now).filter(|_| self.places.is_some() || !self.all_take_pods()),
+            enlisted: !hash.is_adopted(),
             version: 1,
             deleted_at: None,
             gone_at: None,
@@ -438,7 +445,11 @@ impl World {
     pub(crate) fn observe(&self) -> Snapshot {
         let revision = |(hash, d): (&RevisionHash, &Deployment)| Revision {
             hash: hash.clone(),
-            name: format!("{}-{hash}", self.app.name),
+            name: if hash.is_adopted() {
+                adoption::WEB.to_owned()
+            } else {
+                format!("{}-{hash}", self.app.name)
+            },
             replicas: d.replicas,
             created: d.created,
             policy: d.policy,
@@ -462,10 +473,11 @@ impl World {
             at: self.now,
             observed: Observed {
                 app: self.app.clone(),
-                revisions: self.deployments.iter().map(revision).collect(),
+                revisions: self.deployments.iter().filter(|(_, d)| d.ours).map(revision).collect(),
                 pods: self
                     .pods
                     .iter()
+                    .filter(|p| self.deployments.get(&p.revision).is_none_or(|d| d.ours))
                     .map(|p| {
                         let mut seen = p.seen(self.behaviour(&p.revision), self.grace_seconds, self.now);
                         if p.homeless_since.is_none() && self.nodes_unread {
@@ -518,6 +530,7 @@ impl World {
         }
         snapshot.observed.app = self.app.clone();
         snapshot.observed.surroundings = self.surroundings.clone();
+        self.beside(&mut snapshot.observed.surroundings);
         snapshot.observed.contacts =
             self.dialogues.iter().map(|(uid, dialogue)| (uid.clone(), dialogue.contact().clone())).collect();
         snapshot.observed.lags = self.lags.update(&snapshot.observed.revisions, self.now);

@@ -1,6 +1,7 @@
 //! A model cluster: Deployments, ReplicaSets that choose victims in the real order, pods that do tasks, and an operator that may crash
 //! between any two calls. Time moves in whole seconds. Faults come from a seeded generator, so a failure repeats.
 
+mod adoption;
 mod checks;
 mod conversations;
 mod kubernetes;
@@ -20,6 +21,7 @@ use graceful_plan::{
 };
 use jiff::{SignedDuration, Timestamp};
 
+pub(crate) use adoption::Plain;
 pub(crate) use kubernetes::{Deployment, Pod};
 use paused::{Late, Paused};
 pub(crate) use process::Behaviour;
@@ -65,6 +67,8 @@ pub(crate) struct World {
     pub(crate) exists: bool,
     pub(crate) deployments: BTreeMap<RevisionHash, Deployment>,
     pub(crate) pods: Vec<Pod>,
+    /// The Service over a plain Deployment, where there is one.
+    pub(crate) plain: Option<Plain>,
     pub(crate) faults: Faults,
     /// A task arrives at each pod that takes one, every so many seconds; zero is never.
     pub(crate) task_every: u32,
@@ -227,6 +231,7 @@ impl World {
             exists: true,
             deployments: BTreeMap::new(),
             pods: Vec::new(),
+            plain: None,
             faults: Faults::default(),
             task_every: 0,
             task_seconds: 6,

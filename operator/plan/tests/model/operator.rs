@@ -119,12 +119,22 @@ impl World {
                 }
                 self.exists = false;
             }
+            Action::Adopt => self.adopt()?,
+            Action::Enlist { pod } => {
+                self.writable(&pod)?;
+                self.enlist(view, &pod)?;
+            }
+            Action::Fence { .. } => self.fence()?,
+            Action::Unfence { .. } => self.unfence()?,
+            Action::LetGo { revision } => self.let_go(&revision)?,
+            Action::LetGoService => self.surroundings.service = Child::AsWanted,
             Action::SyncService => self.surroundings.service = Child::AsWanted,
             Action::SyncBudget => self.surroundings.budget = Child::AsWanted,
             Action::DryRunTemplate { .. } => self.dry_run(),
             Action::CreateRevision { revision, replicas } => {
                 let (created, policy) = (self.now, self.app.policy);
                 self.deployments.entry(revision).or_insert(Deployment {
+                    ours: true,
                     replicas,
                     created,
                     policy,
@@ -140,6 +150,9 @@ impl World {
                 self.surroundings.template = TemplateVerdict::Unknown;
             }
             Action::SyncPolicy { revision } => {
+                if revision.is_adopted() {
+                    self.violate("the adopted pods' policy is another's");
+                }
                 let policy = self.app.policy;
                 self.deployments.get_mut(&revision).ok_or(Stopped)?.policy = policy;
             }

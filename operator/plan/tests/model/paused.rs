@@ -41,6 +41,7 @@ impl World {
             | Action::SyncPolicy { revision }
             | Action::RecordProven { revision }
             | Action::Nudge { revision }
+            | Action::LetGo { revision }
             | Action::DeleteRevision { revision } => Some(revision),
             _ => None,
         };
@@ -104,6 +105,7 @@ impl World {
             | Action::SyncPolicy { ref revision }
             | Action::RecordProven { ref revision }
             | Action::Nudge { ref revision }
+            | Action::LetGo { ref revision }
             | Action::DeleteRevision { ref revision } => {
                 if deployment.is_some() && self.deployments.get(revision) == deployment.as_ref() {
                     drop(self.execute(&view, action));

@@ -249,6 +249,7 @@ impl World {
         let behaviour = self.behaviour(&self.pods[i].revision);
         let worker = self.policy_of(i).signal == Signal::Sigterm;
         let ends = now + SignedDuration::from_secs(i64::from(self.task_seconds));
+        let listed = self.is_selected(&self.pods[i]);
         let pod = &mut self.pods[i];
         let pulls = behaviour == Behaviour::PullsUnready && pod.containers == Containers::Running;
         let ready = matches!(pod.readiness, Readiness::Ready(_));
@@ -256,7 +257,6 @@ impl World {
         let pulls = pulls || (worker && ready);
         pod.was_routed |= ready && pod.routed;
         // Nobody has ever heard of one that was unrouted before it was Ready.
-        let listed = pod.is_listed(now);
         let routed = pulls || (ready && (listed || (straggles && pod.was_routed)));
         let dies = self.nodes[pod.node as usize] == NodeFate::Dying;
         let Some(process) = &mut pod.process else {
@@ -290,7 +290,7 @@ impl World {
             process.last_busy = now;
             self.ledger.accepted += 1;
         }
-        if refused {
+        if refused && !self.is_put_back() {
             self.violate("a pod has closed its door while its Service sends clients to it");
         }
         self.drain_itself(i);

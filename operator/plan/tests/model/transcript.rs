@@ -26,6 +26,12 @@ fn words(action: &Action) -> String {
     match action {
         Action::AddFinalizer => "add the finalizer".to_owned(),
         Action::ReleaseFinalizer => "release the finalizer".to_owned(),
+        Action::Adopt => "adopt the Deployment".to_owned(),
+        Action::Enlist { pod } => format!("label {}", pod.name),
+        Action::Fence { service } => format!("fence Service {service}"),
+        Action::Unfence { service } => format!("unfence Service {service}"),
+        Action::LetGo { revision } => format!("let go of Deployment {revision}"),
+        Action::LetGoService => "let go of the Service".to_owned(),
         Action::SyncService => "sync the Service".to_owned(),
         Action::SyncBudget => "sync the PodDisruptionBudget".to_owned(),
         Action::DryRunTemplate { revision } => format!("dry run of {revision}"),

@@ -8,7 +8,7 @@ use graceful_plan::{
 use jiff::Timestamp;
 
 use super::*;
-use crate::observe::WantedChildren;
+use crate::observe::{Sought, WantedChildren};
 
 /// The moment of every plan here.
 const NOW: i64 = 10_000;
@@ -24,6 +24,7 @@ fn pod(name: &str) -> Pod {
         uid: PodUid::from(name),
         revision: RevisionHash::from("v1"),
         created: at(0),
+        enlisted: true,
         terminating: false,
         routed: true,
         epoch: None,
@@ -122,6 +123,8 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         deployments: BTreeMap::new(),
         strangers: Vec::new(),
         endings: BTreeMap::new(),
+        sought: Sought::default(),
+        adopted_policy: None,
     }
 }
 

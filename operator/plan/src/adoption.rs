@@ -1,0 +1,119 @@
+//! A running Deployment becomes the app's oldest revision (`spec.adopt`), and nobody restarts its pods.
+//!
+//! # Flow
+//! settled, and scaled by nobody else → the Deployment is taken (labelled, paused) → its pods are labelled → the user's Services ask for the serving label → from there on
+//! it is a superseded revision like any other: its pods drain one by one, and it stays, with no replicas.
+//!
+//! # Guarantees
+//! A Service asks for the serving label only once every pod of the Deployment that there is carries it: no client is refused for it. A Service that somebody has put back
+//! is not changed again: that stops drains, and is said (`Surroundings::unfenced_services`).
+//!
+//! # Caveats
+//! The Deployment's template is not ours: a pod that it makes later has no label until an operator has seen it, and gets no clients until then. That is P4's exception,
+//! until the Deployment is at 0.
+
+use graceful_api::RevisionHash;
+use graceful_api::conditions::Reason;
+
+use crate::action::Action;
+use crate::draft::{Draft, pod_ref};
+use crate::observed::{Adoption, Pod, Revision, Warning};
+use crate::snapshot::Snapshot;
+
+/// Nothing is made before the Deployment is the app's: its pods would be beside those of the Deployment, and not in their place.
+pub(crate) fn is_awaited(snapshot: &Snapshot<'_>) -> bool {
+    snapshot.observed.surroundings.adoption != Adoption::None && snapshot.observed.revisions.is_empty()
+}
+
+/// Takes the Deployment, its pods, and its Services, in this order.
+pub(crate) fn take(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    let around = &snapshot.observed.surroundings;
+    if let Adoption::Ready { .. } = around.adoption {
+        draft.act(Action::Adopt);
+    }
+    enlist(snapshot, draft);
+    let Some(adopted) = adopted(snapshot) else { return };
+    let all_are_enlisted = !snapshot.remaining.iter().any(|p| lacks_labels(p));
+    if all_are_enlisted && !snapshot.backs_off(adopted.annotation_backoff.as_ref()) {
+        for service in &around.fenceable {
+            draft.act(Action::Fence { service: service.clone() });
+        }
+    }
+}
+
+/// It may have clients, or will. (A spare that has not started is taken back by its ReplicaSet, and should have none.)
+fn lacks_labels(pod: &Pod) -> bool {
+    !pod.enlisted && pod.has_begun()
+}
+
+/// Gives pods of the Deployment the labels that ours have from birth.
+pub(crate) fn enlist(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    let new = |p: &&&Pod| lacks_labels(p) && !snapshot.backs_off(p.write_backoff.as_ref());
+    for pod in snapshot.remaining.iter().filter(new) {
+        draft.act(Action::Enlist { pod: pod_ref(pod) });
+    }
+}
+
+/// The adopted Deployment's policy follows the spec, for as long as that speaks of it.
+pub(crate) fn sync_policy(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    let outdated = |r: &&Revision| !r.policy_current && !snapshot.backs_off(r.annotation_backoff.as_ref());
+    if let Some(adopted) = adopted(snapshot).filter(outdated) {
+        draft.act(Action::SyncPolicy { revision: adopted.hash.clone() });
+    }
+}
+
+/// The Deployment that is the app's, with pods or without.
+pub(crate) fn adopted<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Revision> {
+    snapshot.revision(&RevisionHash::adopted())
+}
+
+/// The same while it is not at 0.
+pub(crate) fn under_way<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Revision> {
+    adopted(snapshot).filter(|r| r.replicas > 0 || snapshot.pods_of(&r.hash).any(Pod::is_active))
+}
+
+/// What keeps the app from beginning, if that needs a person.
+pub(crate) fn obstacle<'a>(snapshot: &Snapshot<'a>) -> Option<&'a str> {
+    match &snapshot.observed.surroundings.adoption {
+        Adoption::Waits { message, needs_a_person: true } if is_awaited(snapshot) => Some(message),
+        Adoption::Waits { .. } | Adoption::Ready { .. } | Adoption::None => None,
+    }
+}
+
+/// WAITING-FOR, while the app has nothing of its own yet.
+pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> Option<String> {
+    match &snapshot.observed.surroundings.adoption {
+        Adoption::Waits { message, .. } => Some(message.clone()),
+        Adoption::Ready { deployment } => Some(format!("Deployment {deployment} is being taken over")),
+        Adoption::None => None,
+    }
+    .filter(|_| is_awaited(snapshot))
+}
+
+/// How many of its pods are left, which is not drained yet; none where nothing is being adopted.
+pub(crate) fn left(snapshot: &Snapshot<'_>) -> Option<String> {
+    let adopted = under_way(snapshot)?;
+    let left = adopted.replicas.max(snapshot.remaining_of(&adopted.hash));
+    let (pods, are) = if left == 1 { ("pod", "is") } else { ("pods", "are") };
+    Some(format!("{left} {pods} of Deployment {} {are} left", adopted.name))
+}
+
+/// What its user has to know while it is under way, or cannot begin beside an app that runs.
+pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
+    if let Some(left) = left(snapshot) {
+        let message = format!(
+            "{left}: until it is at 0, a new pod of it (after an eviction, say) gets clients only once an operator has labelled it, and the Deployment must \
+             stay where it is kept: remove it from its repository only when the condition Drained is True"
+        );
+        return Some(Warning { reason: Reason::Adopting, message });
+    }
+    match &snapshot.observed.surroundings.adoption {
+        Adoption::Waits { message, .. } if !is_awaited(snapshot) => {
+            Some(Warning { reason: Reason::AdoptionWaits, message: message.clone() })
+        }
+        Adoption::Waits { .. } | Adoption::Ready { .. } | Adoption::None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+use graceful_api::{Phase, Signal};
+use jiff::Timestamp;
+
+use super::*;
+use crate::fixture::{app, observed, policy, revision, serving};
+use crate::observed::{Observed, Surroundings};
+use crate::{Deletion, PodUid, plan};
+
+fn of_the_deployment(name: &str) -> Pod {
+    Pod { revision: RevisionHash::adopted(), ..serving(name) }
+}
+
+/// The Deployment web of these pods, which is taken.
+fn taken(pods: &[Pod]) -> Observed {
+    let replicas = u32::try_from(pods.len()).unwrap();
+    let name = "web".to_owned();
+    let adopted = Revision { replicas, name, policy: policy(Signal::None), ..revision("adopted") };
+    let around = Surroundings { template: crate::TemplateVerdict::Accepted, ..Surroundings::default() };
+    Observed {
+        revisions: vec![adopted],
+        pods: pods.to_vec(),
+        surroundings: around,
+        ..observed(app(2, policy(Signal::Http)))
+    }
+}
+
+fn planned(observed: &Observed) -> crate::Plan {
+    plan(observed, Timestamp::from_second(600).unwrap())
+}
+
+fn enlisted(actions: &[Action]) -> Vec<&str> {
+    let names = actions.iter().filter_map(|a| match a {
+        Action::Enlist { pod } => Some(pod.name.as_str()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Beside a Deployment that is not the app's yet, its pods would be made twice over.
+#[test]
+fn nothing_is_made_before_the_deployment_is_taken() {
+    let mut seen = observed(app(2, policy(Signal::Http)));
+    let mut with = |adoption| {
+        seen.surroundings.adoption = adoption;
+        planned(&seen)
+    };
+    let ready = with(Adoption::Ready { deployment: "web".to_owned() });
+    assert_eq!(ready.actions, [Action::Adopt]);
+    assert_eq!(ready.report.phase, Phase::Rolling);
+    let waits = |needs_a_person| Adoption::Waits { message: "an HPA is on it".to_owned(), needs_a_person };
+    let waiting = with(waits(false));
+    assert_eq!((waiting.actions.len(), waiting.report.phase), (0, Phase::Rolling));
+    assert_eq!(waiting.report.waiting_for, "an HPA is on it");
+    assert_eq!(with(waits(true)).report.phase, Phase::Stalled);
+    // An app that runs is not held up by a name that leads nowhere any more.
+    let mut seen = taken(&[]);
+    seen.revisions[0] = revision("r");
+    seen.surroundings.adoption = waits(true);
+    assert!(planned(&seen).report.phase != Phase::Stalled);
+}
+
+/// P4's exception, and no client's loss: a Service that asked for the label first would send nobody to pods without it.
+#[test]
+fn a_service_asks_for_the_label_once_every_pod_has_it() {
+    let unlabelled = Pod { enlisted: false, ..of_the_deployment("b") };
+    let mut seen = taken(&[of_the_deployment("a"), unlabelled]);
+    seen.surroundings.unfenced_services = vec!["web".to_owned()];
+    seen.surroundings.fenceable = vec!["web".to_owned()];
+    let fences = |plan: &crate::Plan| plan.actions.iter().any(|a| matches!(a, Action::Fence { .. }));
+    let first = planned(&seen);
+    assert_eq!(enlisted(&first.actions), ["b"]);
+    assert!(!fences(&first));
+    assert_ne!(first.report.phase, Phase::Stalled, "the operator is about to do it");
+    seen.pods[1].enlisted = true;
+    assert!(fences(&planned(&seen)));
+    // Somebody has put it back.
+    seen.surroundings.fenceable.clear();
+    let put_back = planned(&seen);
+    assert!(!fences(&put_back));
+    assert_eq!(put_back.report.phase, Phase::Stalled);
+}
+
+/// P1: a pod that no Service has let go of does not drain, nor one whose label nobody has written yet.
+#[test]
+fn no_pod_drains_before_the_services_follow() {
+    let new = |name: &str| serving(name);
+    let mut seen = taken(&[of_the_deployment("a"), of_the_deployment("b")]);
+    seen.revisions.push(Revision { replicas: 1, ..revision("r") });
+    seen.pods.push(new("c"));
+    let answer = crate::Answer {
+        at: Timestamp::UNIX_EPOCH,
+        in_flight: crate::InFlight { total: 0, queued: 0, running: 0, requests: 0 },
+        protocol: None,
+        scheduled: None,
+    };
+    let heard =
+        crate::Contact { answer: Some(answer), tried_at: Some(Timestamp::UNIX_EPOCH), ..Default::default() };
+    seen.contacts.insert(PodUid::from("c"), heard);
+    let unroutes =
+        |seen: &Observed| planned(seen).actions.iter().any(|a| matches!(a, Action::Unroute { .. }));
+    assert!(unroutes(&seen), "one is above spec.replicas");
+    let mut unfenced = seen.clone();
+    unfenced.surroundings.unfenced_services = vec!["web".to_owned()];
+    assert!(!unroutes(&unfenced));
+    let mut behind = seen.clone();
+    let left = crate::LeftBehind { service: "web".to_owned(), lacks: vec!["app: web".to_owned()] };
+    behind.surroundings.left_behind = vec![left];
+    assert!(!unroutes(&behind));
+    assert!(planned(&behind).report.waiting_for.contains("add {app: web} to spec.template.metadata.labels"));
+    for pod in seen.pods.iter_mut().take(2) {
+        pod.enlisted = false;
+    }
+    assert!(!unroutes(&seen));
+}
+
+#[test]
+fn the_deployment_stays_with_no_pods() {
+    let mut seen = taken(&[]);
+    seen.app.revision_history_limit = 0;
+    seen.app.replicas = 0;
+    seen.revisions.push(Revision { replicas: 0, ..revision("r") });
+    seen.revisions.push(Revision { replicas: 0, ..revision("o") });
+    let plan = planned(&seen);
+    let gone = |hash: &str| Action::DeleteRevision { revision: RevisionHash::from(hash) };
+    assert!(plan.actions.contains(&gone("o")) && !plan.actions.contains(&gone("adopted")));
+}
+
+#[test]
+fn drained_is_said_once_nothing_of_it_is_left() {
+    let drained = |seen: &Observed| {
+        let report = planned(seen).report;
+        let drained = report
+            .conditions
+            .into_iter()
+            .find(|c| c.kind == graceful_api::conditions::ConditionType::Drained);
+        let drained = drained.unwrap();
+        (drained.holds, drained.message)
+    };
+    let (holds, message) = drained(&taken(&[of_the_deployment("a")]));
+    assert!(!holds && message.contains("1 pod of Deployment web is left"), "{message}");
+    assert!(drained(&taken(&[])).0);
+}
+
+/// A deletion without `graceful.dev/leave` ends the pods, and the user's Deployment and Services are the user's again.
+#[test]
+fn a_deletion_gives_the_empty_deployment_back() {
+    let mut seen = taken(&[]);
+    seen.app.deletion = Deletion::Drain;
+    seen.surroundings.fenced = vec!["web".to_owned()];
+    let let_go = Action::LetGo { revision: RevisionHash::adopted() };
+    let unfence = Action::Unfence { service: "web".to_owned() };
+    assert_eq!(planned(&seen).actions, [let_go, unfence, Action::ReleaseFinalizer]);
+}

@@ -1,0 +1,111 @@
+use graceful_api::Signal;
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::fixture::{app, observed, policy, revision, serving};
+use crate::ids::Epoch;
+use crate::observed::DrainNote;
+use crate::plan;
+
+const NOW: Timestamp = Timestamp::constant(600, 0);
+
+fn leaving(revisions: Vec<Revision>, pods: Vec<Pod>) -> Observed {
+    let mut app = app(1, policy(Signal::None));
+    app.deletion = Deletion::Leave;
+    Observed { revisions, pods, ..observed(app) }
+}
+
+fn of(hash: &str, name: &str) -> Pod {
+    Pod { revision: RevisionHash::from(hash), ..serving(name) }
+}
+
+fn draining(pod: Pod) -> Pod {
+    let since = NOW - SignedDuration::from_secs(10);
+    let drain = Some(DrainNote { reason: graceful_api::DrainReason::ScaleDown, since });
+    Pod { routed: false, epoch: Some(Epoch(3)), drain, ..pod }
+}
+
+fn actions(observed: &Observed) -> Vec<Action> {
+    plan(observed, NOW).actions
+}
+
+#[test]
+fn what_serves_is_let_go_and_nothing_of_it_is_ended() {
+    let mut seen = leaving(vec![revision("r")], vec![serving("a")]);
+    seen.surroundings.service = Child::Unwanted;
+    seen.surroundings.budget = Child::Unwanted;
+    let let_go = Action::LetGo { revision: RevisionHash::from("r") };
+    assert_eq!(actions(&seen), [Action::SyncBudget, Action::LetGoService, let_go, Action::ReleaseFinalizer]);
+}
+
+/// Nothing is made anew for an app whose Deployment was let go of, and whose operator died then.
+#[test]
+fn a_crash_before_the_finalizer_makes_nothing_anew() {
+    assert_eq!(actions(&leaving(Vec::new(), Vec::new())), [Action::ReleaseFinalizer]);
+}
+
+#[test]
+fn what_drains_of_the_one_that_stays_returns() {
+    let two = Revision { replicas: 2, policy: policy(Signal::None), ..revision("r") };
+    let seen = leaving(vec![two], vec![serving("a"), draining(serving("b"))]);
+    let planned = actions(&seen);
+    let returned = planned.iter().any(|a| matches!(a, Action::PutBack { pod, .. } if pod.name == "b"));
+    assert!(returned && planned.len() == 1, "{planned:?}");
+}
+
+#[test]
+fn a_rollout_is_carried_to_its_end_even_if_it_is_paused() {
+    let mut seen = leaving(vec![revision("r"), revision("o")], vec![serving("a"), of("o", "b")]);
+    seen.app.paused = true;
+    let heard = crate::Contact {
+        answer: Some(crate::Answer {
+            at: NOW,
+            in_flight: crate::InFlight { total: 0, queued: 0, running: 0, requests: 0 },
+            protocol: None,
+            scheduled: None,
+        }),
+        tried_at: Some(NOW),
+        ..Default::default()
+    };
+    seen.contacts.insert(crate::PodUid::from("a"), heard);
+    let planned = plan(&seen, NOW);
+    let unroutes = |a: &Action| matches!(a, Action::Unroute { pod, .. } if pod.name == "b");
+    assert!(planned.actions.iter().any(unroutes), "{:?}", planned.actions);
+    let said = planned.report.waiting_for;
+    assert!(said.contains("Deployment tasks-r stays") && said.contains("1 left"), "{said}");
+}
+
+/// A revision that never worked is none to be left behind, where another serves.
+#[test]
+fn a_revision_that_never_worked_does_not_stay() {
+    let never = Pod { readiness: crate::Readiness::Never, ..of("r", "a") };
+    let bad = Revision { proven: false, ..revision("r") };
+    let seen = leaving(vec![bad, revision("o")], vec![never, of("o", "b")]);
+    assert_eq!(as_left(&seen).unwrap().app.update, RevisionHash::from("o"));
+}
+
+/// Leaving is the way back out of an adoption that has not come to its end.
+#[test]
+fn the_adopted_deployment_stays_while_a_pod_of_it_serves() {
+    let with = |old: Pod| {
+        let old_one = Revision { replicas: 1, ..revision("adopted") };
+        leaving(vec![revision("r"), old_one], vec![serving("a"), old])
+    };
+    assert_eq!(as_left(&with(of("adopted", "b"))).unwrap().app.update, RevisionHash::adopted());
+    assert_eq!(as_left(&with(draining(of("adopted", "b")))).unwrap().app.update, RevisionHash::from("r"));
+    let empty = Revision { replicas: 0, ..revision("adopted") };
+    let seen = leaving(vec![revision("r"), empty], vec![serving("a")]);
+    let let_go = |hash: &str| Action::LetGo { revision: RevisionHash::from(hash) };
+    assert_eq!(actions(&seen), [let_go("r"), let_go("adopted"), Action::ReleaseFinalizer]);
+}
+
+/// New pods of a plain Deployment have no label of ours: a Service that asks for it still would send them nobody.
+#[test]
+fn services_select_as_before_first() {
+    let mut seen = leaving(vec![revision("adopted")], vec![of("adopted", "a")]);
+    seen.surroundings.fenced = vec!["web".to_owned()];
+    assert_eq!(actions(&seen), [Action::Unfence { service: "web".to_owned() }]);
+    seen.surroundings.fenced.clear();
+    let let_go = Action::LetGo { revision: RevisionHash::adopted() };
+    assert_eq!(actions(&seen), [let_go, Action::ReleaseFinalizer]);
+}

@@ -1,0 +1,30 @@
+//! A Deployment of the user's that the app is to take over.
+
+/// How far the adoption is, as long as the Deployment is not the app's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Adoption {
+    /// There is none, or its Deployment is among the app's own already, as the revision `adopted`.
+    #[default]
+    None,
+    /// It can be taken now.
+    Ready {
+        /// The Deployment's name.
+        deployment: String,
+    },
+    /// It cannot be taken yet.
+    Waits {
+        /// What it waits for, or what to do.
+        message: String,
+        /// It does not come by itself.
+        needs_a_person: bool,
+    },
+}
+
+/// A Service of the user's that leads to the pods of the adopted Deployment, and not to those of the template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// The Service.
+    pub service: String,
+    /// The labels that its selector asks for and the template lacks, as `key: value`.
+    pub lacks: Vec<String>,
+}

@@ -1,0 +1,255 @@
+//! The Deployment in `spec.adopt`, as long as it is not the app's: whether it can be taken now.
+//!
+//! It has no label of ours, so that no watch shows it: it is read, and again after a while. Nothing here is asked once it is taken.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use graceful_api::template::Template;
+use graceful_api::{Policy, RevisionHash, Validated, names};
+use graceful_plan::refusals::Subject;
+use graceful_plan::{Adoption, BackoffCause};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::core::Selector;
+use kube::{Api, Client, ResourceExt};
+
+use super::revisions::{Ours, followed};
+use super::view::list;
+use super::{Sources, pods};
+use crate::decode::Decoded;
+use crate::error::{Error, call};
+use crate::writes::Writes;
+
+/// How old the last look may be. (Tests do not wait as long.)
+const LOOK_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+
+/// What was seen of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sought {
+    pub(crate) state: Adoption,
+    /// As it was looked at, and how its pods are asked and drained; where it can be taken.
+    pub(crate) found: Option<(Arc<Deployment>, Policy)>,
+}
+
+/// The last look.
+#[derive(Debug, Default)]
+pub(super) struct Seeker(Option<(Instant, Sought)>);
+
+impl Seeker {
+    /// When to look again.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let (at, sought) = self.0.as_ref()?;
+        (sought.state != Adoption::None).then(|| LOOK_EVERY.saturating_sub(at.elapsed()))
+    }
+
+    pub(super) async fn look(
+        &mut self,
+        sources: &Sources,
+        app: &Validated,
+        ours: &[Ours],
+        writes: &Writes,
+        now: Timestamp,
+    ) -> Result<Sought, Error> {
+        let taken = ours.iter().find(|o| o.hash.is_adopted());
+        let wanted = app.adopt.as_ref().map(|adopt| adopt.deployment.as_str());
+        let Some(wanted) = wanted.filter(|name| taken.is_none_or(|o| o.object.name_any() != *name)) else {
+            self.0 = None;
+            return Ok(Sought::default());
+        };
+        let fresh = self.0.as_ref().filter(|(at, _)| at.elapsed() < LOOK_EVERY && !writes.look_live);
+        if let Some((_, sought)) = fresh {
+            return Ok(sought.clone());
+        }
+        let refused = writes.backoff(&Subject::Annotations(RevisionHash::adopted()), now);
+        let sought = match (taken, refused.filter(|backoff| backoff.until > now)) {
+            (Some(other), _) => waits(format!(
+                "spec.adopt.deployment: Deployment {} was adopted before, and one is at a time: delete it (`kubectl -n {} label deployment {} {}-`, \
+                 then `kubectl delete`) once it is at 0",
+                other.object.name_any(),
+                app.namespace,
+                other.object.name_any(),
+                names::APP_LABEL
+            )),
+            (None, Some(backoff)) => match backoff.cause {
+                BackoffCause::Refused | BackoffCause::NoProgress => waits(backoff.message),
+                BackoffCause::TooSlow | BackoffCause::NotFollowed => comes_by_itself(backoff.message),
+            },
+            (None, None) => seek(&sources.client, app, wanted, ours.is_empty()).await?,
+        };
+        self.0 = Some((Instant::now(), sought.clone()));
+        Ok(sought)
+    }
+}
+
+/// Reads it, and what stands around it. `alone`: the app has no Deployment yet.
+async fn seek(client: &Client, app: &Validated, name: &str, alone: bool) -> Result<Sought, Error> {
+    let api: Api<Decoded<Deployment>> = Api::namespaced(client.clone(), &app.namespace);
+    let Some(found) = call("read the Deployment to adopt", api.get_opt(name)).await? else {
+        // One that has been adopted and deleted is no reason to stop; one that never was there may be a typing error.
+        return Ok(if alone { missing(app, name) } else { Sought::default() });
+    };
+    if let Some(fault) = found.fault() {
+        return Ok(waits(format!("Deployment {name} cannot be read: {fault}")));
+    }
+    let found = Arc::new(found).shared();
+    if let Some(whose) = of_another(app, &found) {
+        return Ok(waits(whose));
+    }
+    if let Some(scaler) = scaler(client, app, name).await? {
+        return Ok(waits(scaler));
+    }
+    let template = Template::from(found.spec.template.clone());
+    let policy = match app.adopt.as_ref().map(|adopt| adopt.policy(&template)) {
+        Some(Ok(policy)) => policy,
+        Some(Err(fault)) => return Ok(waits(fault.to_string())),
+        None => return Ok(Sought::default()),
+    };
+    if let Some(unsettled) = unsettled(client, app, &found).await? {
+        return Ok(comes_by_itself(format!(
+            "Deployment {name} is adopted once its own rollout is complete: {unsettled}"
+        )));
+    }
+    let state = Adoption::Ready { deployment: name.to_owned() };
+    Ok(Sought { state, found: Some((found, policy)) })
+}
+
+fn waits(message: String) -> Sought {
+    Sought { state: Adoption::Waits { message, needs_a_person: true }, found: None }
+}
+
+fn comes_by_itself(message: String) -> Sought {
+    Sought { state: Adoption::Waits { message, needs_a_person: false }, found: None }
+}
+
+fn missing(app: &Validated, name: &str) -> Sought {
+    waits(format!(
+        "spec.adopt.deployment: there is no Deployment {name} in namespace {}; write the name of the one to adopt, or remove spec.adopt to start without one",
+        app.namespace
+    ))
+}
+
+/// Whose it is, if somebody else has it in hand.
+fn of_another(app: &Validated, found: &Deployment) -> Option<String> {
+    let name = found.name_any();
+    if let Some(owner) = found.owner_references().iter().find(|o| o.controller == Some(true)) {
+        return Some(format!(
+            "Deployment {name} is controlled by {} {}, which would write it back: adopt one that nobody controls",
+            owner.kind, owner.name
+        ));
+    }
+    let its_app = found.labels().get(names::APP_LABEL)?;
+    let adopted =
+        found.labels().get(names::REVISION_LABEL).map(String::as_str) == Some(names::ADOPTED_REVISION);
+    let (namespace, label) = (&app.namespace, names::APP_LABEL);
+    Some(match (*its_app == app.name, adopted) {
+        (false, true) => format!(
+            "Deployment {name} is adopted by GracefulApp {its_app}: one app adopts it, remove spec.adopt from the other"
+        ),
+        (false, false) => format!(
+            "Deployment {name} is one revision of GracefulApp {its_app}: name a Deployment of your own"
+        ),
+        // Of an earlier app of this name, or a copy of one that was adopted.
+        (true, _) => format!(
+            "Deployment {name} has this app's label and is not as this app made it: `kubectl -n {namespace} label deployment {name} {label}-` makes it one \
+             that can be adopted"
+        ),
+    })
+}
+
+/// Who else scales it.
+async fn scaler(client: &Client, app: &Validated, name: &str) -> Result<Option<String>, Error> {
+    let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), &app.namespace);
+    let all = call("list HorizontalPodAutoscalers", api.list(&ListParams::default())).await?;
+    let on_it = |hpa: &&HorizontalPodAutoscaler| {
+        let target = &hpa.spec.scale_target_ref;
+        target.kind == "Deployment" && target.name == name
+    };
+    Ok(all.items.iter().find(on_it).map(|hpa| {
+        let (hpa, namespace, app) = (hpa.name_any(), &app.namespace, &app.name);
+        let (group, version, kind) = (names::GROUP, names::VERSION, names::KIND);
+        format!(
+            "HorizontalPodAutoscaler {hpa} scales Deployment {name}, which is adopted once nobody else does: `kubectl -n {namespace} patch hpa {hpa} --type merge -p \
+             '{{\"spec\":{{\"scaleTargetRef\":{{\"apiVersion\":\"{group}/{version}\",\"kind\":\"{kind}\",\"name\":\"{app}\"}}}}}}'` lets it scale the app (of one \
+             that KEDA keeps: scaleTargetRef of its ScaledObject)"
+        )
+    }))
+}
+
+/// What it is about still: a Deployment that is paused half-way would stay so, with two ReplicaSets that it scales in proportion.
+async fn unsettled(
+    client: &Client,
+    app: &Validated,
+    found: &Arc<Deployment>,
+) -> Result<Option<String>, Error> {
+    if found.metadata.deletion_timestamp.is_some() {
+        return Ok(Some("it is being deleted".to_owned()));
+    }
+    let wanted = found.spec.replicas.unwrap_or(1);
+    let status = found.status.clone().unwrap_or_default();
+    let [there, updated, available] =
+        [status.replicas, status.updated_replicas, status.available_replicas].map(Option::unwrap_or_default);
+    if !followed(found) || [there, updated, available] != [wanted; 3] {
+        return Ok(Some(format!(
+            "{there} pods, {updated} of them of its newest template and {available} Available, {wanted} asked for"
+        )));
+    }
+    let Some(selector) = selector(found) else {
+        return Ok(Some("its selector cannot be read".to_owned()));
+    };
+    let pods: Vec<Decoded<Pod>> = list(client, &app.namespace, &selector, "list pods").await?;
+    let its = pods.iter().filter(|pod| pods::is_made_by(&pod.metadata, &found.name_any()));
+    let mut hashes: Vec<_> = its.filter_map(|pod| pod.labels().get(pods::TEMPLATE_HASH)).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    Ok((hashes.len() > 1).then(|| "pods of an older template are ending".to_owned()))
+}
+
+/// What selects its pods, as the API server wants it.
+pub(super) fn selector(deployment: &Deployment) -> Option<String> {
+    let selector = Selector::try_from(deployment.spec.selector.clone()).ok()?;
+    Some(selector.to_string()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::GracefulApp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn app() -> Validated {
+        let app: GracefulApp = serde_json::from_value(json!({
+            "apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+            "metadata": {"name": "tasks", "namespace": "apps", "uid": "u"},
+            "spec": {"template": {"spec": {"containers": [
+                {"name": "s", "image": "x", "ports": [{"name": "admin", "containerPort": 9808}]}]}}},
+        }))
+        .unwrap();
+        Validated::try_from(&app).unwrap()
+    }
+
+    #[test]
+    fn a_deployment_that_somebody_has_in_hand_is_not_taken() {
+        let whose = |metadata: Value| {
+            let mut metadata = metadata;
+            metadata["name"] = json!("web");
+            let found = json!({"metadata": metadata, "spec": {"selector": {}, "template": {}}});
+            of_another(&app(), &serde_json::from_value(found).unwrap())
+        };
+        let labelled = |app: &str, revision: &str| {
+            whose(json!({"labels": {(names::APP_LABEL): app, (names::REVISION_LABEL): revision}})).unwrap()
+        };
+        assert_eq!(whose(json!({"labels": {"app": "web"}})), None);
+        assert!(labelled("other", "adopted").contains("is adopted by GracefulApp other"));
+        assert!(labelled("other", "ph4cjw6b").contains("is one revision of GracefulApp other"));
+        assert!(
+            labelled("tasks", "adopted").contains("kubectl -n apps label deployment web graceful.dev/app-")
+        );
+        let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r", "uid": "x", "controller": true});
+        assert!(whose(json!({"ownerReferences": [rollout]})).unwrap().contains("is controlled by Rollout r"));
+    }
+}
