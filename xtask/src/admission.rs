@@ -179,7 +179,39 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
             gated(&json!({"port": "admin"}), &json!({"inFlight": {"path": "/mine"}})),
             "with gate the format Graceful is the gate's own",
         ),
+        ("/adopt", json!({"deployment": "web"}), "spec.adopt.inFlight: Required value"),
+        (
+            "/adopt",
+            adopting(&json!({"deployment": "Web"})),
+            "deployment must be the name of the Deployment to adopt",
+        ),
+        ("/adopt", adopting(&json!({"inFlight": {}})), "format Graceful needs pods that were made for it"),
+        (
+            "/adopt",
+            adopting(&json!({"inFlight": {"format": "Prometheus"}})),
+            "format Prometheus needs metrics; name them",
+        ),
+        (
+            "/adopt",
+            adopting(&json!({"drain": {"signal": "Http"}})),
+            "signal Http needs pods that were made for the drain protocol",
+        ),
+        (
+            "/adopt",
+            adopting(&json!({"drain": {"deadlineSeconds": 604_801}})),
+            "deadlineSeconds must be at most 604800 (7 days)",
+        ),
     ]
+}
+
+/// A Deployment to adopt, with these members otherwise.
+fn adopting(more: &Value) -> Value {
+    let in_flight = json!({"port": "http", "path": "/n", "format": "JsonPointer", "jsonPointers": ["/n"]});
+    let mut adopt = json!({"deployment": "web", "inFlight": in_flight});
+    for (key, member) in more.as_object().into_iter().flatten() {
+        adopt[key] = member.clone();
+    }
+    adopt
 }
 
 /// A gate, and what else is set beside it.
@@ -205,6 +237,13 @@ fn accepted() -> Vec<(&'static str, Value)> {
             gated(
                 &json!({"port": "admin", "protocol": "Tcp", "openSockets": "Farewell", "onDrain": {"path": "/stop", "body": "{}"}}),
                 &json!({"inFlight": {"port": "admin", "format": "JsonPointer", "jsonPointers": ["/n"]}, "drain": {"signal": "Http"}}),
+            ),
+        ),
+        ("/adopt", adopting(&json!({}))),
+        (
+            "/adopt",
+            adopting(
+                &json!({"deployment": "web.v1", "drain": {"signal": "Sigterm", "onDeadline": "Terminate"}}),
             ),
         ),
         ("/inFlight", json!({"port": 9000})),

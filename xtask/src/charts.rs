@@ -78,7 +78,9 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     let chart =
         server.helm(&["template", "charts-check", OPERATOR, "--validate", "-n", &server.namespace])?;
     server.dry_run(&chart).context("the operator's chart")?;
-    for sample in ["samples/tasks.yaml", "samples/tasks-postgres.yaml", "samples/gate.yaml"] {
+    for sample in
+        ["samples/tasks.yaml", "samples/tasks-postgres.yaml", "samples/gate.yaml", "samples/adopt/app.yaml"]
+    {
         server.dry_run(&fs::read_to_string(root().join(sample))?).context(sample)?;
     }
     for apps::Pasted { page, yaml } in apps::pasted()? {

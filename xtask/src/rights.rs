@@ -28,6 +28,7 @@ fn judge(server: &Server, nodes: bool) -> anyhow::Result<()> {
     let namespace = server.namespace.as_str();
     for (may, what) in [
         (true, vec!["get", "gracefulapps,deployments,pods,services,poddisruptionbudgets", "-n", namespace]),
+        (true, vec!["get", "horizontalpodautoscalers", "-n", namespace]),
         (true, vec!["get", "namespace", namespace]),
         (nodes, vec!["get", "nodes"]),
         (false, vec!["get", "namespace", "kube-system"]),

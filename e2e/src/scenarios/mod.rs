@@ -1,5 +1,6 @@
 //! The scenarios, each under continuous load.
 
+mod adoption;
 mod bad;
 mod control;
 mod deadline;
@@ -64,6 +65,9 @@ pub fn all() -> Vec<Scenario> {
         gated_streams::gate_and_app_killed_in_mid_drain(kills),
         gated_streams::gated_pods_stay_guaranteed_and_restricted,
         workers::celery_workers_finish_what_they_have(packages),
+        adoption::adopt_under_load,
+        adoption::adoption_called_off_under_load,
+        adoption::leave_under_load,
         sockets::sockets_stay_while_their_tasks_run,
         resume::ws_resume,
         resume::ws_resume_postgres(postgres, kills),
