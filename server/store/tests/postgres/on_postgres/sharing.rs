@@ -317,7 +317,13 @@ async fn a_pause_holds_for_all_processes_as_soon_as_it_is_told() {
     assert_eq!(claim_one(&b).await.lease.id, id);
     a.pause_queue("mail", true).await.unwrap();
     submit(&b, NewTask { queue: "mail".to_owned(), ..task() }).await;
-    nothing_to_claim(&b).await;
+    let other = submit(&b, task()).await;
+    let claims = claim(&b, 9).await;
+    assert_eq!(
+        claims.iter().map(|claim| claim.lease.id).collect::<Vec<_>>(),
+        [other],
+        "the other queue's alone"
+    );
     let waiting = tokio::spawn({
         let b = b.clone();
         async move { claim_one(&b).await }
