@@ -1,5 +1,5 @@
 //! Clients that submit without a pause to speak of: half through the seed's route, half with an idempotency key and as
-//! many tries as it takes. Half of the latter hand in calls.
+//! many tries as it takes. Half of the latter hand in calls, the other half tasks for a queue that is bounded in each way.
 
 use std::time::Duration;
 
@@ -22,6 +22,10 @@ const RETRY: Duration = Duration::from_millis(15);
 const BACKLOG: usize = 250;
 /// A submission that hangs tells nothing.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The queue of those whose tasks are bounded. Its bounds are reached now and then, and no run is long because of them.
+const QUEUE: &str = "narrow";
+const KEYS: [&str; 3] = ["ada", "eve", "bob"];
+
 /// Of a hundred answered keys so many are sent again.
 const AGAIN: u32 = 10;
 
@@ -43,7 +47,7 @@ enum Answer {
 }
 
 impl Client {
-    /// The client with this number: odd ones use keys, every other of which hands in calls, and every other pair keeps its
+    /// The client with this number: odd ones use keys, every other of which hands in calls, and the others tasks of a queue; every other pair keeps its
     /// connections.
     pub(crate) fn new(
         number: usize,
@@ -67,7 +71,30 @@ impl Client {
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
-            () = self.submit_on_and_on() => {}
+            () = async {
+                if self.has_queue() {
+                    self.declare().await;
+                }
+                self.submit_on_and_on().await;
+            } => {}
+        }
+    }
+
+    fn has_queue(&self) -> bool {
+        self.keyed && self.calls.is_none()
+    }
+
+    /// Until it is answered: a queue that is there already gets the same settings.
+    async fn declare(&mut self) {
+        let settings =
+            json!({"concurrency": 32, "rate_per_second": 200, "burst": 50, "concurrency_per_key": 12});
+        loop {
+            let url = format!("{}/v1/queues/{QUEUE}", self.any_server().await);
+            let answer = self.http.put(url).json(&settings).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+            sleep(RETRY).await;
         }
     }
 
@@ -120,7 +147,7 @@ impl Client {
                 .http
                 .post(format!("{base}/v1/tasks"))
                 .header("idempotency-key", key.to_string())
-                .json(&self.task()),
+                .json(&self.task(key)),
         };
         self.shared.ledger().counts.sent += 1;
         let sent = request.send();
@@ -150,9 +177,13 @@ impl Client {
         Answer::NotYet
     }
 
-    fn task(&self) -> Value {
+    /// The same for the same key, whoever asks again.
+    fn task(&self, key: Uuid) -> Value {
         match &self.calls {
-            None => json!({"kind": "sleep"}),
+            None => {
+                let place = usize::from(key.as_bytes()[0]) % (KEYS.len() + 1);
+                json!({"kind": "sleep", "queue": QUEUE, "concurrency_key": KEYS.get(place)})
+            }
             // As many attempts as may be: what the callee fails at is not what is asked here.
             Some(url) => json!({
                 "kind": "http",
