@@ -32,12 +32,15 @@ pub(crate) fn builder(buffer: u16) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Looks at the first bytes without taking them: no method of HTTP/1 begins as HTTP/2's preface does.
+/// Looks at the first bytes without taking them: no method of HTTP/1 begins as HTTP/2's preface does. All of that is waited for here, where
+/// there is a limit of time: hyper's handshake has none.
 ///
 /// # Errors
 /// When the client closes, or the socket fails, before it has said either.
 pub(crate) async fn is_spoken(stream: &TcpStream) -> io::Result<bool> {
-    const PREFACE: &[u8] = b"PRI ";
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const LONGEST: Duration = Duration::from_millis(250);
+    let mut pause = Duration::from_millis(5);
     loop {
         let mut first = [0; PREFACE.len()];
         let seen = stream.peek(&mut first).await?;
@@ -45,7 +48,10 @@ pub(crate) async fn is_spoken(stream: &TcpStream) -> io::Result<bool> {
             [] => return Err(io::ErrorKind::UnexpectedEof.into()),
             PREFACE => return Ok(true),
             // `P` alone may become a POST. A peek does not wait for more, and a client that sends a byte at a time is rare.
-            some if PREFACE.starts_with(some) => sleep(Duration::from_millis(5)).await,
+            some if PREFACE.starts_with(some) => {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST);
+            }
             _ => return Ok(false),
         }
     }

@@ -61,6 +61,8 @@
 //!   One that comes fast enough and never ends holds the drain: bound its length (axum's `DefaultBodyLimit` does, for its extractors).
 //! - [`serve()`] speaks HTTP/1; with the feature `http2` and `Bounds::with_http2`, [`serve_within`] speaks h2c too. It ends no TLS. The gate itself works
 //!   under any server, and [`serve_behind`] ends a process in order whose public side is its own.
+//! - A client that speaks HTTP/2 and takes nothing more of an answer, but goes on answering pings, holds its request in flight for as long
+//!   as it likes: TCP's own limit, which ends such a client of HTTP/1 after 30 s, does not see HTTP/2's windows. Bound your answers' time where that matters.
 //! - A response that never ends (gRPC's health `Watch`, a stream of events) is in flight for as long: leave such routes outside of the gate, or end
 //!   them when [`Drain::winding_down`] says so.
 //! - What was handed to the kernel's socket buffer counts as sent, as everywhere.

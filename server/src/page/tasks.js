@@ -30,7 +30,13 @@ const waitsForItsTime = (task) => task.state === 'queued' && task.due > now();
 
 function mark(id) {
   dirty.add(id);
+  if (dirty.size > 2 * MOST) forget();
   frame ||= requestAnimationFrame(flush);
+}
+
+/** Nothing is painted in a tab that nobody sees, or while a hand is over the list: what has no row is asked for again by the next look. */
+function forget() {
+  for (const id of dirty) if (!rows.has(id)) { dirty.delete(id); tasks.delete(id); }
 }
 
 /** What an event says; what it leaves out stays as it was. */
