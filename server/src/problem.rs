@@ -140,12 +140,13 @@ impl Problem {
         Self::bare(StatusCode::NOT_FOUND, "Task not found")
     }
 
-    /// No queue has the name that a task wants to wait in.
+    /// No queue has the name that a task wants to wait in. Not 400: the same request may be taken once somebody has made the queue.
     pub(crate) fn unknown_queue(queue: &str) -> Self {
-        let instead = format!(
-            "there is no queue `{queue}`; PUT /v1/queues/{queue} makes one, and GET /v1/queues lists them"
+        let detail = format!(
+            "queue: there is no queue `{queue}`; PUT /v1/queues/{queue} makes one, and GET /v1/queues lists them"
         );
-        Self::invalid("queue", &instead)
+        let kind = "tag:graceful.dev,2026:no-queue";
+        Self::of(StatusCode::CONFLICT, kind, "There is no such queue", detail).field("queue")
     }
 
     /// No queue of this name is there.

@@ -70,13 +70,15 @@ async fn one_that_cannot_be_used_is_named_and_none_is_taken() {
         (json!({"tasks": [{"input": {"seconds": "x"}}]}), "tasks[0].input.seconds"),
         (json!({"tasks": []}), "tasks"),
         (tasks(101), "tasks"),
-        (json!({"tasks": [{"queue": "mial"}]}), "queue"),
     ] {
         let (status, told) = send(&pod.public, "/v1/bulk/submit", "", &body).await;
         assert_eq!((status, &told["field"]), (400, &json!(field)), "{told}");
     }
     let (status, told) = send(&pod.public, "/v1/bulk/submit", "", &json!({"task": []})).await;
     assert_eq!(status, 400, "{told}");
+    let elsewhere = json!({"tasks": [{"queue": "mial"}]});
+    let (status, told) = send(&pod.public, "/v1/bulk/submit", "", &elsewhere).await;
+    assert_eq!((status, &told["field"]), (409, &json!("queue")), "{told}");
     let (_, all) = json(&pod.public, "GET", "/v1/tasks").await;
     assert_eq!(all["tasks"], json!([]));
 }
@@ -121,14 +123,16 @@ async fn many_are_counted_cancelled_retried_and_deleted_by_a_filter() {
     let (matched, changed, _) = change(&pod.public, "retry", &cancelled).await;
     assert_eq!((matched, changed), (4, 4));
     let (_, status) = json(&pod.admin, "GET", "/drain").await;
-    assert_eq!(
-        status["inFlight"]["queued"].as_u64().unwrap() + status["inFlight"]["running"].as_u64().unwrap(),
-        4
-    );
+    let counted = |of: &str| status["inFlight"][of].as_u64().unwrap();
+    // Where the cancelled one stopped before it was let go, one of these four took its leave, and may have ended.
+    assert!((3..=4).contains(&(counted("queued") + counted("running"))), "{status}");
     let (matched, changed, _) = change(&pod.public, "delete", &json!({"filter": adas})).await;
-    assert_eq!((matched, changed), (21, 21), "those that have ended");
+    assert!(
+        (21..=22).contains(&matched) && changed == matched,
+        "{changed} of {matched}: those that have ended"
+    );
     let (_, left) = json(&pod.public, "GET", "/v1/tasks?client_id=ada").await;
-    assert_eq!(left["tasks"].as_array().unwrap().len(), 4);
+    assert_eq!(left["tasks"].as_array().unwrap().len() as u64, 25 - matched);
     let one = left["tasks"][0]["id"].as_str().unwrap();
     let delete = |id: String| {
         let request = Request::delete(format!("/v1/tasks/{id}")).body(Body::empty()).unwrap();

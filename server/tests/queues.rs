@@ -70,7 +70,7 @@ async fn a_queue_is_made_looked_at_changed_and_removed() {
 async fn a_task_for_a_queue_that_is_not_there_is_refused_by_the_fields_name() {
     let (pod, _held) = held(1).await;
     let (status, told) = send(&pod.public, Method::POST, "/v1/tasks", &json!({"queue": "mial"})).await;
-    assert_eq!((status, &told["field"]), (400, &json!("queue")), "{told}");
+    assert_eq!((status, &told["field"]), (409, &json!("queue")), "{told}");
     let said = told["detail"].as_str().unwrap();
     assert!(said.contains("there is no queue `mial`; PUT /v1/queues/mial makes one"), "{said}");
     for (body, field) in [

@@ -35,28 +35,28 @@ const MOST_PAUSE_SECONDS: f64 = 86_400.0;
 pub(crate) struct SettingsBody {
     /// Tasks of it that run at once. Where pods share the queue, of all pods together.
     #[serde(default, serialize_with = "integer")]
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000, required)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     concurrency: Option<f64>,
     /// Tasks of one `concurrency_key` that run at once.
     #[serde(default, serialize_with = "integer")]
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000, required)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     concurrency_per_key: Option<f64>,
     /// Starts a second, further attempts among them.
-    #[schema(minimum = 0.001, maximum = 100_000, required)]
+    #[schema(minimum = 0.001, maximum = 100_000)]
     rate_per_second: Option<f64>,
     /// Starts at once after a rest. Without it, the rate, rounded up.
     #[serde(default, serialize_with = "integer")]
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000, required)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     burst: Option<f64>,
     /// How often a task may be started that does not say so itself.
     #[serde(default, serialize_with = "integer")]
-    #[schema(value_type = Option<u16>, minimum = 1, maximum = 100, required)]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 100)]
     max_attempts: Option<f64>,
     /// The pause after a task's first failure; each further one is twice as long. Without it, a second.
-    #[schema(minimum = 0.01, maximum = 86_400, required)]
+    #[schema(minimum = 0.01, maximum = 86_400)]
     min_backoff_seconds: Option<f64>,
     /// No pause is longer. Without it, five minutes.
-    #[schema(minimum = 0.01, maximum = 86_400, required)]
+    #[schema(minimum = 0.01, maximum = 86_400)]
     max_backoff_seconds: Option<f64>,
 }
 
