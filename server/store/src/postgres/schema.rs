@@ -174,6 +174,13 @@ async fn schema_version(connection: &mut PgConnection) -> sqlx::Result<SchemaVer
     Ok(SchemaVersion { version: row.try_get(0)?, least: row.try_get(1)? })
 }
 
+/// Who waits for a lock on a table is waited for by all who come after: so whoever asks for one gives up soon, and is opened again.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
+
+/// Leases end while their owners wait for the tables. So nobody probes either meanwhile: for all that is a break in the pulse, after which
+/// each has the time of a lease to renew before anyone is judged.
+const PULSE: &str = "LOCK TABLE graceful_pulse IN SHARE ROW EXCLUSIVE MODE";
+
 /// All in one transaction: whoever comes second finds it done.
 async fn migrate(connection: &mut PgConnection) -> sqlx::Result<SchemaVersion> {
     let mut transaction = connection.begin().await?;
@@ -185,6 +192,10 @@ async fn migrate(connection: &mut PgConnection) -> sqlx::Result<SchemaVersion> {
     let missing = MIGRATIONS.get(version..).unwrap_or_default();
     if missing.is_empty() {
         return Ok(before);
+    }
+    sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+    if version > 0 {
+        sqlx::raw_sql(PULSE).execute(&mut *transaction).await?;
     }
     for migration in missing {
         sqlx::raw_sql(*migration).execute(&mut *transaction).await?;

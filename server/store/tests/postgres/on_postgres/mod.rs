@@ -1,6 +1,7 @@
 //! The PostgreSQL engine keeps every promise of the seam, and those of a queue that pods share, on a real server.
 //!
 //! - [`opening`]: tables, versions, users, URLs
+//! - [`upgrading`]: stepping up while others work
 //! - [`sharing`]: several processes on one queue
 //! - [`outage`]: the server stops, dies, stands still
 //! - [`lost`]: answers that never arrive, by way of [`wire`]
@@ -9,6 +10,7 @@ mod lost;
 mod opening;
 mod outage;
 mod sharing;
+mod upgrading;
 mod wire;
 
 use std::sync::{Arc, LazyLock};

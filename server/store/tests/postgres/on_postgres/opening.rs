@@ -37,7 +37,7 @@ async fn a_newer_schema_is_refused_only_when_it_says_so() {
 }
 
 /// The tables that a server of each version made, in whose midst the new one's servers begin.
-const VERSIONS: [&str; 3] =
+pub(super) const VERSIONS: [&str; 3] =
     [include_str!("../versions/1.sql"), include_str!("../versions/2.sql"), include_str!("../versions/3.sql")];
 
 #[tokio::test]
