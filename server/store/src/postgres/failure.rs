@@ -14,6 +14,8 @@ fn why(error: &sqlx::Error) -> Unavailable {
             "XX001" | "XX002" | "42P01" | "42703" => Unavailable::Corrupt,
             // A primary that has become a standby: another connection may find the new one.
             "25006" => Unavailable::Connection,
+            // A lock that others have held for too long.
+            "55P03" => Unavailable::Busy,
             // Lost connections; no room for one more; shut down, starting up, or given up for taking too long;
             // not let in.
             code if ["08", "53", "57", "28"].iter().any(|class| code.starts_with(class)) => {

@@ -20,6 +20,9 @@ use crate::task::Millis;
 /// How often to read them without having been told to: a hint may be lost.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// All who write wait behind who waits to lock the table: one who can't have it soon comes again later.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '300ms'";
+
 /// What [`settings`] reads.
 macro_rules! settings_columns {
     () => {
@@ -149,6 +152,7 @@ impl Queues {
             }
             // A submission that saw the queue and is not committed yet is waited for, so that its task is seen here; those that come
             // now wait, and then see no queue.
+            query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
             query("LOCK TABLE graceful_tasks IN SHARE MODE").execute(&mut *transaction).await?;
             let used: bool = sqlx::query_scalar(
                 "SELECT EXISTS (SELECT FROM graceful_tasks WHERE state = 'queued' AND queue = $1) \

@@ -2,10 +2,12 @@
 //!
 //! - [`opening`]: tables, versions, users, URLs
 //! - [`upgrading`]: stepping up while others work
+//! - [`bounds`]: what a call may take
 //! - [`sharing`]: several processes on one queue
 //! - [`outage`]: the server stops, dies, stands still
 //! - [`lost`]: answers that never arrive, by way of [`wire`]
 
+mod bounds;
 mod lost;
 mod opening;
 mod outage;
