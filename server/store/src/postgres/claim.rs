@@ -138,9 +138,10 @@ impl Claimer {
             }
             // A look counts as nothing, so an idle pod stays idle while it polls.
             loop {
-                let pause = self.until_due().await?;
-                if timeout(pause.max(CONTENDED).min(POLL), claimable.changed()).await.is_ok() || pause <= POLL
-                {
+                let (due, unfinished) = self.until_due().await?;
+                let pause = if unfinished { due.min(CONTENDED) } else { due };
+                let told = timeout(pause.max(CONTENDED).min(POLL), claimable.changed()).await.is_ok();
+                if told || due <= POLL && !(unfinished && due > CONTENDED) {
                     break;
                 }
             }
@@ -171,10 +172,10 @@ impl Claimer {
         Ok(answer.await.map_err(|_| closed())??.accept())
     }
 
-    /// How long until something may be claimed that we can run.
-    async fn until_due(&self) -> Result<Duration, StoreError> {
+    /// How long until something may be claimed that we can run, and whether there is more to look at.
+    async fn until_due(&self) -> Result<(Duration, bool), StoreError> {
         let survey = self.look(async |connection| self.survey(connection, false).await).await?;
-        Ok(survey.wait.map_or(Duration::MAX, span))
+        Ok((survey.wait.map_or(Duration::MAX, span), survey.unfinished))
     }
 
     /// Until the database has said that they are not ours, or the lease has: nobody renews them.

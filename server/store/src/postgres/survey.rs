@@ -15,6 +15,9 @@ use crate::interruption::SUSPECT;
 use crate::queue::QueueSettings;
 use crate::task::Millis;
 
+/// Pages that one look reads at most: claims hold the locks of the bounded queues meanwhile.
+const MOST_PAGES: usize = 4;
+
 /// A queue that is bounded, as it stands: what it may take is counted.
 #[derive(Debug)]
 pub(super) struct Bounded {
@@ -141,38 +144,86 @@ struct Remembered {
     turn: u64,
     /// When each queue last had its turn.
     served: HashMap<Arc<str>, u64>,
-    /// Where to begin in queues that have more lines than are looked at: after the key that had its turn.
+    /// The key of each that had it.
     after: HashMap<Arc<str>, Arc<str>>,
+    /// Where to begin in queues that have more lines than are looked at in one go.
+    laps: Laps,
 }
 
 impl Memory {
-    /// These were claimed, of queues of which so many lines were seen.
+    /// These were claimed, of what was found.
     pub(super) fn served(&self, lanes: &[Lane], survey: &Survey) {
         let mut memory = self.0.lock();
-        for (queue, lane) in lanes {
+        for (queue, _) in lanes {
             memory.turn += 1;
             let turn = memory.turn;
             memory.served.insert(queue.clone(), turn);
+        }
+        for (queue, key) in survey.turns.last() {
+            if !lanes.iter().any(|(served, _)| served == queue) {
+                continue;
+            }
+            memory.after.insert(queue.clone(), key.clone());
             if survey.crowded.contains(queue) {
-                memory.after.insert(queue.clone(), lane.clone());
+                memory.laps.insert(queue.clone(), Lap::after(key));
             } else {
-                memory.after.remove(queue);
+                memory.laps.remove(queue);
             }
         }
     }
 
-    fn served_at(&self, queue: &str) -> u64 {
-        self.0.lock().served.get(queue).copied().unwrap_or(0)
+    fn served_at(&self, queue: &str) -> (u64, Option<Arc<str>>) {
+        let memory = self.0.lock();
+        (memory.served.get(queue).copied().unwrap_or(0), memory.after.get(queue).cloned())
     }
 
-    fn begin(&self) -> Cursors {
-        let memory = self.0.lock();
-        memory.after.iter().map(|(queue, lane)| (queue.to_string(), (lane.to_string(), i32::MAX))).collect()
+    fn laps(&self) -> Laps {
+        self.0.lock().laps.clone()
+    }
+
+    /// The next look goes on there.
+    fn left_at(&self, laps: Laps) {
+        self.0.lock().laps = laps;
     }
 }
 
-/// After which line to look, by queue.
-type Cursors = HashMap<String, (String, i32)>;
+/// A key, and the rank of a line of it.
+type Place = (Arc<str>, i32);
+
+/// A look through all lines of a queue that has many, a page at a time.
+#[derive(Debug, Clone)]
+struct Lap {
+    /// After which line to look.
+    at: Place,
+    /// Where it began, while what is before that is still to be looked at.
+    began: Option<Place>,
+    /// Where it ends, once it has begun anew at the first line.
+    end: Option<Place>,
+}
+
+/// The laps, by queue.
+type Laps = HashMap<Arc<str>, Lap>;
+
+impl Lap {
+    /// Begins after a key.
+    fn after(key: &Arc<str>) -> Self {
+        let at = (key.clone(), i32::MAX);
+        Self { began: Some(at.clone()), at, end: None }
+    }
+
+    /// How it goes on after these lines, in which nothing is due; a look that has no lap began at the first line.
+    fn next(lap: Option<Self>, lines: &[Found]) -> Option<Self> {
+        let (began, end) = lap.map_or((None, None), |lap| (lap.began, lap.end));
+        match lines.last().filter(|_| lines.len() == MOST_LINES) {
+            Some(last) => {
+                let at = (last.line.lane.clone(), last.line.rank);
+                let all = end.as_ref().is_some_and(|end| at >= *end);
+                (!all).then_some(Self { at, began, end })
+            }
+            None => began.map(|began| Self { at: ("".into(), BEFORE), began: None, end: Some(began) }),
+        }
+    }
+}
 
 /// What may be claimed, and when there may be more.
 #[derive(Debug, Default)]
@@ -183,6 +234,8 @@ pub(super) struct Survey {
     pub(super) wait: Option<Millis>,
     /// Queues that have more lines than were looked at, or were not looked at from the beginning.
     pub(super) crowded: Vec<Arc<str>>,
+    /// There are lines that were not looked at: the next look does.
+    pub(super) unfinished: bool,
 }
 
 /// What is asked, and by whom.
@@ -198,37 +251,37 @@ impl Surveyor<'_> {
     pub(super) async fn look(&self, connection: &mut PgConnection, bounds: Bounds) -> sqlx::Result<Survey> {
         let mut survey = Survey { bounds, ..Survey::default() };
         survey.wait = survey.bounds.0.values().filter_map(Bounded::next_start).min();
-        let (mut cursors, mut all) = (self.memory.begin(), true);
-        loop {
-            let rows = self.lines(connection, &survey.bounds, &cursors, all).await?;
-            let mut next = Cursors::new();
-            let mut seen = Vec::new();
-            for lines in rows.chunk_by(|one, other| one.line.queue == other.line.queue) {
-                let queue = &lines[0].line.queue;
-                seen.push(queue.clone());
-                let cursor = cursors.get(&**queue);
-                if lines.len() == MOST_LINES || cursor.is_some() {
+        let (mut laps, mut found) = (self.memory.laps(), Laps::new());
+        for page in 1.. {
+            let rows = self.lines(connection, &survey.bounds, &laps, page == 1).await?;
+            // Of those that have a lap also where there is no line after it.
+            let mut queues: BTreeMap<_, &[Found]> =
+                laps.keys().map(|queue| (queue.clone(), &[][..])).collect();
+            let of_queues = rows.chunk_by(|one, other| one.line.queue == other.line.queue);
+            queues.extend(of_queues.map(|lines| (lines[0].line.queue.clone(), lines)));
+            let (mut next, mut due) = (Laps::new(), false);
+            for (queue, lines) in queues {
+                let lap = laps.remove(&queue);
+                if lines.len() == MOST_LINES || lap.is_some() {
                     survey.crowded.push(queue.clone());
                 }
-                let due = self.take_up(&mut survey, lines);
-                let Some(last) = lines.last().filter(|_| !due) else { continue };
-                if lines.len() == MOST_LINES {
-                    next.insert(queue.to_string(), (last.line.lane.to_string(), last.line.rank));
-                } else if cursor.is_some_and(|(_, rank)| *rank == i32::MAX) {
-                    next.insert(queue.to_string(), (String::new(), BEFORE));
+                if self.take_up(&mut survey, lines) {
+                    due = true;
+                    // Who comes to claim it begins at the same place.
+                    found.extend(lap.map(|lap| (queue, lap)));
+                } else {
+                    next.extend(Lap::next(lap, lines).map(|lap| (queue, lap)));
                 }
             }
-            // Those that had nothing after where they were looked at begin anew.
-            for (queue, (_, rank)) in &cursors {
-                if *rank == i32::MAX && !seen.iter().any(|name| **name == **queue) {
-                    next.insert(queue.clone(), (String::new(), BEFORE));
-                }
+            if due || next.is_empty() || page == MOST_PAGES {
+                survey.unfinished = !next.is_empty();
+                found.extend(next);
+                self.memory.left_at(found);
+                break;
             }
-            if next.is_empty() {
-                return Ok(survey);
-            }
-            (cursors, all) = (next, false);
+            laps = next;
         }
+        Ok(survey)
     }
 
     /// The lines of one queue; whether anything of them may be claimed.
@@ -246,11 +299,13 @@ impl Surveyor<'_> {
                 continue;
             }
             any = true;
+            let (served, after) = self.memory.served_at(&line.queue);
             let of_queue = self.running.iter().filter(|((queue, _), _)| *queue == line.queue);
             let standing = Standing {
                 running: of_queue.map(|(_, running)| running).sum(),
-                served: self.memory.served_at(&line.queue),
+                served,
                 room: bounded.map_or(usize::MAX, Bounded::room),
+                after,
             };
             let key = (line.queue.clone(), line.lane.clone());
             let running = self.running.get(&key).copied().unwrap_or(0);
@@ -263,16 +318,16 @@ impl Surveyor<'_> {
         &self,
         connection: &mut PgConnection,
         bounds: &Bounds,
-        cursors: &Cursors,
+        laps: &Laps,
         all: bool,
     ) -> sqlx::Result<Vec<Found>> {
         let rows = query(LINES)
             .bind(self.kinds)
             .bind(i32::from(SUSPECT))
             .bind(bounds.open())
-            .bind(cursors.keys().map(String::as_str).collect::<Vec<_>>())
-            .bind(cursors.values().map(|(lane, _)| lane.as_str()).collect::<Vec<_>>())
-            .bind(cursors.values().map(|(_, rank)| *rank).collect::<Vec<_>>())
+            .bind(laps.keys().map(|queue| &**queue).collect::<Vec<_>>())
+            .bind(laps.values().map(|lap| &*lap.at.0).collect::<Vec<_>>())
+            .bind(laps.values().map(|lap| lap.at.1).collect::<Vec<_>>())
             .bind(all)
             .fetch_all(connection)
             .await?;

@@ -28,6 +28,8 @@ struct QueuePart {
     running: usize,
     served: u64,
     room: usize,
+    /// The key that had its turn last.
+    after: Option<Arc<str>>,
     keys: Vec<KeyPart>,
 }
 
@@ -41,7 +43,7 @@ struct KeyPart {
 }
 
 /// What is known of a queue that has something due.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Standing {
     /// Tasks of it that run in this process.
     pub(super) running: usize,
@@ -49,6 +51,8 @@ pub(super) struct Standing {
     pub(super) served: u64,
     /// So many may start.
     pub(super) room: usize,
+    /// The key of it that had its turn last.
+    pub(super) after: Option<Arc<str>>,
 }
 
 /// A claim's parts: all lines in which something is due.
@@ -56,12 +60,12 @@ pub(super) struct Standing {
 pub(super) struct Turns(Vec<QueuePart>);
 
 impl Turns {
-    /// Another line. Those of a queue come together, its keys in their turns, and a key's lines by priority.
+    /// Another line. Those of a queue come together, its keys in their order, and a key's lines by priority.
     pub(super) fn add(&mut self, line: Line, queue: Standing, key: (usize, usize)) {
         let Line { queue: name, lane, rank } = line;
         if self.0.last().is_none_or(|last| last.name != name) {
-            let Standing { running, served, room } = queue;
-            self.0.push(QueuePart { name, running, served, room, keys: Vec::new() });
+            let Standing { running, served, room, after } = queue;
+            self.0.push(QueuePart { name, running, served, room, after, keys: Vec::new() });
         }
         let Some(part) = self.0.last_mut() else { return };
         match part.keys.last_mut() {
@@ -70,17 +74,19 @@ impl Turns {
         }
     }
 
-    /// Shares out so many places: each to the queue that has the fewest of this process, and in it to the key that has the fewest.
+    /// Shares out so many places: each to the queue that has the fewest of this process, and in it to the key that has the fewest. Of
+    /// several keys it is the next one's turn: the first after the one that was last, or the first of all.
     pub(super) fn share(&mut self, places: usize) -> Vec<Share> {
         let mut shares: Vec<Share> = Vec::new();
         let mut at: HashMap<Line, usize> = HashMap::new();
         for _ in 0..places {
             let open = self.0.iter_mut().filter(|part| part.room > 0 && part.keys.iter().any(KeyPart::open));
             let Some(part) = open.min_by_key(|part| (part.running, part.served)) else { break };
-            let Some(key) = part.keys.iter_mut().filter(|key| key.open()).min_by_key(|key| key.running)
-            else {
-                break;
-            };
+            let after = part.after.take();
+            let behind = |key: &KeyPart| after.as_ref().is_some_and(|after| key.lane <= *after);
+            let open = part.keys.iter_mut().filter(|key| key.open());
+            let Some(key) = open.min_by_key(|key| (key.running, behind(key))) else { break };
+            part.after = Some(key.lane.clone());
             let Some(rank) = key.ranks.first() else { break };
             let line = Line { queue: part.name.clone(), lane: key.lane.clone(), rank: *rank };
             let place = *at.entry(line.clone()).or_insert_with(|| {
@@ -94,6 +100,11 @@ impl Turns {
             part.room = part.room.saturating_sub(1);
         }
         shares
+    }
+
+    /// The key of each queue that had its turn last.
+    pub(super) fn last(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.0.iter().filter_map(|part| Some((&part.name, part.after.as_ref()?)))
     }
 
     /// Of a share so many were found: what was not goes back, and a line that had too few has no more.
@@ -131,7 +142,7 @@ mod tests {
     fn turns(lines: &[(&str, &str, i32, usize)], room: usize, per_key: usize) -> Turns {
         let mut turns = Turns::default();
         for (queue, lane, rank, running) in lines {
-            let standing = Standing { running: *running, served: 0, room };
+            let standing = Standing { running: *running, served: 0, room, after: None };
             turns.add(line(queue, lane, *rank), standing, (0, per_key));
         }
         turns
@@ -161,6 +172,19 @@ mod tests {
         turns.found(&first[0], 3);
         turns.found(&first[1], 1);
         assert_eq!(shared(&mut turns, 6), [("a".to_owned(), 0, 6)]);
+    }
+
+    #[test]
+    fn of_keys_that_have_as_few_the_next_has_its_turn() {
+        let lines = [("q", "x", 0, 0), ("q", "y", 0, 0), ("q", "z", 0, 0)];
+        let mut last = Vec::new();
+        for _ in 0..4 {
+            let mut turns = turns(&lines, MANY, MANY);
+            turns.0[0].after = last.last().cloned();
+            turns.share(2);
+            last.extend(turns.last().map(|(_, key)| key.clone()));
+        }
+        assert_eq!(last.iter().map(|key| &**key).collect::<Vec<_>>(), ["y", "x", "z", "y"]);
     }
 
     #[test]

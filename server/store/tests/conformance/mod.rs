@@ -49,6 +49,8 @@ macro_rules! suite {
             what_was_started_counts_for_the_next_process_too,
             no_more_of_a_key_run_than_its_queue_says,
             each_of_many_keys_has_its_turn,
+            each_of_few_keys_has_its_turn,
+            a_key_before_the_one_that_had_its_turn_is_found,
             a_paused_queue_starts_nothing_until_it_is_resumed,
             a_pause_outlasts_the_process,
             who_runs_alone_waits_for_its_queue_too,

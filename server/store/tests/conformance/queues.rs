@@ -280,6 +280,54 @@ pub(crate) async fn each_of_many_keys_has_its_turn(fixture: &impl Fixture) {
     assert_eq!(last.len(), KEYS);
 }
 
+pub(crate) async fn each_of_few_keys_has_its_turn(fixture: &impl Fixture) {
+    let store = fixture.open(settings()).await;
+    for key in ["a", "b"] {
+        fill(&store, DEFAULT_QUEUE, key, 6).await;
+    }
+    // One place, that becomes free again and again.
+    let mut turns = Vec::new();
+    for _ in 0..8 {
+        let one = claim_one(&store).await;
+        turns.push(get(&store, one.lease.id).await.concurrency_key.unwrap());
+        complete(&store, one.lease, done()).await;
+    }
+    assert!(turns.iter().zip(&turns[1..]).all(|(one, next)| one != next), "{turns:?}");
+    for number in 0..20 {
+        fill(&store, DEFAULT_QUEUE, &format!("k{number:02}"), 4).await;
+    }
+    let mut served = BTreeMap::new();
+    let mut left = 22 * 2;
+    while left > 0 {
+        let claims = claim(&store, 5).await;
+        left -= claims.len().min(left);
+        for claim in &claims {
+            *served.entry(get(&store, claim.lease.id).await.concurrency_key).or_insert(0) += 1;
+        }
+        for claim in claims {
+            complete(&store, claim.lease, done()).await;
+        }
+    }
+    assert_eq!(served.len(), 22, "{served:?}");
+}
+
+pub(crate) async fn a_key_before_the_one_that_had_its_turn_is_found(fixture: &impl Fixture) {
+    const DUE: usize = 50;
+    let store = fixture.open(settings()).await;
+    let new =
+        |number: usize, delay| NewTask { concurrency_key: Some(format!("k{number:03}")), delay, ..task() };
+    let hour = Duration::from_secs(3600);
+    join_all((DUE..300).map(|number| store.submit(new(number, hour), Hold::default()))).await;
+    submit(&store, new(DUE - 1, Duration::ZERO)).await;
+    complete(&store, claim_one(&store).await.lease, done()).await;
+    // After it come more than are looked at in one go, of which none is due.
+    join_all((0..DUE).map(|number| store.submit(new(number, Duration::ZERO), Hold::default()))).await;
+    let mut found = 0;
+    while found < DUE {
+        found += claim(&store, DUE).await.len();
+    }
+}
+
 pub(crate) async fn a_paused_queue_starts_nothing_until_it_is_resumed(fixture: &impl Fixture) {
     let store = fixture.open(settings()).await;
     let before = {

@@ -1,12 +1,13 @@
-//! What a call may take: of others' time.
+//! What a call may take: of others' time, and of the database's.
 
 use std::time::Duration;
 
 use graceful_store::{QueueRemoved, QueueSettings};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
-use super::conformance::fixture::{LONG, is_busy, settings, submit, task};
+use super::conformance::fixture::{LONG, claim_one, complete, done, is_busy, settings, submit, task};
 use super::{SERVER, database, open};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,4 +44,40 @@ async fn who_removes_a_queue_gives_up_soon_where_others_write_for_long() {
         .unwrap();
     assert_eq!(writes.await.unwrap(), None);
     assert_eq!(store.remove_queue("mail").await.unwrap(), QueueRemoved::Now);
+}
+
+/// Keys of the queue `later`, one task each, of which none is due for a long time.
+fn delayed_keys(name: &str, keys: u32) {
+    let delayed = format!(
+        "INSERT INTO graceful_tasks (id, state, priority, attempt, max_attempts, granted, created, due, keep, kind, input, queue, lane) \
+         SELECT lpad(to_hex(number), 32, '0')::uuid, 'queued', 0, 0, 1, 1, 0, {}, 0, 'sleep', '{{}}', 'later', lpad(number::text, 6, '0') \
+         FROM generate_series(1, {keys}) AS number; ANALYZE graceful_tasks",
+        i64::MAX / 2
+    );
+    SERVER.sql(name, &delayed).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_looks_at_few_of_many_keys_and_comes_to_each_of_them() {
+    const KEYS: u32 = 20_000;
+    let database = database().await;
+    let name = database.name();
+    SERVER.sql(name, &format!("ALTER DATABASE {name} SET log_statement = 'all'")).unwrap();
+    let store = open(&database.0, settings()).await;
+    store.put_queue("later", QueueSettings::default()).await.unwrap();
+    delayed_keys(name, KEYS);
+    submit(&store, task()).await;
+    let looks = || {
+        let log = std::fs::read_to_string(SERVER.log()).unwrap();
+        log.matches("WITH RECURSIVE asked").count()
+    };
+    let before = looks();
+    complete(&store, claim_one(&store).await.lease, done()).await;
+    let looked = looks() - before;
+    // 200 pages have them all.
+    assert!((1..=20).contains(&looked), "{looked} pages");
+    // One in the midst of them becomes due: no single look comes so far.
+    SERVER.sql(name, &format!("UPDATE graceful_tasks SET due = 1 WHERE lane = '{:06}'", KEYS - 150)).unwrap();
+    let found = claim_one(&store).await;
+    assert_eq!(found.lease.id, Uuid::from_u128(u128::from(KEYS - 150)));
 }
