@@ -18,6 +18,9 @@ use crate::task::Millis;
 /// Pages that one look reads at most: claims hold the locks of the bounded queues meanwhile.
 const MOST_PAGES: usize = 4;
 
+/// A bucket that was filled so much later than now, in milliseconds, was not filled by the clock that is asked now.
+const AHEAD: Millis = 1000;
+
 /// A queue that is bounded, as it stands: what it may take is counted.
 #[derive(Debug)]
 pub(super) struct Bounded {
@@ -37,6 +40,8 @@ impl Bounded {
         let tokens = match (settings.rate, held) {
             (None, _) => f64::INFINITY,
             (Some(rate), None) => f64::from(rate.burst.get()),
+            // By a clock that was ahead; a moment may lie between two statements.
+            (Some(rate), Some((_, at))) if at - now > AHEAD => f64::from(rate.burst.get()),
             (Some(rate), Some((tokens, at))) => rate.filled(tokens, now - at),
         };
         let name = row.try_get("name")?;

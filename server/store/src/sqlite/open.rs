@@ -109,7 +109,7 @@ fn sound(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 fn load(connection: &Connection, now: i64) -> rusqlite::Result<(Ledger, u64)> {
     let mut ledger = Ledger::default();
     ledger.advance(now);
-    queues::load(connection, &mut ledger)?;
+    queues::load(connection, &mut ledger, now)?;
     let mut live = connection.prepare(
         "SELECT state, priority, due, interrupted, queue, lane FROM tasks INDEXED BY line WHERE state < 2",
     )?;

@@ -29,8 +29,8 @@ fn settings(row: &Row<'_>, at: usize) -> rusqlite::Result<QueueSettings> {
     })
 }
 
-/// All queues as they were written down.
-pub(super) fn load(connection: &Connection, ledger: &mut Ledger) -> rusqlite::Result<()> {
+/// All queues as they were written down. A bucket that was filled later than `now`, by a clock that was ahead, fills from now on.
+pub(super) fn load(connection: &Connection, ledger: &mut Ledger, now: Millis) -> rusqlite::Result<()> {
     let mut all =
         connection.prepare(&format!("SELECT name, paused, tokens, filled, {SETTINGS} FROM queues"))?;
     let mut rows = all.query([])?;
@@ -39,7 +39,7 @@ pub(super) fn load(connection: &Connection, ledger: &mut Ledger) -> rusqlite::Re
         ledger.declare(&name, settings(row, 4)?);
         ledger.pause(&name, row.get(1)?);
         let bucket = row.get::<_, Option<f64>>(2)?.zip(row.get::<_, Option<Millis>>(3)?);
-        ledger.fill(&name, bucket.map(|(tokens, at)| Bucket { tokens, at }));
+        ledger.fill(&name, bucket.map(|(tokens, at)| Bucket { tokens, at: at.min(now) }));
     }
     ledger.keep();
     Ok(())

@@ -1,6 +1,7 @@
 //! The SQLite engine keeps every promise of the seam, and those that only a file makes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod bucket;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod damage;

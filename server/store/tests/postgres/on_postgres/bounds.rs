@@ -1,8 +1,9 @@
-//! What a call may take: of others' time, and of the database's.
+//! What a call may take: of others' time, of the database, and of a bucket that was filled by another clock.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use graceful_store::{QueueRemoved, QueueSettings};
+use graceful_store::{NewTask, QueueRemoved, QueueSettings, Rate};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -44,6 +45,24 @@ async fn who_removes_a_queue_gives_up_soon_where_others_write_for_long() {
         .unwrap();
     assert_eq!(writes.await.unwrap(), None);
     assert_eq!(store.remove_queue("mail").await.unwrap(), QueueRemoved::Now);
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_filled_in_the_future_is_full() {
+    let database = database().await;
+    let store = open(&database.0, settings()).await;
+    let rate = Rate { per_second: 0.001, burst: NonZeroU32::new(2).unwrap() };
+    store.put_queue("slow", QueueSettings { rate: Some(rate), ..QueueSettings::default() }).await.unwrap();
+    for _ in 0..3 {
+        submit(&store, NewTask { queue: "slow".to_owned(), ..task() }).await;
+    }
+    for _ in 0..2 {
+        complete(&store, claim_one(&store).await.lease, done()).await;
+    }
+    // The database's clock had been an hour ahead.
+    let ahead = "UPDATE graceful_queues SET filled = filled + 3600000 WHERE name = 'slow'";
+    SERVER.sql(database.name(), ahead).unwrap();
+    claim_one(&store).await;
 }
 
 /// Keys of the queue `later`, one task each, of which none is due for a long time.
