@@ -21,13 +21,14 @@ impl Tables<'_> {
     }
 
     fn forget_tasks(&mut self) -> Result<usize, Fault> {
+        // An attempt is noted when another is to follow: the first of a task that was cancelled instead, too.
         let past = self
             .connection
             .prepare_cached(
-                "SELECT id, state, input IS NULL, attempt > 1 FROM tasks INDEXED BY past WHERE forget IS NOT NULL AND forget <= ?1
+                "SELECT id, state, input IS NULL, attempt > 1 OR (attempt = 1 AND state = ?3) FROM tasks INDEXED BY past WHERE forget IS NOT NULL AND forget <= ?1
                  ORDER BY forget LIMIT ?2",
             )?
-            .query_map(params![self.now, CHUNK as i64], |row| {
+            .query_map(params![self.now, CHUNK as i64, code(State::Cancelled)], |row| {
                 Ok((id(row, 0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?, row.get::<_, bool>(3)?))
             })?
             .collect::<Result<Vec<_>, _>>()?;

@@ -104,3 +104,14 @@ pub(crate) async fn attempts_are_forgotten_with_their_task(fixture: &impl Fixtur
     assert_eq!(told(&get(&store, id).await.attempts.unwrap()), [(1, "one", Some("again"))]);
     complete(&store, claim_one(&store).await.lease, done()).await;
 }
+
+pub(crate) async fn the_attempt_before_a_cancellation_is_forgotten_too(fixture: &impl Fixture) {
+    let store = fixture.open(on("one")).await;
+    let id = submit(&store, NewTask { keep: Duration::ZERO, ..task() }).await;
+    complete(&store, claim_one(&store).await.lease, failed("no")).await;
+    store.cancel(id).await.unwrap();
+    until(&store, "forgotten", async || store.get(id).await.unwrap().is_none()).await;
+    submit(&store, NewTask { id, ..task() }).await;
+    complete(&store, claim_one(&store).await.lease, failed("again")).await;
+    assert_eq!(told(&get(&store, id).await.attempts.unwrap()), [(1, "one", Some("again"))]);
+}

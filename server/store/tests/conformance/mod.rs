@@ -114,6 +114,7 @@ macro_rules! suite {
             a_retry_by_hand_forgets_no_attempt,
             only_the_latest_attempts_are_kept_and_only_the_beginning_of_an_error,
             attempts_are_forgotten_with_their_task,
+            the_attempt_before_a_cancellation_is_forgotten_too,
         ]);
         $crate::conformance::suite!($fixture, recover: [
             what_was_accepted_is_there_after_a_crash,
