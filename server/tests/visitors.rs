@@ -87,6 +87,9 @@ async fn a_listed_page_reads_answers_and_others_do_not() {
     for wanted in ["content-type", "idempotency-key"] {
         assert!(headers["access-control-allow-headers"].to_str().unwrap().contains(wanted));
     }
+    for wanted in ["GET", "POST", "PUT", "DELETE"] {
+        assert!(headers["access-control-allow-methods"].to_str().unwrap().contains(wanted), "{wanted}");
+    }
     let (status, headers) = ask(&pod.public, "POST", "/v1/create-task/", &[OWN, listed]).await;
     assert_eq!((status, &headers["access-control-allow-origin"]), (200, &listed.1.parse().unwrap()));
     assert_eq!(headers["vary"], "origin");

@@ -27,7 +27,7 @@ use crate::problem::Problem;
 /// How long a browser may remember what a preflight said, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 /// What a listed page may send, and see of an answer.
-const METHODS: &str = "GET, POST";
+const METHODS: &str = "GET, POST, PUT, DELETE";
 const SENT: &str = "authorization, content-type, idempotency-key, last-event-id, traceparent";
 const SEEN: &str = "idempotency-replayed, location, retry-after, www-authenticate";
 
