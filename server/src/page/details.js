@@ -12,7 +12,8 @@ function open(id, remember = true) {
   $('facts').replaceChildren();
   $('texts').replaceChildren();
   $('details-act').hidden = true;
-  $('details').showModal();
+  // One that is open already shows another task.
+  if (!$('details').open) $('details').showModal();
   look();
 }
 
