@@ -10,7 +10,7 @@ mod pod;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, header};
-use graceful_store::State;
+use graceful_store::{QueueSettings, State};
 use pod::{Held, Plan, Pod, json};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -162,4 +162,32 @@ async fn prometheus_is_told_of_each_queue_of_answers_and_of_the_process() {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
     }
     held.let_go(0);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_fill_no_memory() {
+    let (pod, _held) = held(1).await;
+    for number in 1..500 {
+        let made =
+            pod.queue.store().unwrap().put_queue(&format!("q{number}"), QueueSettings::default()).await;
+        made.unwrap();
+    }
+    let look = async |path: &str| {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        pod.public.clone().oneshot(request).await.unwrap()
+    };
+    let mut untaken = Vec::new();
+    let refused = loop {
+        let answer = look("/v1/queues").await;
+        if answer.status() != 200 || untaken.len() == 2000 {
+            break answer;
+        }
+        untaken.push(answer);
+    };
+    assert_eq!(refused.status(), 503, "{} are held", untaken.len());
+    assert_eq!(look("/v1/queue/history").await.status(), 503);
+    drop(untaken);
+    for path in ["/v1/queues", "/v1/queue/history"] {
+        assert_eq!(look(path).await.status(), 200, "{path}");
+    }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use graceful_store::Counts;
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api::tasks::{JSON, written};
 use crate::api::{Api, limits};
 use crate::history;
 use crate::problem::{Problem, ProblemBody};
@@ -99,10 +101,13 @@ pub(crate) async fn queue(State(api): State<Arc<Api>>) -> Result<Json<QueueCount
 /// Over the last hour, since this pod began: a sample every ten seconds, kept in memory.
 #[utoipa::path(get, path = "/v1/queue/history", operation_id = "queue_history", tag = "queue", responses(
     (status = 200, description = "The samples.", body = QueueHistory),
+    (status = 503, description = "Too many answers are being written just now.", body = ProblemBody),
 ))]
-pub(crate) async fn history(State(api): State<Arc<Api>>) -> Json<QueueHistory> {
+pub(crate) async fn history(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    let room = api.rooms.list().await?;
     let samples = api.history.samples().into_iter().map(QueueSample::from).collect();
-    Json(QueueHistory { every_seconds: history::EVERY.as_secs(), samples })
+    let history = QueueHistory { every_seconds: history::EVERY.as_secs(), samples };
+    Ok(([JSON], written(room, &history)).into_response())
 }
 
 /// What can be done here

@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use graceful_store::{
     Backoff, DEFAULT_QUEUE, MOST_QUEUES, QueueCounts, QueuePut, QueueRecord, QueueRemoved, QueueSettings,
     Rate, TaskStore,
@@ -16,6 +17,7 @@ use graceful_store::{
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::api::tasks::{JSON, written};
 use crate::api::{Api, limits, queue_name};
 use crate::problem::{Problem, ProblemBody};
 use crate::runner::backoff;
@@ -242,10 +244,12 @@ async fn find(api: &Api, store: &Arc<dyn TaskStore>, name: &str) -> Result<Json<
     (status = 200, description = "The queues.", body = QueueList),
     (status = 503, description = "The queue is unavailable.", body = ProblemBody),
 ))]
-pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<QueueList>, Problem> {
+pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
     let store = api.queue.store()?;
+    let room = api.rooms.list().await?;
     let queues = limits::ask(&api.queue, store.queues()).await?;
-    Ok(Json(QueueList { queues: queues.into_iter().map(QueueOut::of).collect() }))
+    let list = QueueList { queues: queues.into_iter().map(QueueOut::of).collect() };
+    Ok(([JSON], written(room, &list)).into_response())
 }
 
 /// Look at a queue
