@@ -7,6 +7,7 @@
 //! Each write holds for the very object that was looked at. None is made of a Deployment whose template admission would change on the way: that would be a native
 //! rollout. A Service that selects nobody any more once it is fenced is put back at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +16,10 @@ use graceful_plan::refusals::Subject;
 use graceful_plan::{BackoffCause, PodRef};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch};
+use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
 
 use super::revision::deployment;
@@ -150,7 +153,26 @@ pub(super) async fn enlist(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcom
         (names::REVISION_LABEL): names::ADOPTED_REVISION,
         (names::SERVING_LABEL): names::SERVING,
     });
+    let adopted = deployment(scene, &RevisionHash::adopted());
+    if let Some(key) = adopted.and_then(|d| asks_for_other(&d.spec.selector, &labels)) {
+        let how = format!(
+            "the selector of its Deployment asks for another value of {key}, so that its ReplicaSet would let it go and make another"
+        );
+        return pods::refused(scene, pod, "labelled", Error::Altered { what: "write to a pod", how });
+    }
     pods::patch(scene, pod, Some(&version), &labels, &json!({})).await
+}
+
+/// The label of these that this selector does not have. (A Deployment of which one is so is not adopted: this is the last look before the deed.)
+fn asks_for_other(selector: &LabelSelector, labels: &Value) -> Option<String> {
+    let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).ok()?;
+    let has = |key: &String| {
+        let mut alone = selector.clone();
+        alone.match_labels.iter_mut().for_each(|all| all.retain(|k, _| k == key));
+        alone.match_expressions.iter_mut().for_each(|all| all.retain(|e| e.key == *key));
+        Selector::try_from(alone).is_ok_and(|asked| asked.matches(&labels))
+    };
+    labels.keys().find(|key| !has(key)).cloned()
 }
 
 /// The serving label into its selector, once every pod that it could send clients to has it.
@@ -273,4 +295,22 @@ fn refused(scene: &mut Scene<'_>, name: &str, error: Error) -> Result<Outcome, E
     scene.unanswered += u32::from(cause == BackoffCause::TooSlow);
     scene.writes.refusals.note(of, cause, message.clone(), Instant::now());
     Ok(Outcome::Refused(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P1: its ReplicaSet would let go of each pod that is labelled, and make another.
+    #[test]
+    fn a_label_that_a_selector_would_not_have_is_found_before_it_is_written() {
+        let labels = json!({(names::APP_LABEL): "tasks", (names::REVISION_LABEL): names::ADOPTED_REVISION});
+        let found = |selector: Value| asks_for_other(&serde_json::from_value(selector).unwrap(), &labels);
+        assert_eq!(found(json!({"matchLabels": {"tier": "web"}})), None);
+        assert_eq!(found(json!({"matchLabels": {(names::APP_LABEL): "tasks"}})), None);
+        let another = json!({"matchLabels": {"tier": "web", (names::REVISION_LABEL): "ph4cjw6b"}});
+        assert_eq!(found(another).as_deref(), Some(names::REVISION_LABEL));
+        let none = json!({"matchExpressions": [{"key": names::APP_LABEL, "operator": "DoesNotExist"}]});
+        assert_eq!(found(none).as_deref(), Some(names::APP_LABEL));
+    }
 }

@@ -78,19 +78,24 @@ impl Seeker {
                 BackoffCause::Refused | BackoffCause::NoProgress => waits(backoff.message),
                 BackoffCause::TooSlow | BackoffCause::NotFollowed => comes_by_itself(backoff.message),
             },
-            (None, None) => seek(&sources.client, app, wanted, ours.is_empty()).await?,
+            (None, None) => seek(&sources.client, app, wanted, ours).await?,
         };
         self.0 = Some((Instant::now(), sought.clone()));
         Ok(sought)
     }
 }
 
-/// Reads it, and what stands around it. `alone`: the app has no Deployment yet.
-async fn seek(client: &Client, app: &Validated, name: &str, alone: bool) -> Result<Sought, Error> {
+/// Reads it, and what stands around it.
+async fn seek(client: &Client, app: &Validated, name: &str, ours: &[Ours]) -> Result<Sought, Error> {
+    if ours.iter().any(|o| o.object.name_any() == name) {
+        return Ok(waits(format!(
+            "spec.adopt.deployment: Deployment {name} is a revision of this app: remove spec.adopt"
+        )));
+    }
     let api: Api<Decoded<Deployment>> = Api::namespaced(client.clone(), &app.namespace);
     let Some(found) = call("read the Deployment to adopt", api.get_opt(name)).await? else {
         // One that has been adopted and deleted is no reason to stop; one that never was there may be a typing error.
-        return Ok(if alone { missing(app, name) } else { Sought::default() });
+        return Ok(if ours.is_empty() { missing(app, name) } else { Sought::default() });
     };
     if let Some(fault) = found.fault() {
         return Ok(waits(format!("Deployment {name} cannot be read: {fault}")));
@@ -141,7 +146,9 @@ fn of_another(app: &Validated, found: &Deployment) -> Option<String> {
             owner.kind, owner.name
         ));
     }
-    let its_app = found.labels().get(names::APP_LABEL)?;
+    let Some(its_app) = found.labels().get(names::APP_LABEL) else {
+        return made_by_an_app(found);
+    };
     let adopted =
         found.labels().get(names::REVISION_LABEL).map(String::as_str) == Some(names::ADOPTED_REVISION);
     let (namespace, label) = (&app.namespace, names::APP_LABEL);
@@ -153,11 +160,25 @@ fn of_another(app: &Validated, found: &Deployment) -> Option<String> {
             "Deployment {name} is one revision of GracefulApp {its_app}: name a Deployment of your own"
         ),
         // Of an earlier app of this name, or a copy of one that was adopted.
-        (true, _) => format!(
+        (true, _) => made_by_an_app(found).unwrap_or_else(|| format!(
             "Deployment {name} has this app's label and is not as this app made it: `kubectl -n {namespace} label deployment {name} {label}-` makes it one \
              that can be adopted"
-        ),
+        )),
     })
+}
+
+/// One that an app made and left is told by its selector, which never changes. Its ReplicaSet would let go of each pod that is given the labels of an adopted one,
+/// and make another, without end.
+fn made_by_an_app(found: &Deployment) -> Option<String> {
+    let selector = &found.spec.selector;
+    let expressions = selector.match_expressions.iter().flatten().map(|e| &e.key);
+    let mut keys = selector.match_labels.iter().flat_map(|labels| labels.keys()).chain(expressions);
+    let key = keys.find(|key| key.strip_prefix(names::GROUP).is_some_and(|rest| rest.starts_with('/')))?;
+    Some(format!(
+        "Deployment {} cannot be adopted: its selector asks for {key}, since a GracefulApp made it, and a selector never changes; make a Deployment with \
+         labels of your own",
+        found.name_any()
+    ))
 }
 
 /// Who else scales it.
@@ -251,5 +272,24 @@ mod tests {
         );
         let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r", "uid": "x", "controller": true});
         assert!(whose(json!({"ownerReferences": [rollout]})).unwrap().contains("is controlled by Rollout r"));
+    }
+
+    /// P1: the labels that its pods would be given are not what its selector asks for.
+    #[test]
+    fn a_deployment_that_an_app_made_and_left_is_not_taken() {
+        let whose = |labels: Value, selector: Value| {
+            let found = json!({"metadata": {"name": "old-ph4cjw6b", "labels": labels},
+                "spec": {"selector": selector, "template": {}}});
+            of_another(&app(), &serde_json::from_value(found).unwrap()).unwrap_or_default()
+        };
+        let made = json!({"matchLabels": {"app": "web", (names::REVISION_LABEL): "ph4cjw6b"}});
+        let asks = json!({"matchExpressions": [{"key": names::APP_LABEL, "operator": "DoesNotExist"}]});
+        let refused = "make a Deployment with labels of your own";
+        assert!(whose(json!({}), made.clone()).contains(refused));
+        assert!(whose(json!({}), asks).contains(names::APP_LABEL));
+        // To take its label off would not help.
+        let labelled = whose(json!({(names::APP_LABEL): "tasks"}), made);
+        assert!(labelled.contains(refused) && !labelled.contains("can be adopted"), "{labelled}");
+        assert_eq!(whose(json!({}), json!({"matchLabels": {"graceful.developer/x": "y"}})), "");
     }
 }
