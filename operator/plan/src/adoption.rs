@@ -82,16 +82,27 @@ pub(crate) fn obstacle<'a>(snapshot: &Snapshot<'a>) -> Option<&'a str> {
 
 /// WAITING-FOR, while the app has nothing of its own yet.
 pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> Option<String> {
+    to_come(snapshot).filter(|_| is_awaited(snapshot)).map(|(_, words)| words)
+}
+
+/// That it has yet to begin, and what it waits for.
+fn to_come(snapshot: &Snapshot<'_>) -> Option<(Reason, String)> {
     match &snapshot.observed.surroundings.adoption {
-        Adoption::Waits { message, .. } => Some(message.clone()),
-        Adoption::Ready { deployment } => Some(format!("Deployment {deployment} is being taken over")),
+        Adoption::Waits { message, .. } => Some((Reason::AdoptionWaits, message.clone())),
+        Adoption::Ready { deployment } => {
+            Some((Reason::Adopting, format!("Deployment {deployment} is being taken over")))
+        }
         Adoption::None => None,
     }
-    .filter(|_| is_awaited(snapshot))
+}
+
+/// Why the Deployment is not drained yet: what is left of it, or that it is not even taken. None where nothing is being adopted.
+pub(crate) fn undrained(snapshot: &Snapshot<'_>) -> Option<(Reason, String)> {
+    left(snapshot).map(|left| (Reason::Adopting, left)).or_else(|| to_come(snapshot))
 }
 
 /// How many of its pods are left, which is not drained yet; none where nothing is being adopted.
-pub(crate) fn left(snapshot: &Snapshot<'_>) -> Option<String> {
+fn left(snapshot: &Snapshot<'_>) -> Option<String> {
     let adopted = under_way(snapshot)?;
     let left = adopted.replicas.max(snapshot.remaining_of(&adopted.hash));
     let (pods, are) = if left == 1 { ("pod", "is") } else { ("pods", "are") };

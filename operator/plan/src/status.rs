@@ -151,20 +151,20 @@ fn available(snapshot: &Snapshot<'_>) -> ConditionReport {
 
 fn drained(snapshot: &Snapshot<'_>) -> ConditionReport {
     let draining = count(snapshot.shown_as_draining());
-    let left = adoption::left(snapshot);
-    let reason = match (draining, &left) {
+    let undrained = adoption::undrained(snapshot);
+    let reason = match (draining, &undrained) {
         (0, None) => Reason::AsDesired,
-        (_, Some(_)) => Reason::Adopting,
+        (_, Some((reason, _))) => *reason,
         (_, None) => Reason::Draining,
     };
-    let message = drained_words(draining, left);
+    let message = drained_words(draining, undrained.map(|(_, words)| words));
     condition(ConditionType::Drained, reason == Reason::AsDesired, reason, &message)
 }
 
 /// Of a Deployment that is adopted nothing is drained before all of it is.
-fn drained_words(draining: u32, left: Option<String>) -> String {
+fn drained_words(draining: u32, undrained: Option<String>) -> String {
     let drain = if draining == 1 { "1 pod drains".to_owned() } else { format!("{draining} pods drain") };
-    left.map_or(drain.clone(), |left| format!("{drain}; {left}"))
+    undrained.map_or(drain.clone(), |undrained| format!("{drain}; {undrained}"))
 }
 
 /// One condition for all warnings; absent where there are none.

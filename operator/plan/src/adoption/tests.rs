@@ -134,11 +134,24 @@ fn drained_is_said_once_nothing_of_it_is_left() {
             .into_iter()
             .find(|c| c.kind == graceful_api::conditions::ConditionType::Drained);
         let drained = drained.unwrap();
-        (drained.holds, drained.message)
+        (drained.holds, drained.reason, drained.message)
     };
-    let (holds, message) = drained(&taken(&[of_the_deployment("a")]));
+    let (holds, reason, message) = drained(&taken(&[of_the_deployment("a")]));
     assert!(!holds && message.contains("1 pod of Deployment web is left"), "{message}");
+    assert_eq!(reason, Reason::Adopting);
     assert!(drained(&taken(&[])).0);
+    // Before it is taken, whoever waits for this would remove it, and its pods, from the repository.
+    for revisions in [Vec::new(), vec![revision("r")]] {
+        let mut seen = Observed { revisions, ..taken(&[]) };
+        seen.surroundings.adoption = Adoption::Ready { deployment: "web".to_owned() };
+        let ready = drained(&seen);
+        assert_eq!((ready.0, ready.1), (false, Reason::Adopting));
+        seen.surroundings.adoption =
+            Adoption::Waits { message: "an HPA is on it".to_owned(), needs_a_person: true };
+        let (holds, reason, message) = drained(&seen);
+        assert_eq!((holds, reason), (false, Reason::AdoptionWaits));
+        assert!(message.contains("an HPA is on it"), "{message}");
+    }
 }
 
 /// A deletion without `graceful.dev/leave` ends the pods, and the user's Deployment and Services are the user's again.
