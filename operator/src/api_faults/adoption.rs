@@ -249,3 +249,40 @@ async fn a_selector_that_is_put_back_stops_drains() {
     stage.until("the adoption", CALM, |s| is_adopted(s, 2)).await;
     no_client_was_refused(&stage);
 }
+
+/// P1: what somebody else runs behind the same Service keeps its clients.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_others_share_is_not_fenced_over_their_heads() {
+    let mut stage = plain(131, 1).await;
+    let mut canary = deployment(1);
+    canary["metadata"] = json!({"name": "canary"});
+    let labels = json!({"tier": WEB, "canary": "true"});
+    canary["spec"]["selector"]["matchLabels"] = labels.clone();
+    canary["spec"]["template"]["metadata"]["labels"] = labels;
+    stage.world.write(|w| w.create("deployments", "apps", canary)).unwrap();
+    let of_others = |s: &Stage| s.world.list("pods").into_iter().find(|p| p["owner"] == "canary");
+    stage.until("its pod", CALM, |s| of_others(s).is_some_and(|p| ready(&p))).await;
+    let name = of_others(&stage).unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
+    stage.begin(adopting(1)).await;
+    let words = format!("Service {WEB} also sends clients to pod {name}, which is not of this app");
+    stage
+        .until("it is told", CALM, |s| {
+            let app = s.app().unwrap();
+            let stalled = condition(&app, "Stalled");
+            stalled["status"] == "True" && stalled["message"].as_str().unwrap_or_default().contains(&words)
+        })
+        .await;
+    let fenced = |s: &Stage| of(s, "services", WEB)["spec"]["selector"][names::SERVING_LABEL] == "true";
+    assert!(!fenced(&stage), "the canary would get no clients any more");
+    let key = ("pods".to_owned(), "apps".to_owned(), name);
+    stage.world.write(|w| {
+        w.edit(&key, &json!({}), |pod| {
+            pod["metadata"]["labels"][names::SERVING_LABEL] = json!("true");
+            Ok(())
+        })
+        .unwrap();
+    });
+    let drained = |s: &Stage| of(s, "deployments", WEB)["spec"]["replicas"] == 0;
+    stage.until("the adoption", CALM, |s| fenced(s) && drained(s)).await;
+    no_client_was_refused(&stage);
+}

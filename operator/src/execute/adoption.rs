@@ -7,7 +7,7 @@
 //! Each write holds for the very object that was looked at. None is made of a Deployment whose template admission would change on the way: that would be a native
 //! rollout. A Service that selects nobody any more once it is fenced is put back at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ use super::revision::deployment;
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
-use crate::observe::{condition, live_pods, selects};
+use crate::observe::{condition, has_finished, live_pods, selects};
 use crate::unseen_writes::Kind;
 
 /// Labels, annotations and `paused`, on the Deployment as it was looked at.
@@ -189,6 +189,15 @@ pub(super) async fn fence(scene: &mut Scene<'_>, name: &str) -> Result<Outcome, 
     if pods.iter().any(|(pod, _)| without(pod)) {
         return Ok(Outcome::LookAgain("a pod of the Deployment is without the label"));
     }
+    let its = pods.iter().map(|(pod, _)| pod.name.as_str()).collect();
+    if let Some(stranger) = stranger(scene, &found, &its).await? {
+        let message = format!(
+            "Service {name} also sends clients to pod {stranger}, which is not of this app: give those a Service of their own, or label them {}={}",
+            names::SERVING_LABEL,
+            names::SERVING
+        );
+        return Ok(put_off(scene, BackoffCause::Refused, message));
+    }
     let selector = json!({(names::SERVING_LABEL): names::SERVING});
     let fenced = match select(scene, &found, selector, json!(scene.object.uid())).await {
         Ok(fenced) => fenced,
@@ -207,6 +216,7 @@ pub(super) async fn fence(scene: &mut Scene<'_>, name: &str) -> Result<Outcome, 
         names::SERVING_LABEL
     );
     scene.notes.push(("ServiceFenced", note));
+    scene.writes.refusals.cleared(&Subject::Annotations(RevisionHash::adopted()));
     Ok(Outcome::Done)
 }
 
@@ -275,26 +285,49 @@ async fn select(
     call("change a Service's selector", api.patch(&found.name_any(), &params, &Patch::Merge(patch))).await
 }
 
+/// A pod of somebody else's behind the same Service, which would get no clients once that asks for the label.
+async fn stranger(
+    scene: &Scene<'_>,
+    service: &Service,
+    its: &BTreeSet<&str>,
+) -> Result<Option<String>, Error> {
+    let app = scene.object.name_any();
+    let serves = |pod: &Pod| pod.labels().get(names::SERVING_LABEL).is_some_and(|v| v == names::SERVING);
+    let ours = |pod: &Pod| pod.labels().get(names::APP_LABEL) == Some(&app);
+    let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && !has_finished(pod);
+    let pods = selected(scene, service).await?.into_iter().filter(|p| stays(p) && !serves(p) && !ours(p));
+    // One of the Deployment that has not begun is labelled once it has.
+    Ok(pods.map(|pod| pod.name_any()).find(|name| !its.contains(name.as_str())))
+}
+
 /// Whether a Ready pod is selected.
 async fn sends_somewhere(scene: &Scene<'_>, service: &Service) -> Result<bool, Error> {
+    let ready = |pod: &Pod| condition(pod.status.as_ref(), "Ready").is_some_and(|c| c.status == "True");
+    Ok(selected(scene, service).await?.iter().any(ready))
+}
+
+/// What it selects, read just now.
+async fn selected(scene: &Scene<'_>, service: &Service) -> Result<Vec<Pod>, Error> {
     let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
     let selector: Vec<_> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let params = ListParams::default().labels(&selector.join(","));
     let pods = call("list pods", scene.api::<Pod>().list(&params)).await?;
-    let ready = |pod: &Pod| condition(pod.status.as_ref(), "Ready").is_some_and(|c| c.status == "True");
-    Ok(pods.items.iter().any(|pod| ready(pod) && selects(service, pod.labels())))
+    Ok(pods.items.into_iter().filter(|pod| selects(service, pod.labels())).collect())
 }
 
-/// Its words are told of the adopted Deployment: nothing of that drains meanwhile.
 fn refused(scene: &mut Scene<'_>, name: &str, error: Error) -> Result<Outcome, Error> {
-    let of = Subject::Annotations(RevisionHash::adopted());
     let Some((cause, why)) = error.backoff() else {
         return Err(error);
     };
-    let message = format!("Service {name} cannot be changed: {why}");
     scene.unanswered += u32::from(cause == BackoffCause::TooSlow);
+    Ok(put_off(scene, cause, format!("Service {name} cannot be changed: {why}")))
+}
+
+/// Told of the adopted Deployment: nothing of that drains meanwhile.
+fn put_off(scene: &mut Scene<'_>, cause: BackoffCause, message: String) -> Outcome {
+    let of = Subject::Annotations(RevisionHash::adopted());
     scene.writes.refusals.note(of, cause, message.clone(), Instant::now());
-    Ok(Outcome::Refused(message))
+    Outcome::Refused(message)
 }
 
 #[cfg(test)]

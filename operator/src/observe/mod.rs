@@ -45,7 +45,7 @@ use self::nodes::Departures;
 pub use self::nodes::{NodeDrain, TAINTS, URGENT_TAINTS};
 pub(crate) use self::nodes::{Nodes, state as node_state};
 use self::pods::AppContainers;
-pub(crate) use self::pods::condition;
+pub(crate) use self::pods::{condition, has_finished};
 use self::policies::Policies;
 use self::resolved::resolved;
 use self::revisions::Ours;

@@ -229,7 +229,7 @@ fn containers(pod: &PodObject, app_containers: Option<AppContainers<'_>>) -> Con
 }
 
 /// Nothing in it will run again.
-pub(super) fn has_finished(pod: &PodObject) -> bool {
+pub(crate) fn has_finished(pod: &PodObject) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
     matches!(phase, Some("Failed" | "Succeeded"))
 }
