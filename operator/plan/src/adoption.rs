@@ -27,15 +27,27 @@ pub(crate) fn is_awaited(snapshot: &Snapshot<'_>) -> bool {
 
 /// Takes the Deployment, its pods, and its Services, in this order.
 pub(crate) fn take(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let around = &snapshot.observed.surroundings;
-    if let Adoption::Ready { .. } = around.adoption {
+    if let Adoption::Ready { .. } = snapshot.observed.surroundings.adoption {
         draft.act(Action::Adopt);
     }
     enlist(snapshot, draft);
+    fence(snapshot, draft);
+}
+
+/// What is left in the middle of it: pods that come are labelled as before, and Services are fenced for as long as others' pods have to drain. (They are given back in the end.)
+pub(crate) fn carry_on(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    enlist(snapshot, draft);
+    if snapshot.count_superseded() > 0 {
+        fence(snapshot, draft);
+    }
+}
+
+/// Has Services ask for the serving label, once every pod has it.
+fn fence(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     let Some(adopted) = adopted(snapshot) else { return };
     let all_are_enlisted = !snapshot.remaining.iter().any(|p| lacks_labels(p));
     if all_are_enlisted && !snapshot.backs_off(adopted.annotation_backoff.as_ref()) {
-        for service in &around.fenceable {
+        for service in &snapshot.observed.surroundings.fenceable {
             draft.act(Action::Fence { service: service.clone() });
         }
     }

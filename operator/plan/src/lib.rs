@@ -158,7 +158,7 @@ fn decide(observed: &Observed, now: jiff::Timestamp) -> Plan {
         }
         Deletion::Leave if !observed.app.finalizer || leave::finish(&snapshot, &mut draft) => {}
         Deletion::Leave => {
-            adoption::enlist(&snapshot, &mut draft);
+            adoption::carry_on(&snapshot, &mut draft);
             creation_backoff::stop(&snapshot, &mut draft);
             upkeep::of_deployments(&snapshot, &mut draft);
             leave::put_back(&snapshot, &mut draft);

@@ -25,6 +25,13 @@ fn draining(pod: Pod) -> Pod {
     Pod { routed: false, epoch: Some(Epoch(3)), drain, ..pod }
 }
 
+/// It has said just now that it has nothing in hand.
+fn idle() -> crate::Contact {
+    let in_flight = crate::InFlight { total: 0, queued: 0, running: 0, requests: 0 };
+    let answer = crate::Answer { at: NOW, in_flight, protocol: None, scheduled: None };
+    crate::Contact { answer: Some(answer), tried_at: Some(NOW), ..Default::default() }
+}
+
 fn actions(observed: &Observed) -> Vec<Action> {
     plan(observed, NOW).actions
 }
@@ -57,17 +64,7 @@ fn what_drains_of_the_one_that_stays_returns() {
 fn a_rollout_is_carried_to_its_end_even_if_it_is_paused() {
     let mut seen = leaving(vec![revision("r"), revision("o")], vec![serving("a"), of("o", "b")]);
     seen.app.paused = true;
-    let heard = crate::Contact {
-        answer: Some(crate::Answer {
-            at: NOW,
-            in_flight: crate::InFlight { total: 0, queued: 0, running: 0, requests: 0 },
-            protocol: None,
-            scheduled: None,
-        }),
-        tried_at: Some(NOW),
-        ..Default::default()
-    };
-    seen.contacts.insert(crate::PodUid::from("a"), heard);
+    seen.contacts.insert(crate::PodUid::from("a"), idle());
     let planned = plan(&seen, NOW);
     let unroutes = |a: &Action| matches!(a, Action::Unroute { pod, .. } if pod.name == "b");
     assert!(planned.actions.iter().any(unroutes), "{:?}", planned.actions);
@@ -108,4 +105,24 @@ fn services_select_as_before_first() {
     seen.surroundings.fenced.clear();
     let let_go = Action::LetGo { revision: RevisionHash::adopted() };
     assert_eq!(actions(&seen), [let_go, Action::ReleaseFinalizer]);
+}
+
+/// Left before a Service was fenced: the app's own pods do not drain until it is, and nobody else would do it.
+#[test]
+fn a_service_that_is_not_fenced_yet_is_while_others_pods_have_to_drain() {
+    let old = Revision { replicas: 1, ..revision("adopted") };
+    let mut seen = leaving(vec![revision("r"), old], vec![serving("a"), of("adopted", "b")]);
+    seen.surroundings.unfenced_services = vec!["web".to_owned()];
+    seen.surroundings.fenceable = vec!["web".to_owned()];
+    let fence = Action::Fence { service: "web".to_owned() };
+    let unroutes = |seen: &Observed| actions(seen).iter().any(|a| matches!(a, Action::Unroute { .. }));
+    assert!(actions(&seen).contains(&fence) && !unroutes(&seen));
+    // None is fenced for the last moment before it is to select as it did.
+    let mut alone = seen.clone();
+    alone.pods.remove(0);
+    assert!(!actions(&alone).contains(&fence));
+    // Put back by somebody, it is not the operator's to write: the app says so.
+    seen.surroundings.fenceable.clear();
+    let said = plan(&seen, NOW).report.waiting_for;
+    assert!(said.contains("kubectl -n apps patch service web"), "{said}");
 }
