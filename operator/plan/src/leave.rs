@@ -38,6 +38,10 @@ pub(crate) fn as_left(observed: &Observed) -> Option<Observed> {
     app.revision_history_limit = 0;
     app.hold_while_busy = false;
     left.surroundings.template = TemplateVerdict::Accepted;
+    // What leads to its pods alone leads to those that stay.
+    if app.update.is_adopted() {
+        left.surroundings.left_behind.clear();
+    }
     for revision in left.revisions.iter_mut().filter(|r| r.hash == app.update) {
         revision.policy_current = true;
     }

@@ -126,3 +126,18 @@ fn a_service_that_is_not_fenced_yet_is_while_others_pods_have_to_drain() {
     let said = plan(&seen, NOW).report.waiting_for;
     assert!(said.contains("kubectl -n apps patch service web"), "{said}");
 }
+
+/// A Service that leads to the adopted Deployment's pods alone is as it should be where they stay.
+#[test]
+fn a_service_that_leads_to_those_that_stay_holds_nothing_up() {
+    let old = Revision { replicas: 1, ..revision("adopted") };
+    let mut seen = leaving(vec![revision("r"), old], vec![serving("a"), of("adopted", "b")]);
+    seen.contacts.insert(crate::PodUid::from("b"), idle());
+    let lacks = vec!["old: true".to_owned()];
+    seen.surroundings.left_behind = vec![crate::LeftBehind { service: "web".to_owned(), lacks }];
+    let planned = plan(&seen, NOW);
+    let unroutes = |a: &Action| matches!(a, Action::Unroute { pod, .. } if pod.name == "a");
+    assert!(planned.actions.iter().any(unroutes), "{:?}", planned.actions);
+    let said = planned.report.waiting_for;
+    assert!(!said.contains("spec.template.metadata.labels"), "{said}");
+}
