@@ -286,3 +286,25 @@ async fn a_service_that_others_share_is_not_fenced_over_their_heads() {
     stage.until("the adoption", CALM, |s| fenced(s) && drained(s)).await;
     no_client_was_refused(&stage);
 }
+
+/// What cannot be read of a Deployment to adopt holds up nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_runs_goes_on_while_the_one_to_adopt_cannot_be_read() {
+    let mut stage = Stage::settled_with(141, spec(1)).await;
+    stage.world.write(|w| {
+        w.create("deployments", "apps", deployment(0)).unwrap();
+        w.admission.hides = Some("horizontalpodautoscalers");
+    });
+    stage.change(&json!({"spec": {"adopt": adopting(1)["adopt"]}}));
+    stage
+        .until("it is told", CALM, |s| {
+            let app = s.app().unwrap();
+            condition(&app, "Warning")["message"].as_str().unwrap_or_default().contains("cannot be read")
+        })
+        .await;
+    stage.change(&json!({"spec": {"replicas": 2}}));
+    stage.until("two serve", CALM, |s| s.settled("0", 2)).await;
+    stage.world.write(|w| w.admission.hides = None);
+    stage.until("the adoption", CALM, |s| of(s, "deployments", WEB)["spec"]["paused"] == true).await;
+    stage.lost_nothing();
+}

@@ -21,7 +21,7 @@ use super::revisions::{Ours, followed};
 use super::view::list;
 use super::{Sources, pods};
 use crate::decode::Decoded;
-use crate::error::{Error, call};
+use crate::error::{Error, call, chain};
 use crate::writes::Writes;
 
 /// How old the last look may be. (Tests do not wait as long.)
@@ -53,16 +53,16 @@ impl Seeker {
         ours: &[Ours],
         writes: &Writes,
         now: Timestamp,
-    ) -> Result<Sought, Error> {
+    ) -> Sought {
         let taken = ours.iter().find(|o| o.hash.is_adopted());
         let wanted = app.adopt.as_ref().map(|adopt| adopt.deployment.as_str());
         let Some(wanted) = wanted.filter(|name| taken.is_none_or(|o| o.object.name_any() != *name)) else {
             self.0 = None;
-            return Ok(Sought::default());
+            return Sought::default();
         };
         let fresh = self.0.as_ref().filter(|(at, _)| at.elapsed() < LOOK_EVERY && !writes.look_live);
         if let Some((_, sought)) = fresh {
-            return Ok(sought.clone());
+            return sought.clone();
         }
         let refused = writes.backoff(&Subject::Annotations(RevisionHash::adopted()), now);
         let sought = match (taken, refused.filter(|backoff| backoff.until > now)) {
@@ -78,10 +78,13 @@ impl Seeker {
                 BackoffCause::Refused | BackoffCause::NoProgress => waits(backoff.message),
                 BackoffCause::TooSlow | BackoffCause::NotFollowed => comes_by_itself(backoff.message),
             },
-            (None, None) => seek(&sources.client, app, wanted, ours).await?,
+            (None, None) => {
+                let sought = seek(&sources.client, app, wanted, ours).await;
+                sought.unwrap_or_else(|error| unread(wanted, &error))
+            }
         };
         self.0 = Some((Instant::now(), sought.clone()));
-        Ok(sought)
+        sought
     }
 }
 
@@ -128,6 +131,16 @@ fn waits(message: String) -> Sought {
 
 fn comes_by_itself(message: String) -> Sought {
     Sought { state: Adoption::Waits { message, needs_a_person: false }, found: None }
+}
+
+/// What the app runs itself goes on without it.
+fn unread(name: &str, error: &Error) -> Sought {
+    let message = format!(
+        "whether Deployment {name} can be adopted cannot be read: {} (retried every {} s)",
+        chain(error),
+        LOOK_EVERY.as_secs()
+    );
+    if error.denial().is_some() { waits(message) } else { comes_by_itself(message) }
 }
 
 fn missing(app: &Validated, name: &str) -> Sought {
@@ -291,5 +304,4 @@ mod tests {
         let labelled = whose(json!({(names::APP_LABEL): "tasks"}), made);
         assert!(labelled.contains(refused) && !labelled.contains("can be adopted"), "{labelled}");
         assert_eq!(whose(json!({}), json!({"matchLabels": {"graceful.developer/x": "y"}})), "");
-    }
-}
+    }}

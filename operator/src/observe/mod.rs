@@ -198,7 +198,7 @@ pub(crate) async fn observe(
     let valid = valid.ok();
     let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
     let sought = match (&valid, deletion) {
-        (Some(app), Deletion::No) => sightings.seeker.look(sources, app, &ours, writes, now).await?,
+        (Some(app), Deletion::No) => sightings.seeker.look(sources, app, &ours, writes, now).await,
         _ => Sought::default(),
     };
     let (surroundings, wanted) = match (&valid, deletion) {
