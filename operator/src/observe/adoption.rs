@@ -2,6 +2,7 @@
 //!
 //! It has no label of ours, so that no watch shows it: it is read, and again after a while. Nothing here is asked once it is taken.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -235,11 +236,14 @@ async fn unsettled(
         return Ok(Some("its selector cannot be read".to_owned()));
     };
     let pods: Vec<Decoded<Pod>> = list(client, &app.namespace, &selector, "list pods").await?;
-    let its = pods.iter().filter(|pod| pods::is_made_by(&pod.metadata, &found.name_any()));
-    let mut hashes: Vec<_> = its.filter_map(|pod| pod.labels().get(pods::TEMPLATE_HASH)).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    Ok((hashes.len() > 1).then(|| "pods of an older template are ending".to_owned()))
+    let mixed = templates(pods.iter().map(|pod| &**pod), &found.name_any()) > 1;
+    Ok(mixed.then(|| "pods of an older template are ending".to_owned()))
+}
+
+/// Of how many templates its pods are. The record of one that has finished stays for as long as nobody removes it.
+fn templates<'a>(pods: impl Iterator<Item = &'a Pod>, deployment: &str) -> usize {
+    let its = pods.filter(|pod| pods::is_made_by(&pod.metadata, deployment) && !pods::has_finished(pod));
+    its.filter_map(|pod| pod.labels().get(pods::TEMPLATE_HASH)).collect::<BTreeSet<_>>().len()
 }
 
 /// What selects its pods, as the API server wants it.
@@ -304,4 +308,17 @@ mod tests {
         let labelled = whose(json!({(names::APP_LABEL): "tasks"}), made);
         assert!(labelled.contains(refused) && !labelled.contains("can be adopted"), "{labelled}");
         assert_eq!(whose(json!({}), json!({"matchLabels": {"graceful.developer/x": "y"}})), "");
-    }}
+    }
+    #[test]
+    fn the_record_of_a_pod_that_has_finished_is_no_rollout() {
+        let pod = |template: &str, phase: &str| -> Pod {
+            let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("web-{template}"), "uid": "x", "controller": true});
+            let labels = json!({(pods::TEMPLATE_HASH): template});
+            serde_json::from_value(json!({"metadata": {"labels": labels, "ownerReferences": [owner]}, "status": {"phase": phase}}))
+                .unwrap()
+        };
+        let of = |pods: &[Pod]| templates(pods.iter(), "web");
+        assert_eq!(of(&[pod("new", "Running"), pod("old", "Running")]), 2);
+        assert_eq!(of(&[pod("new", "Running"), pod("new", "Pending"), pod("old", "Failed")]), 1);
+    }
+}
