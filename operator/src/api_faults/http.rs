@@ -13,7 +13,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::faulty::Dice;
-use super::world::{Key, Refusal, World, merge};
+use super::world::{Key, Refusal, World, merge, now};
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -145,7 +145,8 @@ fn act(
         }
     }
     if target.plural == "namespaces" {
-        return Ok(json!({"metadata": {"name": "x"}}));
+        let since = world.open().admission.namespace_goes.then(now);
+        return Ok(json!({"metadata": {"name": "x", "deletionTimestamp": since}}));
     }
     if method == Method::POST && !body["spec"]["template"]["metadata"]["labels"]["refuse"].is_null() {
         return Err((422, "refused by the test"));

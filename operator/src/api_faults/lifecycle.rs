@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use graceful_api::marks::{AUTOSCALERS, BUSY_LABEL, OURS};
+use graceful_api::names;
 use serde_json::{Value, json};
 
 use super::cluster::key;
@@ -55,6 +56,22 @@ async fn a_spec_that_contradicts_itself_touches_nothing_and_does_not_hold_a_dele
     stage.delete();
     stage.until("the end", CALM, Stage::nothing_left).await;
     stage.lost_nothing();
+}
+
+/// Nobody can correct it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_that_contradicts_itself_does_not_hold_its_namespace_though_it_was_to_be_left() {
+    let mut stage = Stage::settled_with(16, spec(1)).await;
+    stage.change(&json!({"metadata": {"annotations": {(names::LEAVE): "true"}}, "spec": {"inFlight": {"port": "nowhere"}}}));
+    stage.delete();
+    stage
+        .until("its field's name", CALM, |s| {
+            condition(&s.app().unwrap(), "Stalled")["reason"] == "InvalidSpec"
+        })
+        .await;
+    stage.world.write(|w| w.admission.namespace_goes = true);
+    stage.change(&json!({"metadata": {"labels": {"looked": "at"}}}));
+    stage.until("the app to go", CALM, |s| s.app().is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

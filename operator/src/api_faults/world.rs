@@ -61,6 +61,8 @@ pub(super) struct Admission {
     pub(super) takes_ours_off: Option<&'static str>,
     /// Pods that are written to lose the app's label.
     pub(super) unlabels_pods: bool,
+    /// The namespace is being deleted.
+    pub(super) namespace_goes: bool,
     /// Lists of this kind are forbidden.
     pub(super) hides: Option<&'static str>,
     /// There is no Role for us in this namespace.

@@ -178,21 +178,26 @@ pub(crate) async fn observe(
         None => Validated::try_from(&**app),
         Some(fault) => Err(vec![fault.clone()]),
     };
-    if let (Err(errors), Deletion::No | Deletion::Leave) = (&valid, deletion) {
-        return Ok(Err(errors.clone()));
-    }
     let (name, namespace, uid) =
         (app.name_any(), app.namespace().unwrap_or_default(), app.uid().unwrap_or_default());
+    if deletion != Deletion::No && !writes.namespace_terminating {
+        writes.namespace_terminating = namespace_terminates(&sources.client, &namespace).await?;
+    }
+    // One that leaves is planned by its spec; in a namespace that goes nothing of it stays, and nobody could correct it.
+    let by_its_spec = match deletion {
+        Deletion::No => true,
+        Deletion::Leave => !writes.namespace_terminating,
+        Deletion::Drain | Deletion::Orphan => false,
+    };
+    if let (Err(errors), true) = (&valid, by_its_spec) {
+        return Ok(Err(errors.clone()));
+    }
     let view = view(sources, app, watches_for, writes, sightings).await?;
     let now = sources.clock.now();
     let unreadable = view.unreadable(&uid);
     if !unreadable.is_empty() {
         return Ok(Err(unreadable));
     }
-    if deletion != Deletion::No && !writes.namespace_terminating {
-        writes.namespace_terminating = namespace_terminates(&sources.client, &namespace).await?;
-    }
-
     let ours: Vec<_> = view.deployments.iter().filter_map(|d| Ours::of(d, &uid)).collect();
     let pods: Vec<_> = view.pods.iter().filter_map(|p| Some((p.as_ref(), owner(p, &ours)?))).collect();
     let valid = valid.ok();
