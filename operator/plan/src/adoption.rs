@@ -19,6 +19,7 @@ use crate::action::Action;
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Adoption, Pod, Revision, Warning};
 use crate::snapshot::Snapshot;
+use crate::upkeep::may_sync_policy;
 
 /// Nothing is made before the Deployment is the app's: its pods would be beside those of the Deployment, and not in their place.
 pub(crate) fn is_awaited(snapshot: &Snapshot<'_>) -> bool {
@@ -68,8 +69,7 @@ pub(crate) fn enlist(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// The adopted Deployment's policy follows the spec, for as long as that speaks of it.
 pub(crate) fn sync_policy(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let outdated = |r: &&Revision| !r.policy_current && !snapshot.backs_off(r.annotation_backoff.as_ref());
-    if let Some(adopted) = adopted(snapshot).filter(outdated) {
+    if let Some(adopted) = adopted(snapshot).filter(|r| may_sync_policy(snapshot, r)) {
         draft.act(Action::SyncPolicy { revision: adopted.hash.clone() });
     }
 }

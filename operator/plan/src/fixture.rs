@@ -78,6 +78,7 @@ pub(crate) fn revision(hash: &str) -> Revision {
         created: Timestamp::UNIX_EPOCH,
         policy: policy(Signal::Http),
         policy_current: true,
+        signal_current: true,
         replica_failure: None,
         end_failure: None,
         has_no_replica_set: false,

@@ -81,20 +81,24 @@ mod tests {
     /// Its revision's signal is all that it is known by: with another it would count for nothing, and a new pod would be made beside it.
     #[test]
     fn a_new_signal_waits_for_those_that_have_the_old_one() {
-        let mut observed = going(Kubelet::Heard);
-        observed.app.deletion = Deletion::No;
-        observed.revisions[0].policy_current = false;
-        let syncs = |observed: &Observed| {
-            let plan = plan(observed, Timestamp::from_second(10).unwrap());
-            plan.actions.contains(&Action::SyncPolicy { revision: RevisionHash::from("r") })
-        };
-        assert!(syncs(&observed), "another deadline changes nothing for it");
-        observed.app.policy.signal = Signal::Http;
-        assert!(!syncs(&observed));
-        observed.pods[0].node.kubelet = Kubelet::Silent;
-        assert!(syncs(&observed), "nothing waits for a pod of a lost node");
-        observed.pods.clear();
-        assert!(syncs(&observed));
+        for hash in ["r", "adopted"].map(RevisionHash::from) {
+            let mut observed = going(Kubelet::Heard);
+            observed.app.deletion = Deletion::No;
+            observed.revisions[0].hash = hash.clone();
+            observed.pods[0].revision = hash.clone();
+            observed.revisions[0].policy_current = false;
+            let syncs = |observed: &Observed| {
+                let plan = plan(observed, Timestamp::from_second(10).unwrap());
+                plan.actions.contains(&Action::SyncPolicy { revision: hash.clone() })
+            };
+            assert!(syncs(&observed), "another deadline changes nothing for it");
+            observed.revisions[0].signal_current = false;
+            assert!(!syncs(&observed));
+            observed.pods[0].node.kubelet = Kubelet::Silent;
+            assert!(syncs(&observed), "nothing waits for a pod of a lost node");
+            observed.pods.clear();
+            assert!(syncs(&observed));
+        }
     }
 
     #[test]

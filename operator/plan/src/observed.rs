@@ -131,8 +131,10 @@ pub struct Revision {
     pub created: Timestamp,
     /// How its pods are drained.
     pub policy: DrainPolicy,
-    /// The policy annotation says what the spec says (asked of the update revision only).
+    /// The policy annotation says what the spec says (asked of the update revision and of the adopted one).
     pub policy_current: bool,
+    /// The signal in it is the one that the spec says (asked of the same).
+    pub signal_current: bool,
     /// Why the ReplicaSet cannot make pods (a quota, a policy), and since when.
     pub replica_failure: Option<Failure>,
     /// Why the ReplicaSet cannot end pods (a policy), and since when: a spare of it stays.

@@ -3,7 +3,7 @@
 use crate::action::Action;
 use crate::adoption;
 use crate::draft::Draft;
-use crate::observed::{Child, Containers, Revision, TemplateVerdict};
+use crate::observed::{Child, Containers, Pod, Revision, TemplateVerdict};
 use crate::snapshot::Snapshot;
 
 /// Before anything is made that needs cleaning up.
@@ -42,10 +42,10 @@ pub(crate) fn of_deployments(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 }
 
 /// A pod that was handed over is known by its revision's signal: with another one it would be forgotten while it still works. So a new signal waits for it.
-fn may_sync_policy(snapshot: &Snapshot<'_>, update: &Revision) -> bool {
-    let other_signal = snapshot.observed.app.policy.signal != update.policy.signal;
-    let forgets = other_signal && snapshot.handed_over_running().any(|p| p.revision == update.hash);
-    !update.policy_current && !forgets && !snapshot.backs_off(update.annotation_backoff.as_ref())
+pub(crate) fn may_sync_policy(snapshot: &Snapshot<'_>, revision: &Revision) -> bool {
+    let of_it = |p: &Pod| p.revision == revision.hash;
+    let forgets = !revision.signal_current && snapshot.handed_over_running().any(of_it);
+    !revision.policy_current && !forgets && !snapshot.backs_off(revision.annotation_backoff.as_ref())
 }
 
 /// The API server has not said yet whether it would take the template, or is asked once more.

@@ -95,15 +95,16 @@ impl Ours {
             Some(failed) if failed.ending => (Some(failed.failure), None),
             failed => (None, failed.map(|f| f.failure)),
         };
+        let wanted = app.and_then(|app| self.wanted_policy(app));
+        let policy = self.policy.as_ref().map_or(CAUTIOUS, |p| p.drain);
         Revision {
             hash: self.hash.clone(),
             name: self.object.name_any(),
             replicas: replicas(&self.object),
             created: self.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
-            policy: self.policy.as_ref().map_or(CAUTIOUS, |p| p.drain),
-            policy_current: app
-                .and_then(|app| self.wanted_policy(app))
-                .is_none_or(|wanted| self.policy.as_ref() == Some(&wanted)),
+            policy,
+            policy_current: wanted.as_ref().is_none_or(|wanted| self.policy.as_ref() == Some(wanted)),
+            signal_current: wanted.is_none_or(|wanted| wanted.drain.signal == policy.signal),
             replica_failure,
             end_failure,
             has_no_replica_set,

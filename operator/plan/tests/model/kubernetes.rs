@@ -454,6 +454,7 @@ impl World {
             created: d.created,
             policy: d.policy,
             policy_current: *hash != self.app.update || d.policy == self.app.policy,
+            signal_current: *hash != self.app.update || d.policy.signal == self.app.policy.signal,
             replica_failure: d.failing.map(|since| Failure {
                 message: match self.lacks_replica_set(d) {
                     false => "pods \"x\" is forbidden: exceeded quota: pods".to_owned(),

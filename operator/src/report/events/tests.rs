@@ -69,6 +69,7 @@ fn seen(pods: Vec<Pod>, in_flight: &[(&str, u64)]) -> Observation {
         created: at(0),
         policy,
         policy_current: true,
+        signal_current: true,
         replica_failure: None,
         end_failure: None,
         has_no_replica_set: false,
