@@ -19,7 +19,6 @@ use crate::action::Action;
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Adoption, Pod, Revision, Warning};
 use crate::snapshot::Snapshot;
-use crate::upkeep::may_sync_policy;
 
 /// Nothing is made before the Deployment is the app's: its pods would be beside those of the Deployment, and not in their place.
 pub(crate) fn is_awaited(snapshot: &Snapshot<'_>) -> bool {
@@ -69,7 +68,7 @@ pub(crate) fn enlist(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// The adopted Deployment's policy follows the spec, for as long as that speaks of it.
 pub(crate) fn sync_policy(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    if let Some(adopted) = adopted(snapshot).filter(|r| may_sync_policy(snapshot, r)) {
+    if let Some(adopted) = adopted(snapshot).filter(|r| snapshot.may_sync_policy(r)) {
         draft.act(Action::SyncPolicy { revision: adopted.hash.clone() });
     }
 }

@@ -119,6 +119,13 @@ impl<'a> Snapshot<'a> {
         self.available_from(pod).is_some_and(|from| self.clock.has_come(from))
     }
 
+    /// A pod that was handed over is known by its revision's signal: with another one it would be forgotten while it still works. So a new signal waits for it.
+    pub(crate) fn may_sync_policy(&self, revision: &Revision) -> bool {
+        let of_it = |p: &Pod| p.revision == revision.hash;
+        let forgets = !revision.signal_current && self.handed_over_running().any(of_it);
+        !revision.policy_current && !forgets && !self.backs_off(revision.annotation_backoff.as_ref())
+    }
+
     /// Not now: what the last try met is still in its pause.
     pub(crate) fn backs_off(&self, backoff: Option<&Backoff>) -> bool {
         backoff.is_some_and(|b| !self.clock.has_come(b.until))

@@ -3,7 +3,7 @@
 use crate::action::Action;
 use crate::adoption;
 use crate::draft::Draft;
-use crate::observed::{Child, Containers, Pod, Revision, TemplateVerdict};
+use crate::observed::{Child, Containers, Revision, TemplateVerdict};
 use crate::snapshot::Snapshot;
 
 /// Before anything is made that needs cleaning up.
@@ -25,7 +25,7 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::SyncBudget);
     }
     match snapshot.revision(snapshot.update()) {
-        Some(update) if may_sync_policy(snapshot, update) => {
+        Some(update) if snapshot.may_sync_policy(update) => {
             draft.act(Action::SyncPolicy { revision: update.hash.clone() });
         }
         None if asks(&around.template) && !snapshot.may_be_made() => {
@@ -39,13 +39,6 @@ pub(crate) fn children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 pub(crate) fn of_deployments(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     record_proven(snapshot, draft);
     nudge(snapshot, draft);
-}
-
-/// A pod that was handed over is known by its revision's signal: with another one it would be forgotten while it still works. So a new signal waits for it.
-pub(crate) fn may_sync_policy(snapshot: &Snapshot<'_>, revision: &Revision) -> bool {
-    let of_it = |p: &Pod| p.revision == revision.hash;
-    let forgets = !revision.signal_current && snapshot.handed_over_running().any(of_it);
-    !revision.policy_current && !forgets && !snapshot.backs_off(revision.annotation_backoff.as_ref())
 }
 
 /// The API server has not said yet whether it would take the template, or is asked once more.
