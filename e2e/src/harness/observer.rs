@@ -297,7 +297,9 @@ impl Seen {
             // A spare is unrouted as it comes, and its ReplicaSet takes it: what it pulls from a shared queue until then, it finishes in its
             // grace period. It may become Ready in the meantime, also after its DELETE.
             let never_served = life.spare && !life.served;
-            if !life.drained_by_operator() || life.cut.is_some() || never_served {
+            // One that the test's own `kubectl drain` evicts in mid-drain finishes in its grace period what it still has.
+            let by_others = self.deleted_by_test.contains(&life.name);
+            if !life.drained_by_operator() || life.cut.is_some() || never_served || by_others {
                 return None;
             }
             let last = ledger.pods.get(uid)?.last_report_ms.saturating_add_signed(offset);

@@ -97,6 +97,7 @@ const REACH: Duration = Duration::from_secs(2);
 #[derive(Deserialize)]
 struct Whom {
     target: String,
+    #[serde(default)]
     speaks: Speaks,
 }
 

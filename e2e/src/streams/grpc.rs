@@ -102,21 +102,60 @@ impl Client {
 
     /// Waits for the first piece.
     ///
+    /// A call that never left, since its connection had been told to go just then, is made once more: gRPC's own clients do so without a word (a "transparent retry"),
+    /// and tonic's does not.
+    ///
     /// # Errors
     /// With what the client would see.
     pub async fn begin(&self) -> Result<(Begun, Stream), String> {
+        match self.call().await {
+            Err(Failure::NeverLeft(_)) => self.call().await.map_err(Failure::into_words),
+            made => made.map_err(Failure::into_words),
+        }
+    }
+
+    async fn call(&self) -> Result<(Begun, Stream), Failure> {
         let channel = self.kept.clone().unwrap_or_else(|| self.endpoint.connect_lazy());
         let mut grpc = tonic::client::Grpc::new(channel);
-        grpc.ready().await.map_err(|error| format!("grpc: not ready: {error}"))?;
+        grpc.ready().await.map_err(|error| Failure::Seen(format!("grpc: not ready: {error}")))?;
         let codec = ProstCodec::<Job, Step>::default();
         let job = tonic::Request::new(Job { steps: STEPS });
         let method = PathAndQuery::from_static(METHOD);
-        let answer = grpc.server_streaming(job, method, codec).await.map_err(told)?;
+        let answer = grpc.server_streaming(job, method, codec).await.map_err(|status| {
+            if never_left(&status) { Failure::NeverLeft(told(status)) } else { Failure::Seen(told(status)) }
+        })?;
         let mut stream = answer.into_inner();
-        let first = stream.message().await.map_err(told)?.ok_or("grpc: a stream without a beginning")?;
+        let first = stream.message().await.map_err(|status| Failure::Seen(told(status)))?;
+        let first = first.ok_or_else(|| Failure::Seen("grpc: a stream without a beginning".to_owned()))?;
         let Step { done: _, task_id, pod_uid, boot_id } = first;
         Ok((Begun { task_id, pod_uid, boot_id }, Stream(stream)))
     }
+}
+
+/// Why a call has no stream.
+enum Failure {
+    /// hyper gave it back unsent.
+    NeverLeft(String),
+    Seen(String),
+}
+
+impl Failure {
+    fn into_words(self) -> String {
+        match self {
+            Self::NeverLeft(words) | Self::Seen(words) => words,
+        }
+    }
+}
+
+fn never_left(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Stream {
