@@ -121,7 +121,7 @@ fn packages(name: &str, required_by: &str) -> anyhow::Result<PathBuf> {
 /// With the packages of the images, so that features are unified alike and no dependency is compiled twice.
 fn build_harness() -> anyhow::Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--release", "--locked", "--target", images::TARGET]);
+    build.args(["build", "--release", "--locked", "--target", images::TARGET]).args(images::FEATURES);
     for package in ["graceful-operator", "graceful-server", "graceful-e2e"] {
         build.args(["--package", package]);
     }

@@ -18,6 +18,10 @@ use crate::run::{cargo, root};
 /// through libraries that are not there.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-musl";
 
+/// In the image, where nobody can compile it in; off until a collector is named. Whatever else is compiled for the same target names it too, or
+/// cargo would compile kube, hyper and tokio again.
+pub(crate) const FEATURES: [&str; 2] = ["--features", "graceful-server/otlp"];
+
 /// An image: what it is called, the binary, the package it comes from, the folder of its Containerfile.
 struct Image {
     name: &'static str,
@@ -100,8 +104,7 @@ fn compile() -> anyhow::Result<()> {
     install_target()?;
     let mut build = cargo();
     build.args(["build", "--release", "--locked", "--target", TARGET]);
-    // In the image, where nobody can compile it in; off until a collector is named.
-    build.args(["--features", "graceful-server/otlp"]);
+    build.args(FEATURES);
     for image in &IMAGES {
         build.args(["--package", image.package, "--bin", image.binary]);
     }
