@@ -38,6 +38,7 @@ use rooms::Rooms;
 use visitors::{Porter, Visitors};
 
 mod bulk;
+mod fields;
 pub mod limits;
 mod openapi;
 mod overview;

@@ -17,6 +17,7 @@ use graceful_store::{
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::api::fields::Fields;
 use crate::api::tasks::{JSON, written};
 use crate::api::{Api, limits, queue_name};
 use crate::problem::{Problem, ProblemBody};
@@ -63,7 +64,7 @@ pub(crate) struct SettingsBody {
 }
 
 /// Each field, and what to write into it.
-const FIELDS: [(&str, &str); 7] = [
+const FIELDS: Fields = Fields(&[
     ("concurrency", "write a whole number from 1 to 1000000, or leave it out"),
     ("concurrency_per_key", "write a whole number from 1 to 1000000, or leave it out"),
     ("rate_per_second", "write a number from 0.001 to 100000, or leave it out"),
@@ -71,7 +72,7 @@ const FIELDS: [(&str, &str); 7] = [
     ("max_attempts", "write a whole number from 1 to 100, or leave it out"),
     ("min_backoff_seconds", "write a number of seconds from 0.01 to 86400, not above max_backoff_seconds"),
     ("max_backoff_seconds", "write a number of seconds from 0.01 to 86400"),
-];
+]);
 
 /// A queue.
 #[derive(Debug, Serialize, ToSchema)]
@@ -122,11 +123,11 @@ impl SettingsBody {
         let mut json = serde_json::Deserializer::from_slice(body);
         let read: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
-            match FIELDS.iter().find(|(name, _)| *name == path) {
-                Some((name, instead)) => Problem::invalid(*name, instead),
+            match FIELDS.instead(&path) {
+                Some(instead) => Problem::invalid(path, instead),
                 None if path != "." && path != "?" => {
-                    let names = FIELDS.map(|(name, _)| name).join(", ");
-                    Problem::invalid(path, &format!("is no field of a queue; write some of {names}"))
+                    let instead = format!("is no field of a queue; write some of {}", FIELDS.names());
+                    Problem::invalid(path, &instead)
                 }
                 None => Problem::malformed(format!(
                     "the body: {}; write a JSON object, at least {{}}",
@@ -148,32 +149,42 @@ impl SettingsBody {
             min_backoff_seconds,
             max_backoff_seconds,
         } = self;
-        let rate = within("rate_per_second", rate_per_second, LEAST_RATE, MOST_RATE)?;
-        let burst = whole("burst", burst, MOST_PLACES)?;
+        let rate = FIELDS.within("rate_per_second", rate_per_second, LEAST_RATE, MOST_RATE)?;
+        let burst = many("burst", burst, MOST_PLACES)?;
         if burst.is_some() && rate.is_none() {
-            return Err(wanted("burst"));
+            return Err(FIELDS.wanted("burst"));
         }
         let rate = rate.map(|per_second| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
             let usual = NonZeroU32::new(per_second.ceil() as u32).unwrap_or(NonZeroU32::MIN);
             Rate { per_second, burst: burst.unwrap_or(usual) }
         });
-        let first =
-            within("min_backoff_seconds", min_backoff_seconds, LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS)?;
-        let longest =
-            within("max_backoff_seconds", max_backoff_seconds, LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS)?;
+        let first = FIELDS.within(
+            "min_backoff_seconds",
+            min_backoff_seconds,
+            LEAST_PAUSE_SECONDS,
+            MOST_PAUSE_SECONDS,
+        )?;
+        let longest = FIELDS.within(
+            "max_backoff_seconds",
+            max_backoff_seconds,
+            LEAST_PAUSE_SECONDS,
+            MOST_PAUSE_SECONDS,
+        )?;
         let backoff = match (first.map(Duration::from_secs_f64), longest.map(Duration::from_secs_f64)) {
             (None, None) => None,
             (Some(first), None) => Some(Backoff { first, longest: backoff::USUAL.longest.max(first) }),
             (None, Some(longest)) => Some(Backoff { first: backoff::USUAL.first.min(longest), longest }),
-            (Some(first), Some(longest)) if first > longest => return Err(wanted("min_backoff_seconds")),
+            (Some(first), Some(longest)) if first > longest => {
+                return Err(FIELDS.wanted("min_backoff_seconds"));
+            }
             (Some(first), Some(longest)) => Some(Backoff { first, longest }),
         };
         Ok(QueueSettings {
-            concurrency: whole("concurrency", concurrency, MOST_PLACES)?,
-            per_key: whole("concurrency_per_key", concurrency_per_key, MOST_PLACES)?,
+            concurrency: many("concurrency", concurrency, MOST_PLACES)?,
+            per_key: many("concurrency_per_key", concurrency_per_key, MOST_PLACES)?,
             rate,
-            max_attempts: whole("max_attempts", max_attempts, MOST_ATTEMPTS)?
+            max_attempts: many("max_attempts", max_attempts, MOST_ATTEMPTS)?
                 .and_then(|most| u16::try_from(most.get()).ok()),
             backoff,
         })
@@ -189,26 +200,10 @@ impl QueueOut {
     }
 }
 
-fn wanted(field: &'static str) -> Problem {
-    let instead =
-        FIELDS.iter().find(|(name, _)| *name == field).map_or("leave it out", |(_, instead)| instead);
-    Problem::invalid(field, instead)
-}
-
-fn within(field: &'static str, value: Option<f64>, least: f64, most: f64) -> Result<Option<f64>, Problem> {
-    match value {
-        Some(value) if !(least..=most).contains(&value) => Err(wanted(field)),
-        value => Ok(value),
-    }
-}
-
-/// JSON has one kind of number: 3.0 is as whole as 3.
-fn whole(field: &'static str, value: Option<f64>, most: f64) -> Result<Option<NonZeroU32>, Problem> {
-    match within(field, value, 1.0, most)? {
-        Some(value) if value.fract() != 0.0 => Err(wanted(field)),
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
-        value => Ok(value.and_then(|value| NonZeroU32::new(value as u32))),
-    }
+/// A whole number from 1.
+fn many(field: &'static str, value: Option<f64>, most: f64) -> Result<Option<NonZeroU32>, Problem> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
+    Ok(FIELDS.whole(field, value, 1.0, most)?.and_then(|value| NonZeroU32::new(value as u32)))
 }
 
 /// A whole number, which needs no point.

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
+use crate::api::fields::Fields;
 use crate::api::queue_name;
 use crate::client_id;
 use crate::kind::Kind;
@@ -33,7 +34,7 @@ const LEAST_TIMEOUT_SECONDS: f64 = 0.001;
 const MOST_KEEP_SECONDS: f64 = 90.0 * 86_400.0;
 
 /// Each field, and what to write into it.
-const FIELDS: [(&str, &str); 11] = [
+const FIELDS: Fields = Fields(&[
     ("kind", "write the name of a kind as a string; GET /v1/kinds lists them"),
     ("input", "write the input as JSON"),
     ("queue", "write the name of a queue as a string; GET /v1/queues lists them"),
@@ -48,7 +49,7 @@ const FIELDS: [(&str, &str); 11] = [
     ("max_attempts", "write a whole number from 1 to 100"),
     ("client_id", "write a string of 1 to 128 characters without control characters and marks of direction"),
     ("keep_seconds", "write a number of seconds from 0 to 7776000"),
-];
+]);
 
 /// A task to do. Everything has a default: `{}` is a task.
 #[derive(Debug, Default, Clone, Deserialize, Serialize, ToSchema)]
@@ -172,12 +173,13 @@ pub(crate) fn read(
     if let Some(key) = &concurrency_key {
         client_id::check(key).map_err(|instead| Problem::invalid("concurrency_key", instead))?;
     }
-    let delay = within("delay_seconds", delay_seconds, 0.0, MOST_DELAY_SECONDS)?.unwrap_or_default();
+    let delay = FIELDS.within("delay_seconds", delay_seconds, 0.0, MOST_DELAY_SECONDS)?.unwrap_or_default();
     let wait = not_before.map(|text| until(&text, now)).transpose()?.unwrap_or_default();
-    let timeout = within("timeout_seconds", timeout_seconds, LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS)?;
-    let keep = within("keep_seconds", keep_seconds, 0.0, MOST_KEEP_SECONDS)?;
-    let priority = whole("priority", priority, f64::from(i16::MIN), f64::from(i16::MAX))?;
-    let most = whole("max_attempts", max_attempts, 1.0, MOST_ATTEMPTS)?;
+    let timeout =
+        FIELDS.within("timeout_seconds", timeout_seconds, LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS)?;
+    let keep = FIELDS.within("keep_seconds", keep_seconds, 0.0, MOST_KEEP_SECONDS)?;
+    let priority = FIELDS.whole("priority", priority, f64::from(i16::MIN), f64::from(i16::MAX))?;
+    let most = FIELDS.whole("max_attempts", max_attempts, 1.0, MOST_ATTEMPTS)?;
 
     let input = input.map_or(NO_INPUT, RawValue::get).to_owned();
     let mut task = defaults.task(kind.as_deref().unwrap_or(DEFAULT_KIND), input);
@@ -254,34 +256,13 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-fn wanted(field: &'static str) -> Problem {
-    let instead =
-        FIELDS.iter().find(|(name, _)| *name == field).map_or("leave it out", |(_, instead)| instead);
-    Problem::invalid(field, instead)
-}
-
-fn within(field: &'static str, value: Option<f64>, least: f64, most: f64) -> Result<Option<f64>, Problem> {
-    match value {
-        Some(value) if !(least..=most).contains(&value) => Err(wanted(field)),
-        value => Ok(value),
-    }
-}
-
-/// JSON has one kind of number: 3.0 is as whole as 3.
-fn whole(field: &'static str, value: Option<f64>, least: f64, most: f64) -> Result<Option<f64>, Problem> {
-    match within(field, value, least, most)? {
-        Some(value) if value.fract() != 0.0 => Err(wanted(field)),
-        value => Ok(value),
-    }
-}
-
 /// How long until then; nothing when it is past.
 fn until(text: &str, now: Timestamp) -> Result<Duration, Problem> {
     let at = match text.parse::<Timestamp>() {
         Ok(at) => at,
         // The last two days of 9999, which somewhere on Earth are the year 10000.
         Err(_) if is_last_year(text) => Timestamp::MAX,
-        Err(_) => return Err(wanted("not_before")),
+        Err(_) => return Err(FIELDS.wanted("not_before")),
     };
     // Whole milliseconds, as the queue counts, and rounded so that the task is never early.
     let micros = at.as_microsecond() - now.as_millisecond() * 1_000;
@@ -311,13 +292,12 @@ fn explain(body: &[u8], error: &serde_json::Error) -> Problem {
                 value.is_number()
             }
             _ => {
-                let names = FIELDS.map(|(name, _)| name).join(", ");
-                return Problem::invalid(name, &format!("is no field of a task; write one of {names}"));
+                let instead = format!("is no field of a task; write one of {}", FIELDS.names());
+                return Problem::invalid(name, &instead);
             }
         };
-        if let Some((field, _)) = FIELDS.iter().find(|(field, _)| *field == name && !fits && !value.is_null())
-        {
-            return wanted(field);
+        if let Some(instead) = FIELDS.instead(&name).filter(|_| !fits && !value.is_null()) {
+            return Problem::invalid(name, instead);
         }
     }
     // What is left is a field that came twice, which serde names.
