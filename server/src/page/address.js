@@ -1,6 +1,6 @@
 // The address: which tasks are listed and which one is open, so that a view can be kept, sent and gone back to.
 
-const words = ({ state, kind, client }) => `${[state, kind].filter(Boolean).join(' ')} tasks${client ? ` for ${client}` : ''}`.trim();
+const describe = ({ state, kind, client }) => `${[state, kind].filter(Boolean).join(' ')} tasks${client ? ` for ${client}` : ''}`.trim();
 
 function writeAddress() {
   const query = new URLSearchParams();
@@ -29,7 +29,7 @@ function list(others) {
   turn += 1;
   listed = false;
   cursor = null;
-  text($('tasks-heading'), filtered() ? `Newest ${words(wanted)}` : 'Newest tasks');
+  text($('tasks-heading'), filtered() ? `Newest ${describe(wanted)}` : 'Newest tasks');
   for (const choice of $('filter').querySelectorAll('input')) choice.checked = choice.value === wanted.state;
   offerKind(wanted.kind);
   $('search-kind').value = wanted.kind;

@@ -33,10 +33,15 @@ function sample({ queued, delayed, running }) {
   draw();
 }
 
+/** From when to when: an hour, or less where there is less to show. */
+function axis() {
+  const to = Math.max(now(), samples.at(-1).at);
+  return { from: to - Math.min(HOUR, Math.max(LEAST, to - samples[0].at)), to };
+}
+
 function draw() {
   if (samples.length === 0) return;
-  const to = Math.max(now(), samples.at(-1).at);
-  const from = to - Math.min(HOUR, Math.max(LEAST, to - samples[0].at));
+  const { from, to } = axis();
   const x = (at) => ((at - from) / (to - from)) * WIDTH;
   text($('plot-from'), time(from));
   text($('plot-to'), time(to));
@@ -75,8 +80,7 @@ function drawEnded(from, to) {
 function pointAt(event) {
   if (samples.length === 0) return;
   const box = $('plot-states').getBoundingClientRect();
-  const to = Math.max(now(), samples.at(-1).at);
-  const from = to - Math.min(HOUR, Math.max(LEAST, to - samples[0].at));
+  const { from, to } = axis();
   const at = from + ((event.clientX - box.left) / box.width) * (to - from);
   const near = samples.reduce((best, one) => (Math.abs(one.at - at) < Math.abs(best.at - at) ? one : best));
   text($('plot-at'), `${time(near.at)}: ${count.format(near.queued)} queued, ${count.format(near.delayed)} delayed, ${count.format(near.running)} running`);

@@ -136,7 +136,7 @@ function trim() {
 function summarise() {
   const none = order.length === 0 && listed;
   $('empty').hidden = listed && !none;
-  if (none) text($('empty'), filtered() ? `No ${words(wanted)}${cursor ? ' among those that were looked through: there are more' : ''}.` : 'No tasks yet. Submit one: it shows up here at once.');
+  if (none) text($('empty'), filtered() ? `No ${describe(wanted)}${cursor ? ' among those that were looked through: there are more' : ''}.` : 'No tasks yet. Submit one: it shows up here at once.');
   const full = order.length >= MOST;
   $('more').hidden = !cursor || full;
   text($('shown'), order.length === 0 ? '' : `${several(order.length, 'task')} shown${cursor ? (full ? ', the most this page keeps: filter to see others' : ', there are more') : ''}`);
