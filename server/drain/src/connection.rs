@@ -185,7 +185,7 @@ pub(crate) async fn serve(socket: Placed, peer: SocketAddr, shared: Shared) {
     if shared.http2 {
         let spoken = tokio::select! {
             biased;
-            spoken = timeout(HEAD_TIMEOUT, http2::is_spoken(&socket.stream)) => spoken,
+            spoken = timeout(HEAD_TIMEOUT, http2::speaks_http2(&socket.stream)) => spoken,
             () = shared.stop.cancelled() => return,
             () = activity.idle_when_crowded(&shared.crowded) => return,
         };

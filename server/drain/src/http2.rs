@@ -37,7 +37,7 @@ pub(crate) fn builder(buffer: u16) -> Builder<TokioExecutor> {
 ///
 /// # Errors
 /// When the client closes, or the socket fails, before it has said either.
-pub(crate) async fn is_spoken(stream: &TcpStream) -> io::Result<bool> {
+pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const LONGEST: Duration = Duration::from_millis(250);
     let mut pause = Duration::from_millis(5);

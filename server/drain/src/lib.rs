@@ -101,6 +101,8 @@ pub use descriptors::raise_descriptor_limit;
 pub use drain::{Drain, Refused};
 pub use gate::{Gate, Gated};
 pub use guard::{ConnectionGuard, Farewell, RequestGuard, TaskGuard};
+#[cfg(feature = "http2")]
+pub use http2::speaks_http2;
 pub use pace::{SlowestBody, TooSlow};
 pub use pre_stop::{PreStopError, pre_stop};
 pub use serve::{Exit, serve, serve_behind, serve_within};

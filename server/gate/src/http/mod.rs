@@ -15,13 +15,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_drain::Drain;
+use graceful_drain::{Drain, speaks_http2};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -101,11 +101,11 @@ pub(crate) async fn client(
     drain: &Drain,
     stop: CancellationToken,
 ) {
-    let spoken = tokio::select! {
-        spoken = timeout(gate.idle, spoken(&stream)) => spoken,
+    let looked = tokio::select! {
+        looked = timeout(gate.idle, speaks_http2(&stream)) => looked,
         () = stop.cancelled() => return,
     };
-    let Ok(Ok(spoken)) = spoken else { return };
+    let Ok(Ok(http2)) = looked else { return };
     let (idle, app) = (gate.idle, gate.app);
     let client =
         Arc::new(Client { gate, origin: Origin::new(peer.ip()), pair: Pair::new(app), used: Notify::new() });
@@ -123,15 +123,12 @@ pub(crate) async fn client(
             () = async { client.used.notified().await; drain.latching(KEEP_ALIVE_TAIL).await } => {}
         }
     };
-    let ended = match spoken {
-        Spoken::Http1 => {
-            let serving = http1_builder(idle).serve_connection(TokioIo::new(stream), service).with_upgrades();
-            served(serving, |serving| serving.graceful_shutdown(), wind_down).await
-        }
-        Spoken::Http2 => {
-            let serving = http2_builder().serve_connection(TokioIo::new(stream), service);
-            served(serving, |serving| serving.graceful_shutdown(), wind_down).await
-        }
+    let ended = if http2 {
+        let serving = http2_builder().serve_connection(TokioIo::new(stream), service);
+        served(serving, |serving| serving.graceful_shutdown(), wind_down).await
+    } else {
+        let serving = http1_builder(idle).serve_connection(TokioIo::new(stream), service).with_upgrades();
+        served(serving, |serving| serving.graceful_shutdown(), wind_down).await
     };
     if let Err(error) = ended {
         debug!(%peer, %error, "connection ended");
@@ -175,25 +172,4 @@ where
     }
     close(serving.as_mut());
     serving.await
-}
-
-enum Spoken {
-    Http1,
-    Http2,
-}
-
-/// Looks at the first bytes without taking them. No method of HTTP/1 begins as HTTP/2's preface does.
-async fn spoken(stream: &TcpStream) -> std::io::Result<Spoken> {
-    const PREFACE: &[u8] = b"PRI ";
-    loop {
-        let mut first = [0; PREFACE.len()];
-        let seen = stream.peek(&mut first).await?;
-        match &first[..seen] {
-            [] => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            PREFACE => return Ok(Spoken::Http2),
-            // `P` alone may become a POST. A peek does not wait for more, and a client that sends a byte at a time is rare.
-            some if PREFACE.starts_with(some) => sleep(Duration::from_millis(5)).await,
-            _ => return Ok(Spoken::Http1),
-        }
-    }
 }
