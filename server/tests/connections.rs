@@ -6,8 +6,6 @@
 
 mod child;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use child::{Folder, Server};
@@ -21,19 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A server in a shell with these limits of open files.
 async fn limited(soft: u32, hard: u32, args: &[&str]) -> (Server, Folder) {
     let folder = Folder::new();
-    let program = script(&folder, soft, hard);
     let data = folder.0.join("data");
     let args = [&["--data", data.to_str().unwrap()], args].concat();
-    (Server::launch(&program, &args, &[]).await, folder)
-}
-
-fn script(folder: &Folder, soft: u32, hard: u32) -> PathBuf {
-    let path = folder.0.join("server.sh");
-    let server = env!("CARGO_BIN_EXE_server");
-    let text = format!("#!/bin/sh\nulimit -Sn {soft} && ulimit -Hn {hard} && exec {server} \"$@\"\n");
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    (Server::launch_in(&["sh"], &format!("ulimit -Sn {soft} && ulimit -Hn {hard}"), &args).await, folder)
 }
 
 async fn connect(port: u16, connections: usize) -> Vec<TcpStream> {

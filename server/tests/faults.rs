@@ -99,19 +99,9 @@ fn processed(server: &Server) -> BTreeSet<String> {
 /// A server whose `--data` is a disk of its own of so many MiB, in a mount namespace of its own; and that disk, seen from here.
 async fn on_a_disk_of(mebibytes: u32, point: &Folder, args: &[&str]) -> (Server, PathBuf) {
     let data = point.0.to_str().unwrap();
-    let script = format!(
-        r#"mount -t tmpfs -o size={mebibytes}m none "$0" && program=$1 && shift && exec "$program" --data "$0" "$@""#
-    );
-    // The child adds its own arguments, the ports, right after the program's name.
-    let launcher = point.0.with_extension("sh");
-    let line = format!(
-        "#!/bin/sh\nexec unshare --user --map-root-user --mount sh -c '{script}' '{data}' '{BINARY}' \"$@\"\n"
-    );
-    fs::write(&launcher, line).unwrap();
-    let made = std::process::Command::new("chmod").arg("+x").arg(&launcher).status().unwrap();
-    assert!(made.success());
-    let server = Server::launch(&launcher, args, &[]).await;
-    fs::remove_file(launcher).unwrap();
+    let shell = ["unshare", "--user", "--map-root-user", "--mount", "sh"];
+    let script = format!("mount -t tmpfs -o size={mebibytes}m none '{data}'");
+    let server = Server::launch_in(&shell, &script, &[&["--data", data], args].concat()).await;
     let disk = PathBuf::from(format!("/proc/{}/root{data}", server.pid()));
     assert!(disk.join("tasks.db").exists(), "the disk is not where it was looked for");
     (server, disk)

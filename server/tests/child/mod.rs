@@ -101,8 +101,24 @@ impl Server {
         server
     }
 
+    /// In a shell, begun by `shell`, that runs this script and then becomes the server. The script is an argument and
+    /// no file: a file that was just written cannot be run while a child of another test, forked in between, still holds
+    /// it open for writing.
+    pub(crate) async fn launch_in(shell: &[&str], script: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(shell[0]);
+        command.args(&shell[1..]).arg("-c").arg(format!("{script} && exec \"$0\" \"$@\""));
+        command.arg(BINARY);
+        let server = Self::spawn_by(command, args, &[]).await;
+        server.ready().await;
+        server
+    }
+
     pub(crate) async fn spawn(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(program)
+        Self::spawn_by(Command::new(program), args, env).await
+    }
+
+    async fn spawn_by(mut command: Command, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = command
             .args(["--port", "0", "--admin-port", "0"])
             .args(args)
             .env_remove("KUBERNETES_SERVICE_HOST")
