@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use graceful_process::{Signal, output, signal, wait_unless};
+use graceful_process::{Signal, free_port, output, signal, wait_unless};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::programs::{command, folder};
@@ -267,12 +267,6 @@ fn is_ready(data: &Path, pid: u32) -> bool {
     let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let mut lines = text.lines();
     lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|line| line.trim() == "ready")
-}
-
-/// Free now; whoever takes it before us makes the start fail with the port in its message.
-fn free_port(address: IpAddr) -> anyhow::Result<u16> {
-    let probe = TcpListener::bind((address, 0)).with_context(|| format!("cannot listen on {address}"))?;
-    Ok(probe.local_addr()?.port())
 }
 
 fn append(path: &Path, text: &str) -> anyhow::Result<()> {

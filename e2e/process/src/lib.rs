@@ -4,7 +4,9 @@
 //! It blocks. That is right for xtask and the cluster, and in an async test for what takes a moment ([`signal`]); a child
 //! that runs beside an async test is tokio's own, and [`printed`] reads what it gave.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
+use std::net::{IpAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -55,6 +57,22 @@ pub fn printed(command: &Command, done: &Output) -> anyhow::Result<String> {
         bail!("{command:?}: {}: {}", done.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// A port for a program that is started later. It lies below those that the kernel gives to outgoing connections: no
+/// client of another test gets it in between, nor while the program is restarted.
+pub fn free_port(address: IpAddr) -> anyhow::Result<u16> {
+    const LOWEST: u16 = 10_000;
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
+    ensure!(end > LOWEST, "outgoing connections begin at port {end}: none is left between it and {LOWEST}");
+    // By chance, since two processes that begin at the same port would meet there.
+    let chance = RandomState::new().hash_one(()) % u64::from(end - LOWEST);
+    let start = LOWEST + u16::try_from(chance)?;
+    (start..end)
+        .chain(LOWEST..start)
+        .find(|port| TcpListener::bind((address, *port)).is_ok())
+        .with_context(|| format!("cannot listen on any port of {address}"))
 }
 
 /// Whether it ran and succeeded; what it printed is dropped.
@@ -153,6 +171,14 @@ mod tests {
         };
         assert!(signal(Signal::SIGKILL, &[gone, child.id()]).is_err());
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_free_port_is_no_port_of_a_client() {
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let listener = TcpListener::bind((here, free_port(here).unwrap())).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(listener.local_addr().unwrap().port() < client.local_addr().unwrap().port());
     }
 
     #[test]

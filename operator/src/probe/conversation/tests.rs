@@ -34,6 +34,7 @@ struct Scene {
     language: Language,
     keyring: Keyring,
     named: Arc<[KeyId]>,
+    poll_interval_seconds: u32,
 }
 
 fn pod() -> PodUid {
@@ -60,6 +61,7 @@ impl Scene {
             language: Language::Graceful,
             keyring: Keyring::default(),
             named: Arc::default(),
+            poll_interval_seconds: 1,
         };
         scene.serve(listener, routes);
         scene
@@ -87,7 +89,7 @@ impl Scene {
             port: address.port(),
             path: "/drain".to_owned(),
             question: self.language.clone(),
-            poll_interval_seconds: 1,
+            poll_interval_seconds: self.poll_interval_seconds,
             timeout_seconds: 2,
         };
         let target = Target {
@@ -148,19 +150,15 @@ async fn the_end_of_the_last_task_is_heard_at_once() {
     let drain = app();
     let task = drain.try_task().unwrap();
     let mut scene = Scene::with(&drain).await;
+    scene.poll_interval_seconds = 60;
     scene.say(DRAIN);
     let busy = |c: &Contact| {
         c.answer.as_ref().is_some_and(|a| a.in_flight.total == 1 && !a.protocol.unwrap().accepting)
     };
     scene.until("that it drains", busy).await;
-    let ended = Instant::now();
     drop(task);
+    // `until` has less patience than the poll interval.
     scene.until("that it is idle", idle_in(7)).await;
-    assert!(
-        ended.elapsed() < Duration::from_millis(500),
-        "well within the poll interval: {:?}",
-        ended.elapsed()
-    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Apps: each a listener of the test's own, and what it does with a connection.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,8 +67,8 @@ impl App {
     }
 
     /// A port at which nothing listens.
-    pub(crate) async fn none() -> u16 {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    pub(crate) fn none() -> u16 {
+        graceful_process::free_port(Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 }
 

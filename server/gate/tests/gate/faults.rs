@@ -13,7 +13,7 @@ use super::gate::{Gate, PATIENCE};
 
 #[tokio::test]
 async fn an_app_that_is_not_there_yet_is_said_so_and_served_once_it_is() {
-    let port = App::none().await;
+    let port = App::none();
     let gate = Gate::before(port, &[]).await;
     let mut stream = gate.connect().await;
     for request in [get("/"), post("/", "hi")] {

@@ -135,7 +135,7 @@ async fn a_new_connection_past_the_latch_is_refused_as_grpc_reads_it() {
 
 #[tokio::test]
 async fn an_app_that_is_away_or_speaks_no_http2_is_an_answer_too() {
-    let gate = Gate::before(App::none().await, &[]).await;
+    let gate = Gate::before(App::none(), &[]).await;
     let mut to = client::<Empty<Bytes>>(&gate).await;
     let got = to.sender.send_request(request(Empty::new())).await.unwrap();
     assert_eq!(got.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -160,7 +160,7 @@ async fn the_proxy_protocol_says_who_the_client_is() {
 
 #[tokio::test]
 async fn an_app_that_is_not_there_is_an_end_and_no_hang() {
-    let gate = Gate::before(App::none().await, &["--protocol", "Tcp"]).await;
+    let gate = Gate::before(App::none(), &["--protocol", "Tcp"]).await;
     if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", gate.port)).await {
         assert_eq!(rest(&mut stream).await, "");
     }

@@ -45,7 +45,7 @@ async fn the_app_is_told_as_a_drain_begins_and_asked_after_that() {
 /// The call is a courtesy: a drain does not depend on it for ever.
 #[tokio::test]
 async fn an_app_that_does_not_take_the_call_is_drained_all_the_same() {
-    let gate = Gate::before(App::none().await, &["--on-drain", r#"{"path": "/stop"}"#]).await;
+    let gate = Gate::before(App::none(), &["--on-drain", r#"{"path": "/stop"}"#]).await;
     let status = gate.drain(1, 0).await;
     assert_eq!((status.state, status.in_flight.total()), (State::Draining, 1), "told first");
     gate.wait("idle", |status| status.is_idle()).await;

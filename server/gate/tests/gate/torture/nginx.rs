@@ -1,10 +1,11 @@
 //! nginx before the same app, told to do what the gate does and no more.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::gate::PATIENCE;
@@ -17,7 +18,7 @@ pub(super) struct Nginx {
 
 impl Nginx {
     pub(super) async fn before(app: u16) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let port = graceful_process::free_port(Ipv4Addr::LOCALHOST.into()).unwrap();
         let folder = std::env::temp_dir().join(format!("graceful-gate-beside-nginx-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("nginx.conf");
