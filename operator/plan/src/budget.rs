@@ -5,6 +5,7 @@ use crate::course::Course;
 use crate::expendable::update_suffices;
 use crate::going_nodes::replacements_come_first;
 use crate::observed::Pod;
+use crate::phrases::nodes_are_closed;
 use crate::snapshot::Snapshot;
 use jiff::Timestamp;
 
@@ -25,15 +26,18 @@ pub(crate) fn spendable(snapshot: &Snapshot<'_>, course: &Course<'_>) -> i64 {
     i64::from(snapshot.taking_work()) - i64::from(app.replicas.saturating_sub(may_miss))
 }
 
-/// A quota or a policy refuses the new pods, or no node has taken one for `surgeTimeoutSeconds`. Not where one fails to start, crashes or is not
+/// A quota or a policy refuses the new pods, or no node has had a place for one for `surgeTimeoutSeconds`. Not where one fails to start, crashes or is not
 /// Ready: more capacity would not help it.
 fn surge_cannot_come(snapshot: &Snapshot<'_>) -> bool {
     let timeout = snapshot.observed.app.surge_timeout_seconds;
     let update = snapshot.revision(snapshot.update());
     let refused = update.is_some_and(|r| r.replica_failure.is_some() && !r.has_no_replica_set);
     let mut new = snapshot.routed().filter(|p| !snapshot.is_superseded(p));
+    // Where all nodes are closed, a pod that goes frees nothing.
+    let closed = |p: &Pod| p.trouble.as_deref().is_some_and(nodes_are_closed);
     let given_up = |p: &Pod| {
-        p.unschedulable.is_some_and(|since| snapshot.clock.has_come(after(since, seconds(timeout))))
+        let late = |since| snapshot.clock.has_come(after(since, seconds(timeout)));
+        p.unschedulable.is_some_and(late) && !closed(p)
     };
     refused || new.any(given_up)
 }
@@ -54,4 +58,32 @@ pub(crate) fn capacity_will_free(snapshot: &Snapshot<'_>) -> bool {
     drains
         || was_ended
         || (one_may_go && snapshot.services_are_fenced() && snapshot.remaining.iter().any(|p| may_go(p)))
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::Signal;
+
+    use super::*;
+    use crate::fixture;
+    use crate::observed::{Observed, Readiness};
+
+    #[test]
+    fn no_pod_makes_way_where_all_nodes_are_closed() {
+        let gives_up = |causes: &str| {
+            let trouble = Some(format!("not scheduled: 0/2 nodes are available: {causes}."));
+            let new = Pod {
+                readiness: Readiness::Never,
+                unschedulable: Some(Timestamp::UNIX_EPOCH),
+                trouble,
+                ..fixture::serving("new")
+            };
+            let app = fixture::app(1, fixture::policy(Signal::Http));
+            let late = seconds(app.surge_timeout_seconds);
+            let observed = Observed { pods: vec![new], ..fixture::observed(app) };
+            surge_cannot_come(&Snapshot::of(&observed, after(Timestamp::UNIX_EPOCH, late)))
+        };
+        assert!(gives_up("1 Insufficient memory, 1 node(s) were unschedulable"));
+        assert!(!gives_up("2 node(s) were unschedulable"));
+    }
 }

@@ -7,7 +7,7 @@ use crate::astray::contradiction;
 use crate::clock::{after, seconds};
 use crate::expendable::superseded_revisions;
 use crate::observed::{NodeFate, Pod, Readiness, Revision};
-use crate::phrases::{and_more, exceeds_quota, whole_seconds};
+use crate::phrases::{and_more, exceeds_quota, nodes_are_closed, whole_seconds};
 use crate::snapshot::Snapshot;
 use crate::token_refused;
 
@@ -46,6 +46,9 @@ pub(crate) fn new_pod(snapshot: &Snapshot<'_>, pod: &Pod, others: &str) -> Strin
             format!("{name}: Available, but accepts no work yet{why}")
         }
         (Some(_), _, None) => format!("{name}: Available, not asked for its in-flight count yet"),
+        (None, Some(trouble), _) if pod.unschedulable.is_some() && nodes_are_closed(trouble) => {
+            format!("{name}: not Ready: {trouble}; uncordon a node, take its taint off, or add a node")
+        }
         (None, Some(trouble), _) if pod.unschedulable.is_some() && capacity_helps(snapshot, trouble) => {
             format!(
                 "{name}: not Ready: {trouble}; {}",
@@ -131,5 +134,41 @@ fn what_frees_capacity(snapshot: &Snapshot<'_>, from: Option<Timestamp>) -> Stri
         None => {
             "one serving pod at a time makes way by itself, as spec.rollout.maxUnavailable allows".to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::Signal;
+
+    use super::*;
+    use crate::fixture;
+    use crate::observed::{Node, Observed};
+
+    /// Beside a pod that is to leave its node.
+    #[test]
+    fn what_would_help_a_pod_that_no_node_takes_is_what_its_scheduler_lacks() {
+        let helps = |causes: &str| {
+            let words = format!("not scheduled: 0/2 nodes are available: {causes}.");
+            let leaves = Pod {
+                node: Node { fate: NodeFate::Emptied, ..Node::default() },
+                ..fixture::serving("leaves")
+            };
+            let new = Pod {
+                readiness: Readiness::Never,
+                unschedulable: Some(Timestamp::UNIX_EPOCH),
+                trouble: Some(words.clone()),
+                ..fixture::serving("new")
+            };
+            let app = fixture::app(1, fixture::policy(Signal::Http));
+            let observed = Observed { pods: vec![leaves, new.clone()], ..fixture::observed(app) };
+            let said = new_pod(&Snapshot::of(&observed, Timestamp::UNIX_EPOCH), &new, "");
+            said.strip_prefix(&format!("new: not Ready: {words}; ")).unwrap_or(&said).to_owned()
+        };
+        assert!(helps("2 Insufficient cpu").starts_with("free capacity on another node, or set"));
+        assert_eq!(
+            helps("2 node(s) were unschedulable"),
+            "uncordon a node, take its taint off, or add a node"
+        );
     }
 }
