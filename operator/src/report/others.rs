@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use graceful_api::RevisionHash;
-use graceful_plan::{Containers, InFlight, Observed, Pod, PodUid, Readiness, Report};
+use graceful_plan::{Containers, InFlight, NodeFate, Observed, Pod, PodUid, Readiness, Report};
 
 use super::REMEMBERED_FOR;
 use super::events::{Happening, had};
@@ -61,6 +61,7 @@ impl Others {
         });
         for (uid, before) in std::mem::replace(&mut self.at_work, at_work.collect()) {
             let in_flight = in_flight_of(observed, &uid).or(before.in_flight);
+            let busy = in_flight.is_some_and(|f| f.total > 0);
             let stranger = strangers.get(&uid).copied();
             if stranger.is_some_and(Pod::is_active) {
                 self.at_work.insert(uid, before);
@@ -72,12 +73,15 @@ impl Others {
                 }
                 // We end a pod by its deletion, and that is seen on it.
                 Some(pod) if pod.containers == Containers::Finished && !pod.terminating => {
-                    let busy = in_flight.is_some_and(|f| f.total > 0);
                     let how = seen.endings.get(&uid).map(String::as_str);
                     match before.routed || busy {
                         true => how.unwrap_or("has finished, and the operator did not end it"),
                         false => continue, // it was drained, and has nothing to lose
                     }
+                }
+                // Its containers still run by its record, and nobody will write another.
+                Some(pod) if pod.node.fate == NodeFate::ShutDown && (before.routed || busy) => {
+                    "is on a node that was shut down (node.kubernetes.io/out-of-service), and ended with it"
                 }
                 Some(_) if stranger.is_some() && before.routed => {
                     "is ended by others (a delete, of its Deployment perhaps)"

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use graceful_api::{DrainPolicy, DrainReason, OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{
-    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainNote, Endpoints, Epoch, Mark, Node,
+    Answer, App, Backoff, BackoffCause, Contact, Deletion, DrainNote, Endpoints, Epoch, Mark, Node, NodeFate,
     Readiness, Revision, Surroundings, plan,
 };
 use jiff::Timestamp;
@@ -255,6 +255,27 @@ fn a_pod_that_is_evicted_while_it_drains_is_said_where_it_was_busy() {
     let ended = |name: &str| Pod { containers: Containers::Finished, ..draining(name, NOW - 10) };
     let after = seen(vec![ended("a"), ended("b"), pod("c")], &busy);
     assert_eq!(about(told, &after, OTHERS), ["a".to_owned()].into());
+}
+
+/// Its record says Running until it is removed, by the garbage collector of Kubernetes or by us.
+#[test]
+fn a_pod_whose_node_is_shut_down_is_said_with_its_last_count() {
+    let told = &mut Announced::default();
+    let flight = [("a", 2), ("b", 0), ("d", 1), ("e", 0)];
+    let draining = || [draining("d", NOW - 10), draining("e", NOW - 10)];
+    let [d, e] = draining();
+    tell(told, &seen(vec![pod("a"), pod("b"), pod("c"), d, e], &flight), OTHERS);
+    let shut_down = |mut pod: Pod| {
+        pod.node.fate = NodeFate::ShutDown;
+        pod
+    };
+    let [d, e] = draining().map(shut_down);
+    let collected = Pod { terminating: true, grace_ends: Some(at(NOW)), ..shut_down(pod("a")) };
+    let after = seen(vec![collected, shut_down(pod("b")), pod("c"), d, e], &flight);
+    let words = "is on a node that was shut down (node.kubernetes.io/out-of-service), and ended with it, at its last answer with";
+    let note = |pod: &str, count| (Some(pod.to_owned()), format!("pod {pod} {words} {count} in flight"));
+    assert_eq!(tell(told, &after, OTHERS), [note("a", 2), note("b", 0), note("d", 1)]);
+    assert_eq!(tell(told, &seen(vec![pod("c")], &[]), OTHERS), [], "each once");
 }
 
 /// What it knows nothing of: records of before its own time, and the end of a pod after our own DELETE.
