@@ -63,7 +63,9 @@ impl<'a> Snapshot<'a> {
         match self.observed.surroundings.template {
             TemplateVerdict::Accepted => true,
             TemplateVerdict::Unknown => self.observed.revisions.is_empty(),
-            TemplateVerdict::Refused(_) | TemplateVerdict::RefusedBefore(_) => false,
+            TemplateVerdict::Refused(_)
+            | TemplateVerdict::RefusedBefore(_)
+            | TemplateVerdict::Unanswered { .. } => false,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::budget::capacity_will_free;
 use crate::count::count;
 use crate::creation_backoff;
 use crate::new_pods;
-use crate::observed::{Backoff, BackoffCause, Bypass, LeftBehind, Rejected};
+use crate::observed::{Backoff, BackoffCause, Bypass, LeftBehind, Rejected, TemplateVerdict};
 use crate::overdue::{For, Overdue, overdue};
 use crate::settled::is_settled;
 use crate::snapshot::Snapshot;
@@ -103,9 +103,12 @@ fn stalled_by(backoff: &Backoff) -> Option<Stall> {
     }
 }
 
-/// Something is left alone since the API server or a controller is too slow: a Deployment's scale, a pod, our finalizer, the Service or the budget.
+/// Something is left alone since the API server or a controller is too slow: a Deployment's scale, a pod, our finalizer, the Service or the budget, or a new
+/// revision, whose dry run has no answer.
 pub(crate) fn too_slow(snapshot: &Snapshot<'_>) -> bool {
-    backoffs(snapshot).any(|b| b.cause.is_slowness())
+    let no_verdict = matches!(snapshot.observed.surroundings.template, TemplateVerdict::Unanswered { .. });
+    (no_verdict && snapshot.revision(snapshot.update()).is_none())
+        || backoffs(snapshot).any(|b| b.cause.is_slowness())
 }
 
 /// The Service or the budget cannot be made as the spec says, or does not stay so. Pods come and go all the same, but clients may not reach them.

@@ -43,7 +43,11 @@ pub(crate) fn of_deployments(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// The API server has not said yet whether it would take the template, or is asked once more.
 fn asks(verdict: &TemplateVerdict) -> bool {
-    matches!(verdict, TemplateVerdict::Unknown | TemplateVerdict::RefusedBefore(_))
+    match verdict {
+        TemplateVerdict::Unknown | TemplateVerdict::RefusedBefore(_) => true,
+        TemplateVerdict::Unanswered { ask_again, .. } => *ask_again,
+        TemplateVerdict::Accepted | TemplateVerdict::Refused(_) => false,
+    }
 }
 
 /// First, since what follows reads it: once a pod of a revision has worked, its pods are always drained before they are ended.

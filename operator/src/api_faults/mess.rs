@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{alive, finished, ready};
 use super::events::events;
+use super::lifecycle::condition;
 use super::scenarios::{CALM, Stage, spec, template};
 
 fn stalled(stage: &Stage, words: &str) -> bool {
@@ -235,6 +236,31 @@ async fn a_webhook_that_hangs_on_scales_ends_no_pod() {
     assert_eq!(stage.deletions(), 0);
     stage.world.write(|w| w.admission.hangs = None);
     stage.until("it goes on by itself", CALM, |s| s.settled("0", 2)).await;
+    stage.lost_nothing();
+}
+
+/// And for a new revision: whoever gates on Stalled must not take a slow webhook for a refusal of the template.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_hangs_on_a_new_revision_is_told_as_slow() {
+    let mut stage = Stage::settled_with(42, spec(2)).await;
+    stage.world.write(|w| w.admission.hangs = Some("deployments"));
+    stage.change(&json!({"spec": {"template": {"metadata": {"labels": {"try": "1"}}}}}));
+    let held = |s: &Stage| {
+        let app = s.app().unwrap_or_default();
+        let said = app["status"]["waitingFor"].as_str().unwrap_or_default();
+        app["status"]["phase"] == "Held"
+            && said.contains("a dry run of spec.template: no answer within")
+            && condition(&app, "Stalled")["status"] == "False"
+            && condition(&app, "Reconciling")["reason"] == "ControlPlaneSlow"
+    };
+    stage.until("Held, and it is said for what", CALM, held).await;
+    stage.world.write(|w| w.admission.hangs = None);
+    stage
+        .until("it is asked again by itself", CALM, |s| {
+            let pods = s.world.list("pods");
+            pods.len() == 2 && pods.iter().all(|p| p["metadata"]["labels"]["try"] == "1" && ready(p))
+        })
+        .await;
     stage.lost_nothing();
 }
 

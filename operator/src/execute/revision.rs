@@ -35,11 +35,21 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
         },
         Err(error) if error.conflict() => name_is_taken(scene, &app).await?,
         Err(error) if scene.namespace_goes(&error) => return Ok(CHANGED),
-        Err(error) => TemplateVerdict::Refused(error.backoff().ok_or(error)?.1),
+        Err(error) => no_verdict(scene, error)?,
     };
     scene.writes.verdicts.clear();
     scene.writes.verdicts.insert(revision.0.clone(), Expiring::new(verdict));
     Ok(Outcome::Answered)
+}
+
+/// Why it was not taken: a denial stands until somebody changes something, and slowness passes.
+fn no_verdict(scene: &mut Scene<'_>, error: Error) -> Result<TemplateVerdict, Error> {
+    let (cause, why) = error.backoff().ok_or(error)?;
+    if cause.is_slowness() {
+        scene.unanswered += 1;
+        return Ok(TemplateVerdict::Unanswered { why, ask_again: false });
+    }
+    Ok(TemplateVerdict::Refused(why))
 }
 
 /// The Deployment as it is asked for.
@@ -120,7 +130,7 @@ pub(super) async fn create(
         }
         Err(error) if scene.namespace_goes(&error) => Ok(NAMESPACE_GOES),
         Err(error) => {
-            let verdict = TemplateVerdict::Refused(error.backoff().ok_or(error)?.1);
+            let verdict = no_verdict(scene, error)?;
             scene.writes.verdicts.insert(revision.0.clone(), Expiring::new(verdict));
             Ok(Outcome::LookAgain("Kubernetes refuses the Deployment"))
         }

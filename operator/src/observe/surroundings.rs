@@ -168,6 +168,9 @@ fn verdict(app: &Validated, view: &View, ours: &[Ours], writes: &Writes) -> Temp
     match (held.remaining(REFUSAL_HOLDS), &held.value) {
         (Some(_), verdict) => verdict.clone(),
         (None, TemplateVerdict::Refused(why)) => TemplateVerdict::RefusedBefore(why.clone()),
+        (None, TemplateVerdict::Unanswered { why, .. }) => {
+            TemplateVerdict::Unanswered { why: why.clone(), ask_again: true }
+        }
         (None, _) => TemplateVerdict::Unknown,
     }
 }

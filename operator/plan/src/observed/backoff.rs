@@ -42,7 +42,7 @@ impl Backoff {
 
 impl BackoffCause {
     /// Nobody has to act but the cluster.
-    pub(crate) fn is_slowness(self) -> bool {
+    pub fn is_slowness(self) -> bool {
         match self {
             Self::TooSlow | Self::NotFollowed => true,
             Self::Refused | Self::NoProgress => false,

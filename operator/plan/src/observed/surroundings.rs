@@ -74,13 +74,20 @@ pub enum TemplateVerdict {
     Refused(String),
     /// It would not, a while ago: the API server is asked again, and until it has answered otherwise the template counts as refused.
     RefusedBefore(String),
+    /// Nobody answered in time, a webhook perhaps.
+    Unanswered {
+        /// Who may be slow.
+        why: String,
+        /// Whether it may be asked again.
+        ask_again: bool,
+    },
 }
 
 impl TemplateVerdict {
     /// Why it is not taken.
     pub fn refusal(&self) -> Option<&str> {
         match self {
-            Self::Unknown | Self::Accepted => None,
+            Self::Unknown | Self::Accepted | Self::Unanswered { .. } => None,
             Self::Refused(why) | Self::RefusedBefore(why) => Some(why),
         }
     }
