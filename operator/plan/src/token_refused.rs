@@ -26,7 +26,9 @@ pub(crate) fn explanation(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<String> 
 
 const HOW_IT_ENDS: &str = "it is ended once its in-flight count has stayed 0 for quietSeconds";
 
-const REMEDY: &str = "restore the Secret with the drain keys, if it was lost (docs/operating.md, Drain keys)";
+/// Until either, pods of that revision that come to replace others are made with the same keys.
+const REMEDY: &str = "restore the Secret with the drain keys, if it was lost, or roll the app once by any change of spec.template, so that its pods \
+                      are given those of now (docs/operating.md, Drain keys)";
 
 /// The Warning condition's part: the first such pod, and how many others there are.
 pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
