@@ -76,6 +76,7 @@ const PLANNER: &[&str] = &[
     "lag",
     "dialogue",
     "refusals",
+    "retirement",
     "last_look",
     // The proofs, and the facts.
     "proofs",

@@ -151,7 +151,7 @@ pub enum Action {
         /// The pod.
         pod: PodRef,
     },
-    /// End a pod: live look, `last_look::check`, the scale tried dry, DELETE with uid and resourceVersion, and at once the scale.
+    /// End a pod, in the order of [`crate::retirement`]: live look, the scale tried dry, DELETE with uid and resourceVersion, and at once the scale.
     Retire {
         /// The pod.
         pod: PodRef,

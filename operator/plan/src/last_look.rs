@@ -1,4 +1,4 @@
-//! The last look before a kill. Pure: the executor brings what it read live and obeys.
+//! The last look before a kill: what a live read allows. [`crate::retirement`] asks it, in its order.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use crate::action::Proof;
 use crate::count::count;
 use crate::ids::{Epoch, PodUid};
 use crate::observed::{Containers, Pod, Readiness};
-pub use crate::proofs::still_stands;
 
 /// What the live look allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +28,9 @@ pub enum Verdict {
 /// Decides on a live look: the pod as it is just now, and how many others of its Deployment its ReplicaSet counts (`Pod::is_active`). `replicas` is
 /// what the plan saw.
 ///
-/// # Flow
-/// live look → `check` → the scale tried dry → DELETE with uid and resourceVersion → scale to `scale_to`, on the Deployment as it was tried.
-///
 /// # Guarantees
 /// A pod that was put back to serving, given a new epoch by another leader, or replaced under its name is never deleted. `scale_to` is never
 /// lowered below the number of pods that live on, so that the ReplicaSet has no busy pod to choose.
-///
-/// # Assumptions
-/// The scale follows within about a second: a spare that the ReplicaSet starts meanwhile is still Pending, and Pending pods are its first victims.
-///
-/// # Caveats
-/// If the scale fails it is retried only while every spare is Pending in a live list (by then it may run, and a busy pod would be taken for
-/// its co-location): a spare that runs is a serving pod like any other.
 pub fn check(found: Option<&Pod>, proof: Proof, replicas: u32, others: u32) -> Verdict {
     let Some(found) = found else {
         return Verdict::Void("the pod is gone");
@@ -109,7 +98,7 @@ pub fn taken_by(from: u32, to: u32, live: &[Pod]) -> u32 {
 ///
 /// Either every active pod has a proof (`as_well` are the plan's other proofs); or all drain themselves on SIGTERM within a grace of at least the
 /// deadline, and every sibling is Ready, so that the lowest deletion cost, put on this pod just before, decides.
-pub fn may_scale_first(
+pub(crate) fn may_scale_first(
     pod: &PodUid,
     proof: Proof,
     as_well: &[(PodUid, Proof)],

@@ -11,8 +11,8 @@
 //! - how many pods there are and serve: `course` says where the app is going, `budget` how many pods may be missing (P3), `rollout` makes and drains by that;
 //!   `expendable` says how many pods of a superseded revision nobody waits for, `going_nodes` and `node_drain` what nodes that go change, `overdue` what is late
 //!   in a rollout; `teardown` is a deletion, `creation_backoff` stops revisions whose pods come to nothing, and `put_back` returns draining pods to service;
-//! - when a pod may be ended (P1, P7): `proofs` has the proofs, `busy` says in which pods nothing can run, `retire` plans the end and `last_look` allows it just
-//!   before the kill, `brake` bounds how many are ended for one spec; `handed_over` knows those that drain themselves after their DELETE; `endpoints` says until
+//! - when a pod may be ended (P1, P7): `proofs` has the proofs, `busy` says in which pods nothing can run, `retire` plans the end, `retirement` is its order, call by call,
+//!   and `last_look` allows it just before the kill, `brake` bounds how many are ended for one spec; `handed_over` knows those that drain themselves after their DELETE; `endpoints` says until
 //!   when clients are sent to a pod that drains;
 //! - what happens to pods on their way: `unroute` takes them out of service, `drains` ends those that have a proof, `bridge` ends what kept them reachable, and
 //!   `spares` unroutes those that go before they were Ready;
@@ -66,6 +66,7 @@ mod put_back;
 pub mod refusals;
 mod report;
 mod retire;
+pub mod retirement;
 mod rollout;
 mod settled;
 mod snapshot;

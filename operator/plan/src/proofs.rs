@@ -108,7 +108,12 @@ fn proof_of_never_worked(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Proof> {
 
 /// Whether what a pod said of its drain still stands: asked in the plan, and once more just before the pod is ended, which may be many seconds later.
 /// Of a proof that rests on the pod's object alone there is nothing to hear.
-pub fn still_stands(proof: Proof, contact: Option<&Contact>, policy: DrainPolicy, now: Timestamp) -> bool {
+pub(crate) fn still_stands(
+    proof: Proof,
+    contact: Option<&Contact>,
+    policy: DrainPolicy,
+    now: Timestamp,
+) -> bool {
     stands(proof, contact, policy, &Clock::at(now))
 }
 

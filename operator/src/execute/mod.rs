@@ -15,6 +15,7 @@ mod children;
 mod delete;
 mod finalizer;
 mod log_line;
+mod measure;
 mod pods;
 mod retire;
 mod revision;
@@ -32,7 +33,6 @@ use tracing::{info, warn};
 pub(crate) use self::acted::ActionKind;
 #[cfg(test)]
 pub(crate) use self::acted::ActionResult;
-use self::retire::Retirement;
 use crate::error::Error;
 use crate::observe::{Observation, Sources};
 use crate::telemetry::Metrics;
@@ -257,8 +257,7 @@ async fn act(scene: &mut Scene<'_>, action: &Action) -> Result<Outcome, Error> {
         Action::RecordProven { revision } => revision::record_proven(scene, revision).await,
         Action::Nudge { revision } => revision::nudge(scene, revision).await,
         Action::Retire { pod, revision, replicas, proof, as_well } => {
-            let what = Retirement { pod, revision, replicas: *replicas, proof: *proof, as_well };
-            retire::retire(scene, &what).await
+            retire::retire(scene, pod, revision, *replicas, *proof, as_well).await
         }
     }
 }

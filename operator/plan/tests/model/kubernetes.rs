@@ -251,7 +251,7 @@ impl World {
                 // One with all the grace that a drain may take drains itself: the ledger tells whether it did.
                 let drains_itself = self.grace_seconds >= i64::from(self.app.policy.deadline_seconds);
                 // So does one whose admission cannot be closed, with what slips in after its zero: a ReplicaSet that is told to delete it may do so late.
-                let let_go = self.pods[i].cost == i32::MIN && self.app.policy.signal != Signal::Http;
+                let let_go = self.pods[i].cost == i32::MIN && self.policy_of(i).signal != Signal::Http;
                 let too_late_to_know = self.crashed_since_the_scale(i);
                 if self.pods[i].busy() && !drains_itself && !let_go && !too_late_to_know {
                     let what = format!("the ReplicaSet of {hash} took the busy pod {}", self.pods[i].name);

@@ -8,6 +8,7 @@ mod kubernetes;
 mod operator;
 mod paused;
 mod process;
+mod retire;
 mod transcript;
 
 use std::collections::BTreeMap;

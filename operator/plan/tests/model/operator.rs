@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use graceful_api::{DrainPolicy, RevisionHash, Signal};
-use graceful_plan::last_look::{self, Verdict};
+use graceful_api::{RevisionHash, Signal};
+use graceful_plan::last_look;
 use graceful_plan::refusals::{Refusals, Subject};
 use graceful_plan::{
-    Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, Dialogue, DrainNote, Lags,
-    MARK_RESTS, Mark, PodRef, PodUid, Proof, Rejections, TemplateVerdict, longest_gap, plan,
+    Absences, Action, Backoff, BackoffCause, Brake, Child, Deletion, DeletionCost, DrainNote, Lags,
+    MARK_RESTS, Mark, PodRef, Proof, Rejections, TemplateVerdict, longest_gap, plan,
 };
 
 use super::World;
@@ -279,11 +279,11 @@ impl World {
         self.policy_of(i).signal == Signal::Http && !pod.routed && heard && closes && !self.refuses(i)
     }
 
-    fn live(&self, revision: &RevisionHash) -> Vec<graceful_plan::Pod> {
+    pub(super) fn live(&self, revision: &RevisionHash) -> Vec<graceful_plan::Pod> {
         self.observe().observed.pods.into_iter().filter(|p| p.revision == *revision).collect()
     }
 
-    fn scale(&mut self, revision: &RevisionHash, from: u32, to: u32) -> Result<(), Undone> {
+    pub(super) fn scale(&mut self, revision: &RevisionHash, from: u32, to: u32) -> Result<(), Undone> {
         let now = self.now;
         let deployment = self.deployments.get_mut(revision).filter(|d| d.replicas == from).ok_or(Stopped)?;
         if to < from {
@@ -313,7 +313,7 @@ impl World {
         found.ok_or(Stopped)
     }
 
-    fn permitted(&mut self, revision: &RevisionHash) -> Result<(), Undone> {
+    pub(super) fn permitted(&mut self, revision: &RevisionHash) -> Result<(), Undone> {
         if self.refuses_until > self.now {
             let of = Subject::Deployment(revision.clone());
             return Err(self.back_off(of, BackoffCause::Refused, "denied: change freeze"));
@@ -330,107 +330,8 @@ impl World {
         Ok(())
     }
 
-    /// The kill: the scale tried dry first, with a crash possible before the DELETE and between it and the scale.
-    fn retire(
-        &mut self,
-        pod: &PodRef,
-        revision: &RevisionHash,
-        replicas: u32,
-        proof: Proof,
-        as_well: &[(PodUid, Proof)],
-    ) -> Result<(), Undone> {
-        let live = self.live(revision);
-        let found = live.iter().find(|p| p.uid == pod.uid);
-        let others = live.iter().filter(|p| p.is_active() && p.uid != pod.uid).count();
-        let others = u32::try_from(others).expect("few");
-        let Verdict::Go { scale_to, grace_seconds } = last_look::check(found, proof, replicas, others) else {
-            return Err(Stopped);
-        };
-        let looked_at = self.observe();
-        if self.delays.chance(self.faults.stale) {
-            self.seconds_pass();
-        }
-        // What was looked at is what is ended, and what its pods have said must stand just now.
-        let i = self.precondition(&looked_at, pod)?;
-        let policy = self.deployments[revision].policy;
-        if !self.still_stands(&pod.uid, proof, policy) {
-            return Err(Stopped);
-        }
-        if scale_to != replicas {
-            self.permitted(revision)?;
-            let slow = self.slow_until > self.now;
-            let stand = |(uid, proof): &&(PodUid, Proof)| self.still_stands(uid, *proof, policy);
-            let as_well: Vec<_> = as_well.iter().filter(stand).cloned().collect();
-            let may = last_look::may_scale_first(&pod.uid, proof, &as_well, policy, &self.live(revision));
-            if slow && !may {
-                let told = "the API server is too slow to retire safely: a scale takes 2 s";
-                return Err(self.back_off(
-                    Subject::Deployment(revision.clone()),
-                    BackoffCause::TooSlow,
-                    told,
-                ));
-            }
-            let came_late = self.refusals.came_late(&Subject::Deployment(revision.clone()), self.instant());
-            if slow || (may && came_late) {
-                self.judge(i, proof);
-                self.note(proof);
-                self.pods[i].cost = i32::MIN;
-                self.brake.ended();
-                self.scale(revision, replicas, scale_to)?;
-                // A slow API server's ReplicaSet controller is slow as well.
-                self.controller_back = self.now + jiff::SignedDuration::from_secs(2);
-                return Ok(());
-            }
-        }
-        self.judge(i, proof);
-        self.note(proof);
-        self.deeds.ended += 1;
-        self.brake.ended();
-        let cut = matches!(proof, Proof::Cut { .. });
-        let tasks = self.pods[i].process.as_ref().map_or(0, |p| p.tasks.len());
-        if cut {
-            self.pods[i].cut = Some(tasks as u64);
-            self.ledger.cut += u32::try_from(tasks).expect("few");
-            if let Some(p) = &mut self.pods[i].process {
-                p.tasks.clear();
-            }
-            let waiting = std::mem::take(&mut self.pods[i].volume).len();
-            self.ledger.cut += u32::try_from(waiting).expect("few");
-        }
-        self.deleted(i, proof, grace_seconds);
-        // The ReplicaSet may be faster than the scale, and start a spare.
-        if self.random.chance(500) {
-            self.controllers();
-        }
-        if self.random.chance(self.faults.crash) {
-            self.crash();
-            return Err(Stopped);
-        }
-        if scale_to == replicas {
-            return Ok(());
-        }
-        // A conflict is tried again while every spare is Pending; a scale that never comes leaves a spare that runs.
-        let mut tries = 0;
-        while self.random.chance(self.faults.conflict) {
-            tries += 1;
-            if tries == 3 || !last_look::may_lower(scale_to, &self.live(revision)) {
-                let why = "no scale went through after a DELETE";
-                return Err(self.came_late(revision, BackoffCause::Refused, why));
-            }
-            self.controllers();
-        }
-        self.taken_back.insert(revision.clone(), self.instant());
-        self.scale(revision, replicas, scale_to)
-    }
-
-    /// What a pod has said may have changed since the plan.
-    fn still_stands(&self, uid: &PodUid, proof: Proof, policy: DrainPolicy) -> bool {
-        let contact = self.dialogues.get(uid).map(Dialogue::contact);
-        last_look::still_stands(proof, contact, policy, self.now)
-    }
-
     /// Calls take their time: pods go on meanwhile, and are heard.
-    fn seconds_pass(&mut self) {
+    pub(super) fn seconds_pass(&mut self) {
         for _ in 0..=self.delays.next() % 2 {
             self.now += jiff::SignedDuration::from_secs(1);
             self.processes();
