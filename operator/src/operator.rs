@@ -7,15 +7,19 @@ use graceful_api::GracefulApp;
 use kube::ResourceExt;
 
 use crate::app_ref::AppRef;
+use crate::execute::Supplies;
 use crate::leader::Leadership;
 use crate::memory::Memory;
 use crate::observe::Sources;
+use crate::probe::Probes;
 use crate::pulse::Pulse;
 use crate::report::Reporter;
 use crate::telemetry::Metrics;
 
 pub(crate) struct Operator {
     pub(crate) sources: Sources,
+    pub(crate) probes: Probes,
+    pub(crate) supplies: Supplies,
     pub(crate) reporter: Reporter,
     pub(crate) memory: Memory,
     pub(crate) pulse: Arc<Pulse>,
@@ -41,7 +45,7 @@ impl Operator {
 
     /// The same for what is kept by name.
     pub(crate) fn forget_ref(&self, app: &AppRef) {
-        self.sources.probes.forget(app);
+        self.probes.forget(app);
         self.metrics.forget(app);
         self.pulse.forget(app);
         self.sources.stores.concerns.forget(app);

@@ -74,7 +74,7 @@ async fn step(
     app_ref: &AppRef,
     memory: &mut AppMemory,
 ) -> Result<Duration, Failure> {
-    let Operator { sources, reporter, metrics, .. } = operator;
+    let Operator { sources, probes, supplies, reporter, metrics, .. } = operator;
     let AppMemory { sightings, writes, taken_back, reported, requeue } = memory;
     if !operator.leadership.held() {
         return Ok(requeue.idle(None));
@@ -95,7 +95,7 @@ async fn step(
     };
     let orphaned = operator.memory.orphaned(&app.uid().unwrap_or_default());
     let trust = Trust { orphaned, watches_for: requeue.longest() };
-    let seen = observe(sources, app, trust, writes, sightings).await;
+    let seen = observe((sources, probes), app, trust, writes, sightings).await;
     let seen = match seen.map_err(|error| Failure { error, reading: true })? {
         Ok(seen) => seen,
         Err(invalid) => {
@@ -108,11 +108,13 @@ async fn step(
     let mut plan = graceful_plan::plan(&seen.observed, sources.clock.now());
 
     // Converse: what is said to which pod from now on; their answers come by themselves.
-    sources.probes.converse(app_ref, &plan.conversations, &seen.targets);
+    probes.converse(app_ref, &plan.conversations, &seen.targets);
 
     // Execute: writes to children and pods, in the plan's order.
     let mut scene = Scene {
         sources,
+        probes,
+        supplies,
         metrics,
         object: app,
         seen: &seen,

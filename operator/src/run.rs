@@ -20,6 +20,7 @@ use crate::app_ref::AppRef;
 use crate::clock::{Clock, heard_by};
 use crate::decode::Decoded;
 use crate::error::CALL_DEADLINE;
+use crate::execute::Supplies;
 use crate::index::Index;
 use crate::keys::{Keep, KeySecret, Keyring, in_use, keep};
 use crate::leader::{Campaign, Lease, leading};
@@ -157,11 +158,11 @@ pub(crate) async fn run_on(
     }
     let (tried, keys_tried) = tokio::sync::watch::channel(settings.tokens.is_none());
     if let Some(Tokens { secret, .. }) = settings.tokens {
-        let Sources { client, keyring, clock, .. } = &operator.sources;
+        let Sources { client, clock, .. } = &operator.sources;
         let keys = Keep {
             place: secret,
             client: client.clone(),
-            keyring: keyring.clone(),
+            keyring: operator.supplies.keyring.clone(),
             leadership: operator.leadership.clone(),
             clock: clock.clone(),
             tried,
@@ -199,7 +200,7 @@ pub(crate) async fn run_on(
                     warn!("a call was still under way after {STOP_WITHIN:?}; the next operator goes on from what is there");
                 }
                 // What is said to pods stops as well, before another may say something else.
-                talking.sources.probes.silence();
+                talking.probes.silence();
                 // Nobody listens where the term ended meanwhile.
                 let _lost = work_ended.send(ended);
             };
@@ -230,15 +231,9 @@ fn build(
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
         },
-        sources: Sources {
-            client: calling,
-            stores: follows.stores(),
-            probes: Probes::new(asker, keyring.clone(), trigger.clone(), Arc::clone(&metrics), clock.clone()),
-            keyring,
-            gate_image: settings.gate_image.clone(),
-            clock,
-            mark_pace: Pace::of(MARKS),
-        },
+        probes: Probes::new(asker, keyring.clone(), trigger.clone(), Arc::clone(&metrics), clock.clone()),
+        sources: Sources { client: calling, stores: follows.stores(), clock },
+        supplies: Supplies { mark_pace: Pace::of(MARKS), keyring, gate_image: settings.gate_image.clone() },
         memory: Memory::new(campaign.is_some()),
         pulse: Arc::default(),
         metrics,
@@ -252,7 +247,7 @@ fn build(
 async fn keep_keys(keys: Keep, operator: Arc<Operator>) {
     let stores = &operator.sources.stores;
     let named = || in_use(&stores.deployments, &stores.pods);
-    keep(keys, named, || operator.sources.probes.forget_refusals()).await;
+    keep(keys, named, || operator.probes.forget_refusals()).await;
 }
 
 /// For a release that the API server does not answer; without it the lease runs out by itself.

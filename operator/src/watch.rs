@@ -280,7 +280,7 @@ fn watch_apps(asks: Asks, operator: Arc<Operator>) -> impl Fn(Change<'_, Decoded
             let there: HashSet<_> = apps.iter().filter_map(|app| app.uid()).collect();
             operator.memory.keep_only(&there);
             let there: HashSet<_> = apps.iter().map(|app| AppRef::from_obj(&***app)).collect();
-            for gone in operator.sources.probes.known_beside(&there) {
+            for gone in operator.probes.known_beside(&there) {
                 operator.forget_ref(&gone);
             }
             asks.pull_each(&apps);

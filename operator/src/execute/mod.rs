@@ -34,13 +34,28 @@ pub(crate) use self::acted::ActionKind;
 #[cfg(test)]
 pub(crate) use self::acted::ActionResult;
 use crate::error::Error;
-use crate::observe::{Observation, Sources};
+use crate::keys::Keyring;
+use crate::observe::{GateImage, Observation, Sources};
+use crate::probe::{Pace, Probes};
 use crate::telemetry::Metrics;
 use crate::writes::Writes;
 
+/// What goes into writes, of all apps.
+pub(crate) struct Supplies {
+    /// Marks on pods.
+    pub(crate) mark_pace: Pace,
+    /// What new revisions' pods are given, to check the tokens of their drains.
+    pub(crate) keyring: Keyring,
+    /// What new revisions' gates are made of.
+    pub(crate) gate_image: GateImage,
+}
+
 /// What an action works with.
 pub(crate) struct Scene<'a> {
+    /// To look again just before a write, which goes by the same client.
     pub(crate) sources: &'a Sources,
+    pub(crate) probes: &'a Probes,
+    pub(crate) supplies: &'a Supplies,
     pub(crate) metrics: &'a Metrics,
     pub(crate) object: &'a GracefulApp,
     pub(crate) seen: &'a Observation,

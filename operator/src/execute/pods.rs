@@ -111,7 +111,7 @@ fn resume(scene: &Scene<'_>, pod: &PodRef, epoch: Epoch) {
         && let Some(target) = scene.seen.targets.get(&pod.uid)
     {
         let app = AppRef::from_obj(scene.object);
-        scene.sources.probes.tell(&app, &pod.uid, Conversation::Resume { epoch }, target);
+        scene.probes.tell(&app, &pod.uid, Conversation::Resume { epoch }, target);
     }
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn mark(scene: &mut Scene<'_>, pod: &PodRef, busy: Option<bool>
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned().filter(|_| known) else {
         return Ok(CHANGED);
     };
-    if !scene.sources.mark_pace.try_turn() {
+    if !scene.supplies.mark_pace.try_turn() {
         return Ok(Outcome::Later);
     }
     scene.writes.marked(&pod.uid);

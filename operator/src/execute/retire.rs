@@ -93,7 +93,7 @@ async fn take<'a>(
     step: Step<'a>,
     as_well: &[(PodUid, Proof)],
 ) -> Next<'a> {
-    let (clock, probes) = (&scene.sources.clock, &scene.sources.probes);
+    let (clock, probes) = (&scene.sources.clock, scene.probes);
     match step {
         Step::Try(dry) => try_dry(scene, ending, dry).await,
         Step::Measure(step) => {
@@ -196,7 +196,7 @@ async fn end<'a>(scene: &mut Scene<'_>, ending: &mut Ending<'_>, step: Delete<'a
     }
     // One that drains itself is asked until it is gone.
     if !matches!(ending.proof, Proof::HandedOver { .. }) {
-        scene.sources.probes.stop_asking(&AppRef::from_obj(scene.object), &ending.pod.uid);
+        scene.probes.stop_asking(&AppRef::from_obj(scene.object), &ending.pod.uid);
     }
     Ok(Continue(step.done(ending.deleted.elapsed())))
 }

@@ -55,7 +55,7 @@ fn no_verdict(scene: &mut Scene<'_>, error: Error) -> Result<TemplateVerdict, Er
 /// The Deployment as it is asked for.
 fn asked(scene: &Scene<'_>, app: &Validated, replicas: u32) -> Value {
     let (keys, GateImage { image, pull_policy }) =
-        (scene.sources.keyring.public_halves(), &scene.sources.gate_image);
+        (scene.supplies.keyring.public_halves(), &scene.supplies.gate_image);
     let given =
         Given { drain_keys: keys.as_deref(), gate_image: image, gate_pull_policy: pull_policy.as_deref() };
     children::deployment(app, replicas, &given)
@@ -110,7 +110,7 @@ pub(super) async fn create(
         return Ok(CHANGED);
     };
     // What it is given it has for life: a key that was rotated out because it leaked must not be among it.
-    scene.sources.keyring.renewed().await;
+    scene.supplies.keyring.renewed().await;
     let asked = asked(scene, &app, replicas);
     match post(scene, &asked, Post::Create).await {
         Ok(made) => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use graceful_api::names;
 use graceful_plan::{Containers, Doubling, Endpoints, Epoch, NodeFate, PodUid};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::pods::uid;
 use super::revisions::Ours;
+use super::surroundings::selects;
 use super::view::View;
 use crate::error::{Error, call, chain};
 
@@ -190,6 +191,23 @@ fn addresses(pods: &[(&Pod, &Ours)]) -> HashMap<PodUid, Vec<String>> {
 /// A proxy falls back to one that is not ready only where it terminates, and none of these does.
 fn is_sent_clients(endpoint: &Endpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|c| c.ready) != Some(false)
+}
+
+/// The app's own Service, and others of the user's that ask for the serving label.
+pub(super) fn local_services(view: &View, pods: &[(&Pod, &Ours)]) -> Vec<String> {
+    let local = |service: &&Arc<Service>| {
+        let spec = service.spec.as_ref();
+        let policies = |s: &ServiceSpec| {
+            let each = [&s.external_traffic_policy, &s.internal_traffic_policy];
+            each.into_iter().flatten().any(|policy| policy == "Local")
+        };
+        let fenced = |s: &ServiceSpec| {
+            s.selector.as_ref().is_some_and(|selector| selector.contains_key(names::SERVING_LABEL))
+        };
+        spec.is_some_and(|s| policies(s) && fenced(s))
+            && pods.iter().any(|(pod, _)| selects(service, pod.labels()))
+    };
+    view.services.iter().filter(local).map(|s| s.name_any()).collect()
 }
 
 #[cfg(test)]

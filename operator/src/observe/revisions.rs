@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
-use super::{app_containers, pods};
+use super::app_pods::app_containers;
+use super::pods;
 use crate::keys::{KeyId, named_by};
 use crate::writes::Writes;
 

@@ -1,13 +1,14 @@
 use serde_json::json;
 
 use super::*;
+use crate::observe::pods::parse;
 
 #[test]
 fn ready_on_a_clock_that_is_ahead_is_ready_since_it_was_seen() {
     let ready = |since: &str| {
         let pod = json!({"metadata": {"name": "a", "uid": "u"}, "spec": {"containers": []}, "status": {"startTime": "2026-01-01T00:00:00Z",
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]}});
-        vec![pods::parse(
+        vec![parse(
             &serde_json::from_value(pod).unwrap(),
             None,
             |_| graceful_plan::Node::default(),
