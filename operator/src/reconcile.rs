@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use graceful_api::conditions::Reason;
 use graceful_api::{GracefulApp, Phase};
-use graceful_plan::Action;
+use graceful_plan::{Action, TemplateVerdict};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tracing::{error, warn};
@@ -17,7 +17,7 @@ use crate::decode::Decoded;
 use crate::error::{Error, FailureClass, chain};
 use crate::execute::{Outcome, Scene, execute};
 use crate::memory::AppMemory;
-use crate::observe::{Newest, Trust, newest, observe};
+use crate::observe::{Newest, Observation, Trust, newest, observe};
 use crate::operator::Operator;
 use crate::report::{report, report_invalid, report_stalled};
 use crate::requeue::{Due, Execution, Fault, RESTING, desired};
@@ -162,11 +162,17 @@ async fn step(
         |at: Timestamp| Duration::try_from(at.duration_since(sources.clock.now())).unwrap_or_default();
     let due = Due {
         plan: plan.wake_at.map(until),
-        look: sightings.due(),
+        look: [sightings.due(), keys_due(&seen)].into_iter().flatten().min(),
         retry: writes.next_retry(),
         report: told?,
     };
     Ok(requeue.planned(execution, due, rand::random_range(0.7..1.0)))
+}
+
+/// A revision that waits for its keys is made as soon as they are there, which no watch shows.
+fn keys_due(seen: &Observation) -> Option<Duration> {
+    matches!(seen.observed.surroundings.template, TemplateVerdict::Awaits(_))
+        .then_some(Duration::from_secs(1))
 }
 
 /// A step that did not come to its end.

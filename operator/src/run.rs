@@ -232,7 +232,7 @@ fn build(
             clock: clock.clone(),
         },
         probes: Probes::new(asker, keyring.clone(), trigger.clone(), Arc::clone(&metrics), clock.clone()),
-        sources: Sources { client: calling, stores: follows.stores(), clock },
+        sources: Sources { client: calling, stores: follows.stores(), keyring: keyring.clone(), clock },
         supplies: Supplies { mark_pace: Pace::of(MARKS), keyring, gate_image: settings.gate_image.clone() },
         memory: Memory::new(campaign.is_some()),
         pulse: Arc::default(),

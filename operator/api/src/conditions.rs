@@ -117,6 +117,8 @@ pub enum Reason {
     ProtocolBroken,
     /// A pod refuses our token: it cannot be told to drain, and is ended once its in-flight count has stayed 0 for quietSeconds.
     TokenRefused,
+    /// Pods that were to verify who drains them do not: the keys could not be read as their revision was made.
+    DoesNotVerify,
     /// A pod is still there a minute after its end began.
     EndsSlowly,
     /// The operator failed on this app by a fault of its own, and retries slowly; the message is for a bug report.
@@ -127,7 +129,7 @@ pub enum Reason {
 
 impl Reason {
     /// All, as they stand above.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::AsDesired,
         Self::MinimumReplicasAvailable,
         Self::MinimumReplicasUnavailable,
@@ -163,6 +165,7 @@ impl Reason {
         Self::GateShutOff,
         Self::ProtocolBroken,
         Self::TokenRefused,
+        Self::DoesNotVerify,
         Self::EndsSlowly,
         Self::OperatorFault,
         Self::SeveralWarnings,
@@ -206,6 +209,7 @@ impl Reason {
             Self::GateShutOff => "GateShutOff",
             Self::ProtocolBroken => "ProtocolBroken",
             Self::TokenRefused => "TokenRefused",
+            Self::DoesNotVerify => "DoesNotVerify",
             Self::EndsSlowly => "EndsSlowly",
             Self::OperatorFault => "OperatorFault",
             Self::SeveralWarnings => "SeveralWarnings",

@@ -48,6 +48,8 @@ pub const PROVEN: &str = "graceful.dev/proven";
 pub const PROVEN_TRUE: &str = "true";
 /// The value of [`PROVEN`] until then.
 pub const PROVEN_FALSE: &str = "false";
+/// Annotation on a Deployment: `"true"` where its pods were to verify who drains them, and the keys could not be read as it was made: they verify nobody.
+pub const WITHOUT_KEYS: &str = "graceful.dev/without-keys";
 /// Annotation on a Deployment that its controller had given up: when something was last written for it to look again.
 pub const NUDGED: &str = "graceful.dev/nudged";
 /// Annotation on a child: a fingerprint of what was applied. Without it, a field that the user took out of the spec again would not be noticed,

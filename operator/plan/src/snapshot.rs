@@ -63,7 +63,8 @@ impl<'a> Snapshot<'a> {
         match self.observed.surroundings.template {
             TemplateVerdict::Accepted => true,
             TemplateVerdict::Unknown => self.observed.revisions.is_empty(),
-            TemplateVerdict::Refused(_)
+            TemplateVerdict::Awaits(_)
+            | TemplateVerdict::Refused(_)
             | TemplateVerdict::RefusedBefore(_)
             | TemplateVerdict::Unanswered { .. } => false,
         }

@@ -46,7 +46,7 @@ fn asks(verdict: &TemplateVerdict) -> bool {
     match verdict {
         TemplateVerdict::Unknown | TemplateVerdict::RefusedBefore(_) => true,
         TemplateVerdict::Unanswered { ask_again, .. } => *ask_again,
-        TemplateVerdict::Accepted | TemplateVerdict::Refused(_) => false,
+        TemplateVerdict::Accepted | TemplateVerdict::Awaits(_) | TemplateVerdict::Refused(_) => false,
     }
 }
 

@@ -171,6 +171,7 @@ fn of_a_deletion(snapshot: &Snapshot<'_>) -> &'static str {
 fn of_a_revision_to_make(snapshot: &Snapshot<'_>) -> Option<String> {
     match &snapshot.observed.surroundings.template {
         _ if snapshot.may_be_made() => Some(format!("revision {} is being made", snapshot.update())),
+        TemplateVerdict::Awaits(why) => Some(why.clone()),
         TemplateVerdict::Unknown => Some("a dry run of spec.template has no answer yet".to_owned()),
         TemplateVerdict::Unanswered { why, .. } if snapshot.revision(snapshot.update()).is_none() => {
             Some(format!("a dry run of spec.template: {why}; the operator asks again by itself"))

@@ -144,6 +144,13 @@ fn act(
             body["metadata"][kind].as_object_mut().map(others_only);
         }
     }
+    if *method == Method::GET && target.plural == "secrets" {
+        let left = &mut world.open().failing_secret_reads;
+        if let Some(fewer) = left.checked_sub(1) {
+            *left = fewer;
+            return Err((500, "etcdserver: request timed out"));
+        }
+    }
     if target.plural == "namespaces" {
         let since = world.open().admission.namespace_goes.then(now);
         return Ok(json!({"metadata": {"name": "x", "deletionTimestamp": since}}));

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::faulty::{Dice, client};
+use super::lifecycle::condition;
 use super::scenarios::{CALM, Limits, Stage, spec, template};
 use super::world::{Key, World};
 use crate::clock::Clock;
@@ -129,8 +130,14 @@ async fn an_emptied_secret_is_filled_from_memory_and_a_garbled_one_is_left() {
 }
 
 async fn stage(seed: u64, percent: u32) -> Stage {
+    stage_where(seed, percent, 0).await
+}
+
+/// So many reads of the Secret fail at first.
+async fn stage_where(seed: u64, percent: u32, failing_reads: u32) -> Stage {
     let mut stage = Stage::bare(seed, percent);
     empty_secret(&stage.world);
+    stage.world.open().failing_secret_reads = failing_reads;
     stage.tokens = Some(Tokens { secret: place(), verify: true });
     stage.begin(spec(3)).await;
     stage
@@ -200,16 +207,52 @@ async fn pods_whose_keys_are_lost_can_be_drained_and_it_is_said() {
     stage.kill_the_operator().await;
     stage.change(&template("1"));
     let limits = Limits { serving: 3, pods: 4, kills: false };
-    let warned = |s: &Stage| {
-        let app = s.app().unwrap_or_default();
-        let conditions = app["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.iter().any(|c| c["reason"] == "TokenRefused" && c["status"] == "True")
-    };
+    let warned = |s: &Stage| condition(&s.app().unwrap_or_default(), "Warning")["reason"] == "TokenRefused";
     stage.until("the Warning", limits, warned).await;
     stage.until("the rollout", limits, |s| s.settled("1", 3)).await;
     stage.lost_nothing();
     stage.change(&template("2"));
     stage.until("a rollout with the new keys", limits, |s| s.settled("2", 3)).await;
     assert!(!warned(&stage));
+    stage.lost_nothing();
+}
+
+/// P8: anyone may drain a pod that was made without keys, for as long as it lives. An API server that errs as a leader starts must not be enough for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_revision_waits_for_keys_that_cannot_be_read_just_now() {
+    let mut stage = stage_where(44, 0, 2).await;
+    stage.until("the first three pods", CALM, |s| s.settled("0", 3)).await;
+    assert_eq!(stage.world.open().failing_secret_reads, 0);
+    assert_eq!(given(&stage, "0").len(), 2, "its pods verify nobody");
+    assert_ne!(condition(&stage.app().unwrap(), "Warning")["status"], "True");
+    stage.lost_nothing();
+}
+
+/// P8: it does not wait for ever, and what it was made without is told, with what helps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_is_made_without_keys_says_so_until_one_with_keys_is_rolled_out() {
+    let mut stage = stage_where(45, 0, u32::MAX).await;
+    let status = |s: &Stage| s.app().unwrap_or_default()["status"].clone();
+    let waits = |s: &Stage| {
+        let waiting_for = status(s)["waitingFor"].as_str().unwrap_or_default().to_owned();
+        waiting_for.contains("for the drain keys") && waiting_for.contains("etcdserver: request timed out")
+    };
+    stage.until("it waits, and says for what", CALM, waits).await;
+    assert!(stage.world.list("deployments").is_empty());
+    assert_eq!(status(&stage)["phase"], "Rolling");
+    stage.until("the pods are made all the same", CALM, |s| s.settled("0", 3)).await;
+    assert!(given(&stage, "0").is_empty());
+    let warning = |s: &Stage| condition(&s.app().unwrap(), "Warning").clone();
+    let said = warning(&stage);
+    assert_eq!((&said["status"], &said["reason"]), (&json!("True"), &json!("DoesNotVerify")));
+    let words = said["message"].as_str().unwrap();
+    assert!(words.contains("roll again by a change of spec.template"), "{words}");
+    stage.world.open().failing_secret_reads = 0;
+    // By a process that never saw the failures, the Warning is told as well.
+    stage.kill_the_operator().await;
+    stage.change(&template("1"));
+    stage.until("a rollout", CALM, |s| s.settled("1", 3)).await;
+    assert_eq!(given(&stage, "1").len(), 2);
+    stage.until("nothing to warn of", CALM, |s| warning(s)["status"] != "True").await;
     stage.lost_nothing();
 }

@@ -33,6 +33,8 @@ pub(super) struct Objects {
     pub(super) dry_scales: u64,
     /// Objects in their answers.
     pub(super) listed: u64,
+    /// So many reads of Secrets fail.
+    pub(super) failing_secret_reads: u32,
     clock: u64,
 }
 

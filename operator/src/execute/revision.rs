@@ -58,7 +58,11 @@ fn asked(scene: &Scene<'_>, app: &Validated, replicas: u32) -> Value {
         (scene.supplies.keyring.public_halves(), &scene.supplies.gate_image);
     let given =
         Given { drain_keys: keys.as_deref(), gate_image: image, gate_pull_policy: pull_policy.as_deref() };
-    children::deployment(app, replicas, &given)
+    let mut deployment = children::deployment(app, replicas, &given);
+    if scene.supplies.keyring.gives() && keys.is_none() {
+        deployment["metadata"]["annotations"][names::WITHOUT_KEYS] = json!("true");
+    }
+    deployment
 }
 
 /// What admission takes off the Deployment that we could not do without: its label finds it, and its annotations say whose it is and how its pods drain.

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::Keyring;
 use super::ring::{KeyId, Ring};
 use super::secret::{KeySecret, SecretError, Store};
+use super::{AWAITED, Keyring};
 use crate::clock::Clock;
 use crate::error::chain;
 use crate::leader::Leadership;
@@ -19,8 +19,8 @@ use crate::leader::Leadership;
 /// How soon a rotation is taken up, for what signs. Nothing hastens that: retired keys sign as well as the new ones. A new revision asks for a look of its own.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// How soon after a failure it is retried: nothing waits for the keys, and revisions made meanwhile do not verify.
-const RETRY_EVERY: Duration = Duration::from_secs(5);
+/// How soon after a failure it is retried: new revisions wait for keys that were never read.
+const RETRY_EVERY: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
 
 /// What nobody names is no danger, only clutter.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -49,18 +49,18 @@ pub(crate) async fn keep(
     let (mut said, mut pruned) = (None, Instant::now());
     loop {
         let (held, began) = (keyring.ring(), Instant::now());
-        let pause = match store.read_or_fill(held.as_deref(), || clock.now()).await {
+        let (pause, failure) = match store.read_or_fill(held.as_deref(), || clock.now()).await {
             Ok(ring) => {
                 said = None;
                 take(&keyring, ring, &renewed);
-                LOOK_EVERY
+                (LOOK_EVERY, None)
             }
             Err(error) => {
                 say(&mut said, &error, held.is_some());
-                RETRY_EVERY
+                (RETRY_EVERY, Some(chain(&error)))
             }
         };
-        keyring.looked.send_replace(Some(began));
+        keyring.looked(began, failure);
         tried.send_replace(true);
         if pruned.elapsed() >= PRUNE_EVERY && keyring.ring().is_some() {
             pruned = Instant::now();
@@ -120,7 +120,8 @@ fn warning(error: &SecretError, holds_keys: bool) -> String {
     } else {
         format!(
             "no drain keys: pods that verify refuse what they are told, and are ended once their in-flight count has stayed 0 for quietSeconds; new \
-             revisions get no keys: {words}"
+             revisions wait up to {} s for keys, and are then made without: {words}",
+            AWAITED.as_secs()
         )
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! # Caveats
 //! An operator that has read the keys once holds them, and signs with them, until its process ends, whatever becomes of the Secret. One that starts while the
-//! Secret is not there or cannot be read has none: it tells pods without a token, and new revisions get no keys. An operator that cannot sign must not lock
-//! itself out.
+//! Secret is not there or cannot be read has none: it tells pods without a token. New revisions wait a minute for the keys, and are then made without, which is
+//! said in a Warning: an operator that cannot sign must not lock itself out, nor keep a fix from being rolled out.
 
 mod in_use;
 mod keep;
@@ -41,14 +41,33 @@ use crate::error::CALL_DEADLINE;
 /// one look.
 pub(crate) const FRESH: Duration = Duration::from_secs(2);
 
+/// How long new revisions wait for keys that cannot be read: an API server that is upgraded, or a Secret that Helm is about to make, is back by then.
+const AWAITED: Duration = Duration::from_secs(if cfg!(test) { 10 } else { 60 });
+
+/// A look at the Secret that is over.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    began: Instant,
+    well: bool,
+}
+
+/// There is no key: since when, and why as far as is known.
+#[derive(Debug)]
+struct Lack {
+    since: Instant,
+    why: String,
+}
+
 /// The keys of now, shared by all who need them. Empty until they are read, and for good where there are none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keyring {
     ring: Arc<RwLock<Option<Arc<Ring>>>>,
     /// New revisions' pods are to verify.
     gives: bool,
-    /// When the last look at the Secret that is over began, whatever came of it; none where nobody looks.
-    looked: Arc<watch::Sender<Option<Instant>>>,
+    /// The last look; none where nobody looks.
+    looked: Arc<watch::Sender<Option<Look>>>,
+    /// None once keys were read.
+    lacks: Arc<RwLock<Option<Lack>>>,
     /// It is to be looked at now.
     asked: Arc<Notify>,
 }
@@ -77,7 +96,41 @@ impl Keyring {
         let mut held = self.ring.write();
         let news = held.as_deref() != Some(&ring);
         *held = Some(Arc::new(ring));
+        *self.lacks.write() = None;
         news
+    }
+
+    /// A look that began then is over. Why it failed, if it did.
+    fn looked(&self, began: Instant, failure: Option<String>) {
+        let well = failure.is_none();
+        if let Some(why) = failure.filter(|_| self.ring().is_none()) {
+            let mut lacks = self.lacks.write();
+            let since = lacks.as_ref().map_or(began, |lack| lack.since);
+            *lacks = Some(Lack { since, why });
+        }
+        self.looked.send_replace(Some(Look { began, well }));
+    }
+
+    /// Why no new revision is to be made for now: its pods would verify nobody, for life.
+    pub(crate) fn awaited(&self) -> Option<String> {
+        let lacks = self.lacks.read();
+        let lack = lacks.as_ref().filter(|lack| self.gives && lack.since.elapsed() < AWAITED)?;
+        Some(format!(
+            "new revisions wait up to {} s for the drain keys, without which their pods verify nobody: {}",
+            AWAITED.as_secs(),
+            lack.why
+        ))
+    }
+
+    /// Why new revisions' pods, which are to verify, cannot; as far as is known.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let lacks = self.lacks.read();
+        lacks.as_ref().filter(|_| self.gives).map(|lack| lack.why.clone())
+    }
+
+    /// Whether new revisions' pods get the public halves, once there are any.
+    pub(crate) fn gives(&self) -> bool {
+        self.gives
     }
 
     /// What a new revision's pods are given, if anything.
@@ -85,14 +138,16 @@ impl Keyring {
         self.gives.then(|| self.ring()).flatten().map(|ring| ring.public_halves())
     }
 
-    /// Waits until the Secret was looked at moments ago. One that cannot be read keeps nobody waiting for longer than that call: what is held goes on.
+    /// Waits until the Secret was looked at moments ago, and well. One that cannot be read keeps nobody waiting for longer than that call: what is held goes on.
     pub(crate) async fn renewed(&self) {
         let asked = Instant::now();
         let mut looked = self.looked.subscribe();
-        let old = looked.borrow_and_update().is_some_and(|at| asked.duration_since(at) > FRESH);
+        let old = looked
+            .borrow_and_update()
+            .is_some_and(|look| !look.well || asked.duration_since(look.began) > FRESH);
         if self.gives && old {
             self.asked.notify_one();
-            let anew = looked.wait_for(|at| *at >= Some(asked));
+            let anew = looked.wait_for(|look| look.is_some_and(|look| look.began >= asked));
             let _as_it_is = timeout(CALL_DEADLINE, anew).await;
         }
     }

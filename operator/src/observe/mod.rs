@@ -19,6 +19,7 @@ mod sightings;
 mod surroundings;
 mod targets;
 mod trouble;
+mod unkeyed;
 mod view;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,7 @@ use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::decode::Decoded;
 use crate::error::Error;
+use crate::keys::Keyring;
 use crate::probe::{Probes, Target};
 use crate::writes::Writes;
 
@@ -93,6 +95,7 @@ pub(crate) struct Observation {
 pub(crate) struct Sources {
     pub(crate) client: Client,
     pub(crate) stores: Stores,
+    pub(crate) keyring: Keyring,
     pub(crate) clock: Clock,
 }
 
@@ -153,9 +156,11 @@ pub(crate) async fn observe(
     let (surroundings, wanted) = match (&valid, deletion) {
         (Some(app), Deletion::No | Deletion::Leave) => {
             sightings.policies.update(&sources.client, app).await;
-            let (around, wanted) =
+            let (mut around, wanted) =
                 surroundings(app, &view, &ours, &objects, (writes, &sightings.policies), now);
-            let around = Surroundings { adoption: sought.state.clone(), ..around };
+            around.adoption = sought.state.clone();
+            around.template = unkeyed::verdict(around.template, sources.keyring.awaited());
+            around.warnings.extend(unkeyed::warning(app, &ours, sources.keyring.missing().as_deref()));
             if deletion == Deletion::Leave {
                 (without_children(around, gone()), None)
             } else {

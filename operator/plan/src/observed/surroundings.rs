@@ -72,6 +72,8 @@ pub enum TemplateVerdict {
     Accepted,
     /// It would not: Kubernetes' own words.
     Refused(String),
+    /// Not asked yet, and not to be made for now, for this reason.
+    Awaits(String),
     /// It would not, a while ago: the API server is asked again, and until it has answered otherwise the template counts as refused.
     RefusedBefore(String),
     /// Nobody answered in time, a webhook perhaps.
@@ -87,7 +89,7 @@ impl TemplateVerdict {
     /// Why it is not taken.
     pub fn refusal(&self) -> Option<&str> {
         match self {
-            Self::Unknown | Self::Accepted | Self::Unanswered { .. } => None,
+            Self::Unknown | Self::Accepted | Self::Awaits(_) | Self::Unanswered { .. } => None,
             Self::Refused(why) | Self::RefusedBefore(why) => Some(why),
         }
     }
