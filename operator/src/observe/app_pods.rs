@@ -32,7 +32,7 @@ pub(super) async fn parsed(
     let may_take = |(pod, _): &&(&Pod, &Ours)| sources.stores.nodes.may_take(pod);
     let tolerating: BTreeSet<_> = pods.iter().filter(may_take).map(|(pod, _)| uid(pod)).collect();
     let tolerates = |pod: &graceful_plan::Pod| tolerating.contains(&pod.uid);
-    sightings.departures.update(&mut parsed, |name| node(name).fate, tolerates, now);
+    sightings.departures.update(&mut parsed, |name| sources.stores.nodes.going(name), tolerates, now);
     for pod in &mut parsed {
         pod.write_backoff = writes.backoff(&Subject::Pod(pod.uid.clone()), now);
         pod.mark_rests_until = writes.mark_rests(&pod.uid).map(|left| later(now, left));

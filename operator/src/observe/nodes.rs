@@ -65,6 +65,17 @@ impl NodeDrain {
             NodeFate::Stays
         }
     }
+
+    /// Since when it goes, as its taints say it: the node controller writes on that of a cordon when it put it there; most autoscalers do not.
+    fn goes_since(&self, node: &NodeObject) -> Option<Timestamp> {
+        let spec = node.spec.as_ref()?;
+        let cordoned = self.on_cordon && spec.unschedulable == Some(true);
+        let goes = |taint: &&Taint| {
+            let key = taint.key.as_str();
+            cordoned && key == UNSCHEDULABLE || self.taints.contains(key) || self.urgent_taints.contains(key)
+        };
+        spec.taints.iter().flatten().filter(goes).filter_map(|taint| Some(taint.time_added.as_ref()?.0)).min()
+    }
 }
 
 /// The nodes as the watch shows them.
@@ -118,6 +129,21 @@ impl Nodes {
     }
 }
 
+impl Nodes {
+    /// Whether the node of this name goes, and since when, where its own taints say that.
+    pub(super) fn going(&self, name: &str) -> Going {
+        let node = self.seen.as_ref().and_then(|(index, drain)| Some((index.get("", name)?, drain)));
+        Going { fate: self.of(name).fate, since: node.and_then(|(node, drain)| drain.goes_since(&node)) }
+    }
+}
+
+/// Whether and since when a node goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Going {
+    fate: NodeFate,
+    since: Option<Timestamp>,
+}
+
 fn absent(name: String) -> Node {
     Node { name: Some(name), kubelet: Kubelet::Silent, fate: NodeFate::Stays }
 }
@@ -130,7 +156,8 @@ pub(crate) fn state(node: &NodeObject, drain: &NodeDrain) -> Node {
     Node { name: Some(node.name_any()), kubelet, fate: drain.fate(node, kubelet) }
 }
 
-/// Since when the nodes of one app go, as far as this operator has seen it.
+/// Since when the nodes of one app go, as far as this process has seen it. Nodes that say it themselves are known to go since then by the next process as well, which
+/// would otherwise take what was put there meanwhile for what was there before, and replace it once more.
 #[derive(Debug, Default)]
 pub(crate) struct Departures(HashMap<String, Timestamp>);
 
@@ -164,15 +191,17 @@ impl Departures {
     pub(super) fn update(
         &mut self,
         pods: &mut [Pod],
-        fate: impl Fn(&str) -> NodeFate,
+        going: impl Fn(&str) -> Going,
         tolerates: impl Fn(&Pod) -> bool,
         now: Timestamp,
     ) {
         let goes = |fate| matches!(fate, NodeFate::Emptied | NodeFate::Dying);
-        self.0.retain(|name, _| goes(fate(name)));
+        self.0.retain(|name, _| goes(going(name).fate));
         for pod in pods.iter_mut().filter(|p| goes(p.node.fate)) {
             let Some(name) = pod.node.name.clone() else { continue };
-            let since = *self.0.entry(name).or_insert(now);
+            let said = going(&name).since;
+            let seen = *self.0.entry(name).or_insert(now);
+            let since = said.map_or(seen, |said| said.min(seen));
             let unheard = if tolerates(pod) { SignedDuration::ZERO } else { UNHEARD };
             if pod.created.duration_since(since) > unheard {
                 pod.node.fate = NodeFate::Kept(KeptBy::Toleration);
@@ -271,16 +300,48 @@ mod tests {
             let pod = json!({"metadata": metadata, "spec": {"containers": [], "nodeName": "n"}});
             parse(&serde_json::from_value(pod).unwrap(), None, dying, second(created))
         };
+        let going = |since: Option<Timestamp>| move |_: &str| Going { fate: NodeFate::Dying, since };
         let fates = |tolerates: bool| {
             let mut departures = Departures::default();
-            departures.update(&mut [], |_| NodeFate::Dying, |_| tolerates, second(100));
             let mut pods = [on(90), on(101)];
-            departures.update(&mut pods[..1], |_| NodeFate::Dying, |_| tolerates, second(100));
-            departures.update(&mut pods, |_| NodeFate::Dying, |_| tolerates, second(101));
+            departures.update(&mut pods[..1], going(None), |_| tolerates, second(100));
+            departures.update(&mut pods, going(None), |_| tolerates, second(101));
             pods.map(|p| p.node.fate)
         };
         assert_eq!(fates(true), [NodeFate::Dying, NodeFate::Kept(KeptBy::Toleration)]);
         assert_eq!(fates(false), [NodeFate::Dying, NodeFate::Dying], "its scheduler may not have heard");
+        // The next process sees the node go an hour later.
+        let after_a_hand_over = |since: Option<Timestamp>| {
+            let mut pods = [on(90), on(101)];
+            Departures::default().update(&mut pods, going(since), |_| true, second(3700));
+            pods.map(|p| p.node.fate)
+        };
+        let as_before = [NodeFate::Dying, NodeFate::Kept(KeptBy::Toleration)];
+        assert_eq!(after_a_hand_over(Some(second(100))), as_before, "replaced anew with each leader");
+        assert_eq!(after_a_hand_over(None), [NodeFate::Dying; 2], "its taint does not say since when");
+    }
+
+    #[test]
+    fn a_node_goes_since_its_first_taint_that_counts() {
+        let since = |drain: &NodeDrain, unschedulable: bool| {
+            let added = |second: i64| Timestamp::from_second(second).unwrap().to_string();
+            let node = json!({"metadata": {"name": "n"}, "spec": {"unschedulable": unschedulable, "taints": [
+                {"key": "gpu", "effect": "NoSchedule", "timeAdded": added(1)},
+                {"key": UNSCHEDULABLE, "effect": "NoSchedule", "timeAdded": added(2)},
+                {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"},
+                {"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule", "timeAdded": added(3)}]}});
+            drain.goes_since(&serde_json::from_value(node).unwrap()).map(Timestamp::as_second)
+        };
+        let by_taints = NodeDrain { on_cordon: false, ..NodeDrain::default() };
+        assert_eq!(since(&NodeDrain::default(), true), Some(2));
+        assert_eq!(since(&by_taints, true), Some(3), "cordons mean nothing");
+        assert_eq!(
+            since(&NodeDrain::default(), false),
+            Some(3),
+            "a cordon that is taken back: its taint follows"
+        );
+        let nothing = NodeDrain { taints: BTreeSet::new(), ..by_taints };
+        assert_eq!(since(&nothing, true), None);
     }
 
     #[test]
