@@ -18,6 +18,7 @@ use super::parse::Hearing;
 use super::places::{Lane, Places};
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
+use crate::error::CALL_DEADLINE;
 use crate::keys::{Claims, KeyId, Keyring};
 use crate::telemetry::Metrics;
 
@@ -128,7 +129,7 @@ impl PodClient {
             let bearer = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
             headers.extend(bearer.map(|bearer| (header::AUTHORIZATION, bearer)));
         }
-        let told = self.quick(method, path, headers, body).await;
+        let told = self.within(self.telling_deadline(), method, path, headers, body).await;
         if !matches!(told, Err(AskError::Unauthorized { .. })) {
             return told;
         }
@@ -195,8 +196,25 @@ impl PodClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<PodAnswer, AskError> {
+        self.within(self.target.policy.timeout(), method, path, headers, body).await
+    }
+
+    /// Once this process leads no more, the next one may tell the pod something else: what is told must be over by then, as each write to the API server is
+    /// (`leader::Timing::check`), however long a pod may take for its count.
+    fn telling_deadline(&self) -> Duration {
+        self.target.policy.timeout().min(CALL_DEADLINE)
+    }
+
+    async fn within(
+        &self,
+        deadline: Duration,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<PodAnswer, AskError> {
         let _place = self.places.take(self.lane).await;
-        self.send(method, path, headers, body, self.target.policy.timeout()).await
+        self.send(method, path, headers, body, deadline).await
     }
 
     async fn send(
@@ -264,3 +282,6 @@ fn action(request: Request) -> &'static str {
         Request::Drain { .. } | Request::Status => "drain",
     }
 }
+
+#[cfg(test)]
+mod tests;
