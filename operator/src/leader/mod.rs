@@ -128,12 +128,12 @@ impl Term {
         now < Duration::from_nanos(self.until.load(Ordering::Acquire))
     }
 
-    fn extend(&self, until: Duration) {
+    pub(crate) fn extend(&self, until: Duration) {
         self.until.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
         self.begun.send_replace(true);
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         self.until.store(0, Ordering::Release);
     }
 }

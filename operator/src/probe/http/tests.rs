@@ -1,11 +1,14 @@
 //! Against real servers on loopback that lie, drip, flood and vanish.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::leader::Term;
 use crate::probe::AskErrorClass;
 
 /// A server that reads one request's head and then does what it is told with the connection.
@@ -209,4 +212,65 @@ async fn a_connection_that_breaks_off_is_a_reset() {
 async fn what_is_not_http_is_said() {
     assert_eq!(class(saying(b"SSH-2.0-OpenSSH_9.9\r\n").await).await, AskErrorClass::NotHttp);
     assert_eq!(class(saying(b"\x15\x03\x01\x00\x02\x02\x46").await).await, AskErrorClass::NotHttp);
+}
+
+/// Answers every request, and notes its method.
+async fn noting() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let (listener, heard) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::<Mutex<Vec<_>>>::default());
+    let (address, notes) = (listener.local_addr().unwrap(), Arc::clone(&heard));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let notes = Arc::clone(&notes);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    // One that is not sent anything.
+                    let Ok(byte) = stream.read_u8().await else { return };
+                    head.push(byte);
+                }
+                let method = String::from_utf8_lossy(&head).split(' ').next().unwrap_or_default().to_owned();
+                notes.lock().push(method);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                let _hung_up = stream.write_all(answer).await;
+            });
+        }
+    });
+    (address, heard)
+}
+
+/// Another operator may lead by now, and tell the pod otherwise. Whoever leads asks first, and hearing harms nobody.
+#[tokio::test]
+async fn only_who_leads_tells_a_pod_anything() {
+    let (address, heard) = noting().await;
+    let term = Arc::<Term>::default();
+    let asker = Asker::that_reaches_loopback().led_by(Leadership::Elected(Arc::clone(&term)));
+    let ask = async |method: Method| {
+        let deadline = Duration::from_secs(10);
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        let question = Question { method, address, path: "/drain", headers, body, deadline };
+        asker.ask(question, &mut Kept(Vec::new(), 64)).await
+    };
+    let told = async |held: bool, when: &str| {
+        heard.lock().clear();
+        for method in [Method::PUT, Method::DELETE] {
+            let answer = ask(method).await;
+            assert!(
+                if held { answer.is_ok() } else { matches!(answer, Err(AskError::NotLeading(_))) },
+                "{when}: {answer:?}"
+            );
+        }
+        ask(Method::GET).await.unwrap();
+        let all: &[&str] = if held { &["PUT", "DELETE", "GET"] } else { &["GET"] };
+        assert_eq!(*heard.lock(), all, "{when}");
+    };
+    told(false, "before its term").await;
+    term.extend(Duration::MAX);
+    told(true, "in its term").await;
+    term.extend(crate::clock::since_boot());
+    told(false, "as it has run out").await;
+    term.extend(Duration::MAX);
+    term.end();
+    told(false, "after its term").await;
 }
