@@ -31,7 +31,7 @@ tokio::task_local! {
 }
 
 /// Each call has a deadline of some seconds: a plan of which none has ended in five minutes hangs, it is not slow.
-const STUCK: Duration = Duration::from_secs(300);
+pub(crate) const STUCK: Duration = Duration::from_secs(300);
 
 impl Default for Pulse {
     fn default() -> Self {
@@ -68,6 +68,12 @@ impl Pulse {
     /// The app is gone.
     pub(crate) fn forget(&self, app: &AppRef) {
         self.waiting.lock().remove(app);
+    }
+
+    /// Of how many apps a plan is waited for, and of how many one is under way.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.waiting.lock().len(), self.running.lock().len())
     }
 
     /// What is stuck, if anything is.

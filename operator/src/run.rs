@@ -28,6 +28,7 @@ use crate::memory::Memory;
 use crate::observe::{GateImage, NodeDrain, Sources};
 use crate::operator::Operator;
 use crate::probe::{Asker, MARKS, Pace, Probes, Trigger, Triggered};
+use crate::pulse::Pulse;
 use crate::reconcile::reconcile;
 use crate::report::{Recorder, Reporter};
 use crate::schedule::{Next, Schedule};
@@ -120,6 +121,7 @@ pub async fn run_with(
         campaign,
         asker: Asker::default(),
         clock: clock.clone(),
+        pulse: Arc::default(),
     };
     run_on(means, listener, settings, stop).await
 }
@@ -132,6 +134,8 @@ pub(crate) struct Means {
     pub(crate) asker: Asker,
     /// Set by what the clients hear.
     pub(crate) clock: Clock,
+    /// What `/livez` judges.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 pub(crate) async fn run_on(
@@ -217,7 +221,7 @@ fn build(
     follows: &Follows,
     trigger: &Trigger,
 ) -> (Arc<Operator>, Option<Campaign>) {
-    let Means { calling, campaign, asker, clock, .. } = means;
+    let Means { calling, campaign, asker, clock, pulse, .. } = means;
     let leadership = campaign.as_ref().map(Campaign::leadership).unwrap_or_default();
     let calling = leading(calling, leadership.clone());
     let asker = asker.led_by(leadership.clone());
@@ -235,7 +239,7 @@ fn build(
         sources: Sources { client: calling, stores: follows.stores(), keyring: keyring.clone(), clock },
         supplies: Supplies { mark_pace: Pace::of(MARKS), keyring, gate_image: settings.gate_image.clone() },
         memory: Memory::new(campaign.is_some()),
-        pulse: Arc::default(),
+        pulse,
         metrics,
         namespaces: settings.namespaces.clone(),
         leadership,

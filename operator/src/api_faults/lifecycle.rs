@@ -281,3 +281,22 @@ async fn a_deletion_that_a_policy_on_scales_holds_says_so_and_ends_with_it() {
         stage.lost_nothing();
     }
 }
+
+/// `/livez` is told of each plan, from the moment that it is asked for to its end: neither is forgotten, or the process would be ended for nothing or for no hang.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pulse_is_of_the_plans_that_are_made() {
+    let mut stage = Stage::settled_with(65, spec(2)).await;
+    stage.change(&template("1"));
+    stage.until("the rollout", CALM, |s| s.settled("1", 2)).await;
+    stage.until("nothing waits and nothing runs", CALM, |s| s.pulse.counts() == (0, 0)).await;
+    // A write that has no answer: its plan goes on, and what changes meanwhile is asked for.
+    stage.world.write(|w| w.admission.takes = Duration::from_millis(1500));
+    stage.change(&template("2"));
+    stage.until("a plan is under way", CALM, |s| s.pulse.counts() == (0, 1)).await;
+    stage.change(&json!({"spec": {"revisionHistoryLimit": 3}}));
+    stage.until("and another is waited for", CALM, |s| s.pulse.counts() == (1, 1)).await;
+    stage.world.write(|w| w.admission.takes = Duration::ZERO);
+    stage.until("the next rollout", CALM, |s| s.settled("2", 2)).await;
+    stage.until("nothing waits and nothing runs", CALM, |s| s.pulse.counts() == (0, 0)).await;
+    stage.lost_nothing();
+}

@@ -19,6 +19,7 @@ use crate::clock::{Clock, heard_by};
 use crate::leader::{Campaign, Lease, Timing};
 use crate::observe::{GateImage, NodeDrain};
 use crate::probe::Asker;
+use crate::pulse::Pulse;
 use crate::run::{Means, Settings, Tokens, run_on};
 
 pub(super) struct Stage {
@@ -30,6 +31,8 @@ pub(super) struct Stage {
     operator: Option<JoinHandle<()>>,
     /// Where it tells its metrics.
     port: Option<SocketAddr>,
+    /// What its `/livez` judges.
+    pub(super) pulse: Arc<Pulse>,
     /// Its keys.
     pub(super) tokens: Option<Tokens>,
 }
@@ -50,7 +53,17 @@ impl Stage {
         });
         let (processes, mut played) = (Processes::default(), JoinSet::new());
         played.spawn(Cluster::play(world.clone(), dice.clone(), Arc::clone(&ledger), Arc::clone(&processes)));
-        Self { world, dice, ledger, processes, _played: played, operator: None, port: None, tokens: None }
+        Self {
+            world,
+            dice,
+            ledger,
+            processes,
+            _played: played,
+            operator: None,
+            port: None,
+            pulse: Arc::default(),
+            tokens: None,
+        }
     }
 
     /// An app, and an operator.
@@ -85,7 +98,9 @@ impl Stage {
     /// The process is gone between any two instructions; a new one takes over.
     pub(super) async fn kill_the_operator(&mut self) {
         self.operator.iter().for_each(JoinHandle::abort);
-        let (operator, port) = start(&self.world, &self.dice, self.tokens.clone()).await;
+        self.pulse = Arc::default();
+        let (operator, port) =
+            start(&self.world, &self.dice, self.tokens.clone(), Arc::clone(&self.pulse)).await;
         (self.operator, self.port) = (Some(operator), Some(port));
     }
 
@@ -126,7 +141,7 @@ impl Stage {
         let operator = tokio::spawn(async move {
             let asker = Asker::that_reaches_loopback();
             let stopped = async { drop(stopped.await) };
-            let means = Means { watching, calling, campaign, asker, clock };
+            let means = Means { watching, calling, campaign, asker, clock, pulse: Arc::default() };
             run_on(means, listener, settings, stopped).await
         });
         (operator, stop)
@@ -301,11 +316,16 @@ pub(super) struct Limits {
 /// Where a scenario is about something else than P3.
 pub(super) const CALM: Limits = Limits { serving: 0, pods: u64::MAX, kills: false };
 
-async fn start(world: &World, dice: &Dice, tokens: Option<Tokens>) -> (JoinHandle<()>, SocketAddr) {
+async fn start(
+    world: &World,
+    dice: &Dice,
+    tokens: Option<Tokens>,
+    pulse: Arc<Pulse>,
+) -> (JoinHandle<()>, SocketAddr) {
     let clock = Clock::default();
     let client = || heard_by(&clock, client(world, dice));
     let (watching, calling, asker) = (client(), client(), Asker::that_reaches_loopback());
-    let means = Means { watching, calling, campaign: None, asker, clock };
+    let means = Means { watching, calling, campaign: None, asker, clock, pulse };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap();
     let operator = tokio::spawn(async move {

@@ -55,3 +55,50 @@ async fn metrics(State(health): State<Health>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], health.metrics.text())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::app_ref::AppRef;
+    use crate::leader::Leadership;
+    use crate::pulse::STUCK;
+
+    /// A loop that hangs is restarted, though the process answers.
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_that_does_not_end_fails_the_liveness_probe() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pulse = Arc::<Pulse>::default();
+        let health = Health {
+            metrics: Arc::new(Metrics::new(Leadership::Sole)),
+            pulse: Arc::clone(&pulse),
+            ready: Arc::default(),
+        };
+        tokio::spawn(serve(listener, health));
+        let livez = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let app = AppRef::new("a").within("n");
+        let plan = tokio::spawn({
+            let (pulse, app) = (Arc::clone(&pulse), app.clone());
+            async move { pulse.of(&app, std::future::pending::<()>()).await }
+        });
+        assert!(livez().await.starts_with("HTTP/1.0 200"));
+        tokio::time::advance(STUCK * 2).await;
+        let answer = livez().await;
+        assert!(
+            answer.starts_with("HTTP/1.0 503") && answer.contains(&format!("the plan of {app} does not end")),
+            "{answer}"
+        );
+        plan.abort();
+        let _aborted = plan.await;
+        assert!(livez().await.starts_with("HTTP/1.0 200"));
+    }
+}
