@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use graceful_api::{DrainReason, GracefulAppStatus, Phase, names};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::harness::app::AppSpec;
 use crate::harness::charts;
 use crate::harness::scene::Scene;
+use crate::harness::wait::eventually;
 use crate::harness::{ROLLS, load};
 
 /// P1, P3: `kubectl drain` of a node with busy pods of two apps, one of them in mid-rollout: it ends by itself, and nothing is lost.
@@ -155,12 +157,24 @@ async fn dies_soon(scene: &Scene, node: &str) -> anyhow::Result<()> {
     .await?;
     scene.say(&format!("{there} pods were out of service after {} ms", noticed.elapsed().as_millis()));
     then.status("it says that the node dies", SAID, |s| warns(s, "about to be shut down")).await?;
+    scene
+        .step("then an Event says so", eventually("a Warning NodeDies", SAID, || told_that_it_dies(scene)))
+        .await?;
     then.status("all serve elsewhere", ROLLS, |s| s.phase == Some(Phase::Serving) && s.serving_replicas == 4)
         .await?;
     let left = pods_on(scene, node).await?;
     ensure!(left == 0, "{left} pods are left on {node}");
     then.rolled_out().await?;
     then.nothing_lost().await?;
+    Ok(())
+}
+
+/// For who looks once the condition is gone.
+async fn told_that_it_dies(scene: &Scene) -> anyhow::Result<()> {
+    let events = scene.api::<Event>().list(&ListParams::default()).await?.items;
+    let tells = |e: &&Event| e.reason.as_deref() == Some("NodeDies") && e.type_.as_deref() == Some("Warning");
+    let note = events.iter().find(tells).and_then(|e| e.note.as_deref()).context("no Event tells of it")?;
+    ensure!(note.contains("about to be shut down"), "it says: {note}");
     Ok(())
 }
 

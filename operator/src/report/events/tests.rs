@@ -382,3 +382,36 @@ fn a_rollout_is_told_as_it_begins_and_as_it_ends() {
     second.observed.revisions[0].replicas = 0;
     assert_eq!(reasons(told, &second), ["RolloutFinished"]);
 }
+
+/// Who looks an hour later must find why an app's pods all closed at once, the budget notwithstanding.
+#[test]
+fn a_node_that_dies_soon_is_told_once_in_the_same_words() {
+    let told = &mut Announced::default();
+    let on_it = |pods: &[&str]| {
+        let node = Node { name: Some("n1".to_owned()), fate: NodeFate::Dying, ..Node::default() };
+        let here = |name: &str| Pod { node: node.clone(), ..pod(name) };
+        let mut all: Vec<_> = pods.iter().map(|name| here(name)).collect();
+        all.push(pod("elsewhere"));
+        seen(all, &[])
+    };
+    let mut said = |view: &Observation| {
+        let events = tell(told, view, "NodeDies").into_iter();
+        events.map(|(_, words)| words).collect::<Vec<_>>()
+    };
+    let begins = "n1 has a taint that says it is about to be shut down";
+    let both = said(&on_it(&["a", "b"]));
+    assert!(
+        matches!(both.as_slice(), [words] if words.contains(begins) && words.contains("2 pods")),
+        "{both:?}"
+    );
+    assert_eq!(said(&on_it(&["a", "b"])), [""; 0], "once");
+    let one = said(&on_it(&["a"]));
+    assert!(
+        matches!(one.as_slice(), [words] if words.contains(begins) && words.contains("1 pod ")),
+        "{one:?}"
+    );
+    assert_eq!(said(&on_it(&["a"])), [""; 0], "once");
+    assert_eq!(said(&on_it(&["a", "b"])), both, "what was said before, and was other words since");
+    assert_eq!(said(&on_it(&[])), [""; 0]);
+    assert_eq!(said(&on_it(&["a", "b"])), both, "another notice");
+}
