@@ -3,6 +3,7 @@
 //! The CRD chart is installed for real, since rules must be in force to be tried. All else is a dry run in a namespace
 //! of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -75,8 +76,8 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
     // A Deployment that Pod Security would refuse the pods of is warned of, once the namespace asks for it.
     let level = "pod-security.kubernetes.io/warn=restricted";
     server.kubectl(&["label", "namespace", &server.namespace, level], None)?;
-    let chart =
-        server.helm(&["template", "charts-check", OPERATOR, "--validate", "-n", &server.namespace])?;
+    let render = ["template", "charts-check", OPERATOR, "--validate", "-n", &server.namespace];
+    let chart = server.helm(&render)?;
     server.dry_run(&chart).context("the operator's chart")?;
     for sample in
         ["samples/tasks.yaml", "samples/tasks-postgres.yaml", "samples/gate.yaml", "samples/adopt/app.yaml"]
@@ -87,10 +88,45 @@ fn in_namespace(server: &Server) -> anyhow::Result<()> {
         server.dry_run(&yaml).context(page)?;
     }
     least_privilege(&chart)?;
+    let without = server.helm(&[&render[..], &["--set", "tokens.enabled=false"]].concat())?;
+    without_tokens(&chart, &without)?;
     admission::check(server)?;
     kustomize::check::check(server).context("kustomize")?;
     rights::check(server).context("the roles of an operator of some namespaces")?;
     guard::check(server)
+}
+
+/// What `tokens.enabled: false` takes away, and all that it is to take away is there otherwise.
+fn without_tokens(with: &str, without: &str) -> anyhow::Result<()> {
+    let all = ["a Secret", "a rule for Secrets", "the environment of the operator"];
+    let (with, without) = (token_parts(with)?, token_parts(without)?);
+    for part in all {
+        ensure!(with.contains(part), "the chart has not {part} for tokens: nothing was judged");
+        ensure!(!without.contains(part), "with tokens.enabled=false the chart has {part} for tokens");
+    }
+    Ok(())
+}
+
+/// What of a rendered chart is for tokens.
+fn token_parts(chart: &str) -> anyhow::Result<BTreeSet<&'static str>> {
+    let mut parts = BTreeSet::new();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for object in serde_saphyr::from_multiple::<Value>(chart).context("the rendered chart")? {
+        let rules = object["rules"].as_array().into_iter().flatten();
+        let resources = rules.flat_map(|rule| rule["resources"].as_array().into_iter().flatten());
+        let containers = object["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten();
+        let variables = containers.flat_map(|c| c["env"].as_array().into_iter().flatten());
+        let found = [
+            ("a Secret", object["kind"] == "Secret"),
+            ("a rule for Secrets", resources.into_iter().any(|resource| resource == "secrets")),
+            (
+                "the environment of the operator",
+                variables.into_iter().any(|v| text(&v["name"]).starts_with("GRACEFUL_TOKEN")),
+            ),
+        ];
+        parts.extend(found.into_iter().filter(|(_, is)| *is).map(|(part, _)| part));
+    }
+    Ok(parts)
 }
 
 /// No wildcard, no `exec`, and no Secret but the operator's own: a role that grows one is caught here.
@@ -189,7 +225,7 @@ fn output(command: &mut Command, input: Option<&str>) -> anyhow::Result<Output> 
 
 #[cfg(test)]
 mod tests {
-    use super::least_privilege;
+    use super::{least_privilege, without_tokens};
 
     fn role(rule: &str) -> String {
         format!("kind: ConfigMap\n---\nkind: ClusterRole\nrules:\n- {rule}\n")
@@ -221,6 +257,21 @@ mod tests {
         ] {
             let more = own.replace(from, to);
             assert!(least_privilege(&namespaced(&more)).is_err(), "{more}");
+        }
+    }
+
+    #[test]
+    fn a_chart_without_tokens_has_nothing_of_them() {
+        let (secret, rule) = ("kind: Secret\n---\n", "kind: Role\nrules:\n- resources: [secrets]\n---\n");
+        let container = "{name: operator, env: [{name: GRACEFUL_TOKEN_VERIFY, value: \"true\"}]}";
+        let deployment =
+            format!("kind: Deployment\nspec: {{template: {{spec: {{containers: [{container}]}}}}}}\n");
+        let with = format!("{secret}{rule}{deployment}");
+        let rest = "kind: Role\nrules:\n- resources: [leases]\n---\nkind: Deployment\n";
+        assert!(without_tokens(&with, rest).is_ok());
+        for left in [secret, rule, &deployment] {
+            assert!(without_tokens(&with, left).is_err(), "{left} is left");
+            assert!(without_tokens(&with.replace(left, ""), rest).is_err(), "{left} was never there");
         }
     }
 }

@@ -256,3 +256,27 @@ async fn a_revision_that_is_made_without_keys_says_so_until_one_with_keys_is_rol
     stage.until("nothing to warn of", CALM, |s| warning(s)["status"] != "True").await;
     stage.lost_nothing();
 }
+
+/// P1, P5: the way back to a release without tokens. New pods verify nobody, those that do are still told with tokens, and none is restarted for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_verify_are_told_with_tokens_while_new_ones_no_longer_do() {
+    let mut stage = stage(46, 0).await;
+    stage.until("the first three pods", CALM, |s| s.settled("0", 3)).await;
+    let before = stage.world.list("pods").len();
+    assert_eq!(given(&stage, "0").len(), 2);
+    stage.tokens = Some(Tokens { secret: place(), verify: false });
+    stage.kill_the_operator().await;
+    assert_eq!(stage.world.list("pods").len(), before);
+    // As long as it is busy, an old pod is ended by nobody: its door is closed by what it is told, or not at all.
+    let tasks = stage.hold_a_task_in_each();
+    stage.change(&template("1"));
+    stage.until("an old pod has closed its door", CALM, |s| !s.closed().is_empty()).await;
+    drop(tasks);
+    stage.until("the rollout", CALM, |s| s.settled("1", 3)).await;
+    assert!(given(&stage, "1").is_empty(), "new pods are to verify nobody");
+    let said = condition(&stage.app().unwrap(), "Warning").clone();
+    assert_ne!(said["status"], "True", "that was asked for: {said}");
+    stage.change(&template("2"));
+    stage.until("and one without any keys", CALM, |s| s.settled("2", 3)).await;
+    stage.lost_nothing();
+}
