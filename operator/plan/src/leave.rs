@@ -12,7 +12,7 @@
 //! The revision that stays is the one that the spec asks for, if a pod of it ever worked. In the middle of an adoption, while a pod of the adopted Deployment serves, it is
 //! that one: leaving then is the way back.
 
-use graceful_api::RevisionHash;
+use graceful_api::{RevisionHash, names};
 
 use crate::action::Action;
 use crate::adoption;
@@ -48,7 +48,8 @@ pub(crate) fn as_left(observed: &Observed) -> Option<Observed> {
     Some(left)
 }
 
-/// The revision that stays.
+/// The revision that stays: the adopted one while it serves; else the one that the spec asks for, if it ever worked; else the newest that serves, or did. One that never
+/// worked stays only where there is nothing else.
 fn survivor(observed: &Observed) -> Option<&Revision> {
     let pods = |r: &Revision| observed.pods.iter().filter(|p| p.is_active() && p.revision == r.hash).count();
     let serves =
@@ -59,7 +60,10 @@ fn survivor(observed: &Observed) -> Option<&Revision> {
     let others = || observed.revisions.iter().filter(|r| r.hash != observed.app.update);
     let proven = update.filter(|r| observed.is_proven(r) || others().all(|o| pods(o) == 0));
     let newest = || others().filter(|r| serves(r)).max_by_key(|r| (r.created, &r.hash));
-    adopted.or(proven).or_else(newest).or(update).or_else(|| others().max_by_key(|r| (pods(r), r.created)))
+    // Its pods drain all at once, as one alone does without surge: they return to service.
+    let worked = || others().filter(|r| observed.is_proven(r) && pods(r) > 0).max_by_key(|r| r.created);
+    let last = || others().max_by_key(|r| (pods(r), r.created));
+    adopted.or(proven).or_else(newest).or_else(worked).or(update).or_else(last)
 }
 
 /// What drains of the revision that stays returns to service, however many the spec asks for: nobody is left to end it.
@@ -89,27 +93,46 @@ pub(crate) fn finish(snapshot: &Snapshot<'_>, draft: &mut Draft) -> bool {
         return true;
     }
     if around.service != Child::AsWanted {
+        let name = names::service_name(&snapshot.observed.app.name);
+        if snapshot.backs_off(around.services_backoff.get(&name)) {
+            return true;
+        }
         draft.act(Action::LetGoService);
     }
-    for revision in &snapshot.observed.revisions {
+    // The one that stays goes last: whoever comes after a crash in between finds it in view, and makes no pods of another in its place.
+    let (stays, others): (Vec<_>, Vec<_>) =
+        snapshot.observed.revisions.iter().partition(|r| r.hash == *snapshot.update());
+    for revision in others.into_iter().chain(stays) {
         draft.act(Action::LetGo { revision: revision.hash.clone() });
     }
     draft.act(Action::ReleaseFinalizer);
     true
 }
 
-/// The user's Services select as they did before they were fenced for an adoption.
-pub(crate) fn unfence(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    for service in &snapshot.observed.surroundings.fenced {
+/// The user's Services select as they did before they were fenced for an adoption. False while one is left alone for now.
+pub(crate) fn unfence(snapshot: &Snapshot<'_>, draft: &mut Draft) -> bool {
+    let around = &snapshot.observed.surroundings;
+    let (later, now): (Vec<_>, Vec<_>) =
+        around.fenced.iter().partition(|service| snapshot.backs_off(around.services_backoff.get(*service)));
+    for service in now {
         draft.act(Action::Unfence { service: service.clone() });
     }
+    later.is_empty()
 }
 
-/// One revision has all the pods there are: nothing drains, and nothing of it carries a mark of ours. Whether it serves is its own matter then: nothing of ours could help it.
+/// One revision has all the pods there are: nothing drains, nor is about to for its node, and nothing of it carries a mark of ours. Whether it serves is its own matter then:
+/// nothing of ours could help it.
 fn is_at_rest(snapshot: &Snapshot<'_>) -> bool {
     let stays = snapshot.update();
+    // Without our budget, whoever drains a node ends what is busy there. (Where Services keep drains from starting, that would be waited for in vain.)
+    let moves = |p: &Pod| !p.stays() && snapshot.services_are_fenced();
     let at_rest = |p: &Pod| {
-        p.revision == *stays && p.routed && p.drain.is_none() && !p.bridged && p.mark == Mark::Absent
+        p.revision == *stays
+            && p.routed
+            && p.drain.is_none()
+            && !p.bridged
+            && p.mark == Mark::Absent
+            && !moves(p)
     };
     // What is missing its ReplicaSet makes; what is too many it would end.
     let follows = |r: &Revision| snapshot.remaining_of(&r.hash) <= r.replicas && r.followed;

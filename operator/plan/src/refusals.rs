@@ -23,6 +23,8 @@ pub enum Subject {
     Annotations(RevisionHash),
     /// The pod itself: its labels and annotations, and its end.
     Pod(PodUid),
+    /// A Service, by name, that is fenced, given back or let go of: the selectors of an adoption, and what makes the managed one ours.
+    Service(String),
     /// Our finalizer on the GracefulApp: nothing is made before it is on.
     Finalizer,
 }
@@ -93,6 +95,17 @@ impl Refusals {
         Some(Backoff { cause: refused.kind, message: refused.message.clone(), until })
     }
 
+    /// The same of all Services, by name: also of those that no other thing in view speaks of.
+    pub fn of_services(&self, now: Timestamp, at: Instant) -> BTreeMap<String, Backoff> {
+        let names = self.0.keys().filter_map(|subject| match subject {
+            Subject::Service(name) => Some(name),
+            Subject::Deployment(_) | Subject::Annotations(_) | Subject::Pod(_) | Subject::Finalizer => None,
+        });
+        names
+            .filter_map(|name| Some((name.clone(), self.of(&Subject::Service(name.clone()), now, at)?)))
+            .collect()
+    }
+
     /// A write to it was refused not long ago.
     pub fn knows(&self, subject: &Subject, at: Instant) -> bool {
         self.0.get(subject).is_some_and(|r| r.kind == BackoffCause::Refused && !r.forgotten(at))
@@ -102,7 +115,9 @@ impl Refusals {
     pub fn keep_pods(&mut self, there: impl Fn(&PodUid) -> bool, at: Instant) {
         self.0.retain(|subject, refused| match subject {
             Subject::Pod(uid) => there(uid) && !refused.forgotten(at),
-            Subject::Deployment(_) | Subject::Annotations(_) | Subject::Finalizer => !refused.forgotten(at),
+            Subject::Deployment(_) | Subject::Annotations(_) | Subject::Service(_) | Subject::Finalizer => {
+                !refused.forgotten(at)
+            }
         });
     }
 }

@@ -92,6 +92,7 @@ pub(crate) fn backoffs<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a 
         .chain(deployments)
         .chain(pods)
         .chain(&around.children_backoff)
+        .chain(around.services_backoff.values())
 }
 
 fn stalled_by(backoff: &Backoff) -> Option<Stall> {

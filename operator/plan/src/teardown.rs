@@ -81,17 +81,20 @@ fn children_back_off(snapshot: &Snapshot<'_>) -> bool {
 }
 
 fn remove_children(snapshot: &Snapshot<'_>, draft: &mut Draft) {
+    let mut all_go = true;
     for revision in &snapshot.observed.revisions {
-        let revision = revision.hash.clone();
         // What we did not make is not ours to delete.
-        draft.act(match revision.is_adopted() {
-            true => Action::LetGo { revision },
-            false => Action::DeleteRevision { revision },
-        });
+        if !revision.hash.is_adopted() {
+            draft.act(Action::DeleteRevision { revision: revision.hash.clone() });
+        } else if snapshot.backs_off(revision.annotation_backoff.as_ref()) {
+            all_go = false;
+        } else {
+            draft.act(Action::LetGo { revision: revision.hash.clone() });
+        }
     }
-    leave::unfence(snapshot, draft);
-    // Their removal is tried again after a pause, and the finalizer goes after them.
-    if children_back_off(snapshot) {
+    all_go &= leave::unfence(snapshot, draft);
+    // What is refused is tried again after a pause, and the finalizer goes after all of it.
+    if !all_go || children_back_off(snapshot) {
         return;
     }
     let around = &snapshot.observed.surroundings;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use graceful_api::conditions::Reason;
 use graceful_api::{Validated, inject, names};
@@ -97,6 +98,7 @@ pub(crate) fn surroundings(
         namespace_terminating: writes.namespace_terminating,
         warnings,
         children_backoff: [service.late, budget.late].into_iter().flatten().collect(),
+        services_backoff: writes.refusals.of_services(now, Instant::now()),
     };
     (surroundings, wanted)
 }
@@ -139,6 +141,7 @@ pub(crate) fn surroundings_in_deletion(
         service,
         budget,
         children_backoff,
+        services_backoff: writes.refusals.of_services(now, Instant::now()),
         fenced: fenced(uid, view),
         publishing_unready: publishing_unready(&view.services, &labels_of(pods).collect()),
         namespace_terminating: writes.namespace_terminating,

@@ -93,7 +93,55 @@ fn the_adopted_deployment_stays_while_a_pod_of_it_serves() {
     let empty = Revision { replicas: 0, ..revision("adopted") };
     let seen = leaving(vec![revision("r"), empty], vec![serving("a")]);
     let let_go = |hash: &str| Action::LetGo { revision: RevisionHash::from(hash) };
-    assert_eq!(actions(&seen), [let_go("r"), let_go("adopted"), Action::ReleaseFinalizer]);
+    // The one that stays last: after a crash in between the other would be taken for it, and grown.
+    assert_eq!(actions(&seen), [let_go("adopted"), let_go("r"), Action::ReleaseFinalizer]);
+}
+
+/// P1: in a first rollout without surge no pod of the Deployment serves while the first of the new ones does not work.
+#[test]
+fn what_worked_stays_where_nothing_serves() {
+    let never = Pod { readiness: crate::Readiness::Never, ..of("r", "a") };
+    let bad = Revision { proven: false, policy: policy(Signal::None), ..revision("r") };
+    let old = Revision { policy: policy(Signal::None), ..revision("adopted") };
+    let mut seen = leaving(vec![bad, old], vec![never, draining(of("adopted", "b"))]);
+    assert_eq!(as_left(&seen).unwrap().app.update, RevisionHash::adopted());
+    let back = |a: &Action| matches!(a, Action::PutBack { pod, .. } if pod.name == "b");
+    assert!(actions(&seen).iter().any(back), "{:?}", actions(&seen));
+    seen.pods.pop();
+    assert_eq!(as_left(&seen).unwrap().app.update, RevisionHash::from("r"), "there is nothing else");
+}
+
+/// P1: without the budget whoever drains the node ends its pods as they are.
+#[test]
+fn pods_on_a_node_that_is_drained_move_first() {
+    let mut goes = serving("b");
+    goes.node.fate = crate::NodeFate::Emptied;
+    let mut seen = leaving(vec![Revision { replicas: 2, ..revision("r") }], vec![serving("a"), goes]);
+    seen.app.replicas = 2;
+    let finalizer = |seen: &Observed| actions(seen).contains(&Action::ReleaseFinalizer);
+    assert!(!finalizer(&seen), "{:?}", actions(&seen));
+    // No drain starts while a Service is not fenced: to wait for one would be in vain.
+    let mut unfenced = seen.clone();
+    unfenced.surroundings.unfenced_services = vec!["front".to_owned()];
+    assert!(finalizer(&unfenced));
+    seen.pods[1].node.fate = crate::NodeFate::Stays;
+    assert!(finalizer(&seen));
+}
+
+/// P8: also where nothing was adopted.
+#[test]
+fn a_service_that_cannot_be_let_go_of_is_told_and_left_for_its_pause() {
+    let mut seen = leaving(vec![revision("r")], vec![serving("a")]);
+    seen.surroundings.service = Child::Unwanted;
+    let message = "Service tasks cannot be changed: denied".to_owned();
+    let until = NOW + SignedDuration::from_secs(20);
+    let backoff = crate::Backoff { cause: crate::BackoffCause::Refused, message, until };
+    seen.surroundings.services_backoff = [("tasks".to_owned(), backoff)].into();
+    let planned = plan(&seen, NOW);
+    assert_eq!(planned.actions, []);
+    assert_eq!(planned.wake_at, Some(until));
+    let said = planned.report.waiting_for;
+    assert!(said.contains("Service tasks cannot be changed: denied"), "{said}");
 }
 
 /// New pods of a plain Deployment have no label of ours: a Service that asks for it still would send them nobody.

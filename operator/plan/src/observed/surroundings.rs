@@ -1,5 +1,7 @@
 //! What stands around the app: its Service and budget, what the API server says to its template, and others' objects over its pods.
 
+use std::collections::BTreeMap;
+
 use graceful_api::conditions::Reason;
 
 use super::{Adoption, Backoff, LeftBehind};
@@ -34,6 +36,8 @@ pub struct Surroundings {
     /// Why the Service or the budget is not written for now: its last write had no answer, or, while the app is deleted, was refused as well. No drain waits
     /// for it; a deletion of the app does.
     pub children_backoff: Vec<Backoff>,
+    /// Services that are not fenced, given back or let go of for now, by name: what the last write to each met.
+    pub services_backoff: BTreeMap<String, Backoff>,
     /// The namespace is terminating: nothing can be made, all is taken by others.
     pub namespace_terminating: bool,
 }
