@@ -39,6 +39,10 @@ pub(crate) struct Writes {
     marked: HashMap<PodUid, Instant>,
     /// When pods were put back whose label or marks somebody else had changed.
     put_right: HashMap<PodUid, Vec<Instant>>,
+    /// What was done lately that others undo, and when.
+    repeated: HashMap<String, Vec<Instant>>,
+    /// The `spec.replicas` that an adopted Deployment was last given, by its uid.
+    pub(crate) scaled: HashMap<String, u32>,
     /// The API server said that the namespace goes.
     pub(crate) namespace_terminating: bool,
 }
@@ -46,6 +50,9 @@ pub(crate) struct Writes {
 /// A person or two may err about a label.
 const FREELY: usize = 3;
 const A_MINUTE: Duration = Duration::from_secs(60);
+
+/// For how long it counts that something was done again. More than [`FREELY`] times the longest pause between two tries, so that what goes on is still known.
+pub(crate) const LATELY: Duration = Duration::from_secs(600);
 
 /// How long it counts that a pod was slow to write to: a webhook's delays come and go.
 const SLOW_FOR: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
@@ -80,6 +87,15 @@ impl Writes {
         times.retain(|at| at.elapsed() < A_MINUTE);
         times.push(Instant::now());
         times.len() > FREELY
+    }
+
+    /// It was done, perhaps once more since others have undone it: how often lately, where that has become a contest.
+    pub(crate) fn repeats(&mut self, what: &str) -> Option<usize> {
+        self.repeated.values_mut().for_each(|times| times.retain(|at| at.elapsed() < LATELY));
+        self.repeated.retain(|_, times| !times.is_empty());
+        let times = self.repeated.entry(what.to_owned()).or_default();
+        times.push(Instant::now());
+        (times.len() > FREELY).then_some(times.len())
     }
 
     /// Drops what concerns pods that are gone.

@@ -42,12 +42,16 @@ pub(crate) fn carry_on(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Has Services ask for the serving label, once every pod has it.
+/// Has Services ask for the serving label, once every pod has it. (One that has lost it is put back first, by another rule of the same plan: the executor's own look
+/// would end the plan before that.)
 fn fence(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let Some(adopted) = adopted(snapshot) else { return };
-    let all_are_enlisted = !snapshot.remaining.iter().any(|p| lacks_labels(p));
-    if all_are_enlisted && !snapshot.backs_off(adopted.annotation_backoff.as_ref()) {
-        for service in &snapshot.observed.surroundings.fenceable {
+    let without = |p: &&&Pod| p.revision.is_adopted() && p.would_be_fenced_off();
+    if adopted(snapshot).is_none() || snapshot.remaining.iter().any(|p| without(&p)) {
+        return;
+    }
+    let around = &snapshot.observed.surroundings;
+    for service in &around.fenceable {
+        if !snapshot.backs_off(around.services_backoff.get(service)) {
             draft.act(Action::Fence { service: service.clone() });
         }
     }
@@ -83,10 +87,11 @@ pub(crate) fn under_way<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Revision> {
     adopted(snapshot).filter(|r| r.replicas > 0 || snapshot.pods_of(&r.hash).any(Pod::is_active))
 }
 
-/// What keeps the app from beginning, if that needs a person.
+/// What keeps the app from beginning, or from going on, if that needs a person.
 pub(crate) fn obstacle<'a>(snapshot: &Snapshot<'a>) -> Option<&'a str> {
     match &snapshot.observed.surroundings.adoption {
         Adoption::Waits { message, needs_a_person: true } if is_awaited(snapshot) => Some(message),
+        Adoption::Taken { scaler, .. } => scaler.as_deref(),
         Adoption::Waits { .. } | Adoption::Ready { .. } | Adoption::None => None,
     }
 }
@@ -103,7 +108,7 @@ fn to_come(snapshot: &Snapshot<'_>) -> Option<(Reason, String)> {
         Adoption::Ready { deployment } => {
             Some((Reason::Adopting, format!("Deployment {deployment} is being taken over")))
         }
-        Adoption::None => None,
+        Adoption::Taken { .. } | Adoption::None => None,
     }
 }
 
@@ -121,20 +126,29 @@ fn left(snapshot: &Snapshot<'_>) -> Option<String> {
 }
 
 /// What its user has to know while it is under way, or cannot begin beside an app that runs.
-pub(crate) fn warning(snapshot: &Snapshot<'_>) -> Option<Warning> {
-    if let Some(left) = left(snapshot) {
-        let message = format!(
+pub(crate) fn warnings(snapshot: &Snapshot<'_>) -> Vec<Warning> {
+    let adopting = |message: String| Warning { reason: Reason::Adopting, message };
+    let left = left(snapshot).map(|left| {
+        adopting(format!(
             "{left}: until it is at 0, a new pod of it (after an eviction, say) gets clients only once an operator has labelled it, and the Deployment must \
              stay where it is kept: remove it from its repository only when the condition Drained is True"
-        );
-        return Some(Warning { reason: Reason::Adopting, message });
-    }
-    match &snapshot.observed.surroundings.adoption {
-        Adoption::Waits { message, .. } if !is_awaited(snapshot) => {
-            Some(Warning { reason: Reason::AdoptionWaits, message: message.clone() })
+        ))
+    });
+    let under_way = left.is_some();
+    let others = match &snapshot.observed.surroundings.adoption {
+        Adoption::Waits { message, .. } if !under_way && !is_awaited(snapshot) => {
+            vec![Warning { reason: Reason::AdoptionWaits, message: message.clone() }]
         }
-        Adoption::Waits { .. } | Adoption::Ready { .. } | Adoption::None => None,
-    }
+        Adoption::Taken { warnings, .. } => warnings.iter().cloned().map(adopting).collect(),
+        Adoption::Waits { .. } | Adoption::Ready { .. } | Adoption::None => Vec::new(),
+    };
+    left.into_iter().chain(others).collect()
+}
+
+/// Whether somebody else scales the Deployment of this revision: each pod of it that we ended would be made again.
+pub(crate) fn is_scaled_by_others(snapshot: &Snapshot<'_>, revision: &RevisionHash) -> bool {
+    let around = &snapshot.observed.surroundings;
+    revision.is_adopted() && matches!(around.adoption, Adoption::Taken { scaler: Some(_), .. })
 }
 
 #[cfg(test)]

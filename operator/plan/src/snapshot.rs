@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, RevisionHash, Signal};
 use jiff::Timestamp;
 
+use crate::adoption;
 use crate::clock::{Clock, after, seconds};
 use crate::condemned;
 use crate::contact::{Answer, Contact, Protocol};
@@ -54,7 +55,8 @@ impl<'a> Snapshot<'a> {
         let scale = self.revision(&pod.revision).and_then(|r| r.scale_backoff.as_ref());
         let lag = self.observed.lags.get(&pod.revision).and_then(|lag| lag.not_followed.as_ref());
         let brake = self.observed.surroundings.brake.as_ref();
-        [pod.write_backoff.as_ref(), scale, lag, brake].into_iter().all(|b| !self.backs_off(b))
+        !adoption::is_scaled_by_others(self, &pod.revision)
+            && [pod.write_backoff.as_ref(), scale, lag, brake].into_iter().all(|b| !self.backs_off(b))
     }
 
     /// Whether a Deployment of the update revision may be asked for. Where another revision runs, Kubernetes is asked first, by a dry run; where none is,

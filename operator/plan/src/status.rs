@@ -175,7 +175,7 @@ fn warning(snapshot: &Snapshot<'_>, stall: Option<&Stall>) -> Option<ConditionRe
         let message = how_to_fence(snapshot);
         warnings.push(Warning { reason: Reason::UnfencedService, message });
     }
-    warnings.extend(adoption::warning(snapshot));
+    warnings.extend(adoption::warnings(snapshot));
     warnings.extend(node_words::dying_warning(snapshot));
     warnings.extend(node_words::kept_warning(snapshot));
     warnings.extend(astray::warning(snapshot));

@@ -1,5 +1,7 @@
 //! A plain Deployment is adopted, given back and left, while calls fail, lie and linger, and the operator dies between any two of them.
 
+mod others;
+
 use std::sync::atomic::Ordering;
 
 use graceful_api::names;

@@ -94,9 +94,10 @@ impl Target {
         let here = self.namespace.is_empty() || object["metadata"]["namespace"] == self.namespace.as_str();
         let labels = &object["metadata"]["labels"];
         here && self.query("labelSelector").unwrap_or_default().split(',').filter(|t| !t.is_empty()).all(
-            |term| match term.split_once('=') {
-                Some((key, value)) => labels[key] == value,
-                None => !labels[term].is_null(),
+            |term| match (term.split_once("!="), term.split_once('=')) {
+                (Some((key, value)), _) => labels[key] != value,
+                (None, Some((key, value))) => labels[key] == value,
+                (None, None) => !labels[term].is_null(),
             },
         )
     }
@@ -217,6 +218,7 @@ fn act(
         Method::PATCH => world.write(|w| {
             let mutates = w.admission.mutates_templates && target.plural == "deployments";
             let (bare, unlabels) = (w.admission.takes_finalizers, w.admission.unlabels_pods);
+            let strips = w.admission.strips;
             w.try_edit(&key, &body, target.dry(), |object| {
                 let (uid, version) =
                     (object["metadata"]["uid"].clone(), object["metadata"]["resourceVersion"].clone());
@@ -225,6 +227,11 @@ fn act(
                     object["metadata"]["labels"]
                         .as_object_mut()
                         .map(|labels| labels.remove("graceful.dev/app"));
+                }
+                if let Some((_, key)) = strips.filter(|(plural, _)| target.plural == *plural) {
+                    for kind in ["labels", "annotations"] {
+                        object["metadata"][kind].as_object_mut().map(|words| words.remove(key));
+                    }
                 }
                 if bare && target.plural == "gracefulapps" {
                     object["metadata"]["finalizers"] = json!([]);

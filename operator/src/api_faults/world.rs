@@ -61,6 +61,8 @@ pub(super) struct Admission {
     pub(super) keeps_services: bool,
     /// What is made of this kind has neither our labels nor our annotations.
     pub(super) takes_ours_off: Option<&'static str>,
+    /// Objects of this kind lose this label or annotation whenever they are written to.
+    pub(super) strips: Option<(&'static str, &'static str)>,
     /// Pods that are written to lose the app's label.
     pub(super) unlabels_pods: bool,
     /// The namespace is being deleted.

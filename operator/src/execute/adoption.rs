@@ -4,10 +4,12 @@
 //! the Deployment, in one patch → each pod's labels → each Service's selector, once a live list shows the label on every pod. Back: the selectors → the Deployment.
 //!
 //! # Guarantees
-//! Each write holds for the very object that was looked at. None is made of a Deployment whose template admission would change on the way: that would be a native
-//! rollout. A Service that selects nobody any more once it is fenced is put back at once.
+//! Each write holds for the very object that was looked at, and is tried dry first. None is made that admission would change on the way: of a template that would be a native
+//! rollout, of our annotations an object that nobody could give back.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod services;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,19 +17,19 @@ use graceful_api::{Adopted, RevisionHash, names};
 use graceful_plan::refusals::Subject;
 use graceful_plan::{BackoffCause, PodRef};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::ResourceExt;
-use kube::api::{ListParams, Patch};
+use kube::api::Patch;
 use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
 
+pub(super) use self::services::{fence, let_go_service, unfence};
 use super::revision::deployment;
 use super::{CHANGED, Outcome, Scene, pods};
 use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
-use crate::observe::{condition, has_finished, live_pods, selects};
 use crate::unseen_writes::Kind;
+use crate::writes::LATELY;
 
 /// Labels, annotations and `paused`, on the Deployment as it was looked at.
 pub(super) async fn adopt(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
@@ -61,6 +63,16 @@ pub(super) async fn adopt(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
             "Deployment {name} is adopted and paused: its pods are drained one by one, and it stays, with 0 replicas"
         );
         scene.notes.push(("Adopted", note));
+        if let Some(times) = scene.writes.repeats("adopt") {
+            let message = format!(
+                "Deployment {name} was adopted {times} times within {} min: somebody writes it anew without the operator's labels (`kubectl replace`, Argo CD with \
+                 Replace=true); take it out of what is applied, or have only differences applied",
+                LATELY.as_secs() / 60
+            );
+            let of = Subject::Annotations(RevisionHash::adopted());
+            scene.writes.refusals.note(of, BackoffCause::Refused, message.clone(), Instant::now());
+            return Ok(Outcome::Refused(message));
+        }
     }
     Ok(outcome)
 }
@@ -77,16 +89,39 @@ pub(super) async fn let_go(scene: &mut Scene<'_>, revision: &RevisionHash) -> Re
         ours.into_iter().map(|key| (key.to_owned(), Value::Null)).collect();
     let mut labels = json!({(names::APP_LABEL): null, (names::REVISION_LABEL): null});
     let mut spec = json!({});
+    let mut stays_paused = false;
     match before {
         Some(before) => {
-            annotations.insert(names::ARGO_SYNC_OPTIONS.to_owned(), json!(before.sync_options));
-            spec = json!({"paused": before.paused});
+            // What somebody has written there since is theirs.
+            let now = deployment.annotations().get(names::ARGO_SYNC_OPTIONS);
+            if now == Some(&before.sync_options_now()) {
+                annotations.insert(names::ARGO_SYNC_OPTIONS.to_owned(), json!(before.sync_options));
+            }
+            stays_paused = !before.paused && would_roll_out(&deployment);
+            spec = json!({"paused": before.paused || stays_paused});
         }
         // Only what we made says that we keep it.
         None => labels[graceful_api::children::MANAGED_BY] = Value::Null,
     }
     let changes = json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec});
-    patch(scene, &deployment, revision, changes, "let go").await
+    let outcome = patch(scene, &deployment, revision, changes, "let go").await?;
+    if outcome == Outcome::Done && stays_paused {
+        let name = deployment.name_any();
+        let note = format!(
+            "Deployment {name} stays paused: its template was changed while it was adopted, and to go on would replace its pods; `kubectl rollout resume deployment \
+             {name}` does that, `kubectl rollout undo` takes the change back"
+        );
+        scene.notes.push(("StaysPaused", note));
+    }
+    Ok(outcome)
+}
+
+/// It has pods, and not all of them are of its newest template: somebody has changed that while it was paused.
+fn would_roll_out(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    let there = status.and_then(|s| s.replicas).unwrap_or_default();
+    let updated = status.and_then(|s| s.updated_replicas).unwrap_or_default();
+    updated < there
 }
 
 /// One merge patch of exactly what was looked at, tried dry first.
@@ -104,24 +139,26 @@ async fn patch(
     let patched = async {
         let patch = Patch::Merge(&changes);
         let tried = call("dry-run a Deployment", api.patch(&name, &merge(Mode::Dry), &patch)).await?;
+        let altered = |how: String| Error::Altered { what: "write to a Deployment", how };
         if tried.spec.template != found.spec.template {
             let how = "an admission webhook or policy would change its pod template, which would restart its pods; exempt this Deployment from it";
-            return Err(Error::Altered { what: "write to a Deployment", how: how.to_owned() });
+            return Err(altered(how.to_owned()));
+        }
+        let otherwise = |made: &Deployment| {
+            let paused = changes["spec"]["paused"].as_bool().unwrap_or_default();
+            let resumed = paused && made.spec.paused != Some(true);
+            let found = changed_on_the_way(&made.metadata, &changes);
+            found.or_else(|| resumed.then(|| "its spec.paused".to_owned())).map(|what| {
+                altered(format!(
+                    "an admission webhook or policy changes {what}; exempt this Deployment from it"
+                ))
+            })
+        };
+        if let Some(error) = otherwise(&tried) {
+            return Err(error);
         }
         let written = call("write to a Deployment", api.patch(&name, &merge(Mode::Real), &patch)).await?;
-        let asked = changes["metadata"]["labels"].as_object().into_iter().flatten();
-        match asked
-            .clone()
-            .find(|(key, value)| written.labels().get(*key).map(String::as_str) != value.as_str())
-        {
-            None => Ok(written),
-            Some((key, _)) => {
-                let how = format!(
-                    "an admission webhook or policy changes its label {key}; exempt this Deployment from it"
-                );
-                Err(Error::Altered { what: "write to a Deployment", how })
-            }
-        }
+        otherwise(&written).map_or(Ok(written), Err)
     };
     let of = Subject::Annotations(revision.clone());
     match patched.await {
@@ -143,16 +180,33 @@ async fn patch(
     }
 }
 
+/// What admission makes otherwise of the labels and annotations that are asked for: the first, in words.
+fn changed_on_the_way(made: &ObjectMeta, asked: &Value) -> Option<String> {
+    let differs = |kind: &str, there: Option<&BTreeMap<String, String>>| {
+        let asked = asked["metadata"][kind].as_object().into_iter().flatten();
+        let mut others = asked
+            .filter(|(key, value)| there.and_then(|all| all.get(*key)).map(String::as_str) != value.as_str());
+        others.next().map(|(key, _)| key.clone())
+    };
+    let label = differs("labels", made.labels.as_ref()).map(|key| format!("its label {key}"));
+    label.or_else(|| {
+        differs("annotations", made.annotations.as_ref()).map(|key| format!("its annotation {key}"))
+    })
+}
+
 /// The labels that our own pods have from birth. Nobody restarts for a label.
 pub(super) async fn enlist(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcome, Error> {
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
     };
-    let labels = json!({
+    let mut labels = json!({
         (names::APP_LABEL): scene.object.name_any(),
         (names::REVISION_LABEL): names::ADOPTED_REVISION,
-        (names::SERVING_LABEL): names::SERVING,
     });
+    // To one that drains already (a spare, before it had started) the serving label would say that it drains no more.
+    if scene.seen.pod(&pod.uid).is_none_or(|p| p.drain.is_none()) {
+        labels[names::SERVING_LABEL] = json!(names::SERVING);
+    }
     let adopted = deployment(scene, &RevisionHash::adopted());
     if let Some(key) = adopted.and_then(|d| asks_for_other(&d.spec.selector, &labels)) {
         let how = format!(
@@ -175,161 +229,6 @@ fn asks_for_other(selector: &LabelSelector, labels: &Value) -> Option<String> {
     labels.keys().find(|key| !has(key)).cloned()
 }
 
-/// The serving label into its selector, once every pod that it could send clients to has it.
-pub(super) async fn fence(scene: &mut Scene<'_>, name: &str) -> Result<Outcome, Error> {
-    let Some(adopted) = deployment(scene, &RevisionHash::adopted()) else {
-        return Ok(CHANGED);
-    };
-    let Some(found) = call("read a Service", scene.api::<Service>().get_opt(name)).await? else {
-        return Ok(CHANGED);
-    };
-    let pods = live_pods(scene.sources, scene.object, &adopted).await?;
-    let without =
-        |pod: &graceful_plan::Pod| pod.has_begun() && !(pod.enlisted && (pod.routed || pod.drain.is_some()));
-    if pods.iter().any(|(pod, _)| without(pod)) {
-        return Ok(Outcome::LookAgain("a pod of the Deployment is without the label"));
-    }
-    let its = pods.iter().map(|(pod, _)| pod.name.as_str()).collect();
-    if let Some(stranger) = stranger(scene, &found, &its).await? {
-        let message = format!(
-            "Service {name} also sends clients to pod {stranger}, which is not of this app: give those a Service of their own, or label them {}={}",
-            names::SERVING_LABEL,
-            names::SERVING
-        );
-        return Ok(put_off(scene, BackoffCause::Refused, message));
-    }
-    let selector = json!({(names::SERVING_LABEL): names::SERVING});
-    let fenced = match select(scene, &found, selector, json!(scene.object.uid())).await {
-        Ok(fenced) => fenced,
-        Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
-        Err(error) => return refused(scene, name, error),
-    };
-    scene.writes.unseen_writes.record(Kind::Service, &fenced);
-    if sends_somewhere(scene, &found).await? && !sends_somewhere(scene, &fenced).await? {
-        let back = select(scene, &fenced, json!({(names::SERVING_LABEL): null}), Value::Null).await?;
-        scene.writes.unseen_writes.record(Kind::Service, &back);
-        let how = "no Ready pod has the label that its selector asks for then, so that it was put back; does an admission webhook or policy change pods or Services?";
-        return refused(scene, name, Error::Altered { what: "fence a Service", how: how.to_owned() });
-    }
-    let note = format!(
-        "Service {name} asks for the label {} now, which every pod of the adopted Deployment has",
-        names::SERVING_LABEL
-    );
-    scene.notes.push(("ServiceFenced", note));
-    scene.writes.refusals.cleared(&Subject::Annotations(RevisionHash::adopted()));
-    Ok(Outcome::Done)
-}
-
-/// As it was before.
-pub(super) async fn unfence(scene: &mut Scene<'_>, name: &str) -> Result<Outcome, Error> {
-    let Some(found) = call("read a Service", scene.api::<Service>().get_opt(name)).await? else {
-        return Ok(Outcome::NotNeeded("it is gone"));
-    };
-    if found.annotations().get(names::FENCED) != scene.object.uid().as_ref() {
-        return Ok(Outcome::NotNeeded("it was changed by others"));
-    }
-    match select(scene, &found, json!({(names::SERVING_LABEL): null}), Value::Null).await {
-        Ok(written) => {
-            scene.writes.unseen_writes.record(Kind::Service, &written);
-            let note = format!("Service {name} selects as it did before the adoption");
-            scene.notes.push(("ServiceUnfenced", note));
-            Ok(Outcome::Done)
-        }
-        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
-        Err(error) => refused(scene, name, error),
-    }
-}
-
-/// The managed Service without what makes it ours. It selects what it selected.
-pub(super) async fn let_go_service(scene: &mut Scene<'_>) -> Result<Outcome, Error> {
-    let name = names::service_name(&scene.object.name_any());
-    let Some(found) = call("read a Service", scene.api::<Service>().get_opt(&name)).await? else {
-        return Ok(Outcome::NotNeeded("it is gone"));
-    };
-    if found.annotations().get(names::APP_UID) != scene.object.uid().as_ref() {
-        return Ok(Outcome::NotNeeded("it is not this app's"));
-    }
-    let patch = json!({"metadata": {
-        "uid": found.metadata.uid,
-        "resourceVersion": found.metadata.resource_version,
-        "labels": {(names::APP_LABEL): null, (graceful_api::children::MANAGED_BY): null},
-        "annotations": {(names::APP_UID): null, (names::APPLIED): null},
-    }});
-    let api = scene.api::<Service>();
-    match call("let go of a Service", api.patch(&name, &merge(Mode::Real), &Patch::Merge(patch))).await {
-        Ok(written) => {
-            scene.writes.unseen_writes.record(Kind::Service, &written);
-            Ok(Outcome::Done)
-        }
-        Err(error) if error.not_found() || error.conflict() => Ok(CHANGED),
-        Err(error) => refused(scene, &name, error),
-    }
-}
-
-/// Part of its selector, and the annotation that says who wrote it.
-async fn select(
-    scene: &Scene<'_>,
-    found: &Service,
-    selector: Value,
-    fenced: Value,
-) -> Result<Service, Error> {
-    let patch = json!({
-        "metadata": {
-            "uid": found.metadata.uid,
-            "resourceVersion": found.metadata.resource_version,
-            "annotations": {(names::FENCED): fenced},
-        },
-        "spec": {"selector": selector},
-    });
-    let (api, params) = (scene.api::<Service>(), merge(Mode::Real));
-    call("change a Service's selector", api.patch(&found.name_any(), &params, &Patch::Merge(patch))).await
-}
-
-/// A pod of somebody else's behind the same Service, which would get no clients once that asks for the label.
-async fn stranger(
-    scene: &Scene<'_>,
-    service: &Service,
-    its: &BTreeSet<&str>,
-) -> Result<Option<String>, Error> {
-    let app = scene.object.name_any();
-    let serves = |pod: &Pod| pod.labels().get(names::SERVING_LABEL).is_some_and(|v| v == names::SERVING);
-    let ours = |pod: &Pod| pod.labels().get(names::APP_LABEL) == Some(&app);
-    let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && !has_finished(pod);
-    let pods = selected(scene, service).await?.into_iter().filter(|p| stays(p) && !serves(p) && !ours(p));
-    // One of the Deployment that has not begun is labelled once it has.
-    Ok(pods.map(|pod| pod.name_any()).find(|name| !its.contains(name.as_str())))
-}
-
-/// Whether a Ready pod is selected.
-async fn sends_somewhere(scene: &Scene<'_>, service: &Service) -> Result<bool, Error> {
-    let ready = |pod: &Pod| condition(pod.status.as_ref(), "Ready").is_some_and(|c| c.status == "True");
-    Ok(selected(scene, service).await?.iter().any(ready))
-}
-
-/// What it selects, read just now.
-async fn selected(scene: &Scene<'_>, service: &Service) -> Result<Vec<Pod>, Error> {
-    let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
-    let selector: Vec<_> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let params = ListParams::default().labels(&selector.join(","));
-    let pods = call("list pods", scene.api::<Pod>().list(&params)).await?;
-    Ok(pods.items.into_iter().filter(|pod| selects(service, pod.labels())).collect())
-}
-
-fn refused(scene: &mut Scene<'_>, name: &str, error: Error) -> Result<Outcome, Error> {
-    let Some((cause, why)) = error.backoff() else {
-        return Err(error);
-    };
-    scene.unanswered += u32::from(cause == BackoffCause::TooSlow);
-    Ok(put_off(scene, cause, format!("Service {name} cannot be changed: {why}")))
-}
-
-/// Told of the adopted Deployment: nothing of that drains meanwhile.
-fn put_off(scene: &mut Scene<'_>, cause: BackoffCause, message: String) -> Outcome {
-    let of = Subject::Annotations(RevisionHash::adopted());
-    scene.writes.refusals.note(of, cause, message.clone(), Instant::now());
-    Outcome::Refused(message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,5 +244,28 @@ mod tests {
         assert_eq!(found(another).as_deref(), Some(names::REVISION_LABEL));
         let none = json!({"matchExpressions": [{"key": names::APP_LABEL, "operator": "DoesNotExist"}]});
         assert_eq!(found(none).as_deref(), Some(names::APP_LABEL));
+    }
+
+    /// P1: to let it go on would be a native rollout, which ends busy pods.
+    #[test]
+    fn a_template_that_was_changed_while_it_was_paused_is_not_rolled_out() {
+        let rolls = |replicas: i32, updated: Option<i32>| {
+            let deployment = json!({"metadata": {}, "spec": {"selector": {}, "template": {}},
+                "status": {"replicas": replicas, "updatedReplicas": updated}});
+            would_roll_out(&serde_json::from_value(deployment).unwrap())
+        };
+        assert!(rolls(2, None) && rolls(2, Some(1)));
+        assert!(!rolls(2, Some(2)) && !rolls(0, None));
+    }
+
+    #[test]
+    fn what_admission_changes_is_named() {
+        let asked = json!({"metadata": {"labels": {"a": "1", "gone": null}, "annotations": {"b": "2"}}});
+        let made = |meta: Value| changed_on_the_way(&serde_json::from_value(meta).unwrap(), &asked);
+        assert_eq!(made(json!({"labels": {"a": "1", "x": "y"}, "annotations": {"b": "2"}})), None);
+        assert_eq!(made(json!({"annotations": {"b": "2"}})).as_deref(), Some("its label a"));
+        let kept = json!({"labels": {"a": "1", "gone": "back"}, "annotations": {"b": "2"}});
+        assert_eq!(made(kept).as_deref(), Some("its label gone"));
+        assert_eq!(made(json!({"labels": {"a": "1"}})).as_deref(), Some("its annotation b"));
     }
 }

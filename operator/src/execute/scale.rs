@@ -22,6 +22,7 @@ use crate::error::{Error, call};
 use crate::merge::{Mode, merge};
 use crate::observe::live_pods;
 use crate::unseen_writes::Kind;
+use crate::writes::LATELY;
 
 /// A scale that meets a conflict is read and retried at once, for so long and so often at most: where pods come and go many a second the
 /// Deployment's status moves as often, and the next plan would meet the same.
@@ -83,7 +84,11 @@ pub(super) async fn set(
                 conflicts += 1;
             }
             Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
-            Err(error) => return refused(scene, revision, &deployment.name_any(), to, error),
+            Err(error) => {
+                // It may have been done all the same.
+                scene.writes.scaled.remove(&seen.uid);
+                return refused(scene, revision, &deployment.name_any(), to, error);
+            }
         }
     }
 }
@@ -142,6 +147,32 @@ pub(super) async fn write(scene: &Scene<'_>, seen: &ReadScale, to: u32, mode: Mo
 pub(super) fn record(scene: &mut Scene<'_>, revision: &RevisionHash, scaled: &Scale) {
     scene.writes.refusals.cleared(&Subject::Deployment(revision.clone()));
     scene.writes.unseen_writes.record(Kind::Deployment, scaled);
+    let to = scaled.spec.as_ref().and_then(|s| s.replicas).unwrap_or_default();
+    if let (Some(uid), Ok(to), true) = (scaled.metadata.uid.clone(), u32::try_from(to), revision.is_adopted())
+    {
+        notice_a_raise(scene, revision, uid, to);
+    }
+}
+
+/// Where somebody makes each replica of an adopted Deployment anew that was taken back (its repository has its number, and no policy guards its Scale), pods are drained
+/// and ended without end: slower and slower, until that stops. (Of our own Deployments the brake says it.)
+fn notice_a_raise(scene: &mut Scene<'_>, revision: &RevisionHash, uid: String, to: u32) {
+    let seen = scene.seen.observed.revisions.iter().find(|r| r.hash == *revision);
+    let before = scene.writes.scaled.insert(uid, to);
+    let Some(seen) = seen.filter(|seen| before.is_some_and(|before| seen.replicas > before)) else { return };
+    let Some(times) = scene.writes.repeats(&format!("scale {revision}")) else { return };
+    let message = format!(
+        "Deployment {} was scaled up by somebody else {times} times within {} min, to {} the last time, and each pod of it that is ended is made again: find out who \
+         writes its spec.replicas (GitOps, an autoscaler, `kubectl get deployment {} -n {} -o yaml --show-managed-fields`), and have that scale the GracefulApp, or leave \
+         it alone",
+        seen.name,
+        LATELY.as_secs() / 60,
+        seen.replicas,
+        seen.name,
+        scene.namespace()
+    );
+    let of = Subject::Deployment(revision.clone());
+    scene.writes.refusals.note(of, BackoffCause::NoProgress, message, Instant::now());
 }
 
 /// Remembers that it was refused, or not answered, in whose words; any other failure is the whole plan's.

@@ -1,15 +1,17 @@
-//! The Deployment in `spec.adopt`, as long as it is not the app's: whether it can be taken now.
+//! The Deployment in `spec.adopt`: whether it can be taken now; and once it is the app's, what others do beside us until it is at 0 ([`beside`]).
 //!
-//! It has no label of ours, so that no watch shows it: it is read, and again after a while. Nothing here is asked once it is taken.
+//! No watch of ours shows any of it, since it has no label of ours: it is read, and again after a while.
+
+mod beside;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graceful_api::template::Template;
-use graceful_api::{Policy, RevisionHash, Validated, names};
+use graceful_api::{Adoption as AdoptSpec, Policy, RevisionHash, Validated, names};
 use graceful_plan::refusals::Subject;
-use graceful_plan::{Adoption, BackoffCause};
+use graceful_plan::{Adoption, BackoffCause, Doubling};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -28,6 +30,13 @@ use crate::writes::Writes;
 /// How old the last look may be. (Tests do not wait as long.)
 const LOOK_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
+/// Whoever a Deployment waits for may be away for days.
+const WAITS_FOR_A_PERSON: Doubling =
+    Doubling { first: LOOK_EVERY, longest: Duration::from_secs(if cfg!(test) { 1 } else { 30 }) };
+
+/// The same while a Deployment that was taken is not at 0. An autoscaler acts each 15 s.
+const BESIDE_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
+
 /// What was seen of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sought {
@@ -38,13 +47,41 @@ pub(crate) struct Sought {
 
 /// The last look.
 #[derive(Debug, Default)]
-pub(super) struct Seeker(Option<(Instant, Sought)>);
+pub(super) struct Seeker(Option<Look>);
+
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    /// What the spec said then, and the Deployment that was the app's: of anything else it says nothing.
+    of: (Option<AdoptSpec>, Option<String>),
+    /// Looks before it that found the same.
+    before: u32,
+    sought: Sought,
+}
+
+impl Look {
+    /// How long it is as good as a new one.
+    fn holds_for(&self) -> Duration {
+        let period = match &self.sought.state {
+            // It is taken just as it was looked at: what has failed on an old state would fail on it again.
+            Adoption::Ready { .. } => Duration::ZERO,
+            Adoption::Waits { needs_a_person: true, .. } => WAITS_FOR_A_PERSON.after(self.before),
+            Adoption::Waits { needs_a_person: false, .. } | Adoption::None => LOOK_EVERY,
+            Adoption::Taken { .. } => BESIDE_EVERY,
+        };
+        period.saturating_sub(self.at.elapsed())
+    }
+}
 
 impl Seeker {
     /// When to look again.
     pub(super) fn due(&self) -> Option<Duration> {
-        let (at, sought) = self.0.as_ref()?;
-        (sought.state != Adoption::None).then(|| LOOK_EVERY.saturating_sub(at.elapsed()))
+        let look = self.0.as_ref()?;
+        match look.sought.state {
+            Adoption::None => None,
+            Adoption::Ready { .. } => Some(LOOK_EVERY),
+            Adoption::Waits { .. } | Adoption::Taken { .. } => Some(look.holds_for()),
+        }
     }
 
     pub(super) async fn look(
@@ -56,36 +93,61 @@ impl Seeker {
         now: Timestamp,
     ) -> Sought {
         let taken = ours.iter().find(|o| o.hash.is_adopted());
+        let name = taken.map(|o| o.object.name_any());
         let wanted = app.adopt.as_ref().map(|adopt| adopt.deployment.as_str());
-        let Some(wanted) = wanted.filter(|name| taken.is_none_or(|o| o.object.name_any() != *name)) else {
+        let wanted = wanted.filter(|wanted| name.as_deref() != Some(wanted));
+        if wanted.is_none() && !taken.is_some_and(Ours::is_in_use) {
             self.0 = None;
             return Sought::default();
-        };
-        let fresh = self.0.as_ref().filter(|(at, _)| at.elapsed() < LOOK_EVERY && !writes.look_live);
-        if let Some((_, sought)) = fresh {
-            return sought.clone();
         }
-        let refused = writes.backoff(&Subject::Annotations(RevisionHash::adopted()), now);
-        let sought = match (taken, refused.filter(|backoff| backoff.until > now)) {
-            (Some(other), _) => waits(format!(
-                "spec.adopt.deployment: Deployment {} was adopted before, and one is at a time: delete it (`kubectl -n {} label deployment {} {}-`, \
-                 then `kubectl delete`) once it is at 0",
-                other.object.name_any(),
-                app.namespace,
-                other.object.name_any(),
-                names::APP_LABEL
-            )),
-            (None, Some(backoff)) => match backoff.cause {
-                BackoffCause::Refused | BackoffCause::NoProgress => waits(backoff.message),
-                BackoffCause::TooSlow | BackoffCause::NotFollowed => comes_by_itself(backoff.message),
-            },
-            (None, None) => {
-                let sought = seek(&sources.client, app, wanted, ours).await;
-                sought.unwrap_or_else(|error| unread(wanted, &error))
-            }
+        let of = (app.adopt.clone(), name);
+        let last = self.0.take().filter(|look| look.of == of);
+        if let Some(look) = last.as_ref().filter(|look| !look.holds_for().is_zero()) {
+            let sought = look.sought.clone();
+            self.0 = last;
+            return sought;
+        }
+        let sought = match (taken, wanted) {
+            (Some(taken), None) => beside::look(sources, app, taken).await,
+            (Some(other), Some(_)) => one_at_a_time(app, &other.object.name_any()),
+            (None, Some(wanted)) => look(sources, app, wanted, ours, writes, now).await,
+            (None, None) => Sought::default(),
         };
-        self.0 = Some((Instant::now(), sought.clone()));
+        let before = last.filter(|last| last.sought.state == sought.state);
+        let before = before.map_or(0, |last| last.before.saturating_add(1));
+        self.0 = Some(Look { at: Instant::now(), of, before, sought: sought.clone() });
         sought
+    }
+}
+
+fn one_at_a_time(app: &Validated, other: &str) -> Sought {
+    waits(format!(
+        "spec.adopt.deployment: Deployment {other} was adopted before, and one is at a time: delete it (`kubectl -n {} label deployment {other} {}-`, \
+         then `kubectl delete`) once it is at 0",
+        app.namespace,
+        names::APP_LABEL
+    ))
+}
+
+/// At one that is not taken.
+async fn look(
+    sources: &Sources,
+    app: &Validated,
+    wanted: &str,
+    ours: &[Ours],
+    writes: &Writes,
+    now: Timestamp,
+) -> Sought {
+    let refused = writes.backoff(&Subject::Annotations(RevisionHash::adopted()), now);
+    match refused.filter(|backoff| backoff.until > now) {
+        Some(backoff) => match backoff.cause {
+            BackoffCause::Refused | BackoffCause::NoProgress => waits(backoff.message),
+            BackoffCause::TooSlow | BackoffCause::NotFollowed => comes_by_itself(backoff.message),
+        },
+        None => {
+            let sought = seek(&sources.client, app, wanted, ours).await;
+            sought.unwrap_or_else(|error| unread(wanted, &error))
+        }
     }
 }
 
@@ -108,7 +170,7 @@ async fn seek(client: &Client, app: &Validated, name: &str, ours: &[Ours]) -> Re
     if let Some(whose) = of_another(app, &found) {
         return Ok(waits(whose));
     }
-    if let Some(scaler) = scaler(client, app, name).await? {
+    if let Some(scaler) = scaler(client, app, name, "adopted").await? {
         return Ok(waits(scaler));
     }
     let template = Template::from(found.spec.template.clone());
@@ -195,8 +257,8 @@ fn made_by_an_app(found: &Deployment) -> Option<String> {
     ))
 }
 
-/// Who else scales it.
-async fn scaler(client: &Client, app: &Validated, name: &str) -> Result<Option<String>, Error> {
+/// Who else scales it; it is `done` once nobody does.
+async fn scaler(client: &Client, app: &Validated, name: &str, done: &str) -> Result<Option<String>, Error> {
     let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), &app.namespace);
     let all = call("list HorizontalPodAutoscalers", api.list(&ListParams::default())).await?;
     let on_it = |hpa: &&HorizontalPodAutoscaler| {
@@ -207,7 +269,7 @@ async fn scaler(client: &Client, app: &Validated, name: &str) -> Result<Option<S
         let (hpa, namespace, app) = (hpa.name_any(), &app.namespace, &app.name);
         let (group, version, kind) = (names::GROUP, names::VERSION, names::KIND);
         format!(
-            "HorizontalPodAutoscaler {hpa} scales Deployment {name}, which is adopted once nobody else does: `kubectl -n {namespace} patch hpa {hpa} --type merge -p \
+            "HorizontalPodAutoscaler {hpa} scales Deployment {name}, which is {done} once nobody else does: `kubectl -n {namespace} patch hpa {hpa} --type merge -p \
              '{{\"spec\":{{\"scaleTargetRef\":{{\"apiVersion\":\"{group}/{version}\",\"kind\":\"{kind}\",\"name\":\"{app}\"}}}}}}'` lets it scale the app (of one \
              that KEDA keeps: scaleTargetRef of its ScaledObject)"
         )
@@ -309,6 +371,7 @@ mod tests {
         assert!(labelled.contains(refused) && !labelled.contains("can be adopted"), "{labelled}");
         assert_eq!(whose(json!({}), json!({"matchLabels": {"graceful.developer/x": "y"}})), "");
     }
+
     #[test]
     fn the_record_of_a_pod_that_has_finished_is_no_rollout() {
         let pod = |template: &str, phase: &str| -> Pod {

@@ -80,6 +80,83 @@ fn a_service_asks_for_the_label_once_every_pod_has_it() {
     assert_eq!(put_back.report.phase, Phase::Stalled);
 }
 
+/// P4, P6: the executor's live look refuses to fence then, and ends the plan: the pod would never get its label back.
+#[test]
+fn a_pod_that_lost_its_label_gets_it_back_before_a_service_asks_for_it() {
+    let stripped = Pod { routed: false, ..of_the_deployment("b") };
+    let mut seen = taken(&[of_the_deployment("a"), stripped]);
+    seen.surroundings.unfenced_services = vec!["web".to_owned()];
+    seen.surroundings.fenceable = vec!["web".to_owned()];
+    let plan = planned(&seen);
+    assert!(!plan.actions.iter().any(|a| matches!(a, Action::Fence { .. })), "{:?}", plan.actions);
+    let back = |a: &Action| matches!(a, Action::PutBack { pod, .. } if pod.name == "b");
+    assert!(plan.actions.iter().any(back), "{:?}", plan.actions);
+}
+
+/// P8: a refusal is of the one Service, is told, and is left alone for its pause.
+#[test]
+fn a_service_that_cannot_be_fenced_holds_up_no_other() {
+    let mut seen = taken(&[of_the_deployment("a")]);
+    seen.surroundings.unfenced_services = vec!["one".to_owned(), "two".to_owned()];
+    seen.surroundings.fenceable = seen.surroundings.unfenced_services.clone();
+    seen.surroundings.services_backoff =
+        [("one".to_owned(), refused("Service one cannot be changed"))].into();
+    let plan = planned(&seen);
+    let fenced = plan.actions.iter().filter_map(|a| match a {
+        Action::Fence { service } => Some(service.as_str()),
+        _ => None,
+    });
+    assert_eq!(fenced.collect::<Vec<_>>(), ["two"]);
+    assert_eq!(plan.report.phase, Phase::Stalled);
+    assert!(plan.report.waiting_for.contains("Service one cannot be changed"), "{}", plan.report.waiting_for);
+}
+
+fn refused(message: &str) -> crate::Backoff {
+    crate::Backoff {
+        cause: crate::BackoffCause::Refused,
+        message: message.to_owned(),
+        until: Timestamp::from_second(700).unwrap(),
+    }
+}
+
+/// P1, P6: an autoscaler that comes later would make each pod anew that is ended, or end busy ones.
+#[test]
+fn nothing_of_the_deployment_drains_while_somebody_else_scales_it() {
+    let mut seen = taken(&[of_the_deployment("a"), of_the_deployment("b")]);
+    seen.revisions.push(Revision { replicas: 1, ..revision("r") });
+    seen.pods.push(serving("c"));
+    seen.contacts.insert(PodUid::from("c"), heard());
+    let unroutes =
+        |seen: &Observed| planned(seen).actions.iter().any(|a| matches!(a, Action::Unroute { .. }));
+    assert!(unroutes(&seen));
+    let warnings = vec!["Deployment web is not paused any more".to_owned()];
+    seen.surroundings.adoption = Adoption::Taken { scaler: None, warnings: warnings.clone() };
+    assert!(unroutes(&seen), "a warning holds nothing up");
+    let said = |seen: &Observed| {
+        let report = planned(seen).report;
+        let warning = |c: &crate::ConditionReport| c.kind == graceful_api::conditions::ConditionType::Warning;
+        let warning = report.conditions.iter().find(|c| warning(c)).map(|c| c.message.clone());
+        (report.phase, report.waiting_for, warning.unwrap_or_default())
+    };
+    assert!(said(&seen).2.contains("not paused any more"), "{:?}", said(&seen));
+    let scaler = Some("HorizontalPodAutoscaler late scales Deployment web".to_owned());
+    seen.surroundings.adoption = Adoption::Taken { scaler, warnings };
+    assert!(!unroutes(&seen));
+    let (phase, waiting_for, _) = said(&seen);
+    assert_eq!(phase, Phase::Stalled);
+    assert!(waiting_for.contains("HorizontalPodAutoscaler late"), "{waiting_for}");
+}
+
+fn heard() -> crate::Contact {
+    let answer = crate::Answer {
+        at: Timestamp::UNIX_EPOCH,
+        in_flight: crate::InFlight { total: 0, queued: 0, running: 0, requests: 0 },
+        protocol: None,
+        scheduled: None,
+    };
+    crate::Contact { answer: Some(answer), tried_at: Some(Timestamp::UNIX_EPOCH), ..Default::default() }
+}
+
 /// P1: a pod that no Service has let go of does not drain, nor one whose label nobody has written yet.
 #[test]
 fn no_pod_drains_before_the_services_follow() {
@@ -87,15 +164,7 @@ fn no_pod_drains_before_the_services_follow() {
     let mut seen = taken(&[of_the_deployment("a"), of_the_deployment("b")]);
     seen.revisions.push(Revision { replicas: 1, ..revision("r") });
     seen.pods.push(new("c"));
-    let answer = crate::Answer {
-        at: Timestamp::UNIX_EPOCH,
-        in_flight: crate::InFlight { total: 0, queued: 0, running: 0, requests: 0 },
-        protocol: None,
-        scheduled: None,
-    };
-    let heard =
-        crate::Contact { answer: Some(answer), tried_at: Some(Timestamp::UNIX_EPOCH), ..Default::default() };
-    seen.contacts.insert(PodUid::from("c"), heard);
+    seen.contacts.insert(PodUid::from("c"), heard());
     let unroutes =
         |seen: &Observed| planned(seen).actions.iter().any(|a| matches!(a, Action::Unroute { .. }));
     assert!(unroutes(&seen), "one is above spec.replicas");
@@ -162,5 +231,11 @@ fn a_deletion_gives_the_empty_deployment_back() {
     seen.surroundings.fenced = vec!["web".to_owned()];
     let let_go = Action::LetGo { revision: RevisionHash::adopted() };
     let unfence = Action::Unfence { service: "web".to_owned() };
-    assert_eq!(planned(&seen).actions, [let_go, unfence, Action::ReleaseFinalizer]);
+    assert_eq!(planned(&seen).actions, [let_go.clone(), unfence, Action::ReleaseFinalizer]);
+    // The finalizer goes after all of it.
+    seen.surroundings.services_backoff =
+        [("web".to_owned(), refused("Service web cannot be changed"))].into();
+    assert_eq!(planned(&seen).actions, [let_go]);
+    seen.revisions[0].annotation_backoff = Some(refused("Deployment web cannot be let go"));
+    assert_eq!(planned(&seen).actions, []);
 }

@@ -3,7 +3,7 @@
 /// How far the adoption is, as long as the Deployment is not the app's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Adoption {
-    /// There is none, or its Deployment is among the app's own already, as the revision `adopted`.
+    /// There is none, or its Deployment is among the app's own already, as the revision `adopted`, and has no pods any more.
     #[default]
     None,
     /// It can be taken now.
@@ -17,6 +17,13 @@ pub enum Adoption {
         message: String,
         /// It does not come by itself.
         needs_a_person: bool,
+    },
+    /// It was taken, and is not at 0 yet. What others do beside us meanwhile, as far as no watch of ours shows it.
+    Taken {
+        /// Who else scales it, and what to do about that: while somebody does, each pod that is ended would be made again.
+        scaler: Option<String>,
+        /// What its user should know besides.
+        warnings: Vec<String>,
     },
 }
 

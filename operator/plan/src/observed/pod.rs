@@ -72,6 +72,11 @@ impl Pod {
         self.node.fate.stays()
     }
 
+    /// Whether a Service that asked for the serving label would turn clients away from it, though it does not drain: it has begun, and is without that label.
+    pub fn would_be_fenced_off(&self) -> bool {
+        self.has_begun() && !(self.enlisted && (self.routed || self.drain.is_some()))
+    }
+
     /// The grace of a pod that may be at work when its SIGTERM comes: what its drain would have had.
     pub(crate) fn longest_grace(&self, policy: DrainPolicy) -> u32 {
         self.grace_seconds.max(policy.longest_drain_seconds())
