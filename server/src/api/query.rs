@@ -2,6 +2,7 @@
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use graceful_store::{Cursor, Filter};
 
@@ -80,6 +81,17 @@ fn read(pairs: Vec<(String, String)>) -> Result<Listing, Problem> {
     Ok(listing)
 }
 
+/// Sees that nothing is asked in the query: a `?dry_run=true` that nobody reads would change what it was to count.
+pub(crate) fn none(uri: &Uri) -> Result<(), Problem> {
+    let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
+        return Err(Problem::malformed("the query: leave it out, and write what is asked into the body"));
+    };
+    match pairs.into_iter().next() {
+        Some((name, _)) => Err(Problem::invalid(name, "is no parameter; write it into the body")),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use graceful_store::State;
@@ -101,6 +113,15 @@ mod tests {
     fn states_are_separated_by_commas() {
         assert_eq!(ask("state=queued,dead").unwrap().filter.states, [State::Queued, State::Dead]);
         assert_eq!(ask("state=queued%2Cdead").unwrap().filter.states, [State::Queued, State::Dead]);
+    }
+
+    #[test]
+    fn what_belongs_into_the_body_is_not_overlooked_in_the_query() {
+        let read = |uri: &str| none(&uri.parse().unwrap()).map_err(|problem| format!("{problem:?}"));
+        assert_eq!(read("/v1/bulk/cancel"), Ok(()));
+        assert_eq!(read("/v1/bulk/cancel?"), Ok(()));
+        let why = read("/v1/bulk/cancel?dry_run=true").unwrap_err();
+        assert!(why.contains("dry_run: is no parameter; write it into the body"), "{why}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use graceful_store::{
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::api::fields::Fields;
+use crate::api::fields::{Fields, Object};
 use crate::api::tasks::{JSON, written};
 use crate::api::{Api, limits, queue_name};
 use crate::problem::{Problem, ProblemBody};
@@ -121,7 +121,7 @@ impl SettingsBody {
 
     fn read(body: &[u8]) -> Result<QueueSettings, Problem> {
         let mut json = serde_json::Deserializer::from_slice(body);
-        let read: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let Object(read): Object<Self> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
             match FIELDS.instead(&path) {
                 Some(instead) => Problem::invalid(path, instead),
@@ -404,6 +404,7 @@ mod tests {
             (r#"{"burst": 3}"#, "burst: write a whole number from 1 to 1000000 beside rate_per_second"),
             (r#"{"min_backoff_seconds": 9, "max_backoff_seconds": 3}"#, "min_backoff_seconds: write"),
             ("[]", "write a JSON object"),
+            ("[1, 1, 1, 1, 1, 1, 1]", "expected a JSON object"),
             ("{} {}", "the body is not JSON"),
         ] {
             let error = read(body).unwrap_err();

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::api::fields::Fields;
+use crate::api::fields::{Fields, Object};
 use crate::api::queue_name;
 use crate::client_id;
 use crate::kind::Kind;
@@ -152,7 +152,8 @@ pub(crate) fn read(
     now: Timestamp,
     attempts: impl Fn(&str) -> Option<u16>,
 ) -> Result<NewTask, Problem> {
-    let body: NewTaskBody<'_> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
+    let Object(body): Object<NewTaskBody<'_>> =
+        serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
     let idempotency = key.map(|key| body.under(key));
     let NewTaskBody {
         kind,
@@ -328,6 +329,14 @@ mod tests {
         }
         assert_ne!(under(r#"{"a": "b  \" c"}"#).fingerprint, under(r#"{"a": "b \" c"}"#).fingerprint);
         assert_ne!(under("{}").fingerprint.len(), under("{}").older.unwrap().len());
+    }
+
+    #[test]
+    fn a_list_is_no_task() {
+        let defaults = Defaults { timeout: Duration::ZERO, max_attempts: 1, keep: Duration::ZERO };
+        let list = br#"["sleep", null, null, null, null, null, null, null, null, null, null]"#;
+        let why = read(list, None, &defaults, Timestamp::UNIX_EPOCH, |_| None).unwrap_err();
+        assert!(format!("{why:?}").contains("write a JSON object"), "{why:?}");
     }
 
     // Bites where serde_json keeps the order of keys, as it does when the whole workspace is built at once.

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::fields::{Fields, Object};
 use crate::api::tasks::{JSON, written};
 use crate::api::view::TaskState as TaskStateWord;
-use crate::api::{Api, limits, queue_name};
+use crate::api::{Api, limits, query, queue_name};
 use crate::client_id;
 use crate::metrics::Ended;
 use crate::problem::{Problem, ProblemBody};
@@ -30,7 +31,8 @@ const MOST_COUNTED: usize = 20_000;
 #[schema(as = BulkChange, example = json!({"filter": {"queue": "mail"}, "dry_run": true}))]
 pub(crate) struct ChangeBody {
     /// Which.
-    filter: FilterBody,
+    #[schema(value_type = FilterBody)]
+    filter: Object<FilterBody>,
     /// Changes nothing: how many there are is told, up to 20,000 a call.
     #[serde(default)]
     dry_run: Option<bool>,
@@ -42,6 +44,18 @@ pub(crate) struct ChangeBody {
     #[serde(default)]
     cursor: Option<Uuid>,
 }
+
+/// Each field, and what to write into it.
+const FIELDS: Fields = Fields(&[
+    ("filter", "write an object with at least one of state, kind, client_id and queue"),
+    ("filter.state", "write states as a list of strings"),
+    ("filter.kind", "write the name of a kind as a string"),
+    ("filter.client_id", "write a client's name as a string"),
+    ("filter.queue", "write the name of a queue as a string"),
+    ("dry_run", "write true or false"),
+    ("limit", "write a whole number from 1 to 1000"),
+    ("cursor", "write the `next` of the call before, or leave it out"),
+]);
 
 /// All that is given has to be so, and something has to be given.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -138,6 +152,7 @@ pub(crate) async fn delete(State(api): State<Arc<Api>>, request: Request) -> Res
 
 async fn change(api: &Api, change: Change, hold: Hold, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    query::none(&parts.uri)?;
     let (body, room) = limits::body(&api.rooms, &parts.headers, body).await?;
     limits::is_json(&parts.headers)?;
     let Asked { filter, limit, after } = Asked::read(&body, change)?;
@@ -168,20 +183,26 @@ impl Asked {
     fn read(body: &[u8], change: Change) -> Result<Self, Problem> {
         const INSTEAD: &str = "write {\"filter\": {…}}, with dry_run, limit and cursor beside it";
         let mut json = serde_json::Deserializer::from_slice(body);
-        let read: ChangeBody = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let read: Result<Object<ChangeBody>, _> = serde_path_to_error::deserialize(&mut json);
+        let Object(read) = read.map_err(|error| {
             let path = error.path().to_string();
             let said = error.into_inner().to_string();
-            let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what).to_owned();
-            match path.as_str() {
-                "." | "?" => Problem::malformed(format!("the body: {said}; {INSTEAD}")),
-                field => Problem::invalid(field.to_owned(), &said),
+            let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+            let field = path.split('[').next().unwrap_or_default();
+            match FIELDS.instead(field).filter(|_| said.starts_with("invalid type") || field == "cursor") {
+                Some(instead) => Problem::invalid(field.to_owned(), instead),
+                None if matches!(field, "." | "?") => {
+                    Problem::malformed(format!("the body: {said}; {INSTEAD}"))
+                }
+                // One that is unknown, or came twice.
+                None => Problem::invalid(field.to_owned(), said),
             }
         })?;
         json.end().map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))?;
-        let ChangeBody { filter, dry_run, limit, cursor } = read;
+        let ChangeBody { filter: Object(filter), dry_run, limit, cursor } = read;
         let limit = limit.unwrap_or(CHANGED);
         if !(1.0..=MOST_CHANGED).contains(&limit) || limit.fract() != 0.0 {
-            return Err(Problem::invalid("limit", "write a whole number from 1 to 1000"));
+            return Err(FIELDS.wanted("limit"));
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
         let limit = (!dry_run.unwrap_or(false)).then_some(limit as usize);
@@ -193,7 +214,7 @@ impl FilterBody {
     fn read(self, change: Change) -> Result<Filter, Problem> {
         let Self { state, kind, client_id, queue } = self;
         if state.is_none() && kind.is_none() && client_id.is_none() && queue.is_none() {
-            return Err(Problem::invalid("filter", "write at least one of state, kind, client_id and queue"));
+            return Err(FIELDS.wanted("filter"));
         }
         if let Some(client) = &client_id {
             client_id::check(client).map_err(|instead| Problem::invalid("filter.client_id", instead))?;
@@ -240,14 +261,23 @@ mod tests {
     fn what_is_wrong_is_named_with_what_to_write() {
         for (body, said) in [
             ("{}", "missing field `filter`; write"),
-            (r#"{"filter": {}}"#, "filter: write at least one of state"),
+            (r#"{"filter": {}}"#, "filter: write an object with at least one of state"),
+            (r#"{"filter": [["dead"], null, null, null]}"#, "filter: write an object"),
+            (r#"[{"queue": "mail"}, false, null, null]"#, "expected a JSON object; write"),
+            (r#"{"filter": {"state": "dead"}}"#, "filter.state: write states as a list"),
+            (r#"{"filter": {"state": [3]}}"#, "filter.state: write states as a list"),
+            (r#"{"filter": {"kind": 5}}"#, "filter.kind: write the name"),
+            (r#"{"filter": {"kind": "x"}, "dry_run": "yes"}"#, "dry_run: write true or false"),
+            (r#"{"filter": {"kind": "x"}, "limit": "5"}"#, "limit: write a whole number"),
+            (r#"{"filter": {"kind": "x", "kind": "y"}}"#, "filter: duplicate field `kind`"),
             (r#"{"filter": {"state": ["dead"]}}"#, "filter.state: write some of queued, running"),
             (r#"{"filter": {"state": []}}"#, "filter.state: write some of"),
             (r#"{"filter": {"quue": "mail"}}"#, "filter.quue: unknown field"),
             (r#"{"filter": {"queue": "No"}}"#, "filter.queue: write 1 to 64"),
             (r#"{"filter": {"kind": "x"}, "limit": 0}"#, "limit: write a whole number from 1 to 1000"),
             (r#"{"filter": {"kind": "x"}, "limit": 1.5}"#, "limit: write"),
-            (r#"{"filter": {"kind": "x"}, "cursor": "x"}"#, "cursor: "),
+            (r#"{"filter": {"kind": "x"}, "cursor": "x"}"#, "cursor: write the `next`"),
+            (r#"{"filter": {"kind": "x"}, "cursor": 7}"#, "cursor: write the `next`"),
             (r#"{"filter": {"kind": "x"}} x"#, "the body is not JSON"),
         ] {
             let why = read(body, Change::Cancel).unwrap_err();

@@ -14,6 +14,7 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::api::fields::Object;
 use crate::api::submission::{self, NewTaskBody, SubmissionHeaders};
 use crate::api::tasks::{JSON, written};
 use crate::api::{Api, limits};
@@ -106,7 +107,7 @@ async fn take(api: &Api, guard: &RequestGuard, request: Request) -> Result<Respo
 
 /// All or none: what is wrong is said before any of them is taken.
 fn read(api: &Api, body: &[u8], key: Option<&str>) -> Result<Vec<NewTask>, Problem> {
-    let TasksBody { tasks } = serde_json::from_slice(body).map_err(|error| {
+    let Object(TasksBody { tasks }) = serde_json::from_slice(body).map_err(|error| {
         let instead = format!("write {{\"tasks\": [{{…}}, …]}} with up to {MOST_TASKS} of them");
         Problem::malformed(format!("the body: {error}; {instead}"))
     })?;
