@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::config::Engine;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, sample};
 use crate::pauses::{self, Pauses};
 use crate::tally::Tally;
 use crate::volume;
@@ -151,6 +151,7 @@ impl Queue {
         tokio::spawn(let_the_process_end(queue.clone(), drain.clone(), unknown.clone()));
         let keeper = Keeper { queue: queue.clone(), open, drain, said: None };
         tokio::spawn(keeper.keep(unknown));
+        tokio::spawn(sample::keep(queue.clone()));
         queue
     }
 
@@ -195,6 +196,12 @@ impl Queue {
     #[must_use]
     pub fn ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// What Prometheus is told.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Where attempts that run are counted.

@@ -316,7 +316,7 @@ async fn a_client_that_falls_behind_is_dropped_with_a_code() {
     assert_eq!(slow.heard().await, Heard::Close(1008, "too slow: events were missed".to_owned()));
     drop(slow);
     pod.drain.wait_until(|status| status.connections == 1).await;
-    assert!(pod.metrics.text(&pod.drain, None, &[]).contains("graceful_server_slow_clients_dropped_total 1"));
+    assert!(pod.metrics.text(&pod.drain).contains("graceful_server_slow_clients_dropped_total 1"));
     drop(plain);
     pod.drain.disconnected().await;
 }
@@ -359,8 +359,7 @@ async fn a_client_that_reads_nothing_is_dropped_after_ten_seconds() {
             what: What::Queued,
         });
     }
-    let dropped =
-        |pod: &Pod| pod.metrics.text(&pod.drain, None, &[]).contains("slow_clients_dropped_total 1");
+    let dropped = |pod: &Pod| pod.metrics.text(&pod.drain).contains("slow_clients_dropped_total 1");
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!((pod.drain.status().connections, dropped(&pod)), (1, false), "it has its time");
     tokio::time::pause();
@@ -399,7 +398,7 @@ async fn each_limit_is_answered_with_when_to_come_back() {
     assert!(problem["detail"].as_str().unwrap().contains("--max-sockets-per-ip"), "{problem}");
     break_off(first, &pod).await;
     let _again = Listener::open(address, "a").await;
-    let metrics = pod.metrics.text(&pod.drain, None, &[]);
+    let metrics = pod.metrics.text(&pod.drain);
     assert!(metrics.contains("graceful_server_requests_refused_total{reason=\"crowded\"} 2"), "{metrics}");
 }
 

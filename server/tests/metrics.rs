@@ -9,9 +9,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use graceful_drain::{Drain, Settings};
-use graceful_server::metrics::Metrics;
+use graceful_server::metrics::{Figures, Metrics};
 use graceful_store::{Counts, QueueCounts, QueueRecord, QueueSettings};
 use similar::TextDiff;
+use tokio::time::Instant;
 
 const INTRO: &str = "# What the task server tells Prometheus\n\n\
     `GET /metrics` on the admin port (9808), OpenMetrics 1.0. Counters begin at 0 with the process; durations are in seconds.\n\
@@ -67,7 +68,8 @@ fn a_queue_that_was_removed_is_told_no_more() {
     let (metrics, drain) = (Metrics::default(), Drain::new(Settings::default()));
     let oldest = Some(std::time::Duration::from_millis(90_500));
     let mail = queue(QueueCounts { queued: 7, oldest, ..QueueCounts::default() });
-    let told = metrics.text(&drain, Some(Counts::default()), &[mail]);
+    metrics.sampled(Instant::now(), Some(Figures { queues: vec![mail], ..Figures::default() }));
+    let told = metrics.text(&drain);
     for series in [
         "graceful_server_queue_waiting{queue=\"mail\"} 7\n",
         "graceful_server_queue_oldest_waiting_seconds{queue=\"mail\"} 90.5\n",
@@ -75,7 +77,8 @@ fn a_queue_that_was_removed_is_told_no_more() {
     ] {
         assert!(told.contains(series), "{series}: {told}");
     }
-    assert!(!metrics.text(&drain, None, &[]).contains("queue=\"mail\""));
+    metrics.sampled(Instant::now(), Some(Figures::default()));
+    assert!(!metrics.text(&drain).contains("queue=\"mail\""));
 }
 
 #[test]
@@ -86,8 +89,9 @@ fn the_page_lists_every_metric() {
     let _overrunning = metrics.overrunning("sleep");
     metrics.gave_up("sleep");
     metrics.answered("GET", "/v1/tasks", 200, std::time::Duration::ZERO);
-    let queues = [queue(QueueCounts::default())];
-    let made = page(&metrics.text(&Drain::new(Settings::default()), Some(Counts::default()), &queues));
+    let queues = vec![queue(QueueCounts::default())];
+    metrics.sampled(Instant::now(), Some(Figures { queues, ..Figures::default() }));
+    let made = page(&metrics.text(&Drain::new(Settings::default())));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     if std::env::var_os("GRACEFUL_GOLDEN").is_some_and(|value| value == "write") {
         std::fs::write(&path, &made).unwrap();
@@ -105,10 +109,13 @@ fn the_page_lists_every_metric() {
 #[test]
 fn the_depth_of_a_queue_that_does_not_answer_is_absent() {
     let (metrics, drain) = (Metrics::default(), Drain::new(Settings::default()));
-    let known = metrics.text(&drain, Some(Counts { queued: 3, ..Counts::default() }), &[]);
+    let counts = Counts { queued: 3, ..Counts::default() };
+    metrics.sampled(Instant::now(), Some(Figures { counts, ..Figures::default() }));
+    let known = metrics.text(&drain);
     assert!(known.contains("graceful_server_queue_depth{state=\"queued\"} 3\n"), "{known}");
     assert!(known.contains("graceful_server_queue_up 1\n"), "{known}");
-    let unknown = metrics.text(&drain, None, &[]);
+    metrics.sampled(Instant::now(), None);
+    let unknown = metrics.text(&drain);
     assert!(!unknown.contains("graceful_server_queue_depth{"), "an old figure is a lie: {unknown}");
     assert!(unknown.contains("graceful_server_queue_up 0\n"), "{unknown}");
 }

@@ -164,14 +164,10 @@ fn porter(api: &Api) -> Porter {
 
 /// The admin port's routes.
 pub fn admin(api: &Api) -> Router {
-    let (drain, metrics, queue) = (api.drain.clone(), api.metrics.clone(), api.queue.clone());
+    let (drain, metrics) = (api.drain.clone(), api.metrics.clone());
     let text = move || async move {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        let queues = match queue.store() {
-            Ok(store) => store.queues().await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        };
-        ([(header::CONTENT_TYPE, kind)], metrics.text(&drain, queue.counts().await.ok(), &queues))
+        ([(header::CONTENT_TYPE, kind)], metrics.text(&drain))
     };
     let admitted = from_fn_with_state(porter(api), visitors::admit);
     api.drain

@@ -1,6 +1,8 @@
-//! What Prometheus sees. Counters move as things happen; gauges are read off the drain and the queue when asked.
+//! What Prometheus sees. Counters move as things happen; gauges are read off the drain when asked, and off what was seen of the queue
+//! last.
 //!
 //! - `process`: what is told of any process
+//! - `sample`: what is told of the queue, so that no scrape waits for it
 //!
 //! `docs/metrics.md` lists all of it; a test keeps the list in step.
 
@@ -16,14 +18,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use self::process::Process;
+pub use self::sample::Figures;
+use self::sample::Samples;
 
 /// From the few milliseconds in which an idle queue starts a task to the hour after which an attempt times out.
 const BUCKETS: [f64; 16] =
     [0.002, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 3600.0];
 
 mod process;
+pub(crate) mod sample;
 
 /// From what a look from memory takes to the half minute after which the queue is given up.
 const REQUEST_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
@@ -129,6 +135,7 @@ impl Report {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    samples: Samples,
     accepted: Counter,
     finished: Family<Label, Counter>,
     dead: Family<KindLabel, Counter>,
@@ -148,6 +155,7 @@ pub struct Metrics {
     paused: Family<QueueLabel, Gauge>,
     requests: Requests,
     up: Gauge,
+    age: Gauge<f64, AtomicU64>,
     sockets: Gauge,
     state: Family<Label, Gauge>,
     epoch: Gauge,
@@ -166,6 +174,7 @@ impl Default for Metrics {
         let histograms = || Family::new_with_constructor(histogram as fn() -> Histogram);
         let mut metrics = Self {
             registry: Registry::default(),
+            samples: Samples::default(),
             accepted: Counter::default(),
             finished: Family::default(),
             dead: Family::default(),
@@ -185,6 +194,7 @@ impl Default for Metrics {
             paused: Family::default(),
             requests: Family::new_with_constructor(request_histogram as fn() -> Histogram),
             up: Gauge::default(),
+            age: Gauge::default(),
             sockets: Gauge::default(),
             state: Family::default(),
             epoch: Gauge::default(),
@@ -249,6 +259,8 @@ impl Metrics {
         let help = "Time from a request's head to its answer's, by method, route and status";
         to.register_with_unit("http_request_duration", help, Unit::Seconds, requests.clone());
         to.register("queue_up", "1 while the queue can be read, else 0", up.clone());
+        let help = "How long ago the figures of the queue were read, which is done every 2 s; they are absent while it cannot be read, and from 10 s on";
+        to.register_with_unit("queue_figures_age", help, Unit::Seconds, self.age.clone());
         to.register("sockets", "Open WebSockets and event streams", sockets.clone());
         to.register("drain_state", "1 for the state the pod is in", state.clone());
         to.register("drain_epoch", "Highest drain epoch seen", epoch.clone());
@@ -343,10 +355,15 @@ impl Metrics {
         self.slow_clients.inc();
     }
 
-    /// The text that Prometheus scrapes (OpenMetrics 1.0). `queue` is None while the queue does not answer; its depth and what is in
-    /// each of `queues` is then absent, for an old one would be a lie.
+    /// The queue was asked for its figures then; None: it cannot be read.
+    pub fn sampled(&self, at: Instant, figures: Option<Figures>) {
+        self.samples.took(at, figures);
+    }
+
+    /// The text that Prometheus scrapes (OpenMetrics 1.0). It waits for nothing. While the queue does not answer, its depth and what
+    /// is in each queue is absent, for an old figure would be a lie.
     #[must_use]
-    pub fn text(&self, drain: &Drain, queue: Option<Counts>, queues: &[QueueRecord]) -> String {
+    pub fn text(&self, drain: &Drain) -> String {
         let now = drain.status();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let mine = now.in_flight;
@@ -354,8 +371,10 @@ impl Metrics {
         {
             self.in_flight.get_or_create(&[("kind", kind)]).set(gauge(count));
         }
-        self.up.set(i64::from(queue.is_some()));
-        match queue {
+        let (figures, age) = self.samples.latest();
+        self.up.set(i64::from(figures.is_some()));
+        self.age.set(age.as_secs_f64());
+        match figures.as_ref().map(|figures| figures.counts) {
             Some(Counts { queued, delayed, running, dead }) => {
                 let states = [("queued", queued), ("delayed", delayed), ("running", running), ("dead", dead)];
                 for (state, count) in states {
@@ -364,7 +383,7 @@ impl Metrics {
             }
             None => self.depth.clear(),
         }
-        self.tell_queues(queues);
+        self.tell_queues(figures.as_ref().map_or(&[], |figures| &figures.queues));
         self.sockets.set(gauge(now.connections));
         self.epoch.set(gauge(now.epoch));
         for state in State::ALL {

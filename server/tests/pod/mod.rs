@@ -155,7 +155,7 @@ pub(crate) fn store_settings(capacity: u64, kinds: Vec<String>) -> StoreSettings
 /// The public and the admin routes of a pod that has this queue and runs nothing.
 pub(crate) fn routes(drain: Drain, queue: Arc<Queue>) -> (Router, Router) {
     let plan = Plan::of(Held::default());
-    let (kinds, metrics) = (Arc::new(plan.kinds), Arc::<Metrics>::default());
+    let (kinds, metrics) = (Arc::new(plan.kinds), queue.metrics().clone());
     let hub = Hub::new(HubSettings::default(), drain.clone(), metrics.clone());
     let (rooms, visitors) = (Arc::default(), Arc::default());
     let api = Api {
