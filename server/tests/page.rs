@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine;
+use graceful_server::kind::Kinds;
 use graceful_server::page;
 use sha2::{Digest, Sha256};
 use tower::ServiceExt;
@@ -98,4 +99,53 @@ async fn it_needs_nothing_from_elsewhere_and_makes_no_html_of_data() {
     for inline in [" style=", " onclick=", "javascript:"] {
         assert!(!page.contains(inline), "{inline}");
     }
+}
+
+/// The names in quotes after each of these, in the page's script.
+fn named<'a>(page: &'a str, before: &str) -> Vec<&'a str> {
+    page.split(before).skip(1).filter_map(|rest| rest.split_once('\'')).map(|(name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn its_script_finds_all_that_it_asks_for() {
+    let (.., page) = ask(&[]).await;
+    let ids = named(&page, "$('");
+    assert!(ids.len() > 50 && ids.contains(&"bulk-go") && ids.contains(&"queues"), "{ids:?}");
+    for id in ids {
+        assert_eq!(page.matches(&format!(" id=\"{id}\"")).count(), 1, "{id}");
+    }
+}
+
+/// With the names that stand in a template.
+fn filled(template: &str) -> Vec<String> {
+    if template.contains("/v1/bulk/") {
+        return ["cancel", "retry", "delete"].map(|change| template.replace("${change}", change)).into();
+    }
+    let name = template.replace("${encodeURIComponent(name)}", "{name}").replace("${id}", "{id}");
+    let verbs: &[_] = if name.contains("/queues/") { &["pause", "resume"] } else { &["cancel", "retry"] };
+    if name.contains("${verb}") {
+        verbs.iter().map(|verb| name.replace("${verb}", verb)).collect()
+    } else {
+        vec![name]
+    }
+}
+
+#[tokio::test]
+async fn its_script_asks_for_what_the_api_has() {
+    let (.., page) = ask(&[]).await;
+    let api = serde_json::to_value(graceful_server::api::document(&Kinds::default())).unwrap();
+    let mut asked = Vec::new();
+    for call in page.split("call('").skip(1) {
+        let (method, rest) = call.split_once("', ").unwrap();
+        let path = match rest.split_at(1) {
+            ("'", path) => vec![path.split_once('\'').unwrap().0.to_owned()],
+            ("`", path) => filled(path.split_once('`').unwrap().0),
+            // The list's address, made in a function of its own.
+            _ => continue,
+        };
+        asked.extend(path.into_iter().map(|path| (method.to_lowercase(), path)));
+    }
+    assert!(asked.contains(&("post".to_owned(), "/v1/bulk/delete".to_owned())), "{asked:?}");
+    asked.retain(|(method, path)| api["paths"][path][method].is_null());
+    assert!(asked.is_empty(), "there is no {asked:?}");
 }

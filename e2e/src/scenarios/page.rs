@@ -57,6 +57,14 @@ const VARIETY: &str = r#"
     await fetch(`/v1/tasks/${id}/cancel`, { method: 'POST' });
 "#;
 
+/// A queue that waits, and three tasks in it whose time has not come.
+const MAIL: &str = r#"
+    const json = { 'content-type': 'application/json' };
+    await fetch('/v1/queues/mail', { method: 'PUT', headers: json, body: JSON.stringify({ concurrency: 2, rate_per_second: 5 }) });
+    const tasks = [1, 2, 3].map(() => ({ kind: 'sleep', queue: 'mail', delay_seconds: 600 }));
+    await fetch('/v1/bulk/submit', { method: 'POST', headers: json, body: JSON.stringify({ tasks }) });
+"#;
+
 /// A person at the keyboard hands in tasks, sees them wait, run and end, and stays in the picture while the pod that the
 /// page talks to is replaced: told, closed with 1012, back on a new pod, with no event missed and no error.
 pub(super) async fn page_through_a_rollout(scene: &Scene) -> anyhow::Result<()> {
@@ -133,6 +141,8 @@ async fn look_on(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {
     browser.ask(&format!("return (async () => {{ {VARIETY} }})()"), Vec::new()).await?;
     scene.step("then a count leads to its tasks, and the address to both", lead(browser)).await?;
     scene.step("then the plot shows what ended", eventually("drawn", STARTS, || drawn(browser))).await?;
+    scene.step("then a queue is paused and resumed with its button", pause_a_queue(browser)).await?;
+    scene.step("then all of it are cancelled and deleted together", change_all(browser)).await?;
 
     let before = browser.text("#pod").await?;
     given.load(load()).await?;
@@ -194,7 +204,7 @@ async fn open(browser: &Browser, url: &str) -> anyhow::Result<()> {
 
 /// Tab to the field, the seconds, Enter, and Enter again for each other task.
 async fn hand_in(browser: &Browser) -> anyhow::Result<()> {
-    for _ in 0..20 {
+    for _ in 0..40 {
         browser.press(TAB).await?;
         if browser.ask("return document.activeElement.id", Vec::new()).await? == "seconds" {
             break;
@@ -274,6 +284,79 @@ async fn lead(browser: &Browser) -> anyhow::Result<()> {
     at("it is closed", "?state=dead", Some("dead"), false).await?;
     browser.ask("history.back()", Vec::new()).await?;
     at("all are listed", "", None, false).await
+}
+
+/// Presses what a selector finds, once it is there to be pressed.
+async fn press(browser: &Browser, selector: &str) -> anyhow::Result<()> {
+    let script = "const button = document.querySelector(arguments[0]); if (!button || button.hidden || button.ariaDisabled === 'true') return false; \
+                  button.click(); return true";
+    eventually("it can be pressed", STARTS, || async {
+        ensure!(browser.ask(script, vec![json!(selector)]).await? == true, "not yet: {selector}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the text of an element begins so.
+async fn says(browser: &Browser, selector: &str, words: &str) -> anyhow::Result<()> {
+    eventually(words, STARTS, || async {
+        let said = browser.text(selector).await?;
+        ensure!(said.starts_with(words), "{selector} says {said:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn pause_a_queue(browser: &Browser) -> anyhow::Result<()> {
+    browser.ask(&format!("return (async () => {{ {MAIL} }})()"), Vec::new()).await?;
+    for (column, words) in [("Waiting", "03 delayed"), ("Concurrency", "2"), ("Rate", "5 a second5 at once")]
+    {
+        says(browser, &format!("[data-queue=mail] [data-name={column}]"), words).await?;
+    }
+    let button = "[data-queue=mail] .act button";
+    for (pressed, paused, next) in [("Pause", "yes", "Resume"), ("Resume", "no", "Pause")] {
+        says(browser, button, pressed).await?;
+        press(browser, button).await?;
+        says(browser, "[data-queue=mail] .paused", paused).await?;
+        says(browser, button, next).await?;
+    }
+    Ok(())
+}
+
+/// Tasks of the one queue, by the list's filter: counted, asked about, changed.
+async fn change_all(browser: &Browser) -> anyhow::Result<()> {
+    press(browser, "[data-queue=mail] .name").await?;
+    for (change, asked, button, done) in [
+        (
+            "cancel",
+            "Cancel 3 tasks that wait or run in queue mail?",
+            "Cancel 3 tasks",
+            "3 tasks were cancelled",
+        ),
+        (
+            "delete",
+            "Delete 3 tasks that have ended in queue mail?",
+            "Delete 3 tasks",
+            "3 tasks were deleted.",
+        ),
+    ] {
+        press(browser, &format!("[data-change={change}]")).await?;
+        says(browser, "#bulk-title", asked).await?;
+        says(browser, "#bulk-go", button).await?;
+        press(browser, "#bulk-go").await?;
+        says(browser, "#bulk-said", done).await?;
+        press(browser, "#bulk-leave").await?;
+    }
+    says(browser, "#empty", "No tasks in queue mail").await?;
+    browser.ask("history.back()", Vec::new()).await?;
+    eventually("all are listed", STARTS, || async {
+        let rows = browser
+            .ask("return [location.search, document.querySelectorAll('#rows .row').length]", Vec::new())
+            .await?;
+        ensure!(rows[0] == "" && rows[1].as_u64() > Some(0), "listed: {rows}");
+        Ok(())
+    })
+    .await
 }
 
 async fn drawn(browser: &Browser) -> anyhow::Result<()> {

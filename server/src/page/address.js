@@ -1,12 +1,14 @@
 // The address: which tasks are listed and which one is open, so that a view can be kept, sent and gone back to.
 
-const describe = ({ state, kind, client }) => `${[state, kind].filter(Boolean).join(' ')} tasks${client ? ` for ${client}` : ''}`.trim();
+const describe = ({ state, kind, client, queue }, many = 2, are = '') => [state, kind, many === 1 ? 'task' : 'tasks', are, client && `for ${client}`, queue && `in queue ${queue}`]
+  .filter(Boolean).join(' ');
 
 function writeAddress() {
   const query = new URLSearchParams();
   if (wanted.state) query.set('state', wanted.state);
   if (wanted.kind) query.set('kind', wanted.kind);
   if (wanted.client) query.set('client_id', wanted.client);
+  if (wanted.queue) query.set('queue', wanted.queue);
   if (shown) query.set('task', shown);
   const written = query.size ? `?${query}` : location.pathname;
   if (`${location.pathname}${query.size ? `?${query}` : ''}` !== location.pathname + location.search) window.history.pushState(null, '', written);
@@ -16,7 +18,7 @@ function writeAddress() {
 function readAddress() {
   const query = new URLSearchParams(location.search);
   const state = STATES.has(query.get('state')) ? query.get('state') : '';
-  list({ state, kind: query.get('kind') ?? '', client: query.get('client_id') ?? '' });
+  list({ state, kind: query.get('kind') ?? '', client: query.get('client_id') ?? '', queue: query.get('queue') ?? '' });
   const task = query.get('task');
   if (task && UUID.test(task)) { if (task !== shown) open(task, false); }
   else if ($('details').open) { shown = null; $('details').close(); }
@@ -34,6 +36,8 @@ function list(others) {
   offerKind(wanted.kind);
   $('search-kind').value = wanted.kind;
   $('search-words').value = wanted.client;
+  offerQueues();
+  offerChanges();
   text($('search-fault'), '');
   room = LIVE;
   order = [];
@@ -57,6 +61,7 @@ function show(changes) {
 
 $('filter').addEventListener('change', (event) => show({ state: event.target.value }));
 $('search-kind').addEventListener('change', () => show({ kind: $('search-kind').value }));
+$('search-queue').addEventListener('change', () => show({ queue: $('search-queue').value }));
 $('search').addEventListener('submit', (event) => {
   event.preventDefault();
   const typed = $('search-words').value.trim();
@@ -68,7 +73,7 @@ for (const link of document.querySelectorAll('[data-show]')) {
   link.addEventListener('click', (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return; // in a tab or window of its own
     event.preventDefault();
-    show({ state: link.dataset.show, kind: '', client: '' });
+    show({ state: link.dataset.show, kind: '', client: '', queue: '' });
     $('tasks-heading').focus();
   });
 }

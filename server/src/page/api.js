@@ -4,9 +4,14 @@ let key = store?.getItem('token') ?? ''; // where the server asks for one
 let declined = false;
 $('key-open').hidden = !key;
 
+/** What a token must be for. */
+const scopeOf = (method, path) => (method === 'GET' ? 'read' : path === '/v1/tasks' ? 'submit' : 'admin');
+
 class Refused extends Error {
-  constructor(status, problem, after) {
-    const words = problem?.detail || problem?.title || `the server answered ${status}`;
+  constructor(status, problem, after, scope) {
+    let words = problem?.detail || problem?.title || `the server answered ${status}`;
+    if (status === 401) words = `it needs a token with the scope ${scope}`;
+    if (problem?.type?.endsWith(':narrow-token')) words = `it needs a token with the scope ${scope}, and yours is for other things; “Use a token” at the foot of the page takes another`;
     super(after ? `${words.replace(/\.$/, '')}. Try again in ${after} s.` : words);
     this.status = status;
     this.field = problem?.field;
@@ -33,13 +38,15 @@ async function call(method, path, body, headers = {}) {
   if (response.status === 401 && used === key) {
     $('key-open').hidden = false;
     // Whoever closed the question is not asked again with each look at the list.
-    if (!declined) askForKey(used ? answer?.detail : '');
+    if (!declined || method !== 'GET') askForKey(used ? answer?.detail : '', scopeOf(method, path));
   }
-  if (!response.ok) throw new Refused(response.status, answer, response.headers.get('retry-after'));
+  if (!response.ok) throw new Refused(response.status, answer, response.headers.get('retry-after'), scopeOf(method, path));
   return answer;
 }
 
-function askForKey(words) {
+function askForKey(words, scope = 'read') {
+  // A look that comes after an action's question must not ask for less.
+  if (!$('key').open || scope !== 'read') text($('key-words'), `Ask who runs it for one with the scope ${scope}. It is kept in this tab until that is closed.`);
   if (words) text($('key-fault'), words);
   if (!$('key').open) $('key').showModal();
 }

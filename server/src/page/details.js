@@ -36,7 +36,7 @@ function showDetails(record) {
   text($('details-title'), `${task.kind} ${short(task.id)}`);
   const facts = [
     ['State', waitsForItsTime(task) ? 'queued, its time has not come' : task.stopping && task.state === 'running' ? 'running, asked to stop' : task.state],
-    ['Id', task.id], ['Client', task.client], ['Priority', task.priority], ['Attempt', `${task.attempt} of ${task.attempts}`],
+    ['Id', task.id], ['Client', task.client], ['Queue', record.queue], ['Key', record.concurrency_key], ['Priority', task.priority], ['Attempt', `${task.attempt} of ${task.attempts}`],
     ['Time-out', record.timeout_seconds ? `${record.timeout_seconds} s an attempt` : null],
     ['Handed in', moment(task.created)], ['Due', task.due > task.created ? moment(task.due) : null], ['Started', moment(task.started)], ['Ended', moment(task.ended)],
   ].filter(([, value]) => value !== null && value !== undefined && value !== '');

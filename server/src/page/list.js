@@ -9,6 +9,7 @@ const address = (more) => {
   if (wanted.state) query.set('state', wanted.state);
   if (wanted.kind) query.set('kind', wanted.kind);
   if (wanted.client) query.set('client_id', wanted.client);
+  if (wanted.queue) query.set('queue', wanted.queue);
   if (more) query.set('cursor', more);
   return `/v1/tasks?${query}`;
 };
@@ -17,6 +18,7 @@ async function refresh() {
   if (looking) return;
   looking = true;
   clearTimeout(again);
+  lookAtQueues();
   const asked = performance.now();
   const mine = turn;
   let wait = CALM;

@@ -26,6 +26,8 @@ const PAGE: &str = concat!(
     include_str!("row.js"),
     include_str!("list.js"),
     include_str!("address.js"),
+    include_str!("queues.js"),
+    include_str!("bulk.js"),
     include_str!("plot.js"),
     include_str!("details.js"),
     include_str!("submit.js"),

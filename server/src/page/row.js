@@ -26,7 +26,7 @@ function paint(row, task) {
   }
   text(row.word, task.stopping && task.state === 'running' ? 'stopping' : state);
   text(row.kind, task.kind ?? '…');
-  const extra = [task.client && `for ${task.client}`, task.priority && `priority ${task.priority}`].filter(Boolean);
+  const extra = [task.client && `for ${task.client}`, task.queue && task.queue !== 'default' && `in ${task.queue}`, task.priority && `priority ${task.priority}`].filter(Boolean);
   text(row.extra, extra.join(', '));
   text(row.error, !task.error || task.state === 'succeeded' ? '' : task.state === 'dead' ? task.error : `last attempt: ${task.error}`);
   text(row.tries, task.attempt ? (task.attempts ? `${task.attempt} of ${task.attempts}` : `${task.attempt}`) : '–');

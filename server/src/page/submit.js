@@ -64,6 +64,7 @@ function fromForm() {
   if (priority !== undefined) task.priority = priority;
   if (delay !== undefined) task.delay_seconds = delay;
   if ($('client').value.trim()) task.client_id = $('client').value.trim();
+  if ($('queue').value !== 'default') task.queue = $('queue').value;
   return task;
 }
 
@@ -71,7 +72,7 @@ function fromForm() {
 function controlOf(field = '') {
   const name = field.replace(/^[/#.]+/, '').split(/[./]/)[0];
   const inputs = $('kind').value === 'sleep' ? 'seconds' : 'input';
-  return { kind: 'kind', priority: 'priority', delay_seconds: 'delay', client_id: 'client', input: inputs, seconds: inputs }[name];
+  return { kind: 'kind', priority: 'priority', delay_seconds: 'delay', client_id: 'client', queue: 'queue', input: inputs, seconds: inputs }[name];
 }
 
 async function submit(event) {

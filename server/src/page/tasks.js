@@ -5,7 +5,7 @@ const rows = new Map();    // by id
 let order = [];            // ids on screen, the newest first (ids are in the order of their coming)
 let dirty = new Set();
 let frame = 0;
-let wanted = { state: '', kind: '', client: '' }; // which tasks are listed
+let wanted = { state: '', kind: '', client: '', queue: '' }; // which tasks are listed
 let room = LIVE;
 let cursor = null;         // the last task that was looked at: the next page begins below it
 let listed = false;
@@ -16,7 +16,7 @@ const at = (value) => (value ? Date.parse(value) : null);
 
 function fromRecord(record) {
   return {
-    id: record.id, kind: record.kind, state: record.state, client: record.client_id, priority: record.priority,
+    id: record.id, kind: record.kind, state: record.state, client: record.client_id, queue: record.queue, priority: record.priority,
     attempt: record.attempt, attempts: record.max_attempts, progress: record.progress, error: record.error,
     created: at(record.created_at), due: at(record.due_at), started: at(record.started_at), ended: at(record.ended_at),
     stopping: record.cancel_requested,
@@ -24,8 +24,8 @@ function fromRecord(record) {
 }
 
 const matches = (task) => (!wanted.state || task.state === wanted.state) && (!wanted.kind || task.kind === wanted.kind)
-  && (!wanted.client || task.client === wanted.client);
-const filtered = () => Boolean(wanted.state || wanted.kind || wanted.client);
+  && (!wanted.client || task.client === wanted.client) && (!wanted.queue || task.queue === wanted.queue);
+const filtered = () => Boolean(wanted.state || wanted.kind || wanted.client || wanted.queue);
 const waitsForItsTime = (task) => task.state === 'queued' && task.due > now();
 
 function mark(id) {
