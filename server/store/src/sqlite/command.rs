@@ -9,7 +9,8 @@ use super::fault::Failure;
 use crate::error::StoreError;
 use crate::queue::{QueuePut, QueueRecord, QueueRemoved, QueueSettings};
 use crate::task::{
-    Cancelled, Change, Changed, Claim, Completion, Held, Hold, Lease, NewTask, Outcome, Retried, Submitted,
+    Cancelled, Change, Changed, Claim, Completion, Held, Hold, Lease, Millis, NewTask, Outcome, Retried,
+    Submitted,
 };
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -30,7 +31,7 @@ pub(super) enum Command {
     PauseQueue(String, bool, Reply<bool>),
     RemoveQueue(String, Reply<QueueRemoved>),
     /// All queues, as they are.
-    Queues(Reply<Vec<QueueRecord>>),
+    Queues(Reply<(Millis, Vec<QueueRecord>)>),
     /// Claimed for someone who is no longer there.
     PutBack(Vec<Lease>),
     /// Forgets some of what is past its time; whether there may be more.

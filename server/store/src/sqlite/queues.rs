@@ -102,20 +102,86 @@ impl Tables<'_> {
     }
 }
 
-/// Since when the oldest of a queue's waiting tasks has been due, by `now`. Of each key and each priority the first is looked at, which
-/// the line has in its order: one step down the index for each, however many wait behind it.
+/// Lines that are stepped through. Clients choose keys and priorities, and may choose each another one: to read all that wait, one
+/// after the other, is quicker than more steps than this.
+const STEPS: usize = 100;
+
+/// The first of each key and each priority: one step down the index for each, however many wait behind it. Where it is asked for by both
+/// at once (`(lane, priority) > (…)`), SQLite reads the whole lane.
+const FIRSTS: &str = "WITH RECURSIVE first (lane, priority, due) AS (
+         SELECT * FROM (SELECT lane, priority, due FROM tasks INDEXED BY line
+             WHERE state < 2 AND state = 0 AND queue = ?1 ORDER BY lane, priority, due LIMIT 1)
+         UNION ALL
+         SELECT next.lane, next.priority, next.due FROM first JOIN tasks AS next ON next.id = coalesce(
+             (SELECT id FROM tasks INDEXED BY line WHERE state < 2 AND state = 0 AND queue = ?1
+                 AND lane = first.lane AND priority > first.priority ORDER BY priority, due LIMIT 1),
+             (SELECT id FROM tasks INDEXED BY line WHERE state < 2 AND state = 0 AND queue = ?1
+                 AND lane > first.lane ORDER BY lane, priority, due LIMIT 1))
+         LIMIT ?3
+     )
+     SELECT min(due) FILTER (WHERE due <= ?2), count(*) FROM first";
+
+/// All that wait, as they are in the index.
+const READ_ALL: &str =
+    "SELECT min(due) FROM tasks INDEXED BY line WHERE state < 2 AND state = 0 AND queue = ?1 AND due <= ?2";
+
+/// Since when the oldest of a queue's waiting tasks has been due, by `now`.
 pub(super) fn oldest(connection: &Connection, queue: &str, now: Millis) -> rusqlite::Result<Option<Millis>> {
-    connection
-        .prepare_cached(
-            "WITH RECURSIVE first (lane, priority, due) AS (
-                 SELECT * FROM (SELECT lane, priority, due FROM tasks INDEXED BY line
-                     WHERE state < 2 AND state = 0 AND queue = ?1 ORDER BY lane, priority, due LIMIT 1)
-                 UNION ALL
-                 SELECT next.lane, next.priority, next.due FROM first JOIN tasks AS next ON next.id = (
-                     SELECT id FROM tasks INDEXED BY line WHERE state < 2 AND state = 0 AND queue = ?1
-                         AND (lane, priority) > (first.lane, first.priority) ORDER BY lane, priority, due LIMIT 1)
-             )
-             SELECT min(due) FROM first WHERE due <= ?2",
-        )?
-        .query_row(params![queue, now], |row| row.get(0))
+    let (oldest, lines): (Option<Millis>, usize) = connection
+        .prepare_cached(FIRSTS)?
+        .query_row(params![queue, now, STEPS], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if lines < STEPS {
+        return Ok(oldest);
+    }
+    connection.prepare_cached(READ_ALL)?.query_row(params![queue, now], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    /// So many tasks wait, each in a lane and of a priority as these say of its number; the last is the oldest.
+    fn waiting(tasks: i64, lane: &str, priority: &str) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        let of_the_file = "CREATE TABLE tasks (id INTEGER PRIMARY KEY, state INTEGER, queue TEXT, lane TEXT, priority INTEGER, due INTEGER);
+             CREATE INDEX line ON tasks (state, queue, lane, priority, due, id) WHERE state < 2;";
+        connection.execute_batch(of_the_file).unwrap();
+        let fill = format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {tasks})
+             INSERT INTO tasks SELECT n, 0, 'q', {lane}, {priority}, 1000 + {tasks} - n FROM n"
+        );
+        connection.execute_batch(&fill).unwrap();
+        connection
+    }
+
+    /// What SQLite does for one look, in steps of its machine.
+    fn work(connection: &Connection) -> i32 {
+        let mut statement = connection.prepare(FIRSTS).unwrap();
+        let _: Option<Millis> =
+            statement.query_row(params!["q", Millis::MAX, STEPS], |row| row.get(0)).unwrap();
+        statement.get_status(StatementStatus::VmStep)
+    }
+
+    #[test]
+    fn the_oldest_is_found_whatever_keys_and_priorities_there_are() {
+        for (lane, priority) in [("''", "0"), ("'t' || n", "0"), ("''", "n"), ("'t' || n % 9", "n % 7")] {
+            let connection = waiting(3000, lane, priority);
+            assert_eq!(oldest(&connection, "q", Millis::MAX).unwrap(), Some(1000), "{lane}, {priority}");
+            assert_eq!(oldest(&connection, "q", 1000).unwrap(), Some(1000));
+            assert_eq!(oldest(&connection, "q", 999).unwrap(), None, "none is due");
+            assert_eq!(oldest(&connection, "other", Millis::MAX).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_look_for_the_oldest_reads_none_of_those_behind_the_first_of_a_line() {
+        for priority in ["0", "n % 50"] {
+            let (few, many) = (waiting(500, "''", priority), waiting(20_000, "''", priority));
+            assert_eq!(work(&few), work(&many), "priority {priority}");
+        }
+        let (few, many) = (waiting(500, "'t' || n", "0"), waiting(20_000, "'t' || n", "0"));
+        assert_eq!(work(&few), work(&many), "as many steps as it may take");
+    }
 }

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, oneshot, watch};
 use uuid::Uuid;
 
-use super::clock::{Clock, span};
+use super::clock::span;
 use super::command::{Command, Reply};
 use super::fault::{Failure, closed, corrupt};
 use super::queues::oldest;
@@ -234,9 +234,8 @@ impl TaskStore for SqliteStore {
     }
 
     async fn queues(&self) -> Result<Vec<QueueRecord>, StoreError> {
-        let mut queues = self.write(Command::Queues).await?;
+        let (now, mut queues) = self.write(Command::Queues).await?;
         self.read(self.lists.as_ref(), move |connection| {
-            let now = Clock::default().now();
             for queue in queues.iter_mut().filter(|queue| queue.counts.queued > 0) {
                 let since = oldest(connection, &queue.name, now)?;
                 queue.counts.oldest = since.map(|since| span(now.saturating_sub(since)));

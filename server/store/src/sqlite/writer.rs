@@ -196,7 +196,7 @@ impl Writer {
         self.write(work, now);
         for reply in looks {
             // If it can't be sent nobody waits for it.
-            let _ = reply.send(Ok(self.ledger.records()));
+            let _ = reply.send(Ok((self.ledger.now(), self.ledger.records())));
         }
     }
 

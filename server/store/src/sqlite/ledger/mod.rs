@@ -79,6 +79,7 @@ struct Before {
     known: bool,
     settings: QueueSettings,
     paused: bool,
+    bucket: Option<Bucket>,
 }
 
 /// Tasks that may be claimed next: of one queue, one key and one priority, so many.
@@ -143,7 +144,11 @@ impl Ledger {
     pub(super) fn keep(&mut self) -> bool {
         self.steps.clear();
         self.spent.clear();
-        !std::mem::take(&mut self.changed).is_empty()
+        let changed = std::mem::take(&mut self.changed);
+        for Before { name, .. } in &changed {
+            self.drop_if_gone(name);
+        }
+        !changed.is_empty()
     }
 
     /// The steps since then never were: their transaction was not written to disk.
@@ -153,13 +158,19 @@ impl Ledger {
             self.count(to.as_ref(), from.as_ref());
         }
         self.steps = steps;
-        for (name, bucket) in std::mem::take(&mut self.spent).into_iter().rev() {
-            self.queue(&name).fill(Some(bucket));
-        }
-        for Before { name, known, settings, paused } in std::mem::take(&mut self.changed).into_iter().rev() {
+        for Before { name, known, settings, paused, bucket } in
+            std::mem::take(&mut self.changed).into_iter().rev()
+        {
             let queue = self.queue(&name);
             (queue.known, queue.paused) = (known, paused);
             queue.set(settings);
+            queue.fill(bucket);
+            self.drop_if_gone(&name);
+        }
+        for (name, bucket) in std::mem::take(&mut self.spent).into_iter().rev() {
+            if let Some(queue) = self.queues.get_mut(&name) {
+                queue.fill(Some(bucket));
+            }
         }
     }
 
@@ -317,12 +328,24 @@ impl Ledger {
         queue.set(QueueSettings::default());
     }
 
+    /// Who makes queues and removes them again would else leave ever more of them behind, each of which every claim looks at.
+    fn drop_if_gone(&mut self, name: &str) {
+        if self.queues.get(name).is_some_and(|queue| !queue.known && queue.is_empty()) {
+            self.queues.remove(name);
+        }
+    }
+
     fn change(&mut self, name: &str) -> &mut Queue {
         let name = Lane::of(name, "").queue;
         let queue = self.queues.entry(name.clone()).or_default();
         let Queue { known, settings, paused, .. } = *queue;
-        self.changed.push(Before { name, known, settings, paused });
+        self.changed.push(Before { name, known, settings, paused, bucket: queue.bucket() });
         queue
+    }
+
+    /// The time by which tasks are due; other clocks may be behind it.
+    pub(super) fn now(&self) -> Millis {
+        self.now
     }
 
     /// All that are declared, by name; not since when their oldest tasks have been due.
@@ -464,6 +487,45 @@ mod tests {
             claimed.push(key);
         }
         assert_eq!(claimed.iter().filter(|key| *key == "slow").count(), 2, "{claimed:?}");
+    }
+
+    #[test]
+    fn a_queue_that_was_removed_leaves_nothing_behind() {
+        let mut ledger = Ledger::default();
+        for name in ["a", "b", "c"] {
+            ledger.declare(name, limits(1, 0));
+            ledger.keep();
+            ledger.forget(name);
+            ledger.keep();
+        }
+        ledger.declare("d", limits(1, 0));
+        ledger.undo();
+        assert!(ledger.queues.is_empty(), "{:?}", ledger.queues);
+        fill(&mut ledger, "e", "", 1);
+        ledger.forget("e");
+        ledger.keep();
+        assert_eq!(ledger.counts().queued, 1, "what waits is counted, whatever becomes of its queue");
+    }
+
+    #[test]
+    fn a_bucket_that_was_thrown_away_and_was_not_is_as_full_as_before() {
+        let mut ledger = Ledger::default();
+        let rate = Some(Rate { per_second: 0.001, burst: NonZeroU32::new(3).unwrap() });
+        ledger.declare("q", QueueSettings { rate, ..QueueSettings::default() });
+        fill(&mut ledger, "q", "", 9);
+        assert_eq!(claim(&mut ledger, 2).len(), 2);
+        ledger.keep();
+        ledger.declare("q", QueueSettings::default());
+        ledger.undo();
+        assert_eq!(claim(&mut ledger, 9).len(), 1);
+    }
+
+    #[test]
+    fn time_goes_on_by_a_clock_that_was_set_back() {
+        let mut ledger = Ledger::default();
+        ledger.advance(20);
+        ledger.advance(10);
+        assert_eq!(ledger.now(), 20);
     }
 
     #[test]
