@@ -41,15 +41,19 @@ pub(super) struct Declared {
 
 /// All queues as this process heard of them last: others change them too, and a hint may be lost, so they are read each second.
 #[derive(Debug, Default)]
-pub(super) struct Known(RwLock<Arc<BTreeMap<String, Declared>>>);
+pub(super) struct Known {
+    all: RwLock<Arc<BTreeMap<String, Declared>>>,
+    /// One reading at a time: of two, the one that saw the older might else be told last.
+    reading: tokio::sync::Mutex<()>,
+}
 
 impl Known {
     pub(super) fn all(&self) -> Arc<BTreeMap<String, Declared>> {
-        self.0.read().clone()
+        self.all.read().clone()
     }
 
     pub(super) fn settings(&self, name: &str) -> Option<QueueSettings> {
-        self.0.read().get(name).map(|queue| queue.settings)
+        self.all.read().get(name).map(|queue| queue.settings)
     }
 
     /// Whether an end in this queue may let another task of it begin.
@@ -58,6 +62,7 @@ impl Known {
     }
 
     pub(super) async fn read(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        let _turn = self.reading.lock().await;
         let rows = query(concat!("SELECT ", settings_columns!(), " FROM graceful_queues"));
         let rows = rows.fetch_all(connection).await?;
         let mut all = BTreeMap::new();
@@ -67,7 +72,7 @@ impl Known {
                 Declared { settings: settings(row)?, paused: row.try_get("paused")? },
             );
         }
-        *self.0.write() = Arc::new(all);
+        *self.all.write() = Arc::new(all);
         Ok(())
     }
 }
