@@ -20,7 +20,7 @@ use crate::memory::AppMemory;
 use crate::observe::{Newest, Observation, Trust, newest, observe};
 use crate::operator::Operator;
 use crate::report::{report, report_invalid, report_stalled};
-use crate::requeue::{Due, Execution, Fault, RESTING, desired};
+use crate::requeue::{Desired, Due, Execution, Fault, RESTING};
 use crate::schedule::Next;
 
 /// Never fails: what went wrong is logged, counted and retried, less and less often.
@@ -31,7 +31,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
     }
     let memory = operator.memory.of(&app.uid().unwrap_or_default());
     let mut memory = memory.lock().await;
-    let desired @ (_, going) = desired(app);
+    let desired = Desired::of(app);
     if let Some(left) = memory.requeue.pause_left(desired, Instant::now()) {
         operator.pulse.forget(&app_ref);
         return Next { after: left, urgent: false, strained: false };
@@ -64,7 +64,7 @@ pub(crate) async fn reconcile(operator: &Operator, app: &Decoded<GracefulApp>) -
             (next, false)
         }
     };
-    Next { after, urgent: going || memory.requeue.is_active(), strained }
+    Next { after, urgent: desired.going || memory.requeue.is_active(), strained }
 }
 
 /// Says when to look again at the latest.

@@ -48,12 +48,20 @@ struct Pause {
     of: Desired,
 }
 
-/// What the user asks for: the generation of the spec, and whether the app is to go. Neither goes back, so that of two the later is the greater; a change ends
-/// a pause.
-pub(crate) type Desired = (Option<i64>, bool);
+/// What the user asks for. Neither part goes back, so that of two the later is the greater; a change ends a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Desired {
+    /// The generation of the spec.
+    pub(crate) generation: Option<i64>,
+    /// The app is to go.
+    pub(crate) going: bool,
+}
 
-pub(crate) fn desired(app: &GracefulApp) -> Desired {
-    (app.metadata.generation, app.metadata.deletion_timestamp.is_some())
+impl Desired {
+    pub(crate) fn of(app: &GracefulApp) -> Self {
+        let going = app.metadata.deletion_timestamp.is_some();
+        Self { generation: app.metadata.generation, going }
+    }
 }
 
 /// How far a plan came.

@@ -164,7 +164,7 @@ pub(crate) async fn run_on(
     if let Some(Tokens { secret, .. }) = settings.tokens {
         let Sources { client, clock, .. } = &operator.sources;
         let keys = Keep {
-            place: secret,
+            secret,
             client: client.clone(),
             keyring: operator.supplies.keyring.clone(),
             leadership: operator.leadership.clone(),

@@ -17,12 +17,12 @@ use crate::keys::{FRESH, Keep, KeyId, KeySecret, Keyring, Ring, Store, ids, keep
 use crate::leader::Leadership;
 use crate::run::Tokens;
 
-fn place() -> KeySecret {
+fn secret() -> KeySecret {
     KeySecret { namespace: "system".to_owned(), name: "drain-keys".to_owned() }
 }
 
 fn key() -> Key {
-    let KeySecret { namespace, name } = place();
+    let KeySecret { namespace, name } = secret();
     ("secrets".to_owned(), namespace, name)
 }
 
@@ -52,7 +52,7 @@ async fn keeping(world: &World, named: Option<BTreeSet<KeyId>>) -> (Keyring, Joi
     let (tried, mut looked) = watch::channel(false);
     let keyring = Keyring::new(true);
     let keys = Keep {
-        place: place(),
+        secret: secret(),
         client: client(world, &Dice::new(1, 0)),
         keyring: keyring.clone(),
         leadership: Leadership::default(),
@@ -95,7 +95,7 @@ async fn operators_that_race_to_make_the_keys_hold_the_same_ones() {
         let (world, dice) = (World::default(), Dice::new(seed, 20));
         empty_secret(&world);
         let one = || {
-            let store = Store::new(client(&world, &dice), place());
+            let store = Store::new(client(&world, &dice), secret());
             tokio::spawn(async move {
                 loop {
                     if let Ok(ring) = store.read_or_fill(None, Timestamp::now).await {
@@ -116,7 +116,7 @@ async fn operators_that_race_to_make_the_keys_hold_the_same_ones() {
 async fn an_emptied_secret_is_filled_from_memory_and_a_garbled_one_is_left() {
     let (world, dice) = (World::default(), Dice::new(1, 0));
     empty_secret(&world);
-    let store = Store::new(client(&world, &dice), place());
+    let store = Store::new(client(&world, &dice), secret());
     let ring = store.read_or_fill(None, Timestamp::now).await.unwrap();
     let set = |data: Value| replace(&world, data);
     set(json!({}));
@@ -138,7 +138,7 @@ async fn stage_where(seed: u64, percent: u32, failing_reads: u32) -> Stage {
     let mut stage = Stage::bare(seed, percent);
     empty_secret(&stage.world);
     stage.world.open().failing_secret_reads = failing_reads;
-    stage.tokens = Some(Tokens { secret: place(), verify: true });
+    stage.tokens = Some(Tokens { secret: secret(), verify: true });
     stage.begin(spec(3)).await;
     stage
 }
@@ -163,7 +163,7 @@ async fn pods_that_verify_are_drained_over_a_rotation_and_none_is_restarted() {
     let first = given(&stage, "0");
     assert_eq!(first.len(), 2, "each is given the same two");
     let pods = stage.world.list("pods").len();
-    let store = Store::new(client(&stage.world, &Dice::new(1, 0)), place());
+    let store = Store::new(client(&stage.world, &Dice::new(1, 0)), secret());
     for _ in 0..2 {
         let now = Timestamp::now();
         store.change(|found| Ok(found.unwrap().rotated(&mut rand::rng(), now))).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_revision_that_is_made_after_a_rotation_has_the_new_keys() {
     let mut stage = stage(43, 0).await;
     stage.until("the first three pods", CALM, |s| s.settled("0", 3)).await;
     let first = given(&stage, "0");
-    let store = Store::new(client(&stage.world, &Dice::new(1, 0)), place());
+    let store = Store::new(client(&stage.world, &Dice::new(1, 0)), secret());
     for _ in 0..2 {
         store.change(|found| Ok(found.unwrap().rotated(&mut rand::rng(), Timestamp::now()))).await.unwrap();
     }
@@ -264,7 +264,7 @@ async fn pods_that_verify_are_told_with_tokens_while_new_ones_no_longer_do() {
     stage.until("the first three pods", CALM, |s| s.settled("0", 3)).await;
     let before = stage.world.list("pods").len();
     assert_eq!(given(&stage, "0").len(), 2);
-    stage.tokens = Some(Tokens { secret: place(), verify: false });
+    stage.tokens = Some(Tokens { secret: secret(), verify: false });
     stage.kill_the_operator().await;
     assert_eq!(stage.world.list("pods").len(), before);
     // As long as it is busy, an old pod is ended by nobody: its door is closed by what it is told, or not at all.

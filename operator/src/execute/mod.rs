@@ -120,9 +120,9 @@ fn back_off(
 
 /// The answer, and how long it took.
 async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
-    let asked = Instant::now();
+    let began = Instant::now();
     let answer = call.await;
-    (answer, asked.elapsed())
+    (answer, began.elapsed())
 }
 
 /// All goes with its namespace.

@@ -194,7 +194,8 @@ pub(super) async fn patch(
             if had_ours && !keeps_ours(&written) {
                 return lost_label(scene, pod, "was changed, and its ReplicaSet has let it go");
             }
-            if !is_as_asked(written.labels(), labels) || !is_as_asked(written.annotations(), annotations) {
+            if !is_as_written(written.labels(), labels) || !is_as_written(written.annotations(), annotations)
+            {
                 let how = "an admission webhook or policy changes the labels or annotations that we write; exempt pods with the label graceful.dev/app \
                            from it";
                 let altered = Error::Altered { what: "write to a pod", how: how.to_owned() };
@@ -240,7 +241,7 @@ fn revision_of(scene: &Scene<'_>, pod: &PodRef) -> Option<RevisionHash> {
 }
 
 /// Each value as it was written, and none where it was taken away.
-fn is_as_asked(written: &BTreeMap<String, String>, asked: &Value) -> bool {
+fn is_as_written(written: &BTreeMap<String, String>, asked: &Value) -> bool {
     let mut all = asked.as_object().into_iter().flatten();
     all.all(|(key, value)| written.get(key).map(String::as_str) == value.as_str())
 }

@@ -27,9 +27,9 @@ pub(super) async fn dry_run(scene: &mut Scene<'_>, revision: &RevisionHash) -> R
     let Some(app) = update(scene, revision) else {
         return Ok(CHANGED);
     };
-    let asked = asked(scene, &app, 0);
-    let verdict = match post(scene, &asked, Post::DryRun).await {
-        Ok(tried) => match taken_off(&tried, &asked).or(taken_off_pods(scene, &asked).await) {
+    let wanted = wanted(scene, &app, 0);
+    let verdict = match post(scene, &wanted, Post::DryRun).await {
+        Ok(tried) => match taken_off(&tried, &wanted).or(taken_off_pods(scene, &wanted).await) {
             Some(why) => TemplateVerdict::Refused(why),
             None => TemplateVerdict::Accepted,
         },
@@ -52,8 +52,8 @@ fn no_verdict(scene: &mut Scene<'_>, error: Error) -> Result<TemplateVerdict, Er
     Ok(TemplateVerdict::Refused(why))
 }
 
-/// The Deployment as it is asked for.
-fn asked(scene: &Scene<'_>, app: &Validated, replicas: u32) -> Value {
+/// The Deployment as it is to be.
+fn wanted(scene: &Scene<'_>, app: &Validated, replicas: u32) -> Value {
     let (keys, GateImage { image, pull_policy }) =
         (scene.supplies.keyring.public_halves(), &scene.supplies.gate_image);
     let given =
@@ -66,8 +66,8 @@ fn asked(scene: &Scene<'_>, app: &Validated, replicas: u32) -> Value {
 }
 
 /// What admission takes off the Deployment that we could not do without: its label finds it, and its annotations say whose it is and how its pods drain.
-fn taken_off(tried: &Deployment, asked: &Value) -> Option<String> {
-    let of_ours = |kind: &str| asked["metadata"][kind].as_object().cloned().unwrap_or_default();
+fn taken_off(tried: &Deployment, wanted: &Value) -> Option<String> {
+    let of_ours = |kind: &str| wanted["metadata"][kind].as_object().cloned().unwrap_or_default();
     let (labels, annotations) = (of_ours("labels"), of_ours("annotations"));
     let kept = |keys: &serde_json::Map<String, Value>, there: &BTreeMap<String, String>| {
         keys.keys().find(|key| !there.contains_key(*key)).cloned()
@@ -80,11 +80,11 @@ fn taken_off(tried: &Deployment, asked: &Value) -> Option<String> {
 
 /// The same of pods: without the labels of its selector a ReplicaSet does not know the pods that it makes, and makes more of them without end. Whatever
 /// else stands in a pod's way is said by its ReplicaSet, in time.
-async fn taken_off_pods(scene: &Scene<'_>, asked: &Value) -> Option<String> {
-    let mut pod = asked["spec"]["template"].clone();
+async fn taken_off_pods(scene: &Scene<'_>, wanted: &Value) -> Option<String> {
+    let mut pod = wanted["spec"]["template"].clone();
     (pod["apiVersion"], pod["kind"]) = (json!("v1"), json!("Pod"));
     pod["metadata"]["generateName"] =
-        json!(format!("{}-", asked["metadata"]["name"].as_str().unwrap_or_default()));
+        json!(format!("{}-", wanted["metadata"]["name"].as_str().unwrap_or_default()));
     let params = PostParams { dry_run: true, field_manager: Some(names::FIELD_MANAGER.to_owned()) };
     let path = <Pod as kube::Resource>::url_path(&(), Some(&scene.namespace()));
     let request = async {
@@ -94,7 +94,7 @@ async fn taken_off_pods(scene: &Scene<'_>, asked: &Value) -> Option<String> {
         scene.sources.client.request::<PartialObjectMeta<Pod>>(request).await
     };
     let tried = call("dry-run a pod", request).await.ok()?;
-    let selector = asked["spec"]["selector"]["matchLabels"].as_object()?;
+    let selector = wanted["spec"]["selector"]["matchLabels"].as_object()?;
     let (key, _) = selector
         .iter()
         .find(|(key, value)| tried.labels().get(*key).map(String::as_str) != value.as_str())?;
@@ -115,10 +115,10 @@ pub(super) async fn create(
     };
     // What it is given it has for life: a key that was rotated out because it leaked must not be among it.
     scene.supplies.keyring.renewed().await;
-    let asked = asked(scene, &app, replicas);
-    match post(scene, &asked, Post::Create).await {
+    let wanted = wanted(scene, &app, replicas);
+    match post(scene, &wanted, Post::Create).await {
         Ok(made) => {
-            let Some(why) = taken_off(&made, &asked) else {
+            let Some(why) = taken_off(&made, &wanted) else {
                 scene.writes.unseen_writes.record(Kind::Deployment, &made);
                 return Ok(Outcome::Done);
             };
@@ -206,7 +206,7 @@ async fn annotate(
     let Some(deployment) = deployment(scene, revision) else {
         return Ok(CHANGED);
     };
-    let (name, asked) = (deployment.name_any(), Some(value.clone()));
+    let (name, wanted) = (deployment.name_any(), Some(value.clone()));
     let mut patch = json!({"metadata": {
         "uid": deployment.metadata.uid,
         "annotations": {(key): value},
@@ -223,7 +223,7 @@ async fn annotate(
         call("annotate a Deployment", api.patch(&name, &params, &Patch::Merge(&patch))).await.map(Some)
     };
     let why = match patched.await {
-        Ok(Some(written)) if written.annotations().get(key) != asked.as_ref() => format!(
+        Ok(Some(written)) if written.annotations().get(key) != wanted.as_ref() => format!(
             "an admission webhook or policy takes the annotation {key} off; exempt Deployments with the label graceful.dev/app from it"
         ),
         Ok(Some(written)) => {

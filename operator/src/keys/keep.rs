@@ -27,7 +27,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// What keeping them takes.
 pub(crate) struct Keep {
-    pub(crate) place: KeySecret,
+    pub(crate) secret: KeySecret,
     /// One that writes only while this process leads.
     pub(crate) client: Client,
     pub(crate) keyring: Keyring,
@@ -43,9 +43,9 @@ pub(crate) async fn keep(
     named: impl Fn() -> Option<BTreeSet<KeyId>> + Send,
     renewed: impl Fn() + Send,
 ) {
-    let Keep { place, client, keyring, leadership, clock, tried } = keep;
+    let Keep { secret, client, keyring, leadership, clock, tried } = keep;
     leadership.gained().await;
-    let store = Store::new(client, place);
+    let store = Store::new(client, secret);
     let (mut said, mut pruned) = (None, Instant::now());
     loop {
         let (held, began) = (keyring.ring(), Instant::now());
@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn an_operator_that_has_read_the_keys_once_does_not_say_that_it_has_none() {
-        let place = KeySecret { namespace: "graceful-system".to_owned(), name: "keys".to_owned() };
-        let error = SecretError::Empty { place };
+        let secret = KeySecret { namespace: "graceful-system".to_owned(), name: "keys".to_owned() };
+        let error = SecretError::Empty { secret };
         assert!(
             warning(&error, true)
                 .contains("; still signing with those read before: Secret graceful-system/keys")

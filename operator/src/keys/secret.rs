@@ -40,12 +40,12 @@ impl fmt::Display for KeySecret {
 pub(crate) enum SecretError {
     #[error(transparent)]
     Call(#[from] Error),
-    #[error("Secret {place}: {why}")]
-    Unreadable { place: KeySecret, why: Unreadable },
-    #[error("Secret {place} was changed by others at each of {ATTEMPTS} tries")]
-    Contended { place: KeySecret },
-    #[error("Secret {place} has no keys yet: the operator that leads makes them as it starts")]
-    Empty { place: KeySecret },
+    #[error("Secret {secret}: {why}")]
+    Unreadable { secret: KeySecret, why: Unreadable },
+    #[error("Secret {secret} was changed by others at each of {ATTEMPTS} tries")]
+    Contended { secret: KeySecret },
+    #[error("Secret {secret} has no keys yet: the operator that leads makes them as it starts")]
+    Empty { secret: KeySecret },
 }
 
 /// Each conflict means that another has written; what it wrote is nearly always what was wanted.
@@ -54,12 +54,12 @@ const ATTEMPTS: u32 = 5;
 /// The Secret as an API.
 pub(crate) struct Store {
     api: Api<Secret>,
-    place: KeySecret,
+    secret: KeySecret,
 }
 
 impl Store {
-    pub(crate) fn new(client: Client, place: KeySecret) -> Self {
-        Self { api: Api::namespaced(client, &place.namespace), place }
+    pub(crate) fn new(client: Client, secret: KeySecret) -> Self {
+        Self { api: Api::namespaced(client, &secret.namespace), secret }
     }
 
     /// What it holds, and what this process has held beside it: somebody may have put an older one back. Where it holds nothing: `held` (somebody emptied it), or
@@ -86,28 +86,28 @@ impl Store {
         change: impl Fn(Option<&Ring>) -> Result<Ring, SecretError>,
     ) -> Result<Ring, SecretError> {
         for _ in 0..ATTEMPTS {
-            let secret = call("read the Secret with the drain keys", self.api.get(&self.place.name)).await?;
+            let secret = call("read the Secret with the drain keys", self.api.get(&self.secret.name)).await?;
             let entries = entries(&secret);
             let found = Ring::read(&entries)
-                .map_err(|why| SecretError::Unreadable { place: self.place.clone(), why })?;
+                .map_err(|why| SecretError::Unreadable { secret: self.secret.clone(), why })?;
             let wanted = change(found.as_ref())?;
             if found.as_ref() == Some(&wanted) {
                 return Ok(wanted);
             }
             let patch = Patch::Merge(patch(&secret, &entries, &wanted.entries()));
             let params = merge(Mode::Real);
-            let write = self.api.patch(&self.place.name, &params, &patch);
+            let write = self.api.patch(&self.secret.name, &params, &patch);
             match call("write the Secret with the drain keys", write).await {
                 Ok(_) => return Ok(wanted),
                 Err(error) if error.conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(SecretError::Contended { place: self.place.clone() })
+        Err(SecretError::Contended { secret: self.secret.clone() })
     }
 
     pub(crate) fn empty(&self) -> SecretError {
-        SecretError::Empty { place: self.place.clone() }
+        SecretError::Empty { secret: self.secret.clone() }
     }
 }
 
@@ -129,10 +129,10 @@ fn patch(secret: &Secret, found: &BTreeMap<String, Vec<u8>>, wanted: &BTreeMap<S
 ///
 /// # Errors
 /// When the API server cannot be found or does not take it, or the Secret has no keys yet.
-pub async fn rotate(place: KeySecret) -> anyhow::Result<String> {
+pub async fn rotate(secret: KeySecret) -> anyhow::Result<String> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
-    let summary = rotate_by(Client::try_from(config)?, place).await?.summary();
+    let summary = rotate_by(Client::try_from(config)?, secret).await?.summary();
     Ok(format!(
         "{summary}; revisions that are made from {} s from now on are given these two",
         FRESH.as_secs()
@@ -140,9 +140,9 @@ pub async fn rotate(place: KeySecret) -> anyhow::Result<String> {
 }
 
 /// When a key is retired is written by the API server's clock, which its age is later compared with: the `Date` of the GET that comes before.
-async fn rotate_by(client: Client, place: KeySecret) -> Result<Ring, SecretError> {
+async fn rotate_by(client: Client, secret: KeySecret) -> Result<Ring, SecretError> {
     let clock = Clock::default();
-    let store = Store::new(heard_by(&clock, client), place);
+    let store = Store::new(heard_by(&clock, client), secret);
     store
         .change(|found| {
             let found = found.ok_or_else(|| store.empty())?;
@@ -189,8 +189,8 @@ mod tests {
                 Ok::<_, kube::Error>(response)
             }
         });
-        let place = KeySecret { namespace: "graceful-system".to_owned(), name: "keys".to_owned() };
-        let rotated = rotate_by(Client::new(service, "graceful-system"), place).await.unwrap();
+        let secret = KeySecret { namespace: "graceful-system".to_owned(), name: "keys".to_owned() };
+        let rotated = rotate_by(Client::new(service, "graceful-system"), secret).await.unwrap();
         let retired = Timestamp::from_second(784_111_777).unwrap();
         let named = std::collections::BTreeSet::new();
         let retired_keys = |hours| {

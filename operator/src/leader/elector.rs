@@ -67,7 +67,7 @@ pub(super) struct Elector {
     /// There was a record once.
     known: bool,
     /// When the record was last asked for or written to, well or not.
-    asked: Option<Duration>,
+    called: Option<Duration>,
     /// What is known of the record is not the last word: a write had no good answer.
     doubt: bool,
     /// When the last good renewal was sent.
@@ -82,7 +82,7 @@ impl Elector {
             timing,
             seen: None,
             known: false,
-            asked: None,
+            called: None,
             doubt: false,
             renewed: None,
             lost: None,
@@ -171,7 +171,7 @@ impl Elector {
 
     /// A read or a write is about to be sent.
     pub(super) fn asks(&mut self, now: Duration) {
-        self.asked = Some(now);
+        self.called = Some(now);
     }
 
     /// A write that was sent then is in the record, as this version.
@@ -189,12 +189,12 @@ impl Elector {
     /// Asked not long ago: what would be taken over has been looked at on this side of any pause of ours. (Were it not, the write would still fail by
     /// its version.)
     fn fresh(&self, now: Duration) -> bool {
-        self.asked.is_some_and(|asked| now < asked + self.timing.renew_deadline)
+        self.called.is_some_and(|called| now < called + self.timing.renew_deadline)
     }
 
     fn paced(&self, every: Duration, now: Duration, step: Step) -> Step {
-        match self.asked {
-            Some(asked) => after(asked + every, now, step),
+        match self.called {
+            Some(called) => after(called + every, now, step),
             None => step,
         }
     }

@@ -33,13 +33,13 @@ impl ChildState {
 }
 
 /// Whose children, and what their last writes met.
-pub(super) struct Place<'a> {
+pub(super) struct Parent<'a> {
     pub(super) app: &'a Validated,
     pub(super) writes: &'a Writes,
     pub(super) now: Timestamp,
 }
 
-impl Place<'_> {
+impl Parent<'_> {
     pub(super) fn state<K>(
         &self,
         kind: &'static str,

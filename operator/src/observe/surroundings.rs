@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 
-use super::child_state::{Place, cannot_be, refused, soon};
+use super::child_state::{Parent, cannot_be, refused, soon};
 use super::children::{self, Ownership, Wanted};
 use super::gates;
 use super::pods::{self, has_finished, mark, uid};
@@ -70,9 +70,9 @@ pub(crate) fn surroundings(
         }
     }
     let pdb_name = names::pdb_name(&app.name);
-    let place = Place { app, writes, now };
-    let service = place.state("Service", &app.name, wanted.service.as_ref(), service);
-    let budget = place.state("PodDisruptionBudget", &pdb_name, wanted.budget.as_ref(), budget);
+    let parent = Parent { app, writes, now };
+    let service = parent.state("Service", &app.name, wanted.service.as_ref(), service);
+    let budget = parent.state("PodDisruptionBudget", &pdb_name, wanted.budget.as_ref(), budget);
     warnings.extend([service.warning, budget.warning].into_iter().flatten());
     warnings.extend(steps_aside(app, &foreign_budgets, all_marked));
     let surroundings = Surroundings {

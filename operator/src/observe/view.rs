@@ -24,7 +24,7 @@ use crate::concern::{ANY, Concerns, Pairs, pairs, pairs_to_come};
 use crate::decode::{Decoded, Lenient};
 use crate::error::{Error, call};
 use crate::index::Index;
-use crate::requeue::desired;
+use crate::requeue::Desired;
 use crate::unseen_writes::{Kind, Shown, version};
 use crate::writes::Writes;
 
@@ -94,7 +94,7 @@ pub(crate) async fn newest(
     writes: &Writes,
     sightings: &mut Sightings,
 ) -> Result<Newest, Error> {
-    let behind = sightings.newest > Some(desired(app));
+    let behind = sightings.newest > Some(Desired::of(app));
     if !behind && !writes.look_live && !sightings.distrust_watches(trust) {
         return Ok(Newest::AsKnown);
     }
@@ -102,7 +102,7 @@ pub(crate) async fn newest(
         Api::namespaced(sources.client.clone(), &app.namespace().unwrap_or_default());
     let found = call("read the GracefulApp", api.get_opt(&app.name_any())).await?;
     let same = found.filter(|found| found.uid() == app.uid());
-    sightings.newest = same.as_ref().map(|found| desired(found));
+    sightings.newest = same.as_ref().map(|found| Desired::of(found));
     Ok(same.map_or(Newest::Gone, |found| Newest::Read(Box::new(found))))
 }
 

@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 use super::dialogues::Dialogues;
 use super::pace::Pace;
-use super::places::Lane;
 use super::pod_client::{PodAnswer, PodClient, Target};
+use super::slots::Lane;
 use super::trigger::Trigger;
 
 /// Serving pods are asked for the report alone: twice a minute tells an operator's dashboard enough.
@@ -103,7 +103,7 @@ impl ConversationLoop {
         let mut last: Option<(Reading, Option<HeaderValue>)> = None;
         let mut breath = BREATH;
         loop {
-            let asked = Instant::now();
+            let sent = Instant::now();
             let word = match (self.request(), last.as_ref().and_then(|(_, etag)| etag.clone())) {
                 (Request::Status, Some(etag)) => self.client.watch(etag).await,
                 (request, _) => self.client.ask(request).await,
@@ -126,9 +126,9 @@ impl ConversationLoop {
                 breath
             } else {
                 // Not in our epoch, another process, no tag to wait on, or a pod that does not hold its answer: as often as it was configured.
-                self.poll_interval().saturating_sub(asked.elapsed()).max(BREATH)
+                self.poll_interval().saturating_sub(sent.elapsed()).max(BREATH)
             };
-            breath = if followed && asked.elapsed() < self.poll_interval() {
+            breath = if followed && sent.elapsed() < self.poll_interval() {
                 (2 * breath).min(LONGEST_BREATH)
             } else {
                 BREATH

@@ -23,22 +23,22 @@ pub(crate) enum AskError {
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
     #[error(
-        "connection refused: nothing listens on {place}; check inFlight.port, and that the app listens on all addresses"
+        "connection refused: nothing listens on {address}; check inFlight.port, and that the app listens on all addresses"
     )]
-    Refused { place: String },
+    Refused { address: String },
     #[error(
-        "no answer from {place} within {seconds} s; is the app stuck, or does a NetworkPolicy keep the operator's namespace away?"
+        "no answer from {address} within {seconds} s; is the app stuck, or does a NetworkPolicy keep the operator's namespace away?"
     )]
-    Timeout { place: String, seconds: u64 },
+    Timeout { address: String, seconds: u64 },
     #[error(
-        "{place} closed the connection without an answer; if a mesh demands mTLS, exclude the port (Istio: \
+        "{address} closed the connection without an answer; if a mesh demands mTLS, exclude the port (Istio: \
          traffic.sidecar.istio.io/excludeInboundPorts, Linkerd: config.linkerd.io/skip-inbound-ports)"
     )]
-    Reset { place: String },
-    #[error("{place} cannot be reached: {why}")]
-    Unreachable { place: String, why: io::Error },
-    #[error("{place} does not speak HTTP/1.1 ({why}); name the port that does in inFlight.port")]
-    NotHttp { place: String, why: String },
+    Reset { address: String },
+    #[error("{address} cannot be reached: {why}")]
+    Unreachable { address: String, why: io::Error },
+    #[error("{address} does not speak HTTP/1.1 ({why}); name the port that does in inFlight.port")]
+    NotHttp { address: String, why: String },
     #[error("{path} answered {code}; {}", advice(*.code))]
     Status { path: String, code: u16 },
     #[error(
@@ -106,15 +106,15 @@ impl AskError {
     }
 
     /// From a failure of the transport.
-    pub(crate) fn from_io(place: &str, error: io::Error) -> Self {
-        let place = place.to_owned();
+    pub(crate) fn from_io(address: &str, error: io::Error) -> Self {
+        let address = address.to_owned();
         match error.kind() {
-            io::ErrorKind::ConnectionRefused => Self::Refused { place },
+            io::ErrorKind::ConnectionRefused => Self::Refused { address },
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::UnexpectedEof => Self::Reset { place },
-            _ => Self::Unreachable { place, why: error },
+            | io::ErrorKind::UnexpectedEof => Self::Reset { address },
+            _ => Self::Unreachable { address, why: error },
         }
     }
 }

@@ -93,7 +93,7 @@ impl Asker {
         let (seconds, deadline) = (question.deadline.as_secs(), question.deadline);
         tokio::time::timeout(deadline, exchange(&self.leadership, address, question, sink))
             .await
-            .unwrap_or_else(|_| Err(AskError::Timeout { place: address.to_string(), seconds }))
+            .unwrap_or_else(|_| Err(AskError::Timeout { address: address.to_string(), seconds }))
     }
 
     /// The address in its canonical form, if it may be asked.
@@ -112,27 +112,27 @@ async fn exchange(
     question: Question<'_>,
     sink: &mut impl Sink,
 ) -> Result<Reply, AskError> {
-    let place = address.to_string();
+    let host = address.to_string();
     let path = question.path.to_owned();
-    let stream = TcpStream::connect(address).await.map_err(|e| AskError::from_io(&place, e))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| AskError::from_io(&host, e))?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|e| transport(&place, &e))?;
-    let request = request(&place, question)?;
+        .map_err(|e| transport(&host, &e))?;
+    let request = request(&host, question)?;
     // Here and not before: connecting may have taken long.
     if *request.method() != Method::GET && !leadership.held() {
         return Err(NotLeading.into());
     }
     let answer = async {
-        let response = sender.send_request(request).await.map_err(|e| transport(&place, &e))?;
+        let response = sender.send_request(request).await.map_err(|e| transport(&host, &e))?;
         let (parts, body) = response.into_parts();
         refuse_the_unreadable(&path, parts.status, &parts.headers)?;
         let framed =
             body.size_hint().exact().is_some() || parts.headers.contains_key(header::TRANSFER_ENCODING);
         if parts.status.is_success() {
-            pour(&place, &path, body, sink).await?;
+            pour(&host, &path, body, sink).await?;
         }
         let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         Ok(Reply {
@@ -151,7 +151,7 @@ async fn exchange(
     }
 }
 
-async fn pour(place: &str, path: &str, mut body: Incoming, sink: &mut impl Sink) -> Result<(), AskError> {
+async fn pour(host: &str, path: &str, mut body: Incoming, sink: &mut impl Sink) -> Result<(), AskError> {
     let limit = sink.limit();
     let too_large = || AskError::TooLarge { path: path.to_owned(), limit };
     if body.size_hint().lower() > limit as u64 {
@@ -159,7 +159,7 @@ async fn pour(place: &str, path: &str, mut body: Incoming, sink: &mut impl Sink)
     }
     let mut left = limit;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| transport(place, &e))?;
+        let frame = frame.map_err(|e| transport(host, &e))?;
         // Trailers say nothing that is read.
         let Some(piece) = frame.data_ref() else { continue };
         left = left.checked_sub(piece.len()).ok_or_else(too_large)?;
@@ -168,17 +168,17 @@ async fn pour(place: &str, path: &str, mut body: Incoming, sink: &mut impl Sink)
     Ok(())
 }
 
-fn request(place: &str, question: Question<'_>) -> Result<Request<Full<Bytes>>, AskError> {
+fn request(host: &str, question: Question<'_>) -> Result<Request<Full<Bytes>>, AskError> {
     let Question { method, path, headers, body, .. } = question;
     let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, place)
+        .header(header::HOST, host)
         .header(header::USER_AGENT, concat!("graceful-operator/", env!("CARGO_PKG_VERSION")))
         .header(header::ACCEPT_ENCODING, "identity")
         .header(header::CONNECTION, "close")
         .body(Full::new(body))
-        .map_err(|e| AskError::NotHttp { place: place.to_owned(), why: e.to_string() })?;
+        .map_err(|e| AskError::NotHttp { address: host.to_owned(), why: e.to_string() })?;
     request.headers_mut().extend(headers);
     Ok(request)
 }
@@ -204,14 +204,14 @@ fn reason_in(challenge: &str) -> String {
     excerpt(described.map_or(challenge, |(words, _)| words))
 }
 
-fn transport(place: &str, error: &hyper::Error) -> AskError {
+fn transport(host: &str, error: &hyper::Error) -> AskError {
     if let Some(io) = source_of::<io::Error>(error) {
-        return AskError::from_io(place, io.kind().into());
+        return AskError::from_io(host, io.kind().into());
     }
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        return AskError::Reset { place: place.to_owned() };
+        return AskError::Reset { address: host.to_owned() };
     }
-    AskError::NotHttp { place: place.to_owned(), why: excerpt(&error.to_string()) }
+    AskError::NotHttp { address: host.to_owned(), why: excerpt(&error.to_string()) }
 }
 
 fn source_of<'a, E: std::error::Error + 'static>(

@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! Unknown is busy: nothing but a valid answer becomes an `Answer`. Only addresses of owned pods are asked ([`address`]), each app has its own
-//! bounded number of open questions, those that fail apart from those that answer ([`places`]), and a failing pod is asked less and less often.
+//! bounded number of open questions, those that fail apart from those that answer ([`slots`]), and a failing pod is asked less and less often.
 
 mod address;
 mod conversation;
@@ -15,8 +15,8 @@ mod error;
 mod http;
 mod pace;
 mod parse;
-mod places;
 mod pod_client;
+mod slots;
 mod trigger;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -36,9 +36,9 @@ use self::dialogues::Dialogues;
 pub(crate) use self::error::AskErrorClass;
 pub(crate) use self::http::Asker;
 pub(crate) use self::pace::{MARKS, Pace};
-use self::places::{AllPlaces, Lane, Places};
 use self::pod_client::PodClient;
 pub(crate) use self::pod_client::Target;
+use self::slots::{AllSlots, Lane, Slots};
 pub(crate) use self::trigger::{Trigger, Triggered};
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
@@ -53,14 +53,14 @@ pub(crate) struct Probes {
     pace: Pace,
     trigger: Trigger,
     metrics: Arc<Metrics>,
-    places: AllPlaces,
+    slots: AllSlots,
     clock: Clock,
     apps: Mutex<HashMap<AppRef, Conversations>>,
 }
 
 /// One app's conversations.
 struct Conversations {
-    places: Places,
+    slots: Slots,
     /// Every pod of which a dialogue may be kept.
     known: HashSet<PodUid>,
     open: HashMap<PodUid, Open>,
@@ -87,8 +87,8 @@ impl Probes {
         clock: Clock,
     ) -> Self {
         let (dialogues, pace) = (Dialogues::default(), Pace::of(pace::SURVEYS));
-        let places = AllPlaces::of_this_process();
-        Self { asker, keyring, dialogues, pace, trigger, metrics, places, clock, apps: Mutex::default() }
+        let slots = AllSlots::of_this_process();
+        Self { asker, keyring, dialogues, pace, trigger, metrics, slots, clock, apps: Mutex::default() }
     }
 
     /// The address, if a pod may be asked there.
@@ -135,7 +135,7 @@ impl Probes {
 
     fn of<'a>(&self, apps: &'a mut HashMap<AppRef, Conversations>, app: &AppRef) -> &'a mut Conversations {
         apps.entry(app.clone()).or_insert_with(|| Conversations {
-            places: Places::of_app(&self.places),
+            slots: Slots::of_app(&self.slots),
             known: HashSet::new(),
             open: HashMap::new(),
         })
@@ -157,7 +157,7 @@ impl Probes {
             dialogues: self.dialogues.clone(),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
-            places: conversations.places.clone(),
+            slots: conversations.slots.clone(),
             lane: Lane::Answers,
         };
         let talk = conversation::hold(client, conversation, self.trigger.clone(), self.pace.clone());

@@ -22,7 +22,7 @@ fn of_total(total: u64, idle_at: u32) -> Reading {
 
 /// An answer on its way in, in the language that was asked in.
 pub(crate) struct Hearing<'a> {
-    asked: &'a PodUid,
+    pod: &'a PodUid,
     heard: Heard<'a>,
 }
 
@@ -33,7 +33,7 @@ enum Heard<'a> {
 }
 
 impl<'a> Hearing<'a> {
-    pub(crate) fn new(language: &'a Language, asked: &'a PodUid) -> Self {
+    pub(crate) fn new(language: &'a Language, pod: &'a PodUid) -> Self {
         let heard = match language {
             Language::Graceful => Heard::Status(Vec::new()),
             Language::JsonPointer { pointers, idle_at } => {
@@ -44,7 +44,7 @@ impl<'a> Hearing<'a> {
                 idle_at: *idle_at,
             },
         };
-        Self { asked, heard }
+        Self { pod, heard }
     }
 
     /// What it says. `framed`: HTTP said where it ends.
@@ -54,7 +54,7 @@ impl<'a> Hearing<'a> {
                 let why = "it ended with the connection, and perhaps in the middle of its number; send Content-Length";
                 Err(AskError::NotJson { why: why.to_owned() })
             }
-            Heard::Status(body) => graceful(&body, self.asked),
+            Heard::Status(body) => graceful(&body, self.pod),
             Heard::Document { body, pointers, idle_at } => {
                 json_pointers(&body, pointers).map(|total| of_total(total, idle_at))
             }
@@ -85,7 +85,7 @@ impl Sink for Hearing<'_> {
 }
 
 /// The drain protocol v1. The answer must come from the asked pod: an IP is given to another pod soon after its last one ends.
-fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError> {
+fn graceful(body: &[u8], pod: &PodUid) -> Result<Reading, AskError> {
     let answer = json(body)?;
     let version = answer.get("protocol").and_then(Value::as_str).unwrap_or_default();
     if version != "v1" {
@@ -96,7 +96,7 @@ fn graceful(body: &[u8], asked: &PodUid) -> Result<Reading, AskError> {
         return Err(AskError::NotProtocol { why });
     }
     let uid = answer.get("podUid").and_then(Value::as_str).unwrap_or_default();
-    if uid != asked.0 {
+    if uid != pod.0 {
         return Err(AskError::WrongPod { found: excerpt(uid) });
     }
     let boot_id = answer.get("bootId").and_then(Value::as_str).filter(|id| !id.is_empty());

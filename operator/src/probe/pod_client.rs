@@ -15,7 +15,7 @@ use super::dialogues::Dialogues;
 use super::error::AskError;
 use super::http::{Asker, Question, Reply};
 use super::parse::Hearing;
-use super::places::{Lane, Places};
+use super::slots::{Lane, Slots};
 use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::error::CALL_DEADLINE;
@@ -51,7 +51,7 @@ pub(crate) struct PodClient {
     pub(crate) dialogues: Dialogues,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) places: Places,
+    pub(crate) slots: Slots,
     /// Where its quick questions queue.
     pub(crate) lane: Lane,
 }
@@ -161,7 +161,7 @@ impl PodClient {
 
     /// Tell when something has changed since this tag; at once where so many pods are watched that no descriptor is left for it.
     pub(crate) async fn watch(&self, etag: HeaderValue) -> Result<PodAnswer, AskError> {
-        let Some(_place) = self.places.try_watch() else { return self.ask(Request::Status).await };
+        let Some(_place) = self.slots.try_watch() else { return self.ask(Request::Status).await };
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, etag);
         headers.insert(HeaderName::from_static("prefer"), PREFER_WAIT);
@@ -213,7 +213,7 @@ impl PodClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<PodAnswer, AskError> {
-        let _place = self.places.take(self.lane).await;
+        let _place = self.slots.take(self.lane).await;
         self.send(method, path, headers, body, deadline).await
     }
 

@@ -12,29 +12,29 @@ use crate::app_ref::AppRef;
 #[derive(Clone, Debug)]
 pub(crate) struct Trigger {
     sender: mpsc::UnboundedSender<AppRef>,
-    asked: Asked,
+    waiting: Waiting,
 }
 
 /// The end that the loop listens to.
 #[derive(Debug)]
 pub(crate) struct Triggered {
     receiver: mpsc::UnboundedReceiver<AppRef>,
-    asked: Asked,
+    waiting: Waiting,
 }
 
 /// Who waits in the channel: one entry an app, so that it is bounded by them.
-type Asked = Arc<Mutex<HashSet<AppRef>>>;
+type Waiting = Arc<Mutex<HashSet<AppRef>>>;
 
 impl Trigger {
     pub(crate) fn new() -> (Self, Triggered) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let asked = Asked::default();
-        (Self { sender, asked: Arc::clone(&asked) }, Triggered { receiver, asked })
+        let waiting = Waiting::default();
+        (Self { sender, waiting: Arc::clone(&waiting) }, Triggered { receiver, waiting })
     }
 
     /// Plan this app again.
     pub(crate) fn pull(&self, app: &AppRef) {
-        if self.asked.lock().insert(app.clone()) {
+        if self.waiting.lock().insert(app.clone()) {
             // Nobody listens any more: the operator is stopping.
             let _stopping = self.sender.send(app.clone());
         }
@@ -45,7 +45,7 @@ impl Triggered {
     /// The next app that a plan is wanted of. None once nobody can ask.
     pub(crate) async fn recv(&mut self) -> Option<AppRef> {
         let app = self.receiver.recv().await?;
-        self.asked.lock().remove(&app);
+        self.waiting.lock().remove(&app);
         Some(app)
     }
 }

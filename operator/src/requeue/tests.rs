@@ -1,6 +1,6 @@
 use super::*;
 
-const WISH: Desired = (Some(1), false);
+const WISH: Desired = Desired { generation: Some(1), going: false };
 
 fn in_phase(phase: Phase) -> Requeue {
     let mut requeue = Requeue::default();
@@ -56,7 +56,11 @@ fn a_pause_after_a_failure_ends_by_itself_or_by_another_wish() {
     assert_eq!(ms(requeue.failed(Fault::Call, WISH, now)), 400);
     assert_eq!(requeue.failures(), 2);
     assert_eq!(requeue.pause_left(WISH, now + Duration::from_millis(100)).map(ms), Some(300));
-    assert_eq!(requeue.pause_left((Some(2), false), now), None, "the user has changed something");
+    assert_eq!(
+        requeue.pause_left(Desired { generation: Some(2), ..WISH }, now),
+        None,
+        "the user has changed something"
+    );
     assert_eq!(requeue.pause_left(WISH, now), None, "and has ended the pause");
     requeue.failed(Fault::Call, WISH, now);
     assert_eq!(requeue.pause_left(WISH, now + Duration::from_millis(800)), None);

@@ -93,7 +93,7 @@ impl Start {
         if stream != log.stream() {
             return start(OTHER);
         }
-        // The event itself is asked for too: who has seen a number that was never given comes from another history of
+        // The event itself is asked for too: who has seen a number that was never given comes from another past of
         // this queue, such as one restored from a backup.
         let Events { events, oldest } = log.events(number.saturating_sub(1), 1).await?;
         let known =

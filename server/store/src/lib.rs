@@ -1,6 +1,6 @@
 //! The durable queue: one seam, [`TaskStore`], and two engines behind it.
 //!
-//! - [`task`]: what a task is, on its way in, while it runs, and for those who look; `history`, its attempts
+//! - [`task`]: what a task is, on its way in, while it runs, and for those who look; `state`, where it is, and `attempts`, who ran it
 //! - [`queue`]: where tasks wait, and what may run of each
 //! - [`event`]: the numbered record of how tasks ended
 //! - [`error`]: what can go wrong, by what the caller should do about it
@@ -32,28 +32,29 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
+mod attempts;
 pub mod error;
 pub mod event;
-mod history;
+
 mod interruption;
 mod page;
 pub mod postgres;
 pub mod queue;
 mod room;
 pub mod sqlite;
+mod state;
 pub mod task;
 
 pub use error::{OpenError, StoreError, Unavailable};
 pub use event::{Event, Events};
-pub use history::Attempt;
 pub use interruption::MOST as MOST_INTERRUPTIONS;
 pub use queue::{
     Backoff, DEFAULT_QUEUE, MOST_QUEUES, QueueCounts, QueuePut, QueueRecord, QueueRemoved, QueueSettings,
     Rate,
 };
 pub use task::{
-    Cancelled, Change, Changed, Claim, Completion, Counts, Cursor, Delayed, Filter, Found, Held, Hold,
-    Idempotency, Lease, Millis, NewTask, Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
+    Attempt, Cancelled, Change, Changed, Claim, Completion, Counts, Cursor, Delayed, Filter, Found, Held,
+    Hold, Idempotency, Lease, Millis, NewTask, Outcome, Owned, Page, Retried, State, Submitted, TaskRecord,
 };
 
 /// What both engines need to know as they are opened.

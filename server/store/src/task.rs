@@ -2,74 +2,16 @@
 
 use std::any::Any;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::history::Attempt;
 use crate::queue::Backoff;
+pub use crate::state::State;
 
 /// Milliseconds since 1970 on the clock of the queue (SQLite: this machine's; PostgreSQL: the server's).
 pub type Millis = i64;
-
-/// Where a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// It waits: for a free place, for its time, or for its next attempt.
-    Queued,
-    /// Someone runs it.
-    Running,
-    /// It was done.
-    Succeeded,
-    /// It was given up: its last attempt failed, or failed for good (a dead letter).
-    Dead,
-    /// It was called off.
-    Cancelled,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Dead, Self::Cancelled];
-
-    /// The word on the wire and in the tables.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Dead => "dead",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Nothing will happen to it any more, unless it is retried by hand.
-    #[must_use]
-    pub const fn ended(self) -> bool {
-        match self {
-            Self::Queued | Self::Running => false,
-            Self::Succeeded | Self::Dead | Self::Cancelled => true,
-        }
-    }
-}
-
-impl FromStr for State {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
-            format!("`{text}` is no state; write one of {}", Self::ALL.map(Self::as_str).join(", "))
-        })
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// What a client hands in. Checked before it comes here.
 #[derive(Debug, Clone, PartialEq)]
@@ -298,6 +240,21 @@ pub struct TaskRecord {
     pub cancel_requested: bool,
     /// Its latest attempts, twenty at most, the oldest first. Only where one task is looked up.
     pub attempts: Option<Vec<Attempt>>,
+}
+
+/// One attempt at a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u16,
+    /// The pod that ran it; None where that was not written down (an older server's).
+    pub pod: Option<String>,
+    /// When it began.
+    pub started: Millis,
+    /// When it ended, or was found to have ended with its process. None while it runs.
+    pub ended: Option<Millis>,
+    /// Why it failed; None while it runs, and of one that succeeded or was cancelled.
+    pub error: Option<String>,
 }
 
 /// Which tasks to list; what is None does not matter.

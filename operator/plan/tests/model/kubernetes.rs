@@ -277,7 +277,7 @@ impl World {
 
     fn make_pod(&mut self, hash: &RevisionHash) {
         self.names += 1;
-        let name = format!("{}-{hash}-{}", self.app.name, self.names);
+        let name = format!("tasks-{hash}-{}", self.names);
         self.pods.push(Pod {
             uid: PodUid(format!("uid-{}", self.names)),
             name,
@@ -445,11 +445,7 @@ impl World {
     pub(crate) fn observe(&self) -> Snapshot {
         let revision = |(hash, d): (&RevisionHash, &Deployment)| Revision {
             hash: hash.clone(),
-            name: if hash.is_adopted() {
-                adoption::WEB.to_owned()
-            } else {
-                format!("{}-{hash}", self.app.name)
-            },
+            name: if hash.is_adopted() { adoption::WEB.to_owned() } else { format!("tasks-{hash}") },
             replicas: d.replicas,
             created: d.created,
             policy: d.policy,

@@ -19,7 +19,7 @@ use crate::app_ref::AppRef;
 use crate::clock::Clock;
 use crate::keys::{KeyId, Keyring, Ring, ids};
 use crate::probe::dialogues::Dialogues;
-use crate::probe::places::{AllPlaces, Places};
+use crate::probe::slots::{AllSlots, Slots};
 use crate::probe::{Asker, Target, Triggered};
 use crate::telemetry::Metrics;
 
@@ -30,7 +30,7 @@ struct Scene {
     talk: JoinSet<()>,
     app: JoinSet<()>,
     address: SocketAddr,
-    places: Places,
+    slots: Slots,
     language: Language,
     keyring: Keyring,
     named: Arc<[KeyId]>,
@@ -57,7 +57,7 @@ impl Scene {
             talk: JoinSet::new(),
             app: JoinSet::new(),
             address,
-            places: Places::of_app(&AllPlaces::of_this_process()),
+            slots: Slots::of_app(&AllSlots::of_this_process()),
             language: Language::Graceful,
             keyring: Keyring::default(),
             named: Arc::default(),
@@ -108,7 +108,7 @@ impl Scene {
             keyring: self.keyring.clone(),
             dialogues: self.dialogues.clone(),
             metrics: Arc::new(Metrics::new(crate::leader::Leadership::Sole)),
-            places: self.places.clone(),
+            slots: self.slots.clone(),
             lane: Lane::Answers,
         };
         begin(&self.dialogues, &client.target, conversation, Timestamp::now());

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::leader::Leadership;
-use crate::probe::places::AllPlaces;
+use crate::probe::slots::AllSlots;
 
 /// Of an app whose count may take a minute.
 fn client(address: SocketAddr) -> PodClient {
@@ -34,7 +34,7 @@ fn client(address: SocketAddr) -> PodClient {
         dialogues: Dialogues::default(),
         clock: Clock::default(),
         metrics: Arc::new(Metrics::new(Leadership::Sole)),
-        places: Places::of_app(&AllPlaces::of_this_process()),
+        slots: Slots::of_app(&AllSlots::of_this_process()),
         lane: Lane::Answers,
     }
 }

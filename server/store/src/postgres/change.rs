@@ -6,9 +6,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, query};
 use uuid::Uuid;
 
+use super::attempts::note;
 use super::database::{CALL_TIMEOUT, Database};
 use super::ending::append;
-use super::history::note;
 use super::record::{Ended, now, record, record_columns};
 use super::signals::Signals;
 use crate::error::StoreError;

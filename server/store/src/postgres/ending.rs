@@ -17,9 +17,9 @@ use sqlx::{Connection, Row, query};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::attempts::{note, trim};
 use super::database::{CALL_TIMEOUT, Database};
 use super::failure::{again, is_in_the_data};
-use super::history::{note, trim};
 use super::queues::Known;
 use super::record::{Ended, ended, millis, now, state, text};
 use super::running::Running;

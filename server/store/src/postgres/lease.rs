@@ -9,9 +9,9 @@ use sqlx::{Connection, Row, query};
 use tracing::info;
 use uuid::Uuid;
 
+use super::attempts::{note, trim};
 use super::database::{CALL_TIMEOUT, Database};
 use super::ending::append;
-use super::history::{note, trim};
 use super::record::{clock, ended, millis, number, state, text};
 use super::running::Running;
 use super::signals::Signals;

@@ -5,8 +5,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, QueryBuilder, Row, query};
 use uuid::Uuid;
 
+use super::attempts;
 use super::database::{CALL_TIMEOUT, Database};
-use super::history;
 use super::record::{count, event, record, record_columns, text};
 use crate::error::StoreError;
 use crate::event::Events;
@@ -22,7 +22,7 @@ impl Database {
             let found = found.bind(id).fetch_optional(&mut *lane).await?;
             let mut task = found.as_ref().map(record).transpose()?;
             if let (Some(task), Some(row)) = (&mut task, &found) {
-                task.attempts = Some(history::attempts(&mut lane, task, row.try_get("owner")?).await?);
+                task.attempts = Some(attempts::read(&mut lane, task, row.try_get("owner")?).await?);
             }
             lane.keep();
             Ok(task)

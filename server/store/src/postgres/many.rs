@@ -4,10 +4,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row, query};
 use uuid::Uuid;
 
+use super::attempts::note;
 use super::change::Changes;
 use super::database::CALL_TIMEOUT;
 use super::ending::append;
-use super::history::note;
 use super::record::{ended, now, number};
 use crate::error::StoreError;
 use crate::task::{Change, Changed, Lease};

@@ -35,6 +35,7 @@
 //! file and the system's roots, of which an image made from nothing has none. `sslmode=require` encrypts and checks
 //! nothing.
 
+mod attempts;
 mod change;
 mod claim;
 mod connections;
@@ -43,7 +44,6 @@ mod depth;
 mod ending;
 mod failure;
 mod hints;
-mod history;
 mod lease;
 mod line;
 mod look;

@@ -13,7 +13,7 @@ use super::failure::not_opened;
 use crate::error::OpenError;
 
 /// The migrations that this code knows; each takes the schema from the version before it.
-const MIGRATIONS: [&str; 4] = [FIRST, INTERRUPTIONS, HISTORY, QUEUES];
+const MIGRATIONS: [&str; 4] = [FIRST, INTERRUPTIONS, ATTEMPTS, QUEUES];
 
 /// The lowest version a server must know to work with what [`MIGRATIONS`] make.
 const LEAST: i64 = 1;
@@ -98,7 +98,7 @@ CREATE INDEX graceful_tasks_suspects ON graceful_tasks (due, id) WHERE state = '
 
 /// Attempts that another followed; the latest is in the task's own row. A server of before notes none, and forgets them with their tasks
 /// by the key all the same.
-const HISTORY: &str = "
+const ATTEMPTS: &str = "
 CREATE TABLE graceful_attempts (
     task_id uuid NOT NULL REFERENCES graceful_tasks ON DELETE CASCADE,
     attempt integer NOT NULL,

@@ -20,12 +20,12 @@
 //!   sound. With the file belong `tasks.db-wal` and `tasks.db-shm`: move or restore the three together.
 
 mod apply;
+mod attempts;
 mod claims;
 mod clock;
 mod command;
 mod fault;
 mod file;
-mod history;
 mod ledger;
 mod many;
 mod open;

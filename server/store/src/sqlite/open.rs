@@ -19,8 +19,8 @@ use super::row::lane;
 use super::schema::{self, Content};
 use super::store::{Shared, SqliteStore};
 use super::writer::{Limits, Opened, Writer};
+use crate::attempts;
 use crate::error::{OpenError, Unavailable};
-use crate::history;
 use crate::room::Room;
 use crate::{OwnedWatch, StoreSettings};
 
@@ -59,7 +59,7 @@ fn open_blocking(folder: &Path, settings: StoreSettings) -> Result<Arc<SqliteSto
         keep_dead: millis(settings.keep_dead),
         max_interruptions: settings.max_interruptions,
     };
-    let pod = history::pod(&settings.owner).to_owned();
+    let pod = attempts::pod(&settings.owner).to_owned();
     let letters = adopt(&mut connection, &mut ledger, &mut head, now, (limits, &pod))
         .map_err(|failure| explained(&path, failure))?;
     if !letters.is_empty() {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, InterruptHandle, OptionalExtension, params, params_fr
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::history;
+use super::attempts;
 use super::row::{EVENT, RECORD, code, event, id, record};
 use crate::event::Events;
 use crate::page::{FEW, Filling, LOOKED_THROUGH};
@@ -69,7 +69,7 @@ pub(super) fn get_whole(connection: &Connection, id: Uuid) -> rusqlite::Result<O
     // One transaction: an attempt that ends meanwhile would else be there twice, or not at all.
     let transaction = connection.unchecked_transaction()?;
     let Some(mut task) = get(&transaction, id)? else { return Ok(None) };
-    task.attempts = Some(history::attempts(&transaction, &task)?);
+    task.attempts = Some(attempts::read(&transaction, &task)?);
     Ok(Some(task))
 }
 

@@ -12,7 +12,7 @@ const APPLICATION: i64 = 0x6772_6366;
 
 /// What each version of the tables is made of: the first, and the steps from one to the next. A step is never changed once
 /// it was released, since files that have taken it do not take it again; `tests/sqlite/versions` has one file of each.
-const STEPS: [&str; 4] = [FIRST, INTERRUPTIONS, HISTORY, QUEUES];
+const STEPS: [&str; 4] = [FIRST, INTERRUPTIONS, ATTEMPTS, QUEUES];
 
 /// What this code reads and writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -85,7 +85,7 @@ CREATE INDEX suspects ON tasks (due, id) WHERE state = 0 AND interrupted > 0;
 
 /// `pod`: who ran it last. `attempts` has those that another followed; the latest is in the task's own row, so that one that succeeds
 /// at once writes no row more.
-const HISTORY: &str = "
+const ATTEMPTS: &str = "
 ALTER TABLE tasks ADD COLUMN pod TEXT;
 CREATE TABLE attempts (
     task BLOB NOT NULL,

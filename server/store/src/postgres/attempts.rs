@@ -4,11 +4,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Row, query};
 
 use super::record::number;
-use crate::history::{Attempt, complete, pod};
-use crate::task::TaskRecord;
+use crate::attempts::{complete, pod};
+use crate::task::{Attempt, TaskRecord};
 
 /// The part of a WITH that notes attempts: `$what` selects task, attempt, start, end, owner and error. One that was given back has
-/// no start, and never was. (500 letters of an error, 20 attempts: as `crate::history` says.)
+/// no start, and never was. (500 letters of an error, 20 attempts: as `crate::attempts` says.)
 macro_rules! note {
     ($($what:expr),+ $(,)?) => {
         concat!(
@@ -34,7 +34,7 @@ macro_rules! trim {
 pub(super) use {note, trim};
 
 /// The attempts at this task that are remembered. `owner` is who ran it last.
-pub(super) async fn attempts(
+pub(super) async fn read(
     connection: &mut PgConnection,
     task: &TaskRecord,
     owner: Option<String>,
@@ -63,7 +63,7 @@ pub(super) async fn attempts(
 
 #[cfg(test)]
 mod tests {
-    use crate::history::{LONGEST_ERROR, MOST};
+    use crate::attempts::{LONGEST_ERROR, MOST};
 
     #[test]
     fn the_statements_bounds_are_those_of_the_module() {

@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::apply::Tables;
 use super::fault::{Fault, first_write};
 use super::row::{Standing, code};
-use crate::history::{Attempt, MOST, complete, short};
-use crate::task::{Millis, State, TaskRecord};
+use crate::attempts::{MOST, complete, short};
+use crate::task::{Attempt, Millis, State, TaskRecord};
 
 impl Tables<'_> {
     /// Notes the latest attempt, before the task's row forgets it. An attempt that was given back never was.
@@ -45,7 +45,7 @@ impl Tables<'_> {
 }
 
 /// The attempts at this task that are remembered.
-pub(super) fn attempts(connection: &Connection, task: &TaskRecord) -> rusqlite::Result<Vec<Attempt>> {
+pub(super) fn read(connection: &Connection, task: &TaskRecord) -> rusqlite::Result<Vec<Attempt>> {
     if task.attempt == 0 {
         return Ok(Vec::new());
     }

@@ -1,28 +1,13 @@
 //! The attempts at a task that are remembered: one row for each that another followed, and what the task's own row says of the
 //! latest. So a task that succeeds at once, as nearly all do, costs no row more.
 
-use crate::task::{Millis, State, TaskRecord};
+use crate::task::{Attempt, State, TaskRecord};
 
 /// Attempts of one task that are remembered; of more the latest.
 pub(crate) const MOST: u16 = 20;
 
 /// What is kept of an earlier attempt's error: with [`MOST`] of them a task has some KiB of history at most.
 pub(crate) const LONGEST_ERROR: usize = 500;
-
-/// One attempt at a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// 1 for the first.
-    pub number: u16,
-    /// The pod that ran it; None where that was not written down (an older server's).
-    pub pod: Option<String>,
-    /// When it began.
-    pub started: Millis,
-    /// When it ended, or was found to have ended with its process. None while it runs.
-    pub ended: Option<Millis>,
-    /// Why it failed; None while it runs, and of one that succeeded or was cancelled.
-    pub error: Option<String>,
-}
 
 /// The part of an owner's name that people know: without the id of the process.
 pub(crate) fn pod(owner: &str) -> &str {

@@ -10,14 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) enum Lane {
     /// A decision waits for the answer, and the pod's last attempt did not fail.
     Answers,
-    /// The same, of a pod that failed last time: it may hold its place for the whole time-out.
+    /// The same, of a pod that failed last time: it may hold its slot for the whole time-out.
     Fails,
     /// For the report alone: never in the way of a decision.
     Survey,
 }
 
 /// Of one app, whatever the others do. Who answers is done within milliseconds, so there are plenty; who does not shares a few with its like, and costs
-/// a place among those that answer once, the first time. Where hundreds of its pods drain and each takes a second to answer, these are too few to hear
+/// a slot among those that answer once, the first time. Where hundreds of its pods drain and each takes a second to answer, these are too few to hear
 /// each of them often enough for a quiet zero: the app then takes more, of what nobody needs just now ([`Lanes::spare`]).
 const OF_AN_APP: Shares = Shares { answers: 64, fails: 8, surveys: 4 };
 
@@ -48,7 +48,7 @@ impl Lanes {
         Self { shares, answers: of(answers), fails: of(fails), surveys: of(surveys) }
     }
 
-    /// A place for an answer while more than half of them are free: the other half is for apps that have not taken their own yet.
+    /// A slot for an answer while more than half of them are free: the other half is for apps that have not taken their own yet.
     fn spare(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
         let plenty = lane == Lane::Answers && self.answers.available_permits() > self.shares.answers / 2;
         plenty.then(|| Arc::clone(&self.answers).try_acquire_owned().ok())?
@@ -63,14 +63,14 @@ impl Lanes {
     }
 }
 
-/// The places of all apps together.
+/// The slots of all apps together.
 #[derive(Clone)]
-pub(crate) struct AllPlaces {
+pub(crate) struct AllSlots {
     lanes: Arc<Lanes>,
     watches: Arc<Semaphore>,
 }
 
-impl AllPlaces {
+impl AllSlots {
     /// As many as this process may have descriptors; its soft limit is raised to the hard one first.
     pub(crate) fn of_this_process() -> Self {
         Self::of(descriptors())
@@ -83,41 +83,41 @@ impl AllPlaces {
     }
 }
 
-/// The places of one app.
+/// The slots of one app.
 #[derive(Clone)]
-pub(crate) struct Places {
+pub(crate) struct Slots {
     app: Arc<Lanes>,
-    all: AllPlaces,
+    all: AllSlots,
 }
 
-/// A place that is held; given back when it is dropped.
-pub(crate) struct Place {
+/// A slot that is held; given back when it is dropped.
+pub(crate) struct Slot {
     _held: (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>),
 }
 
-impl Places {
-    pub(crate) fn of_app(all: &AllPlaces) -> Self {
+impl Slots {
+    pub(crate) fn of_app(all: &AllSlots) -> Self {
         Self { app: Arc::new(Lanes::new(OF_AN_APP)), all: all.clone() }
     }
 
-    /// Waits for a place: first among its app's, so that an app that has many questions keeps no other waiting.
-    pub(crate) async fn take(&self, lane: Lane) -> Place {
+    /// Waits for a slot: first among its app's, so that an app that has many questions keeps no other waiting.
+    pub(crate) async fn take(&self, lane: Lane) -> Slot {
         let app = self.app.queue(lane);
         if app.available_permits() == 0
             && let Some(spare) = self.all.lanes.spare(lane)
         {
-            return Place { _held: (None, Some(spare)) };
+            return Slot { _held: (None, Some(spare)) };
         }
         // The semaphores are never closed.
         let app = app.acquire_owned().await.ok();
         let all = self.all.lanes.queue(lane).acquire_owned().await.ok();
-        Place { _held: (app, all) }
+        Slot { _held: (app, all) }
     }
 
-    /// A place for an answer that is held until something changes, if one is free. Without, one asks again from time to time.
-    pub(crate) fn try_watch(&self) -> Option<Place> {
+    /// A slot for an answer that is held until something changes, if one is free. Without, one asks again from time to time.
+    pub(crate) fn try_watch(&self) -> Option<Slot> {
         let permit = Arc::clone(&self.all.watches).try_acquire_owned().ok()?;
-        Some(Place { _held: (Some(permit), None) })
+        Some(Slot { _held: (Some(permit), None) })
     }
 }
 
@@ -137,28 +137,28 @@ mod tests {
 
     use super::*;
 
-    /// A place, if one is free. (tokio would have a task that takes so many at once pause.)
-    fn free(places: &Places, lane: Lane) -> Option<Place> {
-        tokio::task::unconstrained(places.take(lane)).now_or_never()
+    /// A slot, if one is free. (tokio would have a task that takes so many at once pause.)
+    fn free(slots: &Slots, lane: Lane) -> Option<Slot> {
+        tokio::task::unconstrained(slots.take(lane)).now_or_never()
     }
 
     const EACH: [Lane; 3] = [Lane::Answers, Lane::Fails, Lane::Survey];
 
     #[test]
     fn who_fails_waits_for_its_like_alone() {
-        let places = Places::of_app(&AllPlaces::of(1024));
-        let mut held: Vec<_> = (0..OF_AN_APP.fails).filter_map(|_| free(&places, Lane::Fails)).collect();
-        assert!(free(&places, Lane::Fails).is_none(), "no place left");
-        assert!(free(&places, Lane::Answers).is_some());
-        assert!(free(&places, Lane::Survey).is_some());
+        let slots = Slots::of_app(&AllSlots::of(1024));
+        let mut held: Vec<_> = (0..OF_AN_APP.fails).filter_map(|_| free(&slots, Lane::Fails)).collect();
+        assert!(free(&slots, Lane::Fails).is_none(), "no slot left");
+        assert!(free(&slots, Lane::Answers).is_some());
+        assert!(free(&slots, Lane::Survey).is_some());
         held.pop();
-        assert!(free(&places, Lane::Fails).is_some());
+        assert!(free(&slots, Lane::Fails).is_some());
     }
 
     #[test]
     fn an_app_of_black_holes_keeps_no_other_waiting() {
-        let all = AllPlaces::of(1024);
-        let (holes, other) = (Places::of_app(&all), Places::of_app(&all));
+        let all = AllSlots::of(1024);
+        let (holes, other) = (Slots::of_app(&all), Slots::of_app(&all));
         let mut held = Vec::new();
         for lane in EACH {
             held.extend(std::iter::from_fn(|| free(&holes, lane)));
@@ -170,8 +170,8 @@ mod tests {
     /// Five hundred pods that take two seconds to answer, each to be heard within seven.
     #[test]
     fn an_app_with_many_slow_pods_takes_what_nobody_needs() {
-        let all = AllPlaces::of(4096);
-        let (many, other) = (Places::of_app(&all), Places::of_app(&all));
+        let all = AllSlots::of(4096);
+        let (many, other) = (Slots::of_app(&all), Slots::of_app(&all));
         let held: Vec<_> = std::iter::from_fn(|| free(&many, Lane::Answers)).collect();
         assert!(held.len() > 500, "{}", held.len());
         let left: Vec<_> = std::iter::from_fn(|| free(&other, Lane::Answers)).collect();
@@ -182,10 +182,10 @@ mod tests {
     #[test]
     fn all_together_stay_below_the_descriptors() {
         for descriptors in [0, 1024, 1 << 40] {
-            let all = AllPlaces::of(descriptors);
+            let all = AllSlots::of(descriptors);
             let mut held = Vec::new();
             for _ in 0..300 {
-                let app = Places::of_app(&all);
+                let app = Slots::of_app(&all);
                 EACH.iter().for_each(|s| held.extend(std::iter::from_fn(|| free(&app, *s))));
                 held.extend(std::iter::from_fn(|| app.try_watch()));
             }
