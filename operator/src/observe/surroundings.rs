@@ -1,5 +1,7 @@
 //! What stands around an app's pods: verdicts, children, other people's Services and budgets, and what its user should know.
 
+mod not_ours;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +11,6 @@ use graceful_api::{Validated, inject, names};
 use graceful_plan::refusals::Subject;
 use graceful_plan::{Adoption, Backoff, Child, LeftBehind, Surroundings, TemplateVerdict, Warning};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -17,6 +18,7 @@ use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 
+use self::not_ours::{of_another, of_others, pods_let_go};
 use super::child_state::{Parent, cannot_be, refused, soon};
 use super::children::{self, Ownership, Wanted};
 use super::gates;
@@ -47,7 +49,7 @@ pub(crate) fn surroundings(
 ) -> (Surroundings, WantedChildren) {
     let mut warnings = warnings(app, ours);
     warnings.extend(of_others(app, view));
-    warnings.extend(let_go(app, view));
+    warnings.extend(pods_let_go(app, view));
     let labels = pod_labels(app, pods);
     warnings.extend(policies.warning(app, &labels));
     let foreign_budgets = foreign_budgets(app, view, &labels);
@@ -176,57 +178,6 @@ fn verdict(app: &Validated, view: &View, ours: &[Ours], writes: &Writes) -> Temp
         }
         (None, _) => TemplateVerdict::Unknown,
     }
-}
-
-/// An app that was restored from a backup, or applied again after `--cascade=orphan`, finds its Deployments under its old uid.
-fn of_another(app: &Validated, name: &str, its_uid: Option<&String>) -> String {
-    let Validated { namespace, uid, .. } = app;
-    let (label, key) = (names::APP_LABEL, names::APP_UID);
-    let why = match its_uid {
-        Some(_) => {
-            "it is of another GracefulApp of that name, from before a restore or a deletion with --cascade=orphan"
-        }
-        None => "it has lost the annotation that says whose it is, to an edit or an admission webhook",
-    };
-    format!(
-        "{why}: `kubectl annotate deployment \
-         -n {namespace} {name} --overwrite {key}={uid}` makes it this one's, and its pods drain as they should; or, once its pods are idle, `kubectl \
-         label deployment -n {namespace} {name} {label}-` and delete it"
-    )
-}
-
-/// Deployments with this app's label and another's uid: nobody drains their pods, and its Service routes to them.
-fn of_others(app: &Validated, view: &View) -> Option<Warning> {
-    let theirs = |d: &&Arc<Deployment>| d.annotations().get(names::APP_UID) != Some(&app.uid);
-    let next = names::deployment_name(&app.name, app.revision.as_str());
-    // The one that stands in the way of the next revision is said as a refusal.
-    let found = view.deployments.iter().filter(theirs).find(|d| d.name_any() != next)?;
-    let name = found.name_any();
-    let message = format!(
-        "Deployment {name} has this app's label and is not drained by it: {}",
-        of_another(app, &name, found.annotations().get(names::APP_UID))
-    );
-    Some(Warning { reason: Reason::ForeignDeployment, message })
-}
-
-/// A pod with this app's label that belongs to none of its Deployments: somebody has changed a label of it, to look at it in peace perhaps. Its ReplicaSet
-/// has let it go, and nobody drains it.
-fn let_go(app: &Validated, view: &View) -> Option<Warning> {
-    let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
-    let owned = |pod: &Pod| pod.owner_references().iter().any(|owner| owner.controller == Some(true));
-    let runs =
-        |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && phase(pod) == "Running" && !owned(pod);
-    let names: Vec<_> = view.pods.iter().filter(|p| runs(p)).map(|p| p.name_any()).collect();
-    let first = names.first()?;
-    let others = if names.len() > 1 { format!(" (and {} more)", names.len() - 1) } else { String::new() };
-    let namespace = &app.namespace;
-    let message = format!(
-        "pod {first}{others} has this app's label and is none of its Deployments' (one of its labels was changed): nobody drains it, and a Service may \
-         still send it clients; `kubectl -n {namespace} label pod {first} {}-` takes it out of service, `kubectl -n {namespace} delete pod {first}` ends \
-         it within its grace period",
-        names::SERVING_LABEL
-    );
-    Some(Warning { reason: Reason::PodLetGo, message })
 }
 
 /// The labels of the pods there are and of those to come, without the one that is taken off when they drain.
