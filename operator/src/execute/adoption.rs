@@ -199,14 +199,8 @@ pub(super) async fn enlist(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcom
     let Some(version) = scene.seen.versions.get(&pod.uid).cloned() else {
         return Ok(CHANGED);
     };
-    let mut labels = json!({
-        (names::APP_LABEL): scene.object.name_any(),
-        (names::REVISION_LABEL): names::ADOPTED_REVISION,
-    });
-    // To one that drains already (a spare, before it had started) the serving label would say that it drains no more.
-    if scene.seen.pod(&pod.uid).is_none_or(|p| p.drain.is_none()) {
-        labels[names::SERVING_LABEL] = json!(names::SERVING);
-    }
+    let drains = scene.seen.pod(&pod.uid).is_some_and(|p| p.drain.is_some());
+    let labels = labels_of_one(&scene.object.name_any(), drains);
     let adopted = deployment(scene, &RevisionHash::adopted());
     if let Some(key) = adopted.and_then(|d| asks_for_other(&d.spec.selector, &labels)) {
         let how = format!(
@@ -215,6 +209,15 @@ pub(super) async fn enlist(scene: &mut Scene<'_>, pod: &PodRef) -> Result<Outcom
         return pods::refused(scene, pod, "labelled", Error::Altered { what: "write to a pod", how });
     }
     pods::patch(scene, pod, Some(&version), &labels, &json!({})).await
+}
+
+/// To one that drains already (a spare, before it had started) the serving label would say that it drains no more.
+fn labels_of_one(app: &str, drains: bool) -> Value {
+    let mut labels = json!({(names::APP_LABEL): app, (names::REVISION_LABEL): names::ADOPTED_REVISION});
+    if !drains {
+        labels[names::SERVING_LABEL] = json!(names::SERVING);
+    }
+    labels
 }
 
 /// The label of these that this selector does not have. (A Deployment of which one is so is not adopted: this is the last look before the deed.)
@@ -244,6 +247,17 @@ mod tests {
         assert_eq!(found(another).as_deref(), Some(names::REVISION_LABEL));
         let none = json!({"matchExpressions": [{"key": names::APP_LABEL, "operator": "DoesNotExist"}]});
         assert_eq!(found(none).as_deref(), Some(names::APP_LABEL));
+    }
+
+    #[test]
+    fn one_that_drains_is_not_called_back_by_its_labels() {
+        assert_eq!(labels_of_one("tasks", false)[names::SERVING_LABEL], names::SERVING);
+        let drains = labels_of_one("tasks", true);
+        assert_eq!(
+            (&drains[names::APP_LABEL], &drains[names::SERVING_LABEL]),
+            (&json!("tasks"), &Value::Null)
+        );
+        assert!(!drains.as_object().unwrap().contains_key(names::SERVING_LABEL));
     }
 
     /// P1: to let it go on would be a native rollout, which ends busy pods.
