@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// gate: the gate beside nginx, HAProxy and no proxy at all; needs no cluster.
     name: String,
     /// Measures one part of `server` or `gate` alone, and writes no results.
-    #[arg(long, value_parser = ["submit", "latency", "sockets", "drain", "requests", "stream"])]
+    #[arg(long, value_parser = ["submit", "latency", "sockets", "drain", "dispatch", "requests", "stream"])]
     only: Option<String>,
     #[command(flatten)]
     scale: Scale,

@@ -26,7 +26,7 @@ pub(crate) struct DrainTimes {
 
 /// On a server with SQLite, whose waiting tasks are the pod's own.
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<DrainTimes> {
-    let tasks = Tasks { seconds: SECONDS.0, concurrency: CONCURRENCY };
+    let tasks = Tasks { seconds: SECONDS.0, concurrency: CONCURRENCY, callee: None };
     let running = Subject::Sqlite.start(bench, tasks).await?;
     let submit = request("POST", "/v1/create-task/");
     let connections = (0..TASKS).map(|_| Client::connect(running.server.address));

@@ -42,7 +42,7 @@ pub(crate) async fn measure(bench: &Bench, subject: Subject) -> anyhow::Result<L
     let commit = commits(running.server.address).await.context("one commit")?;
     running.end(bench).await?;
 
-    let running = subject.start(bench, Tasks { seconds: "0", concurrency: 64 }).await?;
+    let running = subject.start(bench, Tasks { seconds: "0", concurrency: 64, callee: None }).await?;
     settle()?;
     let push_to_start = pushes(running.server.address).await.context("push to start")?;
     running.end(bench).await?;

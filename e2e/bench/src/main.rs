@@ -3,6 +3,7 @@
 
 mod aim;
 mod child;
+mod dispatch;
 mod drain;
 mod gate;
 mod latency;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::aim::Aim;
+use crate::dispatch::{self, Dispatches};
 use crate::drain::{self, DrainTimes};
 use crate::latency::Latency;
 use crate::machine::{DiskSyncs, Machine};
@@ -23,6 +24,9 @@ const SQLITE_OF_SEED: f64 = 200.0;
 /// A submit's, a claim's, and one more for what the machine does meanwhile.
 const COMMITS: f64 = 3.0;
 const SOCKET_BYTES: f64 = 6.0 * 1024.0;
+
+/// The client that calls and keeps nothing.
+const BARE: &str = "bare";
 
 /// Figures by the subject's name.
 type By<T> = BTreeMap<&'static str, T>;
@@ -44,6 +48,7 @@ pub(crate) struct Results {
     drain_seconds: f64,
     drain_best_possible_seconds: f64,
     exit_after_sigterm_seconds: f64,
+    http_calls_per_second: By<f64>,
     disk_syncs: DiskSyncs,
     aims: Vec<Aim>,
     machine: Machine,
@@ -75,11 +80,19 @@ pub(crate) struct Measured {
     pub(crate) postgres: Latency,
     pub(crate) sockets: Sockets,
     pub(crate) drain: DrainTimes,
+    pub(crate) dispatches: Dispatches,
 }
 
 impl Results {
     pub(crate) fn of(measured: Measured, machine: Machine, run: Run) -> anyhow::Result<Self> {
-        let Measured { rounds: Rounds { submits, disk }, sqlite, postgres, sockets, drain: times } = measured;
+        let Measured {
+            rounds: Rounds { submits, disk },
+            sqlite,
+            postgres,
+            sockets,
+            drain: times,
+            dispatches,
+        } = measured;
         let rate = |subject: Subject| {
             let found = submits.iter().find(|s| s.subject == subject).map(|s| s.per_second);
             found.with_context(|| format!("{} was not measured", subject.name()))
@@ -133,6 +146,11 @@ impl Results {
             drain_seconds: times.drain,
             drain_best_possible_seconds: drain::BEST,
             exit_after_sigterm_seconds: times.exit,
+            http_calls_per_second: By::from([
+                (BARE, dispatches.bare),
+                (Subject::Sqlite.name(), dispatches.sqlite),
+                (Subject::Postgres.name(), dispatches.postgres),
+            ]),
             disk_syncs: disk,
             ratios,
             aims,
@@ -186,6 +204,16 @@ impl Results {
             self.drain_seconds,
             self.drain_best_possible_seconds,
             self.exit_after_sigterm_seconds
+        )?;
+        let calls = |name: &str| self.http_calls_per_second[name];
+        let of_bare = |name: &str| format!("{:.0} ({:.3} of it)", calls(name), calls(name) / calls(BARE));
+        writeln!(
+            out,
+            "http calls a second, {} at a time: {:.0} of a bare client, sqlite {}, postgres {}",
+            dispatch::AT_ONCE,
+            calls(BARE),
+            of_bare(Subject::Sqlite.name()),
+            of_bare(Subject::Postgres.name()),
         )?;
         let DiskSyncs { appending_per_second, overwriting_per_second } = self.disk_syncs;
         writeln!(

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use graceful_postgres::Postgres;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use crate::machine::{Machine, says};
 use crate::report::{Measured, Results, Run};
 use crate::subject::{Bench, Subject};
-use crate::{drain, latency, plot, sockets, submit};
+use crate::{dispatch, drain, latency, plot, sockets, submit};
 
 /// What the task server's bench takes.
 #[derive(Debug, clap::Args)]
@@ -54,6 +55,8 @@ enum Part {
     Sockets,
     /// Drain and exit.
     Drain,
+    /// Calls of `http` tasks.
+    Dispatch,
 }
 
 /// Measures, prints, and writes the results.
@@ -69,6 +72,9 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         }
         Some(Part::Sockets) => println!("{:#?}", sockets::measure(&bench).await?),
         Some(Part::Drain) => println!("{:#?}", drain::measure(&bench).await?),
+        Some(Part::Dispatch) => {
+            println!("{:#?}", dispatch::measure(&bench, Duration::from_secs(seconds)).await?);
+        }
         None => {
             let measured = Measured {
                 rounds: submit::rounds(&bench, rounds, seconds).await.context("submits")?,
@@ -76,6 +82,9 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
                 postgres: latency::measure(&bench, Subject::Postgres).await.context("latency, PostgreSQL")?,
                 sockets: sockets::measure(&bench).await.context("sockets")?,
                 drain: drain::measure(&bench).await.context("drain")?,
+                dispatches: dispatch::measure(&bench, Duration::from_secs(seconds))
+                    .await
+                    .context("dispatch")?,
             };
             let run = Run {
                 date: format!("{:.0}", Timestamp::now()),

@@ -54,11 +54,13 @@ pub(crate) struct Tasks {
     pub(crate) seconds: &'static str,
     /// `--concurrency`
     pub(crate) concurrency: u32,
+    /// What `http` tasks may call.
+    pub(crate) callee: Option<std::net::SocketAddr>,
 }
 
 impl Tasks {
     /// One is claimed and runs to the end of the measurement; the others are submitted and wait.
-    pub(crate) const WAIT: Self = Self { seconds: "3600", concurrency: 1 };
+    pub(crate) const WAIT: Self = Self { seconds: "3600", concurrency: 1, callee: None };
 }
 
 /// A subject that runs, on an empty store.
@@ -132,6 +134,9 @@ fn ours(bench: &Bench, tasks: Tasks, port: &str, admin: u16) -> Command {
     command.args(["--port", port, "--admin-port", &admin.to_string(), "--queue-capacity", "100000000"]);
     command.args(["--task-seconds", tasks.seconds, "--concurrency", &tasks.concurrency.to_string()]);
     command.args(["--linger-seconds", "0", "--log-format", "json"]);
+    if let Some(callee) = tasks.callee {
+        command.args(["--http-allow", &format!("http://{callee}")]);
+    }
     command
 }
 
@@ -157,6 +162,23 @@ impl Running {
             Store::Postgres(database) => {
                 let rows = bench.postgres.sql(database, "SELECT count(*) FROM graceful_tasks")?;
                 Ok(Some(rows.parse()?))
+            }
+        }
+    }
+
+    /// Tasks that were done, as another process sees them; what stores nothing has done none.
+    pub(crate) fn succeeded(&self, bench: &Bench) -> anyhow::Result<u64> {
+        match &self.store {
+            Store::None => Ok(0),
+            Store::Sqlite(path) => {
+                let file = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+                let done: i64 =
+                    file.query_row("SELECT count(*) FROM tasks WHERE state = 2", [], |row| row.get(0))?;
+                Ok(done.try_into()?)
+            }
+            Store::Postgres(database) => {
+                let done = "SELECT count(*) FROM graceful_tasks WHERE state = 'succeeded'";
+                Ok(bench.postgres.sql(database, done)?.parse()?)
             }
         }
     }
