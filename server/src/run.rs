@@ -55,8 +55,11 @@ pub async fn command_line(build: impl FnOnce(Server) -> Server) -> anyhow::Resul
     let Cli { command, run } = Cli::parse();
     match command.unwrap_or_else(|| Command::Run(Box::new(run))) {
         Command::Run(flags) => {
+            // First: PID 1 never hears a SIGTERM that comes before its handler, and its pod would serve on for the whole
+            // grace period. (`pre-stop` and `token` end as a signal ends any program.)
+            let signals = Some(Signals::install().context(NO_SIGNALS)?);
             logs::start(flags.log_format, &flags.log)?;
-            let exit = build(Server::new(*flags)).run().await?;
+            let exit = build(Server { signals, ..Server::new(*flags) }).run().await?;
             #[cfg(feature = "otlp")]
             crate::trace::otlp::flush();
             // Not by returning: an abort must not wait for work that blocks a thread.
@@ -83,14 +86,18 @@ pub struct Server {
     kinds: Kinds,
     /// The first kind that could not be added.
     refused: Option<String>,
+    /// Since the process began, where it is ours.
+    signals: Option<Signals>,
 }
+
+const NO_SIGNALS: &str = "cannot listen for signals";
 
 impl Server {
     /// With the built-in kinds alone: `sleep`, and `http` as soon as it runs.
     #[must_use]
     pub fn new(flags: Run) -> Self {
         let sleep = Sleep { task_seconds: flags.task_seconds };
-        Self { flags, kinds: Kinds::default(), refused: None }.kind(sleep)
+        Self { flags, kinds: Kinds::default(), refused: None, signals: None }.kind(sleep)
     }
 
     /// Adds a kind of task. A name that can't be used is told by [`Server::run`].
@@ -107,8 +114,9 @@ impl Server {
     /// # Errors
     /// When a flag contradicts another, a kind's name can't be used, a port is taken, or the process may not have
     /// signals or an HTTP client. A queue that can't be opened is no error: it is tried until it can.
-    pub async fn run(self) -> anyhow::Result<Exit> {
-        let Self { flags, kinds, refused } = match http(&self.flags) {
+    pub async fn run(mut self) -> anyhow::Result<Exit> {
+        let signals = self.signals.take().map_or_else(Signals::install, Ok).context(NO_SIGNALS)?;
+        let Self { flags, kinds, refused, .. } = match http(&self.flags) {
             Ok(http) => self.kind(http),
             Err(error) => return Err(error),
         };
@@ -118,8 +126,6 @@ impl Server {
         // Not through anyhow: clap knows how to show it, and which exit code it has.
         let engine = flags.engine().unwrap_or_else(|error| error.exit());
         let tokens = tokens(&flags)?;
-        // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
-        let signals = Signals::install().context("cannot listen for signals")?;
         let bounds = connections(&flags);
         let (public, admin) = (
             listen("port", &flags, flags.port).await?,

@@ -6,16 +6,20 @@
 
 mod child;
 
+use std::io::Write;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Json, Router, routing};
-use child::Server;
+use child::{Folder, Server};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
@@ -31,6 +35,37 @@ async fn sigterm_finishes_what_runs_and_exits_0() {
     assert_eq!(server.exit().await, 0);
     assert!(started.elapsed() > Duration::from_millis(1500), "both tasks ran, one after the other");
     assert_eq!(server.logged("processed").len(), 2);
+}
+
+/// A ReplicaSet that takes a spare back ends it as it starts. As PID 1 it would not hear that at all, and serve on.
+#[tokio::test]
+async fn a_sigterm_in_mid_start_is_heard() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let tokens = folder.0.join("tokens");
+    let made = Command::new("mkfifo").arg(&tokens).status().await.unwrap();
+    assert!(made.success());
+    let mut server = Command::new(env!("CARGO_BIN_EXE_server"))
+        .args(["--port", "0", "--admin-port", "0", "--linger-seconds", "0", "--data"])
+        .arg(folder.0.join("data"))
+        .arg("--tokens")
+        .arg(&tokens)
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    // A pipe opens once somebody reads it: the server is about to, and has no port yet.
+    let writing = tokio::task::spawn_blocking(move || std::fs::File::create(tokens));
+    let mut pipe =
+        timeout(Duration::from_secs(60), writing).await.expect("it reads its tokens").unwrap().unwrap();
+    let pid = server.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let made =
+        Command::new(env!("CARGO_BIN_EXE_server")).args(["token", "ci", "read"]).output().await.unwrap();
+    pipe.write_all(&made.stdout).unwrap();
+    drop(pipe);
+    let status = timeout(Duration::from_secs(60), server.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0), "{status}");
 }
 
 #[tokio::test]

@@ -25,8 +25,10 @@ use crate::{admin, app, http, logs, tcp};
 pub async fn command_line() -> anyhow::Result<()> {
     match Cli::read() {
         Command::Run(flags) => {
+            // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
+            let signals = Signals::install().context("cannot listen for signals")?;
             logs::start(flags.log_format, &flags.log)?;
-            let exit = run(*flags).await?;
+            let exit = run(*flags, signals).await?;
             // Not by returning: an abort must not wait for anything.
             std::process::exit(exit.code())
         }
@@ -38,11 +40,9 @@ pub async fn command_line() -> anyhow::Result<()> {
     }
 }
 
-async fn run(flags: Run) -> anyhow::Result<Exit> {
+async fn run(flags: Run, signals: Signals) -> anyhow::Result<Exit> {
     // Not through anyhow: clap knows how to show it, and which exit code it has.
     let places = flags.places().unwrap_or_else(|error| error.exit());
-    // First: a SIGTERM may come before anything else is ready, and PID 1 never hears it without a handler.
-    let signals = Signals::install().context("cannot listen for signals")?;
     enough_descriptors(flags.max_connections.get());
     let public = listen("--listen-port", places.listen).await?;
     let admin = listen("--admin-port", places.admin).await?;
