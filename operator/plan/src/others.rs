@@ -1,5 +1,5 @@
 //! Pods that end. Those that others end (`kubectl delete pod`, an eviction, preemption, a ReplicaSet that was scaled by somebody else) drain themselves
-//! in their grace period (P2); nothing is decided here but what is said of them, and who is still asked. And those that take long, whoever ends them.
+//! in their grace period (P2); nothing is decided here but what is said of them, and who is still asked. And those that take long, or may still accept, whoever ends them.
 
 use graceful_api::Signal;
 use graceful_api::conditions::Reason;
@@ -55,6 +55,19 @@ pub(crate) fn end_slowly(snapshot: &Snapshot<'_>) -> Option<Warning> {
     };
     let message = format!("{}{others}: ending since {since}: {what}", pod.name);
     Some(Warning { reason: Reason::EndsSlowly, message })
+}
+
+/// One that a Service which is fenced for an adoption would lead clients to, if it selected as before: with no Ready pod there, kube-proxy takes those that end and are still Ready, and
+/// what such a pod accepts ends with it. Waited for until its grace period is over, at most.
+pub(crate) fn ends_behind_a_fence<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod> {
+    if snapshot.observed.surroundings.fenced.is_empty() {
+        return None;
+    }
+    let is_over = |p: &Pod| p.grace_ends.is_some_and(|at| snapshot.clock.has_come(at));
+    let may_accept =
+        |p: &&Pod| p.terminating && p.may_run() && !p.nothing_runs() && !p.node.is_silent() && !is_over(p);
+    // All of them, so that the plan is made again as the first grace period ends.
+    snapshot.observed.pods.iter().filter(may_accept).max_by_key(|p| p.grace_ends)
 }
 
 /// Whether others ended it. A pod that we end has a drain note, and nothing known in flight; or it is handed over to its own drain, or has a cut note. Only one in which nothing

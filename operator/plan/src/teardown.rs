@@ -11,6 +11,7 @@ use crate::drains;
 use crate::endpoints::linger_is_over;
 use crate::leave;
 use crate::observed::{Child, Pod};
+use crate::others;
 use crate::proofs;
 use crate::retire::retire;
 use crate::rollout;
@@ -21,8 +22,8 @@ use crate::upkeep;
 
 /// Every pod drains; the Service goes once none lingers, the other children once all pods have ended, the finalizer last.
 ///
-/// Of terminating pods it waits for those that drain themselves, while their node is heard (`handed_over`), and for no others. Queue workers that their ReplicaSet
-/// has yet to delete are waited for as well. In a terminating namespace nothing is: all is being taken there anyway.
+/// Of terminating pods it waits for those that drain themselves, while their node is heard (`handed_over`), and before a user's Service selects as it did before its
+/// adoption, for all that may still accept (`others::ends_behind_a_fence`). Queue workers that their ReplicaSet has yet to delete are waited for as well. In a terminating namespace nothing is: all is being taken there anyway.
 pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     if !snapshot.observed.app.finalizer {
         return;
@@ -55,7 +56,7 @@ pub(crate) fn drain(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         }
     }
     let works = snapshot.handed_over_running().chain(snapshot.condemned_workers()).next().is_some();
-    let drained = snapshot.remaining.is_empty() && !works;
+    let drained = snapshot.remaining.is_empty() && !works && others::ends_behind_a_fence(snapshot).is_none();
     if drained && snapshot.observed.revisions.iter().all(|r| r.replicas == 0) {
         remove_children(snapshot, draft);
     }
@@ -116,4 +117,57 @@ pub(crate) fn orphan(snapshot: &Snapshot<'_>, draft: &mut Draft) {
         draft.act(Action::SyncBudget);
     }
     draft.act(Action::ReleaseFinalizer);
+}
+
+#[cfg(test)]
+mod tests {
+    use graceful_api::{RevisionHash, Signal};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::clock::{after, seconds};
+    use crate::fixture;
+    use crate::observed::{Containers, Deletion, Kubelet, Observed, Revision};
+
+    /// P1: a stranger lost 67 tasks to pods that had been found idle and deleted, and were sent clients once more.
+    #[test]
+    fn a_service_is_not_given_back_while_a_pod_behind_it_ends() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut app = fixture::app(1, fixture::policy(Signal::Http));
+        app.deletion = Deletion::Drain;
+        let adopted = RevisionHash::adopted();
+        let ends = Pod {
+            revision: adopted.clone(),
+            terminating: true,
+            routed: false,
+            grace_ends: Some(after(now, seconds(60))),
+            ..fixture::serving("web-1")
+        };
+        let mut seen = Observed {
+            pods: vec![ends],
+            revisions: vec![Revision { replicas: 0, ..fixture::revision("adopted") }],
+            ..fixture::observed(app)
+        };
+        seen.surroundings.fenced = vec!["web".to_owned()];
+        let plan_at = |seen: &Observed, second| crate::plan(seen, after(now, seconds(second)));
+        let given_back = |seen: &Observed, second| !plan_at(seen, second).actions.is_empty();
+
+        let planned = plan_at(&seen, 59);
+        assert_eq!(planned.actions, []);
+        let said = &planned.report.waiting_for;
+        assert!(said.contains("web-1") && said.contains("until 1970-01-01T00:01:00Z"), "{said}");
+        assert_eq!(planned.wake_at, Some(after(now, seconds(60))));
+        let planned = plan_at(&seen, 60);
+        assert!(planned.actions.contains(&Action::Unfence { service: "web".to_owned() }), "its time is over");
+        assert!(planned.actions.contains(&Action::LetGo { revision: adopted }));
+
+        let mut other = seen.clone();
+        other.pods[0].containers = Containers::Finished;
+        assert!(given_back(&other, 59), "it accepts nothing any more");
+        let mut other = seen.clone();
+        other.pods[0].node.kubelet = Kubelet::Silent;
+        assert!(given_back(&other, 59), "nobody will say when it has ended");
+        seen.surroundings.fenced.clear();
+        assert!(given_back(&seen, 59), "no Service leads there");
+    }
 }

@@ -132,7 +132,7 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
         return Some(leave::sentence(snapshot));
     }
     if app.deletion != Deletion::No {
-        return Some(of_a_deletion(snapshot).to_owned());
+        return Some(of_a_deletion(snapshot));
     }
     let to_roll = snapshot.count_superseded() > 0 || snapshot.revision(&app.update).is_none();
     if app.paused && to_roll && !course.replaces_others {
@@ -149,7 +149,20 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
     of_missing_pods(snapshot).or_else(|| of_surplus_pods(snapshot))
 }
 
-fn of_a_deletion(snapshot: &Snapshot<'_>) -> &'static str {
+fn of_a_deletion(snapshot: &Snapshot<'_>) -> String {
+    let ends = others::ends_behind_a_fence(snapshot).filter(|_| snapshot.remaining.is_empty());
+    if let (Some(pod), Deletion::Drain) = (ends, snapshot.observed.app.deletion) {
+        let until = pod.grace_ends.map(|at| format!(", until {} at the latest", whole_seconds(at)));
+        let until = until.unwrap_or_default();
+        return format!(
+            "pod {} has drained and ends{until}; then the Services select as before: they would lead clients to it",
+            pod.name
+        );
+    }
+    what_goes(snapshot).to_owned()
+}
+
+fn what_goes(snapshot: &Snapshot<'_>) -> &'static str {
     let around = &snapshot.observed.surroundings;
     let gone = snapshot.observed.revisions.is_empty()
         && around.service == Child::AsWanted
