@@ -326,7 +326,7 @@ impl Writer {
     }
 
     fn tell_counts(&self) {
-        self.shared.tell(self.ledger.counts(), self.ledger.next_suspects().is_some(), self.head);
+        self.shared.tell(self.ledger.counts(), self.ledger.suspect_is_due(), self.head);
     }
 
     fn tell_settings(&self) {

@@ -229,7 +229,8 @@ impl Ledger {
 
     /// What is to be claimed next: of the queue that has the fewest places, or had its turn the longest ago among such.
     pub(super) fn next(&self) -> Option<Next> {
-        let mut open = self.queues.iter().filter(|(_, queue)| queue.has_turn() && queue.room(self.now) > 0);
+        let mut open =
+            self.queues.iter().filter(|(_, queue)| queue.has_turn() && queue.room_beside(self.now) > 0);
         let first = open.next()?;
         let mut alone = true;
         let (name, queue) = open
@@ -238,6 +239,11 @@ impl Ledger {
         let (key, priority, most) = queue.next(self.now)?;
         let most = if alone { usize::try_from(most).unwrap_or(usize::MAX) } else { 1 };
         Some(Next { lane: Lane { queue: name.clone(), key }, priority, most })
+    }
+
+    /// Whether one is due that runs alone, and waits for what runs now.
+    pub(super) fn suspect_is_due(&self) -> bool {
+        self.queues.values().any(|queue| queue.has_suspect(self.now))
     }
 
     /// The queue whose turn it is among those that have one due that runs alone.
@@ -386,10 +392,6 @@ mod tests {
         ledger.next().map(|next| next.priority)
     }
 
-    fn suspect_is_due(ledger: &Ledger) -> bool {
-        ledger.next_suspects().is_some()
-    }
-
     /// So many tasks wait there, due.
     fn fill(ledger: &mut Ledger, queue: &str, key: &str, tasks: u64) {
         for _ in 0..tasks {
@@ -528,6 +530,43 @@ mod tests {
         assert_eq!(ledger.now(), 20);
     }
 
+    fn suspect(queue: &str) -> Place {
+        Place::Waiting { line: Line { lane: Lane::of(queue, ""), rank: Rank::Suspect }, due: 0 }
+    }
+
+    #[test]
+    fn one_that_runs_alone_waits_for_no_gap_among_those_that_fill_its_queue() {
+        let mut ledger = Ledger::default();
+        ledger.declare("q", limits(1, 0));
+        ledger.step(None, Some(suspect("q")));
+        fill(&mut ledger, "q", "", 100);
+        assert_eq!(claim(&mut ledger, 9), ["q"], "the queue has one place");
+        assert!(ledger.suspect_is_due(), "or nobody would ever let the queue run empty");
+        assert!(ledger.next_suspects().is_none(), "and it begins only then");
+        ledger.step(Some(Place::Running(Lane::of("q", ""))), None);
+        assert!(ledger.next_suspects().is_some());
+        ledger.pause("q", true);
+        assert!(!ledger.suspect_is_due());
+    }
+
+    #[test]
+    fn one_that_runs_alone_has_the_next_start_of_its_queue() {
+        let mut ledger = Ledger::default();
+        let rate = Some(Rate { per_second: 1.0, burst: NonZeroU32::new(2).unwrap() });
+        ledger.declare("q", QueueSettings { rate, ..QueueSettings::default() });
+        ledger.step(None, Some(suspect("q")));
+        fill(&mut ledger, "q", "", 100);
+        assert_eq!(claim(&mut ledger, 9), ["q"], "the other of two starts is kept");
+        assert!(ledger.suspect_is_due());
+        assert_eq!(ledger.next_change(), None, "nobody is woken for what is kept");
+        ledger.step(Some(suspect("q")), Some(Place::Running(Lane::of("q", ""))));
+        ledger.start(&Lane::of("q", ""));
+        assert!(!ledger.suspect_is_due());
+        assert_eq!(ledger.next_change(), Some(1000));
+        ledger.advance(1000);
+        assert_eq!(claim(&mut ledger, 9), ["q"]);
+    }
+
     #[test]
     fn those_that_run_alone_are_in_no_priority() {
         let suspect = |due| {
@@ -540,10 +579,10 @@ mod tests {
         ledger.advance(10);
         ledger.step(None, suspect(20));
         ledger.step(None, waiting(-3, 5));
-        assert_eq!((first_lane(&ledger), suspect_is_due(&ledger), ledger.queued()), (Some(-3), false, 2));
+        assert_eq!((first_lane(&ledger), ledger.suspect_is_due(), ledger.queued()), (Some(-3), false, 2));
         ledger.step(waiting(-3, 5), None);
         ledger.advance(20);
-        assert_eq!((first_lane(&ledger), suspect_is_due(&ledger), ledger.queued()), (None, true, 1));
+        assert_eq!((first_lane(&ledger), ledger.suspect_is_due(), ledger.queued()), (None, true, 1));
     }
 
     #[test]

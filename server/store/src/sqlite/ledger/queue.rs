@@ -77,6 +77,19 @@ impl Queue {
         places.min(starts)
     }
 
+    /// The same for those that run beside others. A start is kept for one that has to run alone: who only looks once a second would never
+    /// find any left.
+    pub(super) fn room_beside(&self, now: Millis) -> u64 {
+        let kept = u64::from(self.suspects > 0 && self.settings.rate.is_some());
+        self.room(now).saturating_sub(kept)
+    }
+
+    /// Whether one that has to run alone is due and may start once all else has ended. What runs now is not in its way.
+    pub(super) fn has_suspect(&self, now: Millis) -> bool {
+        let starts = self.settings.rate.is_none_or(|_| self.tokens(now) >= 1.0);
+        self.suspects > 0 && !self.paused && starts
+    }
+
     fn tokens(&self, now: Millis) -> f64 {
         let Some(rate) = self.settings.rate else { return 0.0 };
         match self.bucket {
@@ -87,7 +100,8 @@ impl Queue {
 
     /// When the bucket has a start, if it is that alone which is waited for.
     pub(super) fn next_start(&self, now: Millis) -> Option<Millis> {
-        let waits = !self.turns.is_empty() && !self.paused && self.room(now) == 0;
+        let begins = !self.turns.is_empty() || self.suspects > 0;
+        let waits = begins && !self.paused && self.room(now) == 0;
         let full = self.settings.concurrency.is_some_and(|most| self.running >= u64::from(most.get()));
         let rate = self.settings.rate.filter(|_| waits && !full)?;
         Some(now.saturating_add(rate.until_one(self.tokens(now)).max(1)))
@@ -114,7 +128,7 @@ impl Queue {
         let (_, _, key) = self.turns.first()?;
         let lane = self.lanes.get(key)?;
         let (priority, _) = lane.due.last_key_value()?;
-        let most = if self.turns.len() == 1 { self.room(now).min(self.places(key, lane)) } else { 1 };
+        let most = if self.turns.len() == 1 { self.room_beside(now).min(self.places(key, lane)) } else { 1 };
         Some((key.clone(), *priority, most))
     }
 
