@@ -93,11 +93,11 @@ pub enum Reason {
     SetByOthers,
     /// A pod with this app's label belongs to none of its Deployments: nobody drains it.
     PodLetGo,
-    /// A Deployment with this app's label is another app's, or of an earlier one of this name: nobody drains its pods.
+    /// A Deployment with this app's label is another app's, of an earlier one of this name, or a copy: nobody drains its pods.
     ForeignDeployment,
     /// A Deployment is being adopted: some of its pods are left. New ones of it get clients only while an operator runs.
     Adopting,
-    /// The Deployment that `spec.adopt` names cannot be adopted yet; the message says what it waits for, or what to do.
+    /// The Deployment that `spec.adopt` names cannot be adopted yet, or is not drained since an autoscaler scales it; the message says what it waits for, or what to do.
     AdoptionWaits,
     /// Others change a child back each time it is put right.
     ChangedByOthers,

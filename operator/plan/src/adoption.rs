@@ -19,6 +19,7 @@ use crate::action::Action;
 use crate::draft::{Draft, pod_ref};
 use crate::observed::{Adoption, Pod, Revision, Warning};
 use crate::snapshot::Snapshot;
+use crate::unroute::replica_set_is_choosing;
 
 /// Nothing is made before the Deployment is the app's: its pods would be beside those of the Deployment, and not in their place.
 pub(crate) fn is_awaited(snapshot: &Snapshot<'_>) -> bool {
@@ -62,9 +63,11 @@ fn lacks_labels(pod: &Pod) -> bool {
     !pod.enlisted && pod.has_begun()
 }
 
-/// Gives pods of the Deployment the labels that ours have from birth.
+/// Gives pods of the Deployment the labels that ours have from birth. While its ReplicaSet has one to delete, it may be just this one, a spare that has started: it is to have no
+/// clients before there is a replica for it again (`rollout::protect`).
 pub(crate) fn enlist(snapshot: &Snapshot<'_>, draft: &mut Draft) {
-    let new = |p: &&&Pod| lacks_labels(p) && !snapshot.backs_off(p.write_backoff.as_ref());
+    let may_be_written = |p: &Pod| !snapshot.backs_off(p.write_backoff.as_ref());
+    let new = |p: &&&Pod| lacks_labels(p) && may_be_written(p) && !replica_set_is_choosing(snapshot, p);
     for pod in snapshot.remaining.iter().filter(new) {
         draft.act(Action::Enlist { pod: pod_ref(pod) });
     }

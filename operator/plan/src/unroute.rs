@@ -22,7 +22,7 @@ pub(crate) fn unroute(snapshot: &Snapshot<'_>, draft: &mut Draft, pod: &Pod, rea
 }
 
 /// Its ReplicaSet still has a pod to delete: raising this pod's deletion cost now would steer it to a busy sibling.
-fn replica_set_is_choosing(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
+pub(crate) fn replica_set_is_choosing(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     snapshot.revision(&pod.revision).is_some_and(|r| snapshot.remaining_of(&r.hash) > r.replicas)
 }
 

@@ -33,6 +33,12 @@ enum Event {
     Shorten(usize),
     /// GitOps puts back the selector of a Service that was fenced for an adoption.
     SelectorPutBack,
+    /// Somebody scales the adopted Deployment up.
+    AdoptedRaised(u32),
+    /// Somebody takes the serving label off a pod of it.
+    LabelTakenOff(usize),
+    /// An autoscaler is put on it, or taken off.
+    Autoscaler(bool),
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +95,27 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..4).prop_map(Event::Shorten),
         1 => Just(Event::SelectorPutBack),
     ]
+}
+
+/// What others do to a Deployment that is being adopted, most of the time.
+fn event_of_an_adoption() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        1 => Just(Event::SelectorPutBack),
+        2 => (1u32..3).prop_map(Event::AdoptedRaised),
+        2 => (0usize..4).prop_map(Event::LabelTakenOff),
+        2 => any::<bool>().prop_map(Event::Autoscaler),
+        1 => (0usize..2).prop_map(Event::Cordon),
+        1 => (0usize..2).prop_map(Event::Uncordon),
+        1 => (0usize..8).prop_map(Event::DeletePod),
+        1 => (0u32..6).prop_map(Event::Replicas),
+        1 => any::<bool>().prop_map(Event::Pause),
+    ]
+}
+
+/// A run that adopts, in which others have a hand.
+fn run_of_an_adoption() -> impl Strategy<Value = Run> {
+    let events = prop::collection::vec((0u32..8, event_of_an_adoption()), 1..12);
+    (run(), events).prop_map(|(run, events)| Run { adopts: true, task_seconds: 2, events, ..run })
 }
 
 fn run() -> impl Strategy<Value = Run> {
@@ -228,6 +255,9 @@ impl Run {
             }
             Event::Shorten(nth) => world.shorten(*nth, 2),
             Event::SelectorPutBack => world.put_selector_back(),
+            Event::AdoptedRaised(by) => world.raise(*by),
+            Event::LabelTakenOff(nth) => world.take_label_off(*nth),
+            Event::Autoscaler(there) => world.autoscaler(*there),
         }
     }
 }
@@ -247,6 +277,7 @@ fn calm(world: &mut World) {
 fn calm_but_for_the_template(world: &mut World) {
     // Somebody does what the message says.
     world.fence_by_hand();
+    world.autoscaler(false);
     world.faults = Faults::default();
     world.task_every = 0;
     world.quota = None;
@@ -389,6 +420,23 @@ proptest! {
         prop_assert!(!world.plain.is_some_and(|p| p.fenced), "its Service stays fenced");
         prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
         prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, rng_seed: seed(), ..ProptestConfig::default() })]
+
+    /// P1, P6: whatever others do to a Deployment that is being adopted, nothing is lost, and it comes to its end once they leave it.
+    #[test]
+    fn an_adoption_comes_to_its_end_whatever_others_do(run in run_of_an_adoption()) {
+        let mut world = run.world();
+        calm(&mut world);
+        prop_assert!(settle(&mut world), "never at rest: {:?}\n{}", world.app, tail(&world));
+        let adopted = world.deployments.get(&graceful_api::RevisionHash::adopted());
+        prop_assert!(adopted.is_some_and(|d| d.ours && d.replicas == 0), "{adopted:?}\n{}", tail(&world));
+        prop_assert_eq!(world.ledger.lost, 0, "{}", tail(&world));
+        prop_assert!(world.violations.is_empty(), "{:?}\n{}", world.violations, tail(&world));
+        bounded(&world)?;
     }
 }
 

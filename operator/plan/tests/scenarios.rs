@@ -94,6 +94,12 @@ enum Step {
     Orphan,
     /// GitOps puts the selector of the user's Service back.
     SelectorPutBack,
+    /// An autoscaler is put on the plain Deployment, or is taken off.
+    Autoscaler(bool),
+    /// Somebody scales the plain Deployment up.
+    RaisePlain(u32),
+    /// Somebody takes the serving label off a pod of it.
+    LabelTakenOff(usize),
     /// Somebody runs the command that the message has.
     FencedByHand,
     /// Let so many seconds pass.
@@ -354,6 +360,22 @@ fn take(world: &mut World, step: &Step) -> String {
             world.put_selector_back();
             world.tick();
             "GitOps puts the Service's selector back".to_owned()
+        }
+        Step::Autoscaler(there) => {
+            world.autoscaler(*there);
+            world.tick();
+            let what = if *there { "is put on" } else { "is taken off" };
+            format!("an autoscaler {what} the plain Deployment")
+        }
+        Step::RaisePlain(by) => {
+            world.raise(*by);
+            world.tick();
+            format!("somebody scales the plain Deployment up by {by}")
+        }
+        Step::LabelTakenOff(nth) => {
+            world.take_label_off(*nth);
+            world.tick();
+            "somebody takes the serving label off a pod of the plain Deployment".to_owned()
         }
         Step::Orphan => {
             world.app.deletion = Deletion::Orphan;

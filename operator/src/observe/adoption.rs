@@ -3,6 +3,7 @@
 //! No watch of ours shows any of it, since it has no label of ours: it is read, and again after a while.
 
 mod beside;
+mod whose;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,12 +15,11 @@ use graceful_plan::refusals::Subject;
 use graceful_plan::{Adoption, BackoffCause, Doubling};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
 use kube::core::Selector;
 use kube::{Api, Client, ResourceExt};
 
+use self::whose::{of_another, scaler};
 use super::revisions::{Ours, followed};
 use super::view::list;
 use super::{Sources, pods};
@@ -49,11 +49,13 @@ pub(crate) struct Sought {
 #[derive(Debug, Default)]
 pub(super) struct Seeker(Option<Look>);
 
+/// What the spec says, and the Deployment that is the app's.
+type LookedAt = (Option<AdoptSpec>, Option<String>);
+
 #[derive(Debug)]
 struct Look {
     at: Instant,
-    /// What the spec said then, and the Deployment that was the app's: of anything else it says nothing.
-    of: (Option<AdoptSpec>, Option<String>),
+    of: LookedAt,
     /// Looks before it that found the same.
     before: u32,
     sought: Sought,
@@ -84,6 +86,12 @@ impl Seeker {
         }
     }
 
+    /// What the last look found, where that is good for this spec still.
+    fn remembered(&self, of: &LookedAt) -> Option<Sought> {
+        let look = self.0.as_ref().filter(|look| look.of == *of && !look.holds_for().is_zero())?;
+        Some(look.sought.clone())
+    }
+
     pub(super) async fn look(
         &mut self,
         sources: &Sources,
@@ -101,10 +109,7 @@ impl Seeker {
             return Sought::default();
         }
         let of = (app.adopt.clone(), name);
-        let last = self.0.take().filter(|look| look.of == of);
-        if let Some(look) = last.as_ref().filter(|look| !look.holds_for().is_zero()) {
-            let sought = look.sought.clone();
-            self.0 = last;
+        if let Some(sought) = self.remembered(&of) {
             return sought;
         }
         let sought = match (taken, wanted) {
@@ -113,7 +118,7 @@ impl Seeker {
             (None, Some(wanted)) => look(sources, app, wanted, ours, writes, now).await,
             (None, None) => Sought::default(),
         };
-        let before = last.filter(|last| last.sought.state == sought.state);
+        let before = self.0.take().filter(|last| last.of == of && last.sought.state == sought.state);
         let before = before.map_or(0, |last| last.before.saturating_add(1));
         self.0 = Some(Look { at: Instant::now(), of, before, sought: sought.clone() });
         sought
@@ -213,69 +218,6 @@ fn missing(app: &Validated, name: &str) -> Sought {
     ))
 }
 
-/// Whose it is, if somebody else has it in hand.
-fn of_another(app: &Validated, found: &Deployment) -> Option<String> {
-    let name = found.name_any();
-    if let Some(owner) = found.owner_references().iter().find(|o| o.controller == Some(true)) {
-        return Some(format!(
-            "Deployment {name} is controlled by {} {}, which would write it back: adopt one that nobody controls",
-            owner.kind, owner.name
-        ));
-    }
-    let Some(its_app) = found.labels().get(names::APP_LABEL) else {
-        return made_by_an_app(found);
-    };
-    let adopted =
-        found.labels().get(names::REVISION_LABEL).map(String::as_str) == Some(names::ADOPTED_REVISION);
-    let (namespace, label) = (&app.namespace, names::APP_LABEL);
-    Some(match (*its_app == app.name, adopted) {
-        (false, true) => format!(
-            "Deployment {name} is adopted by GracefulApp {its_app}: one app adopts it, remove spec.adopt from the other"
-        ),
-        (false, false) => format!(
-            "Deployment {name} is one revision of GracefulApp {its_app}: name a Deployment of your own"
-        ),
-        // Of an earlier app of this name, or a copy of one that was adopted.
-        (true, _) => made_by_an_app(found).unwrap_or_else(|| format!(
-            "Deployment {name} has this app's label and is not as this app made it: `kubectl -n {namespace} label deployment {name} {label}-` makes it one \
-             that can be adopted"
-        )),
-    })
-}
-
-/// One that an app made and left is told by its selector, which never changes. Its ReplicaSet would let go of each pod that is given the labels of an adopted one,
-/// and make another, without end.
-fn made_by_an_app(found: &Deployment) -> Option<String> {
-    let selector = &found.spec.selector;
-    let expressions = selector.match_expressions.iter().flatten().map(|e| &e.key);
-    let mut keys = selector.match_labels.iter().flat_map(|labels| labels.keys()).chain(expressions);
-    let key = keys.find(|key| key.strip_prefix(names::GROUP).is_some_and(|rest| rest.starts_with('/')))?;
-    Some(format!(
-        "Deployment {} cannot be adopted: its selector asks for {key}, since a GracefulApp made it, and a selector never changes; make a Deployment with \
-         labels of your own",
-        found.name_any()
-    ))
-}
-
-/// Who else scales it; it is `done` once nobody does.
-async fn scaler(client: &Client, app: &Validated, name: &str, done: &str) -> Result<Option<String>, Error> {
-    let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), &app.namespace);
-    let all = call("list HorizontalPodAutoscalers", api.list(&ListParams::default())).await?;
-    let on_it = |hpa: &&HorizontalPodAutoscaler| {
-        let target = &hpa.spec.scale_target_ref;
-        target.kind == "Deployment" && target.name == name
-    };
-    Ok(all.items.iter().find(on_it).map(|hpa| {
-        let (hpa, namespace, app) = (hpa.name_any(), &app.namespace, &app.name);
-        let (group, version, kind) = (names::GROUP, names::VERSION, names::KIND);
-        format!(
-            "HorizontalPodAutoscaler {hpa} scales Deployment {name}, which is {done} once nobody else does: `kubectl -n {namespace} patch hpa {hpa} --type merge -p \
-             '{{\"spec\":{{\"scaleTargetRef\":{{\"apiVersion\":\"{group}/{version}\",\"kind\":\"{kind}\",\"name\":\"{app}\"}}}}}}'` lets it scale the app (of one \
-             that KEDA keeps: scaleTargetRef of its ScaledObject)"
-        )
-    }))
-}
-
 /// What it is about still: a Deployment that is paused half-way would stay so, with two ReplicaSets that it scales in proportion.
 async fn unsettled(
     client: &Client,
@@ -317,59 +259,39 @@ pub(super) fn selector(deployment: &Deployment) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use graceful_api::GracefulApp;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn app() -> Validated {
-        let app: GracefulApp = serde_json::from_value(json!({
-            "apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
-            "metadata": {"name": "tasks", "namespace": "apps", "uid": "u"},
-            "spec": {"template": {"spec": {"containers": [
-                {"name": "s", "image": "x", "ports": [{"name": "admin", "containerPort": 9808}]}]}}},
-        }))
-        .unwrap();
-        Validated::try_from(&app).unwrap()
-    }
-
+    /// The Deployment that the spec named before would be adopted.
     #[test]
-    fn a_deployment_that_somebody_has_in_hand_is_not_taken() {
-        let whose = |metadata: Value| {
-            let mut metadata = metadata;
-            metadata["name"] = json!("web");
-            let found = json!({"metadata": metadata, "spec": {"selector": {}, "template": {}}});
-            of_another(&app(), &serde_json::from_value(found).unwrap())
+    fn a_look_is_good_for_the_spec_that_it_was_made_for_and_to_act_on_once() {
+        let spec = |name: &str| {
+            let in_flight =
+                json!({"port": "admin", "path": "/n", "format": "JsonPointer", "jsonPointers": ["/n"]});
+            let mut app: GracefulApp = serde_json::from_value(json!({
+                "apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp",
+                "metadata": {"name": "tasks", "namespace": "apps", "uid": "u"},
+                "spec": {"template": {"spec": {"containers": [
+                    {"name": "s", "image": "x", "ports": [{"name": "admin", "containerPort": 9808}]}]}}},
+            }))
+            .unwrap();
+            app.spec.adopt =
+                serde_json::from_value(json!({"deployment": name, "inFlight": in_flight})).unwrap();
+            (Validated::try_from(&app).unwrap().adopt, None)
         };
-        let labelled = |app: &str, revision: &str| {
-            whose(json!({"labels": {(names::APP_LABEL): app, (names::REVISION_LABEL): revision}})).unwrap()
+        let found = |state: Adoption| {
+            let sought = Sought { state, found: None };
+            Seeker(Some(Look { at: Instant::now(), of: spec("web"), before: 0, sought }))
         };
-        assert_eq!(whose(json!({"labels": {"app": "web"}})), None);
-        assert!(labelled("other", "adopted").contains("is adopted by GracefulApp other"));
-        assert!(labelled("other", "ph4cjw6b").contains("is one revision of GracefulApp other"));
-        assert!(
-            labelled("tasks", "adopted").contains("kubectl -n apps label deployment web graceful.dev/app-")
-        );
-        let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r", "uid": "x", "controller": true});
-        assert!(whose(json!({"ownerReferences": [rollout]})).unwrap().contains("is controlled by Rollout r"));
-    }
-
-    /// P1: the labels that its pods would be given are not what its selector asks for.
-    #[test]
-    fn a_deployment_that_an_app_made_and_left_is_not_taken() {
-        let whose = |labels: Value, selector: Value| {
-            let found = json!({"metadata": {"name": "old-ph4cjw6b", "labels": labels},
-                "spec": {"selector": selector, "template": {}}});
-            of_another(&app(), &serde_json::from_value(found).unwrap()).unwrap_or_default()
-        };
-        let made = json!({"matchLabels": {"app": "web", (names::REVISION_LABEL): "ph4cjw6b"}});
-        let asks = json!({"matchExpressions": [{"key": names::APP_LABEL, "operator": "DoesNotExist"}]});
-        let refused = "make a Deployment with labels of your own";
-        assert!(whose(json!({}), made.clone()).contains(refused));
-        assert!(whose(json!({}), asks).contains(names::APP_LABEL));
-        // To take its label off would not help.
-        let labelled = whose(json!({(names::APP_LABEL): "tasks"}), made);
-        assert!(labelled.contains(refused) && !labelled.contains("can be adopted"), "{labelled}");
-        assert_eq!(whose(json!({}), json!({"matchLabels": {"graceful.developer/x": "y"}})), "");
+        let waits = Adoption::Waits { message: "an HPA is on it".to_owned(), needs_a_person: true };
+        let seeker = found(waits.clone());
+        assert_eq!(seeker.remembered(&spec("web")).map(|sought| sought.state), Some(waits));
+        assert!(seeker.remembered(&spec("other")).is_none());
+        let taken_since = (spec("web").0, Some("web".to_owned()));
+        assert!(seeker.remembered(&taken_since).is_none());
+        let ready = found(Adoption::Ready { deployment: "web".to_owned() });
+        assert!(ready.remembered(&spec("web")).is_none(), "what met a conflict is looked at anew");
     }
 
     #[test]

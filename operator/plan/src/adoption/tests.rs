@@ -93,6 +93,18 @@ fn a_pod_that_lost_its_label_gets_it_back_before_a_service_asks_for_it() {
     assert!(plan.actions.iter().any(back), "{:?}", plan.actions);
 }
 
+/// P1: its ReplicaSet would take it with the clients that the label gives it.
+#[test]
+fn a_spare_that_has_started_gets_clients_once_there_is_a_replica_for_it() {
+    let mut seen = taken(&[Pod { enlisted: false, ..of_the_deployment("a") }]);
+    assert_eq!(enlisted(&planned(&seen).actions), ["a"]);
+    seen.revisions[0].replicas = 0;
+    let plan = planned(&seen);
+    assert_eq!(enlisted(&plan.actions), [""; 0]);
+    let raised = |a: &Action| matches!(a, Action::ScaleUp { from: 0, to: 1, .. });
+    assert!(plan.actions.iter().any(raised), "{:?}", plan.actions);
+}
+
 /// P8: a refusal is of the one Service, is told, and is left alone for its pause.
 #[test]
 fn a_service_that_cannot_be_fenced_holds_up_no_other() {

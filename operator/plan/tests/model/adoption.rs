@@ -20,6 +20,8 @@ pub(crate) struct Plain {
     pub(crate) was_fenced: bool,
     /// Somebody has put its selector back since.
     pub(crate) put_back: bool,
+    /// An autoscaler scales the Deployment.
+    pub(crate) scaler: bool,
 }
 
 /// Nobody told its pods of epochs.
@@ -66,11 +68,17 @@ impl World {
                     needs_a_person: false,
                 },
             };
+        } else if adopted.ours && !leaving && (adopted.replicas > 0 || its().next().is_some()) {
+            let scaler =
+                plain.scaler.then(|| format!("HorizontalPodAutoscaler late scales Deployment {WEB}"));
+            surroundings.adoption = Adoption::Taken { scaler, warnings: Vec::new() };
         }
         let service = || vec![WEB.to_owned()];
-        if adopted.ours && !plain.fenced {
+        // It leads to the app's own pods as well, also once the Deployment is let go of.
+        let ours = self.deployments.values().any(|d| d.ours);
+        if ours && !plain.fenced {
             surroundings.unfenced_services = service();
-            if !plain.was_fenced && (adopted.replicas > 0 || its().next().is_some()) {
+            if adopted.ours && !plain.was_fenced && (adopted.replicas > 0 || its().next().is_some()) {
                 surroundings.fenceable = service();
             }
         }
@@ -105,17 +113,14 @@ impl World {
 
     /// A live list shows the label on each of its pods, or nothing is written.
     pub(super) fn fence(&mut self) -> Result<(), Undone> {
-        if self.pods.iter().any(|p| {
-            p.revision.is_adopted()
-                && p.is_active()
-                && p.containers != Containers::NeverStarted
-                && !p.enlisted
-        }) {
+        let has_begun = |p: &super::Pod| p.is_active() && p.containers != Containers::NeverStarted;
+        let has_it = |p: &super::Pod| p.enlisted && (p.routed || p.drain.is_some());
+        if self.pods.iter().any(|p| p.revision.is_adopted() && has_begun(p) && !has_it(p)) {
             return Err(Stopped);
         }
         let plain = self.plain.as_mut().ok_or(Stopped)?;
+        // Whoever comes late with it, a former leader perhaps, finds on the Service that it was fenced before.
         if plain.was_fenced {
-            self.violate("a Service is fenced once more, though somebody has put it back");
             return Ok(());
         }
         (plain.fenced, plain.was_fenced) = (true, true);
@@ -150,6 +155,33 @@ impl World {
         if let Some(plain) = &mut self.plain {
             plain.put_back |= plain.fenced;
             plain.fenced = false;
+        }
+    }
+
+    /// An autoscaler is put on the Deployment, or is pointed at the app.
+    pub(crate) fn autoscaler(&mut self, there: bool) {
+        if let Some(plain) = &mut self.plain {
+            plain.scaler = there;
+        }
+    }
+
+    /// Somebody scales it up, as `kubectl scale` does.
+    pub(crate) fn raise(&mut self, by: u32) {
+        if let Some(adopted) = self.deployments.get_mut(&RevisionHash::adopted()).filter(|d| d.ours) {
+            adopted.replicas += by;
+            self.deeds.edits += 1;
+        }
+    }
+
+    /// Somebody takes the serving label off a pod of it that serves.
+    pub(crate) fn take_label_off(&mut self, nth: usize) {
+        let serves = |p: &super::Pod| p.is_active() && p.enlisted && p.routed && p.drain.is_none();
+        let its: Vec<_> = (0..self.pods.len())
+            .filter(|i| self.pods[*i].revision.is_adopted() && serves(&self.pods[*i]))
+            .collect();
+        if let Some(i) = its.get(nth % its.len().max(1)) {
+            self.pods[*i].routed = false;
+            self.pods[*i].version += 1;
         }
     }
 

@@ -36,24 +36,6 @@ async fn what_a_webhook_would_make_of_an_adoption_is_told_and_not_done() {
     no_client_was_refused(&stage);
 }
 
-/// The spec says another Deployment before the first is taken: what was looked at for the first does not count for the second.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_deployment_that_is_adopted_is_the_one_that_the_spec_names_now() {
-    let mut stage = plain(161, 1).await;
-    let mut spec = adopting(1);
-    spec["adopt"]["deployment"] = json!("wbe");
-    stage.begin(spec).await;
-    stage.until("it is missing", CALM, |s| stalled(s, &["there is no Deployment wbe"])).await;
-    stage.change(&json!({"spec": {"adopt": {"deployment": WEB}}}));
-    let current = |s: &Stage| {
-        let app = s.app().unwrap();
-        app["status"]["observedGeneration"] == app["metadata"]["generation"]
-    };
-    stage.until("the change is seen", CALM, current).await;
-    assert!(!stalled(&stage, &["wbe"]), "what was seen of the one before is said of this one");
-    stage.until("the adoption", CALM, |s| is_adopted(s, 1)).await;
-}
-
 fn hpa(stage: &Stage, there: bool) {
     let hpa = json!({"metadata": {"name": "late"}, "spec": {"maxReplicas": 9,
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": WEB}}});
