@@ -148,11 +148,5 @@ pub(crate) fn warnings(snapshot: &Snapshot<'_>) -> Vec<Warning> {
     left.into_iter().chain(others).collect()
 }
 
-/// Whether somebody else scales the Deployment of this revision: each pod of it that we ended would be made again.
-pub(crate) fn is_scaled_by_others(snapshot: &Snapshot<'_>, revision: &RevisionHash) -> bool {
-    let around = &snapshot.observed.surroundings;
-    revision.is_adopted() && matches!(around.adoption, Adoption::Taken { scaler: Some(_), .. })
-}
-
 #[cfg(test)]
 mod tests;

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use graceful_api::{DrainPolicy, DrainReason, ReplaceWhen, RevisionHash, Signal};
 use jiff::Timestamp;
 
-use crate::adoption;
 use crate::clock::{Clock, after, seconds};
 use crate::condemned;
 use crate::contact::{Answer, Contact, Protocol};
 use crate::count::count;
 use crate::handed_over;
 use crate::ids::Epoch;
-use crate::observed::{Backoff, Containers, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict};
+use crate::observed::{
+    Adoption, Backoff, Containers, NodeFate, Observed, Pod, Readiness, Revision, TemplateVerdict,
+};
 
 /// The view, with the questions that rules ask of it.
 pub(crate) struct Snapshot<'a> {
@@ -55,8 +56,14 @@ impl<'a> Snapshot<'a> {
         let scale = self.revision(&pod.revision).and_then(|r| r.scale_backoff.as_ref());
         let lag = self.observed.lags.get(&pod.revision).and_then(|lag| lag.not_followed.as_ref());
         let brake = self.observed.surroundings.brake.as_ref();
-        !adoption::is_scaled_by_others(self, &pod.revision)
+        !self.is_scaled_by_others(&pod.revision)
             && [pod.write_backoff.as_ref(), scale, lag, brake].into_iter().all(|b| !self.backs_off(b))
+    }
+
+    /// Whether somebody else scales the Deployment of this revision, which was adopted: each pod of it that we ended would be made again.
+    fn is_scaled_by_others(&self, revision: &RevisionHash) -> bool {
+        let adoption = &self.observed.surroundings.adoption;
+        revision.is_adopted() && matches!(adoption, Adoption::Taken { scaler: Some(_), .. })
     }
 
     /// Whether a Deployment of the update revision may be asked for. Where another revision runs, Kubernetes is asked first, by a dry run; where none is,
