@@ -161,6 +161,16 @@ mod tests {
         assert_eq!(hear(&mut an_hour_behind, 7600, 400), 7200, "nothing was decided yet");
     }
 
+    /// The others stand still in suspend: a leader that wakes would believe in a term that is long over.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn terms_are_reckoned_by_a_clock_that_runs_in_suspend() {
+        assert_eq!(RUNS_IN_SUSPEND, ClockId::CLOCK_BOOTTIME);
+        let boot = || Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap());
+        let (before, read, after) = (boot(), since_boot(), boot());
+        assert!(before <= read && read <= after, "{before:?} {read:?} {after:?}");
+    }
+
     #[test]
     fn what_is_in_use_does_not_jump() {
         for jump in [3600, -3600] {

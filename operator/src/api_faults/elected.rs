@@ -1,5 +1,7 @@
 //! Two operators and one lease: whichever dies, is stopped or loses it, the other goes on, and nothing is lost between them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,10 +13,10 @@ use super::cluster::alive;
 use super::lifecycle::cordon;
 use super::scenarios::{CALM, Limits, Stage, node, spec, template};
 use crate::clock::Clock;
-use crate::leader::Timing;
+use crate::leader::{TimeOfDay, Timing};
 
 /// A fifth of what they are, in the proportions of the defaults: a machine that is busy with other tests may pause a process for long.
-fn fast() -> Timing {
+pub(super) fn fast() -> Timing {
     Timing {
         lease_duration: Duration::from_millis(3000),
         renew_deadline: Duration::from_millis(1400),
@@ -121,6 +123,78 @@ async fn clocks_an_hour_apart_move_no_deadline() {
         assert!(after > Duration::from_millis(3500), "cut {after:?} after it began, of 5 s");
         assert!(after < Duration::from_secs(15), "cut {after:?} after it began, of 5 s");
     }
+}
+
+/// A node whose time of day can be set.
+struct Node(Arc<AtomicI64>);
+
+impl Node {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn set(&self, hours: i64) {
+        self.0.store(hours, Ordering::Relaxed);
+    }
+
+    fn time_of_day(&self) -> TimeOfDay {
+        let hours = Arc::clone(&self.0);
+        Arc::new(move || Timestamp::now() + SignedDuration::from_hours(hours.load(Ordering::Relaxed)))
+    }
+
+    async fn elects(&self, stage: &Stage, name: &str, timing: Timing) -> One {
+        stage.elected_at(name, timing, Clock::default(), &stage.dice, self.time_of_day()).await
+    }
+}
+
+/// How often the Lease was written, and what it says.
+fn lease(stage: &Stage) -> (usize, Value) {
+    let objects = stage.world.open();
+    let written: Vec<_> = objects.log.iter().filter(|(_, plural, _)| plural == "leases").collect();
+    let last = written.last().map(|(.., event)| event["object"]["spec"].clone());
+    (written.len(), last.unwrap_or_default())
+}
+
+/// A node's time of day is set an hour forth or back, under the leader and under the standby: the Lease says the new time, and nobody takes over for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_of_day_that_jumps_moves_no_lease() {
+    // Long, so that a busy machine costs no renewal; what goes by the time of day sees it run out at once.
+    let timing = Timing {
+        retry_period: Duration::from_millis(200),
+        look_every: Duration::from_millis(50),
+        ..Timing::default()
+    };
+    let mut stage = Stage::bare(37, 0);
+    let app = json!({"apiVersion": "graceful.dev/v1alpha1", "kind": "GracefulApp", "metadata": {"name": "tasks"}, "spec": spec(2)});
+    stage.world.write(|w| w.create("gracefulapps", "apps", app).unwrap());
+    let nodes = [Node::new(), Node::new()];
+    let (leader, _leads) = nodes[0].elects(&stage, "operator-0", timing).await;
+    stage.until("two pods", CALM, |s| s.settled("0", 2)).await;
+    let (standby, _stands_by) = nodes[1].elects(&stage, "operator-1", timing).await;
+    let holder = lease(&stage).1["holderIdentity"].clone();
+    for (round, (node, hours)) in [(0, 1), (0, -1), (0, 0), (1, 1), (1, -1)].into_iter().enumerate() {
+        nodes[node].set(hours);
+        let (written, _) = lease(&stage);
+        stage.until("five renewals", CALM, |s| lease(s).0 >= written + 5).await;
+        let (_, now) = lease(&stage);
+        assert_eq!(
+            (&now["holderIdentity"], &now["leaseTransitions"]),
+            (&holder, &json!(0)),
+            "{node} by {hours} h"
+        );
+        assert!(!leader.is_finished() && !standby.is_finished(), "one gave up: {node} by {hours} h");
+        if node == 0 {
+            let said: Timestamp = now["renewTime"].as_str().unwrap().parse().unwrap();
+            let ahead = said.duration_since(Timestamp::now()).as_secs_f64() / 3600.0;
+            assert!((ahead - hours as f64).abs() < 0.5, "the Lease is {ahead} h ahead, not {hours}");
+        }
+        let next = (round + 1).to_string();
+        stage.change(&template(&next));
+        stage.until("a rollout", CALM, |s| s.settled(&next, 2)).await;
+    }
+    leader.abort();
+    standby.abort();
+    stage.lost_nothing();
 }
 
 /// The standby's watch of one kind is dead without a word as it takes over: what it would do by it is not done.

@@ -16,7 +16,7 @@ use super::cluster::{ADMIN, Cluster, Ledger, Processes, alive, ready};
 use super::faulty::{Dice, client};
 use super::world::{World, merge};
 use crate::clock::{Clock, heard_by};
-use crate::leader::{Campaign, Lease, Timing};
+use crate::leader::{Campaign, Lease, TimeOfDay, Timing};
 use crate::observe::{GateImage, NodeDrain};
 use crate::probe::Asker;
 use crate::pulse::Pulse;
@@ -122,14 +122,27 @@ impl Stage {
         clock: Clock,
         dice: &Dice,
     ) -> (JoinHandle<anyhow::Result<()>>, oneshot::Sender<()>) {
+        let time_of_day = Arc::new(jiff::Timestamp::now);
+        self.elected_at(name, timing, clock, dice, time_of_day).await
+    }
+
+    /// The same, on a node that has this time of day.
+    pub(super) async fn elected_at(
+        &self,
+        name: &str,
+        timing: Timing,
+        clock: Clock,
+        dice: &Dice,
+        time_of_day: TimeOfDay,
+    ) -> (JoinHandle<anyhow::Result<()>>, oneshot::Sender<()>) {
         let client = || heard_by(&clock, client(&self.world, dice));
         let lease = Lease { namespace: "apps".to_owned(), name: "operator".to_owned(), timing };
-        let campaign = Some(Campaign::new(client(), lease, Some(name)));
+        let campaign = Some(Campaign::new(client(), lease, Some(name)).at(time_of_day));
         let (watching, calling) = (client(), client());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let settings = Settings {
-            tokens: None,
+            tokens: self.tokens.clone(),
             listen,
             instance: None,
             node_drain: Some(NodeDrain::default()),

@@ -26,7 +26,12 @@ pub(crate) struct Campaign {
     object: Option<LeaseObject>,
     /// Said once while it lasts.
     troubled: bool,
+    /// What time it is on this node, for the Lease's own times, which people read: nothing is decided by it.
+    time_of_day: TimeOfDay,
 }
+
+/// In tests one that jumps.
+pub(crate) type TimeOfDay = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 impl Campaign {
     /// `name` is what people know this process by.
@@ -35,7 +40,14 @@ impl Campaign {
         let identity = Identity(format!("{}_{:016x}", name.unwrap_or("operator"), rand::random::<u64>()));
         let api = Api::namespaced(client, &lease.namespace);
         let elector = Elector::new(identity, lease.timing);
-        Self { api, lease, elector, term: Arc::default(), object: None, troubled: false }
+        let time_of_day = Arc::new(Timestamp::now);
+        Self { api, lease, elector, term: Arc::default(), object: None, troubled: false, time_of_day }
+    }
+
+    /// On a node that has this time.
+    #[cfg(test)]
+    pub(crate) fn at(self, time_of_day: TimeOfDay) -> Self {
+        Self { time_of_day, ..self }
     }
 
     /// What is asked before each write.
@@ -166,7 +178,7 @@ impl Campaign {
     fn written(&self, holder: Option<&str>, version: Option<&Version>) -> LeaseObject {
         let old = self.object.as_ref();
         let spec = old.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let now = MicroTime(Timestamp::now());
+        let now = MicroTime((self.time_of_day)());
         let (acquired, transitions) = match holder {
             Some(holder) if spec.holder_identity.as_deref() != Some(holder) => {
                 let first = old.is_none();

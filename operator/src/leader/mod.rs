@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub(crate) use self::campaign::Campaign;
+#[cfg(test)]
+pub(crate) use self::campaign::TimeOfDay;
 pub(crate) use self::client::leading;
 use crate::clock::since_boot;
 
