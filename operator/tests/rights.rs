@@ -1,32 +1,10 @@
 //! Whoever reviews rights reads the chart's README and SECURITY.md: both say each right that the chart's roles give, and the latter no other.
 
+mod rules;
+
 use std::collections::BTreeSet;
 
-const ROLES: &str = concat!(
-    include_str!("../../charts/graceful-operator/templates/_rules.tpl"),
-    include_str!("../../charts/graceful-operator/templates/rbac.yaml")
-);
-
-/// A rule's resources and verbs, in the order of the files.
-fn rules() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
-    let (mut rules, mut resources) = (Vec::new(), Vec::new());
-    for line in ROLES.lines() {
-        if let Some(found) = list(line, "resources:") {
-            resources = found;
-        }
-        if let Some(verbs) = list(line, "verbs:") {
-            rules.push((resources.clone(), verbs));
-        }
-    }
-    assert!(rules.len() > 10, "only {} rules were found", rules.len());
-    rules
-}
-
-/// The words between brackets of `resources: [pods]`.
-fn list<'a>(line: &'a str, key: &str) -> Option<Vec<&'a str>> {
-    let list = line.trim().trim_start_matches("- ").strip_prefix(key)?.trim().strip_prefix('[')?;
-    Some(list.trim_end_matches(']').split(',').map(str::trim).collect())
-}
+use self::rules::rules;
 
 #[test]
 fn the_chart_says_what_the_operator_may_do() {

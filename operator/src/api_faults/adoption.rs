@@ -15,7 +15,7 @@ use super::scenarios::{CALM, Limits, Stage, spec};
 const WEB: &str = "web";
 
 /// Its pods are there, and have clients.
-async fn plain(seed: u64, replicas: u32) -> Stage {
+pub(super) async fn plain(seed: u64, replicas: u32) -> Stage {
     let mut stage = Stage::bare(seed, 0);
     stage.world.write(|w| {
         w.create("deployments", "apps", deployment(replicas)).unwrap();
@@ -43,7 +43,7 @@ fn deployment(replicas: u32) -> Value {
     })
 }
 
-fn adopting(replicas: u32) -> Value {
+pub(super) fn adopting(replicas: u32) -> Value {
     let mut spec = spec(replicas);
     spec["service"] = Value::Null;
     spec["template"]["metadata"]["labels"]["tier"] = json!(WEB);
@@ -61,7 +61,7 @@ fn of(stage: &Stage, kind: &str, name: &str) -> Value {
 }
 
 /// Its pods are drained, and what is left is as it should be. The template's pods serve, and its own revision is at none.
-fn is_adopted(stage: &Stage, replicas: u64) -> bool {
+pub(super) fn is_adopted(stage: &Stage, replicas: u64) -> bool {
     let old = of(stage, "deployments", WEB);
     stage.settled("0", replicas) && old["spec"]["replicas"] == 0 && old["spec"]["paused"] == true
 }

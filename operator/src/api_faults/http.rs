@@ -53,6 +53,22 @@ impl Target {
         }
     }
 
+    /// As RBAC calls it.
+    fn right(&self, method: &Method) -> (String, &'static str) {
+        let subresource = self.subresource.iter().map(|part| format!("/{part}")).collect::<String>();
+        let verb = match *method {
+            Method::GET if self.watches() => "watch",
+            Method::GET if self.name.is_none() => "list",
+            Method::GET => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "another",
+        };
+        (format!("{}{subresource}", self.plural), verb)
+    }
+
     fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
     }
@@ -114,6 +130,7 @@ pub(super) async fn answer(world: &World, request: Request<Body>, dice: Dice) ->
     if world.open().admission.without_role.is_some_and(|namespace| target.namespace == namespace) {
         return refuse(403, "Forbidden");
     }
+    world.open().asked.insert(target.right(request.method()));
     if target.watches() {
         return watch(world, target, dice);
     }
@@ -202,6 +219,8 @@ fn act(
         }),
         Method::PATCH if kind.contains("apply-patch") => world.write(|w| {
             if !w.all.contains_key(&key) && !target.status() {
+                // What an apply makes needs both rights.
+                w.asked.insert((target.plural.clone(), "create"));
                 return w.create(&target.plural, &target.namespace, body);
             }
             w.edit(&key, &body, |object| {

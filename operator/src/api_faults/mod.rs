@@ -17,6 +17,7 @@ mod lifecycle;
 mod lost_answers;
 mod mess;
 mod one_alone;
+mod rights;
 mod scenarios;
 mod sigterm;
 mod tokens;

@@ -17,7 +17,7 @@ use crate::keys::{FRESH, Keep, KeyId, KeySecret, Keyring, Ring, Store, ids, keep
 use crate::leader::Leadership;
 use crate::run::Tokens;
 
-fn secret() -> KeySecret {
+pub(super) fn secret() -> KeySecret {
     KeySecret { namespace: "system".to_owned(), name: "drain-keys".to_owned() }
 }
 
@@ -27,7 +27,7 @@ fn key() -> Key {
 }
 
 /// As the chart makes it.
-fn empty_secret(world: &World) {
+pub(super) fn empty_secret(world: &World) {
     world.write(|w| w.create("secrets", "system", json!({"metadata": {"name": "drain-keys"}})).unwrap());
 }
 

@@ -1,6 +1,6 @@
 //! Objects as an API server keeps them: one clock of versions, preconditions, merge, JSON and apply patches, finalizers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
@@ -33,6 +33,8 @@ pub(super) struct Objects {
     pub(super) dry_scales: u64,
     /// Objects in their answers.
     pub(super) listed: u64,
+    /// What was asked for, as RBAC has it: a resource, and a verb.
+    pub(super) asked: BTreeSet<(String, &'static str)>,
     /// So many reads of Secrets fail.
     pub(super) failing_secret_reads: u32,
     clock: u64,
