@@ -137,7 +137,7 @@ async fn plain_under_load(scene: &Scene) -> anyhow::Result<BTreeMap<String, Stri
 }
 
 /// The same pods as an app, which keeps the user's Service and has none of its own.
-fn adopting(scene: &Scene) -> AppSpec {
+pub(super) fn adopting(scene: &Scene) -> AppSpec {
     let AppSpec(mut spec) = AppSpec::tasks(&scene.world);
     if let Some(fields) = spec.as_object_mut() {
         fields.remove("service");

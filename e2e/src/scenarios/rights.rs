@@ -2,24 +2,28 @@
 //! each. It is run by name alone, when the chart's rules change.
 //!
 //! # Flow
-//! No operator → the Lease, the keys and one rule are taken away → an operator, and an app that lives through all that it does → the operator's log has the
-//! API server's word that it may not, on a resource of that rule, or nobody is told by Events → the rule is given back.
+//! No operator → the Lease, the keys and one rule are taken away → an operator, and an app that lives through all that it does, an adoption among it → the
+//! operator's log or the app's conditions have the API server's word that it may not, on a resource of that rule, or nobody is told by Events → the rule is given
+//! back. (`operator/src/api_faults/rights.rs` compares the same with what the operator asks for, without a cluster.)
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use graceful_api::GracefulApp;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::adoption::adopting;
 use crate::harness::app::{AppSpec, NAME};
 use crate::harness::scene::Scene;
 use crate::harness::wait::eventually;
-use crate::harness::{ROLLS, charts};
+use crate::harness::{ROLLS, charts, plain};
 
 /// The chart's name for both roles and for the Lease.
 const CHART: &str = "graceful-operator";
@@ -80,14 +84,23 @@ async fn without(
     charts::scale(&scene.world, 0).await?;
     charts::scale(&scene.world, 1).await?;
     scene.observer.expect(None);
-    scene
-        .api::<graceful_api::GracefulApp>()
-        .delete(NAME, &DeleteParams::default())
-        .await
-        .map(drop)
-        .or_else(absent)?;
+    scene.api::<GracefulApp>().delete(NAME, &DeleteParams::default()).await.map(drop).or_else(absent)?;
     eventually("the app is gone", ROLLS, || gone(scene)).await?;
+    plain_removed(scene).await?;
     denied
+}
+
+/// What was adopted is the user's again, and in the way of the next life.
+async fn plain_removed(scene: &Scene) -> anyhow::Result<()> {
+    let (deployments, services) = (scene.api::<Deployment>(), scene.api::<Service>());
+    // In the foreground: it is there for as long as a pod of it is.
+    deployments.delete(NAME, &DeleteParams::foreground()).await.map(drop).or_else(absent)?;
+    services.delete(NAME, &DeleteParams::default()).await.map(drop).or_else(absent)?;
+    eventually("the plain Deployment is gone", ROLLS, || async {
+        ensure!(deployments.get_opt(NAME).await?.is_none(), "it is still there");
+        Ok(())
+    })
+    .await
 }
 
 /// An app with all that the operator makes for one, through a rollout and to its end; each part ends at the first denial.
@@ -106,7 +119,18 @@ async fn lives_through_all(scene: &Scene, rule: &PolicyRule) -> anyhow::Result<O
         return Ok(Some(line));
     }
     scene.observer.expect(None);
-    scene.api::<graceful_api::GracefulApp>().delete(NAME, &DeleteParams::default()).await?;
+    scene.api::<GracefulApp>().delete(NAME, &DeleteParams::default()).await?;
+    if let Some(line) = denied_until(scene, rule, || gone(scene)).await? {
+        return Ok(Some(line));
+    }
+    // Once more, in from a plain Deployment.
+    plain::deploy(scene, &AppSpec::tasks(&scene.world).replicas(2), plain::CAREFUL).await?;
+    scene.apply(adopting(scene)).await?;
+    if let Some(line) = denied_until(scene, rule, || adopted(scene)).await? {
+        return Ok(Some(line));
+    }
+    scene.observer.expect(None);
+    scene.api::<GracefulApp>().delete(NAME, &DeleteParams::default()).await?;
     if let Some(line) = denied_until(scene, rule, || gone(scene)).await? {
         return Ok(Some(line));
     }
@@ -144,26 +168,39 @@ where
     Ok(None)
 }
 
-/// The API server's word, in the operator's log: `User "…" cannot patch resource "pods" in API group "" …`.
+/// The template's pods serve, and the Deployment's are gone.
+async fn adopted(scene: &Scene) -> anyhow::Result<()> {
+    scene.settled().await?;
+    let left = scene.api::<Deployment>().get(NAME).await?;
+    ensure!(left.spec.replicas == Some(0), "the Deployment is at {:?}", left.spec.replicas);
+    Ok(())
+}
+
+/// The API server's word, in the operator's log or, where an app waits for what it may not do, in its conditions: `User "…" cannot patch resource "pods" in API
+/// group "" …`.
 async fn denied(scene: &Scene, rule: &PolicyRule) -> anyhow::Result<Option<String>> {
     let pods: Api<Pod> = Api::namespaced(scene.client.clone(), charts::NAMESPACE);
     let list = pods.list(&ListParams::default().labels(charts::OPERATOR_PODS)).await?;
     for pod in list.items {
         // Not started yet.
         let Ok(log) = pods.logs(&pod.name_any(), &LogParams::default()).await else { continue };
-        let of_rule = |line: &&str| {
-            let resources = rule.resources.iter().flatten();
-            line.contains("forbidden")
-                && resources.into_iter().any(|r| {
-                    line.contains(&format!("resource \"{r}\""))
-                        || line.contains(&format!("resource \\\"{r}\\\""))
-                })
-        };
-        if let Some(line) = log.lines().find(of_rule) {
+        if let Some(line) = log.lines().find(|line| is_denial(line, rule)) {
             return Ok(Some(line.chars().take(300).collect()));
         }
     }
-    Ok(None)
+    let app = scene.api::<GracefulApp>().get_opt(NAME).await?;
+    let conditions = app.and_then(|app| app.status).map(|status| status.conditions).unwrap_or_default();
+    let told = conditions.iter().map(|c| c.message.as_str()).find(|message| is_denial(message, rule));
+    Ok(told.map(|message| message.chars().take(300).collect()))
+}
+
+/// It says that something may not be done to what this rule is about.
+fn is_denial(line: &str, rule: &PolicyRule) -> bool {
+    let mut resources = rule.resources.iter().flatten();
+    line.contains("forbidden")
+        && resources.any(|r| {
+            line.contains(&format!("resource \"{r}\"")) || line.contains(&format!("resource \\\"{r}\\\""))
+        })
 }
 
 /// As on the first day: the Lease is to be made, and the keys.
@@ -207,7 +244,7 @@ async fn given_back(scene: &Scene, all: &ClusterRole, own_all: &Role) -> anyhow:
 }
 
 async fn gone(scene: &Scene) -> anyhow::Result<()> {
-    let app = scene.api::<graceful_api::GracefulApp>().get_opt(NAME).await?;
+    let app = scene.api::<GracefulApp>().get_opt(NAME).await?;
     ensure!(app.is_none(), "it is still there");
     ensure!(scene.pods().await?.is_empty(), "some of its pods are still there");
     Ok(())
