@@ -1,6 +1,7 @@
-//! The modules of the operator, and those of its planner, stand on each other and never in a circle: what `docs/architecture.md` draws.
+//! The modules of the operator, and those of its planner, stand on each other and never in a circle: what `docs/architecture.md` draws. Those of the other crates
+//! have no such picture, and no circle either.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -172,15 +173,16 @@ fn imports_point_down() -> io::Result<()> {
     point_down(&operator.join("plan/src"), PLANNER)
 }
 
+/// The crate's own face, and tests, may look at anything.
+fn apart(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    ["lib.rs", "main.rs", "fuzzing.rs", "fixture.rs"].iter().any(|end| name.ends_with(end))
+        || name.contains("tests")
+        || name.contains("api_faults")
+}
+
 fn point_down(src: &Path, order: &[&str]) -> io::Result<()> {
     let place = |module: &str| order.iter().position(|m| *m == module);
-    // The crate's own face, and tests, may look at anything.
-    let apart = |path: &Path| {
-        let name = path.to_string_lossy();
-        ["lib.rs", "main.rs", "fuzzing.rs", "fixture.rs"].iter().any(|end| name.ends_with(end))
-            || name.contains("tests")
-            || name.contains("api_faults")
-    };
     let mut seen = BTreeSet::new();
     for file in files(src)?.into_iter().filter(|file| !apart(file)) {
         let imports = imports(&fs::read_to_string(&file)?, depth(src, &file));
@@ -199,6 +201,65 @@ fn point_down(src: &Path, order: &[&str]) -> io::Result<()> {
         "modules that are gone: {:?}",
         order.iter().filter(|m| !seen.contains(**m)).collect::<Vec<_>>()
     );
+    Ok(())
+}
+
+/// What each top module of a crate names of the others.
+fn neighbours(src: &Path) -> io::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in
+        files(src)?.into_iter().filter(|file| file.extension().is_some_and(|e| e == "rs") && !apart(file))
+    {
+        let imports = imports(&fs::read_to_string(&file)?, depth(src, &file));
+        named.entry(module(src, &file)).or_default().extend(imports);
+    }
+    let modules: BTreeSet<_> = named.keys().cloned().collect();
+    for (own, others) in &mut named {
+        others.retain(|other| other != own && modules.contains(other));
+    }
+    Ok(named)
+}
+
+/// The modules that are left once all are gone that name none that is left, or that none names.
+fn circle(mut named: BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    loop {
+        let left: BTreeSet<_> = named.keys().cloned().collect();
+        let wanted: BTreeSet<_> = named.values().flatten().cloned().collect();
+        named.retain(|own, others| wanted.contains(own) && others.iter().any(|other| left.contains(other)));
+        if named.len() == left.len() {
+            return left.into_iter().collect();
+        }
+    }
+}
+
+#[test]
+fn a_circle_is_found() {
+    let named = |pairs: &[(&str, &[&str])]| {
+        let set = |others: &[&str]| others.iter().map(|&other| other.to_owned()).collect();
+        pairs.iter().map(|(own, others)| ((*own).to_owned(), set(others))).collect()
+    };
+    assert_eq!(circle(named(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])), Vec::<String>::new());
+    let found = circle(named(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"]), ("d", &[])]));
+    assert_eq!(found, ["b", "c"], "without who stands on it");
+}
+
+#[test]
+fn no_crate_has_a_circle_of_modules() -> io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for src in [
+        "operator/api/src",
+        "operator/prometheus/src",
+        "server/src",
+        "server/store/src",
+        "server/drain/src",
+        "server/gate/src",
+        "server/conformance/src",
+        "xtask/src",
+    ] {
+        let named = neighbours(&root.join(src))?;
+        assert!(!named.is_empty(), "{src} has no modules");
+        assert_eq!(circle(named), Vec::<String>::new(), "modules of {src} that import each other");
+    }
     Ok(())
 }
 

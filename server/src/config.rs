@@ -1,11 +1,9 @@
 //! Flags and environment, parsed once. What can't be used is refused with the flag's name and what to write instead.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU16, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -14,9 +12,11 @@ use graceful_logs::LogFormat;
 use graceful_store::MOST_INTERRUPTIONS;
 
 use crate::api::visitors::Hosts;
+use crate::engine::{Engine, StoreUrl};
 use crate::events::limits::Limits;
 use crate::events::origin::Origins;
 use crate::http::allow::Allow;
+use crate::sleep::TaskSeconds;
 use crate::tokens::make::Make;
 
 /// A task server: hand it tasks over HTTP, watch them over a WebSocket, and roll it out without losing one.
@@ -163,36 +163,6 @@ pub enum StoreKind {
     Postgres,
 }
 
-/// A database's URL. It holds a password, so it is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoreUrl(pub String);
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StoreUrl(…)")
-    }
-}
-
-impl FromStr for StoreUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
-            return Ok(Self(text.to_owned()));
-        }
-        Err("is no PostgreSQL URL; write postgres://user:password@host:5432/database".to_owned())
-    }
-}
-
-/// An engine and where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Engine {
-    /// SQLite, in this folder.
-    Sqlite(PathBuf),
-    /// PostgreSQL, at this URL.
-    Postgres(StoreUrl),
-}
-
 impl Run {
     /// The engine that the flags name.
     ///
@@ -212,40 +182,6 @@ impl Run {
                 "--store postgres needs --url (or GRACEFUL_STORE_URL); write --url postgres://user:password@host:5432/database",
             ),
         }
-    }
-}
-
-/// How long a task takes: from the first to the second, drawn evenly.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TaskSeconds {
-    shortest: f64,
-    longest: f64,
-}
-
-impl TaskSeconds {
-    /// Draws how long one task takes.
-    #[must_use]
-    pub fn draw(&self) -> Duration {
-        Duration::from_secs_f64(rand::random_range(self.shortest..=self.longest))
-    }
-}
-
-impl FromStr for TaskSeconds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let seconds = |part: &str| match part.trim().parse::<f64>() {
-            Ok(value) if (0.0..=86_400.0).contains(&value) => Ok(value),
-            _ => Err(format!("`{text}` is not a number of seconds up to 86400; write 20, 0.5 or 2-8")),
-        };
-        let (shortest, longest) = match text.split_once('-') {
-            Some((shortest, longest)) => (seconds(shortest)?, seconds(longest)?),
-            None => (seconds(text)?, seconds(text)?),
-        };
-        if shortest > longest {
-            return Err(format!("the range runs backwards; write {longest}-{shortest}"));
-        }
-        Ok(Self { shortest, longest })
     }
 }
 
@@ -341,15 +277,5 @@ mod tests {
         assert!(said.contains("--url") && said.contains("write --store postgres"), "{said}");
         let said = engine(&["--store", "postgres"]).unwrap_err();
         assert!(said.contains("--url") && said.contains("write --url postgres://"), "{said}");
-    }
-
-    #[test]
-    fn task_seconds_are_drawn_from_the_range() {
-        let range: TaskSeconds = "0.5-2".parse().unwrap();
-        for _ in 0..100 {
-            let drawn = range.draw().as_secs_f64();
-            assert!((0.5..=2.0).contains(&drawn), "{drawn}");
-        }
-        assert_eq!("20".parse::<TaskSeconds>().unwrap().draw(), Duration::from_secs(20));
     }
 }

@@ -4,8 +4,8 @@
 //! - [`kind`]: kinds of task, and [`running`], what a handler knows of the task it runs; [`sleep`] and [`mod@http`] are built in
 //! - [`config`]: flags and environment
 //! - [`api`]: the routes, public and admin; `problem` says why a request failed
-//! - [`queue`]: the durable queue, as far as it can be reached
-//! - [`runner`]: runs what is in it
+//! - [`queue`]: the durable queue, as far as it can be reached, and [`engine`], what keeps it
+//! - [`runner`]: runs what is in it; [`backoff`], how long what failed waits
 //! - [`tokens`]: who may do what, where that is asked
 //! - [`events`]: tells the sockets
 //! - [`page`]: the page at `/`
@@ -15,8 +15,10 @@
 //! - [`run`]: all of it together, from the bound ports to the exit
 
 pub mod api;
+pub mod backoff;
 mod client_id;
 pub mod config;
+pub mod engine;
 pub mod events;
 pub mod history;
 pub mod http;

@@ -9,6 +9,8 @@
 //! - While a file that is there could not be opened yet, the pod is not idle: nobody knows what is in it.
 //! - SIGTERM ends the process also when the queue cannot be opened.
 
+mod sampling;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +29,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::config::Engine;
-use crate::metrics::{Metrics, sample};
+use crate::engine::Engine;
+use crate::metrics::Metrics;
 use crate::pauses::{self, Pauses};
 use crate::tally::Tally;
 use crate::volume;
@@ -151,7 +153,7 @@ impl Queue {
         tokio::spawn(let_the_process_end(queue.clone(), drain.clone(), unknown.clone()));
         let keeper = Keeper { queue: queue.clone(), open, drain, said: None };
         tokio::spawn(keeper.keep(unknown));
-        tokio::spawn(sample::keep(queue.clone()));
+        tokio::spawn(sampling::keep(queue.clone()));
         queue
     }
 

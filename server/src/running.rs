@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::runner::backoff;
+use crate::backoff;
 use crate::trace::Traceparent;
 
 /// Progress goes to disk and to all who watch; what is longer belongs elsewhere, with a link to it here.

@@ -1,11 +1,11 @@
 //! The built-in kind `sleep`, the seed's task: it takes its time, and that is all.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::TaskSeconds;
 use crate::kind::{Failure, InvalidInput, Kind};
 use crate::running::Running;
 
@@ -17,6 +17,40 @@ const LONGEST: f64 = 86_400.0;
 pub struct Sleep {
     /// For how long, where the task does not say. An attempt that is interrupted draws anew.
     pub task_seconds: TaskSeconds,
+}
+
+/// How long a task takes: from the first to the second, drawn evenly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TaskSeconds {
+    shortest: f64,
+    longest: f64,
+}
+
+impl TaskSeconds {
+    /// Draws how long one task takes.
+    #[must_use]
+    pub fn draw(&self) -> Duration {
+        Duration::from_secs_f64(rand::random_range(self.shortest..=self.longest))
+    }
+}
+
+impl FromStr for TaskSeconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds = |part: &str| match part.trim().parse::<f64>() {
+            Ok(value) if (0.0..=86_400.0).contains(&value) => Ok(value),
+            _ => Err(format!("`{text}` is not a number of seconds up to 86400; write 20, 0.5 or 2-8")),
+        };
+        let (shortest, longest) = match text.split_once('-') {
+            Some((shortest, longest)) => (seconds(shortest)?, seconds(longest)?),
+            None => (seconds(text)?, seconds(text)?),
+        };
+        if shortest > longest {
+            return Err(format!("the range runs backwards; write {longest}-{shortest}"));
+        }
+        Ok(Self { shortest, longest })
+    }
 }
 
 /// What a `sleep` task takes.
@@ -72,5 +106,20 @@ impl Kind for Sleep {
             () = tokio::time::sleep(time) => Ok(Output { slept_seconds: time.as_secs_f64() }),
             () = task.cancelled() => Err(Failure::retry("interrupted")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn task_seconds_are_drawn_from_the_range() {
+        let range: TaskSeconds = "0.5-2".parse().unwrap();
+        for _ in 0..100 {
+            let drawn = range.draw().as_secs_f64();
+            assert!((0.5..=2.0).contains(&drawn), "{drawn}");
+        }
+        assert_eq!("20".parse::<TaskSeconds>().unwrap().draw(), Duration::from_secs(20));
     }
 }

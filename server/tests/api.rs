@@ -490,7 +490,7 @@ async fn the_trace_of_a_request_goes_with_its_task() {
     let (folder, drain) = (pod::Folder::new(), Drain::new(Settings::default()));
     let settings = pod::store_settings(100, vec!["sleep".to_owned()]);
     let queue = Queue::open(
-        graceful_server::config::Engine::Sqlite(folder.0.clone()),
+        graceful_server::engine::Engine::Sqlite(folder.0.clone()),
         settings,
         drain.clone(),
         Arc::default(),

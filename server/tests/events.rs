@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use graceful_postgres::Postgres;
-use graceful_server::config::Engine;
+use graceful_server::engine::Engine;
 use graceful_server::events::hint::{Hint, What};
 use graceful_server::events::hub::HubSettings;
 use graceful_server::events::limits::Limits;

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::charts::Server;
+use crate::api_server::Server;
 
 /// Tries all cases by dry run.
 pub(crate) fn check(server: &Server) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::charts::{OPERATOR, Server};
+use crate::api_server::{OPERATOR, Server};
 
 /// The API server learns of a new policy within some seconds.
 const IN_FORCE: Duration = Duration::from_secs(30);

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one door to everything a person or CI runs here. Each subcommand is a module.
 
 mod admission;
+mod api_server;
 mod apps;
 mod bench;
 mod charts;

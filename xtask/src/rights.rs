@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 
-use crate::charts::{OPERATOR, Server};
+use crate::api_server::{OPERATOR, Server};
 
 /// The release, which is as good as installed: its accounts and roles are.
 const RELEASE: &str = "rights-check";

@@ -9,11 +9,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{OnDeadline, Signal};
-use crate::validated::MAX_DEADLINE_SECONDS;
 
 mod question;
 
 pub use question::{MAX_IDLE_AT, Question};
+
+/// The longest `deadlineSeconds`: seven days.
+pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
 
 /// The resolved `inFlight` and `drain` of one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

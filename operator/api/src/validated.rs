@@ -8,15 +8,13 @@ pub use self::adopt::Adoption;
 use crate::budget::Budget;
 use crate::gated::Gated;
 use crate::names;
+pub use crate::policy::MAX_DEADLINE_SECONDS;
 use crate::policy::{DrainPolicy, InFlightPolicy, Policy, Question};
 use crate::revision::RevisionHash;
 use crate::spec::{
     Disruption, Drain, Format, GracefulApp, InFlight, PreStop, ReplaceWhen, Rollout, ServiceTemplate, Signal,
 };
 use crate::template::{Outline, OutlineContainer, OutlinePod, Template};
-
-/// The longest `deadlineSeconds`: seven days.
-pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
 
 /// Seconds in the grace period beyond linger and deadline: for the app to close its sockets and exit, for the kubelet
 /// to notice, and for the clock it starts before the hook.

@@ -16,12 +16,15 @@
 
 mod call;
 mod config;
+mod hold;
 mod http1;
 mod journal;
 mod life;
+mod need;
 mod outcome;
 mod pod;
 mod report;
+mod requests;
 mod rules;
 mod run;
 mod schema;
@@ -33,9 +36,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use config::Flags;
+pub use hold::hold;
 pub use report::{Held, Report, Verdict};
+pub use requests::Requests;
 pub use rules::names;
-pub use run::hold;
 
 /// The whole of `main`: 0 where nothing failed, 1 where a rule did, 2 where nothing could be held.
 pub async fn command_line() -> ExitCode {

@@ -10,9 +10,8 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use crate::config::Flags;
 use crate::outcome::{Outcome, broken};
-use crate::pod::Pod;
+use crate::pod::{Pod, Reply};
 
 /// How long a start may take, on a loaded machine and with an interpreter that compiles its modules.
 pub(crate) const START: Duration = Duration::from_secs(60);
@@ -27,6 +26,25 @@ pub(crate) enum End {
     Signal,
     /// Nobody but its parent can see how.
     Unseen,
+}
+
+/// What followed a SIGTERM.
+#[derive(Debug, Clone)]
+pub(crate) struct Exit {
+    /// The first answer that said Terminating, and from when on it was closed, in seconds after the signal.
+    pub(crate) first: Option<Reply>,
+    pub(crate) closed_after: Option<f64>,
+    pub(crate) work_in_linger: Option<u16>,
+    pub(crate) resume: Option<Reply>,
+    pub(crate) last_epoch: Option<Reply>,
+    pub(crate) work: Option<Outcome<u16>>,
+    pub(crate) ended_before_work: bool,
+    /// How long it lived on after its last answer.
+    pub(crate) mute: Duration,
+    pub(crate) socket_lived: Option<bool>,
+    /// Of each socket: its close code, and when.
+    pub(crate) farewells: Vec<(Option<u16>, Instant)>,
+    pub(crate) end: Option<End>,
 }
 
 #[derive(Debug)]
@@ -47,8 +65,8 @@ pub(crate) struct Ours {
 }
 
 impl Life {
-    pub(crate) fn of(flags: &Flags, keys: String) -> Self {
-        match (flags.pid, flags.command.as_slice()) {
+    pub(crate) fn of(pid: Option<i32>, command: &[OsString], keys: String) -> Self {
+        match (pid, command) {
             (Some(pid), _) => Self::Theirs(Pid::from_raw(pid)),
             (None, []) => Self::Unknown,
             (None, command) => {

@@ -1,4 +1,4 @@
-//! One run: the implementation, what may be asked of it, and the rules in their order.
+//! One run: the implementation, and what may be asked of it.
 
 use std::time::Duration;
 
@@ -10,14 +10,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::Call;
-use crate::config::Flags;
 use crate::http1::{Answer, Body, Connection, piecemeal, whole};
-use crate::life::{Life, START};
+use crate::life::{Exit, Life, START};
+use crate::need::Need;
 use crate::outcome::{Not, Outcome, broken};
 use crate::pod::{ANSWERS_WITHIN, PROMPT, Pod, Seen};
-use crate::report::{Held, Report, Verdict};
-use crate::rules::{self, Exit, Need, Rule};
-use crate::token::Signer;
+use crate::requests::Requests;
 
 /// How long the last byte of a slow request's body is held back where a rule does not decide it: long beside what a loaded machine delays an answer.
 pub(crate) const HELD: Duration = Duration::from_millis(400);
@@ -27,7 +25,7 @@ const SLOW: Duration = Duration::from_millis(200);
 /// What rules share.
 pub(crate) struct Run {
     pub(crate) pod: Pod,
-    pub(crate) flags: Flags,
+    pub(crate) requests: Requests,
     pub(crate) life: Life,
     /// How long --slow takes, where it has no body.
     pub(crate) slow_takes: Duration,
@@ -37,63 +35,49 @@ pub(crate) struct Run {
     pub(crate) exit: Option<Outcome<Exit>>,
 }
 
-/// Holds the rules that were asked for.
-///
-/// # Errors
-/// Where nothing can be held: nothing answers, or a request that was given does not do what its flag says.
-pub async fn hold(flags: Flags) -> anyhow::Result<Report> {
-    let admin = flags.admin.clone().context("give the admin port's URL: http://POD:9808")?;
-    let signer = Signer::read(flags.token_key.as_deref())?;
-    let life = Life::of(&flags, signer.public());
-    let pod = Pod::new(admin.0, signer);
-    let mut run = Run { pod, flags, life, slow_takes: HELD, toured: false, exit: None };
-    run.life.start(&run.pod).await?;
-    run.prepare().await?;
-    let mut report = Report::default();
-    let wanted =
-        |rule: &&Rule| run.flags.only.is_empty() || run.flags.only.iter().any(|name| name == rule.name);
-    let wanted: Vec<&Rule> = rules::all().filter(wanted).collect();
-    for rule in wanted {
-        report.rules.push(run.held(rule).await);
-    }
-    Ok(report)
-}
-
 impl Run {
-    async fn held(&mut self, rule: &Rule) -> Held {
-        let begun = Instant::now();
-        let missing = rule.needs.iter().find_map(|need| need.missing(self));
-        let outcome = match missing {
-            Some(missing) => Err(Not::Held(missing)),
-            None => (rule.hold)(self).await,
+    /// The run before its first request.
+    pub(crate) fn new(pod: Pod, requests: Requests, life: Life) -> Self {
+        Self { pod, requests, life, slow_takes: HELD, toured: false, exit: None }
+    }
+
+    /// What is said where this is not there.
+    pub(crate) fn missing(&self, need: Need) -> Option<String> {
+        let given = &self.requests;
+        let is_there = match need {
+            Need::Work => self.work().next().is_some(),
+            Need::Slow => given.slow.is_some(),
+            Need::Stream => given.stream.is_some(),
+            Need::Fail => given.fail.is_some(),
+            Need::Task => given.task.is_some(),
+            Need::Socket => given.socket.is_some(),
+            Need::Open => !given.open.is_empty(),
+            Need::Process => self.life.is_known(),
+            Need::Command => self.life.is_ours(),
+            Need::Tokens => self.pod.verifies(),
         };
-        let (verdict, reason) = match outcome {
-            Ok(()) => (Verdict::Passed, String::new()),
-            Err(Not::Kept(reason)) => (Verdict::Failed, reason),
-            Err(Not::Held(reason)) => (Verdict::Skipped, reason),
-        };
-        Held { rule: rule.name, says: rule.says, verdict, reason, took: begun.elapsed() }
+        (!is_there).then(|| need.says().to_owned())
     }
 
     /// Tries everything once, so that a slip in a flag is not taken for a fault.
-    async fn prepare(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn prepare(&mut self) -> anyhow::Result<()> {
         let answered = self.pod.get().await.map_err(text);
         let seen = answered.with_context(|| format!("http://{}/drain", self.pod.authority()))?;
         if !seen.status.accepting {
             bail!("the implementation is {}: start it anew, or resume it", seen.status.told());
         }
         self.ready().await;
-        let flags = self.flags.clone();
-        for (flag, call) in flags.app.iter().map(|call| ("--app", call)).chain(
-            flags
+        let given = self.requests.clone();
+        for (flag, call) in given.app.iter().map(|call| ("--app", call)).chain(
+            given
                 .open
                 .iter()
                 .map(|call| ("--open", call))
-                .chain(flags.task.iter().map(|call| ("--task", call))),
+                .chain(given.task.iter().map(|call| ("--task", call))),
         ) {
             self.expect(flag, call).await?;
         }
-        if let Some(slow) = &flags.slow {
+        if let Some(slow) = &given.slow {
             let answer = self.expect("--slow", slow).await?;
             self.slow_takes = answer.head - answer.sent;
             let natural = slow.body.is_empty();
@@ -106,7 +90,7 @@ impl Run {
                 self.slow_takes = HELD;
             }
         }
-        if let Some(socket) = &flags.socket {
+        if let Some(socket) = &given.socket {
             let opened = timeout(ANSWERS_WITHIN, tokio_tungstenite::connect_async(&socket.0)).await?;
             let (mut socket, _) = opened.with_context(|| format!("--socket {}", socket.0))?;
             socket.close(None).await?;
@@ -138,7 +122,7 @@ impl Run {
 
     /// An app may take a while after /drain has begun to answer. Where it takes longer than it may, whoever asks next says so.
     async fn ready(&self) {
-        let Some(call) = self.work().chain(&self.flags.open).next() else { return };
+        let Some(call) = self.work().chain(&self.requests.open).next() else { return };
         let begun = Instant::now();
         while self.life.is_ours() && begun.elapsed() < START {
             if self.call(call).await.is_ok_and(|answer| answer.succeeded()) {
@@ -150,7 +134,7 @@ impl Run {
 
     /// Every request that brings work.
     pub(crate) fn work(&self) -> impl Iterator<Item = &Call> {
-        self.flags.app.iter().chain(&self.flags.slow).chain(&self.flags.task)
+        self.requests.app.iter().chain(&self.requests.slow).chain(&self.requests.task)
     }
 
     /// One that brings work and is soon done with.
@@ -167,7 +151,7 @@ impl Run {
                 request.header(header::CONTENT_TYPE, kind).header(header::CONTENT_LENGTH, call.body.len());
         }
         let mut request = request.body(body).map_err(|error| error.to_string())?;
-        for given in &self.flags.header {
+        for given in &self.requests.header {
             request.headers_mut().insert(given.0.clone(), given.1.clone());
         }
         Ok(request)
@@ -187,7 +171,7 @@ impl Run {
 
     /// Begins --slow.
     pub(crate) async fn slow(&self) -> Outcome<Work> {
-        let Some(call) = &self.flags.slow else { return Err(Not::Held(Need::Slow.says().to_owned())) };
+        let Some(call) = &self.requests.slow else { return Err(Not::Held(Need::Slow.says().to_owned())) };
         let mut connection = connect(&call.at.authority).await.map_err(Not::Kept)?;
         let mut work = Work::prepared(self, call).map_err(Not::Kept)?;
         let request = work.request.take();

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::config::Run;
 use crate::metrics::Metrics;
-use crate::shards::Shards;
+use crate::shards::{Shards, Side};
 use crate::{http, tcp};
 
 /// How long last answers may take to their clients once nothing is in flight. A client that takes nothing is cut by --unread-seconds before; the pod's grace
@@ -26,13 +26,6 @@ const FLUSH: Duration = Duration::from_secs(30);
 /// hold a drain up, and nobody else would notice.
 const SILENCE: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-
-/// What is done with a client.
-#[derive(Clone)]
-pub(crate) enum Side {
-    Http(Arc<http::Gate>),
-    Tcp(Arc<tcp::Gate>),
-}
 
 pub(crate) struct Listener {
     stop: CancellationToken,

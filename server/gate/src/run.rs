@@ -12,10 +12,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
+use crate::app::Attention;
 use crate::config::{Cli, Command, Places, PreStop, Protocol, Run};
-use crate::listener::{Listener, Side};
+use crate::listener::Listener;
 use crate::metrics::Metrics;
-use crate::shards::Shards;
+use crate::shards::{Shards, Side};
 use crate::{admin, app, http, logs, tcp};
 
 /// The whole of `main`: parses the command line, does what it says, and ends the process with the right code.
@@ -50,7 +51,13 @@ async fn run(flags: Run, signals: Signals) -> anyhow::Result<Exit> {
     let linger = Duration::from_secs(flags.linger_seconds);
     let drain = Drain::new(Settings { linger, ..Settings::from_env() });
     let metrics = Arc::new(Metrics::default());
-    app::attend(&flags, places.app, &drain, &metrics);
+    let attention = Attention {
+        question: flags.in_flight.clone(),
+        authorization: flags.in_flight_authorization.clone(),
+        quiet: Duration::from_secs(flags.quiet_seconds),
+        on_drain: flags.on_drain.clone(),
+    };
+    app::attend(attention, places.app, &drain, &metrics);
     let admin_app = admin::routes(&drain, &metrics);
     info!(
         public = %public.local_addr()?,

@@ -9,11 +9,18 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 
-use crate::listener::Side;
+use crate::{http, tcp};
 
 /// A pod without a limit may use all cores of its node, and each thread has heap pages of its own: on 64 cores more than the 64 MiB that the operator requests. Eight
 /// move some hundred thousand requests a second.
 const MOST: usize = 8;
+
+/// What is done with a client.
+#[derive(Clone)]
+pub(crate) enum Side {
+    Http(Arc<http::Gate>),
+    Tcp(Arc<tcp::Gate>),
+}
 
 pub(crate) struct Shard {
     pub(crate) runtime: Handle,

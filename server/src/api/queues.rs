@@ -20,8 +20,8 @@ use utoipa::ToSchema;
 use crate::api::fields::{Fields, Object};
 use crate::api::tasks::{JSON, written};
 use crate::api::{Api, limits, queue_name};
+use crate::backoff;
 use crate::problem::{Problem, ProblemBody};
-use crate::runner::backoff;
 
 const MOST_PLACES: f64 = 1_000_000.0;
 const MOST_RATE: f64 = 100_000.0;

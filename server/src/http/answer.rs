@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Serialize;
 
+use crate::backoff;
 use crate::kind::Failure;
-use crate::runner::backoff;
 
 /// What is kept of an answer's body.
 pub(super) const KEPT: usize = 1024;

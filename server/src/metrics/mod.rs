@@ -29,7 +29,7 @@ const BUCKETS: [f64; 16] =
     [0.002, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 3600.0];
 
 mod process;
-pub(crate) mod sample;
+mod sample;
 
 /// From what a look from memory takes to the half minute after which the queue is given up.
 const REQUEST_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];

@@ -4,14 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::{Counts, QueueRecord, StoreError};
+use graceful_store::{Counts, QueueRecord};
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
-use crate::queue::Queue;
-
-/// Between two looks at the queue: often beside the quarter of a minute between scrapes, and seldom beside what else asks a database.
-const EVERY: Duration = Duration::from_secs(2);
 /// Older figures are told no more, for they would be a lie. A database has 5 s for an answer: one that takes most of them is
 /// slow, and still tells the truth.
 const STALE: Duration = Duration::from_secs(10);
@@ -59,24 +55,4 @@ impl Samples {
         let age = at.elapsed();
         (figures.filter(|_| age < STALE), age)
     }
-}
-
-/// Looks at the queue for as long as the process lives. A look that takes long is waited for: a database that hangs is not asked
-/// again meanwhile, and the figures grow old.
-pub(crate) async fn keep(queue: Arc<Queue>) {
-    queue.opened().await;
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let at = Instant::now();
-        let figures = figures(&queue).await.ok();
-        queue.metrics().sampled(at, figures);
-    }
-}
-
-async fn figures(queue: &Queue) -> Result<Figures, StoreError> {
-    let counts = queue.counts().await?;
-    let queues = queue.store()?.queues().await?;
-    Ok(Figures { counts, queues })
 }

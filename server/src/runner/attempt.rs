@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info, warn};
 
+use super::Runner;
 use super::leases::{Entered, Stop};
-use super::{Runner, backoff};
+use crate::backoff;
 use crate::events::hint::{Hint, What};
 use crate::kind::{Failure, Next};
 use crate::metrics::Ended;

@@ -2,7 +2,6 @@
 //!
 //! - [`mod@attempt`]: one attempt at one task, from its claim to its end
 //! - [`leases`]: which attempts run; renews them and tells them to stop
-//! - [`backoff`]: how long a failed task waits
 //! - [`suspects`]: those that may have killed their processes run alone
 //!
 //! # Flow
@@ -34,7 +33,6 @@ use crate::queue::Queue;
 use crate::report::Reporter;
 
 mod attempt;
-pub mod backoff;
 mod leases;
 mod suspects;
 

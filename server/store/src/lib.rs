@@ -33,6 +33,7 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 mod attempts;
+mod backoff;
 pub mod error;
 pub mod event;
 

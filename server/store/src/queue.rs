@@ -14,6 +14,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub use crate::backoff::Backoff;
 use crate::task::Millis;
 
 /// The queue of tasks that name none. It is always there.
@@ -70,15 +71,6 @@ impl Rate {
         let millis = ((1.0 - tokens).max(0.0) * 1000.0 / self.per_second).ceil() as Millis;
         millis
     }
-}
-
-/// Pauses after failures: each twice as long as the one before, up to the longest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// After the first failure.
-    pub first: Duration,
-    /// No pause is longer.
-    pub longest: Duration,
 }
 
 /// A queue as it is.

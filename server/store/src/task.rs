@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::queue::Backoff;
+use crate::backoff::Backoff;
 pub use crate::state::State;
 
 /// Milliseconds since 1970 on the clock of the queue (SQLite: this machine's; PostgreSQL: the server's).

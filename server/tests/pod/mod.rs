@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use graceful_drain::{Drain, Settings};
 use graceful_server::api::visitors::{Hosts, Visitors};
 use graceful_server::api::{self, Api};
-use graceful_server::config::Engine;
+use graceful_server::engine::Engine;
 use graceful_server::events::hub::{Hub, HubSettings};
 use graceful_server::kind::{Failure, Kind, Kinds};
 use graceful_server::metrics::Metrics;

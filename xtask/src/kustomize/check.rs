@@ -9,7 +9,7 @@ use graceful_api::names::KIND;
 use serde_json::{Value, json};
 
 use super::{GVK, KEY, KEYS, STRATEGY};
-use crate::charts::Server;
+use crate::api_server::Server;
 use crate::run::root;
 
 /// Builds an overlay in both ways of use, and the sample; compares the built-in kinds with the server's.

@@ -56,7 +56,7 @@ async fn refuses(run: &Run) -> Outcome {
         let answer = run.call(call).await.map_err(Not::Kept)?;
         is_refusal(call, &answer)?;
     }
-    let Some(socket) = &run.flags.socket else { return Ok(()) };
+    let Some(socket) = &run.requests.socket else { return Ok(()) };
     match tokio_tungstenite::connect_async(&socket.0).await {
         Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
             must(answer.status() == 503, || format!("a WebSocket was refused with {}", answer.status()))
@@ -84,7 +84,7 @@ async fn holds(run: &Run) -> Outcome {
 }
 
 async fn all_open(run: &Run, when: &str) -> Outcome {
-    for call in &run.flags.open {
+    for call in &run.requests.open {
         let code = run.call(call).await.map_or_else(|error| error, |answer| answer.code.to_string());
         must(code.starts_with('2'), || format!("{when}, {} {}: {code}", call.method, call.at.path))?;
     }
@@ -93,7 +93,7 @@ async fn all_open(run: &Run, when: &str) -> Outcome {
 
 async fn reads(run: &Run) -> Outcome {
     run.serving().await?;
-    let work = if run.flags.slow.is_some() { Some(run.busy().await?) } else { None };
+    let work = if run.requests.slow.is_some() { Some(run.busy().await?) } else { None };
     run.pod.put(run.pod.next_epoch(), 1).await?;
     all_open(run, "lingering").await?;
     run.pod.until("closed", ANSWERS_WITHIN, |status| !status.accepting).await?;

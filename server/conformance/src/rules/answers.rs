@@ -71,7 +71,7 @@ const QUESTIONS: u32 = 20;
 async fn tour(run: &mut Run) -> Outcome<Vec<Entry>> {
     if !run.toured {
         run.serving().await?;
-        let work = if run.flags.slow.is_some() { Some(run.busy().await?) } else { None };
+        let work = if run.requests.slow.is_some() { Some(run.busy().await?) } else { None };
         run.pod.get().await?;
         // Long enough for an age in whole seconds to move.
         sleep(Duration::from_millis(1200)).await;

@@ -70,7 +70,7 @@ async fn accepted_ends(run: &Run) -> Outcome {
     run.serving().await?;
     let work = run.busy().await?;
     let (_, closed) = run.close().await?;
-    if work.is_answered() && run.flags.slow.as_ref().is_some_and(|call| call.body.is_empty()) {
+    if work.is_answered() && run.requests.slow.as_ref().is_some_and(|call| call.body.is_empty()) {
         let code = work.end().await?.code;
         must((200..300).contains(&code), || {
             format!("a request in flight at the latch was answered with {code}")
@@ -96,7 +96,7 @@ const DELIVERY: Duration = Duration::from_millis(150);
 
 async fn bodies_count(run: &Run) -> Outcome {
     run.serving().await?;
-    let Some(call) = &run.flags.stream else { return broken("no --stream") };
+    let Some(call) = &run.requests.stream else { return broken("no --stream") };
     let mut connection = connect(&call.at.authority).await.map_err(Not::Kept)?;
     let request = run.request(call, whole(call.body.clone())).map_err(Not::Kept)?;
     let begun = timeout(ANSWERS_WITHIN, connection.begin(request)).await;
@@ -144,7 +144,7 @@ async fn leavers(run: &Run) -> Outcome {
     let limit = ANSWERS_WITHIN.min(run.slow_takes + 10 * PROMPT);
     let what = "at zero after a client that left in the midst of its request";
     run.pod.until(what, limit, |status| status.in_flight.total == 0).await?;
-    if let Some(call) = &run.flags.stream {
+    if let Some(call) = &run.requests.stream {
         let mut connection = connect(&call.at.authority).await.map_err(Not::Kept)?;
         let request = run.request(call, whole(call.body.clone())).map_err(Not::Kept)?;
         drop(timeout(ANSWERS_WITHIN, connection.begin(request)).await);
@@ -157,7 +157,7 @@ async fn leavers(run: &Run) -> Outcome {
 
 async fn failures(run: &Run) -> Outcome {
     run.serving().await?;
-    let Some(call) = &run.flags.fail else { return broken("no --fail") };
+    let Some(call) = &run.requests.fail else { return broken("no --fail") };
     for _ in 0..3 {
         // A connection that ends without an answer is a failure too.
         let code = run.call(call).await.map_or(500, |answer| answer.code);
@@ -173,7 +173,7 @@ async fn failures(run: &Run) -> Outcome {
 
 async fn tasks_count(run: &Run) -> Outcome {
     run.serving().await?;
-    let (Some(call), Some(seconds)) = (&run.flags.task, run.flags.task_seconds) else {
+    let (Some(call), Some(seconds)) = (&run.requests.task, run.requests.task_seconds) else {
         return broken("no --task");
     };
     let answer = run.call(call).await.map_err(Not::Kept)?;

@@ -17,10 +17,9 @@ use std::fmt::Write as _;
 
 use futures::future::BoxFuture;
 
+use crate::need::Need;
 use crate::outcome::Outcome;
 use crate::run::Run;
-
-pub(crate) use sigterm::Exit;
 
 /// One demand of `docs/protocol.md`.
 pub(crate) struct Rule {
@@ -29,59 +28,6 @@ pub(crate) struct Rule {
     pub(crate) says: &'static str,
     pub(crate) needs: &'static [Need],
     pub(crate) hold: for<'a> fn(&'a mut Run) -> BoxFuture<'a, Outcome>,
-}
-
-/// What holding a rule takes beside the admin port.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Need {
-    Work,
-    Slow,
-    Stream,
-    Fail,
-    Task,
-    Socket,
-    Open,
-    Process,
-    Command,
-    Tokens,
-}
-
-impl Need {
-    /// What to give.
-    pub(crate) const fn says(self) -> &'static str {
-        match self {
-            Self::Work => "needs --app, --slow or --task: a request that brings work",
-            Self::Slow => "needs --slow: work whose answer takes a while",
-            Self::Stream => "needs --stream: an answer that comes in pieces",
-            Self::Fail => "needs --fail: a request whose handler fails",
-            Self::Task => "needs --task and --task-seconds: work that goes on after its answer",
-            Self::Socket => "needs --socket: a WebSocket of the app",
-            Self::Open => "needs --open: a read or health check that always answers",
-            Self::Process => "needs -- COMMAND or --pid: a process that can be sent SIGTERM",
-            Self::Command => "needs -- COMMAND: it takes a process of its own, and its exit code",
-            Self::Tokens => {
-                "it verifies no tokens, which it need not (GRACEFUL_DRAIN_KEYS would switch that on)"
-            }
-        }
-    }
-
-    /// What is said where it is not there.
-    pub(crate) fn missing(self, run: &Run) -> Option<String> {
-        let flags = &run.flags;
-        let is_there = match self {
-            Self::Work => run.work().next().is_some(),
-            Self::Slow => flags.slow.is_some(),
-            Self::Stream => flags.stream.is_some(),
-            Self::Fail => flags.fail.is_some(),
-            Self::Task => flags.task.is_some(),
-            Self::Socket => flags.socket.is_some(),
-            Self::Open => !flags.open.is_empty(),
-            Self::Process => run.life.is_known(),
-            Self::Command => run.life.is_ours(),
-            Self::Tokens => run.pod.verifies(),
-        };
-        (!is_there).then(|| self.says().to_owned())
-    }
 }
 
 /// All of them.

@@ -103,7 +103,7 @@ async fn wakes(run: &Run) -> Outcome {
     })
     .await?;
     woken_by(run, "a DELETE", async { pod.delete(pod.next_epoch()).await.map(drop) }).await?;
-    if run.flags.slow.is_none() {
+    if run.requests.slow.is_none() {
         return Ok(());
     }
     let mut work = None;

@@ -99,7 +99,7 @@ impl Runner {
 async fn round(run: &Run, n: u32, crowd: usize) -> Outcome<Round> {
     run.serving().await?;
     let begun = Instant::now();
-    let Some(call) = &run.flags.slow else { return broken("no --slow") };
+    let Some(call) = &run.requests.slow else { return broken("no --slow") };
     let (head, _) = run.request(call, whole(call.body.clone())).map_err(Not::Kept)?.into_parts();
     let runner = Runner { head: Request::from_parts(head, ()), body: call.body.clone() };
     // Each has its connection before the burst begins.
@@ -166,7 +166,7 @@ impl Round {
 }
 
 async fn no_gap(run: &Run) -> Outcome {
-    let all = run.flags.race.get();
+    let all = run.requests.race.get();
     let rounds = all.div_ceil(CROWD);
     for n in 0..rounds {
         let crowd = CROWD.min(all - n * CROWD);
@@ -183,14 +183,14 @@ async fn no_gap(run: &Run) -> Outcome {
 
 async fn prompt(run: &Run) -> Outcome {
     // The round whose latch closes last, so that most of its requests are let in.
-    let round = round(run, LATEST, CROWD.min(run.flags.race.get())).await?;
+    let round = round(run, LATEST, CROWD.min(run.requests.race.get())).await?;
     must(round.longest < LATE, || {
         format!("with {CROWD} requests in flight an answer took {} s", round.longest.as_secs_f64())
     })
 }
 
 async fn handed_over(run: &Run) -> Outcome {
-    let (Some(call), Some(seconds)) = (&run.flags.task, run.flags.task_seconds) else {
+    let (Some(call), Some(seconds)) = (&run.requests.task, run.requests.task_seconds) else {
         return broken("no --task");
     };
     let takes = Duration::from_secs_f64(seconds);

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::sockets::{Socket, lives, open};
 use super::{Need, Rule};
-use crate::life::End;
+use crate::life::{End, Exit};
 use crate::outcome::{Not, Outcome, broken, must};
 use crate::pod::{ANSWERS_WITHIN, PROMPT, Reply, Token};
 use crate::run::{Run, Work};
@@ -71,25 +71,6 @@ const LEAVE: Duration = Duration::from_secs(15);
 /// Of 24 draws over a second, the first and the last are nearer than this to each other once in 10^9 runs.
 const SPREAD: Duration = Duration::from_millis(200);
 
-/// What followed a SIGTERM.
-#[derive(Debug, Clone)]
-pub(crate) struct Exit {
-    /// The first answer that said Terminating, and from when on it was closed, in seconds after the signal.
-    first: Option<Reply>,
-    closed_after: Option<f64>,
-    work_in_linger: Option<u16>,
-    resume: Option<Reply>,
-    last_epoch: Option<Reply>,
-    work: Option<Outcome<u16>>,
-    ended_before_work: bool,
-    /// How long it lived on after its last answer.
-    mute: Duration,
-    socket_lived: Option<bool>,
-    /// Of each socket: its close code, and when.
-    farewells: Vec<(Option<u16>, Instant)>,
-    end: Option<End>,
-}
-
 /// Sends it, once a run.
 async fn exit(run: &mut Run) -> Outcome<Exit> {
     if run.exit.is_none() {
@@ -116,14 +97,14 @@ async fn send(run: &mut Run) -> Outcome<Exit> {
     run.fresh().await?;
     run.serving().await?;
     let mut sockets = Vec::new();
-    if run.flags.socket.is_some() {
+    if run.requests.socket.is_some() {
         for _ in 0..SOCKETS {
             sockets.push(open(run).await?);
         }
     }
     let mut spare = sockets.pop();
     let farewells: Vec<_> = sockets.into_iter().map(await_farewell).collect();
-    let mut work = if run.flags.slow.is_some() { Some(run.busy().await?) } else { None };
+    let mut work = if run.requests.slow.is_some() { Some(run.busy().await?) } else { None };
     let (sent, mut seen) = (Instant::now(), Exit::nothing());
     run.life.signal(Signal::SIGTERM)?;
     let mut last_answer = Instant::now();

@@ -31,7 +31,7 @@ pub(super) const RULES: &[Rule] = &[
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 pub(super) async fn open(run: &Run) -> Outcome<Socket> {
-    let Some(url) = &run.flags.socket else { return broken("no --socket") };
+    let Some(url) = &run.requests.socket else { return broken("no --socket") };
     match timeout(ANSWERS_WITHIN, connect_async(&url.0)).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(error)) => broken(format!("a WebSocket could not be opened: {error}")),
