@@ -7,7 +7,7 @@ use graceful_api::{GracefulApp, names};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::json;
 
 use crate::harness::app::{AppSpec, NAME};
@@ -91,6 +91,42 @@ pub(super) async fn adoption_called_off_under_load(scene: &Scene) -> anyhow::Res
     // A plain Deployment again, whose new pods nobody has to label.
     scaled_natively(scene, NAME, 4).await?;
     then.nothing_lost().await?;
+    Ok(())
+}
+
+/// P1: deleting it in the middle of an adoption drains all, and gives the user's Service back; its pods, which end slowly, are sent nobody by then.
+pub(super) async fn adoption_deleted_under_load(scene: &Scene) -> anyhow::Result<()> {
+    let (given, when, then) = scene.steps();
+    // A pod that was found idle accepts in its hook's sleep, and what it accepts then is longer than the rest of its grace.
+    let spec = AppSpec::tasks(&scene.world).task_seconds("8-12");
+    plain::deploy(scene, &spec, plain::Care { grace: 25, pre_stop_sleep: Some(20) }).await?;
+    given.load(LoadSpec { sockets: 0, fresh: true, ..load::usual() }).await?;
+    scene.step("when a GracefulApp adopts it", scene.apply(adopting(scene).task_seconds("8-12"))).await?;
+    then.status("a pod of the Deployment drains", ROLLS, |s| s.draining_replicas > 0).await?;
+    when.deleted(PropagationPolicy::Background).await?;
+    scene
+        .step("then the app is gone, and the Deployment has no pods", async {
+            eventually("gone", ROLLS, || async {
+                let app = scene.api::<GracefulApp>().get_opt(NAME).await?;
+                let waiting_for = app.and_then(|app| app.status).map(|status| status.waiting_for);
+                ensure!(waiting_for.is_none(), "it is there, waiting for {waiting_for:?}");
+                let pods =
+                    scene.api::<Pod>().list(&ListParams::default().labels(&format!("app={NAME}"))).await?;
+                ensure!(pods.items.is_empty(), "{} pods are left", pods.items.len());
+                Ok(())
+            })
+            .await?;
+            let left = scene.api::<Deployment>().get(NAME).await?;
+            ensure!(left.spec.replicas == Some(0), "it has {:?} replicas", left.spec.replicas);
+            let selector = scene.api::<Service>().get(NAME).await?.spec.and_then(|s| s.selector);
+            ensure!(
+                selector == Some(BTreeMap::from([("app".to_owned(), NAME.to_owned())])),
+                "its Service selects {selector:?}"
+            );
+            Ok(())
+        })
+        .await?;
+    then.nothing_lost_but_requests().await?;
     Ok(())
 }
 

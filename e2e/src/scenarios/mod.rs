@@ -67,6 +67,7 @@ pub fn all() -> Vec<Scenario> {
         workers::celery_workers_finish_what_they_have(packages),
         adoption::adopt_under_load,
         adoption::adoption_called_off_under_load,
+        adoption::adoption_deleted_under_load,
         adoption::leave_under_load,
         sockets::sockets_stay_while_their_tasks_run,
         resume::ws_resume,
