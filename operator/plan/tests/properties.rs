@@ -6,7 +6,7 @@ mod model;
 
 use graceful_api::{OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{Deletion, Mark, NodeFate, TemplateVerdict};
-use model::{Behaviour, Deeds, Faults, Ledger, World};
+use model::{Behaviour, Deeds, Disruption, Faults, Ledger, World};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::RngSeed;
@@ -20,6 +20,7 @@ enum Event {
     Budget(u32, u32),
     DeletePod(usize),
     Evict(usize),
+    EvictByApi(usize),
     /// Room for so many pods beyond `replicas`, or for any number.
     Quota(Option<usize>),
     DrainByHand(usize),
@@ -85,6 +86,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0u32..3, 0u32..2).prop_map(|(s, u)| Event::Budget(s, if s == 0 { 1 } else { u })),
         1 => (0usize..8).prop_map(Event::DeletePod),
         1 => (0usize..8).prop_map(Event::Evict),
+        2 => (0usize..8).prop_map(Event::EvictByApi),
         1 => prop_oneof![Just(None), (0usize..3).prop_map(Some)].prop_map(Event::Quota),
         1 => (0usize..8).prop_map(Event::DrainByHand),
         2 => (0usize..2).prop_map(Event::Cordon),
@@ -177,7 +179,7 @@ impl Run {
         world.app.max_unavailable = self.unavailable;
         world.app.policy.signal = self.signal;
         world.local = self.patient;
-        world.app.hold_while_busy = self.hold_while_busy;
+        world.disrupt(self.disruption());
         world.app.replace_when = self.replace_when;
         world.app.policy.deadline_seconds = 20;
         if self.patient {
@@ -207,6 +209,14 @@ impl Run {
         world
     }
 
+    fn disruption(&self) -> Disruption {
+        match (self.hold_while_busy, self.seed % 3) {
+            (true, _) => Disruption::HoldWhileBusy,
+            (false, 0) => Disruption::Allow,
+            (false, _) => Disruption::Hold,
+        }
+    }
+
     fn apply(&self, world: &mut World, event: &Event) {
         world.patches.clear();
         match event {
@@ -230,6 +240,7 @@ impl Run {
             }
             Event::Replicas(n) => world.app.replicas = *n,
             Event::Evict(nth) => world.evict(*nth),
+            Event::EvictByApi(nth) => world.evict_by_api(*nth),
             Event::Quota(beyond) => world.quota = beyond.map(|n| n + world.app.replicas as usize),
             Event::Pause(paused) => world.app.paused = *paused,
             Event::Budget(surge, unavailable) => {
@@ -332,6 +343,7 @@ fn seed() -> RngSeed {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, rng_seed: seed(), ..ProptestConfig::default() })]
 
+    /// P2: among what happens are evictions, and what those end that the budget lets through finishes in the pod's grace, as far as that is long enough.
     #[test]
     fn p1_p3_p7_p8_nothing_accepted_is_lost_the_budget_holds_and_the_wait_is_named(run in run()) {
         let world = run.world();
@@ -451,17 +463,54 @@ fn the_model_can_lose_a_task() {
     assert!(world.ledger.unpromised > 0, "{:?}", world.ledger);
 }
 
+/// P2: an eviction waits for a pod that is marked as busy, and one of an idle pod, or where the user allows them, leaves the pod its grace.
+#[test]
+fn an_eviction_waits_for_what_is_marked_as_busy() {
+    let world = |disruption: Disruption, grace_seconds: i64| {
+        let mut world = World::new(8);
+        world.disrupt(disruption);
+        world.grace_seconds = grace_seconds;
+        world.template("v1", Behaviour::Good);
+        (0..10).for_each(|_| world.tick());
+        // From now on each pod has work for a minute, and is given more meanwhile.
+        (world.task_every, world.task_seconds) = (2, 60);
+        (0..30).for_each(|_| world.tick());
+        world
+    };
+    let pods = |w: &World| w.pods.iter().filter(|p| !p.terminating()).count();
+    for held in [Disruption::Hold, Disruption::HoldWhileBusy] {
+        let mut world = world(held, 90);
+        (0..3).for_each(|nth| world.evict_by_api(nth));
+        assert_eq!((world.evictions.refused, pods(&world)), (3, 3), "{held:?}");
+        // Those that are idle by then.
+        world.task_every = 0;
+        (0..90).for_each(|_| world.tick());
+        (0..3).for_each(|nth| world.evict_by_api(nth));
+        let goes = if held == Disruption::HoldWhileBusy { 3 } else { 0 };
+        assert_eq!(world.evictions.allowed, goes, "{held:?}");
+        assert_eq!((world.evictions.busy, world.ledger.lost, world.ledger.unpromised), (0, 0, 0), "{held:?}");
+    }
+    let mut ample = world(Disruption::Allow, 90);
+    ample.evict_by_api(0);
+    assert_eq!((ample.evictions.busy, ample.ledger.lost, ample.ledger.unpromised), (1, 0, 0));
+    let mut short = world(Disruption::Allow, 5);
+    short.evict_by_api(0);
+    assert!(short.evictions.busy == 1 && short.ledger.unpromised > 0, "{:?}", short.ledger);
+}
+
 /// Every kind of thing that the properties rely on happens in them.
 #[test]
 fn the_runs_reach_what_they_are_about() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut accepted, mut put_back, mut unbusy, mut cut, mut handed_over) = (0, 0, 0, 0, 0);
-    let mut late = (0, 0, 0);
+    let (mut late, mut evictions) = ((0, 0, 0), (0, 0, 0));
     for _ in 0..300 {
         let run = run().new_tree(&mut runner).expect("a run").current();
         let world = run.world();
         accepted += world.ledger.accepted;
         cut += world.ledger.cut;
+        let api = world.evictions;
+        evictions = (evictions.0 + api.refused, evictions.1 + api.allowed, evictions.2 + api.busy);
         let calls = world.late_calls;
         late = (late.0 + calls.void, late.1 + calls.effective, late.2 + calls.below_the_floor);
         put_back += world.transcript.iter().filter(|l| l.contains("→ put ")).count();
@@ -472,6 +521,9 @@ fn the_runs_reach_what_they_are_about() {
         accepted > 1000 && put_back > 20 && unbusy > 20 && cut > 0 && handed_over > 50,
         "{accepted} {put_back} {unbusy} {cut} {handed_over}"
     );
+    let (refused, allowed, busy) = evictions;
+    eprintln!("evictions: refused={refused} allowed={allowed} busy={busy}");
+    assert!(refused > 30 && allowed > 20 && busy > 5, "evictions: {refused} {allowed} {busy}");
     // Of what a former leader calls, preconditions leave next to nothing (ADR 14): a drain too many among it, which the next plan puts right.
     let (void, effective, below_the_floor) = late;
     let words = format!("late calls: void={void} effective={effective} below_the_floor={below_the_floor}");

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use graceful_api::{OnDeadline, ReplaceWhen, Signal};
 use graceful_plan::{Deletion, NodeFate, Observed, Warning};
-use model::{Behaviour, World};
+use model::{Behaviour, Disruption, World};
 use serde::Deserialize;
 use similar::TextDiff;
 
@@ -59,6 +59,8 @@ enum Step {
     DeletePod(usize),
     /// The kubelet evicts the pod; its record stays.
     Evict(usize),
+    /// The eviction API is asked for the nth pod.
+    EvictByApi(usize),
     DrainByHand(usize),
     /// `kubectl delete pod --grace-period`: a pod that drains itself has so many seconds left.
     Shorten(u32),
@@ -236,7 +238,7 @@ fn take(world: &mut World, step: &Step) -> String {
             format!("replicas {n}")
         }
         Step::HoldWhileBusy(hold) => {
-            world.app.hold_while_busy = *hold;
+            world.disrupt(if *hold { Disruption::HoldWhileBusy } else { Disruption::Allow });
             format!("disruption {}", if *hold { "HoldWhileBusy" } else { "Allow" })
         }
         Step::Pause(paused) => {
@@ -324,6 +326,22 @@ fn take(world: &mut World, step: &Step) -> String {
             world.drain_by_hand(*nth);
             world.tick();
             "somebody sends PUT /drain to a serving pod".to_owned()
+        }
+        Step::EvictByApi(nth) => {
+            let before = world.evictions;
+            world.evict_by_api(*nth);
+            let after = world.evictions;
+            let answer = if after.refused > before.refused {
+                "refused, by the budget"
+            } else if after.busy > before.busy {
+                "taken: a pod with work has its grace"
+            } else if after.allowed > before.allowed {
+                "taken: an idle pod goes"
+            } else {
+                "of no pod"
+            };
+            world.tick();
+            format!("an eviction is {answer}")
         }
         Step::Shorten(seconds) => {
             world.shorten(0, i64::from(*seconds));
@@ -429,7 +447,9 @@ impl Given {
         } = self;
         world.nodes_unread = *nodes_unread;
         world.local = *local;
-        world.app.hold_while_busy = *hold_while_busy;
+        if *hold_while_busy {
+            world.disrupt(Disruption::HoldWhileBusy);
+        }
         let app = &mut world.app;
         let set = |to: &mut u32, from: &Option<u32>| {
             if let Some(value) = from {

@@ -4,6 +4,7 @@
 mod adoption;
 mod checks;
 mod conversations;
+mod evictions;
 mod kubernetes;
 mod operator;
 mod paused;
@@ -23,6 +24,8 @@ use graceful_plan::{
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use adoption::Plain;
+pub(crate) use evictions::Disruption;
+use evictions::Evictions;
 pub(crate) use kubernetes::{Deployment, Pod};
 use paused::{Late, Paused};
 pub(crate) use process::Behaviour;
@@ -86,6 +89,9 @@ pub(crate) struct World {
     /// Actions executed in the last second.
     pub(crate) acted: usize,
     pub(crate) deeds: Deeds,
+    /// Set by [`World::disrupt`].
+    disruption: Disruption,
+    pub(crate) evictions: Evictions,
     /// The Service has `externalTrafficPolicy: Local`.
     pub(crate) local: bool,
     /// A quota: so many pods may there be, terminating ones too.
@@ -243,6 +249,8 @@ impl World {
             plans: 0,
             acted: 0,
             deeds: Deeds::default(),
+            disruption: Disruption::default(),
+            evictions: Evictions::default(),
             local: false,
             quota: None,
             places: None,
