@@ -32,15 +32,15 @@ const WRITES: u32 = 30;
 #[serde(rename_all = "camelCase")]
 struct Rollout {
     /// From a pod's last report reaching the ledger to its DELETE reaching a watch, in milliseconds.
-    idle_to_delete_ms: Spread,
+    idle_to_delete_ms: Range,
     /// One bare write of a ConfigMap to the same API server, in milliseconds.
-    api_write_ms: Spread,
+    api_write_ms: Range,
     /// A whole rollout, in seconds.
-    rollout_seconds: Spread,
+    rollout_seconds: Range,
     /// The best possible for these tasks and this budget: one pod after the other, each a start and its last task.
     best_possible_seconds: f64,
     /// From a pod's creation to its readiness, in seconds.
-    pod_start_seconds: Spread,
+    pod_start_seconds: Range,
     replicas: u32,
     task_seconds: u32,
     linger_seconds: u32,
@@ -54,14 +54,14 @@ struct Rollout {
 /// Smallest, median and largest.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Spread {
+struct Range {
     samples: usize,
     least: f64,
     median: f64,
     most: f64,
 }
 
-impl Spread {
+impl Range {
     fn of(mut all: Vec<f64>) -> anyhow::Result<Self> {
         all.sort_by(f64::total_cmp);
         let (Some(least), Some(most)) = (all.first(), all.last()) else { bail!("nothing was measured") };
@@ -126,11 +126,11 @@ async fn rollout(scene: &Scene) -> anyhow::Result<Rollout> {
     }
     let view = then.nothing_lost_but_requests().await?;
     let spares = scene.figures().clone();
-    let starts = Spread::of(starts).context("pod starts")?;
+    let starts = Range::of(starts).context("pod starts")?;
     Ok(Rollout {
-        idle_to_delete_ms: Spread::of(idle_to_delete).context("kills")?,
-        api_write_ms: Spread::of(writes).context("writes")?,
-        rollout_seconds: Spread::of(rollouts).context("rollouts")?,
+        idle_to_delete_ms: Range::of(idle_to_delete).context("kills")?,
+        api_write_ms: Range::of(writes).context("writes")?,
+        rollout_seconds: Range::of(rollouts).context("rollouts")?,
         best_possible_seconds: f64::from(REPLICAS) * (starts.median + f64::from(TASK_SECONDS)),
         pod_start_seconds: starts,
         replicas: REPLICAS,

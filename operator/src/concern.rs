@@ -91,7 +91,7 @@ struct Filed {
 }
 
 impl Concerns {
-    /// This app's pods have these labels, or will have them. Said before the selectors are looked up: one that comes in between then asks
+    /// Files that this app's pods have these labels, or will have them. Said before the selectors are looked up: one that comes in between then asks
     /// for another plan.
     pub(crate) fn file(&self, app: &AppRef, pairs: &Pairs) {
         let mut filed = self.0.lock();

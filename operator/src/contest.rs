@@ -26,7 +26,7 @@ pub(crate) struct Contest {
 }
 
 impl Contest {
-    /// It was applied; `undone` says what others had made of what was applied before, if that is why.
+    /// Notes that this was applied; `undone` says what others had made of what was applied before, if that is why.
     pub(crate) fn applied(&mut self, fingerprint: &str, undone: Option<String>) {
         if self.calm() {
             self.times = 0;
@@ -39,7 +39,7 @@ impl Contest {
         }
     }
 
-    /// This process has applied just that.
+    /// Whether this process has applied just that.
     pub(crate) fn has_applied(&self, fingerprint: &str) -> bool {
         self.applied.as_deref() == Some(fingerprint)
     }

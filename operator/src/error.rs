@@ -26,7 +26,7 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
-    /// It was done, and admission made something else of it.
+    /// The write was done, and admission made something else of it.
     #[error("cannot {what}: {how}")]
     Altered {
         /// What was tried, as in "cannot …".
@@ -40,7 +40,7 @@ pub enum Error {
         /// What was tried.
         what: &'static str,
     },
-    /// It was not sent.
+    /// The request was not sent.
     #[error("did not {what}: {NotLeading}")]
     NotLeading {
         /// What was not done.

@@ -31,7 +31,7 @@ struct Shelves<K> {
     coming: Namespaces<K>,
     /// Of these no list was whole yet.
     unlisted: BTreeSet<Scope>,
-    /// Those among them that we may not list, as the API server says: nobody waits for these.
+    /// The namespaces among them that we may not list, as the API server says: nobody waits for these.
     refused: BTreeSet<Scope>,
 }
 

@@ -31,7 +31,7 @@ const REST_EVERY: u32 = 4;
 pub(crate) struct Next {
     /// The next look, at the latest.
     pub(crate) after: Duration,
-    /// It moves, or goes.
+    /// The app moves, or goes.
     pub(crate) urgent: bool,
     /// The API server itself could not be read.
     pub(crate) strained: bool,

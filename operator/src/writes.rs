@@ -19,7 +19,7 @@ pub(crate) const REFUSAL_HOLDS: Duration = Duration::from_secs(if cfg!(test) { 3
 /// One app's.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
-    /// Those that the watches may not have shown yet.
+    /// The writes that the watches may not have shown yet.
     pub(crate) unseen_writes: UnseenWrites,
     /// One of them found things changed: the next view must be a live one.
     pub(crate) look_live: bool,
@@ -89,7 +89,7 @@ impl Writes {
         times.len() > FREELY
     }
 
-    /// It was done, perhaps once more since others have undone it: how often lately, where that has become a contest.
+    /// Notes that this was done, perhaps once more since others have undone it: how often lately, where that has become a contest.
     pub(crate) fn repeats(&mut self, what: &str) -> Option<usize> {
         self.repeated.values_mut().for_each(|times| times.retain(|at| at.elapsed() < LATELY));
         self.repeated.retain(|_, times| !times.is_empty());

@@ -38,7 +38,7 @@ impl Pauses {
         sleep(pause.mul_f64(rand::random_range(1.0..1.25))).await;
     }
 
-    /// It went well: the next trouble is another one.
+    /// Notes that all went well: the next trouble is another one.
     pub(crate) fn over(&mut self) {
         self.next = FIRST;
     }

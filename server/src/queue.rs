@@ -257,7 +257,7 @@ impl Queue {
         self.store().ok()?.queue_settings(queue)?.max_attempts
     }
 
-    /// That it is closed, and why, is said by its keeper.
+    /// Logs why the queue could not do something. That it is closed, and why, is said by its keeper.
     fn complain(&self, error: &StoreError) {
         if let StoreError::Unavailable { why, detail } = error
             && *why != Unavailable::Closed

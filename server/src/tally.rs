@@ -23,7 +23,7 @@ struct Counts {
     owned: Owned,
     /// Attempts of which something runs.
     alive: u64,
-    /// Those of them whose task the queue counts no more.
+    /// The ones whose task the queue counts no more.
     orphaned: u64,
 }
 

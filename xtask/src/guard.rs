@@ -73,7 +73,7 @@ const LET_GO: &str = r#"{"metadata":{"finalizers":null}}"#;
 enum Who<'a> {
     /// An administrator at a keyboard.
     Person,
-    /// This user, of these further groups.
+    /// The request comes from this user, of these further groups.
     User(&'a str, &'a [&'a str]),
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one, and what else was measured on it.
+    /// This machine, and the programs that were measured on it.
     pub(crate) fn look(programs: BTreeMap<&'static str, String>) -> anyhow::Result<Self> {
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -104,7 +104,7 @@ pub(crate) struct Artifacts {
 }
 
 impl Artifacts {
-    /// Those of a build that is there.
+    /// The artifacts of a build that is there.
     pub(crate) fn at(folder: PathBuf) -> Self {
         Self { folder }
     }

@@ -80,7 +80,7 @@ pub(crate) fn is_there(n: u8) -> bool {
     !roots(n).is_empty()
 }
 
-/// Those that we made, and the one that runc makes beside them in a version 2 that has no controllers.
+/// The cgroups that we made, and the one that runc makes beside them in a version 2 that has no controllers.
 fn roots(n: u8) -> Vec<PathBuf> {
     hierarchies()
         .into_iter()

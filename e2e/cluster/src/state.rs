@@ -37,7 +37,7 @@ impl State {
         }
     }
 
-    /// That of the cluster of this machine, if there is one.
+    /// The state of this machine's cluster, if there is one.
     pub(crate) fn read() -> Option<Self> {
         serde_json::from_str(&fs::read_to_string(run("state.json")).ok()?).ok()
     }

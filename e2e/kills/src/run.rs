@@ -16,7 +16,7 @@ use crate::server::Place;
 use crate::summary::Summary;
 use crate::{Args, Shared, callee, reports, settle};
 
-/// They keep three servers of sixteen places busy, and two cores not quite.
+/// So many clients keep three servers of sixteen places busy, and two cores not quite.
 const CLIENTS: usize = 8;
 /// A submission goes out every few milliseconds; if none does, the kill comes all the same.
 const NO_SUBMIT: Duration = Duration::from_millis(300);

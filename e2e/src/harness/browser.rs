@@ -23,7 +23,7 @@ const FLAGS: [&str; 9] = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ];
-/// It takes less than a second when nothing else runs.
+/// How long the browser may take to start: less than a second when nothing else runs.
 const STARTS: Duration = Duration::from_secs(30);
 
 /// One browser with an empty profile and one window; it ends with this value.

@@ -17,7 +17,7 @@ const CLUSTER: [&str; 2] = ["10.244.0.0/16", "10.250.0.0/24"];
 pub enum Databases {
     /// There is no database: scenarios that need one are skipped.
     None,
-    /// This one, which scenarios use in turn.
+    /// A database with this name, which scenarios use in turn.
     Named(String, Arc<Mutex<()>>),
     /// A server of our own at this address of the host, started at the first use; a database each.
     OnTheHost(IpAddr, Arc<OnceCell<Arc<Postgres>>>),

@@ -61,7 +61,7 @@ pub struct PodLife {
     pub returned: bool,
     /// Succeeded or Failed: it runs nothing.
     pub over: bool,
-    /// It is no more in the API.
+    /// The pod is no more in the API.
     pub gone: bool,
 }
 
@@ -127,7 +127,7 @@ pub struct Findings {
     pub violations: Vec<String>,
     /// Spare pods seen: what a ReplicaSet started for one that the operator had just deleted.
     pub spares: usize,
-    /// Those of them that ran a container.
+    /// The spares that ran a container.
     pub spares_ran: usize,
 }
 

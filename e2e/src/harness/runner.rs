@@ -35,19 +35,19 @@ pub struct Scenario {
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, anyhow::Result<()>>,
 }
 
-/// It disturbs the operator itself, and so must run alone.
+/// The scenario disturbs the operator itself, and so must run alone.
 const ALONE: &str = "alone";
-/// It needs a PostgreSQL that pods reach.
+/// The scenario needs a PostgreSQL that pods reach.
 const POSTGRES: &str = "postgres";
-/// It kills processes of the nodes, which must be of this machine.
+/// The scenario kills processes of the nodes, which must be of this machine.
 const KILLS: &str = "kills";
-/// It opens a page from this machine, which must reach the pods.
+/// The scenario opens a page from this machine, which must reach the pods.
 const BROWSER: &str = "browser";
-/// It asks the nodes' own ports from this machine.
+/// The scenario asks the nodes' own ports from this machine.
 const NODE_PORTS: &str = "node_ports";
-/// It mounts programs and packages of this machine.
+/// The scenario mounts programs and packages of this machine.
 const PACKAGES: &str = "packages";
-/// It takes many minutes, and says the same until somebody changes what it is about: run by its name alone.
+/// The scenario takes many minutes, and says the same until somebody changes what it is about: run by its name alone.
 const LONG: &str = "long";
 
 impl Scenario {
@@ -158,7 +158,7 @@ async fn namespaces_gone(world: &World, before: &[String]) -> anyhow::Result<()>
     .await
 }
 
-/// Those that tests and demos made.
+/// The namespaces that tests and demos made.
 async fn namespaces(world: &World) -> anyhow::Result<Vec<String>> {
     let all: Api<Namespace> = Api::all(world.client.clone());
     let found = all.list(&ListParams::default().labels(NAMESPACE_LABEL)).await?.items;

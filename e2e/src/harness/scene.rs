@@ -52,7 +52,7 @@ pub struct Figures {
     pub unanswered: u64,
     /// Spare pods seen.
     pub spares: usize,
-    /// Those of them that ran a container.
+    /// The spares that ran a container.
     pub spares_ran: usize,
 }
 

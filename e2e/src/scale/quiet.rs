@@ -22,7 +22,7 @@ const STILL: Duration = Duration::from_secs(3);
 /// How it ended.
 #[derive(Debug)]
 pub(super) enum Course {
-    /// It has done nothing since then.
+    /// The operator has done nothing since then.
     Quiet(Instant),
     /// Not within the bound.
     Busy(Counters),

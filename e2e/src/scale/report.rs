@@ -23,7 +23,7 @@ const MANY: usize = 2_000;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Results {
     pub(super) rows: Vec<Figures>,
-    pub(super) aims: Vec<Aim>,
+    pub(super) aims: Vec<Limit>,
     pub(super) run: Conditions,
 }
 
@@ -42,14 +42,14 @@ pub(super) struct Conditions {
 
 /// One aim, and what came of it; nothing where its row was not measured or did not get there.
 #[derive(Debug, Serialize)]
-pub(super) struct Aim {
+pub(super) struct Limit {
     name: String,
     aim: f64,
     result: Option<f64>,
     word: &'static str,
 }
 
-impl Aim {
+impl Limit {
     fn at_most(name: &str, aim: f64, measured: bool, result: Option<f64>) -> Self {
         let word = match result {
             Some(result) if result <= aim => "met",
@@ -61,7 +61,7 @@ impl Aim {
     }
 }
 
-pub(super) fn aims(rows: &[Figures]) -> Vec<Aim> {
+pub(super) fn aims(rows: &[Figures]) -> Vec<Limit> {
     let of = |apps: usize| rows.iter().find(|row| row.row == apps.to_string());
     let at = of(APPS);
     let phases =
@@ -81,18 +81,18 @@ pub(super) fn aims(rows: &[Figures]) -> Vec<Aim> {
     let restart = at.and_then(|row| row.restart.as_ref()?.seconds);
     let rest = at.and_then(|row| row.rest.as_ref()).map(|rest| rest.cpu_percent_of_a_core);
     vec![
-        Aim::at_most("500 new apps, seconds", NEW_SECONDS, at.is_some(), new),
-        Aim::at_most("500 existing apps after a restart, seconds", RESTART_SECONDS, at.is_some(), restart),
-        Aim::at_most(
+        Limit::at_most("500 new apps, seconds", NEW_SECONDS, at.is_some(), new),
+        Limit::at_most("500 existing apps after a restart, seconds", RESTART_SECONDS, at.is_some(), restart),
+        Limit::at_most(
             "peak resident memory with 500 apps, MiB",
             PEAK_MEBIBYTES,
             at.is_some(),
             peak.filter(|_| !died),
         ),
-        Aim::at_most("500 apps at rest, % of a core", REST_PERCENT, at.is_some(), rest),
-        Aim::at_most("CPU a new app, 2,000 to 50", FLAT, both, ratio(|row| row.new.as_ref())),
-        Aim::at_most("CPU an existing app, 2,000 to 50", FLAT, both, ratio(|row| row.restart.as_ref())),
-        Aim::at_most("writes at rest, in any row", 0.0, rests().next().is_some(), writes.map(|n| n as f64)),
+        Limit::at_most("500 apps at rest, % of a core", REST_PERCENT, at.is_some(), rest),
+        Limit::at_most("CPU a new app, 2,000 to 50", FLAT, both, ratio(|row| row.new.as_ref())),
+        Limit::at_most("CPU an existing app, 2,000 to 50", FLAT, both, ratio(|row| row.restart.as_ref())),
+        Limit::at_most("writes at rest, in any row", 0.0, rests().next().is_some(), writes.map(|n| n as f64)),
     ]
 }
 
@@ -173,9 +173,9 @@ fn line(out: &mut String, row: &str, name: &str, phase: &Phase) {
 }
 
 /// The aims, met or not.
-pub(super) fn aim_lines(aims: &[Aim]) -> String {
+pub(super) fn aim_lines(aims: &[Limit]) -> String {
     let mut out = String::new();
-    for Aim { name, aim, result, word } in aims {
+    for Limit { name, aim, result, word } in aims {
         let result = result.map_or_else(|| "-".to_owned(), |result| format!("{result:.2}"));
         let _infallible = writeln!(out, "{name:<45} at most {aim:>6} {result:>9}  {word}");
     }

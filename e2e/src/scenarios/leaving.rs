@@ -203,7 +203,7 @@ async fn node_and_another(scene: &Scene, meant: impl Fn(&Pod) -> bool) -> anyhow
     Ok((node, other.context("a node can only be left where there is another")?))
 }
 
-/// It may be gone already, where the test ended before it came.
+/// Takes the taint off the node. The taint may be gone already, where the test ended before it came.
 pub(super) async fn untaint(scene: &Scene, node: &str, taint: &str) -> anyhow::Result<()> {
     match scene.world.kubectl(&["taint", "node", node, taint]).await {
         Err(error) if !format!("{error:#}").contains("not found") => Err(error),

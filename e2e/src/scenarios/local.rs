@@ -37,7 +37,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Who asks.
 #[derive(Clone)]
 enum Client {
-    /// This machine, at the node's port.
+    /// From this machine, at the node's port.
     Outside { node: String, port: u16 },
     /// A pod on the node, by way of the API server.
     Inside { node: String, pod: String, client: kube::Client, namespace: String },

@@ -87,7 +87,7 @@ pub(super) async fn ws_resume_postgres(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Those who listen are there before the first task ends, so that all are for them.
+/// The listeners are there before the first task ends, so that all are for them.
 async fn listeners_then_tasks(scene: &Scene) -> anyhow::Result<()> {
     let (given, _, then) = scene.steps();
     let nothing = LoadSpec { clients: 0, rate_per_second: 0.0, ..load::usual() };

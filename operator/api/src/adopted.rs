@@ -10,7 +10,7 @@ use crate::names;
 pub struct Adopted {
     /// The Deployment's own uid: a copy that somebody made of it is not adopted.
     pub uid: String,
-    /// It was paused before.
+    /// The Deployment was paused before.
     #[serde(default)]
     pub paused: bool,
     /// Its [`names::ARGO_SYNC_OPTIONS`] before, if it had any.

@@ -34,7 +34,7 @@ pub const AUTOSCALERS: [AutoscalerAnnotation; 2] = [
     AutoscalerAnnotation { key: "karpenter.sh/do-not-disrupt", busy: "true", idle: None },
 ];
 
-/// Those that are ours on an object with these annotations: as it says itself, or else those that are not there.
+/// The autoscalers' annotations that are ours on an object with these annotations: as it says itself, or else those that are not there.
 pub fn ours<'a>(of: impl Fn(&str) -> Option<&'a str>) -> Vec<AutoscalerAnnotation> {
     let named = of(OURS).map(|names| names.split(',').map(str::to_owned).collect::<Vec<_>>());
     let is_ours = |a: &AutoscalerAnnotation| match &named {

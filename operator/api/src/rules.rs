@@ -98,7 +98,7 @@ fn port_exists() -> Rule {
     }
 }
 
-/// That a container or a native sidecar has a port of this name.
+/// The rule that a container or a native sidecar has a port of this name.
 fn some_port_is(name: &str) -> String {
     let named = format!("has(c.ports) && c.ports.exists(p, has(p.name) && p.name == {name})");
     let sidecar = "has(c.restartPolicy) && c.restartPolicy == 'Always'";

@@ -143,7 +143,7 @@ pub enum Action {
     Mark {
         /// The pod.
         pod: PodRef,
-        /// It is not known to be idle.
+        /// The pod is not known to be idle.
         busy: bool,
     },
     /// Remove the busy label and the autoscalers' annotations: in this mode nothing keeps them up to date.

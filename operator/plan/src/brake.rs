@@ -24,7 +24,7 @@ pub struct Brake {
     allowed: u32,
     /// Until when pauses have been taken off the level.
     counted_to: Option<Timestamp>,
-    /// It was stopped, and has not come far from it since.
+    /// Endings were stopped, and the level has not fallen far since.
     stopped: bool,
 }
 

@@ -33,9 +33,9 @@ pub struct Contact {
     pub acknowledged: Option<Acknowledged>,
     /// Since when it is told to accept again, and has not said that it does; kept while it is told something else, once [`OPENS_WITHIN`] is over.
     pub opening: Option<Timestamp>,
-    /// It goes another way than it is told.
+    /// The pod goes another way than it is told.
     pub astray: Option<Astray>,
-    /// It refuses to be told (401), since when and in which words: it verifies who drains it, and takes no token of ours. What it answers otherwise is as
+    /// The pod refuses to be told (401), since when and in which words: it verifies who drains it, and takes no token of ours. What it answers otherwise is as
     /// good as ever.
     pub refused: Option<ContactError>,
     /// Boot ids come back: several processes answer, and each speaks for itself alone.
@@ -67,9 +67,9 @@ pub struct Astray {
 /// The ways in which a pod goes astray.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// It says an epoch that nobody here has told it. Once, that is somebody who drains by hand; time and again, it is a clock.
+    /// The pod says an epoch that nobody here has told it. Once, that is somebody who drains by hand; time and again, it is a clock.
     Epoch,
-    /// It has taken the resumption's epoch, and does not accept.
+    /// The pod has taken the resumption's epoch, and does not accept.
     Closed,
 }
 
@@ -142,7 +142,7 @@ pub struct Answer {
     pub in_flight: InFlight,
     /// What only the Graceful protocol says.
     pub protocol: Option<Protocol>,
-    /// Those of the queued that wait for a time of their own, where the pod says so.
+    /// The queued tasks that wait for a time of their own, where the pod says so.
     pub scheduled: Option<Scheduled>,
 }
 

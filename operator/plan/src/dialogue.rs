@@ -81,7 +81,7 @@ pub struct Reading {
     pub in_flight: InFlight,
     /// What only the Graceful protocol says.
     pub protocol: Option<Protocol>,
-    /// Those of the queued that wait for a time of their own.
+    /// The queued tasks that wait for a time of their own.
     pub scheduled: Option<Scheduled>,
     /// New for each start of the app's process; only the Graceful protocol tells.
     pub boot_id: Option<String>,

@@ -147,7 +147,7 @@ pub(crate) fn in_flight_by_kind(count: InFlight, scheduled: Option<Scheduled>) -
     format!("{} in flight{kinds}", count.total)
 }
 
-/// It took the drain's epoch, and its linger is long over since then: it may have been told late.
+/// Whether the pod took the drain's epoch, and its linger is long over since then: it may have been told late.
 fn never_latches(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let protocol = snapshot.protocol(pod);
     let linger = seconds(snapshot.policy(pod).linger_seconds) + LATCH_OVERDUE;
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(plan.wake_at, Some(at(120)));
     }
 
-    /// It may be told minutes after its drain began: the cluster's endpoints were late, its node was cut off.
+    /// A pod may be told minutes after its drain began: the cluster's endpoints were late, its node was cut off.
     #[test]
     fn an_app_that_never_closes_is_named_by_the_time_since_it_was_told() {
         let at = |second| Timestamp::from_second(second).unwrap();

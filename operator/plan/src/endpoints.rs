@@ -16,7 +16,7 @@ pub(crate) fn still_list(pod: &Pod) -> bool {
     listed && pod.node.fate != NodeFate::Dying
 }
 
-/// It is not to be told to close yet. One that was told already has closed, and is not opened for that.
+/// Whether the pod is not to be told to close yet. One that was told already has closed, and is not opened for that.
 pub(crate) fn waits_for_them(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let protocol = snapshot.protocol(pod);
     let told = protocol.is_some_and(|p| Some(p.epoch) == pod.epoch);

@@ -16,7 +16,7 @@ struct Reliance {
     works: bool,
     /// A pod of another superseded revision does.
     another_works: bool,
-    /// It is the oldest that still wants pods.
+    /// The revision is the oldest that still wants pods.
     oldest: bool,
 }
 

@@ -19,7 +19,7 @@ pub enum Verdict {
         /// The grace of the DELETE; none is the pod's own.
         grace_seconds: Option<u32>,
     },
-    /// It has finished by itself, and counts for nothing.
+    /// The pod has finished by itself, and counts for nothing.
     Finished,
     /// Something has changed since the plan: look again.
     Void(&'static str),

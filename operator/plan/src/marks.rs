@@ -62,7 +62,7 @@ fn take_off(snapshot: &Snapshot<'_>, draft: &mut Draft) {
     }
 }
 
-/// Those that may be written to now.
+/// The pods that may be written to now.
 fn writable<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Pod> {
     let rests = |p: &Pod| p.mark_rests_until.is_some_and(|until| !snapshot.clock.has_come(until));
     snapshot
@@ -103,7 +103,7 @@ fn in_service(snapshot: &Snapshot<'_>, pod: &Pod) -> Option<Timestamp> {
     snapshot.available_from(pod)?.checked_add(NEWCOMER).ok()
 }
 
-/// It was heard idle before it may be known to be, and may be by now.
+/// Whether the pod was heard idle before it may be known to be, and may be by now.
 fn says_too_early(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {
     let contact = snapshot.contact(pod).filter(|c| c.error.is_none() && !c.several);
     let idle = contact.and_then(|c| c.answer.as_ref()).filter(|answer| answer.in_flight.total == 0);

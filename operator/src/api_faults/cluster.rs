@@ -329,7 +329,7 @@ impl Cluster {
     }
 }
 
-/// It has each of these labels.
+/// Whether the pod has each of the selector's labels.
 fn is_selected(pod: &Value, selector: &Value) -> bool {
     let mut all = selector.as_object().into_iter().flatten();
     all.all(|(key, value)| pod["metadata"]["labels"][key] == *value)

@@ -13,7 +13,7 @@ fn stalled(stage: &Stage, words: &str) -> bool {
     says(stage, "Stalled", words)
 }
 
-/// This STATUS, with these words in WAITING-FOR.
+/// Whether STATUS is this phase, with these words in WAITING-FOR.
 fn says(stage: &Stage, phase: &str, words: &str) -> bool {
     let app = stage.app().unwrap_or_default();
     app["status"]["phase"] == phase

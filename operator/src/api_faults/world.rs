@@ -25,7 +25,7 @@ pub(super) struct Objects {
     pub(super) has_roles_alone: bool,
     /// Requests that were answered, watches apart.
     pub(super) calls: u64,
-    /// Those that were to change something, whether or not they did.
+    /// The requests that were to change something, whether or not they did.
     pub(super) writes: u64,
     /// Removals of Services that were denied.
     pub(super) refused_services: u64,

@@ -15,7 +15,7 @@ use crate::unseen_writes::Kind;
 
 /// What became of it.
 pub(super) enum Deleted {
-    /// It is gone or going.
+    /// The pod is gone or going.
     Ended,
     /// Nothing was ended, for this reason.
     Not(Outcome),

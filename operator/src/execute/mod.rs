@@ -86,17 +86,17 @@ const UNANSWERED: u32 = 2;
 pub(crate) enum Outcome {
     /// As planned.
     Done,
-    /// It was done; for this reason the rest of the plan is not, and the app is observed again right away.
+    /// The action was done; for this reason the rest of the plan is not, and the app is observed again right away.
     DoneLookAgain(&'static str),
     /// For this reason it was not done and need not be. The plan goes on as if it was.
     NotNeeded(&'static str),
     /// Kubernetes refuses it in these words; the others go on without it, and it is retried when that may have changed.
     Refused(String),
-    /// It was not done, since things have changed since the plan was made; the app is observed again right away.
+    /// The action was not done, since things have changed since the plan was made; the app is observed again right away.
     LookAgain(&'static str),
-    /// It was a question, and its answer is for the next plan: no surprise, what is remembered of the cluster is as good as before.
+    /// The action was a question, and its answer is for the next plan: no surprise, what is remembered of the cluster is as good as before.
     Answered,
-    /// It was not done yet, since pods of other apps are marked first: no surprise either.
+    /// The action was not done yet, since pods of other apps are marked first: no surprise either.
     Later,
     /// The rest of an old plan was not done. The next plan goes on where it stopped.
     GrownOld,

@@ -216,7 +216,7 @@ pub(super) async fn try_a_write(scene: &Scene<'_>, pod: &PodRef) -> Option<Durat
     tried.ok().map(|_| took)
 }
 
-/// It has the labels that its ReplicaSet and we know it by.
+/// Whether the pod has the labels that its ReplicaSet and we know it by.
 fn keeps_ours(pod: &Pod) -> bool {
     [names::APP_LABEL, names::REVISION_LABEL].iter().all(|label| pod.labels().contains_key(*label))
 }

@@ -68,7 +68,7 @@ pub(crate) struct Keyring {
     looked: Arc<watch::Sender<Option<Look>>>,
     /// None once keys were read.
     lacks: Arc<RwLock<Option<Lack>>>,
-    /// It is to be looked at now.
+    /// Wakes whoever looks at the Secret.
     asked: Arc<Notify>,
 }
 

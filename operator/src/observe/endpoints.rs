@@ -112,7 +112,7 @@ fn key(pod: &graceful_plan::Pod) -> Option<(PodUid, Epoch)> {
     Some((pod.uid.clone(), pod.epoch?))
 }
 
-/// It is to be told to close, or to be ended. One whose node dies closes whoever is sent to it.
+/// Whether the pod is to be told to close, or to be ended. One whose node dies closes whoever is sent to it.
 fn drains(pod: &graceful_plan::Pod) -> bool {
     let goes_on = !pod.terminating && pod.containers != Containers::Finished;
     goes_on && !pod.routed && pod.drain.is_some() && pod.epoch.is_some() && pod.node.fate != NodeFate::Dying

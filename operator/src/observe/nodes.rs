@@ -18,9 +18,9 @@ use crate::index::Index;
 pub struct NodeDrain {
     /// A node is emptied when it is cordoned.
     pub on_cordon: bool,
-    /// It is emptied when it has one of these taints.
+    /// A node is emptied when it has one of these taints.
     pub taints: BTreeSet<String>,
-    /// It is dying when it has one of these.
+    /// A node is dying when it has one of these.
     pub urgent_taints: BTreeSet<String>,
 }
 

@@ -78,7 +78,7 @@ pub(super) fn mark(pod: &PodObject) -> Mark {
     }
 }
 
-/// Those of the autoscalers' annotations that are ours to write.
+/// The autoscalers' annotations that are ours to write.
 pub(super) fn autoscaler_annotations(pod: &PodObject) -> Vec<AutoscalerAnnotation> {
     marks::ours(|key| annotation(pod, key))
 }
@@ -238,7 +238,7 @@ pub(crate) fn has_finished(pod: &PodObject) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
     Now,
-    /// It ran, and does not now.
+    /// The container ran, and does not now.
     Ended,
     Never,
     Unknown,

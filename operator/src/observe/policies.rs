@@ -80,7 +80,7 @@ impl Policies {
     }
 }
 
-/// It decides what comes in to these pods.
+/// Whether the policy decides what comes in to these pods.
 fn is_over(policy: &NetworkPolicy, pods: &BTreeSet<Labels>) -> bool {
     let Some(spec) = &policy.spec else { return false };
     // Kubernetes fills it in: Ingress is in it wherever it is not given.

@@ -69,7 +69,7 @@ impl Ours {
         if self.hash.is_adopted() { pods::of_adopted(parsed, pod, app) } else { parsed }
     }
 
-    /// It has pods, or is to have some.
+    /// Whether the Deployment has pods, or is to have some.
     pub(super) fn is_in_use(&self) -> bool {
         self.most_pods() > 0
     }
@@ -118,7 +118,7 @@ impl Ours {
     }
 }
 
-/// It was adopted, and is that very object.
+/// Whether the Deployment was adopted, and is that very object.
 fn adopted(deployment: &Deployment) -> bool {
     let annotation = deployment.annotations().get(names::ADOPTED);
     let adopted = annotation.and_then(|text| Adopted::from_annotation(text).ok());
@@ -149,7 +149,7 @@ pub(crate) fn followed(deployment: &Deployment) -> bool {
 
 /// What its ReplicaSet could not do.
 struct ReplicaFailure {
-    /// It could not end pods, or else could not make them.
+    /// The ReplicaSet could not end pods, or else could not make them.
     ending: bool,
     /// There is none: its Deployment could not make it.
     no_replica_set: bool,

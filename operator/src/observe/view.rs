@@ -81,7 +81,7 @@ pub(crate) enum Newest {
     AsKnown,
     /// Read just now.
     Read(Box<Decoded<GracefulApp>>),
-    /// It is gone, or another has its name.
+    /// The app is gone, or another has its name.
     Gone,
 }
 
@@ -303,7 +303,7 @@ fn concerning<K: Resource<DynamicType = ()> + Clone>(
     found.into_values().collect()
 }
 
-/// Those that are not there by name.
+/// Adds the objects that are not there by name.
 fn join<K: Resource>(objects: &mut Vec<Arc<K>>, more: Vec<Arc<K>>) {
     let there: BTreeSet<_> = objects.iter().map(|o| o.name_any()).collect();
     objects.extend(more.into_iter().filter(|o| !there.contains(&o.name_any())));

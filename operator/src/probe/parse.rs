@@ -137,7 +137,7 @@ fn graceful(body: &[u8], pod: &PodUid) -> Result<Reading, AskError> {
     })
 }
 
-/// It decides nothing, so what cannot be read, or is more than what is queued, is as good as not said.
+/// What the pod says of its scheduled tasks decides nothing, so what cannot be read, or is more than what is queued, is as good as not said.
 fn scheduled(answer: &Value, in_flight: InFlight) -> Option<Scheduled> {
     let said = answer.get("scheduled")?;
     let tasks = said.get("tasks").and_then(Value::as_u64).filter(|n| (1..=in_flight.queued).contains(n))?;

@@ -34,7 +34,7 @@ const LOOKS: usize = 8;
 pub(super) struct Left {
     /// The revisions of the last view.
     known: BTreeSet<RevisionHash>,
-    /// Those that have left it since, and that were not looked at yet.
+    /// The revisions that have left it since, and that were not looked at yet.
     missing: BTreeSet<RevisionHash>,
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Others {
 struct AtWork {
     name: String,
     revision: RevisionHash,
-    /// It was not being drained: nobody of ours may take it from there to nothing.
+    /// The pod was not being drained: nobody of ours may take it from there to nothing.
     routed: bool,
     in_flight: Option<InFlight>,
 }
@@ -95,7 +95,7 @@ impl Others {
         }
     }
 
-    /// Those that served and that no view shows.
+    /// The pods that served and that no view shows.
     pub(super) fn vanished(&self, seen: &Observation) -> Vec<(PodUid, String)> {
         let strangers = strangers(seen);
         let there: HashSet<_> = seen.observed.pods.iter().map(|p| &p.uid).collect();
@@ -105,7 +105,7 @@ impl Others {
         gone.map(|(uid, pod)| (uid.clone(), pod.name.clone())).collect()
     }
 
-    /// It lives on, and is not ours any more.
+    /// Forgets a pod that lives on, and is not ours any more.
     pub(super) fn forget(&mut self, uid: &PodUid) {
         self.at_work.remove(uid);
     }

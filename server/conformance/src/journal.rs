@@ -23,7 +23,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// It carries a status.
+    /// Whether the answer carries a status.
     pub(crate) fn tells(&self) -> bool {
         matches!(self.code, 200 | 202)
     }

@@ -3,9 +3,9 @@
 /// Why a rule did not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Not {
-    /// It was broken: what was seen.
+    /// The rule was broken: what was seen.
     Kept(String),
-    /// It could not be held: what is missing, or what the implementation is free not to do.
+    /// The rule could not be held: what is missing, or what the implementation is free not to do.
     Held(String),
 }
 

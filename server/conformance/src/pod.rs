@@ -112,12 +112,12 @@ impl Pod {
         &self.0.signer
     }
 
-    /// It says that it verifies tokens.
+    /// Whether the pod says that it verifies tokens.
     pub(crate) fn verifies(&self) -> bool {
         self.0.verifies.load(Ordering::Relaxed)
     }
 
-    /// It sees us come from a loopback address.
+    /// Whether the pod sees us come from a loopback address.
     pub(crate) fn over_loopback(&self) -> bool {
         self.0.loopback.load(Ordering::Relaxed)
     }

@@ -83,7 +83,7 @@ struct Behind {
     /// True once answers that were asked for after the latch closed, with nothing counted here, have all said zero. Until then a
     /// reported zero counts as one.
     proven: bool,
-    /// It has answered at least once.
+    /// The work behind has answered at least once.
     heard: bool,
     /// Why it has not, until it has.
     unknown: Option<String>,
@@ -315,7 +315,7 @@ impl Core {
         self.begun_in_pod = true;
     }
 
-    /// It drains, and nobody outside the pod has asked for it.
+    /// Whether the process drains, and nobody outside the pod has asked for it.
     pub(crate) fn leaves(&self) -> bool {
         self.terminating || self.begun_in_pod
     }

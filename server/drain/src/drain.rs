@@ -88,7 +88,7 @@ impl Drain {
         self.lock().set_oldest_task(since);
     }
 
-    /// Those of the queue's own waiting tasks whose time has not come, for information: so that a person can see that a
+    /// Sets which of the queue's own waiting tasks wait for a time that has not come, for information: so that a person can see that a
     /// drain waits for a time and not for a slow task. It wakes nobody.
     pub fn set_scheduled(&self, scheduled: Option<Scheduled>) {
         self.lock().set_scheduled(scheduled);

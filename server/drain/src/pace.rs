@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// the client, so that a handler may take its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlowestBody {
-    /// It may be waited for so long, however little comes.
+    /// A body may be waited for so long, however little comes.
     pub grace: Duration,
     /// Each so many bytes that have come buy another second.
     pub bytes_per_second: u32,

@@ -213,7 +213,7 @@ impl From<Infallible> for Problem {
 }
 
 impl From<BytesRejection> for Problem {
-    /// It was too long, or broke off.
+    /// The body was too long, or broke off.
     fn from(rejection: BytesRejection) -> Self {
         let status = rejection.status();
         let detail = match status {

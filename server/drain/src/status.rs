@@ -115,7 +115,7 @@ pub struct DrainStatus {
     /// Why the pod cannot say yet what it has in flight, where it cannot: `inFlight` is then no answer. Left out where it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,
-    /// Those of the queued tasks that wait for a time of their own, if there are any. For information: they are in flight
+    /// The queued tasks that wait for a time of their own, if there are any. For information: they are in flight
     /// like the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled: Option<Scheduled>,

@@ -159,7 +159,7 @@ async fn http1_is_served_on_the_same_port() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("body"), "{answer}");
 }
 
-/// It is spoken only where it is asked for: it costs more memory.
+/// HTTP/2 is spoken only where it is asked for: it costs more memory.
 #[tokio::test]
 async fn http2_is_not_spoken_unless_asked_for() {
     let App { address, .. } = app(Bounds::default()).await;

@@ -28,9 +28,9 @@ type RequestLabels = (Label, ([(&'static str, u32); 1], Label));
 pub(crate) enum Fault {
     /// Nothing listens at the app's port, or nothing accepts.
     NotThere,
-    /// It ended the exchange before it had begun its answer, or said what is no answer.
+    /// The app ended the exchange before it had begun its answer, or said what is no answer.
     Died,
-    /// It did not begin its answer in time.
+    /// The app did not begin its answer in time.
     Late,
 }
 

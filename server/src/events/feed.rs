@@ -131,7 +131,7 @@ pub(crate) enum Next {
 pub(crate) struct Missed {
     /// Events that are no longer kept: the first and the last number.
     pub(crate) expired: Option<(u64, u64)>,
-    /// Those that are.
+    /// The frames of those that are kept.
     pub(crate) frames: Vec<Arc<Frame>>,
 }
 

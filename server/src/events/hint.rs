@@ -19,7 +19,7 @@ pub struct Hint {
 /// What can happen to a task before it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// It was accepted here.
+    /// The task was accepted here.
     Queued,
     /// An attempt began here.
     Started {

@@ -45,9 +45,9 @@ const READ_BUFFER: usize = 256;
 enum End {
     /// The client left, or the connection did.
     Gone,
-    /// It did not keep up.
+    /// The client did not keep up.
     Slow,
-    /// It does not answer.
+    /// The client does not answer.
     Silent,
     /// What it missed can't be read.
     Away,

@@ -95,7 +95,7 @@ pub enum Ended {
     Processed,
     /// It was given up.
     Dead,
-    /// It was called off.
+    /// The task was called off.
     Cancelled,
 }
 

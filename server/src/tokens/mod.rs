@@ -39,7 +39,7 @@ pub struct Tokens {
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("--tokens {}: cannot be read: {error}", file.display())]
     Read {
         /// As the flag names it.
@@ -47,7 +47,7 @@ pub enum Unusable {
         /// What the system says.
         error: io::Error,
     },
-    /// It does not have what it should.
+    /// The file does not have what it should.
     #[error("--tokens {}: {why}", file.display())]
     Content {
         /// As the flag names it.
@@ -60,9 +60,9 @@ pub enum Unusable {
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// It has no token.
+    /// The request has no token.
     Missing,
-    /// It has one that the file does not know.
+    /// The request has a token that the file does not know.
     Unknown,
     /// Its token is not for this.
     Scope(Scope),

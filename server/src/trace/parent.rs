@@ -15,7 +15,7 @@ pub struct Traceparent {
     flags: u8,
 }
 
-/// It is not a `traceparent`. The standard has it that such a header is ignored, so this is never told to a client.
+/// The text is not a `traceparent`. The standard has it that such a header is ignored, so this is never told to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a traceparent: it looks like 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
 pub struct Invalid;

@@ -6,15 +6,15 @@ use std::str::FromStr;
 /// One of five, and a task is in one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It waits: for a free place, for its time, or for its next attempt.
+    /// The task waits: for a free place, for its time, or for its next attempt.
     Queued,
     /// Someone runs it.
     Running,
-    /// It was done.
+    /// The task was done.
     Succeeded,
-    /// It was given up: its last attempt failed, or failed for good (a dead letter).
+    /// The task was given up: its last attempt failed, or failed for good (a dead letter).
     Dead,
-    /// It was called off.
+    /// The task was called off.
     Cancelled,
 }
 

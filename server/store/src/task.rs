@@ -30,7 +30,7 @@ pub struct NewTask {
     pub concurrency_key: Option<String>,
     /// Higher comes first.
     pub priority: i16,
-    /// It is not started before so much time has passed.
+    /// The task is not started before so much time has passed.
     pub delay: Duration,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
@@ -84,7 +84,7 @@ impl fmt::Debug for Hold {
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted {
-    /// It is a task now.
+    /// There is a new task.
     New,
     /// The key's task, which was there before.
     Known(Box<TaskRecord>),
@@ -138,7 +138,7 @@ pub struct Lease {
 pub enum Held {
     /// The attempt still has its task.
     Yes,
-    /// It has, and is asked to stop.
+    /// An attempt has it, and is asked to stop.
     CancelRequested,
     /// Another attempt has it, or it has ended.
     Lost,
@@ -156,9 +156,9 @@ pub enum Outcome {
         /// How long to wait before the next attempt.
         retry: Option<Duration>,
     },
-    /// It stopped because it was asked to.
+    /// The attempt stopped because it was asked to.
     Cancelled,
-    /// It was never started (the process is going): queued again, and this attempt does not count.
+    /// The attempt was never started (the process is going): queued again, and this attempt does not count.
     Released,
 }
 
@@ -174,11 +174,11 @@ pub enum Completion {
 /// What became of a wish to cancel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cancelled {
-    /// It waited, and is cancelled.
+    /// The task waited, and is cancelled.
     Now(Box<TaskRecord>),
-    /// It runs; the one who runs it has been asked to stop.
+    /// The task runs; the one who runs it has been asked to stop.
     Asked(Box<TaskRecord>),
-    /// It had ended before.
+    /// The task had ended before.
     TooLate(Box<TaskRecord>),
     /// There is no such task.
     Unknown,
@@ -187,9 +187,9 @@ pub enum Cancelled {
 /// What became of a wish to try again.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Retried {
-    /// It is queued again.
+    /// The task is queued again.
     Now(Box<TaskRecord>),
-    /// It is neither dead nor cancelled.
+    /// The task is neither dead nor cancelled.
     NotEnded(Box<TaskRecord>),
     /// Its queue was removed.
     NoQueue(Box<TaskRecord>),
@@ -317,9 +317,9 @@ impl Change {
 /// How many tasks were changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Those to which it was done.
+    /// The tasks to which it was done.
     pub done: u64,
-    /// Those that run, and were asked to stop.
+    /// The tasks that run, and were asked to stop.
     pub asked: u64,
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum Subject {
 /// In the order of a round.
 pub(crate) const ALL: [Subject; 4] = [Subject::Direct, Subject::Gate, Subject::Nginx, Subject::Haproxy];
 
-/// Those that cost something.
+/// The proxies that cost something.
 pub(crate) const PROXIES: [Subject; 3] = [Subject::Gate, Subject::Nginx, Subject::Haproxy];
 
 /// Where the programs are.

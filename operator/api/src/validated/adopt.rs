@@ -103,7 +103,7 @@ fn policy(drain: &AdoptedDrain, errors: &mut Errors) -> DrainPolicy {
     DrainPolicy { signal, linger_seconds, quiet_seconds, deadline_seconds, on_deadline }
 }
 
-/// It becomes part of a URL.
+/// Refuses a name that cannot be part of a URL.
 fn check_name(name: &str, errors: &mut Errors) {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let right = (1..=253).contains(&name.len())

@@ -6,19 +6,19 @@ pub enum Adoption {
     /// There is none, or its Deployment is among the app's own already, as the revision `adopted`, and has no pods any more.
     #[default]
     None,
-    /// It can be taken now.
+    /// The Deployment can be taken now.
     Ready {
         /// The Deployment's name.
         deployment: String,
     },
-    /// It cannot be taken yet.
+    /// The Deployment cannot be taken yet.
     Waits {
         /// What it waits for, or what to do.
         message: String,
-        /// It does not come by itself.
+        /// What it waits for does not come by itself.
         needs_a_person: bool,
     },
-    /// It was taken, and is not at 0 yet. What others do beside us meanwhile, as far as no watch of ours shows it.
+    /// The Deployment was taken, and is not at 0 yet. What others do beside us meanwhile, as far as no watch of ours shows it.
     Taken {
         /// Who else scales it, and what to do about that: while somebody does, each pod that is ended would be made again.
         scaler: Option<String>,

@@ -17,7 +17,7 @@ impl Node {
         self.kubelet == Kubelet::Heard
     }
 
-    /// It is not Ready, or not there.
+    /// Whether the node is not Ready, or not there.
     pub fn is_silent(&self) -> bool {
         self.kubelet == Kubelet::Silent
     }
@@ -29,7 +29,7 @@ pub enum Kubelet {
     /// The node is Ready, or there is none yet.
     #[default]
     Heard,
-    /// It is not: nobody knows what its pods do.
+    /// The kubelet is not heard: nobody knows what its pods do.
     Silent,
     /// Nodes are not read (`nodeDrain.enabled: false`): its word may be as old as any.
     Unread,
@@ -38,14 +38,14 @@ pub enum Kubelet {
 /// What becomes of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeFate {
-    /// It stays, as far as is known.
+    /// The node stays, as far as is known.
     #[default]
     Stays,
-    /// It would be emptied, and its pods stay all the same.
+    /// The node would be emptied, and its pods stay all the same.
     Kept(KeptBy),
-    /// It is being emptied: it is cordoned, or an autoscaler has tainted it. Its pods are replaced elsewhere, and drained.
+    /// The node is being emptied: it is cordoned, or an autoscaler has tainted it. Its pods are replaced elsewhere, and drained.
     Emptied,
-    /// It dies soon, whatever we do: a spot instance that is taken back. What its pods accepted from now on would die with it.
+    /// The node dies soon, whatever we do: a spot instance that is taken back. What its pods accepted from now on would die with it.
     Dying,
     /// Somebody says that it is shut down (the taint `node.kubernetes.io/out-of-service`): nothing runs there.
     ShutDown,
@@ -63,7 +63,7 @@ impl NodeFate {
 pub enum KeptBy {
     /// The annotation `graceful.dev/keep` on the node.
     Annotation,
-    /// It is cordoned, and the chart's `nodeDrain.onCordon` is false.
+    /// The node is cordoned, and the chart's `nodeDrain.onCordon` is false.
     Chart,
     /// The scheduler put the pod there after the node began to go: it tolerates that, and its replacement might be put there as well, without end.
     Toleration,

@@ -18,11 +18,11 @@ pub struct Pod {
     pub revision: RevisionHash,
     /// When it was made.
     pub created: Timestamp,
-    /// It carries the labels that its app's pods are known by. Those of an adopted Deployment get them while they run, and count as routed to until then.
+    /// The pod carries the labels that its app's pods are known by. Those of an adopted Deployment get them while they run, and count as routed to until then.
     pub enlisted: bool,
-    /// It has a deletion timestamp: whatever we think of it, it goes.
+    /// The pod has a deletion timestamp: whatever we think of it, it goes.
     pub terminating: bool,
-    /// It has the label that routes traffic to it, Ready or not.
+    /// The pod has the label that routes traffic to it, Ready or not.
     pub routed: bool,
     /// The epoch on its annotation, of its last drain or resumption.
     pub epoch: Option<Epoch>,
@@ -38,7 +38,7 @@ pub struct Pod {
     pub mark: Mark,
     /// Until when its mark is left alone, since it was written not long ago.
     pub mark_rests_until: Option<Timestamp>,
-    /// It is, or was about to be, ended at its deadline, from its annotation.
+    /// The pod is, or was about to be, ended at its deadline, from its annotation.
     pub cut: Option<CutNote>,
     /// Since when it is terminating.
     pub ends_since: Option<Timestamp>,

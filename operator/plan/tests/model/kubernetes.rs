@@ -436,7 +436,7 @@ impl World {
         }
     }
 
-    /// It came when a quota left no room for another ReplicaSet.
+    /// Whether the Deployment came when a quota left no room for another ReplicaSet.
     fn lacks_replica_set(&self, deployment: &Deployment) -> bool {
         self.replica_sets_full.is_some_and(|since| deployment.created >= since)
     }

@@ -266,7 +266,7 @@ impl World {
         Ok(())
     }
 
-    /// It was told to close, and answers: it could have been told to open first. (One that is labelled already has its clients, and what never answers is put
+    /// Whether the pod was told to close, and answers: it could have been told to open first. (One that is labelled already has its clients, and what never answers is put
     /// back as it is.)
     fn is_put_back_behind_a_closed_door(&self, i: usize) -> bool {
         let pod = &self.pods[i];

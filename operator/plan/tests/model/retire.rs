@@ -164,7 +164,7 @@ impl World {
         Ok(delete.done(CALL))
     }
 
-    /// It may meet a conflict, or its answer may be lost, whether it was done or not.
+    /// The scale may meet a conflict, or its answer may be lost, whether it was done or not.
     fn take_back(&mut self, ending: &Ending<'_>, scale: Scale) -> Result<Step<'static>, Undone> {
         let scaled = if !self.random.chance(self.faults.conflict) {
             self.taken_back.insert(ending.revision.clone(), self.instant());

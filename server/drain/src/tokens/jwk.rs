@@ -13,7 +13,7 @@ pub struct Keys(Vec<(String, VerifyingKey)>);
 /// Why a text is no JWK Set that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// It is not a JWK Set at all.
+    /// The text is not a JWK Set at all.
     #[error("not a JWK Set ({{\"keys\":[…]}}): {0}")]
     NotASet(#[source] serde_json::Error),
     /// None of its keys is a signing key of Ed25519.

@@ -89,7 +89,7 @@ pub(crate) struct Client {
     gate: Arc<Gate>,
     origin: Origin,
     pair: Pair,
-    /// It has carried a request.
+    /// Told when the connection has carried a request.
     used: Notify,
 }
 

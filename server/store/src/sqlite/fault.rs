@@ -7,7 +7,7 @@ use crate::error::{StoreError, Unavailable};
 /// Why nothing came of a command.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// This command could not be done; the others in its transaction can.
+    /// The command could not be done; the others in its transaction can.
     Alone(StoreError),
     /// The transaction can't be ended well.
     Batch(Failure),
