@@ -9,9 +9,10 @@ use axum::http::{HeaderMap, HeaderName, header};
 use graceful_store::StoreError;
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
+use utoipa::IntoResponses;
 
 use crate::api::rooms::{Room, Rooms};
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemBody};
 use crate::queue::Queue;
 
 /// The largest body: what other queues take as well (SQS: 256 KiB).
@@ -24,6 +25,18 @@ const QUEUE_TIME: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LONGEST_KEY: usize = 255;
+
+/// How a body is refused before it is read; for the document.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes the answers in the document")]
+pub(crate) enum BodyRefused {
+    #[response(status = 408, description = "The body came too slowly.")]
+    TooSlow(ProblemBody),
+    #[response(status = 413, description = "The body is larger than 256 KiB.")]
+    TooLarge(ProblemBody),
+    #[response(status = 415, description = "The body is not `application/json`.")]
+    NotJson(ProblemBody),
+}
 
 /// Reads a body to its end, within bounds, once there is room for all of it. The room is to be kept until the request is
 /// answered.

@@ -67,7 +67,7 @@ pub struct Api {
     pub kinds: Arc<Kinds>,
     /// What a submission gets that does not say otherwise.
     pub defaults: Defaults,
-    /// Those who listen to this pod.
+    /// The sockets that listen to this pod.
     pub hub: Hub,
     /// How much there was to do.
     pub history: Arc<History>,

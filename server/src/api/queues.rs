@@ -271,10 +271,8 @@ pub(crate) async fn read(State(api): State<Arc<Api>>, name: Name) -> Result<Json
         (status = 201, description = "There is such a queue now.", body = QueueOut),
         (status = 200, description = "It has these settings now.", body = QueueOut),
         (status = 400, description = "The name, a field, or the body can't be used; `field` names it.", body = ProblemBody),
-        (status = 408, description = "The body came too slowly.", body = ProblemBody),
         (status = 409, description = "There are as many queues as there may be, 500.", body = ProblemBody),
-        (status = 413, description = "The body is larger than 256 KiB.", body = ProblemBody),
-        (status = 415, description = "The body is not `application/json`.", body = ProblemBody),
+        limits::BodyRefused,
         (status = 503, description = "The queue is unavailable.", body = ProblemBody),
     ))]
 pub(crate) async fn put(

@@ -102,9 +102,7 @@ pub(crate) struct ChangedOut {
     responses(
         (status = 200, description = "So many were.", body = ChangedOut),
         (status = 400, description = "A field, or the body, can't be used; `field` names it.", body = ProblemBody),
-        (status = 408, description = "The body came too slowly.", body = ProblemBody),
-        (status = 413, description = "The body is larger than 256 KiB.", body = ProblemBody),
-        (status = 415, description = "The body is not `application/json`.", body = ProblemBody),
+        limits::BodyRefused,
         (status = 503, description = "The queue is unavailable.", body = ProblemBody),
     ))]
 pub(crate) async fn cancel(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
@@ -120,9 +118,7 @@ pub(crate) async fn cancel(State(api): State<Arc<Api>>, request: Request) -> Res
     responses(
         (status = 200, description = "So many were.", body = ChangedOut),
         (status = 400, description = "A field, or the body, can't be used; `field` names it.", body = ProblemBody),
-        (status = 408, description = "The body came too slowly.", body = ProblemBody),
-        (status = 413, description = "The body is larger than 256 KiB.", body = ProblemBody),
-        (status = 415, description = "The body is not `application/json`.", body = ProblemBody),
+        limits::BodyRefused,
         (status = 503, description = "The pod drains, or the queue is unavailable.", body = ProblemBody),
     ))]
 pub(crate) async fn retry(
@@ -141,9 +137,7 @@ pub(crate) async fn retry(
     responses(
         (status = 200, description = "So many were.", body = ChangedOut),
         (status = 400, description = "A field, or the body, can't be used; `field` names it.", body = ProblemBody),
-        (status = 408, description = "The body came too slowly.", body = ProblemBody),
-        (status = 413, description = "The body is larger than 256 KiB.", body = ProblemBody),
-        (status = 415, description = "The body is not `application/json`.", body = ProblemBody),
+        limits::BodyRefused,
         (status = 503, description = "The queue is unavailable.", body = ProblemBody),
     ))]
 pub(crate) async fn delete(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {

@@ -73,10 +73,8 @@ pub(crate) struct OneSubmitted {
         (status = 207, description = "Some are, and some are not.", body = SubmittedOut),
         (status = 400, description = "A field, or the body, can't be used; `field` names it. Or none was taken, for this reason.", body = ProblemBody),
         (status = 403, description = "This server may not do it: its flags say what it may, such as which targets it calls.", body = ProblemBody),
-        (status = 408, description = "The body came too slowly.", body = ProblemBody),
         (status = 409, description = "There is no such queue, and none was taken.", body = ProblemBody),
-        (status = 413, description = "The body is larger than 256 KiB.", body = ProblemBody),
-        (status = 415, description = "The body is not `application/json`.", body = ProblemBody),
+        limits::BodyRefused,
         submission::Refused,
     ))]
 pub(crate) async fn submit(
