@@ -294,9 +294,11 @@ impl Cluster {
 
     /// Clients go where the Service would send them: to ready pods with the serving label.
     fn clients(&mut self) {
-        let pods = self.world.list("pods");
+        // Held until the task is in: on a busy machine this thread may rest for longer than a pod must be quiet.
+        let world = self.world.open();
+        let pods = world.list("pods");
         // Where there is a Service of the user's, it alone says where they go.
-        let services = self.world.list("services");
+        let services = world.list("services");
         let users = services.iter().find(|s| s["metadata"]["annotations"]["graceful.dev/app-uid"].is_null());
         let serving = json!({"graceful.dev/serving": "true"});
         let selector = users.map_or(&serving, |service| &service["spec"]["selector"]);

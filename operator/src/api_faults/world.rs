@@ -116,12 +116,15 @@ impl World {
     }
 
     pub(super) fn list(&self, plural: &str) -> Vec<Value> {
-        let objects = self.open();
-        objects.all.iter().filter(|((p, ..), _)| p == plural).map(|(_, o)| o.clone()).collect()
+        self.open().list(plural)
     }
 }
 
 impl Objects {
+    pub(super) fn list(&self, plural: &str) -> Vec<Value> {
+        self.all.iter().filter(|((p, ..), _)| p == plural).map(|(_, o)| o.clone()).collect()
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.clock
     }
