@@ -162,6 +162,17 @@ mod tests {
         assert!(late(50 + LINGER));
     }
 
+    /// Keeps P1: a client that was sent to it just before comes after a zero that was read before.
+    #[test]
+    fn a_zero_counts_from_when_no_client_is_sent_to_the_pod() {
+        let ended = |withdrawn| {
+            ends(&draining(Signal::None, Endpoints::WithdrawnAt(at(withdrawn)), NodeFate::Stays, false), 60)
+        };
+        let quiet = i64::from(fixture::policy(Signal::None).quiet_seconds);
+        assert!(ended(60 - quiet));
+        assert!(!ended(60 - quiet + 1) && !ended(60));
+    }
+
     /// Keeps P8.
     #[test]
     fn what_keeps_a_lingering_pod_is_said_once_its_linger_is_over() {

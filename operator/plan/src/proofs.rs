@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::action::Proof;
 use crate::clock::{Clock, after, seconds};
 use crate::contact::Contact;
-use crate::endpoints::{linger_is_over, still_list};
+use crate::endpoints::{linger_is_over, still_list, withdrawn_since};
 use crate::ids::Epoch;
 use crate::observed::{DrainNote, Pod};
 use crate::snapshot::Snapshot;
@@ -56,11 +56,22 @@ pub(crate) fn progress(snapshot: &Snapshot<'_>, pod: &Pod) -> Progress {
     let closed = matches!(proof, Proof::Idle { .. })
         || snapshot.services_are_fenced()
         || !snapshot.observed.app.deletion.keeps_serving();
-    match !still_list(pod) && closed && stands(proof, snapshot.contact(pod), policy, &snapshot.clock) {
+    let alone = matches!(proof, Proof::Idle { .. }) || quiet_since_withdrawn(snapshot, pod, note, policy);
+    match !still_list(pod) && closed && alone && stands(proof, snapshot.contact(pod), policy, &snapshot.clock)
+    {
         true => Progress::MayEnd(proof),
         false if !snapshot.clock.has_come(note.deadline(policy)) => Progress::Busy,
         false => past_deadline(snapshot, pod, epoch, policy),
     }
+}
+
+/// Whether the zero has held for as long since no client is sent to it any more: one that was sent just before that comes after a zero that was read before.
+fn quiet_since_withdrawn(snapshot: &Snapshot<'_>, pod: &Pod, note: DrainNote, policy: DrainPolicy) -> bool {
+    let run = snapshot.contact(pod).and_then(|contact| contact.zero_run);
+    run.zip(withdrawn_since(pod, note)).is_some_and(|(run, withdrawn)| {
+        run.until > withdrawn
+            && run.until.duration_since(run.since.max(withdrawn)) >= seconds(policy.quiet_seconds)
+    })
 }
 
 /// It is past its deadline, and has longer than that to finish. (With `onDeadline: Terminate` its grace ends a linger later than its deadline.)

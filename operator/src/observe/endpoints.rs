@@ -32,6 +32,8 @@ const SHARE: u32 = 10;
 pub(super) struct Withdrawals {
     /// What is known of each pod that drains, as of this drain of it. Withdrawn stays so.
     known: BTreeMap<(PodUid, Epoch), Endpoints>,
+    /// The Services that ask for the serving label, while pods drain.
+    fenced: BTreeSet<String>,
     /// Looks in a row that found one listed.
     looks: u32,
     /// When the next is due.
@@ -59,10 +61,12 @@ impl Withdrawals {
         let draining: Vec<_> = parsed.iter().filter(|p| drains(p)).filter_map(key).collect();
         let goes_on: BTreeSet<_> = draining.iter().collect();
         self.known.retain(|pod, _| goes_on.contains(pod));
+        let services = if draining.is_empty() { Vec::new() } else { fenced(view, pods) };
+        self.fence(services.iter().cloned().collect());
         let in_doubt: Vec<_> = draining.iter().filter(|pod| !self.is_withdrawn(pod)).collect();
         if !in_doubt.is_empty() && self.rests_for().is_zero() {
             let began = Instant::now();
-            let found = slices(client, namespace, &fenced(view, pods)).await.map_err(|error| chain(&error));
+            let found = slices(client, namespace, &services).await.map_err(|error| chain(&error));
             self.not_before = Some(began + SHARE * began.elapsed());
             if let Err(why) = &found
                 && self.looks == 0
@@ -93,6 +97,14 @@ impl Withdrawals {
         }
         let pause = LOOK_AGAIN.after(self.looks.saturating_sub(1));
         self.again = waits.then(|| pause.max(self.rests_for()));
+    }
+
+    /// One that asks for the label once more, since somebody had put its selector back, has sent clients to pods that it had let go of before.
+    fn fence(&mut self, services: BTreeSet<String>) {
+        if !services.is_subset(&self.fenced) {
+            self.known.clear();
+        }
+        self.fenced = services;
     }
 
     /// Until the next look may be.
@@ -215,6 +227,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_service_that_is_fenced_again_is_looked_at_again() {
+        let services = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let pod = (PodUid::from("u"), Epoch(1));
+        let mut withdrawals = Withdrawals::default();
+        withdrawals.fence(services(&["web"]));
+        withdrawals.known.insert(pod.clone(), Endpoints::WithdrawnAt(Timestamp::UNIX_EPOCH));
+        withdrawals.fence(services(&["web"]));
+        assert!(withdrawals.is_withdrawn(&pod));
+        withdrawals.fence(services(&[]));
+        assert!(withdrawals.is_withdrawn(&pod), "it is no reason to look while none asks for the label");
+        withdrawals.fence(services(&["web"]));
+        assert!(!withdrawals.is_withdrawn(&pod));
+    }
 
     #[test]
     fn what_a_proxy_sends_clients_to_is_listed() {
