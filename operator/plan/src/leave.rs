@@ -19,6 +19,7 @@ use crate::adoption;
 use crate::count::count;
 use crate::draft::Draft;
 use crate::observed::{Child, Deletion, Mark, Observed, Pod, Revision, TemplateVerdict};
+use crate::others;
 use crate::put_back::{self, resumable_pods};
 use crate::snapshot::Snapshot;
 use crate::upkeep::has_no_pods;
@@ -75,7 +76,7 @@ pub(crate) fn put_back(snapshot: &Snapshot<'_>, draft: &mut Draft) {
 
 /// Lets go of what is at rest. False while there is something to wait for.
 pub(crate) fn finish(snapshot: &Snapshot<'_>, draft: &mut Draft) -> bool {
-    if !is_at_rest(snapshot) {
+    if !is_at_rest(snapshot) || others::ends_behind_a_fence(snapshot).is_some() {
         return false;
     }
     let around = &snapshot.observed.surroundings;
@@ -149,11 +150,12 @@ pub(crate) fn sentence(snapshot: &Snapshot<'_>) -> String {
     let Some(stays) = snapshot.revision(snapshot.update()) else {
         return "its finalizer is being removed; nothing that it made is left".to_owned();
     };
-    let others = snapshot.remaining.iter().filter(|p| snapshot.is_superseded(p));
+    let left = snapshot.remaining.iter().filter(|p| snapshot.is_superseded(p));
     let back = if adoption::adopted(snapshot).is_some_and(|r| r.hash == stays.hash) { " again" } else { "" };
-    match count(others) {
-        0 => format!("Deployment {} is about to be a plain one{back}", stays.name),
-        n => format!(
+    match (count(left), others::why_fences_stay(snapshot)) {
+        (0, Some(words)) => words,
+        (0, None) => format!("Deployment {} is about to be a plain one{back}", stays.name),
+        (n, _) => format!(
             "Deployment {} stays, as a plain one{back}, once the others' pods have drained ({n} left)",
             stays.name
         ),

@@ -70,6 +70,17 @@ pub(crate) fn ends_behind_a_fence<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Pod
     snapshot.observed.pods.iter().filter(may_accept).max_by_key(|p| p.grace_ends)
 }
 
+/// WAITING-FOR of an app that goes, or leaves.
+pub(crate) fn why_fences_stay(snapshot: &Snapshot<'_>) -> Option<String> {
+    let pod = ends_behind_a_fence(snapshot)?;
+    let until = pod.grace_ends.map(|at| format!(", until {} at the latest", whole_seconds(at)));
+    let until = until.unwrap_or_default();
+    Some(format!(
+        "pod {} has drained and ends{until}; then the Services select as before: they would lead clients to it",
+        pod.name
+    ))
+}
+
 /// Whether others ended it. A pod that we end has a drain note, and nothing known in flight; or it is handed over to its own drain, or has a cut note. Only one in which nothing
 /// runs is ended without a note. (A spare that a ReplicaSet deletes again was never Ready.)
 fn by_others(snapshot: &Snapshot<'_>, pod: &Pod) -> bool {

@@ -150,16 +150,8 @@ fn rest(snapshot: &Snapshot<'_>, draft: &Draft, course: &Course<'_>) -> Option<S
 }
 
 fn of_a_deletion(snapshot: &Snapshot<'_>) -> String {
-    let ends = others::ends_behind_a_fence(snapshot).filter(|_| snapshot.remaining.is_empty());
-    if let (Some(pod), Deletion::Drain) = (ends, snapshot.observed.app.deletion) {
-        let until = pod.grace_ends.map(|at| format!(", until {} at the latest", whole_seconds(at)));
-        let until = until.unwrap_or_default();
-        return format!(
-            "pod {} has drained and ends{until}; then the Services select as before: they would lead clients to it",
-            pod.name
-        );
-    }
-    what_goes(snapshot).to_owned()
+    let words = others::why_fences_stay(snapshot).filter(|_| snapshot.remaining.is_empty());
+    words.unwrap_or_else(|| what_goes(snapshot).to_owned())
 }
 
 fn what_goes(snapshot: &Snapshot<'_>) -> &'static str {

@@ -189,3 +189,18 @@ fn a_service_that_leads_to_those_that_stay_holds_nothing_up() {
     let said = planned.report.waiting_for;
     assert!(!said.contains("spec.template.metadata.labels"), "{said}");
 }
+
+/// P1: with no Ready pod behind it, the Service as it was would lead clients to one that ends.
+#[test]
+fn no_service_is_given_back_while_a_pod_behind_it_ends() {
+    let grace_ends = Some(NOW + SignedDuration::from_secs(30));
+    let ends = Pod { terminating: true, grace_ends, ..draining(of("adopted", "b")) };
+    let old = Revision { replicas: 0, ..revision("adopted") };
+    let mut seen = leaving(vec![revision("r"), old], vec![serving("a"), ends]);
+    seen.surroundings.fenced = vec!["web".to_owned()];
+    assert_eq!(actions(&seen), []);
+    let said = plan(&seen, NOW).report.waiting_for;
+    assert!(said.contains("pod b has drained and ends, until 1970-01-01T00:10:30Z at the latest"), "{said}");
+    seen.pods.pop();
+    assert!(actions(&seen).contains(&Action::Unfence { service: "web".to_owned() }));
+}
