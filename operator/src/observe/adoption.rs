@@ -92,6 +92,14 @@ impl Seeker {
         Some(look.sought.clone())
     }
 
+    /// Who scaled it when it was looked at last.
+    fn scaler(&self, of: &LookedAt) -> Option<String> {
+        match &self.0.as_ref().filter(|look| look.of == *of)?.sought.state {
+            Adoption::Taken { scaler, .. } => scaler.clone(),
+            Adoption::None | Adoption::Waits { .. } | Adoption::Ready { .. } => None,
+        }
+    }
+
     pub(super) async fn look(
         &mut self,
         sources: &Sources,
@@ -113,7 +121,7 @@ impl Seeker {
             return sought;
         }
         let sought = match (taken, wanted) {
-            (Some(taken), None) => beside::look(sources, app, taken).await,
+            (Some(taken), None) => beside::look(sources, app, taken, self.scaler(&of)).await,
             (Some(other), Some(_)) => one_at_a_time(app, &other.object.name_any()),
             (None, Some(wanted)) => look(sources, app, wanted, ours, writes, now).await,
             (None, None) => Sought::default(),

@@ -59,9 +59,16 @@ async fn an_autoscaler_that_comes_later_stops_the_drains() {
         .await;
     let before = stage.deletions();
     drop(tasks);
-    let started = std::time::Instant::now();
-    stage.until("quietSeconds pass, three times over", CALM, |_| started.elapsed().as_secs() >= 3).await;
+    let some_time = async |stage: &mut Stage| {
+        let started = std::time::Instant::now();
+        stage.until("quietSeconds pass, three times over", CALM, |_| started.elapsed().as_secs() >= 3).await;
+    };
+    some_time(&mut stage).await;
     assert_eq!(stage.deletions(), before, "a pod was ended that the autoscaler would make anew");
+    stage.world.write(|w| w.admission.hides = Some("horizontalpodautoscalers"));
+    some_time(&mut stage).await;
+    assert_eq!(stage.deletions(), before, "one that cannot be read is not gone");
+    stage.world.write(|w| w.admission.hides = None);
     hpa(&stage, false);
     stage.until("the adoption", CALM, |s| is_adopted(s, 2)).await;
     no_client_was_refused(&stage);

@@ -18,22 +18,22 @@ use crate::concern::pairs;
 use crate::decode::Decoded;
 use crate::error::{Error, chain};
 
-/// What cannot be read is not said: the Deployment was free of others when it was taken.
-pub(super) async fn look(sources: &Sources, app: &Validated, taken: &Ours) -> Sought {
-    let state = seek(sources, app, taken).await.unwrap_or_else(|error| {
-        debug!("who else scales an adopted Deployment cannot be read: {}", chain(&error));
-        Adoption::Taken { scaler: None, warnings: of_itself(app, &taken.object) }
+/// What cannot be read is as it was: nobody scaled the Deployment when it was taken, and who was found since is there until he is seen to be gone.
+pub(super) async fn look(sources: &Sources, app: &Validated, taken: &Ours, before: Option<String>) -> Sought {
+    let unread = |what: &str, error: &Error| debug!("{what} cannot be read: {}", chain(error));
+    let scaler = scaler(&sources.client, app, &taken.object.name_any(), "drained").await;
+    let scaler = scaler.unwrap_or_else(|error| {
+        unread("who else scales an adopted Deployment", &error);
+        before
     });
-    Sought { state, found: None }
-}
-
-async fn seek(sources: &Sources, app: &Validated, taken: &Ours) -> Result<Adoption, Error> {
-    let scaler = scaler(&sources.client, app, &taken.object.name_any(), "drained").await?;
     let mut warnings = of_itself(app, &taken.object);
     for service in fenced(sources, app, &taken.object) {
-        warnings.extend(turned_away(sources, app, taken, &service).await?);
+        match turned_away(sources, app, taken, &service).await {
+            Ok(found) => warnings.extend(found),
+            Err(error) => unread("who stands behind a fenced Service", &error),
+        }
     }
-    Ok(Adoption::Taken { scaler, warnings })
+    Sought { state: Adoption::Taken { scaler, warnings }, found: None }
 }
 
 /// What its own object says, and the spec of it.
