@@ -102,6 +102,16 @@ pub(crate) async fn unfence(scene: &mut Scene<'_>, name: &str) -> Result<Outcome
         "metadata": {"annotations": {(names::FENCED): null}},
         "spec": {"selector": {(names::SERVING_LABEL): null}},
     });
+    // Without its annotation nobody would know it for one that is fenced.
+    match select(scene, &found, &before, Mode::Dry).await {
+        Ok(tried) => {
+            if let Some(what) = differs(&tried, &before) {
+                return refused(scene, name, on_the_way(&what));
+            }
+        }
+        Err(error) if error.not_found() || error.conflict() => return Ok(CHANGED),
+        Err(error) => return refused(scene, name, error),
+    }
     match select(scene, &found, &before, Mode::Real).await {
         Ok(written) => {
             scene.writes.unseen_writes.record(Kind::Service, &written);
