@@ -67,12 +67,15 @@ impl NodeDrain {
     }
 
     /// Since when it goes, as its taints say it: the node controller writes on that of a cordon when it put it there; most autoscalers do not.
+    /// One that dies soon did not begin to with a cordon that came before.
     fn goes_since(&self, node: &NodeObject) -> Option<Timestamp> {
         let spec = node.spec.as_ref()?;
         let cordoned = self.on_cordon && spec.unschedulable == Some(true);
-        let goes = |taint: &&Taint| {
-            let key = taint.key.as_str();
-            cordoned && key == UNSCHEDULABLE || self.taints.contains(key) || self.urgent_taints.contains(key)
+        let urgent = |taint: &Taint| self.urgent_taints.contains(&taint.key);
+        let dies = spec.taints.iter().flatten().any(urgent);
+        let goes = |taint: &&Taint| match dies {
+            true => urgent(taint),
+            false => cordoned && taint.key == UNSCHEDULABLE || self.taints.contains(&taint.key),
         };
         spec.taints.iter().flatten().filter(goes).filter_map(|taint| Some(taint.time_added.as_ref()?.0)).min()
     }
@@ -159,7 +162,7 @@ pub(crate) fn state(node: &NodeObject, drain: &NodeDrain) -> Node {
 /// Since when the nodes of one app go, as far as this process has seen it. Nodes that say it themselves are known to go since then by the next process as well, which
 /// would otherwise take what was put there meanwhile for what was there before, and replace it once more.
 #[derive(Debug, Default)]
-pub(crate) struct Departures(HashMap<String, Timestamp>);
+pub(crate) struct Departures(HashMap<String, (NodeFate, Timestamp)>);
 
 /// A scheduler that has not heard of a cordon may put a pod there for so long, and clocks differ.
 const UNHEARD: SignedDuration = SignedDuration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -196,11 +199,12 @@ impl Departures {
         now: Timestamp,
     ) {
         let goes = |fate| matches!(fate, NodeFate::Emptied | NodeFate::Dying);
-        self.0.retain(|name, _| goes(going(name).fate));
+        // One that is emptied and then dies goes anew: what was put there meanwhile is to leave as well.
+        self.0.retain(|name, (fate, _)| going(name).fate == *fate);
         for pod in pods.iter_mut().filter(|p| goes(p.node.fate)) {
             let Some(name) = pod.node.name.clone() else { continue };
-            let said = going(&name).since;
-            let seen = *self.0.entry(name).or_insert(now);
+            let Going { fate, since: said } = going(&name);
+            let (_, seen) = *self.0.entry(name).or_insert((fate, now));
             let since = said.map_or(seen, |said| said.min(seen));
             let unheard = if tolerates(pod) { SignedDuration::ZERO } else { UNHEARD };
             if pod.created.duration_since(since) > unheard {
@@ -340,6 +344,9 @@ mod tests {
             Some(3),
             "a cordon that is taken back: its taint follows"
         );
+        let mut dies = NodeDrain::default();
+        dies.urgent_taints.insert("ToBeDeletedByClusterAutoscaler".to_owned());
+        assert_eq!(since(&dies, true), Some(3), "and not since the cordon before");
         let nothing = NodeDrain { taints: BTreeSet::new(), ..by_taints };
         assert_eq!(since(&nothing, true), None);
     }
