@@ -111,10 +111,12 @@ impl Writes {
         just_now.map(|took| slow.map_or(took, |slow| slow.value.max(took)))
     }
 
-    /// When the next refusal may be asked about again; none where nothing is refused.
+    /// When the next refusal, or question without an answer, may be asked again; none where there is none.
     pub(crate) fn next_retry(&self) -> Option<Duration> {
-        let refused = |v: &&Expiring<TemplateVerdict>| v.value.refusal().is_some();
-        let verdicts = self.verdicts.values().filter(refused).filter_map(|v| v.remaining(REFUSAL_HOLDS));
+        let asked_again = |v: &&Expiring<TemplateVerdict>| {
+            v.value.refusal().is_some() || matches!(v.value, TemplateVerdict::Unanswered { .. })
+        };
+        let verdicts = self.verdicts.values().filter(asked_again).filter_map(|v| v.remaining(REFUSAL_HOLDS));
         let children = self.refused_children.values().filter_map(|r| r.remaining(REFUSAL_HOLDS));
         verdicts.chain(children).chain(self.contested.values().filter_map(Contest::held)).min()
     }
