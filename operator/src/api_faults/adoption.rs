@@ -3,6 +3,7 @@
 mod others;
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use graceful_api::names;
 use serde_json::{Value, json};
@@ -155,6 +156,25 @@ async fn given_back_under_faults(seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_adoption_that_is_called_off_gives_back_what_it_took() {
     futures::future::join_all((91..=94).map(given_back_under_faults)).await;
+}
+
+/// P6: what was sought for an adoption is not sought again and again once the app goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_goes_in_mid_adoption_asks_for_little() {
+    let mut stage = plain(95, 2).await;
+    let tasks = stage.hold_a_task_in_each();
+    stage.begin(adopting(2)).await;
+    stage.until("a drain", CALM, |s| s.app().unwrap()["status"]["drainingReplicas"] == 1).await;
+    stage.delete();
+    stage.until("all drain", CALM, |s| s.app().unwrap()["status"]["drainingReplicas"] == 2).await;
+    let before = stage.world.open().calls;
+    // Three times as long as the last look is good for, in tests.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let calls = stage.world.open().calls - before;
+    assert!(calls < 150, "{calls} calls in 3 s, while nothing changes");
+    drop(tasks);
+    stage.until("the app to go", CALM, |s| s.app().is_none()).await;
+    stage.lost_nothing();
 }
 
 async fn left_under_faults(seed: u64) {

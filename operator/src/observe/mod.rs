@@ -150,7 +150,11 @@ pub(crate) async fn observe(
     let objects: Vec<_> = pods.iter().map(|(pod, _)| *pod).collect();
     let sought = match (&valid, deletion) {
         (Some(app), Deletion::No) => sightings.seeker.look(sources, app, &ours, writes, now).await,
-        _ => Sought::default(),
+        _ => {
+            // The next look of one that is not looked at is never due.
+            sightings.seeker = adoption::Seeker::default();
+            Sought::default()
+        }
     };
     let gone = || surroundings_in_deletion(&name, &uid, &view, &objects, writes, now);
     let (surroundings, wanted) = match (&valid, deletion) {
