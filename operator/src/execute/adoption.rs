@@ -84,7 +84,8 @@ pub(super) async fn let_go(scene: &mut Scene<'_>, revision: &RevisionHash) -> Re
     };
     let annotation = deployment.annotations().get(names::ADOPTED);
     let before = annotation.and_then(|text| Adopted::from_annotation(text).ok());
-    let ours = [names::APP_UID, names::POLICY, names::PROVEN, names::NUDGED, names::ADOPTED];
+    let ours =
+        [names::APP_UID, names::POLICY, names::PROVEN, names::NUDGED, names::ADOPTED, names::WITHOUT_KEYS];
     let mut annotations: serde_json::Map<String, Value> =
         ours.into_iter().map(|key| (key.to_owned(), Value::Null)).collect();
     let mut labels = json!({(names::APP_LABEL): null, (names::REVISION_LABEL): null});
