@@ -7,6 +7,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::{IpAddr, TcpListener};
+use std::ops::Range;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -59,20 +60,37 @@ pub fn printed(command: &Command, done: &Output) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// A port for a program that is started later. It lies below those that the kernel gives to outgoing connections: no
-/// client of another test gets it in between, nor while the program is restarted.
+/// A port for a program that is started later. Where there is room, it lies below those that the kernel gives to outgoing
+/// connections: no client of another test gets it in between, nor while the program is restarted. Where those begin so low that
+/// there is no room, it is one that is free now.
 pub fn free_port(address: IpAddr) -> anyhow::Result<u16> {
-    const LOWEST: u16 = 10_000;
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let end = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
-    ensure!(end > LOWEST, "outgoing connections begin at port {end}: none is left between it and {LOWEST}");
+    let ports = ports_of_no_client(&outgoing());
+    if ports.is_empty() {
+        let listener = TcpListener::bind((address, 0))
+            .with_context(|| format!("cannot listen on any port of {address}"))?;
+        return Ok(listener.local_addr()?.port());
+    }
     // By chance, since two processes that begin at the same port would meet there.
-    let chance = RandomState::new().hash_one(()) % u64::from(end - LOWEST);
-    let start = LOWEST + u16::try_from(chance)?;
-    (start..end)
-        .chain(LOWEST..start)
+    let chance = RandomState::new().hash_one(()) % u64::try_from(ports.len())?;
+    let start = ports.start + u16::try_from(chance)?;
+    (start..ports.end)
+        .chain(ports.start..start)
         .find(|port| TcpListener::bind((address, *port)).is_ok())
         .with_context(|| format!("cannot listen on any port of {address}"))
+}
+
+/// The ports of outgoing connections, as the kernel writes them: the first and the last. Empty where it does not say.
+fn outgoing() -> String {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default()
+}
+
+/// Those below `outgoing`. Lower ones than these are known programs' own.
+fn ports_of_no_client(outgoing: &str) -> Range<u16> {
+    const LOWEST: u16 = 10_000;
+    /// Linux's default.
+    const FIRST_OUTGOING: u16 = 32_768;
+    let end = outgoing.split_whitespace().next().and_then(|first| first.parse().ok());
+    LOWEST..end.unwrap_or(FIRST_OUTGOING)
 }
 
 /// Whether it ran and succeeded; what it printed is dropped.
@@ -174,11 +192,25 @@ mod tests {
     }
 
     #[test]
-    fn a_free_port_is_no_port_of_a_client() {
+    fn a_free_port_is_no_port_of_a_client_where_there_is_room_below_those() {
         let here = IpAddr::from([127, 0, 0, 1]);
-        let listener = TcpListener::bind((here, free_port(here).unwrap())).unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert!(listener.local_addr().unwrap().port() < client.local_addr().unwrap().port());
+        let port = free_port(here).unwrap();
+        let listener = TcpListener::bind((here, port)).unwrap();
+        std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ports = ports_of_no_client(&outgoing());
+        assert!(ports.is_empty() || ports.contains(&port), "{port}");
+    }
+
+    #[test]
+    fn there_is_room_below_the_ports_of_clients_unless_those_begin_low() {
+        assert_eq!(ports_of_no_client("32768\t60999\n"), 10_000..32_768);
+        assert_eq!(ports_of_no_client("10001\t65535\n"), 10_000..10_001);
+        for low in ["1024\t65535\n", "10000\t65535\n"] {
+            assert!(ports_of_no_client(low).is_empty(), "{low}");
+        }
+        for unknown in ["", "none"] {
+            assert_eq!(ports_of_no_client(unknown), 10_000..32_768);
+        }
     }
 
     #[test]
