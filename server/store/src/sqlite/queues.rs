@@ -141,16 +141,16 @@ mod tests {
     use rusqlite::StatementStatus;
 
     use super::*;
+    use crate::sqlite::schema;
 
     /// So many tasks wait, each in a lane and of a priority as these say of its number; the last is the oldest.
     fn waiting(tasks: i64, lane: &str, priority: &str) -> Connection {
-        let connection = Connection::open_in_memory().unwrap();
-        let of_the_file = "CREATE TABLE tasks (id INTEGER PRIMARY KEY, state INTEGER, queue TEXT, lane TEXT, priority INTEGER, due INTEGER);
-             CREATE INDEX line ON tasks (state, queue, lane, priority, due, id) WHERE state < 2;";
-        connection.execute_batch(of_the_file).unwrap();
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::create(&mut connection).unwrap();
         let fill = format!(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {tasks})
-             INSERT INTO tasks SELECT n, 0, 'q', {lane}, {priority}, 1000 + {tasks} - n FROM n"
+             INSERT INTO tasks (id, state, queue, lane, priority, due, attempt, max_attempts, granted, cancel, created, keep, kind)
+             SELECT CAST(n AS BLOB), 0, 'q', {lane}, {priority}, 1000 + {tasks} - n, 0, 1, 0, 0, 0, 0, 'sleep' FROM n"
         );
         connection.execute_batch(&fill).unwrap();
         connection
