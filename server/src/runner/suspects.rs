@@ -43,6 +43,9 @@ impl Runner {
                 () = self.no_suspect_is_due() => {}
             }
             self.alone.send_replace(false);
+            // A turn is longer than LOOK: without this, the next look would be due at once, and `alone` true again before a claimer
+            // has seen that it was false.
+            look.reset();
         }
     }
 
