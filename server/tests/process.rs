@@ -6,7 +6,6 @@
 
 mod child;
 
-use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -16,10 +15,12 @@ use axum::{Json, Router, routing};
 use child::{Folder, Server};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
@@ -54,15 +55,26 @@ async fn a_sigterm_in_mid_start_is_heard() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    // A pipe opens once somebody reads it: the server is about to, and has no port yet.
-    let writing = tokio::task::spawn_blocking(move || std::fs::File::create(tokens));
-    let mut pipe =
-        timeout(Duration::from_secs(60), writing).await.expect("it reads its tokens").unwrap().unwrap();
+    // A pipe opens once somebody reads it: the server is about to, and has no port yet. Nothing waits in the open itself, for it
+    // would wait for ever for a server that ends before.
+    let opened = async {
+        loop {
+            match pipe::OpenOptions::new().open_sender(&tokens) {
+                Ok(pipe) => break pipe,
+                Err(nobody_reads) => {
+                    let ended = server.try_wait().unwrap();
+                    assert!(ended.is_none(), "it ended before it read its tokens: {ended:?}, {nobody_reads}");
+                }
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut pipe = timeout(Duration::from_secs(60), opened).await.expect("it reads its tokens");
     let pid = server.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     let made =
         Command::new(env!("CARGO_BIN_EXE_server")).args(["token", "ci", "read"]).output().await.unwrap();
-    pipe.write_all(&made.stdout).unwrap();
+    pipe.write_all(&made.stdout).await.unwrap();
     drop(pipe);
     let status = timeout(Duration::from_secs(60), server.wait()).await.expect("it ends").unwrap();
     assert_eq!(status.code(), Some(0), "{status}");
