@@ -123,7 +123,7 @@ pub(super) async fn side_container_crashes_beside_a_busy_worker(scene: &Scene) -
     spec = spec.env("GRACEFUL_DATA", "/w").set(
         "/inFlight",
         json!({"port": "metrics", "path": "/metrics", "format": "Prometheus",
-            "metrics": ["graceful_server_queue_depth{state=\"running\"}"]}),
+            "metrics": ["graceful_server_in_flight{kind=\"running\"}"]}),
     );
     spec = spec.set(
         "/drain",
