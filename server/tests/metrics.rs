@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use graceful_drain::{Drain, Settings};
-use graceful_server::metrics::{Figures, Metrics};
+use graceful_server::metrics::Metrics;
 use graceful_store::{Counts, QueueCounts, QueueRecord, QueueSettings};
 use similar::TextDiff;
 use tokio::time::Instant;
@@ -68,7 +68,7 @@ fn a_queue_that_was_removed_is_told_no_more() {
     let (metrics, drain) = (Metrics::default(), Drain::new(Settings::default()));
     let oldest = Some(std::time::Duration::from_millis(90_500));
     let mail = queue(QueueCounts { queued: 7, oldest, ..QueueCounts::default() });
-    metrics.sampled(Instant::now(), Some(Figures { queues: vec![mail], ..Figures::default() }));
+    metrics.listed(Instant::now(), Some(vec![mail]));
     let told = metrics.text(&drain);
     for series in [
         "graceful_server_queue_waiting{queue=\"mail\"} 7\n",
@@ -77,7 +77,7 @@ fn a_queue_that_was_removed_is_told_no_more() {
     ] {
         assert!(told.contains(series), "{series}: {told}");
     }
-    metrics.sampled(Instant::now(), Some(Figures::default()));
+    metrics.listed(Instant::now(), Some(Vec::new()));
     assert!(!metrics.text(&drain).contains("queue=\"mail\""));
 }
 
@@ -90,7 +90,8 @@ fn the_page_lists_every_metric() {
     metrics.gave_up("sleep");
     metrics.answered("GET", "/v1/tasks", 200, std::time::Duration::ZERO);
     let queues = vec![queue(QueueCounts::default())];
-    metrics.sampled(Instant::now(), Some(Figures { queues, ..Figures::default() }));
+    metrics.counted(Instant::now(), Some(Counts::default()));
+    metrics.listed(Instant::now(), Some(queues));
     let made = page(&metrics.text(&Drain::new(Settings::default())));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     if std::env::var_os("GRACEFUL_GOLDEN").is_some_and(|value| value == "write") {
@@ -110,11 +111,11 @@ fn the_page_lists_every_metric() {
 fn the_depth_of_a_queue_that_does_not_answer_is_absent() {
     let (metrics, drain) = (Metrics::default(), Drain::new(Settings::default()));
     let counts = Counts { queued: 3, ..Counts::default() };
-    metrics.sampled(Instant::now(), Some(Figures { counts, ..Figures::default() }));
+    metrics.counted(Instant::now(), Some(counts));
     let known = metrics.text(&drain);
     assert!(known.contains("graceful_server_queue_depth{state=\"queued\"} 3\n"), "{known}");
     assert!(known.contains("graceful_server_queue_up 1\n"), "{known}");
-    metrics.sampled(Instant::now(), None);
+    metrics.counted(Instant::now(), None);
     let unknown = metrics.text(&drain);
     assert!(!unknown.contains("graceful_server_queue_depth{"), "an old figure is a lie: {unknown}");
     assert!(unknown.contains("graceful_server_queue_up 0\n"), "{unknown}");

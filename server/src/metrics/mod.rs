@@ -6,6 +6,7 @@
 //!
 //! `docs/metrics.md` lists all of it; a test keeps the list in step.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -21,8 +22,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use self::process::Process;
-pub use self::sample::Figures;
-use self::sample::Samples;
+use self::sample::Sample;
 
 /// From the few milliseconds in which an idle queue starts a task to the hour after which an attempt times out.
 const BUCKETS: [f64; 16] =
@@ -135,7 +135,8 @@ impl Report {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    samples: Samples,
+    counts: Sample<Counts>,
+    queues: Sample<Arc<Vec<QueueRecord>>>,
     accepted: Counter,
     finished: Family<Label, Counter>,
     dead: Family<KindLabel, Counter>,
@@ -174,7 +175,8 @@ impl Default for Metrics {
         let histograms = || Family::new_with_constructor(histogram as fn() -> Histogram);
         let mut metrics = Self {
             registry: Registry::default(),
-            samples: Samples::default(),
+            counts: Sample::default(),
+            queues: Sample::default(),
             accepted: Counter::default(),
             finished: Family::default(),
             dead: Family::default(),
@@ -248,7 +250,7 @@ impl Metrics {
         let Self { in_flight, depth, up, sockets, state, epoch, .. } = self;
         let help = "What this pod must end before it may go, by kind: queued and running tasks, requests";
         to.register("in_flight", help, in_flight.clone());
-        let help = "Tasks in the queue, by state; a shared queue says the same on each of its pods";
+        let help = "Tasks in the queue, by state, as it was read last; a shared queue says the same on each of its pods. Not for inFlight: use graceful_server_in_flight";
         to.register("queue_depth", help, depth.clone());
         let Self { waiting, oldest, paused, requests, .. } = self;
         let help = "Tasks that wait and are due, by queue; a shared queue says the same on each of its pods";
@@ -259,7 +261,7 @@ impl Metrics {
         let help = "Time from a request's head to its answer's, by method, route and status";
         to.register_with_unit("http_request_duration", help, Unit::Seconds, requests.clone());
         to.register("queue_up", "1 while the queue can be read, else 0", up.clone());
-        let help = "How long ago the figures of the queue were read, which is done every 2 s; they are absent while it cannot be read, and from 10 s on";
+        let help = "How long ago the depth of the queue was read, which is done every 2 s; it is absent while the queue cannot be read, and from 30 s on";
         to.register_with_unit("queue_figures_age", help, Unit::Seconds, self.age.clone());
         to.register("sockets", "Open WebSockets and event streams", sockets.clone());
         to.register("drain_state", "1 for the state the pod is in", state.clone());
@@ -355,9 +357,14 @@ impl Metrics {
         self.slow_clients.inc();
     }
 
-    /// The queue was asked for its figures then; None: it cannot be read.
-    pub fn sampled(&self, at: Instant, figures: Option<Figures>) {
-        self.samples.took(at, figures);
+    /// The queue was asked then how much is in it; None: it cannot be read.
+    pub fn counted(&self, at: Instant, counts: Option<Counts>) {
+        self.counts.took(at, counts);
+    }
+
+    /// The same of what is in each queue.
+    pub fn listed(&self, at: Instant, queues: Option<Vec<QueueRecord>>) {
+        self.queues.took(at, queues.map(Arc::new));
     }
 
     /// The text that Prometheus scrapes (OpenMetrics 1.0). It waits for nothing. While the queue does not answer, its depth and what
@@ -371,10 +378,10 @@ impl Metrics {
         {
             self.in_flight.get_or_create(&[("kind", kind)]).set(gauge(count));
         }
-        let (figures, age) = self.samples.latest();
-        self.up.set(i64::from(figures.is_some()));
+        let (counts, age) = self.counts.latest();
+        self.up.set(i64::from(counts.is_some()));
         self.age.set(age.as_secs_f64());
-        match figures.as_ref().map(|figures| figures.counts) {
+        match counts {
             Some(Counts { queued, delayed, running, dead }) => {
                 let states = [("queued", queued), ("delayed", delayed), ("running", running), ("dead", dead)];
                 for (state, count) in states {
@@ -383,7 +390,8 @@ impl Metrics {
             }
             None => self.depth.clear(),
         }
-        self.tell_queues(figures.as_ref().map_or(&[], |figures| &figures.queues));
+        let (queues, _) = self.queues.latest();
+        self.tell_queues(queues.as_deref().map_or(&[], Vec::as_slice));
         self.sockets.set(gauge(now.connections));
         self.epoch.set(gauge(now.epoch));
         for state in State::ALL {

@@ -3,30 +3,50 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use graceful_store::StoreError;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use graceful_store::{QueueRecord, StoreError};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::Queue;
-use crate::metrics::Figures;
 
 /// Between two looks at the queue: often beside the quarter of a minute between scrapes, and seldom beside what else asks a database.
 const EVERY: Duration = Duration::from_secs(2);
-/// Looks at the queue for as long as the process lives. A look that takes long is waited for: a database that hangs is not asked
-/// again meanwhile, and the figures grow old.
+
+/// Looks at the queue for as long as the process lives: at how much is in it, and apart from that at each queue by itself, so that
+/// where only the latter fails or is slow, the queue is not told to be down. A look that takes long is waited for: a database that
+/// hangs is not asked again meanwhile, and the figures grow old.
 pub(super) async fn keep(queue: Arc<Queue>) {
     queue.opened().await;
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::join!(count(&queue), list(&queue));
+}
+
+async fn count(queue: &Queue) {
+    let mut ticks = ticks();
     loop {
         ticks.tick().await;
         let at = Instant::now();
-        let figures = figures(&queue).await.ok();
-        queue.metrics().sampled(at, figures);
+        let counts = queue.counts().await.ok();
+        queue.metrics().counted(at, counts);
     }
 }
 
-async fn figures(queue: &Queue) -> Result<Figures, StoreError> {
-    let counts = queue.counts().await?;
-    let queues = queue.store()?.queues().await?;
-    Ok(Figures { counts, queues })
+async fn list(queue: &Queue) {
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        let at = Instant::now();
+        let queues = queues(queue).await.ok();
+        queue.metrics().listed(at, queues);
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn queues(queue: &Queue) -> Result<Vec<QueueRecord>, StoreError> {
+    let answer = queue.store()?.queues().await;
+    queue.noticed(&answer);
+    answer
 }
