@@ -105,6 +105,12 @@ async fn look_on_queues(scene: &Scene, browser: &Browser) -> anyhow::Result<()> 
     let (given, when, then) = scene.steps();
     see_tasks_through(scene, browser).await?;
     scene.step("and one that waits is cancelled with its button", cancel_one(browser)).await?;
+    scene
+        .step(
+            "and nothing is offered that may meet another pod",
+            eventually("said", STARTS, || apart(browser)),
+        )
+        .await?;
 
     let before = browser.text("#pod").await?;
     // A little more than the places of one pod get done (4 of 2 s each): some of it waits, whatever chance brings.
@@ -133,6 +139,16 @@ async fn cancel_one(browser: &Browser) -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+/// What is done to a whole queue is not offered, and the page says why.
+async fn apart(browser: &Browser) -> anyhow::Result<()> {
+    let script = "const shown = (nodes) => [...nodes].filter((node) => node.checkVisibility()).map((node) => node.textContent); \
+                  return ['#changes button, #queues .act button', '#changes-apart, #queues-apart'].map((which) => shown(document.querySelectorAll(which)))";
+    let [offered, said]: [Vec<String>; 2] = serde_json::from_value(browser.ask(script, Vec::new()).await?)?;
+    let why = said.iter().filter(|words| words.starts_with("Each pod has a queue of its own here"));
+    ensure!(offered.is_empty() && why.count() == 2, "it offers {offered:?} and says {said:?}");
+    Ok(())
 }
 
 async fn look_on(scene: &Scene, browser: &Browser) -> anyhow::Result<()> {

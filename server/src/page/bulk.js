@@ -13,9 +13,10 @@ let job = null;       // { change, filter, found, seen, changed, next, works, st
 
 /** Only what can be done to tasks in the state that is listed. */
 function offerChanges() {
+  $('changes').hidden = !oneQueue();
   for (const button of $('changes').children) {
     const { of } = CHANGES[button.dataset.change];
-    button.hidden = wanted.state !== '' && !of.includes(wanted.state);
+    button.hidden = !oneQueue() || (wanted.state !== '' && !of.includes(wanted.state));
   }
 }
 

@@ -109,6 +109,8 @@ function hello(event) {
   text($('pod'), event.pod ?? 'none, not in a cluster');
   text($('namespace'), event.namespace ?? '');
   $('in-namespace').hidden = !event.namespace;
+  inPod = Boolean(event.namespace);
+  offerWhole();
   number = numberOf(event.id);
   text($('number'), `#${number}`);
   link('live', 'Live');

@@ -87,8 +87,10 @@ function showCounts(counts) {
   text($('capacity'), counts.capacity ? `of ${count.format(counts.capacity)}` : '');
   document.title = counts.running + counts.queued > 0 ? `Tasks: ${counts.running} running, ${counts.queued} queued` : 'Tasks';
   if (typeof counts.shared === 'boolean') {
+    shared = counts.shared;
+    offerWhole();
     text($('queue-words'), counts.shared ? 'One queue, shared by all pods.'
-      : $('namespace').textContent ? 'Each pod has a queue of its own: behind a Service with several pods this list is that of the pod that answers.'
+      : inPod ? 'Each pod has a queue of its own: behind a Service with several pods this list is that of the pod that answers.'
       : 'The queue is this server’s own.');
   }
 }

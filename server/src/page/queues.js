@@ -3,7 +3,21 @@
 let queues = [];              // as they were told last, by name
 const queueRows = new Map();  // by name
 let lookingAtQueues = false;
+let inPod = null;             // whether the server is in a pod; null until it said so
+let shared = null;            // whether pods share the queue; null until the server said so
 let paused = 0;               // pauses and resumptions so far: an answer that was asked for before the last of them is stale
+
+/** Whether all calls meet one queue. Where each pod has its own, the next call may meet that of another pod than the one looked at. */
+const oneQueue = () => shared === true || (shared === false && inPod === false);
+
+/** Offers what is done to a whole queue only where it is done to the one that is shown, and else says why not. */
+function offerWhole() {
+  const apart = shared === false && inPod === true;
+  for (const id of ['changes-apart', 'queues-apart']) $(id).hidden = !apart;
+  if (!oneQueue() && $('bulk').open) $('bulk').close();
+  offerChanges();
+  for (const { button } of queueRows.values()) button.hidden = !oneQueue();
+}
 
 async function lookAtQueues() {
   if (lookingAtQueues) return;
@@ -64,6 +78,7 @@ function paintQueue(row, { queued, delayed, running, oldest_seconds: oldest, pau
   tell(row.paused, isPaused ? 'yes' : 'no');
   row.element.toggleAttribute('data-paused', isPaused);
   text(row.button, isPaused ? 'Resume' : 'Pause');
+  row.button.hidden = !oneQueue();
   row.button.setAttribute('aria-label', `${isPaused ? 'Resume' : 'Pause'} queue ${name}`);
 }
 
