@@ -60,9 +60,13 @@ const VARIETY: &str = r#"
 /// A queue that waits, and three tasks in it whose time has not come.
 const MAIL: &str = r#"
     const json = { 'content-type': 'application/json' };
-    await fetch('/v1/queues/mail', { method: 'PUT', headers: json, body: JSON.stringify({ concurrency: 2, rate_per_second: 5 }) });
+    const ask = async (path, method, body) => {
+        const answer = await fetch(path, { method, headers: json, body: JSON.stringify(body) });
+        if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
+    };
+    await ask('/v1/queues/mail', 'PUT', { concurrency: 2, rate_per_second: 5 });
     const tasks = [1, 2, 3].map(() => ({ kind: 'sleep', queue: 'mail', delay_seconds: 600 }));
-    await fetch('/v1/bulk/submit', { method: 'POST', headers: json, body: JSON.stringify({ tasks }) });
+    await ask('/v1/bulk/submit', 'POST', { tasks });
 "#;
 
 /// A person at the keyboard hands in tasks, sees them wait, run and end, and stays in the picture while the pod that the
@@ -302,15 +306,19 @@ async fn lead(browser: &Browser) -> anyhow::Result<()> {
     at("all are listed", "", None, false).await
 }
 
-/// Presses what a selector finds, once it is there to be pressed.
+/// Presses what a selector finds, once it is there to be pressed. A click whose answer is late must not be made again, as
+/// a second one may undo the first.
 async fn press(browser: &Browser, selector: &str) -> anyhow::Result<()> {
-    let script = "const button = document.querySelector(arguments[0]); if (!button || button.hidden || button.ariaDisabled === 'true') return false; \
-                  button.click(); return true";
+    let find = "const button = document.querySelector(arguments[0]);";
+    let can = format!("{find} return Boolean(button && !button.hidden && button.ariaDisabled !== 'true')");
     eventually("it can be pressed", STARTS, || async {
-        ensure!(browser.ask(script, vec![json!(selector)]).await? == true, "not yet: {selector}");
+        ensure!(browser.ask(&can, vec![json!(selector)]).await? == true, "not yet: {selector}");
         Ok(())
     })
-    .await
+    .await?;
+    let click = format!("{find} button?.click(); return Boolean(button)");
+    ensure!(browser.ask(&click, vec![json!(selector)]).await? == true, "it is gone: {selector}");
+    Ok(())
 }
 
 /// Waits until the text of an element begins so.
