@@ -69,6 +69,13 @@ const MAIL: &str = r#"
     await ask('/v1/bulk/submit', 'POST', { tasks });
 "#;
 
+/// One more in that queue.
+const ANOTHER: &str = r#"
+    const task = { kind: 'sleep', queue: 'mail', delay_seconds: 600 };
+    const answer = await fetch('/v1/tasks', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(task) });
+    if (!answer.ok) throw new Error(`POST /v1/tasks: ${answer.status} ${await answer.text()}`);
+"#;
+
 /// A person at the keyboard hands in tasks, sees them wait, run and end, and stays in the picture while the pod that the
 /// page talks to is replaced: told, closed with 1012, back on a new pod, with no event missed and no error.
 pub(super) async fn page_through_a_rollout(scene: &Scene) -> anyhow::Result<()> {
@@ -350,18 +357,26 @@ async fn pause_a_queue(browser: &Browser) -> anyhow::Result<()> {
 /// Tasks of the one queue, by the list's filter: counted, asked about, changed.
 async fn change_all(browser: &Browser) -> anyhow::Result<()> {
     press(browser, "[data-queue=mail] .name").await?;
+    // One comes between the count and the yes: no more are changed than the page asked about.
+    press(browser, "[data-change=cancel]").await?;
+    says(browser, "#bulk-go", "Cancel 3 tasks").await?;
+    browser.ask(&format!("return (async () => {{ {ANOTHER} }})()"), Vec::new()).await?;
+    press(browser, "#bulk-go").await?;
+    says(browser, "#bulk-said", "3 tasks were cancelled, or asked to stop. There are others now.").await?;
+    says(browser, "#bulk-go", "Count them again").await?;
+    press(browser, "#bulk-leave").await?;
     for (change, asked, button, done) in [
         (
             "cancel",
-            "Cancel 3 tasks that wait or run in queue mail?",
-            "Cancel 3 tasks",
-            "3 tasks were cancelled",
+            "Cancel 1 task that waits or runs in queue mail?",
+            "Cancel 1 task",
+            "1 task was cancelled",
         ),
         (
             "delete",
-            "Delete 3 tasks that have ended in queue mail?",
-            "Delete 3 tasks",
-            "3 tasks were deleted.",
+            "Delete 4 tasks that have ended in queue mail?",
+            "Delete 4 tasks",
+            "4 tasks were deleted.",
         ),
     ] {
         press(browser, &format!("[data-change={change}]")).await?;
