@@ -205,8 +205,12 @@ impl Departures {
             let Some(name) = pod.node.name.clone() else { continue };
             let Going { fate, since: said } = going(&name);
             let (_, seen) = *self.0.entry(name).or_insert((fate, now));
-            let since = said.map_or(seen, |said| said.min(seen));
-            let unheard = if tolerates(pod) { SignedDuration::ZERO } else { UNHEARD };
+            // What does not tolerate the taint was there before it, whatever the clock says by which that was written.
+            let (since, unheard) = match (tolerates(pod), said) {
+                (true, Some(said)) => (said.min(seen), SignedDuration::ZERO),
+                (true, None) => (seen, SignedDuration::ZERO),
+                (false, _) => (seen, UNHEARD),
+            };
             if pod.created.duration_since(since) > unheard {
                 pod.node.fate = NodeFate::Kept(KeptBy::Toleration);
             }
@@ -315,14 +319,20 @@ mod tests {
         assert_eq!(fates(true), [NodeFate::Dying, NodeFate::Kept(KeptBy::Toleration)]);
         assert_eq!(fates(false), [NodeFate::Dying, NodeFate::Dying], "its scheduler may not have heard");
         // The next process sees the node go an hour later.
-        let after_a_hand_over = |since: Option<Timestamp>| {
+        let after_a_hand_over = |since: Option<Timestamp>, tolerates: bool| {
             let mut pods = [on(90), on(101)];
-            Departures::default().update(&mut pods, going(since), |_| true, second(3700));
+            Departures::default().update(&mut pods, going(since), |_| tolerates, second(3700));
             pods.map(|p| p.node.fate)
         };
         let as_before = [NodeFate::Dying, NodeFate::Kept(KeptBy::Toleration)];
-        assert_eq!(after_a_hand_over(Some(second(100))), as_before, "replaced anew with each leader");
-        assert_eq!(after_a_hand_over(None), [NodeFate::Dying; 2], "its taint does not say since when");
+        assert_eq!(after_a_hand_over(Some(second(100)), true), as_before, "replaced anew with each leader");
+        assert_eq!(after_a_hand_over(None, true), [NodeFate::Dying; 2], "its taint does not say since when");
+        // The controller manager's clock is behind.
+        assert_eq!(
+            after_a_hand_over(Some(second(50)), false),
+            [NodeFate::Dying; 2],
+            "no pod may come any more"
+        );
     }
 
     #[test]
