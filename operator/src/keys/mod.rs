@@ -10,7 +10,7 @@
 //!
 //! # Caveats
 //! An operator that has read the keys once holds them, and signs with them, until its process ends, whatever becomes of the Secret. One that starts while the
-//! Secret is not there or cannot be read has none: it tells pods without a token. New revisions wait a minute for the keys, and are then made without, which is
+//! Secret is not there or cannot be read has none: it tells pods without a token. New revisions wait for the keys in the first minute of that, and are made without after it, which is
 //! said in a Warning: an operator that cannot sign must not lock itself out, nor keep a fix from being rolled out.
 
 mod in_use;
