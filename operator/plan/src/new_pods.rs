@@ -110,7 +110,8 @@ fn capacity_helps(snapshot: &Snapshot<'_>, words: &str) -> bool {
         || ["Insufficient", "Too many pods"].iter().any(|scarce| words.contains(scarce))
 }
 
-fn leave_their_nodes(snapshot: &Snapshot<'_>) -> bool {
+/// Whether pods are to leave a node that is emptied.
+pub(crate) fn leave_their_nodes(snapshot: &Snapshot<'_>) -> bool {
     snapshot.on_going_nodes().any(|p| p.node.fate == NodeFate::Emptied)
 }
 

@@ -35,7 +35,9 @@ pub(crate) fn stall(snapshot: &Snapshot<'_>) -> Option<Stall> {
         let message = format!("spec.template cannot be rolled out, and nothing running was touched: {why}");
         return Some(Stall { reason: Reason::Refused, message });
     }
-    if needs_fencing(snapshot) && (snapshot.count_superseded() > 0 || has_surplus(snapshot)) {
+    let to_drain =
+        || snapshot.count_superseded() > 0 || has_surplus(snapshot) || new_pods::leave_their_nodes(snapshot);
+    if needs_fencing(snapshot) && to_drain() {
         return Some(Stall { reason: Reason::UnfencedService, message: how_to_fence(snapshot) });
     }
     if let Some(stall) = backoffs(snapshot).find_map(stalled_by) {

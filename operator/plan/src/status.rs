@@ -286,6 +286,22 @@ mod tests {
         assert_eq!(both("old"), (None, Some(Reason::UnfencedService)));
     }
 
+    /// P8: a drain of its node waits for the Service, and not for maxUnavailable.
+    #[test]
+    fn an_unfenced_service_stalls_the_drain_of_a_node() {
+        let mut leaves = fixture::serving("tasks-1");
+        leaves.node.fate = crate::NodeFate::Emptied;
+        let mut observed = Observed {
+            revisions: vec![fixture::revision("r")],
+            pods: vec![leaves],
+            ..fixture::observed(fixture::app(1, fixture::policy(Signal::Http)))
+        };
+        observed.surroundings.unfenced_services = vec!["front".to_owned()];
+        let report = crate::plan(&observed, Timestamp::UNIX_EPOCH).report;
+        assert_eq!(reason(&report, ConditionType::Stalled), Some(Reason::UnfencedService));
+        assert!(report.waiting_for.contains("front"), "{}", report.waiting_for);
+    }
+
     #[test]
     fn the_command_that_helps_is_not_cut_off_however_many_services_there_are() {
         let services = (10..40).map(|n| format!("{}{n}", "s".repeat(61))).collect();
