@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use graceful_api::names;
+use graceful_drain::TaskGuard;
 use serde_json::{Value, json};
 
 use super::cluster::{ADMIN, alive, ready};
@@ -158,13 +159,19 @@ async fn an_adoption_that_is_called_off_gives_back_what_it_took() {
     futures::future::join_all((91..=94).map(given_back_under_faults)).await;
 }
 
-/// P6: what was sought for an adoption is not sought again and again once the app goes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_that_goes_in_mid_adoption_asks_for_little() {
-    let mut stage = plain(95, 2).await;
+/// A pod of a Deployment of two drains for the adoption; each has a task that ends when its guard is dropped.
+async fn in_mid_adoption(seed: u64) -> (Stage, Vec<TaskGuard>) {
+    let mut stage = plain(seed, 2).await;
     let tasks = stage.hold_a_task_in_each();
     stage.begin(adopting(2)).await;
     stage.until("a drain", CALM, |s| s.app().unwrap()["status"]["drainingReplicas"] == 1).await;
+    (stage, tasks)
+}
+
+/// P6: what was sought for an adoption is not sought again and again once the app goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_goes_in_mid_adoption_asks_for_little() {
+    let (mut stage, tasks) = in_mid_adoption(95).await;
     stage.delete();
     stage.until("all drain", CALM, |s| s.app().unwrap()["status"]["drainingReplicas"] == 2).await;
     let before = stage.world.open().calls;

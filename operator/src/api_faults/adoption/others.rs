@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use super::super::lifecycle::condition;
 use super::super::scenarios::{CALM, Stage};
-use super::{WEB, adopting, deployment, is_adopted, marks, no_client_was_refused, of, plain, select};
+use super::{
+    WEB, adopting, deployment, in_mid_adoption, is_adopted, marks, no_client_was_refused, of, plain, select,
+};
 
 /// Labels, annotations and `paused` of the Deployment are as its user wrote them.
 fn is_untouched(stage: &Stage) -> bool {
@@ -49,10 +51,7 @@ fn hpa(stage: &Stage, there: bool) {
 /// P1, P6: an autoscaler that comes in the middle of it would make anew each pod that is ended, or end busy ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_autoscaler_that_comes_later_stops_the_drains() {
-    let mut stage = plain(171, 2).await;
-    let tasks = stage.hold_a_task_in_each();
-    stage.begin(adopting(2)).await;
-    stage.until("a drain", CALM, |s| s.app().unwrap()["status"]["drainingReplicas"] == 1).await;
+    let (mut stage, tasks) = in_mid_adoption(171).await;
     hpa(&stage, true);
     stage
         .until("it is named", CALM, |s| stalled(s, &["HorizontalPodAutoscaler late", "patch hpa late"]))
